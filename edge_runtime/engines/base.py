@@ -1,0 +1,55 @@
+"""The seam between the training loop and ONNX Runtime."""
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Protocol
+
+from typing_extensions import Self
+
+from edge_runtime.package import Package
+from edge_runtime.state import Array, State
+
+Batch = Mapping[str, Array]  # graph input name -> images and draws
+Hyper = Mapping[str, float]  # hyper-parameter name -> value of this step
+Metrics = Mapping[str, float]  # "loss", ...
+
+
+class Engine(Protocol):
+    """Runs training steps and owns the state between `open` and `close`.
+
+    A context manager: leaving it closes it. `close` may be called twice. Every other call
+    outside open..close raises `EngineError`. The rung is an argument of `step`: graphs of a
+    rung are loaded when it is first used.
+    """
+
+    name: str
+    runtime: str  # what runs it, with its version: "onnxruntime 1.31.1"
+
+    def open(self, package: Package, state: State) -> None:
+        """Take a copy of `state` and get ready.
+
+        Raises:
+            EngineError: this engine cannot train this package, and why.
+        """
+
+    def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> Metrics:
+        """Train one step; the state moves on.
+
+        Raises:
+            EngineError: the runtime failed; the state is that before the step.
+        """
+
+    def snapshot(self) -> State:
+        """A copy of the state now. It never changes afterwards."""
+
+    def close(self) -> None:
+        """Free everything."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...

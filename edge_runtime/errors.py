@@ -1,0 +1,73 @@
+"""Every error of the runtime, with the exit code that the command line gives it.
+
+EdgeRuntimeError
+  ConfigError        a flag, a recipe or a settings file is wrong    exit 2
+  PackageError       the training package is wrong                   exit 3
+  DeviceError        sensor, clock or memory of a board              exit 4
+  EngineError        an engine is missing or said no                 exit 5
+  DataError          pictures                                        exit 6
+  RecordsError       a run folder                                    exit 6
+  DivergedError      the loss is not a number any more               exit 8
+  StorageError       a disk is full, read-only or gone               exit 9
+  Interrupted        SIGINT or SIGTERM, after a checkpoint           exit 130
+"""
+
+
+class EdgeRuntimeError(Exception):
+    """Base of every error that a user can cause and mend."""
+
+    exit_code = 1
+
+
+class ConfigError(EdgeRuntimeError):
+    """A flag, a recipe or a settings file is wrong."""
+
+    exit_code = 2
+
+
+class PackageError(EdgeRuntimeError):
+    """A training package is missing, damaged, foreign or of an unknown format."""
+
+    exit_code = 3
+
+
+class DeviceError(EdgeRuntimeError):
+    """A sensor, the clock or the memory of a board."""
+
+    exit_code = 4
+
+
+class EngineError(EdgeRuntimeError):
+    """An engine is not installed, refuses the package, or failed in a step."""
+
+    exit_code = 5
+
+
+class DataError(EdgeRuntimeError):
+    """Pictures are missing, unreadable or too few."""
+
+    exit_code = 6
+
+
+class RecordsError(EdgeRuntimeError):
+    """A run folder is missing, damaged or of an unknown format."""
+
+    exit_code = 6
+
+
+class DivergedError(EdgeRuntimeError):
+    """The loss is NaN or infinite."""
+
+    exit_code = 8
+
+
+class StorageError(EdgeRuntimeError):
+    """A file could not be written."""
+
+    exit_code = 9
+
+
+class Interrupted(EdgeRuntimeError):  # noqa: N818 - the run did what it was asked to
+    """SIGINT or SIGTERM ended a run; its checkpoint is saved."""
+
+    exit_code = 130

@@ -1,0 +1,5 @@
+"""The training package, as the device reads it."""
+
+from edge_runtime.package.reader import Package, open_package
+
+__all__ = ["Package", "open_package"]

@@ -1,0 +1,153 @@
+"""Open a training package: every file verified, every name checked, nothing trusted."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from edge_runtime.errors import ConfigError, PackageError
+from edge_runtime.package.manifest import FORMAT, Manifest, Rung
+from edge_runtime.schema import structure
+from edge_runtime.state import State, load_state, problems_with
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A verified training package."""
+
+    path: Path
+    manifest: Manifest
+    digest: str  # SHA-256 of manifest.json, which holds those of all other files
+
+    def file(self, name: str) -> Path:
+        """Where a file of the manifest lies."""
+        return self.path / name
+
+    def initial_state(self) -> State:
+        """The state before the first step.
+
+        Raises:
+            PackageError: it is not what the manifest declares.
+        """
+        state = load_state(self.file(self.manifest.state_file))
+        if problems := problems_with(state, self.expected_state()):
+            raise PackageError(
+                f"{self.path}: {self.manifest.state_file} is not what the manifest declares: "
+                f"{problems[0]} ({len(problems)} differences). Export the package again."
+            )
+        return state
+
+    def expected_state(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """(dtype, shape) of every state tensor, by name."""
+        return {
+            spec.name: (spec.dtype, tuple(size for size in spec.shape if size is not None))
+            for spec in self.manifest.state
+        }
+
+    def rung(self, rung_id: str) -> Rung:
+        """The rung with that id.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        for rung in self.manifest.rungs:
+            if rung.id == rung_id:
+                return rung
+        known = ", ".join(rung.id for rung in self.manifest.rungs)
+        raise ConfigError(f"{self.path} has no rung {rung_id!r}; it has {known}.")
+
+    def rung_with_keep_ratio(self, keep_ratio: float) -> Rung:
+        """The rung with that keep-ratio.
+
+        Raises:
+            ConfigError: outside (0, 1], or not on the ladder.
+        """
+        if not 0 < keep_ratio <= 1:
+            raise ConfigError(f"keep-ratio {keep_ratio:g} is outside (0, 1].")
+        for rung in self.manifest.rungs:
+            if rung.keep_ratio == keep_ratio:
+                return rung
+        known = ", ".join(f"{rung.keep_ratio:g}" for rung in self.manifest.rungs)
+        raise ConfigError(
+            f"keep-ratio {keep_ratio:g} is not on the ladder of {self.path}; it has {known}. "
+            "Choose one of these, or export again with --keep-ratios."
+        )
+
+
+def open_package(path: Path) -> Package:
+    """Read and verify a package.
+
+    Raises:
+        PackageError: missing, of an unknown format, damaged, altered, or naming files outside
+            its folder.
+    """
+    try:
+        content = (path / MANIFEST).read_bytes()
+    except OSError as error:
+        raise PackageError(
+            f"{path} is not a training package: {MANIFEST} cannot be read "
+            f"({error.strerror}). Make one with `edge-train export`."
+        ) from error
+    manifest = structure(
+        Manifest, _table(content, path), where=str(path / MANIFEST), error=PackageError
+    )
+    _check_names(manifest, path)
+    _check_hashes(manifest, path)
+    return Package(path=path, manifest=manifest, digest=hashlib.sha256(content).hexdigest())
+
+
+def _table(content: bytes, path: Path) -> dict[str, Any]:
+    try:
+        table = json.loads(content)
+    except ValueError as error:
+        raise PackageError(
+            f"{path / MANIFEST} is not complete JSON ({error}). Copy or export it again."
+        ) from error
+    found = table.get("format") if isinstance(table, dict) else None
+    if found != FORMAT:
+        raise PackageError(
+            f"{path / MANIFEST}: package format {found!r} is unknown; this edge-train reads "
+            f"format {FORMAT}. Export the package with a matching version."
+        )
+    return dict(table)
+
+
+def _check_names(manifest: Manifest, path: Path) -> None:
+    for name in manifest.sha256:
+        pure = PurePosixPath(name)
+        if pure.is_absolute() or ".." in pure.parts or "\\" in name or str(pure) != name:
+            raise PackageError(f"{path}: the manifest names {name!r}, outside the package.")
+        if not (path / name).resolve().is_relative_to(path.resolve()):
+            raise PackageError(f"{path}: {name!r} is a link that leaves the package.")
+    used = {manifest.embed, manifest.state_file, *manifest.graphs}
+    for rung in manifest.rungs:
+        used |= {rung.step}
+    if missing := sorted(used - manifest.sha256.keys()):
+        raise PackageError(f"{path}: the manifest has no SHA-256 of {', '.join(missing)}.")
+
+
+def _check_hashes(manifest: Manifest, path: Path) -> None:
+    for name, expected in sorted(manifest.sha256.items()):
+        try:
+            found = _sha256(path / name)
+        except OSError as error:
+            raise PackageError(
+                f"{path}: {name} is missing or cannot be read ({error.strerror}). "
+                "Copy or export the package again."
+            ) from error
+        if found != expected:
+            raise PackageError(
+                f"{path}: {name} was altered or cut short: its SHA-256 is not that of the "
+                "manifest. Copy or export the package again."
+            )
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,83 @@
+"""Files that are complete or absent, also after a power cut.
+
+Every write goes to a hidden neighbour, is flushed to the disk and renamed into place. An
+`OSError` of a write leaves here as `StorageError`, with the old file or folder untouched.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edge_runtime.errors import StorageError
+
+
+@contextmanager
+def storage_errors(action: str, path: Path) -> Iterator[None]:
+    """Turn an `OSError` into `StorageError`: the only place that does."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StorageError(
+            f"cannot {action} {path}: {reason}. Free some space or choose another folder; "
+            "what was saved before is unchanged."
+        ) from error
+
+
+def fsync_path(path: Path) -> None:
+    """Flush a file or a folder's entries to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Replace `path` by `content` in one move.
+
+    Raises:
+        StorageError: the disk is full, read-only or gone; the old content is unchanged.
+    """
+    with storage_errors("write", path):
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)  # mkstemp gives 0600
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        fsync_path(path.parent)
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Give a temporary folder that becomes `target` if the block ends well.
+
+    Files and folders inside are flushed before the rename. If the block raises, nothing of
+    it stays. An existing non-empty `target` is never overwritten.
+
+    Raises:
+        StorageError: the disk is full, read-only or gone, or `target` is in the way.
+    """
+    with storage_errors("write", target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+    try:
+        yield building
+        with storage_errors("write", target):
+            building.chmod(0o755)  # mkdtemp gives 0700
+            for path in [building, *building.rglob("*")]:
+                fsync_path(path)
+            os.rename(building, target)
+            fsync_path(target.parent)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
