@@ -1,0 +1,137 @@
+"""Turn weight inputs of an ONNX file into stored weights, without the onnx package.
+
+An ONNX file is a protobuf message: a chain of fields, each a tag (field number and wire type)
+and a value. Fields that are not ours are copied byte for byte; field numbers are those of
+onnx.proto, which never change.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from edge_runtime.state import Array
+
+# Wire types
+VARINT, FIXED_64, LENGTH, FIXED_32 = 0, 1, 2, 5
+
+MODEL_GRAPH = 7
+GRAPH_INITIALIZER, GRAPH_INPUT = 5, 11
+VALUE_INFO_NAME = 1
+TENSOR_DIMS, TENSOR_DATA_TYPE, TENSOR_NAME, TENSOR_RAW_DATA = 1, 2, 8, 9
+DATA_TYPES = {"float32": 1, "float16": 10}
+
+
+class Field(NamedTuple):
+    """One field of a message. `content` is empty unless it is a string or a message."""
+
+    number: int
+    content: bytes
+    encoded: bytes  # the whole field, tag included
+
+
+def with_stored_weights(model: bytes, weights: Mapping[str, Array]) -> bytes:
+    """The same model with some graph inputs turned into initializers.
+
+    Args:
+        model: an ONNX file.
+        weights: value of each input to store, float32 or float16, by input name.
+
+    Raises:
+        ValueError: the file is damaged, or has no such input.
+    """
+    parts = []
+    for field in read_fields(model):
+        graph = field.number == MODEL_GRAPH
+        parts.append(_graph_with_weights(field.content, weights) if graph else field.encoded)
+    return b"".join(parts)
+
+
+def _graph_with_weights(graph: bytes, weights: Mapping[str, Array]) -> bytes:
+    kept, missing = [], set(weights)
+    for field in read_fields(graph):
+        name = _value_name(field.content) if field.number == GRAPH_INPUT else None
+        if name in missing:
+            missing.remove(name)
+        else:
+            kept.append(field.encoded)
+    if missing:
+        raise ValueError(f"the graph has no input named {', '.join(sorted(missing))}")
+    stored = [
+        write_field(GRAPH_INITIALIZER, tensor(name, weights[name])) for name in sorted(weights)
+    ]
+    return write_field(MODEL_GRAPH, b"".join(kept + stored))
+
+
+def _value_name(value_info: bytes) -> str | None:
+    names = [f.content for f in read_fields(value_info) if f.number == VALUE_INFO_NAME]
+    return names[-1].decode() if names else None
+
+
+def tensor(name: str, array: Array) -> bytes:
+    """A TensorProto."""
+    dims = b"".join(write_number(TENSOR_DIMS, size) for size in array.shape)
+    return (
+        dims
+        + write_number(TENSOR_DATA_TYPE, DATA_TYPES[array.dtype.name])
+        + write_field(TENSOR_NAME, name.encode())
+        + write_field(TENSOR_RAW_DATA, np.ascontiguousarray(array).tobytes())
+    )
+
+
+def read_fields(message: bytes) -> Iterator[Field]:
+    """The fields of one message, in order.
+
+    Raises:
+        ValueError: cut short, or no protobuf message.
+    """
+    at = 0
+    while at < len(message):
+        tag, value_at = _read_varint(message, at)
+        content = b""
+        if tag & 7 == LENGTH:
+            size, value_at = _read_varint(message, value_at)
+            content = message[value_at : value_at + size]
+            end = value_at + size
+        elif tag & 7 == VARINT:
+            _, end = _read_varint(message, value_at)
+        elif tag & 7 in (FIXED_64, FIXED_32):
+            end = value_at + (8 if tag & 7 == FIXED_64 else 4)
+        else:
+            raise ValueError(f"not an ONNX file: wire type {tag & 7} at byte {at}")
+        if end > len(message):
+            raise ValueError(f"not a complete ONNX file: a field at byte {at} is cut short")
+        yield Field(tag >> 3, content, message[at:end])
+        at = end
+
+
+def write_field(number: int, content: bytes) -> bytes:
+    """A string or message field."""
+    return write_varint(number << 3 | LENGTH) + write_varint(len(content)) + content
+
+
+def write_number(number: int, value: int) -> bytes:
+    """An integer field, not negative."""
+    return write_varint(number << 3 | VARINT) + write_varint(value)
+
+
+def write_varint(value: int) -> bytes:
+    """Seven bits per byte, lowest first; the high bit says that more follow."""
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def _read_varint(message: bytes, at: int) -> tuple[int, int]:
+    """Value, and where the next byte is."""
+    value = shift = 0
+    while at < len(message):
+        byte = message[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return value, at
+    raise ValueError("not a complete ONNX file: a number is cut short")

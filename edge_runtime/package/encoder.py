@@ -1,0 +1,79 @@
+"""The encoder at the borders: timm's names and layouts, both ways.
+
+Inside, matrices are [in, out] and a patch is one row of pixels; timm's are [out, in] and
+[width, 3, rows, columns]. Values never change: the graphs normalise pixels themselves.
+Pure functions on arrays, no files.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from edge_runtime.errors import ConfigError
+from edge_runtime.package.manifest import WEIGHT, EncoderTensor, Manifest
+from edge_runtime.state import Array, State
+
+# D width, P pixels along a square patch
+
+
+def encoder_weights(manifest: Manifest, state: State) -> dict[str, Array]:
+    """The weights of the embedding graph by its input names, taken from `state`."""
+    return {
+        spec.name: state[manifest.encoder_prefix + spec.name]
+        for spec in manifest.graphs[manifest.embed].inputs
+        if spec.role == WEIGHT
+    }
+
+
+def to_timm(
+    tensors: Iterable[EncoderTensor], weights: Mapping[str, Array]
+) -> dict[str, Array]:
+    """Weights by `EncoderTensor.name` -> weights by timm's names, in timm's layouts."""
+    return {
+        tensor.timm_name: _to_timm_layout(weights[tensor.name], tensor.layout)
+        for tensor in tensors
+    }
+
+
+def from_timm(
+    tensors: Iterable[EncoderTensor], checkpoint: Mapping[str, Array]
+) -> dict[str, Array]:
+    """Weights by timm's names -> weights by `EncoderTensor.name`, in the state's layouts.
+
+    Tensors of the checkpoint that the encoder has not (a classifier) are left out.
+
+    Raises:
+        ConfigError: the checkpoint lacks tensors of the encoder.
+    """
+    tensors = tuple(tensors)
+    missing = [t.timm_name for t in tensors if t.timm_name not in checkpoint]
+    if missing:
+        raise ConfigError(
+            f"the checkpoint is not one of this encoder: it lacks {len(missing)} of "
+            f"{len(tensors)} tensors, {missing[0]!r} the first. Choose the model that it was "
+            "saved from."
+        )
+    return {
+        tensor.name: _from_timm_layout(checkpoint[tensor.timm_name], tensor.layout)
+        for tensor in tensors
+    }
+
+
+def _to_timm_layout(value: Array, layout: str) -> Array:
+    if layout == "transposed":
+        value = value.T
+    elif layout == "patch":
+        side = math.isqrt(len(value) // 3)
+        value = value.reshape(side, side, 3, -1)  # (P, P, 3, D)
+        value = value.transpose(3, 2, 0, 1)  # (D, 3, P, P)
+    return np.ascontiguousarray(value)
+
+
+def _from_timm_layout(value: Array, layout: str) -> Array:
+    if layout == "transposed":
+        value = value.T
+    elif layout == "patch":
+        value = value.transpose(2, 3, 1, 0)  # (P, P, 3, D)
+        value = value.reshape(-1, value.shape[-1])  # (P * P * 3, D)
+    return np.ascontiguousarray(value)

@@ -1,0 +1,115 @@
+"""The linear probe against scikit-learn and against finite differences."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from edge_runtime.evaluation import linear
+from edge_runtime.evaluation.linear import fit_probe, linear_accuracy, minimise
+
+
+def clusters(seed, count, width=12, classes=4, spread=1.5):
+    """Overlapping classes; features of very different scales and offsets."""
+    centres = np.random.default_rng(99).normal(size=(classes, width))
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, count)
+    labels[:classes] = np.arange(classes)
+    features = centres[labels] + spread * rng.normal(size=(count, width))
+    scales = 10.0 ** np.linspace(-3, 3, width)
+    return ((features + 5) * scales).astype(np.float32), labels
+
+
+@pytest.mark.parametrize("l2", [0.1, 1.0, 50.0])
+@pytest.mark.parametrize("classes", [3, 7])
+def test_probe_equals_scikit_learn(l2, classes):
+    models = pytest.importorskip("sklearn.linear_model")
+    features, labels = clusters(0, 300, classes=classes)
+    test, _ = clusters(1, 200, classes=classes)
+    probe = fit_probe(features, labels, l2=l2)
+
+    inputs = (features.astype(np.float64) - features.mean(0, np.float64)) / features.std(
+        0, dtype=np.float64
+    )
+    oracle = models.LogisticRegression(C=1 / l2, tol=1e-9, max_iter=5000).fit(inputs, labels)
+    # The mean loss curves by at least l2 / N = 1/3000 in every direction, so a gradient of
+    # 1e-6 leaves at most 3e-3; in the directions that decide far less.
+    np.testing.assert_allclose(probe.weights.T, oracle.coef_, atol=3e-3)
+    np.testing.assert_allclose(probe.bias, oracle.intercept_, atol=3e-3)
+    test_inputs = (test - probe.mean) / probe.deviation
+    assert (probe.predict(test) == oracle.predict(test_inputs)).all()
+
+
+def test_gradient_equals_finite_differences():
+    rng = np.random.default_rng(0)
+    inputs, labels = rng.normal(size=(9, 3)), rng.integers(0, 4, 9)
+    point = rng.normal(size=(4, 4))
+    _, gradient = linear._loss_and_gradient(point, inputs, labels, 2.0)
+    for index in range(point.size):
+        shift = np.zeros(point.size)
+        shift[index] = 1e-5
+        shift = shift.reshape(point.shape)
+        above, _ = linear._loss_and_gradient(point + shift, inputs, labels, 2.0)
+        below, _ = linear._loss_and_gradient(point - shift, inputs, labels, 2.0)
+        # central differences: error of the order of the squared shift
+        assert gradient[index] == pytest.approx((above - below) / 2e-5, abs=1e-8)
+
+
+def test_accuracy_is_the_share_of_right_answers():
+    features, labels = clusters(0, 300)
+    test, test_labels = clusters(1, 200)
+    want = (fit_probe(features, labels).predict(test) == test_labels).mean()
+    assert 0.5 < want < 1
+    assert linear_accuracy(features, labels, test, test_labels) == want
+
+
+def test_same_input_gives_the_same_probe():
+    features, labels = clusters(0, 300)
+    first, second = fit_probe(features, labels), fit_probe(features, labels)
+    assert first.weights.tobytes() == second.weights.tobytes()
+
+
+def test_constant_features_change_nothing():
+    features, labels = clusters(0, 200)
+    constant = np.full((200, 1), 0.1, np.float32)
+    constant[0] = np.nextafter(np.float32(0.1), np.float32(1))  # rounding noise
+    wider = np.concatenate([features, constant, np.zeros((200, 1), np.float32)], axis=1)
+    np.testing.assert_allclose(
+        fit_probe(wider, labels).weights[:-2], fit_probe(features, labels).weights, atol=1e-3
+    )
+
+
+def test_separable_classes_stay_finite():
+    features = np.repeat(np.eye(3, dtype=np.float32) * 1000, 5, axis=0)
+    labels = np.repeat(np.arange(3), 5)
+    assert linear_accuracy(features, labels, features, labels) == 1.0
+
+
+def test_one_class_is_no_error():
+    features = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32)
+    labels = np.zeros(5, np.int64)
+    assert linear_accuracy(features, labels, features, labels) == 1.0
+
+
+def test_minimise_finds_the_bottom_of_a_badly_scaled_bowl():
+    curvature = 10.0 ** np.linspace(-1, 2, 20)
+    bottom = np.linspace(-2, 2, 20)
+
+    def bowl(point):
+        away = point - bottom
+        return float((curvature * away**2).sum() / 2), curvature * away
+
+    found = minimise(bowl, np.zeros(20), tolerance=1e-8)
+    np.testing.assert_allclose(found, bottom, atol=1e-8 / curvature.min())
+
+
+def test_too_few_iterations_are_told(caplog):
+    features, labels = clusters(0, 100)
+    inputs = (features - features.mean(0)) / features.std(0)
+
+    def loss(point):
+        return linear._loss_and_gradient(point.reshape(13, 4), inputs, labels, 1.0)
+
+    with caplog.at_level(logging.WARNING):
+        minimise(loss, np.zeros(52), max_iterations=2)
+    assert "after 2 iterations" in caplog.text
