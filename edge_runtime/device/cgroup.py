@@ -1,0 +1,66 @@
+"""Limits that a container or a service manager puts on us: control groups, version 1 or 2.
+
+A limit of an outer group holds for every group inside it, so each reader takes the smallest
+from our own group up to the root.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def cpu_quota(root: Path) -> float | None:
+    """Processors we may use at a time, 1.5 for one and a half; `None` without a limit."""
+    quotas = [
+        int(words[0]) / int(words[1])
+        for folder in _own_folders(root, "cpu")
+        for words in (
+            _words(folder / "cpu.max"),  # quota or "max", then period, in microseconds
+            _words(folder / "cpu.cfs_quota_us") + _words(folder / "cpu.cfs_period_us"),
+        )
+        if len(words) == 2 and words[0] not in ("max", "-1")
+    ]
+    return min(quotas, default=None)
+
+
+def memory_limit_bytes(root: Path) -> int | None:
+    """The most memory our group may hold; `None` without a limit.
+
+    Version 1 writes "no limit" as a number near 2**63: it is the caller who knows that it is
+    more than the machine has.
+    """
+    limits = [
+        int(words[0])
+        for folder in _own_folders(root, "memory")
+        for name in ("memory.max", "memory.limit_in_bytes")
+        if (words := _words(folder / name)) and words[0] != "max"
+    ]
+    return min(limits, default=None)
+
+
+def _own_folders(root: Path, controller: str) -> Iterator[Path]:
+    """Our groups that may limit `controller`, innermost first.
+
+    Inside a container the path of /proc may not exist below the mount: then its parents do,
+    and the mount itself is the container's group.
+    """
+    mounts = root / "sys/fs/cgroup"
+    for line in _lines(root / "proc/self/cgroup"):
+        # "4:cpu,memory:/a/b"; in version 2 "0::/a/b"
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        mount = mounts / controller if controllers else mounts
+        group = mount / path.lstrip("/")
+        yield group
+        yield from (outer for outer in group.parents if outer.is_relative_to(mount))
+
+
+def _words(path: Path) -> list[str]:
+    return " ".join(_lines(path)).split()
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:  # no such file: no such limit
+        return []

@@ -1,0 +1,84 @@
+"""What a result was measured on: processor, memory, system."""
+
+import math
+import os
+import platform
+from pathlib import Path
+
+from edge_runtime.device.board import detect_board
+from edge_runtime.device.cgroup import cpu_quota, memory_limit_bytes
+from edge_runtime.errors import DeviceError
+
+Facts = dict[str, str | int | None]
+
+
+def machine_facts(root: Path = Path("/")) -> Facts:
+    """Facts of this machine, ready for JSON; `None` where unknown.
+
+    Args:
+        root: where /proc, /sys and /etc lie.
+
+    Returns:
+        cpu_model: as the kernel names it.
+        logical_cpus: those this process may use (affinity, container quota rounded up).
+        memory_bytes: what this process may use (physical memory, container limit).
+        os, kernel, machine, python: names and versions.
+        board: id of the matching board profile.
+    """
+    return {
+        "cpu_model": _cpu_model(root),
+        "logical_cpus": _logical_cpus(root),
+        "memory_bytes": _memory_bytes(root),
+        "os": _os_name(root),
+        "kernel": platform.release(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "board": _board_id(),
+    }
+
+
+def _board_id() -> str | None:
+    try:
+        return detect_board().id
+    except DeviceError:
+        return None
+
+
+def _logical_cpus(root: Path) -> int:
+    allowed = len(os.sched_getaffinity(0))
+    quota = cpu_quota(root)
+    return allowed if quota is None else min(allowed, max(1, math.ceil(quota)))
+
+
+def _memory_bytes(root: Path) -> int | None:
+    amounts = [
+        int(value.removesuffix("kB")) * 1024
+        for key, value in _pairs(root / "proc/meminfo", ":")
+        if key == "MemTotal"
+    ]
+    limit = memory_limit_bytes(root)
+    return min(amounts if limit is None else [*amounts, limit], default=None)
+
+
+def _cpu_model(root: Path) -> str | None:
+    """x86 kernels give a name; 64-bit ARM kernels the maker's and the core's number."""
+    facts = dict(_pairs(root / "proc/cpuinfo", ":"))
+    if name := facts.get("model name"):
+        return name
+    if (maker := facts.get("CPU implementer")) and (part := facts.get("CPU part")):
+        return f"CPU implementer {maker}, part {part}"
+    return None
+
+
+def _os_name(root: Path) -> str | None:
+    name = dict(_pairs(root / "etc/os-release", "=")).get("PRETTY_NAME")
+    return name.strip("\"'") if name else None
+
+
+def _pairs(path: Path, separator: str) -> list[tuple[str, str]]:
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except OSError:  # no such file: the fact stays unknown
+        return []
+    split = (line.partition(separator) for line in lines)
+    return [(key.strip(), value.strip()) for key, found, value in split if found]
