@@ -1,0 +1,115 @@
+"""Checkpoints: `checkpoints/<step>/` with `state.safetensors` and `checkpoint.json`.
+
+A checkpoint is complete or absent, proves itself by a SHA-256, and the last two are kept.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_runtime.errors import RecordsError
+from edge_runtime.schema import structure, unstructure
+from edge_runtime.state import State, encode_state, load_state
+from edge_runtime.storage import fsync_path, new_folder, storage_errors
+
+STATE_FILE = "state.safetensors"
+INFO_FILE = "checkpoint.json"
+KEPT = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointInfo:
+    """The whole of `checkpoint.json`."""
+
+    step: int  # steps done
+    epoch: int  # of the last step
+    package_digest: str
+    steps_bytes: int  # length of steps.jsonl up to this step
+    state_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A verified checkpoint with its state."""
+
+    path: Path
+    info: CheckpointInfo
+    state: State
+
+
+def checkpoint_paths(folder: Path) -> list[Path]:
+    """All checkpoints of a folder, valid or not, newest first."""
+    found = [path for path in folder.iterdir() if path.name.isdecimal()]
+    return sorted(found, key=lambda path: int(path.name), reverse=True)
+
+
+def save_checkpoint(
+    folder: Path, state: State, *, step: int, epoch: int, package_digest: str, steps_bytes: int
+) -> int:
+    """Write `folder/<step>`, then forget all but the last two. Returns the state's bytes.
+
+    Raises:
+        StorageError: it cannot be written; the checkpoints before it are unchanged.
+    """
+    content = encode_state(state)
+    info = CheckpointInfo(
+        step=step,
+        epoch=epoch,
+        package_digest=package_digest,
+        steps_bytes=steps_bytes,
+        state_sha256=hashlib.sha256(content).hexdigest(),
+    )
+    target = folder / str(step)
+    with new_folder(target) as building, storage_errors("write", target):
+        (building / STATE_FILE).write_bytes(content)
+        (building / INFO_FILE).write_text(json.dumps(unstructure(info), indent=2) + "\n")
+    for old in checkpoint_paths(folder)[KEPT:]:
+        remove_checkpoint(old)
+    return len(content)
+
+
+def load_checkpoint(path: Path, *, package_digest: str, steps_bytes: int) -> Checkpoint:
+    """Read and verify one checkpoint.
+
+    Args:
+        path: its folder.
+        package_digest: the run's.
+        steps_bytes: length of steps.jsonl; a checkpoint that counts on more is of no use.
+
+    Raises:
+        RecordsError: something of it is missing, altered or does not belong to this run.
+    """
+    try:
+        table = json.loads((path / INFO_FILE).read_bytes())
+        content_sha256 = hashlib.sha256((path / STATE_FILE).read_bytes()).hexdigest()
+        state = load_state(path / STATE_FILE)
+    except (OSError, ValueError) as error:
+        raise RecordsError(f"{path} is damaged: {error}.") from error
+    info = structure(CheckpointInfo, table, where=str(path / INFO_FILE), error=RecordsError)
+    if info.state_sha256 != content_sha256:
+        raise RecordsError(f"{path} is damaged: {STATE_FILE} was altered or cut short.")
+    if str(info.step) != path.name or info.package_digest != package_digest:
+        raise RecordsError(f"{path} belongs to another run.")
+    if info.steps_bytes > steps_bytes:
+        raise RecordsError(f"{path} counts on lines that steps.jsonl has lost.")
+    return Checkpoint(path, info, state)
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Take a checkpoint away in one move, then free its space."""
+    with storage_errors("remove", path):
+        gone = path.with_name(f".{path.name}-removed")
+        os.rename(path, gone)
+        shutil.rmtree(gone)
+
+
+def set_aside(path: Path) -> None:
+    """Keep a checkpoint's files as `<step>.diverged`, where nothing loads them."""
+    with storage_errors("rename", path):
+        aside = path.with_name(f"{path.name}.diverged")
+        shutil.rmtree(aside, ignore_errors=True)  # the same step diverged before
+        os.rename(path, aside)
+        fsync_path(path.parent)

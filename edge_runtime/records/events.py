@@ -1,0 +1,200 @@
+"""What happens in a run: one frozen dataclass per kind of event.
+
+`StepRecord` is a line of `steps.jsonl`, all others are lines of `events.jsonl`. Steps count
+from 1, epochs from 0. Paths are relative to the run folder. Durations are monotonic seconds.
+"""
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from edge_runtime.errors import RecordsError
+from edge_runtime.schema import structure, unstructure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What differs between two runs of the same settings. `None` is not measured."""
+
+    step_s: float  # inside the engine
+    wait_s: float  # for pictures
+    rss_bytes: int | None  # resident memory of the process tree, about once per second
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRecord:
+    """One training step. All but `measured` is the same whenever the run is repeated."""
+
+    step: int
+    epoch: int
+    rung: str
+    keep_ratio: float
+    loss: float
+    lr: float
+    images: int  # pictures of this step
+    measured: Measured
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """A run begins; `steps` is the whole of it."""
+
+    steps: int
+    steps_per_epoch: int
+    rung: str
+    engine: str
+    runtime: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumed:
+    """A run goes on after `step`, by the state of `checkpoint` (`None`: the initial state)."""
+
+    step: int
+    steps: int
+    checkpoint: str | None
+    lost_steps: int  # records of steps that have to be trained again
+    engine: str
+    runtime: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RungChanged:
+    """From `step` on another rung is trained."""
+
+    step: int
+    rung: str
+    keep_ratio: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureSkipped:
+    """A picture cannot be read and was replaced. Told once per picture."""
+
+    step: int
+    picture: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointSaved:
+    """The state after `step` is on the disk."""
+
+    step: int
+    checkpoint: str
+    size_bytes: int
+    save_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointDamaged:
+    """A checkpoint was passed over, and removed, because it cannot be used."""
+
+    checkpoint: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochFinished:
+    """An epoch ended with `step`."""
+
+    step: int
+    epoch: int
+    mean_loss: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interrupted:
+    """The run was asked to stop after `step`."""
+
+    step: int
+    checkpoint: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceLost:
+    """There are no more pictures after `step`."""
+
+    step: int
+    checkpoint: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diverged:
+    """`step` gave no number. `checkpoint` is the last one known to be good."""
+
+    step: int
+    reason: str
+    checkpoint: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """The run is complete. `elapsed_s` and `images_per_s` are those of the last process."""
+
+    steps: int
+    images: int  # of all steps
+    loss: float  # of the last step
+    checkpoint: str
+    elapsed_s: float
+    images_per_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """The encoder after `step` was evaluated."""
+
+    step: int
+    results: dict[str, Any]
+
+
+Event: TypeAlias = (
+    StepRecord
+    | Started
+    | Resumed
+    | RungChanged
+    | PictureSkipped
+    | CheckpointSaved
+    | CheckpointDamaged
+    | EpochFinished
+    | Interrupted
+    | SourceLost
+    | Diverged
+    | Finished
+    | Evaluation
+)
+
+_KINDS: dict[str, type[Event]] = {
+    "step": StepRecord,
+    "started": Started,
+    "resumed": Resumed,
+    "rung_changed": RungChanged,
+    "picture_skipped": PictureSkipped,
+    "checkpoint_saved": CheckpointSaved,
+    "checkpoint_damaged": CheckpointDamaged,
+    "epoch_finished": EpochFinished,
+    "interrupted": Interrupted,
+    "source_lost": SourceLost,
+    "diverged": Diverged,
+    "finished": Finished,
+    "evaluation": Evaluation,
+}
+_NAMES = {kind: name for name, kind in _KINDS.items()}
+
+
+def event_table(event: Event) -> dict[str, Any]:
+    """Plain data of an event, with its kind under `event`."""
+    return {"event": _NAMES[type(event)], **unstructure(event)}
+
+
+def event_of(table: dict[str, Any], *, where: str) -> Event:
+    """The event of a table that `event_table` made.
+
+    Raises:
+        RecordsError: it is of an unknown kind, or its fields are wrong.
+    """
+    name = table.get("event")
+    if name not in _KINDS:
+        raise RecordsError(f"{where}: unknown event {name!r}; known are {', '.join(_KINDS)}.")
+    fields = {key: value for key, value in table.items() if key != "event"}
+    return structure(_KINDS[name], fields, where=where, error=RecordsError)

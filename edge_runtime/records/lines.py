@@ -1,0 +1,125 @@
+"""Files of one JSON table per line that only grow.
+
+Each line is written in one go, so a reader sees whole lines. A power cut or a full disk can
+leave half a line at the end: readers pass over it, the next writer cuts it off.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from edge_runtime.errors import RecordsError
+from edge_runtime.storage import storage_errors
+
+_BLOCK_BYTES = 4096
+
+
+class LineFile:
+    """Writes one file; made if it is not there. `close` may be called twice."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with storage_errors("open", path):
+            self._handle: int | None = os.open(
+                path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644
+            )
+
+    def append(self, table: Mapping[str, Any]) -> None:
+        """Add one line.
+
+        Raises:
+            StorageError: the disk is full, read-only or gone; the lines before are unchanged.
+        """
+        line = (json.dumps(table, allow_nan=False) + "\n").encode()
+        with storage_errors("append to", self.path):
+            os.ftruncate(self._fd, complete_length(self._fd))
+            while line:
+                line = line[os.write(self._fd, line) :]
+
+    def size_bytes(self) -> int:
+        """Bytes up to and including the last whole line."""
+        return complete_length(self._fd)
+
+    def truncate(self, size_bytes: int) -> None:
+        """Forget all lines after the first `size_bytes` bytes."""
+        with storage_errors("shorten", self.path):
+            os.ftruncate(self._fd, size_bytes)
+            os.fsync(self._fd)
+
+    def sync(self) -> None:
+        """Flush the lines to the disk."""
+        with storage_errors("write", self.path):
+            os.fsync(self._fd)
+
+    def hold(self) -> None:
+        """Take the file for this process until `close`; a killed process lets go of it.
+
+        Raises:
+            RecordsError: another process holds it.
+        """
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RecordsError(
+                f"another edge-train is writing to {self.path.parent}. Wait for it, stop it, "
+                "or choose another folder."
+            ) from error
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other writers of this file out for a moment."""
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Close the file and let go of it."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+    @property
+    def _fd(self) -> int:
+        if self._handle is None:
+            raise ValueError(f"{self.path} is already closed")
+        return self._handle
+
+
+def complete_length(handle: int) -> int:
+    """Bytes of an open file up to and including its last line end."""
+    end = os.fstat(handle).st_size
+    while end > 0:
+        start = max(0, end - _BLOCK_BYTES)
+        cut = os.pread(handle, end - start, start).rfind(b"\n")
+        if cut >= 0:
+            return start + cut + 1
+        end = start
+    return 0
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """All whole lines of a file.
+
+    Raises:
+        RecordsError: the file cannot be read, or a line in it is no JSON table.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RecordsError(f"cannot read {path}: {error.strerror}.") from error
+    tables = []
+    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+        try:
+            table = json.loads(line)
+        except ValueError as error:
+            raise RecordsError(f"{path}, line {number} is damaged: {error}.") from error
+        if not isinstance(table, dict):
+            raise RecordsError(f"{path}, line {number} is damaged: it is no JSON table.")
+        tables.append(table)
+    return tables

@@ -1,0 +1,131 @@
+"""The run folder, format 1, as a reader sees it, also while the run is going on.
+
+```
+run.json         what the run is: `RunInfo`
+steps.jsonl      one `StepRecord` per line; going back to a checkpoint cuts it
+events.jsonl     one event per line with `at` (UTC, ISO 8601); never cut
+checkpoints/     see `edge_runtime.records.checkpoints`
+```
+"""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from edge_runtime.errors import RecordsError
+from edge_runtime.records.checkpoints import Checkpoint, checkpoint_paths, load_checkpoint
+from edge_runtime.records.events import CheckpointDamaged, Event, StepRecord, event_of
+from edge_runtime.records.lines import read_lines
+from edge_runtime.records.settings import FORMAT, RunInfo
+from edge_runtime.schema import structure
+
+RUN_FILE, STEPS_FILE, EVENTS_FILE = "run.json", "steps.jsonl", "events.jsonl"
+CHECKPOINTS = "checkpoints"
+
+logger = logging.getLogger(__name__)
+
+
+class LoggedEvent(NamedTuple):
+    """A line of `events.jsonl`."""
+
+    at: str  # UTC, ISO 8601
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run folder, to read."""
+
+    path: Path
+    info: RunInfo
+
+    def steps(self) -> list[StepRecord]:
+        """The records of all steps done.
+
+        Raises:
+            RecordsError: steps.jsonl is missing or damaged.
+        """
+        file = self.path / STEPS_FILE
+        return [
+            structure(StepRecord, table, where=str(file), error=RecordsError)
+            for table in read_lines(file)
+        ]
+
+    def events(self) -> list[LoggedEvent]:
+        """All events, oldest first; those of every process that worked on the run.
+
+        Raises:
+            RecordsError: events.jsonl is missing or damaged.
+        """
+        file = self.path / EVENTS_FILE
+        return [
+            LoggedEvent(str(table.pop("at", "")), event_of(table, where=str(file)))
+            for table in read_lines(file)
+        ]
+
+    def newest_checkpoint(self) -> Checkpoint:
+        """The newest checkpoint that can be used.
+
+        Raises:
+            RecordsError: there is none.
+        """
+        checkpoint, damaged = find_checkpoint(self)
+        for found in damaged:
+            logger.warning("passed over a checkpoint: %s", found.reason)
+        if checkpoint is None:
+            raise RecordsError(
+                f"{self.path} has no checkpoint yet. Let `edge-train run` go on with --resume."
+            )
+        return checkpoint
+
+
+def find_checkpoint(run: Run) -> tuple[Checkpoint | None, list[CheckpointDamaged]]:
+    """The newest checkpoint that can be used (`None` before the first), and those passed over.
+
+    Raises:
+        RecordsError: there are checkpoints, but none can be used.
+    """
+    damaged: list[CheckpointDamaged] = []
+    file = run.path / STEPS_FILE
+    steps_bytes = file.stat().st_size if file.exists() else 0
+    for path in checkpoint_paths(run.path / CHECKPOINTS):
+        try:
+            digest = run.info.settings.package_digest
+            found = load_checkpoint(path, package_digest=digest, steps_bytes=steps_bytes)
+        except RecordsError as error:
+            name = f"{CHECKPOINTS}/{path.name}"
+            damaged.append(CheckpointDamaged(checkpoint=name, reason=str(error)))
+        else:
+            return found, damaged
+    if not damaged:
+        return None, []
+    reasons = "\n".join(f"  {found.reason}" for found in damaged)
+    raise RecordsError(
+        f"{run.path} has no checkpoint that can be used:\n{reasons}\n"
+        "Bring the files back, or train again into another folder."
+    )
+
+
+def open_run(path: Path) -> Run:
+    """Open a run folder for reading.
+
+    Raises:
+        RecordsError: it is missing, damaged or of an unknown format.
+    """
+    file = path / RUN_FILE
+    try:
+        table = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RecordsError(
+            f"{path} is not a run folder: {RUN_FILE} cannot be read ({reason}). "
+            "Make one with `edge-train run`."
+        ) from error
+    found = table.get("format") if isinstance(table, dict) else None
+    if found != FORMAT:
+        raise RecordsError(
+            f"{file}: run format {found!r} is unknown; this edge-train reads format {FORMAT}."
+        )
+    return Run(path, structure(RunInfo, table, where=str(file), error=RecordsError))

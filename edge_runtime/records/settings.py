@@ -1,0 +1,52 @@
+"""What a run is: `run.json`, format 1."""
+
+from dataclasses import dataclass, fields
+
+from edge_runtime.schema import unstructure
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What decides every bit of the result; a resumed run must have the same."""
+
+    package_digest: str
+    pictures_digest: str | None  # of the pictures' names; None for a video or a camera
+    seed: int
+    batch_size: int
+    epochs: int
+    images_per_epoch: int | None  # None: all pictures of the source
+    rungs: tuple[tuple[int, str], ...]  # (first step, rung id), ascending
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunInfo:
+    """The whole of `run.json`: written once, when the run starts."""
+
+    format: int
+    created_at: str  # UTC, ISO 8601
+    settings: Settings
+    package_path: str
+    source: str
+    steps_per_epoch: int
+    total_steps: int
+    engine: str
+    threads: int | None  # None: chosen by the engine
+    versions: dict[str, str]
+    machine: dict[str, object]
+
+
+def differences(recorded: Settings, asked: Settings) -> list[str]:
+    """One line per setting in which a run and a command differ."""
+    old, new = unstructure(recorded), unstructure(asked)
+    return [
+        f"  {field.name}: the run has {_short(old[field.name])}, "
+        f"this command asks for {_short(new[field.name])}"
+        for field in fields(Settings)
+        if old[field.name] != new[field.name]
+    ]
+
+
+def _short(value: object) -> str:
+    return f"{value[:12]}..." if isinstance(value, str) and len(value) > 16 else repr(value)

@@ -1,0 +1,158 @@
+"""Writes a run folder: one training process at a time; events also from others."""
+
+import json
+import shutil
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+
+from typing_extensions import Self
+
+from edge_runtime.records.checkpoints import (
+    Checkpoint,
+    checkpoint_paths,
+    remove_checkpoint,
+    save_checkpoint,
+    set_aside,
+)
+from edge_runtime.records.events import Event, StepRecord, event_table
+from edge_runtime.records.lines import LineFile
+from edge_runtime.records.run import CHECKPOINTS, EVENTS_FILE, RUN_FILE, STEPS_FILE, Run
+from edge_runtime.records.settings import RunInfo
+from edge_runtime.schema import unstructure
+from edge_runtime.state import State
+from edge_runtime.storage import new_folder, storage_errors
+
+
+def utc_now() -> str:
+    """The wall clock, for people; a board without a battery may be wrong about it."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+
+
+def create_run(path: Path, info: RunInfo) -> Run:
+    """Make a run folder, complete or not at all.
+
+    Raises:
+        StorageError: it cannot be written, or something is in the way.
+    """
+    with new_folder(path) as building, storage_errors("write", path):
+        (building / RUN_FILE).write_text(json.dumps(unstructure(info), indent=2) + "\n")
+        (building / STEPS_FILE).touch()
+        (building / EVENTS_FILE).touch()
+        (building / CHECKPOINTS).mkdir()
+    return Run(path, info)
+
+
+def log_event(path: Path, event: Event) -> None:
+    """Add one event to a run folder, also while another process trains.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    file = LineFile(path / EVENTS_FILE)
+    try:
+        _log(file, event)
+    finally:
+        file.close()
+
+
+def _log(file: LineFile, event: Event) -> None:
+    with file.locked():
+        file.append({"at": utc_now(), **event_table(event)})
+
+
+class RunWriter:
+    """Holds a run folder and writes to it; a context manager that lets go of it at the end."""
+
+    def __init__(self, run: Run) -> None:
+        """Take the folder for this process and clear what a killed one left half done.
+
+        Raises:
+            RecordsError: another process writes to it.
+            StorageError: it cannot be written.
+        """
+        self.run = run
+        self._checkpoints = run.path / CHECKPOINTS
+        self._steps = LineFile(run.path / STEPS_FILE)
+        self._events = LineFile(run.path / EVENTS_FILE)
+        try:
+            self._steps.hold()
+            with storage_errors("clear", self._checkpoints):
+                for half_done in self._checkpoints.glob(".*"):
+                    shutil.rmtree(half_done)
+        except BaseException:
+            self.close()
+            raise
+
+    def record(self, event: Event) -> None:
+        """Write one step or event.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        if isinstance(event, StepRecord):
+            self._steps.append(unstructure(event))
+        else:
+            _log(self._events, event)
+
+    def save(self, state: State, *, step: int, epoch: int) -> int:
+        """Save the state after `step` with all records up to it. Returns the state's bytes.
+
+        Raises:
+            StorageError: it cannot be written; the checkpoints before it are unchanged.
+        """
+        self._steps.sync()  # the checkpoint counts on these lines
+        self._events.sync()
+        return save_checkpoint(
+            self._checkpoints,
+            state,
+            step=step,
+            epoch=epoch,
+            package_digest=self.run.info.settings.package_digest,
+            steps_bytes=self._steps.size_bytes(),
+        )
+
+    def go_back(self, checkpoint: Checkpoint | None) -> int:
+        """Forget all after a checkpoint (`None`: all). Returns how many steps are lost.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        step = checkpoint.info.step if checkpoint else 0
+        steps_bytes = checkpoint.info.steps_bytes if checkpoint else 0
+        for path in checkpoint_paths(self._checkpoints):
+            if int(path.name) > step:
+                remove_checkpoint(path)
+        lost_steps = self._steps.path.read_bytes().count(b"\n", steps_bytes)
+        self._steps.truncate(steps_bytes)
+        return lost_steps
+
+    def last_good(self, before_step: int) -> str | None:
+        """The newest checkpoint that a finite loss follows, when the loss of `before_step` is none.
+
+        A checkpoint of the step right before has led to no number: it is set aside.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        for path in checkpoint_paths(self._checkpoints):
+            if int(path.name) < before_step - 1:
+                return f"{CHECKPOINTS}/{path.name}"
+            set_aside(path)
+        return None
+
+    def close(self) -> None:
+        """Let go of the folder. Calling it twice is fine."""
+        self._steps.close()
+        self._events.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
