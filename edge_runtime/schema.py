@@ -31,6 +31,7 @@ def _converter() -> cattrs.Converter:
     )
     converter.register_structure_hook(str, _exactly((str,), "a string"))
     converter.register_structure_hook(bool, _exactly((bool,), "true or false"))
+    converter.register_structure_hook_func(lambda kind: kind is object, lambda value, _: value)
     return converter
 
 
