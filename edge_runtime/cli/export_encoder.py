@@ -1,0 +1,41 @@
+"""edge-train export-encoder: the trained encoder as one file for other programs."""
+
+import argparse
+import json
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "run_folder", metavar="RUN", type=Path, help="made by `edge-train run`"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        type=Path,
+        required=True,
+        help="encoder.onnx for any ONNX runtime, encoder.safetensors for timm",
+    )
+    parser.add_argument(
+        "--package",
+        metavar="PKG",
+        type=Path,
+        help="where the package is now, if it was moved since the run",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the encoder of the newest checkpoint."""
+    from edge_runtime.evaluation import export_encoder, open_trained
+
+    package, step, state = open_trained(args.run_folder, args.package)
+    size_bytes = export_encoder(package, state, args.output)
+    if args.json:
+        facts = {"path": str(args.output), "size_bytes": size_bytes, "step": step}
+        print(json.dumps({**facts, "package": package.digest}))
+    else:
+        print(f"wrote {args.output}: encoder after {step} steps, {size_bytes / 1e6:.1f} MB")
+    return 0

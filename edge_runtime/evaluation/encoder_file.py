@@ -1,0 +1,63 @@
+"""An encoder as a file of its own: ONNX, or safetensors with timm's names."""
+
+from pathlib import Path
+
+from edge_runtime.errors import ConfigError
+from edge_runtime.evaluation.onnx_wire import with_stored_weights
+from edge_runtime.package import Package
+from edge_runtime.package.encoder import encoder_weights, to_timm
+from edge_runtime.state import State, encode_state
+from edge_runtime.storage import write_file
+
+# Protobuf's limit of one message is 2 GiB; the rest is for the names of the weights.
+MAX_ONNX_BYTES = (1 << 31) - (1 << 20)
+
+
+def export_encoder(package: Package, state: State, target: Path) -> int:
+    """Write the encoder of `state`; the suffix of `target` says how. Returns the file's bytes.
+
+    `.onnx`: uint8 pictures [batch, height, width, 3] -> float32 features [batch, width], for
+    any ONNX runtime. `.safetensors`: timm's parameter names and layouts.
+
+    Raises:
+        ConfigError: another suffix, `target` exists, or it would be over 2 GiB as ONNX.
+        StorageError: it cannot be written.
+    """
+    encoders = {".onnx": onnx_bytes, ".safetensors": timm_bytes}
+    if target.suffix not in encoders:
+        raise ConfigError(
+            f"{target}: an encoder is written as {' or '.join(encoders)}, not "
+            f"{target.suffix or 'without a suffix'}."
+        )
+    if target.exists():
+        raise ConfigError(f"{target} exists and is not replaced. Choose another name.")
+    content = encoders[target.suffix](package, state)
+    write_file(target, content)
+    return len(content)
+
+
+def timm_bytes(package: Package, state: State) -> bytes:
+    """A safetensors file that timm loads."""
+    manifest = package.manifest
+    weights = {
+        tensor.name: state[manifest.encoder_prefix + tensor.name]
+        for tensor in manifest.encoder
+    }
+    return encode_state(to_timm(manifest.encoder, weights))
+
+
+def onnx_bytes(package: Package, state: State) -> bytes:
+    """The embedding graph with its weights inside.
+
+    Raises:
+        ConfigError: over 2 GiB.
+    """
+    weights = encoder_weights(package.manifest, state)
+    model = package.file(package.manifest.embed).read_bytes()
+    size_bytes = len(model) + sum(value.nbytes for value in weights.values())
+    if size_bytes > MAX_ONNX_BYTES:
+        raise ConfigError(
+            f"the encoder of {package.path} has {size_bytes / 2**30:.1f} GiB, and an ONNX "
+            "file holds less than 2 GiB. Export it as .safetensors."
+        )
+    return with_stored_weights(model, weights)

@@ -1,0 +1,178 @@
+"""The smallest training package that can be evaluated: an encoder of one patch, two matrices.
+
+Its embedding graph is written field by field, so that these tests need no onnx package.
+"""
+
+import hashlib
+import json
+
+import numpy as np
+
+from edge_runtime.evaluation.onnx_wire import write_field, write_number
+from edge_runtime.package import open_package
+from edge_runtime.package.manifest import (
+    FEATURES,
+    FORMAT,
+    IMAGES,
+    STATE,
+    WEIGHT,
+    EncoderTensor,
+    GraphSpec,
+    Manifest,
+    ModelFacts,
+    Official,
+    Schedule,
+    TensorSpec,
+)
+from edge_runtime.schema import unstructure
+from edge_runtime.state import encode_state
+
+SIZE_PX = 4
+PIXELS = SIZE_PX * SIZE_PX * 3
+WIDTH = 5
+EMBED = "graphs/embed.onnx"
+ENCODER = (
+    EncoderTensor(name="patch.weight", timm_name="patch_embed.proj.weight", layout="patch"),
+    EncoderTensor(name="patch.bias", timm_name="patch_embed.proj.bias", layout="same"),
+    EncoderTensor(name="fc.weight", timm_name="fc.weight", layout="transposed"),
+)
+SHAPES = {"patch.weight": (PIXELS, WIDTH), "patch.bias": (WIDTH,), "fc.weight": (WIDTH, WIDTH)}
+
+
+def features_of(weights, images):
+    """What the graph computes, in numpy: (B, 4, 4, 3) uint8 -> (B, WIDTH)."""
+    pixels = images.reshape(len(images), PIXELS).astype(np.float32)
+    hidden = pixels @ weights["patch.weight"] + weights["patch.bias"]
+    return hidden @ weights["fc.weight"]
+
+
+def make_state(seed):
+    rng = np.random.default_rng(seed)
+    return {
+        f"{prefix}{name}": rng.normal(size=shape).astype(np.float32)
+        for prefix in ("param.", "ema.")
+        for name, shape in SHAPES.items()
+    }
+
+
+def make_package(folder, *, encoder_prefix="ema."):
+    folder.mkdir(parents=True)
+    files = {EMBED: embed_graph(), "state.safetensors": encode_state(make_state(0))}
+    for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    table = unstructure(_manifest(encoder_prefix, hashes))
+    (folder / "manifest.json").write_text(json.dumps(table))
+    return open_package(folder)
+
+
+def _spec(name, shape, role, dtype="float32"):
+    return TensorSpec(name=name, dtype=dtype, shape=shape, role=role)
+
+
+def _manifest(encoder_prefix, hashes):
+    weights = tuple(_spec(name, shape, WEIGHT) for name, shape in SHAPES.items())
+    images = _spec("images", (None, SIZE_PX, SIZE_PX, 3), IMAGES, "uint8")
+    return Manifest(
+        format=FORMAT,
+        producer={},
+        recipe={},
+        method="none",
+        tokens="none",
+        batch_size=2,
+        model=ModelFacts(
+            name="tiny",
+            image_size_px=SIZE_PX,
+            patch_size_px=SIZE_PX,
+            width=WIDTH,
+            depth=0,
+            heads=1,
+            tokens=1,
+        ),
+        views=(),
+        schedule=Schedule(
+            lr=1e-3,
+            final_lr=0.0,
+            warmup_epochs=0.0,
+            weight_decay=0.0,
+            final_weight_decay=0.0,
+            ema_momentum=None,
+            final_ema_momentum=None,
+            beta1=0.9,
+            beta2=0.999,
+            eps=1e-8,
+        ),
+        encoder=ENCODER,
+        encoder_prefix=encoder_prefix,
+        embed=EMBED,
+        state_file="state.safetensors",
+        state=tuple(
+            _spec(f"{prefix}{name}", shape, STATE)
+            for prefix in ("param.", "ema.")
+            for name, shape in SHAPES.items()
+        ),
+        rungs=(),
+        official=Official(refused="too small", checkpoint=None, update=None),
+        graphs={
+            EMBED: GraphSpec(
+                inputs=(images, *weights),
+                outputs=(_spec("features", (None, WIDTH), FEATURES),),
+            )
+        },
+        sha256=hashes,
+    )
+
+
+# Field numbers of onnx.proto
+FLOAT, UINT8 = 1, 2
+
+
+def embed_graph():
+    """An ONNX file: images and three weights -> features, as `features_of`."""
+    nodes = [
+        _node("Cast", ["images"], "floats", _int_attribute("to", FLOAT)),
+        _node("Reshape", ["floats", "rows"], "pixels"),
+        _node("MatMul", ["pixels", "patch.weight"], "projected"),
+        _node("Add", ["projected", "patch.bias"], "hidden"),
+        _node("MatMul", ["hidden", "fc.weight"], "features"),
+    ]
+    rows = _int64_tensor("rows", [-1, PIXELS])
+    inputs = [_value("images", UINT8, ["batch", SIZE_PX, SIZE_PX, 3])]
+    inputs += [_value(name, FLOAT, shape) for name, shape in SHAPES.items()]
+    graph = [write_field(1, node) for node in nodes]
+    graph += [write_field(2, b"embed"), write_field(5, rows)]
+    graph += [write_field(11, value) for value in inputs]
+    graph.append(write_field(12, _value("features", FLOAT, ["batch", WIDTH])))
+    opset = write_field(1, b"") + write_number(2, 17)
+    return write_number(1, 8) + write_field(7, b"".join(graph)) + write_field(8, opset)
+
+
+def _node(kind, inputs, output, attribute=b""):
+    fields = [write_field(1, name.encode()) for name in inputs]
+    fields += [write_field(2, output.encode()), write_field(4, kind.encode())]
+    return b"".join(fields) + (write_field(5, attribute) if attribute else b"")
+
+
+def _int_attribute(name, value):
+    return write_field(1, name.encode()) + write_number(3, value) + write_number(20, 2)
+
+
+def _int64_tensor(name, values):
+    raw = np.array(values, np.int64).tobytes()
+    return (
+        write_number(1, len(values))
+        + write_number(2, 7)
+        + write_field(8, name.encode())
+        + write_field(9, raw)
+    )
+
+
+def _value(name, kind, shape):
+    dims = [
+        write_field(2, size.encode()) if isinstance(size, str) else write_number(1, size)
+        for size in shape
+    ]
+    sizes = b"".join(write_field(1, dim) for dim in dims)
+    tensor_type = write_number(1, kind) + write_field(2, sizes)
+    return write_field(1, name.encode()) + write_field(2, write_field(1, tensor_type))
