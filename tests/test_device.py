@@ -46,9 +46,8 @@ def test_memory_counts_children_of_children() -> None:
 def test_facts_of_this_machine_are_known_and_fit_json() -> None:
     facts = machine_facts()
     assert json.loads(json.dumps(facts)) == facts
-    assert list(facts) == [
-        "cpu_model", "logical_cpus", "memory_bytes", "os", "kernel", "machine", "python", "board",
-    ]  # fmt: skip
+    names = "cpu_model logical_cpus memory_bytes os kernel machine python board"
+    assert list(facts) == names.split()
     assert facts["python"] == ".".join(map(str, sys.version_info[:3]))
     assert facts["logical_cpus"] in range(1, FREE_CPUS + 1)
 

@@ -1,0 +1,61 @@
+# make demo     see real training on this machine
+# make test     everything that needs Python and make only
+# make check    format, lint, types, tests: what has to pass before a change is shared
+# make bench    how fast it is here
+#
+# Needs Python 3.10 to 3.13 with its venv module, and make; the rest goes into $(VENV).
+# Variables: PYTHON, VENV, EXTRAS, PIP_ARGS (for every pip install), TORCH_INDEX (where pip
+# looks for PyTorch's CPU build besides its usual index; empty: nowhere else), PYTEST_ARGS.
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+BIN := $(VENV)/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS)
+
+PYTHON_VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+ifeq ($(filter 3.10 3.11 3.12 3.13,$(PYTHON_VERSION)),)
+$(error edge-train needs Python 3.10 to 3.13; $(PYTHON) is '$(PYTHON_VERSION)'. Give another one: make PYTHON=/path/to/python3)
+endif
+
+# PyTorch, which exports packages, is used on Python 3.11. The official training API has wheels
+# for x86-64 only. Everywhere else: the device side, with the package inside edge-train.
+ifeq ($(PYTHON_VERSION),3.11)
+EXTRAS ?= export,$(if $(filter x86_64,$(shell uname -m)),ort-training,ort)
+else
+EXTRAS ?= ort
+endif
+TORCH := $(if $(findstring export,$(EXTRAS)),$(shell sed -n 's/.*"\(torch==[0-9.]*\)".*/\1/p' pyproject.toml))
+MYPY_PACKAGES := -p edge_runtime $(if $(TORCH),-p export)
+
+.PHONY: demo test check bench
+
+demo: $(VENV)/.installed
+	$(BIN)/edge-train demo
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy $(MYPY_PACKAGES)
+	$(MAKE) --no-print-directory test
+
+bench: $(VENV)/.installed
+	@set -e; for file in benchmarks/*.py; do echo "# $$file" >&2; $(BIN)/python $$file --quick --json; done
+
+# Made again only when what is to be installed has changed. PyTorch alone comes first: its CPU
+# build answers to the same version, and the second call then keeps it.
+$(VENV)/.installed: pyproject.toml edge_runtime/version.py
+	@echo "Python $(PYTHON_VERSION): installing edge-train[$(EXTRAS)] into $(VENV), which takes a while"
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+ifneq ($(TORCH),)
+	@$(PIP) --no-deps $(TORCH) $(if $(TORCH_INDEX),--retries 1 --extra-index-url $(TORCH_INDEX))
+endif
+	@$(PIP) --editable '.[$(EXTRAS)]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@$(PIP) --editable '.[$(EXTRAS),dev]'
+	@touch $@

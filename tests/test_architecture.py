@@ -1,0 +1,225 @@
+"""The house of docs/architecture.md, held by reading every import."""
+
+import ast
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MOST_LINES = 400
+MOST_START_UP_S = 0.5
+
+# Lower line = higher layer. A module may import its own part, or a part of a line above.
+LAYERS = [
+    {"errors"},
+    {"storage", "version"},
+    {"state", "schema"},
+    {"package", "device", "records"},
+    {"data"},
+    {"engines"},
+    {"training"},
+    {"evaluation"},
+    {"cli"},
+]
+RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
+
+# A library, and the only folders whose code may name it.
+HOME = {
+    "torch": ("export/",),
+    "onnx": ("export/",),
+    "onnx_ir": ("export/",),
+    "onnxscript": ("export/",),
+    "onnxruntime": ("edge_runtime/engines/",),
+    "cv2": ("edge_runtime/data/",),
+    "psutil": ("edge_runtime/device/",),
+}
+# What export/ may use of the device side; its proof also runs the engines.
+EXPORT_MAY_USE = {"errors", "package", "schema", "state", "storage", "version"}
+MAY_USE_EXPORT = {"edge_runtime/cli/export.py", "edge_runtime/cli/demo.py"}
+
+
+class Import(NamedTuple):
+    """One imported name, and where."""
+
+    file: str  # below the repository
+    name: str  # "edge_runtime.data.sources.open_source"
+    in_function: bool
+
+    @property
+    def package(self) -> str:
+        return self.name.split(".")[0]
+
+    @property
+    def part(self) -> str:
+        return f"{self.name}.".split(".")[1]
+
+
+def sources(*folders: str) -> list[Path]:
+    found = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    assert found  # a wrong path would scan nothing and pass
+    return found
+
+
+def imports(*folders: str) -> Iterator[Import]:
+    for path in sources(*folders):
+        tree = ast.parse(path.read_text())
+        inside = {
+            id(node)
+            for function in ast.walk(tree)
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+            for node in ast.walk(function)
+        }
+        for node in ast.walk(tree):
+            for name in imported_names(node):
+                yield Import(path.relative_to(ROOT).as_posix(), name, id(node) in inside)
+
+
+def imported_names(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [f"{node.module}.{alias.name}" for alias in node.names]
+    return []
+
+
+def part_of(file: str) -> str:
+    return Path(file).with_suffix("").parts[1]
+
+
+def goes_up(found: Import) -> bool:
+    own = part_of(found.file)
+    if found.package != "edge_runtime" or own in ("__init__", found.part):
+        return False  # the package root re-exports; nothing inside may import it
+    return RANK.get(found.part, len(LAYERS)) >= RANK[own]
+
+
+def test_imports_only_point_down() -> None:
+    assert [found for found in imports("edge_runtime") if goes_up(found)] == []
+
+
+def test_every_part_has_its_layer() -> None:
+    parts = {part_of(path.relative_to(ROOT).as_posix()) for path in sources("edge_runtime")}
+    assert parts - {"__init__"} == set(RANK)
+
+
+@pytest.mark.parametrize("library", HOME)
+def test_a_library_is_used_in_its_home_only(library: str) -> None:
+    abroad = [
+        found
+        for found in imports("edge_runtime", "export")
+        if found.package == library and not found.file.startswith(HOME[library])
+    ]
+    assert abroad == []
+
+
+def test_only_device_reads_the_kernels_files() -> None:
+    abroad = [
+        (path.name, node.value)
+        for path in sources("edge_runtime")
+        if "device" not in path.parts
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and str(node.value).startswith(("/proc", "/sys"))
+    ]
+    assert abroad == []
+
+
+def test_only_the_command_line_writes_to_the_terminal() -> None:
+    abroad = [
+        (path.relative_to(ROOT).as_posix(), node.lineno)
+        for path in sources("edge_runtime", "export")
+        if "cli" not in path.parts
+        for node in ast.walk(ast.parse(path.read_text()))
+        if (isinstance(node, ast.Name) and node.id == "print")
+        or (
+            isinstance(node, ast.Attribute)
+            and ast.unparse(node) in ("sys.stdout", "sys.stderr")
+        )
+    ]
+    assert abroad == []
+
+
+def test_export_uses_the_contract_only() -> None:
+    abroad = [
+        found
+        for found in imports("export")
+        if found.package == "edge_runtime"
+        and found.part not in EXPORT_MAY_USE
+        and (found.part != "engines" or "verify" not in found.file)
+    ]
+    assert abroad == []
+
+
+def test_the_device_side_knows_export_in_two_commands_only() -> None:
+    users = [found for found in imports("edge_runtime") if found.package == "export"]
+    assert {found.file for found in users} == MAY_USE_EXPORT
+    assert [found for found in users if not found.in_function] == []
+
+
+def loaded_by(code: str) -> set[str]:
+    """Top-level modules that a fresh process holds after `code`."""
+    code += "\nimport sys\nprint('LOADED', *{name.split('.')[0] for name in sys.modules})"
+    # A fresh process, because this one may already hold torch.
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.rpartition("LOADED")[2].split())
+
+
+def test_the_device_side_imports_nothing_heavy() -> None:
+    code = (
+        "import importlib, pkgutil, edge_runtime\n"
+        "for module in pkgutil.walk_packages(edge_runtime.__path__, 'edge_runtime.'):\n"
+        "    importlib.import_module(module.name)"
+    )
+    loaded = loaded_by(code)
+    assert "edge_runtime" in loaded
+    assert loaded & {"torch", "onnx", "onnxruntime", "pandas", "sklearn", "export"} == set()
+
+
+def test_help_imports_no_numpy() -> None:
+    code = (
+        "import contextlib\n"
+        "from edge_runtime.cli.main import main\n"
+        "with contextlib.suppress(SystemExit):\n"
+        "    main(['--help'])"
+    )
+    assert loaded_by(code) & {"numpy", "cv2", "onnxruntime", "export"} == set()
+
+
+def test_the_command_line_starts_fast() -> None:
+    def spent_s() -> float:
+        spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return spent.ru_utime + spent.ru_stime
+
+    costs_s = []  # processor time, so that a busy machine does not matter
+    for _ in range(3):
+        before_s = spent_s()
+        loaded_by("import edge_runtime.cli.main")
+        costs_s.append(spent_s() - before_s)
+    assert min(costs_s) < MOST_START_UP_S
+
+
+def test_no_test_is_hidden_as_a_fixture() -> None:
+    hidden = [
+        f"{path.name}: {node.name}"
+        for path in sources("tests")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test")
+        if any("fixture" in ast.unparse(decorator) for decorator in node.decorator_list)
+    ]
+    assert hidden == []
+
+
+def test_no_file_is_too_long_to_read() -> None:
+    folders = ("edge_runtime", "export", "tests", "benchmarks")
+    lengths = {path: len(path.read_text().splitlines()) for path in sources(*folders)}
+    too_long = {
+        str(path.relative_to(ROOT)): n for path, n in lengths.items() if n > MOST_LINES
+    }
+    assert too_long == {}

@@ -1,0 +1,63 @@
+"""The files around the code say the same as the code."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge_runtime.version import __version__
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_the_newest_version_of_the_changelog_is_ours() -> None:
+    versions = re.findall(r"^## \[(\d[^\]]*)\]", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert versions[0] == __version__
+
+
+def test_the_lowest_versions_are_those_that_are_tested() -> None:
+    allowed = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["ort"]]
+    floors = {
+        found.expand(r"\1==\2") if (found := re.match(r"([\w-]+)>=([\d.]+)", line)) else line
+        for line in allowed
+    }
+    tested = (ROOT / "tests" / "lowest-versions.txt").read_text().splitlines()
+    assert floors == {line for line in tested if not line.startswith("#")}
+
+
+@pytest.mark.parametrize(
+    ("python", "extras"), [("3.10", "ort"), ("3.11", "export,ort"), ("3.13", "ort")]
+)
+def test_make_installs_what_the_python_found_can_use(
+    tmp_path: Path, python: str, extras: str
+) -> None:
+    plan = make_plan(tmp_path, python)
+    assert f"edge-train[{extras}" in plan
+    assert ("torch==" in plan) == ("export" in extras)
+
+
+def test_make_names_the_pythons_it_wants(tmp_path: Path) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        make_plan(tmp_path, "3.9")
+    assert "needs Python 3.10 to 3.13" in caught.value.stderr
+
+
+def make_plan(folder: Path, version: str) -> str:
+    """What `make test` would run with a Python of that version."""
+    fake = folder / "python"
+    fake.write_text(f"#!/bin/sh\necho {version}\n")
+    fake.chmod(0o755)
+    # An outer make would hand its own variables down.
+    env = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "EXTRAS")}
+    command = ["make", "-n", "test", f"PYTHON={fake}", f"VENV={folder / 'venv'}"]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    return done.stdout
