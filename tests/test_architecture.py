@@ -32,8 +32,6 @@ RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 HOME = {
     "torch": ("export/",),
     "onnx": ("export/",),
-    "onnx_ir": ("export/",),
-    "onnxscript": ("export/",),
     "onnxruntime": ("edge_runtime/engines/",),
     "cv2": ("edge_runtime/data/",),
     "psutil": ("edge_runtime/device/",),
