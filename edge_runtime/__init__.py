@@ -1,4 +1,79 @@
 """Train, evaluate and measure on the device; no torch, no onnx.
 
-The public names are those of `__all__`; everything else may change.
+The public names are those of `__all__`; everything else may change. A name is imported when
+it is first used, so that importing the package, as the command line does, costs nothing.
 """
+
+import importlib
+import logging
+import typing
+
+from edge_runtime.version import __version__ as __version__
+
+if typing.TYPE_CHECKING:
+    from edge_runtime.data import FrameSource, PictureSource, open_source
+    from edge_runtime.engines import create_engine
+    from edge_runtime.engines.base import Engine
+    from edge_runtime.errors import (
+        ConfigError,
+        DataError,
+        DeviceError,
+        DivergedError,
+        EdgeRuntimeError,
+        EngineError,
+        Interrupted,
+        PackageError,
+        RecordsError,
+        StorageError,
+    )
+    from edge_runtime.package import Package, open_package
+    from edge_runtime.records import Run, open_run
+    from edge_runtime.training import TrainingOptions, train
+
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "DeviceError",
+    "DivergedError",
+    "EdgeRuntimeError",
+    "Engine",
+    "EngineError",
+    "FrameSource",
+    "Interrupted",
+    "Package",
+    "PackageError",
+    "PictureSource",
+    "RecordsError",
+    "Run",
+    "StorageError",
+    "TrainingOptions",
+    "create_engine",
+    "open_package",
+    "open_run",
+    "open_source",
+    "train",
+]
+
+_HOMES = {
+    "Engine": "engines.base",
+    "FrameSource": "data",
+    "Package": "package",
+    "PictureSource": "data",
+    "Run": "records",
+    "TrainingOptions": "training",
+    "create_engine": "engines",
+    "open_package": "package",
+    "open_run": "records",
+    "open_source": "data",
+    "train": "training",
+}
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = importlib.import_module(f"{__name__}.{_HOMES.get(name, 'errors')}")
+    value = globals()[name] = getattr(home, name)
+    return value

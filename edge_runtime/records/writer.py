@@ -128,9 +128,9 @@ class RunWriter:
         return lost_steps
 
     def last_good(self, before_step: int) -> str | None:
-        """The newest checkpoint that a finite loss follows, when the loss of `before_step` is none.
+        """The newest checkpoint with a finite loss after it; that of `before_step` is not.
 
-        A checkpoint of the step right before has led to no number: it is set aside.
+        A checkpoint right before that step is set aside: its state gave no number.
 
         Raises:
             StorageError: it cannot be written.

@@ -1,0 +1,81 @@
+"""`edge-train`: the table of commands, and the only place that turns errors into exit codes.
+
+A command is a module with `add_arguments(parser)` and `run(args) -> exit code`. It is
+imported only when it is asked for, so that `edge-train --help` starts fast.
+"""
+
+import argparse
+import importlib
+import logging
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Sequence
+
+from edge_runtime.errors import EdgeRuntimeError
+from edge_runtime.version import __version__
+
+COMMANDS = {  # command -> (module, what it does)
+    "inspect": ("edge_runtime.cli.inspect", "show what a training package trains"),
+    "run": ("edge_runtime.cli.run", "train a package on pictures"),
+    "eval": ("edge_runtime.cli.evaluate", "measure the trained encoder of a run"),
+    "export-encoder": (
+        "edge_runtime.cli.export_encoder",
+        "write the trained encoder of a run",
+    ),
+}
+DEBUG = "EDGE_TRAIN_DEBUG"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(format="edge-train: %(message)s", level=logging.WARNING)
+    try:
+        args = parser_for(words).parse_args(words)
+        code: int = args.command(args)
+        sys.stdout.flush()
+        return code
+    except EdgeRuntimeError as error:
+        print(f"edge-train: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader of our output has gone. Python would complain once more at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:  # noqa: BLE001 - the last resort, reported as ours
+        print(_bug_report(error, words), file=sys.stderr)
+        return 1
+
+
+def parser_for(words: Sequence[str]) -> argparse.ArgumentParser:
+    """The whole command line; only the command named first gets its arguments."""
+    parser = argparse.ArgumentParser(
+        prog="edge-train",
+        description="Self-supervised training of Vision Transformers on this device.",
+    )
+    parser.add_argument("--version", action="version", version=f"edge-train {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, (module_name, summary) in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary + ".")
+        if words[:1] == [name]:
+            module = importlib.import_module(module_name)
+            module.add_arguments(command)
+            command.set_defaults(command=module.run)
+    return parser
+
+
+def _bug_report(error: Exception, words: Sequence[str]) -> str:
+    if os.environ.get(DEBUG):
+        return "".join(traceback.format_exception(error))
+    return (
+        f"edge-train: this is a bug of edge-train: {type(error).__name__}: {error}. "
+        f"{DEBUG}=1 edge-train {shlex.join(words)} shows where; please report it."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

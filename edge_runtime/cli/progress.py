@@ -1,0 +1,149 @@
+"""A run on the screen: one refreshed line on a terminal, plain lines elsewhere."""
+
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, TextIO
+
+from edge_runtime.cli.quantities import bytes_text, duration_text
+from edge_runtime.records import events
+from edge_runtime.records.events import Event, StepRecord
+
+_RECENT_STEPS = 50  # what speed and time left are estimated from
+_TERMINAL_EVERY_S = 0.1
+_PLAIN_EVERY_S = 5.0
+
+
+class Status(NamedTuple):
+    """What one progress line says. `None` is not known yet."""
+
+    record: StepRecord
+    total_steps: int
+    images_per_s: float
+    left_s: float
+    rss_bytes: int | None
+
+
+class Speed:
+    """Follows step records."""
+
+    def __init__(self, total_steps: int) -> None:
+        self._total_steps = total_steps
+        self._recent: deque[tuple[float, int]] = deque(maxlen=_RECENT_STEPS)
+        self._rss_bytes: int | None = None
+
+    def follow(self, record: StepRecord) -> Status:
+        """Take one record in."""
+        measured = record.measured
+        self._recent.append((measured.step_s + measured.wait_s, record.images))
+        if measured.rss_bytes is not None:
+            self._rss_bytes = measured.rss_bytes
+        recent_s = sum(step_s for step_s, _ in self._recent)
+        return Status(
+            record,
+            self._total_steps,
+            sum(images for _, images in self._recent) / max(recent_s, 1e-9),
+            (self._total_steps - record.step) * recent_s / len(self._recent),
+            self._rss_bytes,
+        )
+
+
+def status_text(status: Status) -> str:
+    """One line."""
+    record = status.record
+    parts = [
+        f"step {record.step}/{status.total_steps}",
+        f"{status.images_per_s:.1f} images/s",
+        f"loss {record.loss:.4f}",
+        f"lr {record.lr:.2e}",
+        f"keep-ratio {record.keep_ratio:g}",
+    ]
+    if status.rss_bytes is not None:
+        parts.append(bytes_text(status.rss_bytes))
+    return "  ".join([*parts, f"{duration_text(status.left_s)} left"])
+
+
+def event_text(event: Event, run_dir: Path) -> str:
+    """What an event means, for people. Epochs count from 1 here."""
+    match event:
+        case events.Started():
+            return f"training {event.steps} steps on {event.engine} ({event.runtime})"
+        case events.Resumed():
+            return (
+                f"going on after step {event.step} of {event.steps} on {event.engine} "
+                f"({event.runtime}); {event.lost_steps} steps to repeat"
+            )
+        case events.RungChanged():
+            return (
+                f"from step {event.step} on rung {event.rung}, keep-ratio {event.keep_ratio:g}"
+            )
+        case events.PictureSkipped():
+            return f"skipped {event.picture}: {event.reason}"
+        case events.CheckpointSaved():
+            size, spent = bytes_text(event.size_bytes), duration_text(event.save_s)
+            return f"saved {run_dir / event.checkpoint} ({size} in {spent})"
+        case events.CheckpointDamaged():
+            return f"passed over {run_dir / event.checkpoint}: {event.reason}"
+        case events.EpochFinished():
+            return f"epoch {event.epoch + 1} finished, mean loss {event.mean_loss:.4f}"
+        case events.Finished():
+            return finished_text(event, run_dir)
+        case _:  # what ends a run badly is told by its error
+            return ""
+
+
+def finished_text(event: events.Finished, run_dir: Path) -> str:
+    """The summary at the end."""
+    speed = "" if event.images_per_s is None else f" ({event.images_per_s:.1f} images/s)"
+    return (
+        f"finished: {event.steps} steps, {event.images} images, "
+        f"{duration_text(event.elapsed_s)}{speed}, last loss {event.loss:.4f}\n"
+        f"checkpoint: {run_dir / event.checkpoint}"
+    )
+
+
+class Progress:
+    """Shows the events of one run as they come."""
+
+    def __init__(
+        self, run_dir: Path, stream: TextIO, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._run_dir, self._stream, self._clock = run_dir, stream, clock
+        self._terminal = stream.isatty()
+        self._speed: Speed | None = None
+        self._shown_s = -float("inf")
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        if isinstance(event, StepRecord):
+            self._show_step(event)
+            return
+        if isinstance(event, events.Started | events.Resumed):
+            self._speed = Speed(event.steps)
+        if isinstance(event, events.Finished) and self._speed is None:
+            self._line(f"{self._run_dir} is finished already")
+        if text := event_text(event, self._run_dir):
+            self._line(text)
+
+    def _show_step(self, record: StepRecord) -> None:
+        if self._speed is None:
+            return
+        status = self._speed.follow(record)
+        every_s = _TERMINAL_EVERY_S if self._terminal else _PLAIN_EVERY_S
+        if self._clock() - self._shown_s < every_s and record.step < status.total_steps:
+            return
+        self._shown_s = self._clock()
+        text = status_text(status)
+        if not self._terminal:
+            self._line(text)
+            return
+        width = shutil.get_terminal_size().columns
+        self._stream.write(f"\r\x1b[K{text[: width - 1]}")
+        self._stream.flush()
+
+    def _line(self, text: str) -> None:
+        """Write whole lines, over the progress line if there is one."""
+        self._stream.write(f"\r\x1b[K{text}\n" if self._terminal else f"{text}\n")
+        self._stream.flush()

@@ -1,0 +1,158 @@
+"""Start, resume or find finished: `train`, the entry to training."""
+
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack
+from importlib.metadata import distributions
+from pathlib import Path
+
+from edge_runtime.data import FrameSource, PictureSource
+from edge_runtime.device import machine_facts
+from edge_runtime.engines.base import Engine
+from edge_runtime.errors import ConfigError
+from edge_runtime.package import Package
+from edge_runtime.records import (
+    FORMAT,
+    Run,
+    RunInfo,
+    RunWriter,
+    create_run,
+    differences,
+    events,
+    find_checkpoint,
+    open_run,
+    utc_now,
+)
+from edge_runtime.records.events import Event
+from edge_runtime.training.loop import Loop
+from edge_runtime.training.options import Job, TrainingOptions, plan_job
+from edge_runtime.version import __version__
+
+# Distributions that decide what a step computes, next to the engine's runtime.
+_DECIDING = ("numpy", "opencv-python", "opencv-python-headless")
+
+
+def train(
+    package: Package,
+    source: PictureSource | FrameSource,
+    run_dir: Path,
+    options: TrainingOptions,
+) -> Iterator[Event]:
+    """Train a package on pictures; nothing happens before the first event is asked for.
+
+    Every event is in the run folder before it is given out. A finished run that is resumed
+    gives its `Finished` event again and nothing else.
+
+    Args:
+        package: what to train.
+        source: the pictures.
+        run_dir: the run folder; made, unless `options.resume` and it is there.
+        options: how.
+
+    Raises:
+        ConfigError: `run_dir` is in the way, a resumed run has other settings, or `options`
+            do not fit the package.
+        RecordsError: `run_dir` is damaged, or another process writes to it.
+        EngineError: the engine refuses the package, or failed.
+        DataError: too few pictures, too many unreadable ones, or a lost camera (the state is
+            saved before).
+        DivergedError: the loss or the state is not finite.
+        StorageError: a disk is full; the checkpoints before are unchanged.
+        Interrupted: `options.stop` said so; the state is saved.
+    """
+    job = plan_job(package, source, options)
+    run = _existing_run(run_dir, job)
+    if run and (finished := _finished(run)):
+        yield finished
+        return
+    with ExitStack() as stack:
+        engine = stack.enter_context(options.engine)
+        if run:
+            writer = stack.enter_context(RunWriter(run))
+            done = yield from _go_on(job, engine, writer)
+        else:
+            engine.open(package, package.initial_state())  # may refuse: no folder yet
+            writer = stack.enter_context(RunWriter(create_run(run_dir, _info(job, engine))))
+            done = 0
+            yield _log(writer, _started(job, engine))
+        yield from Loop(job, engine, writer, done=done).run()
+
+
+def _existing_run(run_dir: Path, job: Job) -> Run | None:
+    if not run_dir.exists() or (run_dir.is_dir() and not any(run_dir.iterdir())):
+        return None
+    if not job.options.resume:
+        raise ConfigError(
+            f"{run_dir} exists. Go on with it by --resume, or choose another folder."
+        )
+    run = open_run(run_dir)
+    if problems := differences(run.info.settings, job.settings()):
+        lines = "\n".join(problems)
+        raise ConfigError(
+            f"{run_dir} cannot be resumed with other settings:\n{lines}\n"
+            "Give those of the run, or train into another folder."
+        )
+    return run
+
+
+def _finished(run: Run) -> events.Finished | None:
+    for _, event in run.events():
+        if isinstance(event, events.Finished):
+            return event
+    return None
+
+
+def _go_on(job: Job, engine: Engine, writer: RunWriter) -> Generator[Event, None, int]:
+    checkpoint, damaged = find_checkpoint(writer.run)
+    engine.open(job.package, checkpoint.state if checkpoint else job.package.initial_state())
+    lost_steps = writer.go_back(checkpoint)
+    for event in damaged:
+        yield _log(writer, event)
+    done = checkpoint.info.step if checkpoint else 0
+    yield _log(
+        writer,
+        events.Resumed(
+            step=done,
+            steps=job.total_steps,
+            checkpoint=f"checkpoints/{done}" if checkpoint else None,
+            lost_steps=lost_steps,
+            engine=engine.name,
+            runtime=engine.runtime,
+        ),
+    )
+    return done
+
+
+def _started(job: Job, engine: Engine) -> events.Started:
+    return events.Started(
+        steps=job.total_steps,
+        steps_per_epoch=job.steps_per_epoch,
+        rung=job.rung_at(1).id,
+        engine=engine.name,
+        runtime=engine.runtime,
+    )
+
+
+def _info(job: Job, engine: Engine) -> RunInfo:
+    return RunInfo(
+        format=FORMAT,
+        created_at=utc_now(),
+        settings=job.settings(),
+        package_path=str(job.package.path.resolve()),
+        source=job.source.name,
+        steps_per_epoch=job.steps_per_epoch,
+        total_steps=job.total_steps,
+        engine=engine.name,
+        threads=job.options.threads,
+        versions=_versions(engine),
+        machine=dict(machine_facts()),
+    )
+
+
+def _versions(engine: Engine) -> dict[str, str]:
+    found = {item.name: item.version for item in distributions() if item.name in _DECIDING}
+    return {"edge-train": __version__, "runtime": engine.runtime, **found}
+
+
+def _log(writer: RunWriter, event: Event) -> Event:
+    writer.record(event)
+    return event
