@@ -121,13 +121,27 @@ def test_a_containers_limits_count(tmp_path: Path, limits: dict[str, str]) -> No
     assert facts["memory_bytes"] == MIB
 
 
-@pytest.mark.parametrize("quota", ["150000 100000", "max 100000"])
-def test_a_part_of_a_processor_is_used_too(tmp_path: Path, quota: str) -> None:
-    limits = {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": quota}
-    facts = machine_facts(write(tmp_path, limits))
-    assert facts["logical_cpus"] == (
-        min(2, FREE_CPUS) if quota.startswith("150") else FREE_CPUS
-    )
+def test_a_part_of_a_processor_is_used_too(tmp_path: Path) -> None:
+    limits = {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "150000 100000\n"}
+    assert machine_facts(write(tmp_path, limits))["logical_cpus"] == min(2, FREE_CPUS)
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "max 100000\n"},
+        {
+            "proc/self/cgroup": "4:cpu:/\n",
+            "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+            "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+        },
+    ],
+    ids=["v2", "v1"],
+)
+def test_without_a_quota_all_processors_are_used(
+    tmp_path: Path, limits: dict[str, str]
+) -> None:
+    assert machine_facts(write(tmp_path, limits))["logical_cpus"] == FREE_CPUS
 
 
 def test_no_limit_of_version_1_is_not_more_memory_than_there_is(tmp_path: Path) -> None:
