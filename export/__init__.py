@@ -1,0 +1,1 @@
+"""Write training packages: the torch side of edge-train."""

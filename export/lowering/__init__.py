@@ -1,0 +1,1 @@
+"""Torch functions as ONNX graphs."""

@@ -1,0 +1,132 @@
+"""Trace a torch function and lower it into one ONNX graph."""
+
+import operator
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, fx
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import (
+    DimDynamic,
+    ShapeEnv,
+    StatelessSymbolicContext,
+)
+
+from export.lowering.aten import RESHAPES, TABLE, np_dtype
+from export.lowering.graph import GraphBuilder, Value
+
+Tensors = Mapping[str, Tensor]
+
+
+def lower(
+    function: Callable[[Tensors], Tensors],
+    example: Tensors,
+    *,
+    name: str,
+    parameters: Tensors | None = None,
+    free_batch: Collection[str] = (),
+) -> onnx.ModelProto:
+    """One ONNX graph of `function`.
+
+    Args:
+        function: takes and returns tensors by name; may use `torch.func`. Tensors it makes
+            itself become constants.
+        example: inputs of the shapes and dtypes wanted; their values do not matter.
+        name: the graph's name.
+        parameters: of the inputs, those that become initializers with these values instead.
+        free_batch: of the inputs, those whose first axis stays free. All other sizes are
+            fixed: kernels and memory planning see constants.
+
+    Raises:
+        NotImplementedError: an operator that `export.lowering.aten` does not know.
+    """
+    module, results = _trace(function, example, free_batch)
+    builder = GraphBuilder(name)
+    values: dict[fx.Node, Any] = {}
+    holders = (node for node in module.graph.nodes if node.op == "placeholder")
+    for node, key in zip(holders, example, strict=True):
+        if parameters is not None and key in parameters:
+            values[node] = builder.parameter(key, parameters[key].numpy())
+        else:
+            kind = np_dtype(example[key].dtype)
+            values[node] = builder.input(key, kind, _sizes(node.meta["val"].shape))
+    for node in module.graph.nodes:
+        if node.op == "get_attr":
+            values[node] = getattr(module, str(node.target))
+        elif node.op == "call_function":
+            values[node] = _call(builder, node, values)
+        elif node.op == "output":
+            for key, result in zip(results, node.args[0], strict=True):
+                builder.output(key, _as_value(builder, values[result]))
+    return builder.model()
+
+
+def _trace(
+    function: Callable[[Tensors], Tensors], example: Tensors, free_batch: Collection[str]
+) -> tuple[fx.GraphModule, list[str]]:
+    """The traced function with its inputs in order, and the names of its results."""
+    results: list[str] = []
+
+    def flat(*tensors: Tensor) -> list[Tensor]:
+        made = function(dict(zip(example, tensors, strict=True)))
+        results[:] = made
+        return list(made.values())
+
+    fake = FakeTensorMode(shape_env=ShapeEnv())  # shapes alone: nothing is computed
+    inputs = [
+        fake.from_tensor(tensor, symbolic_context=_free_first_axis(tensor))
+        if key in free_batch
+        else fake.from_tensor(tensor, static_shapes=True)
+        for key, tensor in example.items()
+    ]
+    with fake:
+        module = make_fx(flat, tracing_mode="real")(*inputs)
+    return module, results
+
+
+def _free_first_axis(tensor: Tensor) -> StatelessSymbolicContext[Any, Any]:
+    rest = [DimDynamic.STATIC] * (tensor.dim() - 1)
+    return StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC, *rest])
+
+
+def _sizes(shape: Iterable[Any]) -> tuple[int | str, ...]:
+    """Sizes as numbers, free ones as their expression."""
+    return tuple(size if isinstance(size, int) else str(size) for size in shape)
+
+
+def _call(builder: GraphBuilder, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
+    """A node's value: computed now where everything it needs is known, else lowered."""
+    result = node.meta.get("val")
+    if isinstance(result, (int, torch.SymInt)):
+        return _sizes([result])[0]
+    arguments = fx.map_arg(node.args, values.__getitem__)
+    options = fx.map_arg(node.kwargs, values.__getitem__)
+    if node.target is operator.getitem:
+        return arguments[0][arguments[1]]
+    if not _has_value([*arguments, *options.values()]):
+        return node.target(*arguments, **options)  # type: ignore[operator]
+    if node.target in RESHAPES:
+        return builder.reshape(arguments[0], _sizes(node.meta["val"].shape))
+    if node.target not in TABLE:
+        raise NotImplementedError(f"no ONNX lowering for {node.target}; add it to aten.py")
+    return TABLE[node.target](builder, *_lifted(builder, arguments), **options)
+
+
+def _has_value(tree: Any) -> bool:
+    if isinstance(tree, (list, tuple)):
+        return any(map(_has_value, tree))
+    return isinstance(tree, Value)
+
+
+def _lifted(builder: GraphBuilder, tree: Any) -> Any:
+    """The same arguments with known tensors as constants of the graph."""
+    if isinstance(tree, (list, tuple)):
+        return [_lifted(builder, leaf) for leaf in tree]
+    return _as_value(builder, tree) if isinstance(tree, Tensor) else tree
+
+
+def _as_value(builder: GraphBuilder, result: Value | Tensor) -> Value:
+    return builder.constant(result.numpy()) if isinstance(result, Tensor) else result

@@ -1,0 +1,118 @@
+"""What a self-supervised method declares, and the parts that methods share.
+
+Letters: V views, B pictures, D encoder width, P projected width.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from edge_runtime.package.manifest import AugmentationSpec
+from export.parameters import Parameter, linear
+from export.vit import Weights, affine
+
+HEAD_NORM_EPS = 1e-5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Defaults:
+    """What the method's authors train with; a recipe may say otherwise.
+
+    `lr_per_256` is scaled by batch size / 256.
+    """
+
+    lr_per_256: float
+    weight_decay: float
+    warmup_epochs: float
+    ema_momentum: float | None = None
+
+
+class Objective(Protocol):
+    """One method: its views, heads and teacher, and its loss as a pure function."""
+
+    name: str
+    defaults: Defaults
+    # Prefixes of the parameters that the EMA teacher has a copy of; none: no teacher.
+    teacher_parts: tuple[str, ...]
+    options: type[Any]  # a frozen dataclass of what `[method]` may set
+
+    def views(self, image_size_px: int) -> tuple[AugmentationSpec, ...]:
+        """How each view is made."""
+
+    def heads(self, width: int, options: Any) -> tuple[Parameter, ...]:
+        """Parameters beside the encoder's."""
+
+    def loss(
+        self,
+        weights: Weights,
+        teacher: Weights | None,
+        student_features: Tensor,
+        teacher_features: Tensor | None,
+        options: Any,
+    ) -> Tensor:
+        """Scalar loss of one batch.
+
+        Args:
+            weights: the heads', by parameter name.
+            teacher: the teacher's copies of those it has.
+            student_features: (V, B, D).
+            teacher_features: (V, B, D), without gradient.
+            options: of this method.
+        """
+
+
+def mlp_parameters(name: str, widths: tuple[int, ...]) -> tuple[Parameter, ...]:
+    """Parameters of `mlp` with these widths, input first."""
+    made: list[Parameter] = []
+    for index, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False)):
+        made += linear(f"{name}.{index}", inputs, outputs)
+        if index < len(widths) - 2:
+            made += [
+                Parameter(name=f"{name}.{index}.norm.weight", shape=(outputs,), init="ones"),
+                Parameter(name=f"{name}.{index}.norm.bias", shape=(outputs,), init="zeros"),
+            ]
+    return tuple(made)
+
+
+def mlp(weights: Weights, name: str, x: Tensor) -> Tensor:
+    """Linear layers with LayerNorm and ReLU in between: (R, in) -> (R, out).
+
+    LayerNorm where the papers have batch norm: a batch on a small board is too small for its
+    statistics, and it would tie the pictures of a batch together and rule out micro-batches.
+    """
+    index = 0
+    while f"{name}.{index}.weight" in weights:
+        if index:
+            x = F.relu(x)
+        layer = f"{name}.{index}"
+        x = affine(weights, layer, x)
+        if f"{layer}.norm.weight" in weights:
+            scale, shift = weights[f"{layer}.norm.weight"], weights[f"{layer}.norm.bias"]
+            x = F.layer_norm(x, x.shape[-1:], scale, shift, HEAD_NORM_EPS)
+        index += 1
+    return x
+
+
+def crop_views(image_size_px: int, *, min_area: float, asymmetric: bool) -> tuple[AugmentationSpec, ...]:
+    """The usual two views of a picture.
+
+    Blur and solarisation destroy pictures of CIFAR's size, and every published recipe leaves
+    them out there: below 64 px both are off.
+
+    Args:
+        image_size_px: of a view.
+        min_area: least area of a crop.
+        asymmetric: BYOL's pair (always blur one; rarely blur, sometimes solarise the other)
+            instead of SimCLR's equal views.
+    """
+    small = image_size_px < 64
+    if small or not asymmetric:
+        view = AugmentationSpec(min_area=min_area, blur=0.0 if small else 0.5)
+        return view, view
+    colour = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1}
+    return (
+        AugmentationSpec(min_area=min_area, blur=1.0, **colour),
+        AugmentationSpec(min_area=min_area, blur=0.1, solarize=0.2, **colour),
+    )

@@ -1,0 +1,69 @@
+"""Parameters are declared, never guessed: name, shape, how they start, and timm's name for them."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """One trained tensor.
+
+    `init` is "zeros", "ones", "truncated_normal" (standard deviation 0.02, cut at two of them)
+    or "xavier_uniform" (of a [in, out] matrix, `fused` blocks of columns counted apart).
+    `layout` is that of `edge_runtime.package.manifest.EncoderTensor`.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    init: str
+    fused: int = 1
+    timm_name: str | None = None
+    layout: str = "same"
+    # True where the loss does not depend on it by construction: Adam then moves it by rounding
+    # noise, so a comparison looks at its gradient and never at its value.
+    zero_gradient: bool = False
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether weight decay is usually wanted: not for biases, norms, tokens, positions."""
+        return self.init == "xavier_uniform"
+
+
+def linear(name: str, inputs: int, outputs: int, **facts: object) -> tuple[Parameter, Parameter]:
+    """Weight [inputs, outputs] and bias of a linear layer."""
+    return (
+        Parameter(
+            name=f"{name}.weight",
+            shape=(inputs, outputs),
+            init="xavier_uniform",
+            layout="transposed",
+            **facts,  # type: ignore[arg-type]
+        ),
+        Parameter(name=f"{name}.bias", shape=(outputs,), init="zeros"),
+    )
+
+
+def initial_values(parameters: Iterable[Parameter], seed: int) -> dict[str, Tensor]:
+    """Values of a fresh model by parameter name, float32.
+
+    The same parameters and seed give the same values, whatever else used torch's generator.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return {parameter.name: _initial(parameter, generator) for parameter in parameters}
+
+
+def _initial(parameter: Parameter, generator: torch.Generator) -> Tensor:
+    shape = parameter.shape
+    if parameter.init == "zeros":
+        return torch.zeros(shape)
+    if parameter.init == "ones":
+        return torch.ones(shape)
+    if parameter.init == "truncated_normal":
+        value = torch.empty(shape)
+        return torch.nn.init.trunc_normal_(value, std=0.02, a=-0.04, b=0.04, generator=generator)
+    bound = math.sqrt(6 / (shape[0] + shape[1] / parameter.fused))
+    return (torch.rand(shape, generator=generator) * 2 - 1) * bound

@@ -1,0 +1,160 @@
+"""`simprune`: prune pairs of tokens that are similar across the branches.
+
+SimPrune (ICLR 2025). Known of it: cosine similarity between the branches, pruning in pairs
+after the 4th, 7th and 10th block's attention, a window that slides from the least to the most
+similar pairs over the run. Ours, where no source gives the detail: the window is as long as
+the number pruned, features are the tokens after the residual, and many-to-one matches are
+repaired by pruning those unhit targets whose best similarity is nearest to that of the pruned.
+
+Methods with a teacher pair view 1 of the student with view 2 of the teacher and the other way
+round; a shared encoder pairs its two views.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from edge_runtime.errors import ConfigError
+from export.policies.base import Branches, Setting, TokenPolicy, kept_count, take_tokens
+
+PROGRESS = "progress"  # hyper-parameter: share of the run that is done, in [0, 1]
+STAGES = (3 / 12, 6 / 12, 9 / 12)  # blocks 4, 7 and 10 of 12
+PLACEMENTS = ("before-mlp", "before-block", "after-block")
+DIRECTIONS = ("least-to-most", "most-to-least")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What `[tokens]` may set."""
+
+    placement: str = PLACEMENTS[0]
+    direction: str = DIRECTIONS[0]
+
+    def __post_init__(self) -> None:
+        for key, known in (("placement", PLACEMENTS), ("direction", DIRECTIONS)):
+            if (value := getattr(self, key)) not in known:
+                raise ConfigError(
+                    f"tokens.{key}: unknown {value!r}; known are {', '.join(known)}."
+                )
+
+
+class SimPrunePolicy(TokenPolicy):
+    """Both branches lose the same number of tokens at each stage."""
+
+    name = "simprune"
+    options = Options
+    couples_branches = True
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        placement = setting.options.placement
+        self._in_block = placement == "before-mlp"
+        self._kept: dict[int, int] = {}  # block -> patch tokens that stay
+        count, plan = setting.model.tokens - 1, []
+        stages = stage_blocks(setting.model.depth, after=placement == "after-block")
+        for block in range(setting.model.depth):
+            before = count
+            if block in stages and kept_count(setting.keep_ratio, count) < count:
+                count = kept_count(setting.keep_ratio, count)
+                self._kept[block] = count
+            plan.append((1 + (before if self._in_block else count), 1 + count))
+        self.student_tokens = plan
+        self.teacher_tokens = list(plan)
+
+    def before_block(
+        self, block: int, branches: Branches, inputs: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Prune here where the placement says so."""
+        return {} if self._in_block else self._prune(block, branches, inputs)
+
+    def before_mlp(
+        self, block: int, branches: Branches, inputs: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Prune here where the placement says so."""
+        return self._prune(block, branches, inputs) if self._in_block else {}
+
+    def _prune(
+        self, block: int, branches: Branches, inputs: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        if block not in self._kept:
+            return {}
+        progress = inputs[PROGRESS]
+        if self.setting.options.direction == DIRECTIONS[1]:
+            progress = 1 - progress
+        kept = self._kept[block]
+        if branches.teacher is None:
+            first, second = branches.student.chunk(2)
+            online, target = select_pairs(first[:, 1:], second[:, 1:], kept, progress)
+            branches.student = take_tokens(branches.student, torch.cat([online, target]))
+        else:
+            other = _swap_views(branches.teacher)
+            online, target = select_pairs(
+                branches.student[:, 1:], other[:, 1:], kept, progress
+            )
+            branches.student = take_tokens(branches.student, online)
+            branches.teacher = _swap_views(take_tokens(other, target))
+        return {f"kept.online.{block}": online, f"kept.target.{block}": target}
+
+
+def stage_blocks(depth: int, *, after: bool) -> tuple[int, ...]:
+    """Blocks (from 0) that prune; after a block means before the next.
+
+    Depths below 12 keep the fractions. A stage in the last block would change nothing that the
+    loss sees and is left out.
+    """
+    blocks = sorted({int(depth * share) + int(after) for share in STAGES})
+    return tuple(block for block in blocks if block < depth - 1)
+
+
+def _swap_views(tokens: Tensor) -> Tensor:
+    first, second = tokens.chunk(2)
+    return torch.cat([second, first])
+
+
+def select_pairs(
+    online: Tensor, target: Tensor, kept: int, progress: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Which patch tokens stay in each branch; no gradient flows through the choice.
+
+    Args:
+        online: (S, N, D).
+        target: (S, N, D), the paired view.
+        kept: K, tokens that stay; P = N - K go.
+        progress: scalar in [0, 1], where the window is.
+
+    Returns:
+        Two (S, K) int64 tensors of ascending indices.
+    """
+    u, v = F.normalize(online.detach(), dim=2), F.normalize(target.detach(), dim=2)
+    similarity = u @ v.transpose(1, 2)  # (S, N, N)
+    best, partner = similarity.amax(dim=2), similarity.argmax(dim=2)  # (S, N)
+    ascending, order = best.sort(dim=1, stable=True)
+    pruned = online.shape[1] - kept
+    offset = torch.round(progress * kept).to(torch.int64)  # of kept + 1 places for the window
+    window = offset + torch.arange(pruned)
+    rank = torch.arange(kept)
+    rank = rank + pruned * (rank >= offset).to(torch.int64)
+    hit_target = partner.gather(1, order.index_select(1, window))  # (S, P)
+    centre = ascending.index_select(1, window).mean(dim=1, keepdim=True)
+    target_keep = _repair(hit_target, similarity.amax(dim=1), centre, kept)
+    return _ascending(order.index_select(1, rank)), _ascending(target_keep)
+
+
+def _repair(hit_target: Tensor, best: Tensor, centre: Tensor, kept: int) -> Tensor:
+    """Target tokens that stay: none that a pruned token hit, and exactly `kept`.
+
+    Hits are often fewer than P because several tokens share a partner; the rest are the unhit
+    whose best similarity (S, N) is nearest to the window's mean (S, 1).
+    """
+    tokens = torch.arange(best.shape[1])
+    hit = (hit_target[:, :, None] == tokens).to(best.dtype).amax(dim=1)  # (S, N)
+    score = 10 * hit - (best - centre).abs()  # both cosines are within [-1, 1]
+    order = score.sort(dim=1, stable=True, descending=True)[1]
+    return order[:, best.shape[1] - kept :]
+
+
+def _ascending(index: Tensor) -> Tensor:
+    return index.sort(dim=1, stable=True)[0]

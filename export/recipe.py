@@ -1,0 +1,199 @@
+"""A recipe: what to train. A TOML file, flags, or both; docs/recipe.md explains every key."""
+
+import dataclasses
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edge_runtime.errors import ConfigError
+from edge_runtime.package.manifest import ModelFacts, Schedule
+from edge_runtime.schema import structure, unstructure
+from export.models import model_facts
+from export.objectives import objective_named
+from export.policies import policy_named
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelTable:
+    """`[model]`: a timm name, or a family with sizes."""
+
+    name: str = "vit_tiny"
+    image_size: int | None = None
+    patch_size: int | None = None
+    width: int | None = None
+    depth: int | None = None
+    heads: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """`[method]` and `[tokens]`: a name and that one's own options."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizerTable:
+    """`[optimizer]`: AdamW. What is not given is the method's default."""
+
+    lr: float | None = None
+    final_lr: float = 0.0
+    warmup_epochs: float | None = None
+    weight_decay: float | None = None
+    final_weight_decay: float | None = None
+    exempt_vectors: bool = False  # no decay of biases, norms, class token and positions
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    ema_momentum: float | None = None
+    final_ema_momentum: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Everything that decides what a package trains."""
+
+    model: ModelTable = field(default_factory=ModelTable)
+    method: Choice = field(default_factory=lambda: Choice(name="simclr"))
+    tokens: Choice = field(default_factory=lambda: Choice(name="random"))
+    optimizer: OptimizerTable = field(default_factory=OptimizerTable)
+    keep_ratios: tuple[float, ...] = (1.0, 0.75, 0.5)
+    batch_size: int = 64
+    seed: int = 0
+
+    def facts(self) -> ModelFacts:
+        """Sizes of the model."""
+        table = self.model
+        return model_facts(
+            table.name,
+            image_size_px=table.image_size,
+            patch_size_px=table.patch_size,
+            width=table.width,
+            depth=table.depth,
+            heads=table.heads,
+        )
+
+    def method_options(self) -> Any:
+        """The method's own options."""
+        kind = objective_named(self.method.name).options
+        return structure(kind, self.method.options, where="[method]", error=ConfigError)
+
+    def token_options(self) -> Any:
+        """The token policy's own options."""
+        kind = policy_named(self.tokens.name).options
+        return structure(kind, self.tokens.options, where="[tokens]", error=ConfigError)
+
+    def schedule(self) -> Schedule:
+        """The optimizer's table with the method's defaults filled in."""
+        table, defaults = self.optimizer, objective_named(self.method.name).defaults
+        decay = _first(table.weight_decay, defaults.weight_decay)
+        has_teacher = defaults.ema_momentum is not None
+        return Schedule(
+            lr=_first(table.lr, defaults.lr_per_256 * self.batch_size / 256),
+            final_lr=table.final_lr,
+            warmup_epochs=_first(table.warmup_epochs, defaults.warmup_epochs),
+            weight_decay=decay,
+            final_weight_decay=_first(table.final_weight_decay, decay),
+            ema_momentum=_first(table.ema_momentum, defaults.ema_momentum)
+            if has_teacher
+            else None,
+            final_ema_momentum=table.final_ema_momentum if has_teacher else None,
+            beta1=table.beta1,
+            beta2=table.beta2,
+            eps=table.eps,
+        )
+
+    def official_refusal(self) -> str | None:
+        """Why the official optimizer cannot follow this recipe, if it cannot.
+
+        It has one group and knows weight decay as a constant.
+        """
+        schedule = self.schedule()
+        if self.optimizer.exempt_vectors:
+            return "optimizer.exempt_vectors: the official optimizer decays every parameter"
+        if schedule.weight_decay != schedule.final_weight_decay:
+            return (
+                f"weight decay goes from {schedule.weight_decay:g} to "
+                f"{schedule.final_weight_decay:g}: the official optimizer's is constant"
+            )
+        return None
+
+    def table(self) -> dict[str, Any]:
+        """The recipe as plain data, defaults filled in."""
+        table: dict[str, Any] = unstructure(self)
+        for key, options in (("method", self.method_options()), ("tokens", self.token_options())):
+            table[key] = {"name": table[key]["name"], **unstructure(options)}
+        return table
+
+
+def _first(given: Any, default: Any) -> Any:
+    return default if given is None else given
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The plain table of a TOML file.
+
+    Raises:
+        ConfigError: it cannot be read or is no TOML.
+    """
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"recipe {path} cannot be read: {error.strerror}.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"recipe {path} is not TOML: {error}.") from error
+
+
+def make_recipe(table: Mapping[str, Any], *, where: str) -> Recipe:
+    """A checked recipe.
+
+    Args:
+        table: as in docs/recipe.md.
+        where: what to call it in messages.
+
+    Raises:
+        ConfigError: all problems of the table.
+    """
+    table = dict(table)
+    for key in ("method", "tokens"):
+        if isinstance(choice := table.get(key), Mapping):
+            options = {k: v for k, v in choice.items() if k != "name"}
+            default = getattr(Recipe(), key).name
+            table[key] = {"name": choice.get("name", default), "options": options}
+    recipe = structure(Recipe, table, where=where, error=ConfigError)
+    if problems := _problems(recipe):
+        raise ConfigError("\n  ".join([f"{where}: {len(problems)} problem(s)", *problems]))
+    recipe.facts()
+    recipe.method_options()
+    recipe.token_options()
+    return recipe
+
+
+def _problems(recipe: Recipe) -> list[str]:
+    problems = [
+        f"keep_ratios: {ratio:g} is outside (0, 1]"
+        for ratio in recipe.keep_ratios
+        if not 0 < ratio <= 1
+    ]
+    if not recipe.keep_ratios:
+        problems.append("keep_ratios: want at least one")
+    if len(set(recipe.keep_ratios)) < len(recipe.keep_ratios):
+        problems.append("keep_ratios: each at most once")
+    if recipe.batch_size < 2:
+        problems.append(f"batch_size: want at least 2, got {recipe.batch_size}")
+    if recipe.tokens.name == "none" and recipe.keep_ratios != (1.0,):
+        problems.append("keep_ratios: token policy 'none' keeps all tokens; give 1.0 alone")
+    for item in dataclasses.fields(OptimizerTable):
+        value = getattr(recipe.optimizer, item.name)
+        if isinstance(value, float) and not 0 <= value < 1e6:
+            problems.append(f"optimizer.{item.name}: want a number >= 0, got {value!r}")
+    return problems
