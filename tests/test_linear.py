@@ -1,6 +1,7 @@
 """The linear probe against scikit-learn and against finite differences."""
 
 import logging
+from collections import deque
 
 import numpy as np
 import pytest
@@ -55,6 +56,14 @@ def test_gradient_equals_finite_differences():
         assert gradient[index] == pytest.approx((above - below) / 2e-5, abs=1e-8)
 
 
+def test_large_scores_do_not_overflow():
+    inputs, labels = np.array([[1000.0], [-1000.0]]), np.array([0, 0])
+    point = np.array([[1.0, -1.0], [0.0, 0.0]])
+    loss, gradient = linear._loss_and_gradient(point, inputs, labels, 0.0)
+    assert loss == 1000.0  # the second picture's score is 2000 too low, the first is right
+    assert gradient.tolist() == [500.0, -500.0, -0.5, 0.5]
+
+
 def test_accuracy_is_the_share_of_right_answers():
     features, labels = clusters(0, 300)
     test, test_labels = clusters(1, 200)
@@ -89,6 +98,28 @@ def test_one_class_is_no_error():
     features = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32)
     labels = np.zeros(5, np.int64)
     assert linear_accuracy(features, labels, features, labels) == 1.0
+
+
+def direction_slowly(gradient, history):
+    """The definition: BFGS updates of the inverse curvature as a matrix."""
+    step, change = history[-1]
+    identity = np.eye(len(gradient))
+    inverse = identity * (step @ change) / (change @ change)
+    for step, change in history:
+        shift = identity - np.outer(step, change) / (step @ change)
+        inverse = shift @ inverse @ shift.T + np.outer(step, step) / (step @ change)
+    return -inverse @ gradient
+
+
+@pytest.mark.parametrize("pairs", [1, 2, 4])
+def test_direction_equals_its_definition(pairs):
+    rng = np.random.default_rng(pairs)
+    curvature = rng.normal(size=(6, 9))
+    curvature = curvature @ curvature.T
+    history = deque((step, curvature @ step) for step in rng.normal(size=(pairs, 6)))
+    gradient = rng.normal(size=6)
+    found = linear._newton_direction(gradient, history)
+    np.testing.assert_allclose(found, direction_slowly(gradient, history), rtol=1e-9)
 
 
 def test_minimise_finds_the_bottom_of_a_badly_scaled_bowl():

@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the encoder of the newest checkpoint."""
+    from edge_runtime.cli.quantities import bytes_text
     from edge_runtime.evaluation import export_encoder, open_trained
 
     package, step, state = open_trained(args.run_folder, args.package)
@@ -37,5 +38,5 @@ def run(args: argparse.Namespace) -> int:
         facts = {"path": str(args.output), "size_bytes": size_bytes, "step": step}
         print(json.dumps({**facts, "package": package.digest}))
     else:
-        print(f"wrote {args.output}: encoder after {step} steps, {size_bytes / 1e6:.1f} MB")
+        print(f"wrote {args.output}: encoder after {step} steps, {bytes_text(size_bytes)}")
     return 0

@@ -35,7 +35,8 @@ def with_stored_weights(model: bytes, weights: Mapping[str, Array]) -> bytes:
 
     Args:
         model: an ONNX file.
-        weights: value of each input to store, float32 or float16, by input name.
+        weights: value of each input to store, float32 or float16, by input name; stored in
+            this order.
 
     Raises:
         ValueError: the file is damaged, or has no such input.
@@ -58,7 +59,7 @@ def _graph_with_weights(graph: bytes, weights: Mapping[str, Array]) -> bytes:
     if missing:
         raise ValueError(f"the graph has no input named {', '.join(sorted(missing))}")
     stored = [
-        write_field(GRAPH_INITIALIZER, tensor(name, weights[name])) for name in sorted(weights)
+        write_field(GRAPH_INITIALIZER, tensor(name, value)) for name, value in weights.items()
     ]
     return write_field(MODEL_GRAPH, b"".join(kept + stored))
 
