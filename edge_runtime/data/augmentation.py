@@ -1,0 +1,142 @@
+"""One view of one picture, as an `AugmentationSpec` asks for.
+
+Crop, flip, colour jitter, grey, blur, solarize: torchvision's meaning and order. All random
+numbers come in; nothing here draws any.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import permutations
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from edge_runtime.data import colour
+from edge_runtime.data.sources import Image
+from edge_runtime.package.manifest import AugmentationSpec
+
+NUMBERS = 33  # uniform random numbers per view
+_TRIES = 10
+_LOG_MAX_ASPECT = math.log(4 / 3)  # width / height, from 3/4 to 4/3
+_MIN_SIGMA_PX, _MAX_SIGMA_PX = 0.1, 2.0
+_JITTER_ORDERS = tuple(permutations(range(4)))
+
+
+class Box(NamedTuple):
+    """Part of a picture, in pixels."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+def augment(
+    picture: Image,
+    spec: AugmentationSpec,
+    numbers: Sequence[float],
+    view: Image,
+    scratch: colour.HueScratch,
+) -> None:
+    """Make a view.
+
+    Args:
+        picture: (H, W, 3) uint8; not changed.
+        spec: what to do.
+        numbers: `NUMBERS` floats in [0, 1), uniform.
+        view: (S, S, 3) uint8, contiguous; written.
+        scratch: (2, S, S, 3) float32, for this thread alone.
+    """
+    crop, (flip, jitter, *jitters, grey, blur, sigma, solarize) = numbers[:22], numbers[22:]
+    resize_into(view, picture, crop_box(picture.shape[1], picture.shape[0], spec, crop))
+    if flip < spec.flip:
+        cv2.flip(view, 1, dst=view)
+    if jitter < spec.jitter:
+        _jitter(view, spec, jitters, scratch)
+    if grey < spec.grayscale:
+        colour.make_grey(view)
+    if blur < spec.blur:
+        colour.blur(view, _between(sigma, _MIN_SIGMA_PX, _MAX_SIGMA_PX))
+    if solarize < spec.solarize:
+        colour.solarize(view)
+
+
+def crop_box(width: int, height: int, spec: AugmentationSpec, numbers: Sequence[float]) -> Box:
+    """Choose a random part of a picture of `width` x `height` pixels.
+
+    Its share of the area is uniform in [min_area, max_area], its aspect log-uniform in
+    [3/4, 4/3]. Where ten tries do not fit inside, the largest centred part of a fitting
+    aspect is taken.
+
+    Args:
+        width: of the picture, in pixels.
+        height: of the picture, in pixels.
+        spec: the area.
+        numbers: 22 floats in [0, 1): ten areas, ten aspects, two for the place.
+    """
+    areas, aspects, (across, down) = numbers[:_TRIES], numbers[_TRIES:-2], numbers[-2:]
+    for area, aspect in zip(areas, aspects, strict=True):
+        pixels = width * height * _between(area, spec.min_area, spec.max_area)
+        ratio = math.exp(_between(aspect, -_LOG_MAX_ASPECT, _LOG_MAX_ASPECT))
+        wide, high = round(math.sqrt(pixels * ratio)), round(math.sqrt(pixels / ratio))
+        if 0 < wide <= width and 0 < high <= height:
+            return Box(
+                int(across * (width - wide + 1)), int(down * (height - high + 1)), wide, high
+            )
+    return _centre_box(width, height, 4 / 3)
+
+
+def centre_view(picture: Image, view: Image) -> None:
+    """The largest centred square of a picture, resized into `view` (S, S, 3)."""
+    resize_into(view, picture, _centre_box(picture.shape[1], picture.shape[0], 1.0))
+
+
+def resize_into(view: Image, picture: Image, box: Box) -> None:
+    """Resize a part of a picture into `view`, uint8 (h, w, 3), contiguous.
+
+    Shrinking averages whole blocks of pixels first, so that no detail turns into noise, and
+    interpolates the rest, less than a factor of two: several times faster than OpenCV's area
+    resizing.
+    """
+    part = picture[box.top : box.top + box.height, box.left : box.left + box.width]
+    high, wide = view.shape[:2]
+    block = min(box.height // high, box.width // wide)
+    if block > 1:
+        size = (box.width // block, box.height // block)
+        whole = part[: size[1] * block, : size[0] * block]
+        part = np.asarray(cv2.resize(whole, size, interpolation=cv2.INTER_AREA), np.uint8)
+    cv2.resize(part, (wide, high), dst=view, interpolation=cv2.INTER_LINEAR)
+
+
+def _centre_box(width: int, height: int, max_aspect: float) -> Box:
+    wide = min(width, max(1, round(height * max_aspect)))
+    high = min(height, max(1, round(width * max_aspect)))
+    return Box((width - wide) // 2, (height - high) // 2, wide, high)
+
+
+def _jitter(
+    view: Image,
+    spec: AugmentationSpec,
+    numbers: Sequence[float],
+    scratch: colour.HueScratch,
+) -> None:
+    """Change brightness, contrast, saturation and hue in a random order."""
+    brightness, contrast, saturation, hue, order = numbers
+    for operation in _JITTER_ORDERS[int(order * len(_JITTER_ORDERS))]:
+        if operation == 0 and spec.brightness:
+            colour.adjust_brightness(view, _factor(brightness, spec.brightness))
+        elif operation == 1 and spec.contrast:
+            colour.adjust_contrast(view, _factor(contrast, spec.contrast))
+        elif operation == 2 and spec.saturation:
+            colour.adjust_saturation(view, _factor(saturation, spec.saturation))
+        elif operation == 3 and spec.hue:
+            colour.adjust_hue(view, _between(hue, -spec.hue, spec.hue), scratch)
+
+
+def _factor(number: float, strength: float) -> float:
+    return _between(number, max(0.0, 1 - strength), 1 + strength)
+
+
+def _between(number: float, low: float, high: float) -> float:
+    return low + number * (high - low)

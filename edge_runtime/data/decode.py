@@ -1,0 +1,117 @@
+"""Picture files to uint8 (H, W, 3) RGB, upright.
+
+JPEG (also grayscale and CMYK), PNG, WebP, TIFF, BMP and PNM, by their content, whatever the
+file is called. Choices:
+
+- Transparent pictures are put on white, the paper that cut-out objects are mostly shown on.
+- 16-bit samples are scaled by 1/257, so that the full range stays the full range.
+- Floating-point pictures have no range that could be known: they are unreadable.
+- A JPEG without its end marker is unreadable. OpenCV before 5 fills what is missing with grey
+  and says nothing, and such a picture would be trained on. One that lost nothing but the
+  marker is refused, too: it cannot be told apart.
+"""
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_runtime.data.exif import PNG, orientation
+from edge_runtime.data.sources import Image, UnreadablePicture
+
+_JPEG = b"\xff\xd8\xff"
+_JPEG_END = b"\xff\xd9"
+_START_OF_SCAN = 0xDA
+_FILL = 0xFF
+_TIFF = (b"II*\0", b"MM\0*")
+
+
+def decode_picture(content: bytes) -> Image:
+    """Decode the bytes of a picture file.
+
+    Raises:
+        UnreadablePicture: empty, cut short, damaged, or of an unknown kind.
+    """
+    if not content:
+        raise UnreadablePicture("the file is empty")
+    if content.startswith(_JPEG):
+        if not _jpeg_is_complete(content):
+            raise UnreadablePicture("the JPEG is cut short: its end marker is missing")
+        return to_rgb(_decode(content, cv2.IMREAD_COLOR))
+    if content.startswith(_TIFF):
+        return to_rgb(_decode(content, cv2.IMREAD_UNCHANGED))
+    if content.startswith(PNG) or content[8:12] == b"WEBP":
+        return _turned(to_rgb(_decode(content, cv2.IMREAD_UNCHANGED)), orientation(content))
+    # BMP and PNM: not unchanged, because many programs leave the fourth byte of a BMP zero
+    return to_rgb(_decode(content, cv2.IMREAD_COLOR))
+
+
+def to_rgb(picture: NDArray[Any]) -> Image:
+    """RGB of what OpenCV gives: grey, BGR or BGRA, 8 or 16 bits.
+
+    Raises:
+        UnreadablePicture: other samples or another number of channels.
+    """
+    if picture.dtype == np.uint16:
+        picture = cv2.convertScaleAbs(picture, alpha=1 / 257)
+    if picture.dtype != np.uint8:
+        raise UnreadablePicture(f"it has {picture.dtype} samples; want 8 or 16 bits")
+    channels = picture.shape[2] if picture.ndim == 3 else 1
+    if channels == 1:
+        return _uint8(cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB))
+    if channels == 3:
+        return _uint8(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
+    if channels == 4:
+        return _on_white(_uint8(cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA)))
+    raise UnreadablePicture(f"it has {channels} channels; want 1, 3 or 4")
+
+
+def _decode(content: bytes, flags: int) -> NDArray[Any]:
+    try:
+        picture = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), flags)
+    except cv2.error as error:
+        raise UnreadablePicture(f"OpenCV refused it: {error.err}") from error
+    if picture is None:
+        raise UnreadablePicture("it is damaged, cut short or no picture that OpenCV knows")
+    return picture
+
+
+def _jpeg_is_complete(content: bytes) -> bool:
+    if content.endswith(_JPEG_END):
+        return True
+    # Phones append a second picture or a film, and a thumbnail before the scan has an end
+    # marker of its own: look after the start of the first scan.
+    return content.find(_JPEG_END, _scan_start(content)) >= 0
+
+
+def _scan_start(content: bytes) -> int:
+    """Where the first scan of a JPEG starts; the end of the file if it has none."""
+    position = 2
+    while position + 4 <= len(content) and content[position] == _FILL:
+        marker = content[position + 1]
+        if marker == _START_OF_SCAN:
+            return position
+        if marker == _FILL:
+            position += 1
+        else:
+            position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")
+    return len(content)
+
+
+def _on_white(rgba: Image) -> Image:
+    colour = rgba[:, :, :3].astype(np.uint16)
+    alpha = rgba[:, :, 3:].astype(np.uint16)
+    return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
+def _turned(picture: Image, way: int) -> Image:
+    """Undo an EXIF orientation: 2 to 4 mirror or turn by half, 5 to 8 swap the axes."""
+    if way >= 5:
+        picture = _uint8(cv2.transpose(picture))
+    flip = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(way)
+    return picture if flip is None else _uint8(cv2.flip(picture, flip))
+
+
+def _uint8(array: NDArray[Any]) -> Image:
+    return np.asarray(array, dtype=np.uint8)

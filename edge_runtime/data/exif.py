@@ -1,0 +1,55 @@
+"""Which way up a PNG or WebP picture is.
+
+OpenCV turns JPEG and TIFF pictures itself. Where it is asked for alpha it leaves PNG and WebP
+as they lie, and older versions do so always: their EXIF block is read here.
+"""
+
+import struct
+
+PNG = b"\x89PNG\r\n\x1a\n"
+UPRIGHT = 1
+_ORIENTATION_TAG = 0x0112
+
+
+def orientation(content: bytes) -> int:
+    """EXIF orientation, 1 to 8, of a PNG or WebP file; 1 where it names none."""
+    try:
+        block = _png_exif(content) if content.startswith(PNG) else _webp_exif(content)
+        found = _orientation_of(block.removeprefix(b"Exif\0\0")) if block else UPRIGHT
+    except struct.error:  # the block is cut short; the picture may still be fine
+        return UPRIGHT
+    return found if 1 <= found <= 8 else UPRIGHT
+
+
+def _png_exif(content: bytes) -> bytes | None:
+    position = len(PNG)
+    while position < len(content):
+        size, kind = struct.unpack_from(">I4s", content, position)
+        if kind == b"eXIf":
+            return content[position + 8 : position + 8 + size]
+        position += 12 + size  # size, kind and checksum around the data
+    return None
+
+
+def _webp_exif(content: bytes) -> bytes | None:
+    position = 12  # "RIFF", size, "WEBP"
+    while position < len(content):
+        kind, size = struct.unpack_from("<4sI", content, position)
+        if kind == b"EXIF":
+            return content[position + 8 : position + 8 + size]
+        position += 8 + size + size % 2
+    return None
+
+
+def _orientation_of(block: bytes) -> int:
+    """Look the tag up in the first directory of a TIFF block."""
+    order = ">" if block.startswith(b"MM") else "<"
+    (directory,) = struct.unpack_from(f"{order}I", block, 4)
+    (entries,) = struct.unpack_from(f"{order}H", block, directory)
+    for entry in range(entries):
+        tag, _, _, value = struct.unpack_from(
+            f"{order}HHIH", block, directory + 2 + 12 * entry
+        )
+        if tag == _ORIENTATION_TAG:
+            return int(value)
+    return UPRIGHT

@@ -1,0 +1,98 @@
+"""Pictures that come by: video files and cameras.
+
+They cannot be asked for again: a resumed run goes on with new frames.
+"""
+
+from collections.abc import Callable, Generator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+
+from edge_runtime.data.decode import to_rgb
+from edge_runtime.data.sources import Image, SourceLost
+from edge_runtime.errors import DataError
+
+
+class Capture(Protocol):
+    """What `cv2.VideoCapture` is used for."""
+
+    def read(self) -> tuple[bool, Any]:
+        """(True, BGR frame), or (False, anything) where there is none."""
+
+    def release(self) -> None:
+        """Free the device or the file."""
+
+
+class VideoFile:
+    """A `FrameSource` that starts again at its end."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file once, to see that it can be read.
+
+        Raises:
+            DataError: OpenCV finds no frame in it.
+        """
+        self.name = str(path)
+        capture = cv2.VideoCapture(self.name)
+        try:
+            if not capture.read()[0]:
+                raise DataError(
+                    f"{path}: no frame of this video can be decoded. Convert it, for example "
+                    "to H.264 in .mp4, or give its frames as a folder of pictures."
+                )
+            counted = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        finally:
+            capture.release()
+        self.frame_count = counted if counted > 0 else None  # as its header says
+
+    def frames(self) -> Generator[Image, None, None]:
+        """Frames without end; see `FrameSource.frames`."""
+        while True:
+            seen = 0
+            with closing(_read_all(cv2.VideoCapture(self.name))) as frames:
+                for frame in frames:
+                    seen += 1
+                    yield frame
+            if not seen:
+                raise SourceLost(f"{self.name}: the video cannot be read any more.")
+
+
+class Camera:
+    """A `FrameSource` of what a camera sees now."""
+
+    def __init__(
+        self, number: int, *, open_capture: Callable[[int], Capture] = cv2.VideoCapture
+    ) -> None:
+        self.name = f"camera:{number}"
+        self._number = number
+        self._open_capture = open_capture
+
+    def frames(self) -> Generator[Image, None, None]:
+        """Frames until the camera is lost; see `FrameSource.frames`."""
+        seen = 0
+        with closing(_read_all(self._open_capture(self._number))) as frames:
+            for frame in frames:
+                seen += 1
+                yield frame
+        if seen:
+            raise SourceLost(
+                f"{self.name} gives no more pictures after {seen} frames. Check its cable and "
+                "power; a resumed run goes on with new frames."
+            )
+        raise DataError(
+            f"{self.name} gives no pictures. Check that it is connected, that no other "
+            "program uses it, and that this user may open video devices."
+        )
+
+
+def _read_all(capture: Capture) -> Generator[Image, None, None]:
+    try:
+        while True:
+            there, frame = capture.read()
+            if not there:
+                return
+            yield to_rgb(frame)
+    finally:
+        capture.release()

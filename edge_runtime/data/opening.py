@@ -1,0 +1,58 @@
+"""From what the user typed to a source of pictures."""
+
+import re
+from pathlib import Path
+
+from edge_runtime.data.digits import Digits
+from edge_runtime.data.files import EXTENSIONS, open_folder, open_tar
+from edge_runtime.data.live import Camera, VideoFile
+from edge_runtime.data.sources import FrameSource, PictureSource
+from edge_runtime.errors import DataError
+
+VIDEO_EXTENSIONS = (
+    ".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"
+)  # fmt: skip
+_COMPRESSED = (".gz", ".tgz", ".bz2", ".xz", ".txz", ".zst", ".zip", ".7z")
+_KNOWN = (
+    "a folder of pictures, a .tar of pictures, a video file "
+    f"({' '.join(VIDEO_EXTENSIONS)}), camera:N, digits or digits:test"
+)
+
+
+def open_source(spec: str) -> PictureSource | FrameSource:
+    """Open a folder, a .tar, a video file, `camera:N`, `digits` or `digits:test`.
+
+    The words come first: a folder of that name is given as `./digits`. A camera is opened when
+    its frames are asked for.
+
+    Raises:
+        DataError: there is no such thing, it is of an unknown kind, or it holds no pictures.
+    """
+    if spec == "digits":
+        return Digits("train")
+    if spec == "digits:test":
+        return Digits("test")
+    if camera := re.fullmatch(r"camera:(\d+)", spec, re.ASCII):
+        return Camera(int(camera[1]))
+    path = Path(spec)
+    if path.is_dir():
+        return open_folder(path)
+    if not path.exists():
+        raise DataError(f"{spec}: no such file or folder. Give {_KNOWN}.")
+    return _open_file(path)
+
+
+def _open_file(path: Path) -> PictureSource | FrameSource:
+    extension = path.suffix.lower()
+    if extension == ".tar":
+        return open_tar(path)
+    if extension in VIDEO_EXTENSIONS:
+        return VideoFile(path)
+    if extension in EXTENSIONS:
+        raise DataError(f"{path} is a single picture. Give the folder that it lies in.")
+    if extension in _COMPRESSED:
+        raise DataError(
+            f"{path} is compressed, so pictures in it cannot be read one by one. "
+            "Unpack it and give the folder, or make a plain .tar of it."
+        )
+    raise DataError(f"{path} is of no known kind. Give {_KNOWN}.")

@@ -1,0 +1,77 @@
+"""Batches out of a stream whose neighbours look alike."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from edge_runtime.data.augmentation import Box, resize_into
+from edge_runtime.data.randomness import random_words
+from edge_runtime.data.sources import Image, SourceLost
+
+BATCHES = 4  # a batch is mixed from the frames of four, if they fit
+MIN_BATCHES = 2
+BYTES = 128 << 20
+
+
+class FramePool:
+    """Mixes a stream, so that frames which follow each other do not fill one batch.
+
+    Holds a bounded number of recent frames: it is filled up, then a random part of it is
+    taken. Every frame is taken once, some sooner than others. Frames much larger than needed
+    are kept smaller.
+    """
+
+    def __init__(
+        self, frames: Iterator[Image], *, batch_size: int, short_side_px: int, seed: int
+    ) -> None:
+        """Read nothing yet.
+
+        Args:
+            frames: the stream.
+            batch_size: frames per draw.
+            short_side_px: frames are shrunk until their short side is this long.
+            seed: of the run; says which frames are taken.
+        """
+        self._numbered = enumerate(_shrunk(frames, short_side_px))
+        self._batch_size = batch_size
+        self._seed = seed
+        self._draws = 0
+        self._pool: list[tuple[int, Image]] = []
+
+    def draw(self) -> list[tuple[int, Image]]:
+        """Take (running number, frame) `batch_size` times.
+
+        Raises:
+            SourceLost: the stream ended; and whatever else the stream raises.
+        """
+        self._fill()
+        words = random_words(
+            self._seed, "pool", epoch=0, pictures=[self._draws], views=1, count=len(self._pool)
+        )
+        self._draws += 1
+        order = np.argsort(words[0, 0], kind="stable").tolist()
+        mixed = [self._pool[place] for place in order]
+        self._pool = mixed[self._batch_size :]
+        return mixed[: self._batch_size]
+
+    def _fill(self) -> None:
+        if not self._pool:
+            self._pool.append(next(self._numbered))
+        fitting = BYTES // (self._pool[0][1].nbytes * self._batch_size)
+        batches = min(BATCHES, max(MIN_BATCHES, fitting))
+        while len(self._pool) < batches * self._batch_size:
+            self._pool.append(next(self._numbered))
+
+
+def _shrunk(frames: Iterator[Image], short_side_px: int) -> Iterator[Image]:
+    seen = 0
+    for frame in frames:
+        seen += 1
+        height, width = frame.shape[:2]
+        scale = short_side_px / min(height, width)
+        if scale < 1:
+            smaller = np.empty((round(height * scale), round(width * scale), 3), np.uint8)
+            resize_into(smaller, frame, Box(0, 0, width, height))
+            frame = smaller
+        yield frame
+    raise SourceLost(f"the stream of pictures ended after {seen} frames.")

@@ -1,0 +1,139 @@
+"""Every random number of the data part: the same for the same place, whoever asks and when.
+
+A number is a pure function of (seed, purpose, epoch, picture, view, position): Philox4x64-10
+with the seed and the purpose as its key and the rest as its counter, as `numpy.random.Philox`
+computes it. It is written out over arrays because constructing a generator per view costs
+ten times more than the numbers.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_runtime.package.manifest import DrawSpec
+
+Words = NDArray[np.uint64]
+
+_MASK_64 = (1 << 64) - 1
+_LOW_32 = np.uint64(0xFFFFFFFF)
+_SHIFT_32 = np.uint64(32)
+_ROUNDS = 10
+_MULTIPLIERS = np.array([[0xD2E7470EE14C6C93], [0xCA5A826395121157]], dtype=np.uint64)
+_MULTIPLIERS_LOW = _MULTIPLIERS & _LOW_32
+_MULTIPLIERS_HIGH = _MULTIPLIERS >> _SHIFT_32
+_KEY_STEPS = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
+_WORDS_PER_BLOCK = 4
+
+
+def purpose_key(purpose: str) -> int:
+    """The half of the key that keeps two purposes apart: 64 bits of SHA-256."""
+    return int.from_bytes(hashlib.sha256(purpose.encode()).digest()[:8], "little")
+
+
+def random_words(
+    seed: int, purpose: str, *, epoch: int, pictures: Sequence[int], views: int, count: int
+) -> Words:
+    """Random 64-bit words.
+
+    Args:
+        seed: of the run; its low 64 bits count.
+        purpose: what the numbers are for; another purpose, other numbers.
+        epoch: pass over the data set.
+        pictures: B picture indices, or running frame numbers.
+        views: V, how many views of each picture.
+        count: N, numbers per view and picture.
+
+    Returns:
+        (V, B, N) uint64; row [v, b] depends on no other picture and no other view.
+    """
+    blocks = -(-count // _WORDS_PER_BLOCK)
+    shape = (views, len(pictures), blocks)
+    counter = np.empty((4, *shape), dtype=np.uint64)
+    counter[0] = np.arange(1, blocks + 1, dtype=np.uint64)  # numpy's starts at 1, too
+    counter[1] = np.arange(views, dtype=np.uint64)[:, None, None]
+    counter[2] = np.asarray(pictures, dtype=np.uint64)[:, None]
+    counter[3] = epoch
+    words = _philox(counter.reshape(4, -1), seed & _MASK_64, purpose_key(purpose))
+    return words.T.reshape(views, len(pictures), blocks * _WORDS_PER_BLOCK)[..., :count]
+
+
+def uniforms(
+    seed: int, purpose: str, *, epoch: int, pictures: Sequence[int], views: int, count: int
+) -> NDArray[np.float64]:
+    """(V, B, N) float64 in [0, 1), 53 random bits each; arguments of `random_words`."""
+    words = random_words(
+        seed, purpose, epoch=epoch, pictures=pictures, views=views, count=count
+    )
+    return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def epoch_order(seed: int, epoch: int, pictures: int) -> NDArray[np.int64]:
+    """(pictures,) int64, a random permutation of `range(pictures)`, another in each epoch."""
+    words = random_words(seed, "order", epoch=epoch, pictures=[0], views=1, count=pictures)
+    return np.argsort(words[0, 0], kind="stable").astype(np.int64, copy=False)
+
+
+def draw_inputs(
+    draws: Sequence[DrawSpec], *, seed: int, epoch: int, pictures: Sequence[int]
+) -> dict[str, NDArray[np.int64]]:
+    """Token indices that the graphs of a rung ask for.
+
+    The K tokens with the smallest random words are kept, so rungs of one input name and
+    population get nested subsets: another keep-ratio changes no other choice.
+
+    Args:
+        draws: of one rung.
+        seed: of the run.
+        epoch: pass over the data set.
+        pictures: of the batch, see `ViewBatch.pictures`.
+
+    Returns:
+        Per input name, int64 (views, len(pictures), kept): rows are sorted subsets of
+        `range(population)`, each as likely as any other, whatever else is in the batch.
+    """
+    drawn = {}
+    for spec in draws:
+        words = random_words(
+            seed,
+            f"draw.{spec.input}",
+            epoch=epoch,
+            pictures=pictures,
+            views=spec.views,
+            count=spec.population,
+        )
+        chosen = np.argpartition(words, spec.kept - 1, axis=-1)[..., : spec.kept]
+        drawn[spec.input] = np.sort(chosen, axis=-1).astype(np.int64, copy=False)
+    return drawn
+
+
+def _philox(counter: Words, *key: int) -> Words:
+    """Ten rounds of Philox over (4, n) counters; gives (4, n) words."""
+    even, odd = counter[0::2], counter[1::2]  # (2, n): words 0 and 2, words 1 and 3
+    for round_number in range(_ROUNDS):
+        keys = [
+            (half + round_number * step) & _MASK_64
+            for half, step in zip(key, _KEY_STEPS, strict=True)
+        ]
+        high, low = _multiply(even)
+        even = high[::-1] ^ odd ^ np.array(keys, dtype=np.uint64)[:, None]
+        odd = low[::-1]
+    return np.stack([even[0], odd[0], even[1], odd[1]])
+
+
+def _multiply(factor: Words) -> tuple[Words, Words]:
+    """High and low words of the 128-bit products with Philox's multipliers."""
+    low, high = factor & _LOW_32, factor >> _SHIFT_32
+    low_high = low * _MULTIPLIERS_HIGH
+    high_low = high * _MULTIPLIERS_LOW
+    carried = (
+        ((low * _MULTIPLIERS_LOW) >> _SHIFT_32) + (low_high & _LOW_32) + (high_low & _LOW_32)
+    )
+    top = (
+        high * _MULTIPLIERS_HIGH
+        + (low_high >> _SHIFT_32)
+        + (high_low >> _SHIFT_32)
+        + (carried >> _SHIFT_32)
+    )
+    return top, factor * _MULTIPLIERS

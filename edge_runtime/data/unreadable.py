@@ -1,0 +1,65 @@
+"""Pictures that cannot be read: a few are passed over, too many end the run."""
+
+from dataclasses import dataclass
+
+from edge_runtime.errors import DataError
+
+MAX_SHARE = 0.05
+MIN_TRIED = 100  # a few bad pictures in the first batches say nothing yet
+_NAMED = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """A picture that was passed over, and why."""
+
+    key: str
+    reason: str
+
+
+class Tally:
+    """Counts what was tried and what could not be read, from its making on."""
+
+    def __init__(self, source_name: str, *, one_pass: int) -> None:
+        """Start at zero.
+
+        Args:
+            source_name: for the message.
+            one_pass: pictures of one pass over the data; a small data set is judged after it.
+        """
+        self._source_name = source_name
+        self._enough = min(MIN_TRIED, one_pass)
+        self._tried = 0
+        self._skipped = 0
+        self._first: list[Skipped] = []
+
+    def readable(self, pictures: int) -> None:
+        """Count pictures that were read.
+
+        Raises:
+            DataError: see `unreadable`.
+        """
+        self._tried += pictures
+        self._judge()
+
+    def unreadable(self, skipped: Skipped) -> None:
+        """Count a picture that was not.
+
+        Raises:
+            DataError: more than 5 % of those tried cannot be read; the first ones are named.
+        """
+        self._tried += 1
+        self._skipped += 1
+        if len(self._first) < _NAMED:
+            self._first.append(skipped)
+        self._judge()
+
+    def _judge(self) -> None:
+        if self._tried < self._enough or self._skipped <= MAX_SHARE * self._tried:
+            return
+        named = "".join(f"\n  {one.key}: {one.reason}" for one in self._first)
+        raise DataError(
+            f"{self._source_name}: {self._skipped} of the {self._tried} pictures tried so far "
+            f"cannot be read, more than {MAX_SHARE:.0%}. Repair or remove them. The first:"
+            f"{named}"
+        )
