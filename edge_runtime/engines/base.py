@@ -6,6 +6,7 @@ from typing import Protocol
 
 from typing_extensions import Self
 
+from edge_runtime.errors import EngineError
 from edge_runtime.package import Package
 from edge_runtime.state import Array, State
 
@@ -53,3 +54,37 @@ class Engine(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
+
+
+class EngineSlot:
+    """What every engine is between `open` and `close`: the package, and a clear refusal."""
+
+    def __init__(self, engine: str) -> None:
+        self._engine = engine
+        self._package: Package | None = None
+        self._why = "not opened yet"
+
+    def open(self, package: Package) -> None:
+        """Hold the package.
+
+        Raises:
+            EngineError: one is held already.
+        """
+        if self._package is not None:
+            raise EngineError(f"engine {self._engine} cannot open: it is open already.")
+        self._package = package
+
+    def package(self, action: str) -> Package:
+        """The package that is held.
+
+        Raises:
+            EngineError: none is.
+        """
+        if self._package is None:
+            raise EngineError(f"engine {self._engine} cannot {action}: it is {self._why}.")
+        return self._package
+
+    def close(self) -> None:
+        """Let go; twice is fine."""
+        if self._package is not None:
+            self._package, self._why = None, "already closed"

@@ -1,0 +1,213 @@
+"""Engine `ort-training`: the official on-device training API, onnxruntime-training 1.19.2."""
+
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from typing_extensions import Self
+
+from edge_runtime.engines.base import Batch, EngineSlot, Hyper, Metrics
+from edge_runtime.engines.checkpoint_file import read_moments, write_checkpoint
+from edge_runtime.engines.runtime import (
+    load_onnxruntime,
+    native_errors,
+    runtime_name,
+    session_options,
+)
+from edge_runtime.errors import EngineError
+from edge_runtime.package import Package
+from edge_runtime.package.manifest import HYPER, METRIC, STATE
+from edge_runtime.state import EMA, PARAM, Array, State
+
+NEXT = "next."
+
+
+def load_api() -> Any:
+    """The module `onnxruntime.training.api`.
+
+    Raises:
+        EngineError: it is not part of the installed runtime.
+    """
+    load_onnxruntime()
+    try:
+        import onnxruntime.training.api as api
+    except ImportError as error:
+        raise EngineError(
+            f"engine ort-training needs onnxruntime-training-cpu, found {runtime_name()}. "
+            "Install `edge-train[ort-training]` (x86-64, below Python 3.13) in an environment of "
+            "its own, or take engine ort."
+        ) from error
+    return api
+
+
+class OrtTrainingEngine:
+    """Parameters and moments live in the API's CheckpointState, the EMA teacher beside it."""
+
+    name = "ort-training"
+
+    def __init__(self, *, threads: int | None = None) -> None:
+        self._api = load_api()
+        self.runtime = runtime_name()
+        self._threads = threads
+        self._slot = EngineSlot(self.name)
+        self._checkpoint: Any = None
+        self._started: State = {}
+        self._teacher: dict[str, Array] = {}
+        self._rungs: dict[str, _ApiRung] = {}
+        self._update: _TeacherUpdate | None = None
+
+    def open(self, package: Package, state: State) -> None:
+        """See `Engine.open`."""
+        if (reason := package.manifest.official.refused) is not None:
+            raise EngineError(
+                f"engine ort-training cannot train {package.path}: {reason}. Take engine ort."
+            )
+        self._slot.open(package)
+        self._started = {name: value.copy() for name, value in state.items()}
+        self._teacher = {n: v for n, v in self._started.items() if n.startswith(EMA)}
+        if package.manifest.official.update is not None:
+            self._update = _TeacherUpdate(package, self._threads)
+
+    def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> Metrics:
+        """See `Engine.step`."""
+        package = self._slot.package("step")
+        self._check(package, hyper)
+        if self._checkpoint is None:
+            self._load(steps_done=int(hyper["step"]) - 1)
+        if rung_id not in self._rungs:
+            self._rungs[rung_id] = _ApiRung(
+                self._api, package, rung_id, self._checkpoint, self._threads
+            )
+        metrics = self._rungs[rung_id].run(batch, hyper, self._teacher)
+        if self._update is not None:
+            self._teacher = self._update.run(self._checkpoint, self._teacher, hyper)
+        return metrics
+
+    def _check(self, package: Package, hyper: Hyper) -> None:
+        """The optimizer's constants are in its graph: other values would be ignored."""
+        schedule = package.manifest.schedule
+        for name in ("weight_decay", "beta1", "beta2", "eps"):
+            if hyper[name] != (fixed := getattr(schedule, name)):
+                raise EngineError(
+                    f"engine ort-training cannot take {name} = {hyper[name]:g}: the official "
+                    f"optimizer has it fixed at {fixed:g}. Take engine ort."
+                )
+
+    def _load(self, steps_done: int) -> None:
+        """Make the API's state; the step count is known from the first step only."""
+        with tempfile.TemporaryDirectory() as folder, native_errors("load a checkpoint"):
+            path = Path(folder) / "checkpoint"
+            write_checkpoint(path, self._started, steps_done=steps_done)
+            self._checkpoint = self._api.CheckpointState.load_checkpoint(str(path))
+        self._started = {}
+
+    def snapshot(self) -> State:
+        """See `Engine.snapshot`."""
+        self._slot.package("snapshot")
+        if self._checkpoint is None:
+            return {name: value.copy() for name, value in self._started.items()}
+        with tempfile.TemporaryDirectory() as folder, native_errors("save a checkpoint"):
+            path = Path(folder) / "checkpoint"
+            self._api.CheckpointState.save_checkpoint(self._checkpoint, str(path), True)
+            moments = read_moments(path)
+        parameters = {
+            PARAM + name: parameter.data.copy() for name, parameter in self._checkpoint.parameters
+        }
+        return {**parameters, **{k: v.copy() for k, v in self._teacher.items()}, **moments}
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self._slot.close()
+        self._rungs.clear()
+        self._checkpoint = self._update = None
+        self._started, self._teacher = {}, {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class _ApiRung:
+    """Module and Optimizer of one rung over the shared CheckpointState.
+
+    Both are made together: the next Module replaces the gradient buffers in the state, and an
+    Optimizer keeps those it found.
+    """
+
+    def __init__(
+        self, api: Any, package: Package, rung_id: str, checkpoint: Any, threads: int | None
+    ) -> None:
+        official = package.rung(rung_id).official
+        if official is None:
+            raise EngineError(f"{package.path} has no official artifacts of rung {rung_id}.")
+        self._rung_id = rung_id
+        spec = package.manifest.graphs[official.training]
+        with native_errors(f"load {package.file(official.training)}"):
+            self._module = api.Module(
+                str(package.file(official.training)),
+                checkpoint,
+                str(package.file(official.eval)),
+                session_options=session_options(threads),
+            )
+            self._optimizer = api.Optimizer(str(package.file(official.optimizer)), self._module)
+            self._names = self._module.input_names()
+        self._kinds = {tensor.name: tensor for tensor in spec.inputs}
+        self._metrics = {i: t.name for i, t in enumerate(spec.outputs) if t.role == METRIC}
+
+    def run(self, batch: Batch, hyper: Hyper, teacher: State) -> Metrics:
+        """Forward, backward and AdamW."""
+        inputs = [self._input(name, batch, hyper, teacher) for name in self._names]
+        with native_errors(f"run a step of rung {self._rung_id}"):
+            outputs = self._module(*inputs)
+            self._optimizer.set_learning_rate(hyper["lr"])
+            self._optimizer.step()
+            self._module.lazy_reset_grad()
+        results = outputs if isinstance(outputs, tuple) else (outputs,)
+        return {name: float(results[i]) for i, name in self._metrics.items()}
+
+    def _input(self, name: str, batch: Batch, hyper: Hyper, teacher: State) -> Array:
+        tensor = self._kinds[name]
+        if tensor.role == HYPER:
+            return np.array(hyper[name], np.float32)
+        if tensor.role == STATE:
+            return teacher[name]
+        return np.ascontiguousarray(batch[name], tensor.dtype)
+
+
+class _TeacherUpdate:
+    """The update graph: the EMA teacher follows the parameters."""
+
+    def __init__(self, package: Package, threads: int | None) -> None:
+        path = str(package.manifest.official.update)
+        self._spec = package.manifest.graphs[path]
+        with native_errors(f"load {package.file(path)}"):
+            self._session = load_onnxruntime().InferenceSession(
+                str(package.file(path)),
+                session_options(threads),
+                providers=["CPUExecutionProvider"],
+            )
+
+    def run(self, checkpoint: Any, teacher: State, hyper: Hyper) -> dict[str, Array]:
+        """The teacher after this step."""
+        feeds: dict[str, Array] = {}
+        for tensor in self._spec.inputs:
+            if tensor.role == HYPER:
+                feeds[tensor.name] = np.array(hyper[tensor.name], np.float32)
+            elif tensor.name.startswith(PARAM):
+                parameter = checkpoint.parameters[tensor.name.removeprefix(PARAM)]
+                feeds[tensor.name] = parameter.data
+            else:
+                feeds[tensor.name] = teacher[tensor.name]
+        names = [tensor.name for tensor in self._spec.outputs]
+        with native_errors("run the teacher's update"):
+            values = self._session.run(names, feeds)
+        return {name.removeprefix(NEXT): value for name, value in zip(names, values, strict=True)}

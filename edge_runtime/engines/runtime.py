@@ -1,0 +1,62 @@
+"""What both engines and the forward graphs need of ONNX Runtime."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from edge_runtime.errors import EngineError
+
+_DISTRIBUTIONS = ("onnxruntime-training-cpu", "onnxruntime-training", "onnxruntime-gpu", "onnxruntime")
+_INSTALL = "Install one with `pip install edge-train[ort]`, or [ort-training] below Python 3.13."
+
+
+def load_onnxruntime() -> Any:
+    """The module, imported when it is first needed.
+
+    Raises:
+        EngineError: it is not installed, or cannot be loaded.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise EngineError(f"onnxruntime cannot be imported ({error}). {_INSTALL}") from error
+    return onnxruntime
+
+
+def runtime_name() -> str:
+    """Distribution and version of the installed runtime: "onnxruntime 1.31.1"."""
+    for distribution in _DISTRIBUTIONS:
+        try:
+            return f"{distribution} {version(distribution)}"
+        except PackageNotFoundError:
+            continue
+    return f"onnxruntime {load_onnxruntime().__version__}"
+
+
+def session_options(threads: int | None) -> Any:
+    """Options of every session.
+
+    Memory patterns plan one slab for a whole step: half as much memory again at the same speed.
+    """
+    options = load_onnxruntime().SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.enable_mem_pattern = False
+    options.log_severity_level = 3
+    return options
+
+
+@contextmanager
+def native_errors(action: str) -> Iterator[None]:
+    """Turn the runtime's exceptions into `EngineError`: the only place that does."""
+    native = load_onnxruntime().capi.onnxruntime_pybind11_state
+    names = (
+        "EngineError", "EPFail", "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf",
+        "ModelLoaded", "NoModel", "NoSuchFile", "NotImplemented", "RuntimeException",
+    )  # fmt: skip
+    try:
+        yield
+    except tuple(getattr(native, name) for name in names) as error:
+        raise EngineError(f"{runtime_name()} cannot {action}: {error}") from error
+    except RuntimeError as error:  # what the training API raises
+        raise EngineError(f"{runtime_name()} cannot {action}: {error}") from error
