@@ -114,6 +114,7 @@ class Progress:
         self._terminal = stream.isatty()
         self._speed: Speed | None = None
         self._shown_s = -float("inf")
+        self._half_line = False
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
@@ -126,6 +127,12 @@ class Progress:
             self._line(f"{self._run_dir} is finished already")
         if text := event_text(event, self._run_dir):
             self._line(text)
+
+    def close(self) -> None:
+        """End the line, so that an error message starts a new one."""
+        if self._half_line:
+            self._stream.write("\n")
+            self._stream.flush()
 
     def _show_step(self, record: StepRecord) -> None:
         if self._speed is None:
@@ -142,8 +149,10 @@ class Progress:
         width = shutil.get_terminal_size().columns
         self._stream.write(f"\r\x1b[K{text[: width - 1]}")
         self._stream.flush()
+        self._half_line = True
 
     def _line(self, text: str) -> None:
         """Write whole lines, over the progress line if there is one."""
         self._stream.write(f"\r\x1b[K{text}\n" if self._terminal else f"{text}\n")
         self._stream.flush()
+        self._half_line = False

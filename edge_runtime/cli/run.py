@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -78,8 +78,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(event_table(event)), flush=True)
 
     package = open_package(args.package)
-    show = show_json if args.json else Progress(args.output, sys.stdout)
-    with stop_on_signals() as stop:
+    with stop_on_signals() as stop, closing(Progress(args.output, sys.stdout)) as progress:
         options = TrainingOptions(
             engine=create_engine(args.engine, threads=args.threads),
             rungs=((1, chosen_rung(package, args.rung, args.keep_ratio)),),
@@ -92,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
             stop=stop,
         )
         for event in train(package, open_source(args.data), args.output, options):
-            show(event)
+            show_json(event) if args.json else progress(event)
     return 0
 
 

@@ -42,7 +42,7 @@ class Checkpoint:
 
 def checkpoint_paths(folder: Path) -> list[Path]:
     """All checkpoints of a folder, valid or not, newest first."""
-    found = [path for path in folder.iterdir() if path.name.isdecimal()]
+    found = [path for path in folder.glob("*") if path.name.isdecimal()]
     return sorted(found, key=lambda path: int(path.name), reverse=True)
 
 

@@ -36,7 +36,8 @@ class LineFile:
         """
         line = (json.dumps(table, allow_nan=False) + "\n").encode()
         with storage_errors("append to", self.path):
-            os.ftruncate(self._fd, complete_length(self._fd))
+            if (length := complete_length(self._fd)) < os.fstat(self._fd).st_size:
+                os.ftruncate(self._fd, length)
             while line:
                 line = line[os.write(self._fd, line) :]
 

@@ -30,8 +30,8 @@ class Loop:
         self._job, self._engine, self._writer = job, engine, writer
         self._clock = job.options.clock
         self._first = self._done = self._saved = done  # steps
-        epoch = done // job.steps_per_epoch
         records = writer.run.steps()
+        epoch = job.epoch_of(done + 1)
         self._losses = [record.loss for record in records if record.epoch == epoch]
         self._last_loss = records[-1].loss if records else math.nan
         self._told: set[str] = set()  # pictures reported as skipped
@@ -56,7 +56,7 @@ class Loop:
             seed=options.seed,
             first_step=self._done + 1,
             last_step=job.total_steps,
-            threads=options.threads,
+            threads=options.decoding_threads(),
         ) as batches:
             while self._done < job.total_steps:
                 if options.stop():
@@ -81,7 +81,9 @@ class Loop:
             mean = math.fsum(self._losses) / len(self._losses)
             self._losses.clear()
             yield self._log(
-                events.EpochFinished(step=self._done, epoch=batch.epoch, mean_loss=mean)
+                events.EpochFinished(
+                    step=self._done, epoch=self._job.epoch_of(self._done), mean_loss=mean
+                )
             )
 
     def _tell_of(self, batch: ViewBatch, rung: Rung) -> Iterator[Event]:
@@ -121,7 +123,7 @@ class Loop:
         yield self._log(
             events.StepRecord(
                 step=batch.step,
-                epoch=batch.epoch,
+                epoch=job.epoch_of(batch.step),
                 rung=rung.id,
                 keep_ratio=rung.keep_ratio,
                 loss=loss,
@@ -150,8 +152,9 @@ class Loop:
         if bad := not_finite(state):
             reason = f"{bad} holds NaN or infinity after step {self._done}"
             yield from self._diverge(self._done + 1, reason)
-        epoch = (self._done - 1) // self._job.steps_per_epoch
-        size_bytes = self._writer.save(state, step=self._done, epoch=epoch)
+        size_bytes = self._writer.save(
+            state, step=self._done, epoch=self._job.epoch_of(self._done)
+        )
         self._saved, self._saved_s = self._done, self._clock()
         yield self._log(
             events.CheckpointSaved(

@@ -1,6 +1,7 @@
 """What a run trains: options checked against the package and the pictures."""
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,10 @@ class TrainingOptions:
     stop: Callable[[], bool] = _never  # asked between two steps
     clock: Callable[[], float] = time.monotonic
 
+    def decoding_threads(self) -> int:
+        """Threads that make views."""
+        return self.threads or len(os.sched_getaffinity(0))
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -43,6 +48,10 @@ class Job:
     options: TrainingOptions
     steps_per_epoch: int
     total_steps: int
+
+    def epoch_of(self, step: int) -> int:
+        """The epoch of a step, from 0; as long as the options say, not as the source is."""
+        return (step - 1) // self.steps_per_epoch
 
     def rung_at(self, step: int) -> Rung:
         """The rung that a step trains."""

@@ -1,8 +1,8 @@
 """Start, resume or find finished: `train`, the entry to training."""
 
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack
-from importlib.metadata import distributions
+from contextlib import ExitStack, suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from edge_runtime.data import FrameSource, PictureSource
@@ -85,7 +85,10 @@ def _existing_run(run_dir: Path, job: Job) -> Run | None:
             f"{run_dir} exists. Go on with it by --resume, or choose another folder."
         )
     run = open_run(run_dir)
-    if problems := differences(run.info.settings, job.settings()):
+    problems = differences(run.info.settings, job.settings())
+    if not problems and run.info.total_steps != job.total_steps:  # a video of another length
+        problems = [f"  steps: the run has {run.info.total_steps}, not {job.total_steps}"]
+    if problems:
         lines = "\n".join(problems)
         raise ConfigError(
             f"{run_dir} cannot be resumed with other settings:\n{lines}\n"
@@ -149,8 +152,11 @@ def _info(job: Job, engine: Engine) -> RunInfo:
 
 
 def _versions(engine: Engine) -> dict[str, str]:
-    found = {item.name: item.version for item in distributions() if item.name in _DECIDING}
-    return {"edge-train": __version__, "runtime": engine.runtime, **found}
+    found = {"edge-train": __version__, "runtime": engine.runtime}
+    for name in _DECIDING:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _log(writer: RunWriter, event: Event) -> Event:

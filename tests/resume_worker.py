@@ -1,0 +1,101 @@
+"""Trains a run in processes that are killed at seeded moments, until it is finished.
+
+    python resume_worker.py FACTORY FOLDER RUN SEED
+
+FACTORY is `module:function`; called with FOLDER in each process, it gives the package, the
+source and the engine. A process kills itself by SIGKILL at a random disk operation; SEED
+`never` trains in one go. The processes are forks of this one, which stays small. Prints what
+each of them was killed in.
+"""
+
+import importlib
+import itertools
+import json
+import os
+import random
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edge_runtime.training import TrainingOptions, train
+
+STEPS = 40
+RUNGS = ((1, "k100"), (13, "k050"), (31, "k100"))  # the rung switches on the way
+MOST_PROCESSES = 60
+MOMENTS = (  # operations that count, and how many of them a process may live for
+    (("write",), 25),  # a line of a step or an event
+    (("write_bytes",), 4),  # a state
+    (("fsync", "rename", "ftruncate"), 40),  # what makes a save or a resume complete
+)
+
+
+def main(factory: str, folder: Path, run_dir: Path, seed: str) -> None:
+    rng = None if seed == "never" else random.Random(int(seed))
+    killed_in = []
+    for _ in range(MOST_PROCESSES):
+        reader, writer = os.pipe()
+        moment = draw_moment(rng) if rng else None
+        if not (child := os.fork()):
+            if moment:
+                kill_at(*moment, writer)
+            train_on(factory, folder, run_dir)
+            os._exit(0)
+        os.close(writer)
+        killed_in.append(os.read(reader, 100).decode())
+        os.close(reader)
+        status = os.waitpid(child, 0)[1]
+        if status == 0:
+            sys.stdout.write(json.dumps(killed_in[:-1]))
+            return
+        assert os.WTERMSIG(status) == signal.SIGKILL, status
+    raise SystemExit(f"not finished after {MOST_PROCESSES} processes")
+
+
+def draw_moment(rng: random.Random) -> tuple[tuple[str, ...], int]:
+    """Which operations count, and at which of them to die."""
+    counted, most = rng.choice(MOMENTS)
+    return counted, rng.randint(1, most)
+
+
+def train_on(factory: str, folder: Path, run_dir: Path) -> None:
+    module, _, function = factory.partition(":")
+    package, source, engine = getattr(importlib.import_module(module), function)(folder)
+    seconds = itertools.count()  # a checkpoint every few steps, the same in every run
+    options = TrainingOptions(
+        engine=engine,
+        rungs=RUNGS,
+        epochs=STEPS // (len(source) // package.manifest.batch_size),
+        threads=1,
+        resume=True,
+        checkpoint_every_s=20,
+        clock=lambda: float(next(seconds)),
+    )
+    for _ in train(package, source, run_dir, options):
+        pass
+
+
+def kill_at(counted: tuple[str, ...], number: int, report: int) -> None:
+    """Die at the counted disk operation of that number; a write is done by half before."""
+    left = itertools.count(number - 1, -1)
+    tell = os.write
+
+    def deadly(name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
+        def instead(*args: Any, **kwargs: Any) -> Any:
+            if next(left) == 0:
+                if name.startswith("write"):
+                    operation(args[0], args[1][: len(args[1]) // 2])
+                tell(report, name.encode())
+                os.kill(os.getpid(), signal.SIGKILL)
+            return operation(*args, **kwargs)
+
+        return instead
+
+    for name in counted:
+        home = Path if name == "write_bytes" else os
+        setattr(home, name, deadly(name, getattr(home, name)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])

@@ -1,0 +1,226 @@
+"""Checkpoints: complete or absent, proven, two of them kept, nothing lost on a full disk."""
+
+import json
+import resource
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from training_fakes import INFO, STEP
+
+from edge_runtime.errors import RecordsError, StorageError
+from edge_runtime.records import RunWriter, create_run, find_checkpoint, open_run
+from edge_runtime.state import State
+
+
+def state_after(step: int, size: int = 100) -> State:
+    return {"param.w": np.full(size, step, np.float32), "count": np.array([step])}
+
+
+@pytest.fixture
+def writer(tmp_path):
+    with RunWriter(create_run(tmp_path / "run", INFO)) as writer:
+        yield writer
+
+
+def save(writer: RunWriter, *steps: int) -> Path:
+    """Record a step and save it, several times; the folder of all checkpoints."""
+    for step in steps:
+        writer.record(STEP)
+        writer.save(state_after(step), step=step, epoch=0)
+    return writer.run.path / "checkpoints"
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_newest_of_the_last_two_comes_back(writer) -> None:
+    folder = save(writer, 9, 10, 11)
+    assert names(folder) == ["10", "11"]
+    found = writer.run.newest_checkpoint()
+    assert (found.path, found.info.step, found.info.epoch) == (folder / "11", 11, 0)
+    assert found.info.steps_bytes == (writer.run.path / "steps.jsonl").stat().st_size
+    for name, array in state_after(11).items():
+        np.testing.assert_array_equal(found.state[name], array)
+
+
+def test_the_same_state_gives_the_same_bytes(writer) -> None:
+    folder = save(writer, 1)
+    writer.save(dict(reversed(state_after(1).items())), step=2, epoch=0)
+    first, second = ((folder / step / "state.safetensors") for step in "12")
+    assert first.read_bytes() == second.read_bytes()
+
+
+def cut_state(checkpoint: Path) -> None:
+    file = checkpoint / "state.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def alter_state(checkpoint: Path) -> None:
+    content = bytearray((checkpoint / "state.safetensors").read_bytes())
+    content[-1] ^= 1
+    (checkpoint / "state.safetensors").write_bytes(content)
+
+
+def lose_state(checkpoint: Path) -> None:
+    (checkpoint / "state.safetensors").unlink()
+
+
+def cut_info(checkpoint: Path) -> None:
+    file = checkpoint / "checkpoint.json"
+    file.write_text(file.read_text()[:20])
+
+
+def lose_all(checkpoint: Path) -> None:
+    shutil.rmtree(checkpoint)
+    checkpoint.mkdir()
+
+
+def swap_package(checkpoint: Path) -> None:
+    file = checkpoint / "checkpoint.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"package_digest": "00"}))
+
+
+def lose_steps(checkpoint: Path) -> None:
+    steps = checkpoint.parents[1] / "steps.jsonl"
+    steps.write_bytes(steps.read_bytes()[:-1])
+
+
+DAMAGES = {
+    cut_state: "20 is damaged: .*not a complete safetensors file",
+    alter_state: r"20 is damaged: state\.safetensors was altered",
+    lose_state: "20 is damaged: .*No such file",
+    cut_info: "20 is damaged: ",
+    lose_all: "20 is damaged: .*No such file",
+    swap_package: "20 belongs to another run",
+    lose_steps: r"20 counts on lines that steps\.jsonl has lost",
+}
+
+
+@pytest.mark.parametrize(("damage", "reason"), DAMAGES.items(), ids=lambda x: str(x))
+def test_a_damaged_checkpoint_is_passed_over(writer, damage, reason, caplog) -> None:
+    folder = save(writer, 10, 20)
+    damage(folder / "20")
+    found, passed_over = find_checkpoint(writer.run)
+    assert found.info.step == 10
+    assert [damaged.checkpoint for damaged in passed_over] == ["checkpoints/20"]
+    with pytest.raises(RecordsError, match=reason):
+        raise RecordsError(passed_over[0].reason)
+    assert writer.run.newest_checkpoint().info.step == 10
+    assert "passed over a checkpoint: " in caplog.text
+
+
+def test_a_checkpoint_under_another_name_is_passed_over(writer) -> None:
+    folder = save(writer, 10)
+    (folder / "10").rename(folder / "30")
+    with pytest.raises(
+        RecordsError, match=r"no checkpoint that can be used:\n .*30 belongs to"
+    ):
+        writer.run.newest_checkpoint()
+
+
+def test_no_checkpoint_is_not_the_same_as_only_damaged_ones(writer) -> None:
+    assert find_checkpoint(writer.run) == (None, [])
+    with pytest.raises(RecordsError, match="has no checkpoint yet"):
+        writer.run.newest_checkpoint()
+    folder = save(writer, 10, 20)
+    cut_state(folder / "10")
+    lose_all(folder / "20")
+    with pytest.raises(
+        RecordsError, match=r"can be used:\n.*20 is dam.*\n.*10 is dam.*\nBring"
+    ):
+        find_checkpoint(writer.run)
+
+
+def test_going_back_forgets_what_came_after(writer) -> None:
+    folder = save(writer, 1, 2)
+    cut_state(folder / "2")
+    found, _ = find_checkpoint(writer.run)
+    writer.record(STEP)
+    assert writer.go_back(found) == 2
+    assert names(folder) == ["1"]
+    assert len(writer.run.steps()) == 1
+    assert writer.go_back(None) == 1
+    assert names(folder) == []
+    assert writer.run.steps() == []
+
+
+def test_what_a_killed_process_left_half_done_is_cleared(tmp_path) -> None:
+    run = create_run(tmp_path / "run", INFO)
+    for name in (".20-x7f3", ".10-removed"):
+        (run.path / "checkpoints" / name).mkdir()
+        (run.path / "checkpoints" / name / "state.safetensors").write_bytes(b"half")
+    RunWriter(run).close()
+    assert names(run.path / "checkpoints") == []
+
+
+def test_a_checkpoint_that_led_to_no_number_is_set_aside(writer) -> None:
+    folder = save(writer, 10, 20)
+    assert writer.last_good(22) == "checkpoints/20"  # step 21 was fine
+    assert names(folder) == ["10", "20"]
+    assert writer.last_good(21) == "checkpoints/10"
+    assert names(folder) == ["10", "20.diverged"]
+    assert writer.run.newest_checkpoint().info.step == 10
+    save(writer, 20)
+    assert writer.last_good(21) == "checkpoints/10"
+    assert writer.last_good(11) is None
+    assert names(folder) == ["10.diverged", "20.diverged"]
+
+
+def fail_to_save(writer: RunWriter) -> None:
+    """Save a state too large for its place and see that the one before is whole."""
+    message = r"cannot write .*checkpoints/20: .*Free some space"
+    with pytest.raises(StorageError, match=message) as caught:
+        writer.save(state_after(20, size=100_000), step=20, epoch=0)
+    assert caught.value.exit_code == 9
+    assert names(writer.run.path / "checkpoints") == ["10"]
+    found = open_run(writer.run.path).newest_checkpoint()
+    np.testing.assert_array_equal(found.state["param.w"], state_after(10)["param.w"])
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(disk)]
+    if subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small file system")
+    try:
+        with RunWriter(create_run(disk / "run", INFO)) as writer:
+            save(writer, 10)
+            fail_to_save(writer)
+            save(writer, 30)  # there is room for a small one still
+            assert names(disk / "run" / "checkpoints") == ["10", "30"]
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@contextmanager
+def largest_file(size_bytes: int) -> Iterator[None]:
+    """No file of this process may grow larger: what a full disk looks like to a writer."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_file_that_may_not_grow_leaves_the_checkpoint_before(writer) -> None:
+    save(writer, 10)
+    with largest_file(50_000):
+        fail_to_save(writer)
+
+
+def test_a_line_that_does_not_fit_leaves_those_before(writer) -> None:
+    writer.record(STEP)
+    full = pytest.raises(StorageError, match=r"cannot append to .*steps\.jsonl: .*Free some")
+    with largest_file((writer.run.path / "steps.jsonl").stat().st_size + 10), full:
+        writer.record(STEP)
+    assert writer.run.steps() == [STEP]
+    writer.record(STEP)
+    assert writer.run.steps() == [STEP, STEP]

@@ -1,0 +1,269 @@
+"""The command line around the commands, `inspect`, and quantities."""
+
+import argparse
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from training_fakes import write_package
+
+import edge_runtime
+from edge_runtime import errors
+from edge_runtime.cli import main as cli
+from edge_runtime.cli.inspect import tokens_text
+from edge_runtime.cli.main import COMMANDS, main
+from edge_runtime.cli.quantities import (
+    bytes_text,
+    count_text,
+    duration_s,
+    duration_text,
+    natural,
+    positive,
+)
+from edge_runtime.version import __version__
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """A command `fail` that raises what it is told to."""
+
+    def use(error: BaseException) -> None:
+        def run(_: argparse.Namespace) -> int:
+            raise error
+
+        module = SimpleNamespace(add_arguments=lambda parser: None, run=run)
+        monkeypatch.setitem(sys.modules, "failing_command", module)
+        monkeypatch.setitem(COMMANDS, "fail", ("failing_command", "fail"))
+
+    return use
+
+
+def test_help_names_every_command(capsys) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert all(
+        name in text and summary.split()[0] in text for name, (_, summary) in COMMANDS.items()
+    )
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_can_print_json(name, capsys) -> None:
+    module = importlib.import_module(COMMANDS[name][0])
+    assert callable(module.run)
+    with pytest.raises(SystemExit) as caught:
+        main([name, "--help"])
+    assert caught.value.code == 0
+    assert "--json" in capsys.readouterr().out
+
+
+def test_the_version(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"edge-train {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "required: COMMAND"),
+        (["trian"], "invalid choice: 'trian'"),
+        (["inspect"], "required: PKG"),
+        (["run", "pkg", "data"], "required: -o"),
+    ],
+)
+def test_wrong_usage_exits_2(words, message, capsys) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        (errors.ConfigError, 2),
+        (errors.PackageError, 3),
+        (errors.DeviceError, 4),
+        (errors.EngineError, 5),
+        (errors.DataError, 6),
+        (errors.RecordsError, 6),
+        (errors.DivergedError, 8),
+        (errors.StorageError, 9),
+        (errors.Interrupted, 130),
+    ],
+)
+def test_our_errors_are_one_line_and_an_exit_code(failing, capsys, kind, code) -> None:
+    failing(kind("that went wrong."))
+    assert main(["fail"]) == code
+    assert capsys.readouterr() == ("", "edge-train: that went wrong.\n")
+
+
+def test_a_bug_is_called_a_bug(failing, capsys, monkeypatch) -> None:
+    failing(KeyError("nothing there"))
+    monkeypatch.delenv("EDGE_TRAIN_DEBUG", raising=False)
+    assert main(["fail"]) == 1
+    text = capsys.readouterr().err
+    assert text.count("\n") == 1
+    assert "this is a bug of edge-train: KeyError: 'nothing there'." in text
+    assert "EDGE_TRAIN_DEBUG=1 edge-train fail shows where" in text
+
+
+def test_a_bug_can_be_traced(failing, capsys, monkeypatch) -> None:
+    failing(KeyError("nothing there"))
+    monkeypatch.setenv("EDGE_TRAIN_DEBUG", "1")
+    assert main(["fail"]) == 1
+    text = capsys.readouterr().err
+    assert text.startswith("Traceback")
+    assert "raise error" in text
+
+
+def test_ctrl_c_is_quiet(failing, capsys) -> None:
+    failing(KeyboardInterrupt())
+    assert main(["fail"]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_reader_that_leaves_is_no_error(tmp_path) -> None:
+    write_package(tmp_path / "package")
+    command = [
+        sys.executable,
+        "-m",
+        "edge_runtime.cli.main",
+        "inspect",
+        str(tmp_path / "package"),
+    ]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as nobody:
+        done = subprocess.run(command, stdout=nobody, stderr=subprocess.PIPE, cwd=ROOT)
+    assert done.returncode == 128 + signal.SIGPIPE
+    assert done.stderr == b""
+
+
+def test_inspect_describes_a_package(tmp_path, capsys) -> None:
+    package = write_package(tmp_path / "package")
+    assert main(["inspect", str(package.path)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"package   {package.path}, format 1, {bytes_text(size_bytes(package))}, "
+        f"SHA-256 {package.digest[:12]}...",
+        "trains    simclr, token policy random; a step takes 4 pictures, 2 views of 8 x 8 px",
+        "model     vit_fake: 2 blocks, width 64, 1 heads, 5 tokens; "
+        "8 x 8 px in patches of 4 px",
+        "state     64 parameters; 4 tensors, 1.3 KiB",
+        "official  onnxruntime training artifacts: no: a fake has none",
+        "",
+        "rung  keep-ratio  FLOPs per step  of most  step graph  tokens by block",
+        "k100  1           5.0 k           100%     4 B         5 x 2",
+        "k050  0.5         3.0 k           60%      4 B         3 x 2",
+    ]
+
+
+def size_bytes(package) -> int:
+    return sum(package.file(name).stat().st_size for name in package.manifest.sha256)
+
+
+def test_inspect_json_has_everything(tmp_path, capsys) -> None:
+    package = write_package(tmp_path / "package")
+    assert main(["inspect", str(package.path), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["digest"] == package.digest
+    assert facts["views"] == [{"name": "global", "views": 2, "size_px": 8}]
+    assert facts["parameters"] == 64
+    assert facts["rungs"][1] == {
+        "id": "k050",
+        "keep_ratio": 0.5,
+        "tokens_per_block": [3, 3],
+        "flops": 3000,
+        "step_graph_bytes": 4,
+    }
+    assert facts["official_artifacts"] is False
+
+
+def test_inspect_refuses_what_is_no_package(tmp_path, capsys) -> None:
+    assert main(["inspect", str(tmp_path)]) == 3
+    assert "is not a training package" in capsys.readouterr().err
+
+
+@given(st.lists(st.integers(1, 3), min_size=1))
+def test_equal_neighbours_are_counted(tokens) -> None:
+    counted = [part.split(" x ") for part in tokens_text(tokens).split(", ")]
+    assert [int(n) for n, times in counted for _ in range(int(times))] == tokens
+    assert all(a[0] != b[0] for a, b in pairwise(counted))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (bytes_text(0), "0 B"),
+        (bytes_text(1023), "1023 B"),
+        (bytes_text(1536), "1.5 KiB"),
+        (bytes_text(5 << 40), "5120.0 GiB"),
+        (count_text(999), "999"),
+        (count_text(5_526_000), "5.5 M"),
+        (count_text(2e12), "2.0 T"),
+        (duration_text(0.42), "0.42 s"),
+        (duration_text(59.4), "59 s"),
+        (duration_text(59.7), "1 min 0 s"),
+        (duration_text(200), "3 min 20 s"),
+        (duration_text(7500), "2 h 5 min"),
+    ],
+)
+def test_quantities_have_units(text, expected) -> None:
+    assert text == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("5min", 300), ("1.5h", 5400), ("250ms", 0.25)]
+)
+def test_durations_are_read(text, seconds) -> None:
+    assert duration_s(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "message"),
+    [
+        (duration_s, "300", "'300' is no duration; write a number with ms, s, min or h"),
+        (duration_s, "-5s", "'-5s' is no duration"),
+        (positive, "0", "'0' is no whole number from 1"),
+        (positive, "2.5", "'2.5' is no whole number from 1"),
+        (natural, "-1", "'-1' is no whole number from 0"),
+    ],
+)
+def test_wrong_quantities_are_named(read, text, message) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match=message):
+        read(text)
+
+
+def test_all_is_exactly_the_public_surface() -> None:
+    for name in edge_runtime.__all__:
+        getattr(edge_runtime, name)  # imported when first used
+    public = {
+        name
+        for name, value in vars(edge_runtime).items()
+        if not name.startswith("_") and type(value) is not type(sys)
+    }
+    assert public == set(edge_runtime.__all__)
+    assert edge_runtime.__all__ == sorted(edge_runtime.__all__)
+
+
+def test_an_unknown_public_name_is_refused() -> None:
+    with pytest.raises(AttributeError, match="'edge_runtime' has no attribute 'trian'"):
+        _ = edge_runtime.trian
+
+
+def test_a_command_is_imported_only_when_asked_for() -> None:
+    assert cli.parser_for(["run"]).parse_args(["run", "p", "d", "-o", "r"]).command
+    assert not hasattr(cli.parser_for([]).parse_args(["inspect"]), "command")

@@ -1,0 +1,248 @@
+"""`edge-train run`: from the flags to the exit code, on a fake engine; and its progress."""
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from training_fakes import FakeEngine, write_package
+
+from edge_runtime.cli.main import main
+from edge_runtime.cli.progress import Progress
+from edge_runtime.records import events, open_run
+
+TESTS = Path(__file__).parent
+
+
+@pytest.fixture
+def words(tmp_path, monkeypatch) -> list[str]:
+    """Arguments of a run of 2 epochs of 5 steps, on the fake engine."""
+    use_engine(monkeypatch, FakeEngine)
+    write_package(tmp_path / "package")
+    write_pictures(tmp_path / "pictures")
+    paths = [str(tmp_path / name) for name in ("package", "pictures", "run")]
+    return ["run", *paths[:2], "-o", paths[2], "--epochs", "2", "--threads", "1"]
+
+
+def use_engine(monkeypatch, engine) -> None:
+    monkeypatch.setattr(
+        "edge_runtime.engines.create_engine", lambda name, threads: engine(), raising=False
+    )
+
+
+def write_pictures(folder: Path) -> None:
+    folder.mkdir()
+    for number in range(20):
+        picture = np.full((9, 9, 3), 10 * number, np.uint8)
+        cv2.imwrite(str(folder / f"{number:02}.png"), picture)
+
+
+def test_a_run_prints_what_it_did(words, tmp_path, capsys) -> None:
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "training 10 steps on fake (numpy)"
+    assert re.fullmatch(
+        r"step 1/10  \d+\.\d images/s  loss \d+\.\d{4}  lr 2\.00e-03  keep-ratio 1  "
+        r"\d+\.\d MiB  .* left",
+        lines[1],
+    )
+    assert lines[2].startswith("epoch 1 finished, mean loss ")
+    assert lines[3].startswith("step 10/10 ")
+    assert lines[4].startswith("epoch 2 finished, mean loss ")
+    assert re.fullmatch(r"saved .*run/checkpoints/10 \(\d\.\d KiB in \d\.\d\d s\)", lines[5])
+    assert re.fullmatch(
+        r"finished: 10 steps, 40 images, .* \(.* images/s\), last loss \d+\.\d{4}", lines[6]
+    )
+    assert lines[7] == f"checkpoint: {tmp_path / 'run' / 'checkpoints' / '10'}"
+
+
+def test_json_is_one_event_per_line_and_the_last_is_the_summary(words, capsys) -> None:
+    assert main([*words, "--json", "--keep-ratio", "0.5"]) == 0
+    tables = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert tables[0]["event"] == "started"
+    assert [table["keep_ratio"] for table in tables if table["event"] == "step"] == [0.5] * 10
+    assert tables[-1]["event"] == "finished"
+    assert tables[-1].keys() == {
+        "event",
+        "steps",
+        "images",
+        "loss",
+        "checkpoint",
+        "elapsed_s",
+        "images_per_s",
+    }
+
+
+@pytest.mark.parametrize(
+    ("flags", "rung"),
+    [([], "k100"), (["--keep-ratio", "0.5"], "k050"), (["--rung", "k050"], "k050")],
+)
+def test_the_rung_is_chosen(words, tmp_path, flags, rung) -> None:
+    assert main([*words, *flags]) == 0
+    assert {record.rung for record in open_run(tmp_path / "run").steps()} == {rung}
+
+
+def test_a_finished_run_says_so(words, tmp_path, capsys) -> None:
+    main(words)
+    capsys.readouterr()
+    assert main([*words, "--resume"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{tmp_path / 'run'} is finished already"
+    assert lines[1].startswith("finished: 10 steps, 40 images")
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "message"),
+    [
+        (["--keep-ratio", "0.6"], 2, "keep-ratio 0.6 is not on the ladder of .* has 1, 0.5"),
+        (["--keep-ratio", "1.5"], 2, r"keep-ratio 1.5 is outside \(0, 1\]"),
+        (["--rung", "k025"], 2, "has no rung 'k025'; it has k100, k050"),
+        (["-o", "package"], 2, "package exists. Go on with it by --resume, or choose"),
+        (["-o", "package", "--resume"], 6, "package is not a run folder"),
+    ],
+)
+def test_wrong_flags_are_explained(
+    words, tmp_path, capsys, monkeypatch, changes, code, message
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*words, *changes]) == code
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "code", "message"),
+    [(1, 3, "nowhere is not a training package"), (2, 6, "nowhere: no such file or folder")],
+)
+def test_missing_input_is_explained(words, capsys, place, code, message) -> None:
+    words[place] = "nowhere"
+    assert main(words) == code
+    assert message in capsys.readouterr().err
+
+
+def test_a_batch_larger_than_the_data_set_is_explained(words, tmp_path, capsys) -> None:
+    for number in range(3, 20):
+        (tmp_path / "pictures" / f"{number:02}.png").unlink()
+    assert main(words) == 6
+    assert "a batch of 4 is larger than the data set" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_exits_130(words, tmp_path, monkeypatch, capfd, number) -> None:
+    class Signalled(FakeEngine):
+        def step(self, rung_id, batch, hyper):
+            if hyper["step"] == 4:
+                os.kill(os.getpid(), number)
+            return super().step(rung_id, batch, hyper)
+
+    before = signal.getsignal(number)
+    use_engine(monkeypatch, Signalled)
+    assert main(words) == 130
+    assert signal.getsignal(number) == before
+    error = capfd.readouterr().err
+    assert "stopping after this step and saving; once more stops at once" in error
+    assert "edge-train: stopped after step 4 of 10; go on by the same command with" in error
+    assert open_run(tmp_path / "run").newest_checkpoint().info.step == 4
+    use_engine(monkeypatch, FakeEngine)
+    assert main([*words, "--resume"]) == 0
+    assert (
+        "going on after step 4 of 10 on fake (numpy); 0 steps to repeat"
+        in capfd.readouterr().out
+    )
+
+
+IMPATIENT = """
+import os, signal, sys
+import edge_runtime.engines
+from edge_runtime.cli.main import main
+from training_fakes import FakeEngine
+
+class Signalled(FakeEngine):
+    def step(self, rung_id, batch, hyper):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("still alive")
+
+edge_runtime.engines.create_engine = lambda name, threads: Signalled()
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_second_signal_ends_the_process_at_once(words) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IMPATIENT, *words],
+        capture_output=True,
+        text=True,
+        cwd=TESTS.parent,
+        env={"PYTHONPATH": f"{TESTS}:{TESTS.parent}"},
+    )
+    assert done.returncode == -signal.SIGINT
+    assert "Traceback" not in done.stderr
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def steps_of(seconds_per_step: float, count: int):
+    for step in range(1, count + 1):
+        measured = events.Measured(
+            step_s=seconds_per_step - 0.5, wait_s=0.5, rss_bytes=3 << 20 if step == 1 else None
+        )
+        yield events.StepRecord(
+            step=step,
+            epoch=0,
+            rung="k050",
+            keep_ratio=0.5,
+            loss=1.5,
+            lr=1e-3,
+            images=8,
+            measured=measured,
+        )
+
+
+def show(stream: io.StringIO, seconds_per_step: float, count: int) -> str:
+    now_s = 0.0
+    progress = Progress(Path("run"), stream, clock=lambda: now_s)
+    progress(
+        events.Started(
+            steps=100, steps_per_epoch=50, rung="k050", engine="ort", runtime="onnxruntime 1"
+        )
+    )
+    for record in steps_of(seconds_per_step, count):
+        now_s += seconds_per_step
+        progress(record)
+    progress.close()
+    return stream.getvalue()
+
+
+def test_speed_and_time_left_come_from_recent_steps() -> None:
+    last = show(io.StringIO(), 8, 25).splitlines()[-1]
+    assert last == (
+        "step 25/100  1.0 images/s  loss 1.5000  lr 1.00e-03  keep-ratio 0.5  3.0 MiB  "
+        "10 min 0 s left"
+    )
+
+
+def test_plain_output_has_a_line_every_few_seconds() -> None:
+    lines = show(io.StringIO(), 1, 12).splitlines()
+    assert [line.split()[1] for line in lines[1:]] == ["1/100", "6/100", "11/100"]
+    assert "\r" not in "".join(lines)
+
+
+def test_a_terminal_has_one_refreshed_line(monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    text = show(Terminal(), 1, 3)
+    assert text.count("\n") == 2  # after "training 100 steps", and at the end
+    refreshed = text.rstrip("\n").split("\r\x1b[K")
+    assert [part.split()[1] for part in refreshed[2:]] == ["1/100", "2/100", "3/100"]
+    assert all(len(part) == 39 for part in refreshed[2:])

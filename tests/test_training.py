@@ -1,0 +1,292 @@
+"""The training loop on a fake engine: what it trains, records and saves."""
+
+import itertools
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from training_fakes import (
+    BATCH,
+    SCHEDULE,
+    STEPS,
+    FakeEngine,
+    FakePictures,
+    kinds,
+    options,
+    run_to_the_end,
+    stop_after,
+    write_package,
+)
+
+from edge_runtime.data import draw_inputs, view_batches
+from edge_runtime.errors import (
+    ConfigError,
+    DataError,
+    EngineError,
+    Interrupted,
+    RecordsError,
+)
+from edge_runtime.records import RunWriter, events, open_run
+from edge_runtime.training import train
+from edge_runtime.training.schedule import hyper_parameters
+
+
+@pytest.fixture
+def package(tmp_path):
+    return write_package(tmp_path / "package")
+
+
+def test_a_run_equals_its_definition(package, tmp_path) -> None:
+    """Views, draws and hyper-parameters of each step, through the engine by hand."""
+    run_to_the_end(package, tmp_path / "run", seed=5, rungs=((1, "k100"), (8, "k050")))
+    engine, losses = FakeEngine(), []
+    engine.open(package, package.initial_state())
+    with view_batches(
+        FakePictures(),
+        package.manifest.views,
+        batch_size=BATCH,
+        seed=5,
+        first_step=1,
+        last_step=STEPS,
+        threads=1,
+    ) as batches:
+        for step, batch in enumerate(batches, start=1):
+            rung = package.rung("k100" if step < 8 else "k050")
+            epoch = (step - 1) // 5
+            draws = draw_inputs(rung.draws, seed=5, epoch=epoch, pictures=batch.pictures)
+            hyper = hyper_parameters(SCHEDULE, step, steps_per_epoch=5, total_steps=STEPS)
+            losses.append(engine.step(rung.id, {**batch.images, **draws}, hyper)["loss"])
+    run = open_run(tmp_path / "run")
+    assert [record.loss for record in run.steps()] == losses
+    trained = run.newest_checkpoint().state
+    for name, array in engine.snapshot().items():
+        np.testing.assert_array_equal(trained[name], array)
+
+
+def test_events_are_given_out_and_recorded_alike(package, tmp_path) -> None:
+    found = run_to_the_end(package, tmp_path / "run", rungs=((1, "k100"), (4, "k050")))
+    run = open_run(tmp_path / "run")
+    assert kinds(found, events.StepRecord) == run.steps()
+    others = [event for event in found if not isinstance(event, events.StepRecord)]
+    assert [logged.event for logged in run.events()] == others
+    assert [type(event) for event in others] == [
+        events.Started,
+        events.RungChanged,
+        events.EpochFinished,
+        events.EpochFinished,
+        events.CheckpointSaved,
+        events.Finished,
+    ]
+    assert others[1] == events.RungChanged(step=4, rung="k050", keep_ratio=0.5)
+    first, second = run.steps()[:5], run.steps()[5:]
+    assert others[2].mean_loss == pytest.approx(sum(r.loss for r in first) / 5)
+    assert others[3].mean_loss == pytest.approx(sum(r.loss for r in second) / 5)
+    assert others[-1].checkpoint == "checkpoints/10"
+    assert others[-1].images == STEPS * BATCH
+
+
+def test_step_records_say_what_was_trained(package, tmp_path) -> None:
+    run_to_the_end(package, tmp_path / "run", rungs=((1, "k100"), (7, "k050")))
+    records = open_run(tmp_path / "run").steps()
+    assert [record.step for record in records] == list(range(1, 11))
+    assert [record.epoch for record in records] == [0] * 5 + [1] * 5
+    assert [record.keep_ratio for record in records] == [1.0] * 6 + [0.5] * 4
+    assert {record.images for record in records} == {BATCH}
+    assert records[4].lr == SCHEDULE.lr
+    assert records[0].measured.rss_bytes > 1 << 20
+    assert records[1].measured.rss_bytes is None  # less than a second later
+    assert all(record.measured.wait_s >= 0 for record in records)
+
+
+def test_run_json_says_what_the_run_is(package, tmp_path) -> None:
+    run_to_the_end(package, tmp_path / "run", seed=7)
+    info = open_run(tmp_path / "run").info
+    assert info.settings.package_digest == package.digest
+    assert (info.settings.seed, info.settings.epochs, info.settings.batch_size) == (7, 2, 4)
+    assert info.settings.rungs == ((1, "k100"),)
+    assert (info.engine, info.versions["runtime"]) == ("fake", "numpy")
+    assert (info.total_steps, info.steps_per_epoch) == (10, 5)
+    assert info.source == "fake pictures"
+    assert info.package_path == str(package.path)
+    assert {"edge-train", "numpy"} <= info.versions.keys()
+    assert info.machine["logical_cpus"] >= 1
+
+
+def test_checkpoints_follow_the_clock(package, tmp_path) -> None:
+    engine = FakeEngine()
+    seconds = itertools.count()  # every look at the clock takes a second
+    found = run_to_the_end(
+        package,
+        tmp_path / "run",
+        engine=engine,
+        clock=lambda: float(next(seconds)),
+        checkpoint_every_s=20,
+    )
+    saved = [event.step for event in kinds(found, events.CheckpointSaved)]
+    assert saved[-1] == STEPS
+    assert 2 <= len(saved) < STEPS - 1
+    assert len(set(saved)) == len(saved)
+    assert engine.closed
+
+
+def test_a_stop_saves_and_a_resumed_run_ends_the_same(package, tmp_path) -> None:
+    run_to_the_end(package, tmp_path / "whole")
+    with pytest.raises(Interrupted, match=r"after step 4 of 10; .* with --resume") as caught:
+        run_to_the_end(package, tmp_path / "parts", stop=stop_after(4))
+    assert caught.value.exit_code == 130
+    parts = open_run(tmp_path / "parts")
+    assert parts.events()[-1].event == events.Interrupted(step=4, checkpoint="checkpoints/4")
+    found = run_to_the_end(package, tmp_path / "parts", resume=True)
+    assert found[0].step == 4
+    assert found[0].lost_steps == 0
+    assert (
+        kinds(found, events.EpochFinished)[0]
+        == kinds(
+            [logged.event for logged in open_run(tmp_path / "whole").events()],
+            events.EpochFinished,
+        )[0]
+    )
+    assert_same_result(tmp_path / "whole", tmp_path / "parts")
+
+
+def assert_same_result(whole, parts) -> None:
+    for left, right in zip(open_run(whole).steps(), open_run(parts).steps(), strict=True):
+        assert replace(left, measured=right.measured) == right
+    file = f"checkpoints/{STEPS}/state.safetensors"
+    assert (whole / file).read_bytes() == (parts / file).read_bytes()
+
+
+def test_a_stop_before_the_first_step_saves_nothing(package, tmp_path) -> None:
+    with pytest.raises(Interrupted, match="after step 0 of 10"):
+        run_to_the_end(package, tmp_path / "run", stop=lambda: True)
+    run = open_run(tmp_path / "run")
+    assert run.events()[-1].event == events.Interrupted(step=0, checkpoint=None)
+    run_to_the_end(package, tmp_path / "run", resume=True)
+    run_to_the_end(package, tmp_path / "whole")
+    assert_same_result(tmp_path / "whole", tmp_path / "run")
+
+
+def test_steps_after_the_checkpoint_are_trained_again(package, tmp_path) -> None:
+    run_to_the_end(package, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        run_to_the_end(package, tmp_path / "run", stop=stop_after(3))
+    live = train(package, FakePictures(), tmp_path / "run", options(resume=True))
+    for event in live:
+        if isinstance(event, events.StepRecord) and event.step == 8:
+            break
+    live.close()  # as a killed process: steps 4 to 8 are recorded, not saved
+    assert len(open_run(tmp_path / "run").steps()) == 8
+    found = run_to_the_end(package, tmp_path / "run", resume=True)
+    assert (found[0].step, found[0].lost_steps) == (3, 5)
+    assert_same_result(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_damaged_checkpoint_is_passed_over_with_an_event(package, tmp_path) -> None:
+    run_to_the_end(package, tmp_path / "whole")
+    for polls in (3, 4):
+        with pytest.raises(Interrupted):
+            run_to_the_end(package, tmp_path / "run", stop=stop_after(polls), resume=True)
+    (tmp_path / "run/checkpoints/7/state.safetensors").write_bytes(b"")
+    found = run_to_the_end(package, tmp_path / "run", resume=True)
+    assert isinstance(found[0], events.CheckpointDamaged)
+    assert found[0].checkpoint == "checkpoints/7"
+    assert (found[1].step, found[1].checkpoint) == (3, "checkpoints/3")
+    assert_same_result(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_finished_run_says_so_and_trains_nothing(package, tmp_path) -> None:
+    finished = run_to_the_end(package, tmp_path / "run")[-1]
+    before = {path: path.read_bytes() for path in (tmp_path / "run").glob("*.json*")}
+    assert run_to_the_end(package, tmp_path / "run", resume=True) == [finished]
+    assert before == {path: path.read_bytes() for path in (tmp_path / "run").glob("*.json*")}
+
+
+def test_a_folder_in_the_way_is_refused(package, tmp_path) -> None:
+    run_to_the_end(package, tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"run exists\. Go on with it by --resume, or"):
+        run_to_the_end(package, tmp_path / "run")
+    (tmp_path / "empty").mkdir()
+    assert isinstance(run_to_the_end(package, tmp_path / "empty")[-1], events.Finished)
+    (tmp_path / "file").touch()
+    with pytest.raises(RecordsError, match="file is not a run folder"):
+        run_to_the_end(package, tmp_path / "file", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 1}, "  seed: the run has 0, this command asks for 1"),
+        ({"epochs": 3}, "  epochs: the run has 2, this command asks for 3"),
+        ({"rungs": ((1, "k050"),)}, "  rungs: .*k100.*k050.*"),
+        ({"images_per_epoch": 16}, "  images_per_epoch: the run has None, .* 16"),
+        ({"source": FakePictures(prefix="photo")}, "  pictures_digest: .*"),
+    ],
+)
+def test_other_settings_are_named(package, tmp_path, changes, message) -> None:
+    with pytest.raises(Interrupted):
+        run_to_the_end(package, tmp_path / "run", stop=stop_after(2))
+    with pytest.raises(ConfigError, match=f"resumed with other settings:\n{message}\n"):
+        run_to_the_end(package, tmp_path / "run", resume=True, **changes)
+    assert len(open_run(tmp_path / "run").steps()) == 2
+
+
+def test_another_package_is_named(package, tmp_path) -> None:
+    with pytest.raises(Interrupted):
+        run_to_the_end(package, tmp_path / "run", stop=stop_after(2))
+    other = write_package(tmp_path / "other", seed=1)
+    with pytest.raises(ConfigError, match="settings:\n  package_digest: the run has "):
+        run_to_the_end(other, tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"epochs": 0}, ConfigError, "epochs is 0"),
+        ({"rungs": ()}, ConfigError, r"rungs start at steps \[\]"),
+        ({"rungs": ((2, "k100"),)}, ConfigError, r"rungs start at steps \[2\]"),
+        ({"rungs": ((1, "k100"), (1, "k050"))}, ConfigError, r"at steps \[1, 1\]"),
+        ({"rungs": ((1, "k100"), (5, "k025"))}, ConfigError, "no rung 'k025'"),
+        ({"source": FakePictures(count=BATCH - 1)}, DataError, "3"),
+    ],
+)
+def test_impossible_options_leave_no_folder(
+    package, tmp_path, changes, error, message
+) -> None:
+    with pytest.raises(error, match=message):
+        run_to_the_end(package, tmp_path / "run", **changes)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_engine_that_refuses_leaves_no_folder(package, tmp_path) -> None:
+    class Refusing(FakeEngine):
+        def open(self, package, state):
+            raise EngineError("not this one")
+
+    with pytest.raises(EngineError, match="not this one"):
+        run_to_the_end(package, tmp_path / "run", engine=Refusing())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_second_process_is_refused(package, tmp_path) -> None:
+    with pytest.raises(Interrupted):
+        run_to_the_end(package, tmp_path / "run", stop=stop_after(2))
+    another = pytest.raises(RecordsError, match="another edge-train is writing")
+    with RunWriter(open_run(tmp_path / "run")), another:
+        run_to_the_end(package, tmp_path / "run", resume=True)
+
+
+def test_a_run_folder_is_plain_json(package, tmp_path) -> None:
+    run_to_the_end(package, tmp_path / "run")
+    line = json.loads((tmp_path / "run" / "steps.jsonl").read_text().splitlines()[0])
+    assert line.keys() == {
+        "step",
+        "epoch",
+        "rung",
+        "keep_ratio",
+        "loss",
+        "lr",
+        "images",
+        "measured",
+    }
+    assert line["measured"].keys() == {"step_s", "wait_s", "rss_bytes"}

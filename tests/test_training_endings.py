@@ -1,0 +1,116 @@
+"""How a run ends early: no number, no pictures."""
+
+import pytest
+from training_fakes import (
+    BATCH,
+    NEVER_S,
+    STEPS,
+    FakeEngine,
+    FakePictures,
+    kinds,
+    run_to_the_end,
+    stop_after,
+    write_package,
+)
+
+from edge_runtime.data import UnreadablePicture
+from edge_runtime.errors import DataError, DivergedError, Interrupted
+from edge_runtime.records import events, open_run
+
+
+@pytest.fixture
+def package(tmp_path):
+    return write_package(tmp_path / "package")
+
+
+def test_a_loss_that_is_no_number_stops_the_run(package, tmp_path) -> None:
+    with pytest.raises(Interrupted):
+        run_to_the_end(package, tmp_path / "run", stop=stop_after(3))
+    broken = FakeEngine(broken_loss_at=6)
+    with pytest.raises(DivergedError, match=r"loss of step 6 is nan\..*checkpoints/3\. ") as e:
+        run_to_the_end(package, tmp_path / "run", engine=broken, resume=True)
+    assert e.value.exit_code == 8
+    run = open_run(tmp_path / "run")
+    assert run.events()[-1].event.checkpoint == "checkpoints/3"
+    assert len(run.steps()) == 5
+    assert run.newest_checkpoint().info.step == 3
+
+
+def test_a_state_that_gives_no_number_is_not_the_last_good_one(package, tmp_path) -> None:
+    """Saved after every step: the checkpoint of step 5 is what step 6 failed on."""
+    broken = FakeEngine(broken_loss_at=6)
+    with pytest.raises(DivergedError, match=r"last good checkpoint is .*checkpoints/4\. "):
+        run_to_the_end(package, tmp_path / "run", engine=broken, checkpoint_every_s=0)
+    assert open_run(tmp_path / "run").newest_checkpoint().info.step == 4
+
+
+@pytest.mark.parametrize("every_s", [0, NEVER_S])
+def test_a_state_with_nan_is_never_saved(package, tmp_path, every_s) -> None:
+    """The last step breaks the state: no later loss would tell."""
+    broken = FakeEngine(broken_state_at=STEPS)
+    kept = r"checkpoints/9\." if every_s == 0 else r"No checkpoint was saved"
+    message = rf"diverged: param\.w holds NaN or infinity after step 10\. .*{kept}"
+    with pytest.raises(DivergedError, match=message):
+        run_to_the_end(package, tmp_path / "run", engine=broken, checkpoint_every_s=every_s)
+    for path in (tmp_path / "run" / "checkpoints").iterdir():
+        assert path.name in ("8", "9")
+
+
+class DyingCamera:
+    """Gives some frames, then is gone."""
+
+    name = "camera:9"
+
+    def __init__(self, frames: int) -> None:
+        self._frames = frames
+
+    def frames(self):
+        for number in range(self._frames):
+            yield FakePictures().read(number)
+        raise DataError("camera:9 was unplugged")
+
+
+def test_a_lost_camera_ends_with_a_checkpoint(package, tmp_path) -> None:
+    def run(source, **changes):
+        folder = tmp_path / "run"
+        return run_to_the_end(package, folder, source, images_per_epoch=5 * BATCH, **changes)
+
+    with pytest.raises(DataError, match="camera:9 was unplugged") as caught:
+        run(DyingCamera(7 * BATCH))
+    assert caught.value.exit_code == 6
+    lost = open_run(tmp_path / "run").events()[-1].event
+    assert isinstance(lost, events.SourceLost)
+    assert lost.step > 0
+    assert lost.checkpoint == f"checkpoints/{lost.step}"
+    assert "unplugged" in lost.reason
+    assert open_run(tmp_path / "run").newest_checkpoint().info.step == lost.step
+    found = run(DyingCamera(1000), resume=True)
+    assert found[0].step == lost.step
+    assert isinstance(found[-1], events.Finished)
+
+
+class PartlyUnreadable(FakePictures):
+    """Of every `one_in` pictures, one cannot be read."""
+
+    def __init__(self, count: int, *, one_in: int) -> None:
+        super().__init__(count)
+        self._one_in = one_in
+
+    def read(self, index):
+        if index % self._one_in == 3:
+            raise UnreadablePicture("cut short")
+        return super().read(index)
+
+
+def test_an_unreadable_picture_is_told_once(package, tmp_path) -> None:
+    found = run_to_the_end(package, tmp_path / "run", PartlyUnreadable(40, one_in=40))
+    skipped = kinds(found, events.PictureSkipped)
+    assert [(one.picture, one.reason) for one in skipped] == [("picture-3", "cut short")]
+    assert len(open_run(tmp_path / "run").steps()) == 20
+
+
+def test_too_many_unreadable_pictures_end_the_run_with_a_checkpoint(package, tmp_path) -> None:
+    with pytest.raises(DataError, match=r"cannot be read, more than 5\s?%"):
+        run_to_the_end(package, tmp_path / "run", PartlyUnreadable(400, one_in=8))
+    run = open_run(tmp_path / "run")
+    assert run.newest_checkpoint().info.step == len(run.steps()) > 0

@@ -1,0 +1,257 @@
+"""A package, pictures and an engine that need no graph: tiny, deterministic, numpy only.
+
+And one example each of what a run folder holds.
+"""
+
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_runtime.errors import EngineError
+from edge_runtime.package import Package, open_package
+from edge_runtime.package.manifest import (
+    AugmentationSpec,
+    DrawSpec,
+    GraphSpec,
+    Manifest,
+    ModelFacts,
+    Official,
+    Rung,
+    Schedule,
+    TensorSpec,
+    ViewGroup,
+)
+from edge_runtime.records import RunInfo, Settings, events
+from edge_runtime.schema import unstructure
+from edge_runtime.state import State, encode_state
+from edge_runtime.training import TrainingOptions, train
+
+BATCH = 4
+NEVER_S = math.inf
+EPOCHS, STEPS = 2, 10  # five steps each
+WIDTH = 64  # of the one parameter
+KEPT = {"k100": (1.0, 4), "k050": (0.5, 2)}  # rung -> keep-ratio, patches kept of 4
+SCHEDULE = Schedule(
+    lr=0.01,
+    final_lr=0.0,
+    warmup_epochs=1,
+    weight_decay=0.05,
+    final_weight_decay=0.1,
+    ema_momentum=0.9,
+    final_ema_momentum=1.0,
+    beta1=0.9,
+    beta2=0.99,
+    eps=1e-8,
+)
+
+SETTINGS = Settings(
+    package_digest="ab" * 32,
+    pictures_digest="cd" * 32,
+    seed=3,
+    batch_size=4,
+    epochs=2,
+    images_per_epoch=None,
+    rungs=((1, "k100"), (7, "k050")),
+)
+INFO = RunInfo(
+    format=1,
+    created_at="2030-01-01T00:00:00.000+00:00",
+    settings=SETTINGS,
+    package_path="/somewhere/package",
+    source="pictures",
+    steps_per_epoch=5,
+    total_steps=10,
+    engine="fake",
+    threads=None,
+    versions={"numpy": "2"},
+    machine={"logical_cpus": 2, "board": None},
+)
+STEP = events.StepRecord(
+    step=1,
+    epoch=0,
+    rung="k100",
+    keep_ratio=1.0,
+    loss=0.1 + 0.2,
+    lr=1e-4,
+    images=4,
+    measured=events.Measured(step_s=0.5, wait_s=0.25, rss_bytes=None),
+)
+
+
+def write_package(folder: Path, *, width: int = WIDTH, seed: int = 0) -> Package:
+    """A package that passes verification; its graph files hold no graphs."""
+    state = {
+        "param.w": np.random.default_rng(seed).normal(size=width).astype(np.float32),
+        "ema.w": np.zeros(width, np.float32),
+        "exp_avg.w": np.zeros(width, np.float32),
+        "exp_avg_sq.w": np.zeros(width, np.float32),
+    }
+    files = {"state.safetensors": encode_state(state), "graphs/embed.onnx": b"embed"}
+    files |= {f"graphs/{rung}/step.onnx": rung.encode() for rung in KEPT}
+    manifest = Manifest(
+        format=1,
+        producer={},
+        recipe={},
+        method="simclr",
+        tokens="random",
+        batch_size=BATCH,
+        model=ModelFacts(
+            name="vit_fake",
+            image_size_px=8,
+            patch_size_px=4,
+            width=width,
+            depth=2,
+            heads=1,
+            tokens=5,
+        ),
+        views=(
+            ViewGroup(name="global", size_px=8, views=(AugmentationSpec(min_area=0.5),) * 2),
+        ),
+        schedule=SCHEDULE,
+        encoder=(),
+        encoder_prefix="param.",
+        embed="graphs/embed.onnx",
+        state_file="state.safetensors",
+        state=tuple(
+            TensorSpec(name=name, dtype="float32", shape=(width,), role="state")
+            for name in state
+        ),
+        rungs=tuple(_rung(rung, *facts) for rung, facts in KEPT.items()),
+        official=Official(refused="a fake has none", checkpoint=None, update=None),
+        graphs={name: GraphSpec(inputs=(), outputs=()) for name in files if "graphs" in name},
+        sha256={name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+    )
+    files["manifest.json"] = json.dumps(unstructure(manifest)).encode()
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return open_package(folder)
+
+
+def _rung(rung_id: str, keep_ratio: float, kept: int) -> Rung:
+    draws = (DrawSpec(input="draws.tokens", views=2, kept=kept, population=4),)
+    return Rung(
+        id=rung_id,
+        keep_ratio=keep_ratio,
+        tokens_per_block=(kept + 1,) * 2,
+        flops=1000 * (kept + 1),
+        draws=draws if kept < 4 else (),
+        step=f"graphs/{rung_id}/step.onnx",
+        teacher=None,
+        official=None,
+    )
+
+
+class FakePictures:
+    """Pictures of one colour each, by number."""
+
+    name = "fake pictures"
+    classes = ()
+    labels = None
+
+    def __init__(self, count: int = 5 * BATCH, prefix: str = "picture") -> None:
+        self._count, self._prefix = count, prefix
+
+    def __len__(self) -> int:
+        return self._count
+
+    def key(self, index: int) -> str:
+        return f"{self._prefix}-{index}"
+
+    def read(self, index: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        rng = np.random.default_rng(index)
+        return rng.integers(0, 256, size=(10, 12, 3), dtype=np.uint8)
+
+
+class FakeEngine:
+    """Pulls one vector towards the mean colour of the batch, by AdamW, in float32.
+
+    `broken_loss_at` and `broken_state_at`: steps (from 1) with NaN as loss, or in the state.
+    """
+
+    name = "fake"
+    runtime = "numpy"
+
+    def __init__(self, *, broken_loss_at: int = 0, broken_state_at: int = 0) -> None:
+        self._broken_loss_at, self._broken_state_at = broken_loss_at, broken_state_at
+        self._state: dict[str, Any] | None = None
+        self.closed = False
+
+    def open(self, package: Package, state: State) -> None:
+        self._state = {name: array.copy() for name, array in state.items()}
+
+    def step(
+        self, rung_id: str, batch: Mapping[str, Any], hyper: Mapping[str, float]
+    ) -> Mapping[str, float]:
+        state = self._open_state()
+        h = {name: np.float32(value) for name, value in hyper.items()}
+        target = np.float32(batch["images.global"].mean() / 255)
+        if "draws.tokens" in batch:
+            target += np.float32(batch["draws.tokens"].mean())
+        error = state["param.w"] - target
+        m = h["beta1"] * state["exp_avg.w"] + (1 - h["beta1"]) * error
+        v = h["beta2"] * state["exp_avg_sq.w"] + (1 - h["beta2"]) * error**2
+        m_hat, v_hat = m / (1 - h["beta1"] ** h["step"]), v / (1 - h["beta2"] ** h["step"])
+        w = state["param.w"] * (1 - h["lr"] * h["weight_decay"])
+        w = w - h["lr"] * m_hat / (np.sqrt(v_hat) + h["eps"])
+        ema = h["ema_momentum"] * state["ema.w"] + (1 - h["ema_momentum"]) * w
+        if hyper["step"] == self._broken_state_at:
+            w[0] = np.nan
+        self._state = {"param.w": w, "ema.w": ema, "exp_avg.w": m, "exp_avg_sq.w": v}
+        broken = hyper["step"] == self._broken_loss_at
+        return {"loss": math.nan if broken else float((error**2).mean())}
+
+    def snapshot(self) -> State:
+        return {name: array.copy() for name, array in self._open_state().items()}
+
+    def _open_state(self) -> dict[str, Any]:
+        if self._state is None:
+            raise EngineError("the fake engine is not open")
+        return self._state
+
+    def close(self) -> None:
+        self._state, self.closed = None, True
+
+    def __enter__(self) -> "FakeEngine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def options(**changes) -> TrainingOptions:
+    given = {
+        "engine": FakeEngine(),
+        "rungs": ((1, "k100"),),
+        "epochs": EPOCHS,
+        "threads": 1,
+        "checkpoint_every_s": NEVER_S,
+    }
+    return TrainingOptions(**given | changes)
+
+
+def kinds(found, *wanted) -> list[object]:
+    return [event for event in found if isinstance(event, wanted)]
+
+
+def run_to_the_end(package, folder, source=None, **changes) -> list[events.Event]:
+    return list(train(package, source or FakePictures(), folder, options(**changes)))
+
+
+def stop_after(polls: int):
+    """A `stop` that says yes after it was asked so often."""
+    asked = itertools.count()
+    return lambda: next(asked) >= polls
+
+
+def fake_job(folder: Path) -> tuple[Package, FakePictures, FakeEngine]:
+    """What `resume_worker.py` trains here."""
+    package = folder / "package"
+    opened = open_package(package) if package.exists() else write_package(package)
+    return opened, FakePictures(), FakeEngine()
