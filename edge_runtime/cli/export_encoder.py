@@ -4,6 +4,8 @@ import argparse
 import json
 from pathlib import Path
 
+from edge_runtime.cli.quantities import bytes_text
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
@@ -29,7 +31,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the encoder of the newest checkpoint."""
-    from edge_runtime.cli.quantities import bytes_text
     from edge_runtime.evaluation import export_encoder, open_trained
 
     package, step, state = open_trained(args.run_folder, args.package)

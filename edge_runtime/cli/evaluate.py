@@ -1,0 +1,106 @@
+"""edge-train eval: how good the encoder of a run is, beside the untrained one."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_runtime.cli.quantities import positive
+
+if TYPE_CHECKING:
+    from edge_runtime.evaluation import Accuracies, Scores, Trained
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "run_folder", metavar="RUN", type=Path, help="made by `edge-train run`"
+    )
+    parser.add_argument(
+        "--train",
+        metavar="DATA",
+        required=True,
+        help="pictures to learn from: a folder with one sub-folder per class, or digits",
+    )
+    parser.add_argument(
+        "--test",
+        metavar="DATA",
+        required=True,
+        help="pictures to be asked about, of the same classes, or digits:test",
+    )
+    parser.add_argument("--linear", action="store_true", help="fit a linear probe too")
+    parser.add_argument(
+        "--package",
+        metavar="PKG",
+        type=Path,
+        help="where the package is now, if it was moved since the run",
+    )
+    parser.add_argument(
+        "--threads", metavar="N", type=positive, help="default: all processors"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate the newest checkpoint and note the result in the run's events."""
+    from edge_runtime.data import open_source
+    from edge_runtime.evaluation import evaluate, open_trained
+    from edge_runtime.records import log_event
+    from edge_runtime.records.events import Evaluation
+
+    trained = open_trained(args.run_folder, args.package)
+    scores = evaluate(
+        trained.package,
+        trained.state,
+        open_source(args.train),
+        open_source(args.test),
+        linear=args.linear,
+        threads=args.threads,
+    )
+    results = document(trained, scores, args.train, args.test)
+    # Printed first: a run folder on a full or read-only disk must not cost the result.
+    if args.json:
+        print(json.dumps({"step": trained.step, **results}))
+    else:
+        print(render_text(trained, scores))
+    log_event(args.run_folder, Evaluation(step=trained.step, results=results))
+    return 0
+
+
+def document(trained: "Trained", scores: "Scores", train: str, test: str) -> dict[str, Any]:
+    """Plain data of an evaluation, as `--json` prints it and the run's events keep it."""
+    from edge_runtime.evaluation.knn import NEIGHBOURS, TEMPERATURE
+
+    return {
+        "package": trained.package.digest,
+        "train": {"source": train, "pictures": scores.train_pictures},
+        "test": {"source": test, "pictures": scores.test_pictures},
+        "classes": scores.classes,
+        "knn": {
+            **scores.knn._asdict(),
+            "neighbours": NEIGHBOURS,
+            "temperature": TEMPERATURE,
+        },
+        "linear": scores.linear._asdict() if scores.linear else None,
+    }
+
+
+def render_text(trained: "Trained", scores: "Scores") -> str:
+    """The result for people."""
+    lines = [
+        f"encoder after {trained.step} steps, package {trained.package.digest[:12]}",
+        f"{scores.train_pictures} training and {scores.test_pictures} test pictures "
+        f"of {scores.classes} classes",
+        _line("kNN", scores.knn),
+    ]
+    if scores.linear:
+        lines.append(_line("linear probe", scores.linear))
+    return "\n".join(lines)
+
+
+def _line(name: str, found: "Accuracies") -> str:
+    gain_points = 100 * (found.accuracy - found.untrained_accuracy)
+    return (
+        f"{name + ':':<14}{found.accuracy:7.2%}   "
+        f"untrained {found.untrained_accuracy:7.2%}   {gain_points:+.2f} points"
+    )

@@ -1,0 +1,187 @@
+"""`eval` and `export-encoder` on a run folder, from the flags to the exit code."""
+
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from tiny_encoder import SIZE_PX, make_package, make_state
+
+from edge_runtime.cli.main import main
+from edge_runtime.records import RunInfo, RunWriter, Settings, create_run, open_run
+from edge_runtime.records.events import Evaluation
+
+CHANNELS = {"blue": 0, "green": 1, "red": 2}
+
+
+@pytest.fixture
+def package(tmp_path):
+    return make_package(tmp_path / "package")
+
+
+@pytest.fixture
+def run_folder(tmp_path, package):
+    """A run with checkpoints after steps 3 and 10."""
+    make_run(tmp_path / "run", package)
+    with RunWriter(open_run(tmp_path / "run")) as writer:
+        for step in (3, 10):
+            writer.save(make_state(step), step=step, epoch=0)
+    return tmp_path / "run"
+
+
+def make_run(folder, package):
+    settings = Settings(
+        package_digest=package.digest,
+        pictures_digest=None,
+        seed=0,
+        batch_size=2,
+        epochs=1,
+        images_per_epoch=None,
+        rungs=((1, "k100"),),
+    )
+    info = RunInfo(
+        format=1,
+        created_at="2030-01-01T00:00:00.000+00:00",
+        settings=settings,
+        package_path=str(package.path),
+        source="pictures",
+        steps_per_epoch=10,
+        total_steps=10,
+        engine="ort",
+        threads=None,
+        versions={},
+        machine={},
+    )
+    create_run(folder, info)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Folders `train` and `test`, two colours each."""
+    rng = np.random.default_rng(0)
+    for part, count in [("train", 12), ("test", 6)]:
+        for colour in ("blue", "red"):
+            folder = tmp_path / part / colour
+            folder.mkdir(parents=True)
+            for number in range(count):
+                image = rng.integers(0, 100, (SIZE_PX, SIZE_PX, 3), dtype=np.uint8)
+                image[..., CHANNELS[colour]] += 100
+                cv2.imwrite(str(folder / f"{number}.png"), image)
+    return ["--train", str(tmp_path / "train"), "--test", str(tmp_path / "test")]
+
+
+def test_eval_json_has_everything(run_folder, package, pictures, capsys):
+    pytest.importorskip("onnxruntime")
+    assert main(["eval", str(run_folder), *pictures, "--linear", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    knn, linear = document.pop("knn"), document.pop("linear")
+    assert document == {
+        "step": 10,
+        "package": package.digest,
+        "train": {"source": pictures[1], "pictures": 24},
+        "test": {"source": pictures[3], "pictures": 12},
+        "classes": 2,
+    }
+    assert (knn.pop("neighbours"), knn.pop("temperature")) == (20, 0.07)
+    for accuracies in (knn, linear):
+        assert set(accuracies) == {"accuracy", "untrained_accuracy"}
+        assert all(0 <= share <= 1 for share in accuracies.values())
+    assert linear["accuracy"] == 1.0  # the colours are a linear function of the pixels
+
+
+def test_eval_is_noted_in_the_run(run_folder, pictures, capsys):
+    pytest.importorskip("onnxruntime")
+    assert main(["eval", str(run_folder), *pictures, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["linear"] is None
+    (logged,) = open_run(run_folder).events()
+    step = document.pop("step")
+    assert logged.event == Evaluation(step=step, results=document)
+
+
+def test_eval_tells_people_the_gain(run_folder, pictures, capsys):
+    pytest.importorskip("onnxruntime")
+    assert main(["eval", str(run_folder), *pictures, "--linear", "--threads", "1"]) == 0
+    told, (logged,) = capsys.readouterr().out, open_run(run_folder).events()
+    found = logged.event.results["knn"]
+    gain = 100 * (found["accuracy"] - found["untrained_accuracy"])
+    lines = told.splitlines()
+    assert lines[0].startswith("encoder after 10 steps, package ")
+    assert lines[1] == "24 training and 12 test pictures of 2 classes"
+    assert lines[2].split() == [
+        "kNN:",
+        f"{found['accuracy']:.2%}",
+        "untrained",
+        f"{found['untrained_accuracy']:.2%}",
+        f"{gain:+.2f}",
+        "points",
+    ]
+    assert lines[3].startswith("linear probe:")
+    assert len(lines) == 4
+
+
+def test_a_moved_package_is_found_again_with_a_flag(run_folder, package, tmp_path, capsys):
+    moved, target = tmp_path / "moved", tmp_path / "encoder.onnx"
+    package.path.rename(moved)
+    command = ["export-encoder", str(run_folder), "-o", str(target)]
+    assert main(command) == 3
+    assert "which is not there any more. Say where it is now with --package PKG" in (
+        capsys.readouterr().err
+    )
+    assert main([*command, "--package", str(moved)]) == 0
+    assert target.exists()
+
+
+def test_another_package_is_refused(run_folder, package, tmp_path, capsys):
+    other = make_package(tmp_path / "other", encoder_prefix="param.")
+    command = ["eval", str(run_folder), "--train", "digits", "--test", "digits:test"]
+    assert main([*command, "--package", str(other.path)]) == 3
+    told = capsys.readouterr().err
+    assert f"{other.path} is not the package that {run_folder} was trained from" in told
+    assert package.digest[:12] in told
+    assert other.digest[:12] in told
+
+
+def test_a_run_without_a_checkpoint_is_refused(tmp_path, package, capsys):
+    make_run(tmp_path / "run", package)
+    target = tmp_path / "encoder.onnx"
+    assert main(["export-encoder", str(tmp_path / "run"), "-o", str(target)]) == 6
+    assert "has no checkpoint yet" in capsys.readouterr().err
+    assert not target.exists()
+
+
+def test_a_damaged_checkpoint_is_passed_over(run_folder, tmp_path, capsys):
+    (run_folder / "checkpoints/10/state.safetensors").write_bytes(b"half")
+    target = tmp_path / "encoder.safetensors"
+    assert main(["export-encoder", str(run_folder), "-o", str(target)]) == 0
+    assert "encoder after 3 steps" in capsys.readouterr().out
+
+
+def test_pictures_without_classes_are_refused(run_folder, pictures, tmp_path, capsys):
+    pytest.importorskip("onnxruntime")
+    flat = tmp_path / "flat"
+    shutil.copytree(tmp_path / "train/red", flat)
+    command = ["eval", str(run_folder), "--train", str(flat), "--test", pictures[3]]
+    assert main(command) == 6
+    assert "has no labels" in capsys.readouterr().err
+    assert open_run(run_folder).events() == []
+
+
+def test_export_encoder_prints_one_document(run_folder, package, tmp_path, capsys):
+    target = tmp_path / "encoder.safetensors"
+    assert main(["export-encoder", str(run_folder), "-o", str(target), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "path": str(target),
+        "size_bytes": target.stat().st_size,
+        "step": 10,
+        "package": package.digest,
+    }
+
+
+def test_an_existing_encoder_is_not_replaced(run_folder, tmp_path, capsys):
+    target = tmp_path / "encoder.onnx"
+    target.write_bytes(b"mine")
+    assert main(["export-encoder", str(run_folder), "-o", str(target)]) == 2
+    assert "exists and is not replaced" in capsys.readouterr().err
+    assert target.read_bytes() == b"mine"
