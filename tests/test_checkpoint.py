@@ -102,14 +102,14 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize(("damage", "reason"), DAMAGES.items(), ids=lambda x: str(x))
-def test_a_damaged_checkpoint_is_passed_over(writer, damage, reason, caplog) -> None:
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_a_damaged_checkpoint_is_passed_over(writer, damage, caplog) -> None:
     folder = save(writer, 10, 20)
     damage(folder / "20")
     found, passed_over = find_checkpoint(writer.run)
     assert found.info.step == 10
     assert [damaged.checkpoint for damaged in passed_over] == ["checkpoints/20"]
-    with pytest.raises(RecordsError, match=reason):
+    with pytest.raises(RecordsError, match=DAMAGES[damage]):
         raise RecordsError(passed_over[0].reason)
     assert writer.run.newest_checkpoint().info.step == 10
     assert "passed over a checkpoint: " in caplog.text

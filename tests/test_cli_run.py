@@ -32,9 +32,7 @@ def words(tmp_path, monkeypatch) -> list[str]:
 
 
 def use_engine(monkeypatch, engine) -> None:
-    monkeypatch.setattr(
-        "edge_runtime.engines.create_engine", lambda name, threads: engine(), raising=False
-    )
+    monkeypatch.setattr("edge_runtime.engines.create_engine", lambda name, threads: engine())
 
 
 def write_pictures(folder: Path) -> None:

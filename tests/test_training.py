@@ -167,6 +167,15 @@ def test_a_stop_before_the_first_step_saves_nothing(package, tmp_path) -> None:
     assert_same_result(tmp_path / "whole", tmp_path / "run")
 
 
+def test_a_stop_right_after_resuming_has_nothing_to_save(package, tmp_path) -> None:
+    for polls in (4, 0):
+        with pytest.raises(Interrupted, match="after step 4 of 10"):
+            run_to_the_end(package, tmp_path / "run", stop=stop_after(polls), resume=True)
+    logged = [entry.event for entry in open_run(tmp_path / "run").events()]
+    assert len(kinds(logged, events.CheckpointSaved)) == 1
+    assert logged[-1] == events.Interrupted(step=4, checkpoint="checkpoints/4")
+
+
 def test_steps_after_the_checkpoint_are_trained_again(package, tmp_path) -> None:
     run_to_the_end(package, tmp_path / "whole")
     with pytest.raises(Interrupted):
