@@ -40,7 +40,7 @@ def decode_picture(content: bytes) -> Image:
             raise UnreadablePicture("the JPEG is cut short: its end marker is missing")
         return to_rgb(_decode(content, cv2.IMREAD_COLOR))
     if content.startswith(_TIFF):
-        return to_rgb(_decode(content, cv2.IMREAD_UNCHANGED))
+        return to_rgb(_tiff_on_white(_decode(content, cv2.IMREAD_UNCHANGED)))
     if content.startswith(PNG) or content[8:12] == b"WEBP":
         return _turned(to_rgb(_decode(content, cv2.IMREAD_UNCHANGED)), orientation(content))
     # BMP and PNM: not unchanged, because many programs leave the fourth byte of a BMP zero
@@ -103,6 +103,14 @@ def _on_white(rgba: Image) -> Image:
     colour = rgba[:, :, :3].astype(np.uint16)
     alpha = rgba[:, :, 3:].astype(np.uint16)
     return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
+def _tiff_on_white(picture: NDArray[Any]) -> NDArray[Any]:
+    """Undo what libtiff does to 8-bit pictures alone: it multiplies colours with alpha."""
+    if picture.dtype != np.uint8 or picture.shape[2:] != (4,):
+        return picture
+    mixed = picture[:, :, :3].astype(np.uint16) + (255 - picture[:, :, 3:])
+    return np.minimum(mixed, 255).astype(np.uint8)
 
 
 def _turned(picture: Image, way: int) -> Image:

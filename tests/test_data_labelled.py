@@ -1,0 +1,64 @@
+"""Labelled batches for evaluation."""
+
+import logging
+import threading
+
+import numpy as np
+import pytest
+from data_pictures import FlatFrames, FlatPictures, colour_of
+
+from edge_runtime.data import labelled_batches, open_source
+from edge_runtime.errors import DataError
+
+
+@pytest.mark.parametrize("threads", [None, 1, 3])
+def test_all_pictures_come_in_order_with_their_labels(threads) -> None:
+    batches = list(labelled_batches(FlatPictures(23, labelled=True), 8, 5, threads=threads))
+    assert [len(views) for views, _ in batches] == [5, 5, 5, 5, 3]
+    views = np.concatenate([views for views, _ in batches])
+    labels = np.concatenate([labels for _, labels in batches])
+    assert views.shape == (23, 8, 8, 3)
+    assert views.dtype == np.uint8
+    assert labels.dtype == np.int64
+    assert labels.tolist() == [index % 2 for index in range(23)]
+    assert [tuple(view[0, 0].tolist()) for view in views] == [colour_of(i) for i in range(23)]
+
+
+def test_digits_are_seen_as_they_are() -> None:
+    source = open_source("digits:test")
+    views, labels = next(labelled_batches(source, 16, 10, threads=1))
+    np.testing.assert_array_equal(views[4], source.read(4))
+    assert labels.tolist() == list(range(10))
+
+
+def test_unreadable_pictures_are_left_out_and_named(caplog) -> None:
+    source = FlatPictures(200, bad=[3, 4, 5, 150], labelled=True)
+    with caplog.at_level(logging.WARNING):
+        batches = list(labelled_batches(source, 8, 3, threads=2))
+    labels = np.concatenate([labels for _, labels in batches])
+    assert labels.tolist() == [i % 2 for i in range(200) if i not in (3, 4, 5, 150)]
+    assert min(len(views) for views, _ in batches) == 2  # a batch of bad ones is no batch
+    assert "picture 150 cannot be read and is left out: it was made bad" in caplog.text
+
+
+def test_too_many_unreadable_pictures_are_an_error() -> None:
+    source = FlatPictures(50, bad=[1, 2, 3], labelled=True)
+    with pytest.raises(DataError, match=r"flat: 3 of the 50 pictures.*more than 5%"):
+        list(labelled_batches(source, 8, 10, threads=1))
+
+
+@pytest.mark.parametrize("source", [FlatPictures(5), FlatFrames()])
+def test_without_labels_there_is_nothing_to_evaluate(source) -> None:
+    with pytest.raises(DataError, match=r"has no labels.*one sub-folder per class"):
+        labelled_batches(source, 8, 2, threads=1)
+
+
+def test_leaving_early_ends_the_threads() -> None:
+    before = threading.active_count()
+    batches = labelled_batches(
+        FlatPictures(500, labelled=True, read_s=0.002), 8, 50, threads=2
+    )
+    next(batches)
+    assert threading.active_count() > before
+    batches.close()
+    assert threading.active_count() == before
