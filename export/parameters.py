@@ -33,7 +33,9 @@ class Parameter:
         return self.init == "xavier_uniform"
 
 
-def linear(name: str, inputs: int, outputs: int, **facts: object) -> tuple[Parameter, Parameter]:
+def linear(
+    name: str, inputs: int, outputs: int, **facts: object
+) -> tuple[Parameter, Parameter]:
     """Weight [inputs, outputs] and bias of a linear layer."""
     return (
         Parameter(
@@ -64,6 +66,8 @@ def _initial(parameter: Parameter, generator: torch.Generator) -> Tensor:
         return torch.ones(shape)
     if parameter.init == "truncated_normal":
         value = torch.empty(shape)
-        return torch.nn.init.trunc_normal_(value, std=0.02, a=-0.04, b=0.04, generator=generator)
+        return torch.nn.init.trunc_normal_(
+            value, std=0.02, a=-0.04, b=0.04, generator=generator
+        )
     bound = math.sqrt(6 / (shape[0] + shape[1] / parameter.fused))
     return (torch.rand(shape, generator=generator) * 2 - 1) * bound

@@ -27,7 +27,9 @@ Tensors = Mapping[str, Tensor]
 NEXT = "next."  # prefix of a state tensor after the step
 LOSS = "loss"
 ENCODER = "encoder."
-IMAGES = "images.global"
+GLOBAL_VIEWS = "images.global"
+FEATURES_OUTPUT = "features"
+EMA_MOMENTUM = "ema_momentum"
 ADAMW = ("lr", "weight_decay", "beta1", "beta2", "eps", "step")  # hyper-parameters
 
 
@@ -88,7 +90,7 @@ class Program:
             weights: the trained parameters by name.
             inputs: images, draws, hyper-parameters and, by state name, the teacher.
         """
-        images = inputs[IMAGES]  # (V, B, height, width, 3)
+        images = inputs[GLOBAL_VIEWS]  # (V, B, height, width, 3)
         views = images.shape[:2]
         patches = vit.cut_patches(images.flatten(0, 1), self.model.patch_size_px)
         student = _part(weights, ENCODER)
@@ -176,7 +178,7 @@ class Program:
         """The EMA teacher after the parameters moved: new state by output name."""
         made = {}
         for key in self.teacher_names:
-            momentum, old = inputs["ema_momentum"], inputs[EMA + key]
+            momentum, old = inputs[EMA_MOMENTUM], inputs[EMA + key]
             made[NEXT + EMA + key] = old * momentum + inputs[PARAM + key] * (1 - momentum)
         return made
 
@@ -185,13 +187,13 @@ class Program:
         gradients, metrics = self.gradient(policy, inputs)
         return {**metrics, **self.apply(gradients, inputs)}
 
-    def embed(self, inputs: Tensors) -> dict[str, Tensor]:
-        """Features (B, D) of pictures (B, height, width, 3) with the encoder's weights by name."""
-        patches = vit.cut_patches(inputs["images"], self.model.patch_size_px)
-        tokens = embed_all(inputs, patches)
+    def embed(self, weights: Weights, pictures: Tensor) -> dict[str, Tensor]:
+        """Features (R, D) of pictures (R, height, width, 3) uint8; weights by parameter name."""
+        encoder = _part(weights, ENCODER)
+        tokens = embed_all(encoder, vit.cut_patches(pictures, self.model.patch_size_px))
         for block in range(self.model.depth):
-            tokens = vit.feed_forward(inputs, block, self._attend(inputs, block, tokens))
-        return {"features": vit.features(inputs, tokens)}
+            tokens = vit.feed_forward(encoder, block, self._attend(encoder, block, tokens))
+        return {FEATURES_OUTPUT: vit.features(encoder, tokens)}
 
 
 def _part(weights: Weights, prefix: str) -> dict[str, Tensor]:

@@ -129,7 +129,10 @@ class Recipe:
     def table(self) -> dict[str, Any]:
         """The recipe as plain data, defaults filled in."""
         table: dict[str, Any] = unstructure(self)
-        for key, options in (("method", self.method_options()), ("tokens", self.token_options())):
+        for key, options in (
+            ("method", self.method_options()),
+            ("tokens", self.token_options()),
+        ):
             table[key] = {"name": table[key]["name"], **unstructure(options)}
         return table
 

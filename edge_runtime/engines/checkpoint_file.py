@@ -55,10 +55,11 @@ def write_checkpoint(path: Path, state: State, *, steps_done: int) -> None:
     names = sorted(name.removeprefix(PARAM) for name in state if name.startswith(PARAM))
     parameters = [_tensor(builder, name, state[PARAM + name]) for name in names]
     entries = [_moments(builder, name, state) for name in names]
+    nothing = _offsets(builder, [])
     module = _table(
         builder,
         "ModuleState",
-        {"RequiresGradParams": _offsets(builder, parameters), "IsNominalState": False},
+        {"RequiresGradParams": _offsets(builder, parameters), "FrozenParams": nothing},
     )
     group = _table(
         builder,

@@ -34,18 +34,22 @@ class ForwardGraph:
         (self._images,) = (tensor.name for tensor in spec.inputs if tensor.role == IMAGES)
         (self._features,) = (tensor.name for tensor in spec.outputs if tensor.role == FEATURES)
         with native_errors(f"load {package.file(graph)}"):
-            self._session = runtime.InferenceSession(
+            self._session: Any = runtime.InferenceSession(
                 str(package.file(graph)),
                 session_options(threads),
                 providers=["CPUExecutionProvider"],
             )
-            self._binding = self._session.io_binding()
-            for tensor in spec.inputs:
-                if tensor.role == WEIGHT:
-                    value = np.ascontiguousarray(weights[tensor.name])
-                    self._binding.bind_ortvalue_input(
-                        tensor.name, runtime.OrtValue.ortvalue_from_numpy(value)
-                    )
+            self._binding: Any = self._session.io_binding()
+            # The runtime borrows an array's memory: the values must live as long as it does.
+            self._weights: dict[str, Any] = {
+                tensor.name: runtime.OrtValue.ortvalue_from_numpy(
+                    np.array(weights[tensor.name], order="C")
+                )
+                for tensor in spec.inputs
+                if tensor.role == WEIGHT
+            }
+            for name, value in self._weights.items():
+                self._binding.bind_ortvalue_input(name, value)
 
     def run(self, images: Array) -> Array:
         """Features of pictures.
@@ -67,8 +71,8 @@ class ForwardGraph:
 
     def close(self) -> None:
         """Free the session; twice is fine."""
-        self._session: Any = None
-        self._binding: Any = None
+        self._session = self._binding = None
+        self._weights = {}
 
     def __enter__(self) -> Self:
         return self

@@ -85,7 +85,11 @@ class _BoundRung:
     """The session of one rung with its two bindings: from buffer set 0 to 1, and back."""
 
     def __init__(
-        self, package: Package, rung_id: str, buffers: list[dict[str, Any]], threads: int | None
+        self,
+        package: Package,
+        rung_id: str,
+        buffers: list[dict[str, Any]],
+        threads: int | None,
     ) -> None:
         path = package.rung(rung_id).step
         spec = package.manifest.graphs[path]
@@ -110,13 +114,17 @@ class _BoundRung:
                 binding.bind_ortvalue_input(tensor.name, source[tensor.name])
         for tensor in spec.outputs:
             if tensor.role == STATE:
-                binding.bind_ortvalue_output(tensor.name, target[tensor.name.removeprefix(NEXT)])
+                binding.bind_ortvalue_output(
+                    tensor.name, target[tensor.name.removeprefix(NEXT)]
+                )
         return binding
 
     def run(self, current: int, batch: Batch, hyper: Hyper) -> Metrics:
         """One step from buffer set `current` to the other one."""
         binding = self._bindings[current]
-        fed = {name: np.ascontiguousarray(batch[name], kind) for name, kind in self._fed.items()}
+        fed = {
+            name: np.ascontiguousarray(batch[name], kind) for name, kind in self._fed.items()
+        }
         fed |= {name: np.array(hyper[name], np.float32) for name in self._hyper}
         with native_errors(f"run a step of rung {self._rung_id}"):
             for name, value in fed.items():

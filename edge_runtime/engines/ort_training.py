@@ -113,7 +113,8 @@ class OrtTrainingEngine:
             self._api.CheckpointState.save_checkpoint(self._checkpoint, str(path), True)
             moments = read_moments(path)
         parameters = {
-            PARAM + name: parameter.data.copy() for name, parameter in self._checkpoint.parameters
+            PARAM + name: parameter.data.copy()
+            for name, parameter in self._checkpoint.parameters
         }
         return {**parameters, **{k: v.copy() for k, v in self._teacher.items()}, **moments}
 
@@ -158,7 +159,9 @@ class _ApiRung:
                 str(package.file(official.eval)),
                 session_options=session_options(threads),
             )
-            self._optimizer = api.Optimizer(str(package.file(official.optimizer)), self._module)
+            self._optimizer = api.Optimizer(
+                str(package.file(official.optimizer)), self._module
+            )
             self._names = self._module.input_names()
         self._kinds = {tensor.name: tensor for tensor in spec.inputs}
         self._metrics = {i: t.name for i, t in enumerate(spec.outputs) if t.role == METRIC}
@@ -210,4 +213,6 @@ class _TeacherUpdate:
         names = [tensor.name for tensor in self._spec.outputs]
         with native_errors("run the teacher's update"):
             values = self._session.run(names, feeds)
-        return {name.removeprefix(NEXT): value for name, value in zip(names, values, strict=True)}
+        return {
+            name.removeprefix(NEXT): value for name, value in zip(names, values, strict=True)
+        }

@@ -7,8 +7,15 @@ from typing import Any
 
 from edge_runtime.errors import EngineError
 
-_DISTRIBUTIONS = ("onnxruntime-training-cpu", "onnxruntime-training", "onnxruntime-gpu", "onnxruntime")
-_INSTALL = "Install one with `pip install edge-train[ort]`, or [ort-training] below Python 3.13."
+_DISTRIBUTIONS = (
+    "onnxruntime-training-cpu",
+    "onnxruntime-training",
+    "onnxruntime-gpu",
+    "onnxruntime",
+)
+_INSTALL = (
+    "Install one with `pip install edge-train[ort]`, or [ort-training] below Python 3.13."
+)
 
 
 def load_onnxruntime() -> Any:

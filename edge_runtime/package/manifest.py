@@ -16,6 +16,7 @@ HYPER = "hyper"  # float32 scalar, see `edge_runtime.training.schedule`
 WEIGHT = "weight"  # a weight of a forward graph, by its name without `param.` or `ema.`
 # Roles of graph outputs
 METRIC = "metric"  # float32 scalar
+SELECTION = "selection"  # int64 token indices that a policy kept
 FEATURES = "features"  # float32 [pictures, width]
 
 
@@ -123,7 +124,8 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderTensor:
-    """One encoder tensor at the borders: its name in the state, timm's, and how it is laid out.
+    """One encoder tensor at the borders: its name (in the state behind
+    `param.` or `ema.`), timm's, and how it is laid out.
 
     `layout`: "same"; "transposed" (state [in, out], timm [out, in]); or "patch" (state
     [rows * columns * 3, width], timm [width, 3, rows, columns]).

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 IR_VERSION = 10  # the newest that onnxruntime 1.19.2 reads
-OPSET = 18  # the newest that all supported runtimes run and the official gradient builder knows
+OPSET = (
+    18  # the newest that all supported runtimes run and the official gradient builder knows
+)
 
 Shape: TypeAlias = tuple[int | str, ...]  # a string is a free size
 
@@ -81,11 +83,18 @@ class GraphBuilder:
             attributes: the node's attributes.
         """
         attributes = attributes or {}
-        key = (op, tuple(v.name for v in inputs), repr(sorted(attributes.items())), len(outputs))
+        key = (
+            op,
+            tuple(v.name for v in inputs),
+            repr(sorted(attributes.items())),
+            len(outputs),
+        )
         if key not in self._made:
             number = len(self._made)
             made = tuple(
-                Value(f"v{number}" if i == 0 else f"v{number}.{i}", np.dtype(dtype), tuple(shape))
+                Value(
+                    f"v{number}" if i == 0 else f"v{number}.{i}", np.dtype(dtype), tuple(shape)
+                )
                 for i, (dtype, shape) in enumerate(outputs)
             )
             names = [value.name for value in made]

@@ -15,8 +15,9 @@ from torch.fx.experimental.symbolic_shapes import (
     StatelessSymbolicContext,
 )
 
-from export.lowering.aten import RESHAPES, TABLE, np_dtype
+from export.lowering.aten import RESHAPES, np_dtype
 from export.lowering.graph import GraphBuilder, Value
+from export.lowering.network import TABLE
 
 Tensors = Mapping[str, Tensor]
 

@@ -95,7 +95,9 @@ def mlp(weights: Weights, name: str, x: Tensor) -> Tensor:
     return x
 
 
-def crop_views(image_size_px: int, *, min_area: float, asymmetric: bool) -> tuple[AugmentationSpec, ...]:
+def crop_views(
+    image_size_px: int, *, min_area: float, asymmetric: bool
+) -> tuple[AugmentationSpec, ...]:
     """The usual two views of a picture.
 
     Blur and solarisation destroy pictures of CIFAR's size, and every published recipe leaves

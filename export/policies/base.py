@@ -60,6 +60,7 @@ class TokenPolicy:
         self.student_tokens = [(tokens, tokens)] * setting.model.depth
         self.teacher_tokens = list(self.student_tokens)
         self.draws: tuple[DrawSpec, ...] = ()
+        self.hypers: tuple[str, ...] = ()  # scalars that it reads beside the optimizer's
 
     def embed_student(
         self, weights: Weights, patches: Tensor, inputs: Mapping[str, Tensor]

@@ -63,6 +63,7 @@ class SimPrunePolicy(TokenPolicy):
             plan.append((1 + (before if self._in_block else count), 1 + count))
         self.student_tokens = plan
         self.teacher_tokens = list(plan)
+        self.hypers = (PROGRESS,) if self._kept else ()
 
     def before_block(
         self, block: int, branches: Branches, inputs: Mapping[str, Tensor]

@@ -1,0 +1,130 @@
+"""edge-train export: write a training package, on a machine with torch."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from edge_runtime.errors import ConfigError
+
+_FLAGS = {  # flag -> where it lands in the recipe
+    "model": "model.name",
+    "image_size": "model.image_size",
+    "patch_size": "model.patch_size",
+    "depth": "model.depth",
+    "width": "model.width",
+    "heads": "model.heads",
+    "method": "method.name",
+    "tokens": "tokens.name",
+    "keep_ratios": "keep_ratios",
+    "batch_size": "batch_size",
+    "seed": "seed",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of the command; each stands above the recipe's value."""
+    parser.add_argument("recipe", nargs="?", type=Path, metavar="RECIPE.toml")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="PKG")
+    parser.add_argument("--model", help="timm's name, or a family such as vit_tiny")
+    parser.add_argument("--method", help="simclr or mocov3")
+    parser.add_argument("--tokens", help="token policy: none, random or simprune")
+    parser.add_argument("--image-size", type=int, metavar="PX")
+    parser.add_argument("--patch-size", type=int, metavar="PX")
+    parser.add_argument("--depth", type=int, help="blocks")
+    parser.add_argument("--width", type=int, help="of a token")
+    parser.add_argument("--heads", type=int, help="of attention")
+    parser.add_argument(
+        "--keep-ratios",
+        type=_ratios,
+        metavar="R,R,...",
+        help="the ladder, such as 1.0,0.75,0.5",
+    )
+    parser.add_argument("--batch-size", type=int, help="pictures per step")
+    parser.add_argument("--seed", type=int, help="of the initial weights")
+    parser.add_argument("--init", type=Path, metavar="FILE", help="a timm .safetensors file")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        type=_assignment,
+        metavar="KEY.PATH=VALUE",
+        help="any key of the recipe; the value is TOML, or text",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export; the stages and their times go to stderr as they end."""
+    try:
+        import torch  # noqa: F401, TID251 - the one command that needs it
+    except ImportError as error:
+        raise ConfigError(
+            f"export needs torch ({error}): pip install 'edge-train[export]'. Packages are "
+            "portable: export on another machine and copy the folder."
+        ) from error
+    from export.build import export_package
+    from export.recipe import make_recipe, read_recipe
+
+    table = read_recipe(args.recipe) if args.recipe else {}
+    for flag, path in _FLAGS.items():
+        if (value := getattr(args, flag)) is not None:
+            _set(table, path, value)
+    for path, value in args.set:
+        _set(table, path, value)
+    recipe = make_recipe(table, where=str(args.recipe or "recipe"))
+    stages: list[dict[str, Any]] = []
+
+    def report(stage: str, wall_s: float, cpu_s: float) -> None:
+        stages.append({"stage": stage, "wall_s": wall_s, "cpu_s": cpu_s})
+        print(f"{stage:28} {wall_s:7.2f} s {cpu_s:7.2f} CPU s", file=sys.stderr)
+
+    package = export_package(recipe, args.output, init=args.init, report=report)
+    manifest = package.manifest
+    if args.json:
+        document = {"package": str(args.output), "digest": package.digest, "stages": stages}
+        print(json.dumps(document))
+        return 0
+    cpu_s = sum(stage["cpu_s"] for stage in stages)
+    print(f"{args.output}: {manifest.method}, tokens {manifest.tokens}, {manifest.model.name}")
+    print(f"rungs {', '.join(rung.id for rung in manifest.rungs)}; {cpu_s:.1f} CPU s")
+    if manifest.official.refused is not None:
+        print(f"no official artifacts: {manifest.official.refused}")
+    return 0
+
+
+def _ratios(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"want numbers with commas between, such as 1.0,0.75,0.5; got {text!r}"
+        ) from None
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise argparse.ArgumentTypeError(f"want KEY.PATH=VALUE, got {text!r}")
+    return key, _toml_value(value)
+
+
+def _toml_value(text: str) -> Any:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _set(table: dict[str, Any], path: str, value: Any) -> None:
+    *folders, key = path.split(".")
+    for folder in folders:
+        table = table.setdefault(folder, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"--set {path}: {folder} is a value, not a table.")
+    table[key] = value

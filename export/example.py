@@ -1,0 +1,22 @@
+"""Inputs of one step for tracing and for checks: random pictures and draws."""
+
+import torch
+from torch import Tensor
+
+from export.policies import TokenPolicy
+from export.program import GLOBAL_VIEWS, Program
+
+
+def example_inputs(
+    program: Program, policy: TokenPolicy, *, seed: int = 0
+) -> dict[str, Tensor]:
+    """Images and draws of one batch by input name; the same seed gives the same."""
+    generator = torch.Generator().manual_seed(seed)
+    views, size = len(program.views.views), program.views.size_px
+    shape = (views, program.recipe.batch_size, size, size, 3)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    made = {GLOBAL_VIEWS: images}
+    for draw in policy.draws:
+        noise = torch.rand(*shape[:2], draw.population, generator=generator)
+        made[draw.input] = noise.argsort(-1)[..., : draw.kept].sort(-1)[0]
+    return made

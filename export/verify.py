@@ -1,0 +1,122 @@
+"""Prove a written package before it is published: each rung's step against PyTorch.
+
+On every engine of this environment that can train the package, from the initial state: the
+loss within 1e-4 relative, every gradient within 1e-4 of its norm plus 1e-7. Two frameworks
+that add the same numbers in another order differ by about 1e-6 here.
+"""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edge_runtime.engines import ENGINES, Engine, create_engine
+from edge_runtime.errors import EngineError, PackageError
+from edge_runtime.package import Package
+from edge_runtime.package.manifest import Rung, Schedule
+from edge_runtime.state import EXP_AVG, State
+from export.example import example_inputs
+from export.program import LOSS, Program
+
+RELATIVE = 1e-4
+ABSOLUTE = 1e-7
+# Where two scores of a coupled policy nearly tie, two frameworks may choose differently, which
+# moves the loss more than any tolerance. A wrong graph fails on every batch.
+TRIES = 3
+
+
+def verify(package: Package, program: Program) -> list[str]:
+    """Run every rung on every engine; gives the runtimes that did.
+
+    Raises:
+        PackageError: a loss or gradient differs; the message says which and by how much.
+        EngineError: no engine of this environment can run the package.
+    """
+    state = package.initial_state()
+    engines = [name for name in ENGINES if _installed(name)]
+    if not engines:
+        create_engine("ort")  # says what to install
+    runtimes = []
+    for name in engines:
+        if name == "ort-training" and package.manifest.official.refused is not None:
+            continue
+        for rung in package.manifest.rungs:
+            runtime = _verify_rung(package, program, rung, name, state)
+        runtimes.append(f"{name} on {runtime}")
+    return runtimes
+
+
+def _installed(name: str) -> bool:
+    try:
+        create_engine(name)
+    except EngineError:
+        return False
+    return True
+
+
+def _verify_rung(
+    package: Package, program: Program, rung: Rung, engine_name: str, state: State
+) -> str:
+    for attempt in range(TRIES):
+        with create_engine(engine_name) as engine:
+            engine.open(package, state)
+            problem = _difference(program, rung, engine, state, seed=attempt)
+            runtime = engine.runtime
+        if problem is None:
+            return runtime
+        if not program.policy(rung.keep_ratio).couples_branches:
+            break
+    raise PackageError(
+        f"rung {rung.id} on engine {engine_name} ({runtime}) differs from PyTorch: {problem}. "
+        "No package was written."
+    )
+
+
+def _difference(
+    program: Program, rung: Rung, engine: Engine, state: State, *, seed: int
+) -> str | None:
+    """What differs after one step on one random batch, if anything."""
+    policy = program.policy(rung.keep_ratio)
+    batch = example_inputs(program, policy, seed=seed)
+    hyper = first_hyper(program.recipe.schedule())
+    inputs: dict[str, Tensor] = {
+        **{name: torch.from_numpy(value) for name, value in state.items()},
+        **batch,
+        **{name: torch.tensor(value) for name, value in hyper.items()},
+    }
+    gradients, metrics = program.gradient(policy, inputs)
+    found = engine.step(rung.id, {k: v.numpy() for k, v in batch.items()}, hyper)
+    wanted = float(metrics[LOSS])
+    if not math.isclose(found[LOSS], wanted, rel_tol=RELATIVE):
+        return f"loss {found[LOSS]:.7g}, want {wanted:.7g}"
+    return _gradient_difference(gradients, engine.snapshot(), hyper["beta1"])
+
+
+def first_hyper(schedule: Schedule) -> dict[str, float]:
+    """Hyper-parameters of a first step."""
+    return {
+        "lr": schedule.lr,
+        "weight_decay": schedule.weight_decay,
+        "beta1": schedule.beta1,
+        "beta2": schedule.beta2,
+        "eps": schedule.eps,
+        "step": 1.0,
+        "progress": 0.5,
+        **({} if schedule.ema_momentum is None else {"ema_momentum": schedule.ema_momentum}),
+    }
+
+
+def _gradient_difference(
+    gradients: Mapping[str, Tensor], after: State, beta1: float
+) -> str | None:
+    """Moments start at zero, so the first one is (1 - beta1) times the gradient."""
+    for name, gradient in gradients.items():
+        wanted = gradient.numpy()
+        found = after[EXP_AVG + name] / np.float32(1 - beta1)
+        error = float(np.linalg.norm(found - wanted))
+        allowed = RELATIVE * float(np.linalg.norm(wanted)) + ABSOLUTE
+        if not error <= allowed:
+            return f"gradient of {name} is off by {error:.3g}, allowed {allowed:.3g}"
+    return None
