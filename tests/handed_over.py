@@ -1,0 +1,97 @@
+"""Packages that the environment with PyTorch exports and those without train.
+
+`python tests/handed_over.py FOLDER` writes one package per method and token policy, and next
+to it the losses of its first steps here, where the parity tests compare engines with PyTorch.
+`EDGE_TRAIN_TEST_PACKAGES=FOLDER` gives them to the tests of another environment.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_runtime.data import draw_inputs
+from edge_runtime.data.randomness import random_words
+from edge_runtime.engines import create_engine
+from edge_runtime.package import Package, open_package
+from edge_runtime.package.manifest import Rung, ViewGroup
+from edge_runtime.training.schedule import hyper_parameters
+
+VARIABLE = "EDGE_TRAIN_TEST_PACKAGES"
+METHODS = ("simclr", "mocov3")
+POLICIES = {"none": "1.0", "random": "1.0,0.5", "simprune": "1.0,0.5"}  # and their ladders
+STEPS = 4
+SMALL = (
+    "--model vit_tiny --image-size 16 --patch-size 4 --depth 3 --width 48 --heads 2 "
+    "--batch-size 8"
+)
+
+
+def handed_over() -> list[Path]:
+    """The packages of the folder that the variable names; none without it."""
+    folder = os.environ.get(VARIABLE)
+    if folder is None:
+        return []
+    packages = sorted(path.parent for path in Path(folder).glob("*/manifest.json"))
+    if not packages:
+        raise RuntimeError(f"{VARIABLE}={folder}: no package lies there")
+    return packages
+
+
+def first_losses(path: Path) -> dict[str, list[float]]:
+    """The losses of a package's first steps on noise, by rung."""
+    package = open_package(path)
+    return {rung.id: _losses(package, rung) for rung in package.manifest.rungs}
+
+
+def noted_losses(path: Path) -> dict[str, list[float]]:
+    """The same, as the exporting environment got them."""
+    noted: dict[str, list[float]] = json.loads(path.with_suffix(".json").read_text())
+    return noted
+
+
+def _losses(package: Package, rung: Rung) -> list[float]:
+    manifest, losses = package.manifest, []
+    with create_engine("ort", threads=2) as engine:
+        engine.open(package, package.initial_state())
+        for step in range(1, STEPS + 1):
+            pictures = range(step * manifest.batch_size, (step + 1) * manifest.batch_size)
+            images = {
+                f"images.{group.name}": _noise(group, pictures) for group in manifest.views
+            }
+            draws = draw_inputs(rung.draws, seed=0, epoch=0, pictures=pictures)
+            hyper = hyper_parameters(
+                manifest.schedule, step, steps_per_epoch=1, total_steps=STEPS
+            )
+            losses.append(engine.step(rung.id, {**images, **draws}, hyper)["loss"])
+    return losses
+
+
+def _noise(group: ViewGroup, pictures: Sequence[int]) -> NDArray[np.uint8]:
+    """Pictures that do not depend on the version of numpy or OpenCV."""
+    shape = (len(group.views), len(pictures), group.size_px, group.size_px, 3)
+    words = random_words(
+        0, "noise", epoch=0, pictures=pictures, views=shape[0], count=group.size_px**2 * 3
+    )
+    return (words & np.uint64(255)).astype(np.uint8).reshape(shape)
+
+
+def export_all(folder: Path) -> None:
+    """Write every package and its losses."""
+    from edge_runtime.cli.main import main
+
+    for method, (policy, ratios) in product(METHODS, POLICIES.items()):
+        path = folder / f"{method}-{policy}"
+        options = f"{SMALL} --method {method} --tokens {policy} --keep-ratios {ratios}"
+        if code := main(["export", *options.split(), "-o", str(path)]):
+            sys.exit(code)
+        path.with_suffix(".json").write_text(json.dumps(first_losses(path)))
+
+
+if __name__ == "__main__":
+    export_all(Path(sys.argv[1]))
