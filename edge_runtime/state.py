@@ -53,8 +53,10 @@ def load_state(path: Path) -> State:
         raise ValueError(f"{path} is not a complete safetensors file: {error}") from error
 
 
-def problems_with(state: State, expected: Mapping[str, tuple[str, tuple[int, ...]]]) -> list[str]:
-    """How `state` differs from the expected (dtype, shape) of each name; empty when it fits."""
+def problems_with(
+    state: State, expected: Mapping[str, tuple[str, tuple[int, ...]]]
+) -> list[str]:
+    """How `state` differs from the expected (dtype, shape) of each name."""
     problems = [f"{name}: missing" for name in sorted(expected.keys() - state.keys())]
     problems += [f"{name}: not expected" for name in sorted(state.keys() - expected.keys())]
     for name in sorted(expected.keys() & state.keys()):

@@ -218,7 +218,8 @@ def rung_name(keep_ratio: float) -> str:
 
 
 def _bytes(model: onnx.ModelProto) -> bytes:
-    return model.SerializeToString(deterministic=True)
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
 
 
 def _versions() -> dict[str, str]:

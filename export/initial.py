@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import interpolate
 
 from edge_runtime.errors import ConfigError
 from edge_runtime.package.encoder import from_timm
@@ -62,5 +62,5 @@ def resize_positions(positions: Tensor, tokens: int) -> Tensor:
     if old * old != positions.shape[1] - 1:
         return positions  # not a square grid with a class token: the shape check refuses it
     grid = positions[:, 1:].reshape(1, old, old, -1).permute(0, 3, 1, 2)
-    grid = F.interpolate(grid, size=(new, new), mode="bicubic", antialias=True)
+    grid = interpolate(grid, size=(new, new), mode="bicubic", antialias=True)
     return torch.cat([positions[:, :1], grid.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)

@@ -1,4 +1,4 @@
-"""Parameters are declared, never guessed: name, shape, how they start, and timm's name for them."""
+"""Parameters are declared, never guessed: name, shape, how they start, timm's layout."""
 
 import math
 from collections.abc import Iterable
@@ -21,7 +21,6 @@ class Parameter:
     shape: tuple[int, ...]
     init: str
     fused: int = 1
-    timm_name: str | None = None
     layout: str = "same"
     # True where the loss does not depend on it by construction: Adam then moves it by rounding
     # noise, so a comparison looks at its gradient and never at its value.
@@ -34,16 +33,16 @@ class Parameter:
 
 
 def linear(
-    name: str, inputs: int, outputs: int, **facts: object
+    name: str, inputs: int, outputs: int, *, fused: int = 1
 ) -> tuple[Parameter, Parameter]:
-    """Weight [inputs, outputs] and bias of a linear layer."""
+    """Weight [inputs, outputs] and bias of a linear layer, or of `fused` ones side by side."""
     return (
         Parameter(
             name=f"{name}.weight",
             shape=(inputs, outputs),
             init="xavier_uniform",
+            fused=fused,
             layout="transposed",
-            **facts,  # type: ignore[arg-type]
         ),
         Parameter(name=f"{name}.bias", shape=(outputs,), init="zeros"),
     )

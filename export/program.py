@@ -105,10 +105,10 @@ class Program:
         loss = self.objective.loss(
             weights,
             teacher or None,
-            vit.features(student, branches.student).unflatten(0, views),
+            vit.features(student, branches.student).reshape(*views, -1),
             None
             if taught is None
-            else vit.features(teacher_encoder, taught).unflatten(0, views),
+            else vit.features(teacher_encoder, taught).reshape(*views, -1),
             self.method_options,
         )
         return loss, selected
@@ -188,7 +188,7 @@ class Program:
         return {**metrics, **self.apply(gradients, inputs)}
 
     def embed(self, weights: Weights, pictures: Tensor) -> dict[str, Tensor]:
-        """Features (R, D) of pictures (R, height, width, 3) uint8; weights by parameter name."""
+        """Features (R, D) of pictures (R, height, width, 3) uint8; weights by their names."""
         encoder = _part(weights, ENCODER)
         tokens = embed_all(encoder, vit.cut_patches(pictures, self.model.patch_size_px))
         for block in range(self.model.depth):

@@ -1,15 +1,16 @@
 """A plain Vision Transformer as functions of its weights.
 
 Letters: S sequences (views x pictures), N patch tokens, T = tokens with the class token,
-D width, H heads, P = patch pixels * 3. Weights come as a mapping from parameter name to tensor,
-matrices as [in, out]. Names are timm's (`vit_*`, `deit_*` without distillation).
+D width, H heads, P = patch pixels * 3. Weights come by parameter name, matrices as [in, out].
+Names are timm's (`vit_*`, `deit_*` without distillation).
 """
 
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import gelu
+from torch.nn.functional import layer_norm as layer_normalise
 
 from edge_runtime.package.manifest import ModelFacts
 from export.parameters import Parameter, linear
@@ -60,7 +61,7 @@ def _norm(name: str, width: int) -> tuple[Parameter, Parameter]:
 
 
 def cut_patches(images: Tensor, patch_px: int) -> Tensor:
-    """(S, height, width, 3) uint8 -> (S, N, P) uint8, pixels of a patch in row, column, channel."""
+    """(S, height, width, 3) uint8 -> (S, N, P) uint8; P in row, column, channel."""
     count, height, width, channels = images.shape
     rows, columns = height // patch_px, width // patch_px
     grid = images.reshape(count, rows, patch_px, columns, patch_px, channels)
@@ -101,7 +102,7 @@ def affine(weights: Weights, name: str, x: Tensor) -> Tensor:
 def layer_norm(weights: Weights, name: str, x: Tensor) -> Tensor:
     """LayerNorm over the last axis."""
     scale, shift = weights[f"{name}.weight"], weights[f"{name}.bias"]
-    return F.layer_norm(x, x.shape[-1:], scale, shift, LAYER_NORM_EPS)
+    return layer_normalise(x, x.shape[-1:], scale, shift, LAYER_NORM_EPS)
 
 
 def attend(
@@ -142,7 +143,7 @@ def feed_forward(weights: Weights, block: int, x: Tensor) -> Tensor:
     """MLP with its residual: (S, T, D) -> (S, T, D)."""
     name = f"blocks.{block}"
     hidden = affine(weights, f"{name}.mlp.fc1", layer_norm(weights, f"{name}.norm2", x))
-    return x + affine(weights, f"{name}.mlp.fc2", F.gelu(hidden))
+    return x + affine(weights, f"{name}.mlp.fc2", gelu(hidden))
 
 
 def features(weights: Weights, tokens: Tensor) -> Tensor:

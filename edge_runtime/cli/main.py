@@ -17,6 +17,7 @@ from edge_runtime.errors import EdgeRuntimeError
 from edge_runtime.version import __version__
 
 COMMANDS = {  # command -> (module, what it does)
+    "export": ("edge_runtime.cli.export", "make a training package from a recipe"),
     "inspect": ("edge_runtime.cli.inspect", "show what a training package trains"),
     "run": ("edge_runtime.cli.run", "train a package on pictures"),
     "eval": ("edge_runtime.cli.evaluate", "measure the trained encoder of a run"),

@@ -1,4 +1,4 @@
-"""What runs graphs. ONNX Runtime is imported here and nowhere else, when it is first needed."""
+"""What runs graphs. ONNX Runtime is imported here alone, when it is first needed."""
 
 from edge_runtime.engines.base import Batch, Engine, Hyper, Metrics
 from edge_runtime.engines.forward import ForwardGraph

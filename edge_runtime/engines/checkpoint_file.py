@@ -49,8 +49,8 @@ def write_checkpoint(path: Path, state: State, *, steps_done: int) -> None:
         state: its `param.*`, `exp_avg.*` and `exp_avg_sq.*`; others are not for this API.
         steps_done: optimizer steps so far; AdamW's bias correction goes on from there.
     """
-    import flatbuffers
-
+    # Comes with onnxruntime, without types.
+    flatbuffers = importlib.import_module("flatbuffers")
     builder = flatbuffers.Builder(sum(value.nbytes for value in state.values()) + (1 << 20))
     names = sorted(name.removeprefix(PARAM) for name in state if name.startswith(PARAM))
     parameters = [_tensor(builder, name, state[PARAM + name]) for name in names]

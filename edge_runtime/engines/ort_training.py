@@ -36,8 +36,8 @@ def load_api() -> Any:
     except ImportError as error:
         raise EngineError(
             f"engine ort-training needs onnxruntime-training-cpu, found {runtime_name()}. "
-            "Install `edge-train[ort-training]` (x86-64, below Python 3.13) in an environment of "
-            "its own, or take engine ort."
+            "Install `edge-train[ort-training]` (x86-64, below Python 3.13) in an environment "
+            "of its own, or take engine ort."
         ) from error
     return api
 

@@ -44,7 +44,7 @@ def runtime_name() -> str:
 def session_options(threads: int | None) -> Any:
     """Options of every session.
 
-    Memory patterns plan one slab for a whole step: half as much memory again at the same speed.
+    Memory patterns plan one slab for a whole step: half as much memory again, no faster.
     """
     options = load_onnxruntime().SessionOptions()
     options.intra_op_num_threads = threads or 0

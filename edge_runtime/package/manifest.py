@@ -40,7 +40,7 @@ class GraphSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AugmentationSpec:
-    """How one view is made of a picture: probabilities in [0, 1], colour strengths as in SimCLR."""
+    """How a view is made of a picture: probabilities in [0, 1], colour strengths of SimCLR."""
 
     min_area: float
     max_area: float = 1.0
@@ -57,7 +57,7 @@ class AugmentationSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewGroup:
-    """Views of one size: the graph input `images.<name>`, uint8 [len(views), batch, size, size, 3]."""
+    """Views of one size: graph input `images.<name>`, uint8 [views, batch, size, size, 3]."""
 
     name: str
     size_px: int
@@ -124,8 +124,9 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderTensor:
-    """One encoder tensor at the borders: its name (in the state behind
-    `param.` or `ema.`), timm's, and how it is laid out.
+    """One encoder tensor at the borders: its name, timm's, and how it is laid out.
+
+    In the state the name stands behind `param.` or `ema.`.
 
     `layout`: "same"; "transposed" (state [in, out], timm [out, in]); or "patch" (state
     [rows * columns * 3, width], timm [width, 3, rows, columns]).
@@ -138,7 +139,7 @@ class EncoderTensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """Hyper-parameters over the run; what each step gets is in `edge_runtime.training.schedule`."""
+    """Hyper-parameters over the run; `training.schedule` gives each step its own."""
 
     lr: float
     final_lr: float

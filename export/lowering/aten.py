@@ -5,22 +5,23 @@ batch size of forward graphs. An operator that is not in the table is an error w
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
-from export.lowering.graph import GraphBuilder, Value
+from export.lowering.graph import GraphBuilder, Value, broadcast
 
 aten = torch.ops.aten
 Lowering = Callable[..., Any]
+AnyLowering = TypeVar("AnyLowering", bound=Lowering)
 TABLE: dict[Any, Lowering] = {}
 
 
-def lowers(*operators: Any) -> Callable[[Lowering], Lowering]:
+def lowers(*operators: Any) -> Callable[[AnyLowering], AnyLowering]:
     """Enter a function into the table for these operators."""
 
-    def enter(function: Lowering) -> Lowering:
+    def enter(function: AnyLowering) -> AnyLowering:
         TABLE.update(dict.fromkeys(operators, function))
         return function
 
@@ -210,7 +211,7 @@ def _clamp_min(g: GraphBuilder, x: Value, low: float) -> Value:
 def _comparison(op: str) -> Lowering:
     def lower(g: GraphBuilder, a: Value, b: Any) -> Value:
         b = _scalar(g, b, a)
-        shape = g.op("Add", a, b).shape
+        shape = broadcast(a.shape, b.shape)
         return g.add(op, [a, b], [(np.bool_, shape)])[0]
 
     return lower
@@ -231,7 +232,7 @@ for _operator, _name in {
 @lowers(aten.where.self)
 def where(g: GraphBuilder, condition: Value, a: Value, b: Value) -> Value:
     """`a` where the condition holds, else `b`."""
-    shape = g.op("Add", a, b).shape
+    shape = broadcast(condition.shape, a.shape, b.shape)
     return g.add("Where", [condition, a, b], [(a.dtype, shape)])[0]
 
 
@@ -243,7 +244,7 @@ def _masked_fill(g: GraphBuilder, x: Value, mask: Value, value: float) -> Value:
 
 @lowers(aten.ones_like.default)
 def _ones_like(g: GraphBuilder, x: Value, **_: Any) -> torch.Tensor:
-    return torch.ones(x.shape, dtype=getattr(torch, x.dtype.name))
+    return torch.from_numpy(np.ones(x.shape, x.dtype))
 
 
 @lowers(aten._to_copy.default)

@@ -105,7 +105,7 @@ class GraphBuilder:
         return self._made[key]
 
     def op(self, op: str, *inputs: Value, **attributes: Any) -> Value:
-        """An element-wise node: the shape follows by broadcasting, the dtype from the first."""
+        """An element-wise node: shape by broadcasting, dtype of the first input."""
         shape = broadcast(*(value.shape for value in inputs))
         return self.add(op, inputs, [(inputs[0].dtype, shape)], attributes)[0]
 
@@ -201,7 +201,9 @@ def broadcast(*shapes: Shape) -> Shape:
     """The shape of an element-wise result; a free size meets only itself and 1."""
     rank = max(map(len, shapes))
     padded = [(1,) * (rank - len(shape)) + shape for shape in shapes]
-    return tuple(next((size for size in sizes if size != 1), 1) for sizes in zip(*padded))
+    return tuple(
+        next((size for size in sizes if size != 1), 1) for sizes in zip(*padded, strict=True)
+    )
 
 
 def _needed(nodes: list[onnx.NodeProto], wanted: set[str]) -> list[onnx.NodeProto]:

@@ -41,7 +41,7 @@ def _layer_norm_backward(
     bias: Value,
     wanted: Sequence[bool],
 ) -> tuple[Value, Value, Value]:
-    """With n the normalised input and s = mean over the axis: (w g - s(w g) - n s(w g n)) / sigma.
+    """(w g - s(w g) - n s(w g n)) / sigma; n the normalised input, s the mean over the axis.
 
     Both means are products with w / D, so `grad * n` serves the weight's gradient as well.
     """

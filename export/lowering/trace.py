@@ -15,9 +15,9 @@ from torch.fx.experimental.symbolic_shapes import (
     StatelessSymbolicContext,
 )
 
-from export.lowering.aten import RESHAPES, np_dtype
+from export.lowering import network  # noqa: F401 - enters its operators into the table
+from export.lowering.aten import RESHAPES, TABLE, np_dtype
 from export.lowering.graph import GraphBuilder, Value
-from export.lowering.network import TABLE
 
 Tensors = Mapping[str, Tensor]
 
@@ -103,8 +103,8 @@ def _call(builder: GraphBuilder, node: fx.Node, values: dict[fx.Node, Any]) -> A
     result = node.meta.get("val")
     if isinstance(result, (int, torch.SymInt)):
         return _sizes([result])[0]
-    arguments = fx.map_arg(node.args, values.__getitem__)
-    options = fx.map_arg(node.kwargs, values.__getitem__)
+    arguments: Any = fx.map_arg(node.args, values.__getitem__)
+    options: Any = fx.map_arg(node.kwargs, values.__getitem__)
     if node.target is operator.getitem:
         return arguments[0][arguments[1]]
     if not _has_value([*arguments, *options.values()]):

@@ -4,10 +4,12 @@ Letters: V views, B pictures, D encoder width, P projected width.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import layer_norm as layer_normalise
+from torch.nn.functional import relu
 
 from edge_runtime.package.manifest import AugmentationSpec
 from export.parameters import Parameter, linear
@@ -32,11 +34,21 @@ class Defaults:
 class Objective(Protocol):
     """One method: its views, heads and teacher, and its loss as a pure function."""
 
-    name: str
-    defaults: Defaults
-    # Prefixes of the parameters that the EMA teacher has a copy of; none: no teacher.
-    teacher_parts: tuple[str, ...]
-    options: type[Any]  # a frozen dataclass of what `[method]` may set
+    @property
+    def name(self) -> str:
+        """As recipes call it."""
+
+    @property
+    def defaults(self) -> Defaults:
+        """Hyper-parameters where a recipe gives none."""
+
+    @property
+    def teacher_parts(self) -> tuple[str, ...]:
+        """Prefixes of the parameters that the EMA teacher copies; none: no teacher."""
+
+    @property
+    def options(self) -> type[Any]:
+        """A frozen dataclass of what `[method]` may set."""
 
     def views(self, image_size_px: int) -> tuple[AugmentationSpec, ...]:
         """How each view is made."""
@@ -66,7 +78,7 @@ class Objective(Protocol):
 def mlp_parameters(name: str, widths: tuple[int, ...]) -> tuple[Parameter, ...]:
     """Parameters of `mlp` with these widths, input first."""
     made: list[Parameter] = []
-    for index, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False)):
+    for index, (inputs, outputs) in enumerate(pairwise(widths)):
         made += linear(f"{name}.{index}", inputs, outputs)
         if index < len(widths) - 2:
             made += [
@@ -85,12 +97,12 @@ def mlp(weights: Weights, name: str, x: Tensor) -> Tensor:
     index = 0
     while f"{name}.{index}.weight" in weights:
         if index:
-            x = F.relu(x)
+            x = relu(x)
         layer = f"{name}.{index}"
         x = affine(weights, layer, x)
         if f"{layer}.norm.weight" in weights:
             scale, shift = weights[f"{layer}.norm.weight"], weights[f"{layer}.norm.bias"]
-            x = F.layer_norm(x, x.shape[-1:], scale, shift, HEAD_NORM_EPS)
+            x = layer_normalise(x, x.shape[-1:], scale, shift, HEAD_NORM_EPS)
         index += 1
     return x
 

@@ -1,4 +1,4 @@
-"""MoCo v3 (Chen, Xie, He 2021): queries of one view against the EMA teacher's keys of the other.
+"""MoCo v3 (Chen, Xie, He 2021): queries of one view against the teacher's keys of the other.
 
 Our deviations: LayerNorm in the heads (see `mlp`), the sizes of a small board, and the teacher
 moves after the optimizer instead of before the next forward.
@@ -7,7 +7,7 @@ moves after the optimizer instead of before the next forward.
 from dataclasses import dataclass
 
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import normalize
 
 from edge_runtime.package.manifest import AugmentationSpec
 from export.objectives.base import Defaults, crop_views, mlp, mlp_parameters
@@ -58,8 +58,8 @@ class MoCoV3:
             raise ValueError("mocov3 has a teacher")
         views = student_features.shape[:2]
         projected = mlp(weights, "projector", student_features.flatten(0, 1))
-        queries = mlp(weights, "predictor", projected).unflatten(0, views)  # (2, B, P)
-        keys = mlp(teacher, "projector", teacher_features.flatten(0, 1)).unflatten(0, views)
+        queries = mlp(weights, "predictor", projected).reshape(*views, -1)  # (2, B, P)
+        keys = mlp(teacher, "projector", teacher_features.flatten(0, 1)).reshape(*views, -1)
         return info_nce(queries[0], keys[1], options.temperature) + info_nce(
             queries[1], keys[0], options.temperature
         )
@@ -73,6 +73,6 @@ def info_nce(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
         keys: (B, P); row i is the positive of query i.
         temperature: T of the softmax.
     """
-    q, k = F.normalize(queries, dim=1), F.normalize(keys, dim=1)
+    q, k = normalize(queries, dim=1), normalize(keys, dim=1)
     positive = (q * k).sum(dim=1) / temperature  # (B,)
     return 2 * temperature * ((q @ k.t() / temperature).logsumexp(dim=1) - positive).mean()

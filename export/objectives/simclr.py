@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import normalize
 
 from edge_runtime.package.manifest import AugmentationSpec
 from export.objectives.base import Defaults, crop_views, mlp, mlp_parameters
@@ -64,7 +64,7 @@ def nt_xent(projected: Tensor, temperature: float) -> Tensor:
         temperature: of the softmax.
     """
     count = projected.shape[0]
-    z = F.normalize(projected, dim=1)  # (2B, P)
+    z = normalize(projected, dim=1)  # (2B, P)
     itself = torch.eye(count, dtype=torch.bool)
     scores = (z @ z.t() / temperature).masked_fill(itself, -1e9)  # (2B, 2B)
     partner = torch.cat([z[count // 2 :], z[: count // 2]])

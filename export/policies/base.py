@@ -92,7 +92,7 @@ def kept_count(keep_ratio: float, tokens: int) -> int:
 
 
 class TakeRows(torch.autograd.Function):
-    """`x[s, index[s, k]]`: (S, T, D), (S, K) int64 -> (S, K, D); an index at most once per row.
+    """`x[s, index[s, k]]`: (S, T, D), (S, K) int64 -> (S, K, D); an index once per row.
 
     The gradient of a gather is a scatter. With unique rows it is also a gather, through the
     inverse of the index, which is several times as fast in ONNX Runtime.

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import normalize
 
 from edge_runtime.errors import ConfigError
 from export.policies.base import Branches, Setting, TokenPolicy, kept_count, take_tokens
@@ -129,7 +129,7 @@ def select_pairs(
     Returns:
         Two (S, K) int64 tensors of ascending indices.
     """
-    u, v = F.normalize(online.detach(), dim=2), F.normalize(target.detach(), dim=2)
+    u, v = normalize(online.detach(), dim=2), normalize(target.detach(), dim=2)
     similarity = u @ v.transpose(1, 2)  # (S, N, N)
     best, partner = similarity.amax(dim=2), similarity.argmax(dim=2)  # (S, N)
     ascending, order = best.sort(dim=1, stable=True)
