@@ -101,15 +101,12 @@ class Loop:
             )
 
     def _train(self, batch: ViewBatch, rung: Rung, begin_s: float) -> Iterator[Event]:
-        job = self._job
-        hyper = hyper_parameters(
-            job.package.manifest.schedule,
-            batch.step,
-            steps_per_epoch=job.steps_per_epoch,
-            total_steps=job.total_steps,
-        )
+        hyper = self._hyper(batch.step)
         draws = draw_inputs(
-            rung.draws, seed=job.options.seed, epoch=batch.epoch, pictures=batch.pictures
+            rung.draws,
+            seed=self._job.options.seed,
+            epoch=batch.epoch,
+            pictures=batch.pictures,
         )
         ready_s = self._clock()
         metrics = self._engine.step(rung.id, {**batch.images, **draws}, hyper)
@@ -120,21 +117,31 @@ class Loop:
         self._done = batch.step
         self._losses.append(loss)
         self._last_loss = loss
+        measured = events.Measured(
+            step_s=end_s - ready_s,
+            wait_s=ready_s - begin_s,
+            rss_bytes=self._memory_bytes(end_s),
+        )
         yield self._log(
             events.StepRecord(
                 step=batch.step,
-                epoch=job.epoch_of(batch.step),
+                epoch=self._job.epoch_of(batch.step),
                 rung=rung.id,
                 keep_ratio=rung.keep_ratio,
                 loss=loss,
                 lr=hyper["lr"],
                 images=len(batch.pictures),
-                measured=events.Measured(
-                    step_s=end_s - ready_s,
-                    wait_s=ready_s - begin_s,
-                    rss_bytes=self._memory_bytes(end_s),
-                ),
+                measured=measured,
             )
+        )
+
+    def _hyper(self, step: int) -> dict[str, float]:
+        job = self._job
+        return hyper_parameters(
+            job.package.manifest.schedule,
+            step,
+            steps_per_epoch=job.steps_per_epoch,
+            total_steps=job.total_steps,
         )
 
     def _memory_bytes(self, now_s: float) -> int | None:
