@@ -47,7 +47,7 @@ def middle(**changes: float) -> list[float]:
     return numbers
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(sides, sides, st.floats(0.01, 1), st.floats(0.01, 1), crop_numbers)
 def test_a_crop_is_inside_the_picture(width, height, a, b, numbers) -> None:
     spec = spec_of(min_area=min(a, b), max_area=max(a, b))
@@ -58,7 +58,7 @@ def test_a_crop_is_inside_the_picture(width, height, a, b, numbers) -> None:
     assert 0 <= box.top <= height - box.height
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.integers(50, 700), st.floats(0.75, 4 / 3), st.floats(0.05, 0.5), crop_numbers)
 def test_a_crop_has_the_asked_area_and_aspect(width, aspect, min_area, numbers) -> None:
     height = round(width / aspect)
@@ -71,6 +71,7 @@ def test_a_crop_has_the_asked_area_and_aspect(width, aspect, min_area, numbers) 
     assert 3 / 4 * (1 - slack) <= box.width / box.height <= 4 / 3 * (1 + slack)
 
 
+@settings(deadline=None)
 @given(sides, sides, crop_numbers)
 def test_without_a_fitting_try_the_centre_is_taken(width, height, numbers) -> None:
     numbers[:10] = [0.999] * 10
@@ -93,6 +94,7 @@ def test_the_first_try_that_fits_counts() -> None:
     assert box == Box(0, 90 - 52, 39, 52)  # sqrt(2025 * 3/4), sqrt(2025 * 4/3)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 20), st.integers(1, 20))
 def test_a_flat_part_stays_flat(width, height, wide, high) -> None:
     picture = np.zeros((height + 4, width + 3, 3), dtype=np.uint8)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from data_pictures import GROUPS, PLAIN, FlatFrames, FlatPictures, SmoothPictures, colour_of
 
-from edge_runtime.data import SourceLost, open_source, steps_per_epoch, view_batches
+from edge_runtime.data import Skipped, SourceLost, open_source, steps_per_epoch, view_batches
+from edge_runtime.data.unreadable import Tally
 from edge_runtime.errors import DataError
 from edge_runtime.package.manifest import ViewGroup
 
@@ -168,6 +169,16 @@ def test_too_many_unreadable_pictures_end_the_run_and_are_named(threads) -> None
     ):
         seen.extend(batch.step for batch in batches)
     assert len(seen) >= 9  # 100 pictures are tried before anything is said
+
+
+def test_five_percent_are_not_more_than_five_percent() -> None:
+    tally = Tally("flat", one_pass=1000)
+    bad = Skipped(key="a", reason="b")
+    tally.readable(95)
+    for _ in range(5):
+        tally.unreadable(bad)
+    with pytest.raises(DataError, match="6 of the 101 pictures"):
+        tally.unreadable(bad)
 
 
 def test_a_small_set_is_judged_after_one_pass() -> None:

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 
 from edge_runtime.data import UnreadablePicture
 from edge_runtime.data.decode import decode_picture, to_rgb
+from edge_runtime.data.exif import orientation
 
 ORIENTATION_TAG = 0x0112
 # Two JPEG decoders differ by roundings of the transform and of the colour conversion.
@@ -69,6 +70,15 @@ def test_exif_is_read_in_both_byte_orders(order, prefix) -> None:
     content = encoded(photo(), "PNG", exif=prefix + block)
     want = np.asarray(photo())[::-1, ::-1]
     np.testing.assert_array_equal(decode_picture(content), want)
+
+
+@pytest.mark.parametrize("prefix", [b"", b"Exif\0\0"])
+@pytest.mark.parametrize("before", [b"", b"XMP \3\0\0\0abc\0"])
+def test_exif_of_webp_is_found_with_and_without_its_prefix(prefix, before) -> None:
+    block = prefix + b"II*\0" + struct.pack("<IHHHII", 8, 1, ORIENTATION_TAG, 3, 1, 8)
+    chunk = b"EXIF" + struct.pack("<I", len(block)) + block
+    assert orientation(b"RIFF\0\0\0\0WEBP" + before + chunk) == 8
+    assert orientation(b"RIFF\0\0\0\0WEBP" + before) == 1
 
 
 @pytest.mark.parametrize(
@@ -135,8 +145,18 @@ def test_the_fourth_byte_of_a_bmp_is_no_alpha() -> None:
     np.testing.assert_array_equal(decode_picture(bytes(content)), np.asarray(photo()))
 
 
-@pytest.mark.parametrize("extension", [".png", ".tiff"])
-@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize(
+    ("extension", "channels"),
+    [
+        (".png", 1),
+        (".png", 3),
+        (".png", 4),
+        (".tiff", 1),
+        (".tiff", 3),
+        (".tiff", 4),
+        (".pgm", 1),
+    ],
+)
 def test_16_bits_keep_their_range(extension, channels) -> None:
     levels = np.linspace(0, 65535, 20 * 30 * channels).reshape(20, 30, channels)
     deep = levels.astype(np.uint16)

@@ -35,8 +35,11 @@ def test_unreadable_pictures_are_left_out_and_named(caplog) -> None:
     source = FlatPictures(200, bad=[3, 4, 5, 150], labelled=True)
     with caplog.at_level(logging.WARNING):
         batches = list(labelled_batches(source, 8, 3, threads=2))
+    good = [i for i in range(200) if i not in (3, 4, 5, 150)]
     labels = np.concatenate([labels for _, labels in batches])
-    assert labels.tolist() == [i % 2 for i in range(200) if i not in (3, 4, 5, 150)]
+    views = np.concatenate([views for views, _ in batches])
+    assert labels.tolist() == [i % 2 for i in good]
+    assert [tuple(view[0, 0].tolist()) for view in views] == [colour_of(i) for i in good]
     assert min(len(views) for views, _ in batches) == 2  # a batch of bad ones is no batch
     assert "picture 150 cannot be read and is left out: it was made bad" in caplog.text
 

@@ -132,6 +132,15 @@ def test_neighbours_do_not_fill_a_batch() -> None:
         assert sum(b - a == 1 for a, b in pairwise(numbers)) <= 10
 
 
+def test_every_batch_is_mixed_in_a_way_of_its_own() -> None:
+    pool = pool_of(FlatFrames())
+    drawn = [sorted(number for number, _ in pool.draw()) for _ in range(20)]
+    ages = {
+        tuple(16 * draw - number for number in numbers) for draw, numbers in enumerate(drawn)
+    }
+    assert len(ages) == 20
+
+
 def test_the_pool_is_bounded_and_recent() -> None:
     source = FlatFrames()
     pool = pool_of(source)

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.data.exif import PNG, orientation
+from edge_runtime.data.exif import orientation
 from edge_runtime.data.sources import Image, UnreadablePicture
 
 _JPEG = b"\xff\xd8\xff"
@@ -39,12 +39,10 @@ def decode_picture(content: bytes) -> Image:
         if not _jpeg_is_complete(content):
             raise UnreadablePicture("the JPEG is cut short: its end marker is missing")
         return to_rgb(_decode(content, cv2.IMREAD_COLOR))
+    picture = _decode(content, cv2.IMREAD_UNCHANGED)
     if content.startswith(_TIFF):
-        return to_rgb(_tiff_on_white(_decode(content, cv2.IMREAD_UNCHANGED)))
-    if content.startswith(PNG) or content[8:12] == b"WEBP":
-        return _turned(to_rgb(_decode(content, cv2.IMREAD_UNCHANGED)), orientation(content))
-    # BMP and PNM: not unchanged, because many programs leave the fourth byte of a BMP zero
-    return to_rgb(_decode(content, cv2.IMREAD_COLOR))
+        picture = _tiff_on_white(picture)
+    return _turned(to_rgb(picture), orientation(content))
 
 
 def to_rgb(picture: NDArray[Any]) -> Image:

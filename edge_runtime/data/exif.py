@@ -6,23 +6,29 @@ as they lie, and older versions do so always: their EXIF block is read here.
 
 import struct
 
-PNG = b"\x89PNG\r\n\x1a\n"
 UPRIGHT = 1
+_PNG = b"\x89PNG\r\n\x1a\n"
 _ORIENTATION_TAG = 0x0112
 
 
 def orientation(content: bytes) -> int:
-    """EXIF orientation, 1 to 8, of a PNG or WebP file; 1 where it names none."""
+    """EXIF orientation, 1 to 8, of a PNG or WebP file; 1 where it names none, or of others."""
     try:
-        block = _png_exif(content) if content.startswith(PNG) else _webp_exif(content)
+        block = _exif_block(content)
         found = _orientation_of(block.removeprefix(b"Exif\0\0")) if block else UPRIGHT
     except struct.error:  # the block is cut short; the picture may still be fine
         return UPRIGHT
     return found if 1 <= found <= 8 else UPRIGHT
 
 
+def _exif_block(content: bytes) -> bytes | None:
+    if content.startswith(_PNG):
+        return _png_exif(content)
+    return _webp_exif(content) if content[8:12] == b"WEBP" else None
+
+
 def _png_exif(content: bytes) -> bytes | None:
-    position = len(PNG)
+    position = len(_PNG)
     while position < len(content):
         size, kind = struct.unpack_from(">I4s", content, position)
         if kind == b"eXIf":
