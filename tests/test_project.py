@@ -57,7 +57,11 @@ def make_plan(folder: Path, version: str) -> str:
     fake.write_text(f"#!/bin/sh\necho {version}\n")
     fake.chmod(0o755)
     # An outer make would hand its own variables down.
-    env = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "EXTRAS")}
+    env = {
+        k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "EXTRAS")
+    }
     command = ["make", "-n", "test", f"PYTHON={fake}", f"VENV={folder / 'venv'}"]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command, cwd=ROOT, env=env, capture_output=True, text=True, check=True
+    )
     return done.stdout
