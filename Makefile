@@ -26,7 +26,7 @@ else
 EXTRAS ?= ort
 endif
 TORCH := $(if $(findstring export,$(EXTRAS)),$(shell sed -n 's/.*"\(torch==[0-9.]*\)".*/\1/p' pyproject.toml))
-MYPY_PACKAGES := -p edge_runtime $(if $(TORCH),-p export)
+MYPY_ARGS := $(if $(TORCH),-p edge_runtime -p export,-p edge_runtime --follow-imports silent)
 
 .PHONY: demo test check bench
 
@@ -39,7 +39,7 @@ test: $(VENV)/.installed-dev
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
-	$(BIN)/mypy $(MYPY_PACKAGES)
+	$(BIN)/mypy $(MYPY_ARGS)
 	$(MAKE) --no-print-directory test
 
 bench: $(VENV)/.installed
