@@ -3,11 +3,13 @@
 Unknown keys are errors, `True` is not an integer, a string is never read as a number.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
 import cattrs
-from cattrs.errors import ClassValidationError
+from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError
+from cattrs.gen import make_dict_structure_fn
 
 from edge_runtime.errors import EdgeRuntimeError
 
@@ -25,6 +27,18 @@ def _exactly(kinds: tuple[type, ...], want: str) -> Any:
 
 def _converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True)
+
+    def from_table(kind: type[Any]) -> Callable[[Any, Any], Any]:
+        fill = make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True)
+
+        def check(value: Any, target: Any) -> Any:
+            if not isinstance(value, Mapping):
+                raise ValueError(f"want a table, got {value!r}")
+            return fill(value, target)
+
+        return check
+
+    converter.register_structure_hook_factory(is_dataclass, from_table)
     converter.register_structure_hook(int, _exactly((int,), "an integer"))
     converter.register_structure_hook(
         float, lambda value, kind: float(_exactly((int, float), "a number")(value, kind))
@@ -41,12 +55,16 @@ _CONVERTER = _converter()
 def _message(error: BaseException, kind: type | None) -> str:
     if isinstance(error, KeyError):
         return f"missing key {error.args[0]!r}"
+    if isinstance(error, ForbiddenExtraKeysError):
+        known = ", ".join(item.name for item in fields(error.cl))
+        unknown = f"unknown key {', '.join(sorted(error.extra_fields))}"
+        return f"{unknown}; known are {known}" if known else f"{unknown}: it takes none"
+    if isinstance(error, TypeError):
+        return f"want a list: {error}"
     return str(error)
 
 
-def structure(
-    cls: type[T], table: Any, *, where: str, error: type[EdgeRuntimeError]
-) -> T:
+def structure(cls: type[T], table: Any, *, where: str, error: type[EdgeRuntimeError]) -> T:
     """Make a `cls` from plain data.
 
     Args:
@@ -65,8 +83,13 @@ def structure(
     except ClassValidationError as found:
         problems = cattrs.transform_error(found, format_exception=_message)
         lines = [f"{where}: {len(problems)} problem(s)"]
-        lines += [f"  {problem.replace(' @ $.', ' at ')}" for problem in problems]
+        lines += [f"  {_with_place(problem)}" for problem in problems]
         raise error("\n".join(lines)) from found
+
+
+def _with_place(problem: str) -> str:
+    what, _, place = problem.rpartition(" @ $")
+    return f"{place.removeprefix('.')}: {what}" if place else what
 
 
 def unstructure(value: Any) -> Any:

@@ -43,14 +43,16 @@ def load_state(path: Path) -> State:
     """Read a safetensors file.
 
     Raises:
-        ValueError: it is no complete safetensors file. The caller knows whether a package
-            or a run is to blame and says so.
+        ValueError: it is no complete safetensors file, or of a dtype that numpy has not. The
+            caller knows whether a package or a run is to blame and says so.
         OSError: it cannot be read.
     """
     try:
         return load(path.read_bytes())
     except SafetensorError as error:
         raise ValueError(f"{path} is not a complete safetensors file: {error}") from error
+    except KeyError as error:
+        raise ValueError(f"{path} has values of a type that numpy has not: {error}") from error
 
 
 def problems_with(

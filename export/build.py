@@ -25,7 +25,7 @@ from edge_runtime.package.manifest import (
 from edge_runtime.package.reader import MANIFEST
 from edge_runtime.schema import unstructure
 from edge_runtime.state import EMA, PARAM, encode_state
-from edge_runtime.storage import new_folder
+from edge_runtime.storage import new_folder, storage_errors
 from edge_runtime.version import __version__
 from export import graphs, official
 from export.cost import step_flops
@@ -128,8 +128,7 @@ class _Writer:
         checkpoint = official.CHECKPOINT if self._refused is None else None
         official_facts = Official(refused=self._refused, checkpoint=checkpoint, update=update)
         table = unstructure(self._manifest(tuple(rungs), official_facts))
-        text = json.dumps(table, indent=1, sort_keys=True)
-        (self._folder / MANIFEST).write_text(text + "\n")
+        self._write(MANIFEST, json.dumps(table, indent=1, sort_keys=True).encode() + b"\n")
 
     def _rung(self, keep_ratio: float) -> Rung:
         program, state = self._program, self._state
@@ -205,10 +204,14 @@ class _Writer:
         self._specs[path] = graph.spec
 
     def _file(self, path: str, content: bytes) -> None:
-        target = self._folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(content)
+        self._write(path, content)
         self._sha256[path] = hashlib.sha256(content).hexdigest()
+
+    def _write(self, path: str, content: bytes) -> None:
+        target = self._folder / path
+        with storage_errors("write", target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
 
 
 def rung_name(keep_ratio: float) -> str:

@@ -1,15 +1,17 @@
 """Start from a timm checkpoint instead of fresh weights."""
 
+import math
 from pathlib import Path
 
+import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from edge_runtime.errors import ConfigError
 from edge_runtime.package.encoder import from_timm
 from edge_runtime.package.manifest import EncoderTensor
-from edge_runtime.state import load_state
 from export.parameters import Parameter
 
 POSITIONS = "pos_embed"
@@ -28,15 +30,16 @@ def encoder_from_timm(
         declared: the parameters by name, for their shapes.
 
     Raises:
-        ConfigError: unreadable, of another model, or of another patch size or width.
+        ConfigError: unreadable, damaged, of another model, patch size or width.
     """
     try:
-        checkpoint = load_state(path)
-    except (OSError, ValueError) as error:
+        # Of any dtype: numpy has no bfloat16
+        found = safetensors.torch.load(path.read_bytes())
+    except (OSError, SafetensorError) as error:
         raise ConfigError(f"--init {path} cannot be read: {error}") from error
+    checkpoint = {name: value.to(torch.float32).numpy() for name, value in found.items()}
     values = {
-        name: torch.from_numpy(value.astype("float32"))
-        for name, value in from_timm(encoder, checkpoint).items()
+        name: torch.from_numpy(value) for name, value in from_timm(encoder, checkpoint).items()
     }
     problems = []
     for name, value in values.items():
@@ -45,10 +48,12 @@ def encoder_from_timm(
             values[name] = resize_positions(value, wanted[1])
         if values[name].shape != wanted:
             problems.append(f"{name}: the model has {wanted}, the file {tuple(value.shape)}")
+        elif not value.isfinite().all():
+            problems.append(f"{name}: the file has NaN or infinite values")
     if problems:
         raise ConfigError(
-            f"--init {path} is of another model: {problems[0]} ({len(problems)} differences). "
-            "Give the model, patch size and width that it was trained with."
+            f"--init {path} does not fit: {problems[0]} ({len(problems)} problems). Give the "
+            "model, patch size and width that it was trained with."
         )
     return values
 
@@ -58,8 +63,9 @@ def resize_positions(positions: Tensor, tokens: int) -> Tensor:
 
     Bicubic with antialiasing, the class token's untouched, as timm does.
     """
-    old, new = int((positions.shape[1] - 1) ** 0.5), int((tokens - 1) ** 0.5)
-    if old * old != positions.shape[1] - 1:
+    found = positions.shape[1] - 1 if positions.ndim == 3 and len(positions) == 1 else 0
+    old, new = math.isqrt(found), math.isqrt(tokens - 1)
+    if not found or old * old != found:
         return positions  # not a square grid with a class token: the shape check refuses it
     grid = positions[:, 1:].reshape(1, old, old, -1).permute(0, 3, 1, 2)
     grid = interpolate(grid, size=(new, new), mode="bicubic", antialias=True)

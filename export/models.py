@@ -39,8 +39,8 @@ def model_facts(
     """Sizes of a model: those of its name, replaced by the ones given.
 
     Raises:
-        ConfigError: an unknown name, a family without image and patch size, or sizes that do
-            not divide.
+        ConfigError: an unknown name, a family without image and patch size, sizes below 1,
+            or sizes that do not divide.
     """
     found = _NAME.fullmatch(name)
     if not found or found["family"] not in FAMILIES:
@@ -48,25 +48,35 @@ def model_facts(
             f"unknown model {name!r}; known are {', '.join(FAMILIES)}, with sizes given or as "
             "in vit_tiny_patch16_224."
         )
-    family = FAMILIES[found["family"]]
-    image = image_size_px or (int(found["image"]) if found["image"] else None)
-    patch = patch_size_px or (int(found["patch"]) if found["patch"] else None)
-    if image is None or patch is None:
+    given = {
+        "image_size": image_size_px,
+        "patch_size": patch_size_px,
+        "width": width,
+        "depth": depth,
+        "heads": heads,
+    }
+    sizes: dict[str, int] = FAMILIES[found["family"]]._asdict()
+    if found["image"]:
+        sizes |= {"image_size": int(found["image"]), "patch_size": int(found["patch"])}
+    sizes |= {key: size for key, size in given.items() if size is not None}
+    if not {"image_size", "patch_size"} <= sizes.keys():
         raise ConfigError(
             f"model {name!r} is a family: give --image-size and --patch-size, or a full name "
             f"such as {name}_patch16_224."
         )
-    width, heads = width or family.width, heads or family.heads
+    if wrong := [f"{key} {size}" for key, size in sizes.items() if size < 1]:
+        raise ConfigError(f"model {name!r}: want at least 1, got {', '.join(wrong)}.")
+    image, patch = sizes.pop("image_size"), sizes.pop("patch_size")
     if image % patch:
         raise ConfigError(f"image size {image} px is not a multiple of patch size {patch} px.")
-    if width % heads:
-        raise ConfigError(f"width {width} is not a multiple of {heads} heads.")
+    if sizes["width"] % sizes["heads"]:
+        raise ConfigError(
+            f"width {sizes['width']} is not a multiple of {sizes['heads']} heads."
+        )
     return ModelFacts(
         name=name,
         image_size_px=image,
         patch_size_px=patch,
-        width=width,
-        depth=depth or family.depth,
-        heads=heads,
         tokens=(image // patch) ** 2 + 1,
+        **sizes,
     )

@@ -1,8 +1,9 @@
 """A recipe: what to train. A TOML file, flags, or both; docs/recipe.md explains every key."""
 
 import dataclasses
+import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from edge_runtime.errors import ConfigError
 from edge_runtime.package.manifest import ModelFacts, Schedule
 from edge_runtime.schema import structure, unstructure
 from export.models import model_facts
-from export.objectives import objective_named
+from export.objectives import OBJECTIVES, objective_named
 from export.policies import policy_named
 
 if sys.version_info >= (3, 11):
@@ -54,7 +55,7 @@ class OptimizerTable:
     beta2: float = 0.999
     eps: float = 1e-8
     ema_momentum: float | None = None
-    final_ema_momentum: float = 1.0
+    final_ema_momentum: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +106,7 @@ class Recipe:
             ema_momentum=_first(table.ema_momentum, defaults.ema_momentum)
             if has_teacher
             else None,
-            final_ema_momentum=table.final_ema_momentum if has_teacher else None,
+            final_ema_momentum=_first(table.final_ema_momentum, 1.0) if has_teacher else None,
             beta1=table.beta1,
             beta2=table.beta2,
             eps=table.eps,
@@ -152,19 +153,19 @@ def read_recipe(path: Path) -> dict[str, Any]:
             return tomllib.load(file)
     except OSError as error:
         raise ConfigError(f"recipe {path} cannot be read: {error.strerror}.") from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # also what is no UTF-8
         raise ConfigError(f"recipe {path} is not TOML: {error}.") from error
 
 
 def make_recipe(table: Mapping[str, Any], *, where: str) -> Recipe:
-    """A checked recipe.
+    """A checked recipe; the options of its method and token policy are all filled in.
 
     Args:
         table: as in docs/recipe.md.
         where: what to call it in messages.
 
     Raises:
-        ConfigError: all problems of the table.
+        ConfigError: all problems of the table; first those of names and types.
     """
     table = dict(table)
     for key in ("method", "tokens"):
@@ -172,31 +173,76 @@ def make_recipe(table: Mapping[str, Any], *, where: str) -> Recipe:
             options = {k: v for k, v in choice.items() if k != "name"}
             default = getattr(Recipe(), key).name
             table[key] = {"name": choice.get("name", default), "options": options}
+    if isinstance(ratios := table.get("keep_ratios"), str):
+        raise ConfigError(
+            f"{where}: keep_ratios: want a list such as [1.0, 0.5], got {ratios!r}."
+        )
     recipe = structure(Recipe, table, where=where, error=ConfigError)
+    if recipe.tokens.name == "none" and "keep_ratios" not in table:
+        recipe = dataclasses.replace(recipe, keep_ratios=(1.0,))
     if problems := _problems(recipe):
-        raise ConfigError("\n  ".join([f"{where}: {len(problems)} problem(s)", *problems]))
-    recipe.facts()
-    recipe.method_options()
-    recipe.token_options()
-    return recipe
+        lines = [f"{where}: {len(problems)} problem(s)", *problems]
+        raise ConfigError("\n  ".join(line.replace("\n", "\n  ") for line in lines))
+    return dataclasses.replace(
+        recipe,
+        method=Choice(name=recipe.method.name, options=unstructure(recipe.method_options())),
+        tokens=Choice(name=recipe.tokens.name, options=unstructure(recipe.token_options())),
+    )
 
 
 def _problems(recipe: Recipe) -> list[str]:
-    problems = [
-        f"keep_ratios: {ratio:g} is outside (0, 1]"
-        for ratio in recipe.keep_ratios
-        if not 0 < ratio <= 1
-    ]
-    if not recipe.keep_ratios:
-        problems.append("keep_ratios: want at least one")
-    if len(set(recipe.keep_ratios)) < len(recipe.keep_ratios):
-        problems.append("keep_ratios: each at most once")
+    problems = _ladder_problems(recipe) + _optimizer_problems(recipe)
     if recipe.batch_size < 2:
         problems.append(f"batch_size: want at least 2, got {recipe.batch_size}")
-    if recipe.tokens.name == "none" and recipe.keep_ratios != (1.0,):
+    if not 0 <= recipe.seed < 2**63:
+        problems.append(f"seed: want 0 to 2**63 - 1, got {recipe.seed}")
+    for check in (recipe.facts, recipe.method_options, recipe.token_options):
+        try:
+            check()
+        except ConfigError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _ladder_problems(recipe: Recipe) -> list[str]:
+    ratios = recipe.keep_ratios
+    problems = [
+        f"keep_ratios: {ratio:g} is outside (0, 1]" for ratio in ratios if not 0 < ratio <= 1
+    ]
+    if not ratios:
+        problems.append("keep_ratios: want at least one")
+    if len({f"{ratio:g}" for ratio in ratios}) < len(ratios):  # as rungs are named
+        problems.append("keep_ratios: each at most once, and different in six digits")
+    if recipe.tokens.name == "none" and ratios != (1.0,):
         problems.append("keep_ratios: token policy 'none' keeps all tokens; give 1.0 alone")
-    for item in dataclasses.fields(OptimizerTable):
-        value = getattr(recipe.optimizer, item.name)
-        if isinstance(value, float) and not 0 <= value < 1e6:
-            problems.append(f"optimizer.{item.name}: want a number >= 0, got {value!r}")
+    return problems
+
+
+_RANGES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
+    (
+        "lr final_lr warmup_epochs weight_decay final_weight_decay",
+        "a number >= 0",
+        lambda value: 0 <= value < math.inf,
+    ),
+    ("beta1 beta2", "a number in [0, 1)", lambda value: 0 <= value < 1),
+    ("eps", "a number > 0", lambda value: 0 < value < math.inf),
+    ("ema_momentum final_ema_momentum", "a number in [0, 1]", lambda value: 0 <= value <= 1),
+)
+
+
+def _optimizer_problems(recipe: Recipe) -> list[str]:
+    table = recipe.optimizer
+    problems = [
+        f"optimizer.{key}: want {want}, got {value:g}"
+        for keys, want, allowed in _RANGES
+        for key in keys.split()
+        if (value := getattr(table, key)) is not None and not allowed(value)
+    ]
+    objective = OBJECTIVES.get(recipe.method.name)
+    if objective is not None and objective.defaults.ema_momentum is None:
+        problems += [
+            f"optimizer.{key}: method {objective.name} has no EMA teacher"
+            for key in ("ema_momentum", "final_ema_momentum")
+            if getattr(table, key) is not None
+        ]
     return problems

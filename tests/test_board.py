@@ -62,9 +62,9 @@ def test_all_problems_of_a_file_are_told_at_once(tmp_path: Path) -> None:
     assert message.startswith(f"board profile {path}: 4 problem(s)")
     for part in (
         "missing key 'id'",
-        "got 7 at name",
+        "name: want a string, got 7",
         "colour",
-        "got 5 at recognise.machine[1]",
+        "recognise.machine[1]: want a string, got 5",
     ):
         assert part in message
 

@@ -57,15 +57,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export; the stages and their times go to stderr as they end."""
-    try:
-        import torch  # noqa: F401, TID251 - the one command that needs it
+    try:  # the one command that needs torch and onnx
+        from export.build import export_package
+        from export.recipe import make_recipe, read_recipe
     except ImportError as error:
         raise ConfigError(
-            f"export needs torch ({error}): pip install 'edge-train[export]'. Packages are "
-            "portable: export on another machine and copy the folder."
+            f"export needs torch and onnx ({error}): pip install 'edge-train[export]'. "
+            "Packages are portable: export on another machine and copy the folder."
         ) from error
-    from export.build import export_package
-    from export.recipe import make_recipe, read_recipe
 
     table = read_recipe(args.recipe) if args.recipe else {}
     for flag, path in _FLAGS.items():
@@ -126,5 +125,5 @@ def _set(table: dict[str, Any], path: str, value: Any) -> None:
     for folder in folders:
         table = table.setdefault(folder, {})
         if not isinstance(table, dict):
-            raise ConfigError(f"--set {path}: {folder} is a value, not a table.")
+            raise ConfigError(f"{path} cannot be set: {folder} is a value, not a table.")
     table[key] = value

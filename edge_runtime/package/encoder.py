@@ -16,6 +16,10 @@ from edge_runtime.state import Array, State
 
 # D width, P pixels along a square patch
 
+# What timm puts behind the features. Anything else that the encoder has not would change them.
+_CLASSIFIER = ("head", "pre_logits.")
+_AXES = {"transposed": 2, "patch": 4}  # of a tensor in timm's layout
+
 
 def encoder_weights(manifest: Manifest, state: State) -> dict[str, Array]:
     """The weights of the embedding graph by its input names, taken from `state`."""
@@ -41,18 +45,33 @@ def from_timm(
 ) -> dict[str, Array]:
     """Weights by timm's names -> weights by `EncoderTensor.name`, in the state's layouts.
 
-    Tensors of the checkpoint that the encoder has not (a classifier) are left out.
+    A classifier in the checkpoint is left out.
 
     Raises:
-        ConfigError: the checkpoint lacks tensors of the encoder.
+        ConfigError: the checkpoint lacks tensors of the encoder, has others, or has them in
+            other layouts.
     """
     tensors = tuple(tensors)
-    missing = [t.timm_name for t in tensors if t.timm_name not in checkpoint]
+    names = {tensor.timm_name for tensor in tensors}
+    missing = [tensor.timm_name for tensor in tensors if tensor.timm_name not in checkpoint]
+    others = sorted(n for n in checkpoint.keys() - names if not n.startswith(_CLASSIFIER))
+    problems = []
     if missing:
+        problems.append(
+            f"it lacks {len(missing)} of {len(names)} tensors, {missing[0]!r} the first"
+        )
+    if others:
+        problems.append(f"it has {len(others)} tensors more, {others[0]!r} the first")
+    problems += [
+        f"{tensor.timm_name!r} has the shape {value.shape}"
+        for tensor in tensors
+        if (value := checkpoint.get(tensor.timm_name)) is not None
+        and value.ndim != _AXES.get(tensor.layout, value.ndim)
+    ]
+    if problems:
         raise ConfigError(
-            f"the checkpoint is not one of this encoder: it lacks {len(missing)} of "
-            f"{len(tensors)} tensors, {missing[0]!r} the first. Choose the model that it was "
-            "saved from."
+            f"the checkpoint is not one of this encoder: {'; '.join(problems)}. Choose the "
+            "model and depth that it was saved from."
         )
     return {
         tensor.name: _from_timm_layout(checkpoint[tensor.timm_name], tensor.layout)

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from edge_runtime.errors import ConfigError, PackageError
 from edge_runtime.package.manifest import FORMAT, Manifest, Rung
+from edge_runtime.package.references import problems_of
 from edge_runtime.schema import structure
 from edge_runtime.state import State, load_state, problems_with
 
@@ -32,7 +34,13 @@ class Package:
         Raises:
             PackageError: it is not what the manifest declares.
         """
-        state = load_state(self.file(self.manifest.state_file))
+        try:
+            state = load_state(self.file(self.manifest.state_file))
+        except (OSError, ValueError) as error:
+            raise PackageError(
+                f"{self.path}: the initial state cannot be read: {error}. Export the package "
+                "again."
+            ) from error
         if problems := problems_with(state, self.expected_state()):
             raise PackageError(
                 f"{self.path}: {self.manifest.state_file} is not what the manifest declares: "
@@ -102,7 +110,7 @@ def open_package(path: Path) -> Package:
 def _table(content: bytes, path: Path) -> dict[str, Any]:
     try:
         table = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PackageError(
             f"{path / MANIFEST} is not complete JSON ({error}). Copy or export it again."
         ) from error
@@ -116,28 +124,31 @@ def _table(content: bytes, path: Path) -> dict[str, Any]:
 
 
 def _check_names(manifest: Manifest, path: Path) -> None:
-    for name in manifest.sha256:
-        pure = PurePosixPath(name)
-        if pure.is_absolute() or ".." in pure.parts or "\\" in name or str(pure) != name:
-            raise PackageError(f"{path}: the manifest names {name!r}, outside the package.")
-        if not (path / name).resolve().is_relative_to(path.resolve()):
-            raise PackageError(f"{path}: {name!r} is a link that leaves the package.")
-    used = {manifest.embed, manifest.state_file, *manifest.graphs}
-    for rung in manifest.rungs:
-        used |= {rung.step}
-    if missing := sorted(used - manifest.sha256.keys()):
-        raise PackageError(f"{path}: the manifest has no SHA-256 of {', '.join(missing)}.")
+    """The manifest fits together, and no file of it is a link to somewhere else."""
+    problems = problems_of(manifest)
+    if not problems:
+        inside = os.path.realpath(path)
+        problems = [
+            f"{name!r} is a link that leaves the package"
+            for name in sorted(manifest.sha256)
+            if not Path(os.path.realpath(path / name)).is_relative_to(inside)
+        ]
+    if problems:
+        lines = [f"{path / MANIFEST}: {len(problems)} problem(s)", *problems]
+        raise PackageError("\n  ".join(lines))
 
 
 def _check_hashes(manifest: Manifest, path: Path) -> None:
     for name, expected in sorted(manifest.sha256.items()):
+        file = path / name
         try:
-            found = _sha256(path / name)
+            found = _sha256(file) if file.is_file() else None  # a pipe would never end
         except OSError as error:
+            raise PackageError(f"{path}: {name} cannot be read ({error.strerror}).") from error
+        if found is None:
             raise PackageError(
-                f"{path}: {name} is missing or cannot be read ({error.strerror}). "
-                "Copy or export the package again."
-            ) from error
+                f"{path}: {name} is missing, or no file. Copy or export the package again."
+            )
         if found != expected:
             raise PackageError(
                 f"{path}: {name} was altered or cut short: its SHA-256 is not that of the "

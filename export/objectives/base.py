@@ -3,7 +3,8 @@
 Letters: V views, B pictures, D encoder width, P projected width.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import layer_norm as layer_normalise
 from torch.nn.functional import relu
 
+from edge_runtime.errors import ConfigError
 from edge_runtime.package.manifest import AugmentationSpec
 from export.parameters import Parameter, linear
 from export.vit import Weights, affine
@@ -73,6 +75,22 @@ class Objective(Protocol):
             teacher_features: (V, B, D), without gradient.
             options: of this method.
         """
+
+
+def require_positive(options: Any) -> None:
+    """Refuse a method's options unless all of them are above zero.
+
+    Raises:
+        ConfigError: names those that are not.
+    """
+    given = {item.name: getattr(options, item.name) for item in fields(options)}
+    wrong = [
+        f"{key}: want a number > 0, got {value:g}"
+        for key, value in given.items()
+        if not 0 < value < math.inf
+    ]
+    if wrong:
+        raise ConfigError("; ".join(wrong))
 
 
 def mlp_parameters(name: str, widths: tuple[int, ...]) -> tuple[Parameter, ...]:

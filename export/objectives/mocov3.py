@@ -10,7 +10,13 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from edge_runtime.package.manifest import AugmentationSpec
-from export.objectives.base import Defaults, crop_views, mlp, mlp_parameters
+from export.objectives.base import (
+    Defaults,
+    crop_views,
+    mlp,
+    mlp_parameters,
+    require_positive,
+)
 from export.parameters import Parameter
 from export.vit import Weights
 
@@ -22,6 +28,9 @@ class Options:
     temperature: float = 0.2
     projector_width: int = 512
     projector_out: int = 128
+
+    def __post_init__(self) -> None:
+        require_positive(self)
 
 
 class MoCoV3:

@@ -1,0 +1,131 @@
+"""Whether the names in a manifest fit together. Reads no file.
+
+Every name that an engine will look up is looked up here first, so that a foreign or edited
+manifest is refused when it is opened instead of failing in the middle of a run.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from edge_runtime.package.manifest import (
+    DRAW,
+    IMAGES,
+    STATE,
+    WEIGHT,
+    Manifest,
+    Rung,
+    TensorSpec,
+)
+from edge_runtime.state import EMA, PARAM
+
+NEXT = "next."  # prefix of a state tensor among a step's outputs
+LAYOUTS = ("same", "transposed", "patch")
+
+
+def problems_of(manifest: Manifest) -> list[str]:
+    """What does not fit, one line each; none for a sound manifest."""
+    return [
+        *_files(manifest),
+        *_repetitions(manifest),
+        *_values(manifest),
+        *_tensors(manifest),
+    ]
+
+
+def is_plain_path(name: str) -> bool:
+    """Whether `name` is a relative path in its simplest form that stays where it starts."""
+    path = PurePosixPath(name)
+    simplest = str(path) == name and not path.is_absolute() and ".." not in path.parts
+    return simplest and name.isprintable() and "\\" not in name
+
+
+class _Use(NamedTuple):
+    """A graph that something runs."""
+
+    path: str
+    weights: str  # prefix in the state of what it takes as weights
+    batch: set[str] | None  # images and draws that a step feeds; None: pictures of any number
+
+
+def _uses(manifest: Manifest) -> Iterator[_Use]:
+    yield _Use(manifest.embed, manifest.encoder_prefix, None)
+    if manifest.official.update is not None:
+        yield _Use(manifest.official.update, PARAM, set())
+    images = {f"images.{group.name}" for group in manifest.views}
+    for rung in manifest.rungs:
+        for path in _graphs_of(rung):
+            yield _Use(path, EMA, images | {draw.input for draw in rung.draws})
+
+
+def _graphs_of(rung: Rung) -> Iterator[str]:
+    yield rung.step
+    if rung.teacher is not None:
+        yield rung.teacher
+    if rung.official is not None:
+        yield from (rung.official.training, rung.official.eval)
+
+
+def _files(manifest: Manifest) -> Iterator[str]:
+    graphs = {use.path for use in _uses(manifest)}
+    for name in sorted(graphs - manifest.graphs.keys()):
+        yield f"graph {name!r} is not described in graphs"
+    used = {*graphs, *manifest.graphs, manifest.state_file}
+    used |= {rung.official.optimizer for rung in manifest.rungs if rung.official is not None}
+    if manifest.official.checkpoint is not None:
+        used.add(manifest.official.checkpoint)
+    for name in sorted(used - manifest.sha256.keys()):
+        yield f"there is no SHA-256 of {name!r}"
+    for name in sorted(manifest.sha256):
+        if not is_plain_path(name):
+            yield f"{name!r} is no plain path inside the package"
+
+
+def _repetitions(manifest: Manifest) -> Iterator[str]:
+    for what, names in (
+        ("rung", [rung.id for rung in manifest.rungs]),
+        ("state tensor", [spec.name for spec in manifest.state]),
+        ("view group", [group.name for group in manifest.views]),
+    ):
+        for name, count in Counter(names).items():
+            if count > 1:
+                yield f"{what} {name!r} is there {count} times"
+
+
+def _values(manifest: Manifest) -> Iterator[str]:
+    if manifest.batch_size < 1:
+        yield f"batch_size: want at least 1, got {manifest.batch_size}"
+    for rung in manifest.rungs:
+        if not 0 < rung.keep_ratio <= 1:
+            yield f"rung {rung.id!r}: keep_ratio {rung.keep_ratio:g} is outside (0, 1]"
+    for tensor in manifest.encoder:
+        if tensor.layout not in LAYOUTS:
+            yield f"encoder tensor {tensor.name!r}: unknown layout {tensor.layout!r}"
+
+
+def _tensors(manifest: Manifest) -> Iterator[str]:
+    """Borders of graphs against the state and against what a step feeds."""
+    known = {spec.name: (spec.dtype, spec.shape) for spec in manifest.state}
+    for tensor in manifest.encoder:
+        if (name := manifest.encoder_prefix + tensor.name) not in known:
+            yield f"encoder tensor {name!r} is not in the state"
+    for use in _uses(manifest):
+        graph = manifest.graphs.get(use.path)
+        if graph is None:
+            continue  # told by _files
+        if use.batch is not None:
+            for spec in graph.inputs:
+                if spec.role in (IMAGES, DRAW) and spec.name not in use.batch:
+                    yield f"{use.path}: no view group or draw feeds {spec.name!r}"
+        for spec in (*graph.inputs, *graph.outputs):
+            wanted = _state_name(spec, use.weights)
+            if wanted is not None and known.get(wanted) != (spec.dtype, spec.shape):
+                yield f"{use.path}: the state has no {wanted!r} of {spec.dtype} {spec.shape}"
+
+
+def _state_name(spec: TensorSpec, weights: str) -> str | None:
+    """The state tensor that a graph's input or output is, if it is one."""
+    if spec.role == WEIGHT:
+        return weights + spec.name
+    return spec.name.removeprefix(NEXT) if spec.role == STATE else None
