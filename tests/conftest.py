@@ -1,0 +1,50 @@
+"""Packages that several test files share, exported once."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edge_runtime.package import Package
+
+SMALL = {
+    "model": {
+        "name": "vit_tiny",
+        "image_size": 16,
+        "patch_size": 4,
+        "depth": 3,
+        "width": 48,
+        "heads": 2,
+    },
+    "batch_size": 8,
+}
+
+
+@pytest.fixture(scope="session")
+def small_package(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Package]:
+    """A package of that method and token policy: 3 blocks, 16 patches, rungs 1.0 and 0.5."""
+    pytest.importorskip("torch", reason="exports a package")
+    from export.build import export_package
+    from export.recipe import make_recipe
+
+    folder: Path = tmp_path_factory.mktemp("packages")
+    made: dict[tuple[str, str], Package] = {}
+
+    def package(method: str, policy: str) -> Package:
+        if (method, policy) not in made:
+            ratios = [1.0] if policy == "none" else [1.0, 0.5]
+            table = {
+                **SMALL,
+                "method": {"name": method},
+                "tokens": {"name": policy},
+                "keep_ratios": ratios,
+            }
+            made[method, policy] = export_package(
+                make_recipe(table, where="test"),
+                folder / f"{method}-{policy}",
+                init=None,
+                report=lambda *_: None,
+            )
+        return made[method, policy]
+
+    return package

@@ -1,0 +1,222 @@
+"""Every objective and token policy on every engine against PyTorch, step by step.
+
+Tolerances: two frameworks that add the same float32 numbers in another order differ by about
+1e-6 relative in these models; 1e-4 leaves room for other processors and still catches a wrong
+term, factor or sign.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="the reference is PyTorch")
+
+from reference_engine import TorchEngine, program_of  # noqa: E402
+from steps import hyper_of, noise_batch  # noqa: E402
+
+import export.policies.simprune as simprune  # noqa: E402
+from edge_runtime.engines import Batch, Engine, Hyper, create_engine  # noqa: E402
+from edge_runtime.errors import EngineError  # noqa: E402
+from edge_runtime.package import Package  # noqa: E402
+from edge_runtime.package.manifest import METRIC, SELECTION  # noqa: E402
+from edge_runtime.state import EMA, EXP_AVG, PARAM, Array, State  # noqa: E402
+from export.objectives import OBJECTIVES  # noqa: E402
+from export.policies import POLICIES  # noqa: E402
+
+torch.set_num_threads(1)  # more only wait for each other on tensors of this size
+STEPS = 20
+RELATIVE, ABSOLUTE = 1e-4, 1e-7
+TIE = 1e-5  # score gaps below this may be decided either way
+COMBINATIONS = [
+    pytest.param(method, policy, engine, id=f"{method}-{policy}-{engine}")
+    for method in OBJECTIVES
+    for policy in POLICIES
+    for engine in ("ort", "ort-training")
+]
+Packages = Callable[[str, str], Package]
+
+
+def engine_or_skip(name: str) -> Engine:
+    try:
+        return create_engine(name, threads=2)
+    except EngineError as error:
+        pytest.skip(str(error))
+
+
+def state_with_a_dead_unit(package: Package) -> State:
+    """The initial state, with one hidden unit of the projector below zero on every input.
+
+    Its outgoing weights have a gradient of exactly zero. Made 1e-8 into 0 (as an exporter's
+    optimizer once did), AdamW's eps turns that into 0/0.
+    """
+    state = {name: value.copy() for name, value in package.initial_state().items()}
+    for prefix in (PARAM, EMA):
+        if (name := f"{prefix}projector.0.norm.weight") in state:
+            state[name][0] = 0
+            state[f"{prefix}projector.0.norm.bias"][0] = -1
+    return state
+
+
+class SelectionOf:
+    """What an engine's own graph selects, read from the selection outputs of the graph."""
+
+    def __init__(self, package: Package, rung_id: str, engine: str) -> None:
+        import onnxruntime
+
+        self.engine = engine
+        rung = package.rung(rung_id)
+        official = rung.official
+        assert official is not None
+        path = rung.step if engine == "ort" else official.eval
+        self._spec = package.manifest.graphs[path]
+        self.names = [t.name for t in self._spec.outputs if t.role == SELECTION]
+        self._session = onnxruntime.InferenceSession(
+            str(package.file(path)), providers=["CPUExecutionProvider"]
+        )
+
+    def __call__(self, state: State, batch: Batch, hyper: Hyper) -> dict[str, Array]:
+        if not self.names:
+            return {}
+        known = {
+            **state,
+            **{name.removeprefix(PARAM): state[name] for name in state},
+            **batch,
+            **{name: np.array(value, np.float32) for name, value in hyper.items()},
+        }
+        feeds = {tensor.name: known[tensor.name] for tensor in self._session.get_inputs()}
+        return dict(zip(self.names, self._session.run(self.names, feeds), strict=True))
+
+
+@contextmanager
+def replaced_selection(select: Callable[..., Any]) -> Iterator[None]:
+    """Let the reference select in another way for a while."""
+    original, simprune.select_pairs = simprune.select_pairs, select
+    try:
+        yield
+    finally:
+        simprune.select_pairs = original
+
+
+def selection_scores(package: Package, rung_id: str, state: State, given: Batch) -> list[Array]:
+    """The scores that each selection of the reference was made by, in the graph's order."""
+    scores: list[Array] = []
+    original = simprune.select_pairs
+
+    def select(online, target, kept, progress):  # type: ignore[no-untyped-def]
+        u, v = (torch.nn.functional.normalize(x, dim=2) for x in (online, target))
+        similarity = (u @ v.transpose(1, 2)).numpy()
+        scores.extend([similarity.max(axis=2), similarity.max(axis=1)])
+        return original(online, target, kept, progress)
+
+    program = program_of(package)
+    inputs = {name: torch.from_numpy(value) for name, value in {**state, **given}.items()}
+    weights = {name: inputs[PARAM + name] for name in program.parameters}
+    with torch.no_grad(), replaced_selection(select):
+        program.loss(program.policy(package.rung(rung_id).keep_ratio), weights, inputs)
+    return scores
+
+
+def assert_only_ties_differ(
+    found: dict[str, Array], wanted: dict[str, Array], scores: list[Array]
+) -> None:
+    """Tokens chosen by one side alone have a counterpart of nearly the same score."""
+    for values, (name, rows) in zip(scores, wanted.items(), strict=True):
+        for row, (a, b) in enumerate(zip(rows, found[name], strict=True)):
+            extra, missing = sorted(set(a) - set(b)), sorted(set(b) - set(a))
+            gaps = np.abs(np.sort(values[row][extra]) - np.sort(values[row][missing]))
+            assert (gaps < TIE).all(), f"{name}, sequence {row}: {gaps.max()}"
+
+
+def reference_step(
+    package: Package, rung_id: str, state: State, batch: Batch, hyper: Hyper
+) -> tuple[TorchEngine, float]:
+    """PyTorch's engine after one step from `state`, and the loss."""
+    reference = TorchEngine()
+    reference.open(package, state)
+    return reference, reference.step(rung_id, batch, hyper)["loss"]
+
+
+def check_step(
+    package: Package, selection: SelectionOf, rung_id: str, state: State, step: int
+) -> tuple[State, bool]:
+    """One step of both sides from `state`; PyTorch's next state, and whether a tie was met."""
+    batch, hyper = noise_batch(package, rung_id, step), hyper_of(package, step, STEPS)
+    reference, wanted = reference_step(package, rung_id, state, batch, hyper)
+    after = reference.snapshot()
+    selected = {name: value.numpy() for name, value in reference.selected.items()}
+    found_selection = selection(state, batch, hyper)
+    assert found_selection.keys() == selected.keys()
+    tie = any((found_selection[name] != selected[name]).any() for name in selected)
+    if tie:
+        given = {**batch, **{k: np.array(v, np.float32) for k, v in hyper.items()}}
+        scores = selection_scores(package, rung_id, state, given)
+        assert_only_ties_differ(found_selection, selected, scores)
+        forced = [torch.from_numpy(rows) for rows in found_selection.values()]
+        with replaced_selection(lambda *_: (forced.pop(0), forced.pop(0))):
+            reference, wanted = reference_step(package, rung_id, state, batch, hyper)
+    with create_engine(selection.engine, threads=2) as engine:
+        engine.open(package, state)
+        found = engine.step(rung_id, batch, hyper)
+        found_state = engine.snapshot()
+    assert found["loss"] == pytest.approx(wanted, rel=RELATIVE)
+    for name, gradient in reference.gradients.items():
+        # m' = beta1 m + (1 - beta1) g
+        moment = found_state[EXP_AVG + name].astype(np.float64)
+        before = state[EXP_AVG + name].astype(np.float64)
+        got = (moment - hyper["beta1"] * before) / (1 - hyper["beta1"])
+        error = np.linalg.norm(got - gradient.numpy())
+        # Subtracting the old moment costs its own rounding, in float32, times ten.
+        rounding = 1e-6 * np.linalg.norm(before)
+        allowed = RELATIVE * np.linalg.norm(gradient.numpy()) + ABSOLUTE + rounding
+        assert error <= allowed, f"step {step}: {name} off by {error}, allowed {allowed}"
+    return after, tie
+
+
+@pytest.mark.parametrize(("method", "policy", "engine"), COMBINATIONS)
+def test_each_step_from_the_references_state(
+    small_package: Packages, method: str, policy: str, engine: str
+) -> None:
+    engine_or_skip(engine)
+    package = small_package(method, policy)
+    rung_id = package.manifest.rungs[-1].id
+    selection = SelectionOf(package, rung_id, engine)
+    state, ties = state_with_a_dead_unit(package), 0
+    for step in range(1, STEPS + 1):
+        state, tie = check_step(package, selection, rung_id, state, step)
+        ties += tie
+    assert ties <= STEPS // 20
+    dead = state[f"{EXP_AVG}projector.1.weight"][0]
+    assert not dead.any()  # the zero gradient was there, and stayed zero
+
+
+@pytest.mark.parametrize(("method", "policy", "engine"), COMBINATIONS)
+def test_free_run_stays_with_the_reference(
+    small_package: Packages, method: str, policy: str, engine: str
+) -> None:
+    package = small_package(method, policy)
+    rung_id = package.manifest.rungs[-1].id
+    state = state_with_a_dead_unit(package)
+    vectors = []
+    for runner in (TorchEngine(), engine_or_skip(engine)):
+        with runner:
+            runner.open(package, state)
+            for step in range(1, STEPS + 1):
+                batch = noise_batch(package, rung_id, step)
+                runner.step(rung_id, batch, hyper_of(package, step, STEPS))
+            after = runner.snapshot()
+        names = sorted(name for name in after if name.startswith((PARAM, EMA)))
+        vectors.append(np.concatenate([after[name].ravel() for name in names]))
+    wanted, found = vectors
+    moved = np.linalg.norm(wanted - np.concatenate([state[name].ravel() for name in names]))
+    assert np.linalg.norm(found - wanted) <= 1e-3 * np.linalg.norm(wanted)
+    assert np.linalg.norm(found - wanted) <= 0.1 * moved  # and the run went somewhere
+
+
+def test_metrics_are_declared(small_package: Packages) -> None:
+    package = small_package("simclr", "random")
+    for rung in package.manifest.rungs:
+        outputs = package.manifest.graphs[rung.step].outputs
+        assert [t.name for t in outputs if t.role == METRIC] == ["loss"]
