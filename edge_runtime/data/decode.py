@@ -100,7 +100,7 @@ def _scan_start(content: bytes) -> int:
 def _on_white(rgba: Image) -> Image:
     colour = rgba[:, :, :3].astype(np.uint16)
     alpha = rgba[:, :, 3:].astype(np.uint16)
-    return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    return _uint8((colour * alpha + 255 * (255 - alpha) + 127) // 255)
 
 
 def _tiff_on_white(picture: NDArray[Any]) -> NDArray[Any]:
@@ -108,7 +108,7 @@ def _tiff_on_white(picture: NDArray[Any]) -> NDArray[Any]:
     if picture.dtype != np.uint8 or picture.shape[2:] != (4,):
         return picture
     mixed = picture[:, :, :3].astype(np.uint16) + (255 - picture[:, :, 3:])
-    return np.minimum(mixed, 255).astype(np.uint8)
+    return _uint8(np.minimum(mixed, 255))
 
 
 def _turned(picture: Image, way: int) -> Image:
