@@ -68,12 +68,12 @@ def cut_patches(images: Tensor, patch_px: int) -> Tensor:
     return grid.permute(0, 1, 3, 2, 4, 5).reshape(count, rows * columns, -1)
 
 
-def normalise(patches: Tensor) -> Tensor:
-    """Uint8 pixels (..., P) -> float32, ImageNet mean and deviation per channel."""
+def normalise(patches: Tensor, dtype: torch.dtype) -> Tensor:
+    """Uint8 pixels (..., P) -> `dtype`, ImageNet mean and deviation per channel."""
     repeats = patches.shape[-1] // 3
-    mean = torch.tensor(MEAN * repeats) * 255
-    scale = 1 / (torch.tensor(STD * repeats) * 255)
-    return (patches.to(torch.float32) - mean) * scale
+    mean = torch.tensor(MEAN * repeats, dtype=dtype) * 255
+    scale = 1 / (torch.tensor(STD * repeats, dtype=dtype) * 255)
+    return (patches.to(dtype) - mean) * scale
 
 
 def embed(weights: Weights, patches: Tensor, positions: Tensor) -> Tensor:
@@ -87,7 +87,8 @@ def embed(weights: Weights, patches: Tensor, positions: Tensor) -> Tensor:
     Returns:
         (S, 1 + N, D), class token first.
     """
-    tokens = affine(weights, "patch_embed.proj", normalise(patches)) + positions  # (S, N, D)
+    pixels = normalise(patches, positions.dtype)
+    tokens = affine(weights, "patch_embed.proj", pixels) + positions  # (S, N, D)
     class_token = weights["cls_token"] + weights["pos_embed"][:, :1]  # (1, 1, D)
     return torch.cat([class_token.expand(tokens.shape[0], -1, -1), tokens], dim=1)
 

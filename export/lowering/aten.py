@@ -28,6 +28,13 @@ def lowers(*operators: Any) -> Callable[[AnyLowering], AnyLowering]:
     return enter
 
 
+def _known_size(x: Value, axis: int) -> int:
+    size = x.shape[axis]
+    if not isinstance(size, int):
+        raise NotImplementedError("a cut along the free batch axis")
+    return size
+
+
 def _scalar(g: GraphBuilder, value: float | Value, like: Value) -> Value:
     return value if isinstance(value, Value) else g.constant(value, like.dtype)
 
@@ -89,7 +96,7 @@ def _cat(g: GraphBuilder, parts: Sequence[Value], axis: int = 0) -> Value:
 @lowers(aten.split.Tensor)
 def _split(g: GraphBuilder, x: Value, size: int, axis: int = 0) -> tuple[Value, ...]:
     axis %= len(x.shape)
-    total = int(x.shape[axis])
+    total = _known_size(x, axis)
     sizes = [min(size, total - start) for start in range(0, total, size)]
     shapes = [(*x.shape[:axis], part, *x.shape[axis + 1 :]) for part in sizes]
     wanted = g.constant(sizes, np.int64)
@@ -101,12 +108,14 @@ def _slice(
     g: GraphBuilder, x: Value, axis: int = 0, start: int = 0, end: int = 2**62, step: int = 1
 ) -> Value:
     axis %= len(x.shape)
-    size = int(x.shape[axis]) if isinstance(x.shape[axis], int) else None
-    if size is None and (start, step) == (0, 1) and end >= 2**62:
+    if (start or 0, step) == (0, 1) and end >= 2**62:
         return x
-    picked = range(size or 0)[start or 0 : end : step]
+    size = _known_size(x, axis)
+    picked = range(size)[start or 0 : end : step]
     if len(picked) == size:
         return x
+    if not picked:
+        raise NotImplementedError("an empty slice")
     shape = (*x.shape[:axis], len(picked), *x.shape[axis + 1 :])
     stop = picked[-1] + 1
     where = [g.constant([n], np.int64) for n in (picked[0], stop, axis, step)]
@@ -116,7 +125,7 @@ def _slice(
 @lowers(aten.select.int)
 def _select(g: GraphBuilder, x: Value, axis: int, index: int) -> Value:
     axis %= len(x.shape)
-    index %= int(x.shape[axis])
+    index %= _known_size(x, axis)
     row = _slice(g, x, axis, index, index + 1)
     return g.reshape(row, [*x.shape[:axis], *x.shape[axis + 1 :]])
 

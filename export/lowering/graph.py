@@ -115,8 +115,8 @@ class GraphBuilder:
         return self.add("MatMul", [a, b], [(a.dtype, shape)])[0]
 
     def reduce(self, op: str, x: Value, axes: Sequence[int], keep: bool) -> Value:
-        """ReduceSum, ReduceMean or ReduceMax over `axes`; opset 18 takes them as an input."""
-        axes = [axis % len(x.shape) for axis in axes]
+        """A reduction over `axes`, or over all if there are none; opset 18 wants an input."""
+        axes = [axis % len(x.shape) for axis in axes] or list(range(len(x.shape)))
         shape = [
             1 if i in axes else size for i, size in enumerate(x.shape) if keep or i not in axes
         ]
@@ -158,7 +158,7 @@ class GraphBuilder:
         return self.add("Concat", parts, [(np.int64, (len(shape),))], {"axis": 0})[0]
 
     def _free(self, size: str) -> Value:
-        source = next(value for value in self._inputs if value.shape[0] == size)
+        source = next(value for value in self._inputs if value.shape[:1] == (size,))
         return self.add("Shape", [source], [(np.int64, (1,))], {"start": 0, "end": 1})[0]
 
     def model(self) -> onnx.ModelProto:

@@ -113,7 +113,24 @@ def _call(builder: GraphBuilder, node: fx.Node, values: dict[fx.Node, Any]) -> A
         return builder.reshape(arguments[0], _sizes(node.meta["val"].shape))
     if node.target not in TABLE:
         raise NotImplementedError(f"no ONNX lowering for {node.target}; add it to aten.py")
-    return TABLE[node.target](builder, *_lifted(builder, arguments), **options)
+    made = TABLE[node.target](builder, *_lifted(builder, arguments), **options)
+    _check(node, made, result)
+    return made
+
+
+def _check(node: fx.Node, made: Any, wanted: Any) -> None:
+    """Refuse what is not of PyTorch's dtype and shape: an operator used in an unknown way."""
+    if isinstance(made, tuple):
+        for part, tensor in zip(made, wanted, strict=True):
+            _check(node, part, tensor)
+    elif isinstance(wanted, Tensor):
+        dtype = np_dtype(made.dtype) if isinstance(made, Tensor) else made.dtype
+        found, expected = (
+            (dtype, tuple(made.shape)),
+            (np_dtype(wanted.dtype), _sizes(wanted.shape)),
+        )
+        if found != expected:
+            raise NotImplementedError(f"{node.target} gives {expected}, lowered to {found}")
 
 
 def _has_value(tree: Any) -> bool:

@@ -1,0 +1,177 @@
+"""One contract for everything that trains, PyTorch's reference included."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from handed_over import handed_over
+from steps import hyper_of, noise_batch
+
+from edge_runtime.engines import Engine, create_engine
+from edge_runtime.errors import ConfigError, EngineError
+from edge_runtime.package import Package, open_package
+from edge_runtime.state import EMA, EXP_AVG, State
+
+ENGINES = ("ort", "ort-training", "torch")
+
+
+def make_engine(name: str) -> Engine:
+    """An engine, or a skip that says what is missing."""
+    if name == "torch":
+        pytest.importorskip("torch", reason="the reference is PyTorch")
+        from reference_engine import TorchEngine
+
+        return TorchEngine()
+    try:
+        return create_engine(name, threads=2)
+    except EngineError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module", params=["simclr-random", "mocov3-simprune"])
+def package(request: pytest.FixtureRequest) -> Package:
+    """Exported here, or handed over by an environment that exports."""
+    if given := {path.name: path for path in handed_over()}:
+        return open_package(given[request.param])
+    method, policy = request.param.split("-")
+    make: Callable[[str, str], Package] = request.getfixturevalue("small_package")
+    return make(method, policy)
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest, package: Package) -> Iterator[Engine]:
+    """Open, at the initial state."""
+    with make_engine(request.param) as made:
+        made.open(package, package.initial_state())
+        yield made
+
+
+def train(engine: Engine, package: Package, steps: range, rungs: str = "ab") -> list[float]:
+    """Steps that take the largest (a) and the smallest (b) rung in turns."""
+    ids = {"a": package.manifest.rungs[0].id, "b": package.manifest.rungs[-1].id}
+    losses = []
+    for step in steps:
+        rung = ids[rungs[step % len(rungs)]]
+        metrics = engine.step(rung, noise_batch(package, rung, step), hyper_of(package, step))
+        losses.append(metrics["loss"])
+    return losses
+
+
+def assert_equal(found: State, wanted: State) -> None:
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def test_a_step_moves_the_state_and_gives_its_loss(engine: Engine, package: Package) -> None:
+    before = engine.snapshot()
+    (loss,) = train(engine, package, range(1, 2))
+    assert isinstance(loss, float)
+    assert np.isfinite(loss)
+    after = engine.snapshot()
+    assert_equal(before, package.initial_state())  # a snapshot never changes
+    moved = {name for name in before if (before[name] != after[name]).any()}
+    has_teacher = any(name.startswith(EMA) for name in before)
+    assert any(name.startswith(EMA) for name in moved) == has_teacher
+    assert any(name.startswith(EXP_AVG) for name in moved)
+
+
+def test_the_opened_state_is_copied(engine: Engine, package: Package) -> None:
+    mine = {name: value.copy() for name, value in package.initial_state().items()}
+    with make_engine(engine.name) as other:
+        other.open(package, mine)
+        for value in mine.values():
+            value[...] = np.nan
+        assert np.isfinite(train(other, package, range(1, 3))).all()
+
+
+def test_the_same_steps_give_the_same_bits(engine: Engine, package: Package) -> None:
+    with make_engine(engine.name) as other:
+        other.open(package, package.initial_state())
+        assert train(engine, package, range(1, 5)) == train(other, package, range(1, 5))
+        assert_equal(engine.snapshot(), other.snapshot())
+
+
+def test_a_run_goes_on_from_a_snapshot_bit_for_bit(engine: Engine, package: Package) -> None:
+    train(engine, package, range(1, 4))
+    middle = engine.snapshot()
+    wanted = train(engine, package, range(4, 7))
+    with make_engine(engine.name) as other:
+        other.open(package, middle)
+        assert train(other, package, range(4, 7)) == wanted
+        assert_equal(other.snapshot(), engine.snapshot())
+
+
+def test_moments_survive_a_switch_of_the_rung(engine: Engine, package: Package) -> None:
+    """Rungs in turns on one engine equal an engine of its own for every step."""
+    train(engine, package, range(1, 6))
+    state = package.initial_state()
+    for step in range(1, 6):
+        with make_engine(engine.name) as single:
+            single.open(package, state)
+            train(single, package, range(step, step + 1))
+            state = single.snapshot()
+    assert_equal(engine.snapshot(), state)
+
+
+def test_a_failed_step_leaves_the_state(engine: Engine, package: Package) -> None:
+    if engine.name == "torch":
+        pytest.skip("the reference makes no such promise")
+    train(engine, package, range(1, 3))
+    before = engine.snapshot()
+    rung = package.manifest.rungs[0].id
+    batch = dict(noise_batch(package, rung, 3))
+    batch["images.global"] = batch["images.global"][:, :-1]
+    with pytest.raises(EngineError, match="cannot run a step of rung"):
+        engine.step(rung, batch, hyper_of(package, 3))
+    assert_equal(engine.snapshot(), before)
+    train(engine, package, range(3, 4))  # and it goes on
+
+
+def test_an_unknown_rung_is_refused(engine: Engine, package: Package) -> None:
+    with pytest.raises(ConfigError, match="has no rung 'k033'"):
+        engine.step("k033", {}, hyper_of(package, 1))
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_use_outside_open_and_close_is_refused(package: Package, name: str) -> None:
+    engine = make_engine(name)
+    uses: list[Callable[[], Any]] = [engine.snapshot, lambda: train(engine, package, range(1, 2))]
+    for use in uses:
+        with pytest.raises(EngineError, match="it is not opened yet"):
+            use()
+    engine.open(package, package.initial_state())
+    with pytest.raises(EngineError, match="cannot open: it is open already"):
+        engine.open(package, package.initial_state())
+    engine.close()
+    engine.close()
+    for use in uses:
+        with pytest.raises(EngineError, match="it is already closed"):
+            use()
+
+
+def test_an_unknown_engine_is_refused() -> None:
+    with pytest.raises(ConfigError, match="unknown engine 'cuda'; known are auto, ort, ort-tr"):
+        create_engine("cuda")
+
+
+def test_the_official_optimizer_takes_no_other_constants(package: Package) -> None:
+    with make_engine("ort-training") as engine:
+        engine.open(package, package.initial_state())
+        rung = package.manifest.rungs[0].id
+        hyper = {**hyper_of(package, 1), "weight_decay": 0.5}
+        with pytest.raises(EngineError, match=r"cannot take weight_decay = 0.5: .* fixed at 0.1"):
+            engine.step(rung, noise_batch(package, rung, 1), hyper)
+
+
+def test_the_official_engine_names_why_it_refuses(package: Package) -> None:
+    import dataclasses
+
+    official = dataclasses.replace(package.manifest.official, refused="weight decay is scheduled")
+    manifest = dataclasses.replace(package.manifest, official=official)
+    with (
+        make_engine("ort-training") as engine,
+        pytest.raises(EngineError, match="weight decay is scheduled. Take engine ort"),
+    ):
+        engine.open(dataclasses.replace(package, manifest=manifest), package.initial_state())

@@ -1,0 +1,301 @@
+"""Token policies against their definitions."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="policies are torch functions")
+
+from torch import Tensor  # noqa: E402
+
+from edge_runtime.errors import ConfigError  # noqa: E402
+from edge_runtime.state import EMA, PARAM, Array  # noqa: E402
+from export import vit  # noqa: E402
+from export.example import example_inputs  # noqa: E402
+from export.objectives import OBJECTIVES  # noqa: E402
+from export.policies import POLICIES  # noqa: E402
+from export.policies.base import kept_count, take_rows  # noqa: E402
+from export.policies.simprune import select_pairs, stage_blocks  # noqa: E402
+from export.program import ENCODER, LOSS, Program  # noqa: E402
+from export.recipe import make_recipe  # noqa: E402
+
+torch.set_num_threads(1)
+DROPPED = -1e30
+
+
+def program(method: str, policy: str, **tokens: Any) -> Program:
+    table = {
+        "model": {"name": "vit_tiny", "image_size": 16, "patch_size": 4, "depth": 6,
+                  "width": 24, "heads": 2},
+        "batch_size": 3,
+        "method": {"name": method},
+        "tokens": {"name": policy, **tokens},
+        "keep_ratios": [1.0],
+    }  # fmt: skip
+    return Program(make_recipe(table, where="test"))
+
+
+def inputs_of(program: Program, keep_ratio: float, progress: float = 0.4) -> dict[str, Tensor]:
+    """Double precision: only the order of additions differs between two ways to compute."""
+    state = {name: value.double() for name, value in program.initial_state().items()}
+    generator = torch.Generator().manual_seed(1)
+    for name in program.teacher_names:  # a teacher that differs from the student
+        noise = torch.randn(state[EMA + name].shape, generator=generator, dtype=torch.float64)
+        state[EMA + name] += 0.02 * noise
+    batch = example_inputs(program, program.policy(keep_ratio), seed=3)
+    return {**state, **batch, "progress": torch.tensor(progress)}
+
+
+def gradients(program: Program, keep_ratio: float, inputs: dict[str, Tensor]) -> tuple[Any, Any]:
+    return program.gradient(program.policy(keep_ratio), inputs)
+
+
+def assert_close(found: Any, wanted: Any) -> None:
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("method", OBJECTIVES)
+@pytest.mark.parametrize("policy", POLICIES)
+def test_keeping_everything_is_the_same_as_no_policy(method: str, policy: str) -> None:
+    plain, other = program(method, "none"), program(method, policy)
+    inputs = inputs_of(plain, 1.0)
+    wanted, metrics = gradients(plain, 1.0, inputs)
+    found, found_metrics = gradients(other, 1.0, inputs)
+    assert found_metrics[LOSS] == metrics[LOSS]
+    assert_close(found, wanted)
+    assert other.policy(1.0).student_tokens == plain.policy(1.0).student_tokens
+
+
+def masked_features(
+    program: Program, weights: dict[str, Tensor], patches: Tensor, masks: list[Tensor]
+) -> Tensor:
+    """Features with every token kept and the dropped ones at -1e30 as keys. Slow on purpose.
+
+    `masks[block]`: (S, N) bool, True where a patch is still there in that block's attention.
+    """
+    encoder = {k.removeprefix(ENCODER): v for k, v in weights.items() if k.startswith(ENCODER)}
+    x = vit.embed(encoder, patches, encoder["pos_embed"][:, 1:])
+    for block, mask in enumerate(masks):
+        class_token = torch.ones(len(mask), 1, dtype=torch.bool)
+        seen = torch.cat([class_token, mask], dim=1)[:, None, None, :]
+        bias = torch.where(seen, 0.0, DROPPED)
+        x = vit.attend(encoder, block, program.model.heads, x, bias=bias)
+        x = vit.feed_forward(encoder, block, x)
+    return vit.features(encoder, x)
+
+
+def masked_gradients(
+    program: Program, inputs: dict[str, Tensor], student: list[Tensor], teacher: list[Tensor]
+) -> tuple[Any, Tensor]:
+    images = inputs["images.global"]
+    patches = vit.cut_patches(images.flatten(0, 1), program.model.patch_size_px)
+    taught = {name: inputs[EMA + name] for name in program.teacher_names}
+
+    def loss(weights: dict[str, Tensor]) -> Tensor:
+        shape = (*images.shape[:2], -1)
+        features = masked_features(program, weights, patches, student).reshape(shape)
+        others = None
+        if taught:
+            others = masked_features(program, taught, patches, teacher).reshape(shape)
+        options = program.method_options
+        return program.objective.loss(weights, taught or None, features, others, options)
+
+    weights = {name: inputs[PARAM + name] for name in program.parameters}
+    return torch.func.grad_and_value(loss)(weights)
+
+
+def mask_of(kept: Tensor, count: int) -> Tensor:
+    return torch.zeros(len(kept), count, dtype=torch.bool).scatter(1, kept, True)
+
+
+@pytest.mark.parametrize("method", OBJECTIVES)
+def test_gathering_is_masking_for_random(method: str) -> None:
+    bound = program(method, "random")
+    inputs = inputs_of(bound, 0.5)
+    found, metrics = gradients(bound, 0.5, inputs)
+    mask = mask_of(inputs["keep.global"].flatten(0, 1), 16)
+    everything = torch.ones_like(mask)
+    wanted, loss = masked_gradients(bound, inputs, [mask] * 6, [everything] * 6)
+    np.testing.assert_allclose(metrics[LOSS], loss, rtol=1e-12)
+    assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("placement", ["before-mlp", "before-block", "after-block"])
+@pytest.mark.parametrize("method", OBJECTIVES)
+def test_gathering_is_masking_for_simprune(method: str, placement: str) -> None:
+    bound = program(method, "simprune", placement=placement)
+    inputs = inputs_of(bound, 0.7)
+    found, metrics = gradients(bound, 0.7, inputs)
+    student, teacher = masks_of_simprune(metrics, placement, shared=not bound.teacher_names)
+    wanted, loss = masked_gradients(bound, inputs, student, teacher)
+    np.testing.assert_allclose(metrics[LOSS], loss, rtol=1e-12)
+    assert_close(found, wanted)
+
+
+def masks_of_simprune(
+    metrics: dict[str, Tensor], placement: str, *, shared: bool
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Which of the first 16 patches are keys in each of 6 blocks, for student and teacher."""
+    rows = 3 if shared else 6  # pairs of sequences
+    left = [torch.arange(16).expand(rows, 16) for _ in "ot"]  # original indices, both sides
+    masks: list[list[Tensor]] = [[], []]
+    for block in range(6):
+        kept = [metrics.get(f"kept.{side}.{block}") for side in ("online", "target")]
+        before = placement != "before-mlp"
+        for side in (0, 1):
+            if before and kept[side] is not None:
+                left[side] = left[side].gather(1, kept[side])
+            masks[side].append(mask_of(left[side], 16))
+            if not before and kept[side] is not None:
+                left[side] = left[side].gather(1, kept[side])
+    assert len(left[0][0]) < 16
+    if shared:
+        return [torch.cat(pair) for pair in zip(*masks, strict=True)], []
+    swapped = [torch.cat([mask[3:], mask[:3]]) for mask in masks[1]]  # target rows: other view
+    return masks[0], swapped
+
+
+def select_slowly(
+    online: Array, target: Array, kept: int, progress: float
+) -> tuple[list[int], list[int], set[int]]:
+    """The selection of one pair, from facts/definition: token by token. Never optimise this.
+
+    Gives both keep sets and the targets that the pruned online tokens hit.
+    """
+    count = len(online)
+    unit = [x / np.linalg.norm(x) for x in online], [x / np.linalg.norm(x) for x in target]
+    similarity = np.array([[a @ b for b in unit[1]] for a in unit[0]])
+    partner = [int(np.argmax(row)) for row in similarity]
+    best = [float(np.max(row)) for row in similarity]
+    order = sorted(range(count), key=lambda i: (best[i], i))
+    pruned_count = count - kept
+    offset = round(progress * kept)
+    pruned = order[offset : offset + pruned_count]
+    hit = {partner[i] for i in pruned}
+    centre = np.mean([best[i] for i in pruned])
+    unhit = sorted(
+        (j for j in range(count) if j not in hit),
+        key=lambda j: (abs(float(np.max(similarity[:, j])) - centre), j),
+    )
+    gone = hit | set(unhit[: pruned_count - len(hit)])
+    return (
+        sorted(set(range(count)) - set(pruned)),
+        sorted(set(range(count)) - gone),
+        hit,
+    )
+
+
+def features(kind: str, seed: int, count: int = 24) -> tuple[Tensor, Tensor]:
+    """Two branches of 4 sequences; clustered ones have many tokens with the same partner."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (4, count, 8)
+    noise = [torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2)]
+    if kind == "random":
+        return noise[0], noise[1]
+    centres = torch.randn((4, 5, 8), generator=generator, dtype=torch.float64)
+    cluster = torch.randint(0, 5, (4, count), generator=generator)
+    spread = centres.gather(1, cluster[..., None].expand(shape))
+    return spread + 0.05 * noise[0], spread.roll(3, 1) + 0.3 * noise[1]
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.31, 0.5, 1.0])
+@pytest.mark.parametrize("kind", ["random", "clustered"])
+def test_selection_equals_its_definition(kind: str, progress: float) -> None:
+    deficit = False
+    for seed in range(5):
+        online, target = features(kind, seed)
+        found = select_pairs(online, target, 17, torch.tensor(progress))
+        for row in range(4):
+            wanted = select_slowly(online[row].numpy(), target[row].numpy(), 17, progress)
+            assert found[0][row].tolist() == wanted[0]
+            assert found[1][row].tolist() == wanted[1]
+            assert len(set(found[1][row].tolist())) == 17
+            assert not wanted[2] & set(found[1][row].tolist())  # every hit target is pruned
+            deficit |= len(wanted[2]) < 24 - 17
+    assert deficit  # the many-to-one repair was needed
+
+
+def test_identical_branches_pair_with_themselves() -> None:
+    online, _ = features("random", 0)
+    first, second = select_pairs(online, online, 15, torch.tensor(0.2))
+    assert torch.equal(first, second)
+
+
+def test_permuting_one_branch_permutes_its_selection_alone() -> None:
+    online, target = features("random", 1)
+    order = torch.randperm(24, generator=torch.Generator().manual_seed(0))
+    before = select_pairs(online, target, 15, torch.tensor(0.5))
+    after = select_pairs(online[:, order], target, 15, torch.tensor(0.5))
+    assert torch.equal(after[1], before[1])
+    assert torch.equal(order[after[0]].sort(dim=1)[0], before[0])
+
+
+def test_the_window_slides_from_the_least_to_the_most_similar() -> None:
+    online, target = features("random", 2)
+    unit = [torch.nn.functional.normalize(x, dim=2) for x in (online, target)]
+    best = (unit[0] @ unit[1].transpose(1, 2)).amax(dim=2)  # (4, 24)
+    ascending = best.argsort(dim=1)
+    for progress, pruned in ((0.0, ascending[:, :9]), (1.0, ascending[:, 15:])):
+        kept, _ = select_pairs(online, target, 15, torch.tensor(progress))
+        gone = ~mask_of(kept, 24)
+        assert torch.equal(gone, mask_of(pruned, 24))
+
+
+@pytest.mark.parametrize("method", OBJECTIVES)
+def test_the_other_direction_is_the_mirrored_window(method: str) -> None:
+    forward = program(method, "simprune")
+    backward = program(method, "simprune", direction="most-to-least")
+    inputs = inputs_of(forward, 0.7, progress=0.25)
+    mirrored = {**inputs, "progress": torch.tensor(0.75)}
+    assert_close(gradients(backward, 0.7, mirrored)[1], gradients(forward, 0.7, inputs)[1])
+
+
+def test_stages_keep_their_fractions_and_leave_out_the_last_block() -> None:
+    assert stage_blocks(12, after=False) == (3, 6, 9)
+    assert stage_blocks(12, after=True) == (4, 7, 10)
+    assert stage_blocks(24, after=False) == (6, 12, 18)
+    assert stage_blocks(6, after=False) == (1, 3, 4)
+    assert stage_blocks(2, after=False) == (0,)
+    assert stage_blocks(1, after=False) == ()
+
+
+def test_token_counts_of_a_small_model() -> None:
+    """64 tokens at 0.8 per stage: 64, 52, 42, 34 (papers' accounting)."""
+    table = {
+        "model": {"name": "vit_tiny", "image_size": 32, "patch_size": 4},
+        "tokens": {"name": "simprune"},
+        "keep_ratios": [0.8],
+    }
+    policy = Program(make_recipe(table, where="test")).policy(0.8)
+    mlp = [fed - 1 for _, fed in policy.student_tokens]
+    assert mlp == [64] * 3 + [52] * 3 + [42] * 3 + [34] * 3
+    attention = [attended - 1 for attended, _ in policy.student_tokens]
+    assert attention == [64] * 4 + [52] * 3 + [42] * 3 + [34] * 2
+
+
+def test_kept_count_rounds_up_but_not_floats_noise() -> None:
+    assert [kept_count(r, 30) for r in (0.1, 0.11, 1.0, 0.001)] == [3, 4, 30, 1]
+
+
+def test_take_rows_and_its_gradient_are_a_gather_and_a_scatter() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 7, 5, generator=generator, dtype=torch.float64)
+    index = torch.rand(3, 7, generator=generator).argsort(1)[:, :4]
+    weight = torch.randn(3, 4, 5, generator=generator, dtype=torch.float64)
+    found = torch.func.grad(lambda y: (take_rows(y, index) * weight).sum())(x)
+    wanted = torch.zeros_like(x)
+    for s in range(3):
+        for k in range(4):
+            wanted[s, index[s, k]] += weight[s, k]
+            assert torch.equal(take_rows(x, index)[s, k], x[s, index[s, k]])
+    assert torch.equal(found, wanted)
+
+
+def test_unknown_options_name_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="unknown 'up'; known are least-to-most, most-to-least"):
+        program("simclr", "simprune", direction="up")
+    with pytest.raises(ConfigError, match="unknown token policy 'evits'; known are none, random"):
+        program("simclr", "evits")
