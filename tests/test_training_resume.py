@@ -1,18 +1,23 @@
 """40 steps in one go, and in processes killed at seeded moments: the same bits."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from handed_over import handed_over
 
+from edge_runtime.engines import create_engine
+from edge_runtime.errors import EngineError
 from edge_runtime.records import open_run
 
 TESTS = Path(__file__).parent
-FACTORIES = ["training_fakes:fake_job"]  # `module:function` of tests/, see resume_worker.py
+FAKE = "training_fakes:fake_job"  # `module:function` of tests/, see resume_worker.py
 SEEDS = [2, 4, 5]
+REAL = {"ort": "real_jobs:ort_job", "ort-training": "real_jobs:ort_training_job"}
 
 
 def train_in_processes(factory: str, folder: Path, run: str, seed: str) -> list[str]:
@@ -30,15 +35,36 @@ def train_in_processes(factory: str, folder: Path, run: str, seed: str) -> list[
     return killed_in
 
 
-@pytest.mark.parametrize("factory", FACTORIES)
-def test_a_killed_and_resumed_run_ends_with_the_same_bits(tmp_path, factory) -> None:
-    assert train_in_processes(factory, tmp_path, "whole", "never") == []
+def train_and_kill(factory: str, folder: Path, seeds: list[int]) -> list[str]:
+    """Compare killed runs with one in one go; gives what they were killed in."""
+    assert train_in_processes(factory, folder, "whole", "never") == []
     killed_in = []
-    for seed in SEEDS:
-        killed_in += train_in_processes(factory, tmp_path, f"killed-{seed}", str(seed))
-        assert_same_result(tmp_path / "whole", tmp_path / f"killed-{seed}")
+    for seed in seeds:
+        killed_in += train_in_processes(factory, folder, f"killed-{seed}", str(seed))
+        assert_same_result(folder / "whole", folder / f"killed-{seed}")
+    return killed_in
+
+
+def test_a_killed_and_resumed_run_ends_with_the_same_bits(tmp_path) -> None:
+    killed_in = train_and_kill(FAKE, tmp_path, SEEDS)
     # Also during saves: within the state, and between the state and its place.
     assert {"write", "write_bytes", "fsync", "rename"} <= set(killed_in)
+
+
+@pytest.mark.parametrize("engine", REAL)
+def test_real_engines_resume_bit_for_bit(request, tmp_path, engine) -> None:
+    try:
+        create_engine(engine)
+    except EngineError as error:
+        pytest.skip(str(error))
+    given = {path.name: path for path in handed_over()}
+    if not given:
+        given["mocov3-simprune"] = request.getfixturevalue("small_package")(
+            "mocov3", "simprune"
+        ).path
+    shutil.copytree(given["mocov3-simprune"], tmp_path / "package")
+    killed_in = train_and_kill(REAL[engine], tmp_path, [4])
+    assert {"write", "write_bytes"} <= set(killed_in)  # in a record, and in a save
 
 
 def assert_same_result(whole: Path, killed: Path) -> None:
