@@ -44,7 +44,7 @@ class Program:
         self.views = ViewGroup(
             name="global",
             size_px=self.model.image_size_px,
-            views=self.objective.views(self.model.image_size_px),
+            views=recipe.views(),
         )
         encoder = vit.encoder_parameters(self.model)
         heads = self.objective.heads(self.model.width, self.method_options)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_runtime.errors import ConfigError
-from edge_runtime.package.manifest import ModelFacts, Schedule
+from edge_runtime.package.manifest import AugmentationSpec, ModelFacts, Schedule
 from edge_runtime.schema import structure, unstructure
 from export.models import model_facts
 from export.objectives import OBJECTIVES, objective_named
@@ -59,6 +59,26 @@ class OptimizerTable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AugmentationTable:
+    """`[augmentation]`: for pictures that the method's own views do not fit.
+
+    What is given replaces that key in every view; `AugmentationSpec` says what each means.
+    """
+
+    min_area: float | None = None
+    max_area: float | None = None
+    flip: float | None = None
+    jitter: float | None = None
+    brightness: float | None = None
+    contrast: float | None = None
+    saturation: float | None = None
+    hue: float | None = None
+    grayscale: float | None = None
+    blur: float | None = None
+    solarize: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """Everything that decides what a package trains."""
 
@@ -66,6 +86,7 @@ class Recipe:
     method: Choice = field(default_factory=lambda: Choice(name="simclr"))
     tokens: Choice = field(default_factory=lambda: Choice(name="random"))
     optimizer: OptimizerTable = field(default_factory=OptimizerTable)
+    augmentation: AugmentationTable = field(default_factory=AugmentationTable)
     keep_ratios: tuple[float, ...] = (1.0, 0.75, 0.5)
     batch_size: int = 64
     seed: int = 0
@@ -91,6 +112,23 @@ class Recipe:
         """The token policy's own options."""
         kind = policy_named(self.tokens.name).options
         return structure(kind, self.tokens.options, where="[tokens]", error=ConfigError)
+
+    def views(self) -> tuple[AugmentationSpec, ...]:
+        """The method's views with the augmentation table's keys replaced.
+
+        Raises:
+            ConfigError: the least area of a crop is above the most.
+        """
+        usual = objective_named(self.method.name).views(self.facts().image_size_px)
+        given = {k: v for k, v in unstructure(self.augmentation).items() if v is not None}
+        views = tuple(dataclasses.replace(view, **given) for view in usual)
+        for view in views:
+            if view.min_area > view.max_area:
+                raise ConfigError(
+                    f"[augmentation]: min_area {view.min_area:g} is above max_area "
+                    f"{view.max_area:g}. Give both."
+                )
+        return views
 
     def schedule(self) -> Schedule:
         """The optimizer's table with the method's defaults filled in."""
@@ -183,6 +221,7 @@ def make_recipe(table: Mapping[str, Any], *, where: str) -> Recipe:
     if problems := _problems(recipe):
         lines = [f"{where}: {len(problems)} problem(s)", *problems]
         raise ConfigError("\n  ".join(line.replace("\n", "\n  ") for line in lines))
+    recipe.views()  # its areas may not fit the method's
     return dataclasses.replace(
         recipe,
         method=Choice(name=recipe.method.name, options=unstructure(recipe.method_options())),
@@ -191,7 +230,11 @@ def make_recipe(table: Mapping[str, Any], *, where: str) -> Recipe:
 
 
 def _problems(recipe: Recipe) -> list[str]:
-    problems = _ladder_problems(recipe) + _optimizer_problems(recipe)
+    problems = [
+        *_ladder_problems(recipe),
+        *_optimizer_problems(recipe),
+        *_out_of_range("augmentation", recipe.augmentation, _AUGMENTATION_RANGES),
+    ]
     if recipe.batch_size < 2:
         problems.append(f"batch_size: want at least 2, got {recipe.batch_size}")
     if not 0 <= recipe.seed < 2**63:
@@ -218,7 +261,10 @@ def _ladder_problems(recipe: Recipe) -> list[str]:
     return problems
 
 
-_RANGES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
+# Keys of a table, what to say when a value is not allowed, and what is.
+_Ranges = tuple[tuple[str, str, Callable[[float], bool]], ...]
+
+_OPTIMIZER_RANGES: _Ranges = (
     (
         "lr final_lr warmup_epochs weight_decay final_weight_decay",
         "a number >= 0",
@@ -228,16 +274,30 @@ _RANGES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
     ("eps", "a number > 0", lambda value: 0 < value < math.inf),
     ("ema_momentum final_ema_momentum", "a number in [0, 1]", lambda value: 0 <= value <= 1),
 )
+_AUGMENTATION_RANGES: _Ranges = (
+    ("min_area max_area", "a number in (0, 1]", lambda value: 0 < value <= 1),
+    (
+        "flip jitter grayscale blur solarize",
+        "a probability in [0, 1]",
+        lambda value: 0 <= value <= 1,
+    ),
+    ("brightness contrast saturation", "a number >= 0", lambda value: 0 <= value < math.inf),
+    ("hue", "a number in [0, 0.5]", lambda value: 0 <= value <= 0.5),
+)
+
+
+def _out_of_range(name: str, table: Any, ranges: _Ranges) -> list[str]:
+    return [
+        f"{name}.{key}: want {want}, got {value:g}"
+        for keys, want, allowed in ranges
+        for key in keys.split()
+        if (value := getattr(table, key)) is not None and not allowed(value)
+    ]
 
 
 def _optimizer_problems(recipe: Recipe) -> list[str]:
     table = recipe.optimizer
-    problems = [
-        f"optimizer.{key}: want {want}, got {value:g}"
-        for keys, want, allowed in _RANGES
-        for key in keys.split()
-        if (value := getattr(table, key)) is not None and not allowed(value)
-    ]
+    problems = _out_of_range("optimizer", table, _OPTIMIZER_RANGES)
     objective = OBJECTIVES.get(recipe.method.name)
     if objective is not None and objective.defaults.ema_momentum is None:
         problems += [
