@@ -277,7 +277,7 @@ def test_steps_per_epoch_are_whole_batches() -> None:
     assert steps_per_epoch(FlatPictures(22), 4) == 5
     assert steps_per_epoch(FlatPictures(22), 4, images=50) == 12
     assert steps_per_epoch(FlatFrames(), 8, images=20) == 2
-    with pytest.raises(DataError, match="frames has no end, so the length of an epoch must"):
+    with pytest.raises(DataError, match="frames has no end: give the pictures of an epoch"):
         steps_per_epoch(FlatFrames(), 8)
 
 

@@ -100,7 +100,9 @@ def replaced_selection(select: Callable[..., Any]) -> Iterator[None]:
         simprune.select_pairs = original
 
 
-def selection_scores(package: Package, rung_id: str, state: State, given: Batch) -> list[Array]:
+def selection_scores(
+    package: Package, rung_id: str, state: State, given: Batch
+) -> list[Array]:
     """The scores that each selection of the reference was made by, in the graph's order."""
     scores: list[Array] = []
     original = simprune.select_pairs

@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--engine", choices=("auto", "ort", "ort-training"), default="auto")
     parser.add_argument(
-        "--threads", metavar="N", type=positive, help="default: all processors"
+        "--threads", metavar="N", type=positive, help="of the engine; default: all processors"
     )
     parser.add_argument("--seed", metavar="S", type=natural, default=0, help="default: 0")
     parser.add_argument(
@@ -85,7 +85,6 @@ def run(args: argparse.Namespace) -> int:
             epochs=args.epochs,
             images_per_epoch=args.images,
             seed=args.seed,
-            threads=args.threads,
             resume=args.resume,
             checkpoint_every_s=args.checkpoint_every,
             stop=stop,

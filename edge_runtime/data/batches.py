@@ -35,7 +35,9 @@ class ViewBatch:
     """What one step trains on."""
 
     step: int  # from 1
-    epoch: int  # pass over the pictures, from 0; always 0 for live sources
+    # Pass over the pictures, from 0. Live sources count frames from 0 in every process: theirs
+    # is the number of steps before this process, so that no random number comes twice.
+    epoch: int
     pictures: tuple[int, ...]  # indices into the source, or running frame numbers from 0
     images: Images  # "images.<group>": uint8 (views, batch, size, size, 3)
     skipped: tuple[Skipped, ...]  # met while this batch was made
@@ -98,7 +100,7 @@ def steps_per_epoch(
     pictures = _pictures_in(source) if images is None else images
     if pictures is None:
         raise DataError(
-            f"{source.name} has no end, so the length of an epoch must be given in pictures."
+            f"{source.name} has no end: give the pictures of an epoch (run: --images N)."
         )
     if pictures < batch_size:
         raise DataError(
@@ -242,24 +244,29 @@ def _frame_batches(
                 seed=seed,
             )
             for step in steps:
-                yield Job([partial(_frame_batch, pool, maker, step, flag)], _only)
+                make = partial(_frame_batch, pool, maker, step, steps.start - 1, flag)
+                yield Job([make], _only)
 
         # one thread: the pool is drawn from in the order of the steps
         with in_order(jobs, threads=1, ahead=prefetch) as batches:
             yield batches
 
 
-def _frame_batch(pool: FramePool, maker: ViewMaker, step: int, flag: StopFlag) -> ViewBatch:
+def _frame_batch(
+    pool: FramePool, maker: ViewMaker, step: int, epoch: int, flag: StopFlag
+) -> ViewBatch:
     drawn = pool.draw()
     pictures = [number for number, _ in drawn]
     images = maker.allocate(len(drawn))
     scratch = maker.scratch()
     for slot, ((_, frame), numbers) in enumerate(
-        zip(drawn, maker.numbers(0, pictures), strict=True)
+        zip(drawn, maker.numbers(epoch, pictures), strict=True)
     ):
         flag.check()
         maker.fill(images, slot, frame, numbers, scratch)
-    return ViewBatch(step=step, epoch=0, pictures=tuple(pictures), images=images, skipped=())
+    return ViewBatch(
+        step=step, epoch=epoch, pictures=tuple(pictures), images=images, skipped=()
+    )
 
 
 def _until(flag: StopFlag, frames: Iterator[Image]) -> Iterator[Image]:

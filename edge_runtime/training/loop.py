@@ -56,7 +56,7 @@ class Loop:
             seed=options.seed,
             first_step=self._done + 1,
             last_step=job.total_steps,
-            threads=options.decoding_threads(),
+            threads=options.threads,
         ) as batches:
             while self._done < job.total_steps:
                 if options.stop():

@@ -1,7 +1,6 @@
 """What a run trains: options checked against the package and the pictures."""
 
 import hashlib
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,15 +27,11 @@ class TrainingOptions:
     epochs: int
     images_per_epoch: int | None = None  # None: all of the source
     seed: int = 0
-    threads: int | None = None  # that decode pictures; None: one per processor
+    threads: int | None = None  # that decode pictures; None: half the processors, 1 to 4
     resume: bool = False
     checkpoint_every_s: float = 300.0
     stop: Callable[[], bool] = _never  # asked between two steps
     clock: Callable[[], float] = time.monotonic
-
-    def decoding_threads(self) -> int:
-        """Threads that make views."""
-        return self.threads or len(os.sched_getaffinity(0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,7 +120,8 @@ class TakeRows(torch.autograd.Function):
         count, kept, width = grad.shape
         places = torch.arange(kept).expand(count, kept)
         inverse = torch.full((count, ctx.tokens), kept).scatter(1, index, places)  # kept: none
-        padded = torch.cat([grad, torch.zeros(count, 1, width, dtype=grad.dtype)], dim=1)  # (S, K + 1, D)
+        nothing = torch.zeros(count, 1, width, dtype=grad.dtype)
+        padded = torch.cat([grad, nothing], dim=1)  # (S, K + 1, D)
         return TakeRows.forward(padded, inverse), None
 
 
