@@ -85,6 +85,10 @@ def _trace(
     ]
     with fake:
         module = make_fx(flat, tracing_mode="real")(*inputs)
+    for key, tensor in zip(example, inputs, strict=True):
+        size: Any = tensor.shape[0] if key in free_batch else None
+        if size is not None and (fixed := size.node.maybe_as_int()) is not None:
+            raise NotImplementedError(f"{key!r}: the function fixes its free size to {fixed}")
     return module, results
 
 
