@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 IR_VERSION = 10  # the newest that onnxruntime 1.19.2 reads
 OPSET = (
@@ -217,6 +217,4 @@ def _needed(nodes: list[onnx.NodeProto], wanted: set[str]) -> list[onnx.NodeProt
 
 def _value_info(value: Value) -> onnx.ValueInfoProto:
     kind = helper.np_dtype_to_tensor_dtype(value.dtype)
-    if kind == TensorProto.UNDEFINED:
-        raise TypeError(f"{value.name}: ONNX has no {value.dtype}")
     return helper.make_tensor_value_info(value.name, kind, value.shape)

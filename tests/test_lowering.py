@@ -1,0 +1,442 @@
+"""Every ATen lowering against PyTorch itself, through ONNX Runtime."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="what is lowered are PyTorch's functions")
+
+import onnx  # noqa: E402
+import onnxruntime  # noqa: E402
+from torch.nn import functional as F  # noqa: E402, N812
+from torch.utils import _pytree as pytree  # noqa: E402
+
+from export.lowering import network  # noqa: E402, F401 - enters its operators into the table
+from export.lowering.aten import RESHAPES, TABLE, lowers  # noqa: E402
+from export.lowering.trace import lower  # noqa: E402
+from export.policies.base import take_rows  # noqa: E402
+
+aten = torch.ops.aten
+RELATIVE, ABSOLUTE = 1e-5, 1e-6  # float32 on both sides, sums in another order
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def lowered(function, *inputs, free=()):
+    """The model of a function of tensors: inputs x0, x1, ..., outputs y0, y1, ..."""
+
+    def named(given):
+        result = function(*given.values())
+        results = result if isinstance(result, (tuple, list)) else [result]
+        return {f"y{i}": value for i, value in enumerate(results)}
+
+    example = {f"x{i}": tensor for i, tensor in enumerate(inputs)}
+    model = lower(named, example, name="test", free_batch=free)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def run(model, *inputs):
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return session.run(None, {f"x{i}": tensor.numpy() for i, tensor in enumerate(inputs)})
+
+
+def assert_same(found, wanted, *, relative=RELATIVE, absolute=ABSOLUTE):
+    wanted = wanted if isinstance(wanted, (tuple, list)) else [wanted]
+    for value, tensor in zip(found, wanted, strict=True):
+        want = tensor.numpy()
+        assert (value.dtype, value.shape) == (want.dtype, want.shape)
+        np.testing.assert_allclose(value, want, rtol=relative, atol=absolute)
+
+
+X, Y, COLUMN = normal(2, 3, 4), normal(2, 3, 4, seed=1), normal(3, 1, seed=2)
+POSITIVE, WHOLE = X.abs() + 0.5, torch.arange(24).reshape(2, 3, 4) % 5
+SOME = X > 0
+SCALE, SHIFT = normal(4, seed=3), normal(4, seed=4)
+NORMAL, MEAN, DEVIATION = torch.native_layer_norm(X, [4], SCALE, SHIFT, 1e-6)
+LARGEST = 2**63 - 1  # how PyTorch writes an open end
+
+CASES = [  # operator, arguments, options
+    (aten.clone.default, (X,), {"memory_format": torch.contiguous_format}),
+    (aten.detach.default, (X,), {}),
+    (aten.lift_fresh_copy.default, (X,), {}),
+    (aten.alias.default, (X,), {}),
+    (aten.view.default, (X, [6, 4]), {}),
+    (aten.view.default, (X, [2, -1]), {}),
+    (aten._unsafe_view.default, (X, [3, 8]), {}),
+    (aten.unsqueeze.default, (X, -1), {}),
+    (aten.squeeze.dim, (COLUMN, -1), {}),
+    (aten.squeeze.dims, (COLUMN[None], [0, 2]), {}),
+    (aten.transpose.int, (X, 0, -1), {}),
+    (aten.t.default, (X[0],), {}),
+    (aten.permute.default, (X, [2, 0, -2]), {}),
+    (aten.expand.default, (COLUMN, [2, -1, 5]), {}),
+    (aten.expand.default, (X, [2, 3, 4]), {}),
+    (aten.cat.default, ([X, Y, X],), {}),
+    (aten.cat.default, ([X, Y[:, :, :1]], -1), {}),
+    (aten.split.Tensor, (X, 2, 1), {}),
+    (aten.split.Tensor, (X, 2, -1), {}),
+    (aten.slice.Tensor, (X, 1, 1, LARGEST), {}),
+    (aten.slice.Tensor, (X, 2, -3, -1), {}),
+    (aten.slice.Tensor, (X, -1, 0, LARGEST, 2), {}),
+    (aten.slice.Tensor, (X, 2, 1, 100, 3), {}),
+    (aten.slice.Tensor, (X, 1, -100, 2), {}),
+    (aten.slice.Tensor, (X, 1, 0, 3), {}),
+    (aten.select.int, (X, 1, 2), {}),
+    (aten.select.int, (X, -1, -3), {}),
+    (aten.slice_backward.default, (X[:, 1:], [2, 3, 4], 1, 1, LARGEST, 1), {}),
+    (aten.slice_backward.default, (X[:, :, :2], [2, 3, 4], 2, -4, -2, 1), {}),
+    (aten.slice_backward.default, (X, [2, 3, 4], 0, 0, LARGEST, 1), {}),
+    (aten.select_backward.default, (X[:, 0], [2, 3, 4], 1, -1), {}),
+    (aten.select_backward.default, (X[0], [2, 3, 4], 0, 0), {}),
+    (aten.add.Tensor, (X, COLUMN), {}),
+    (aten.add.Tensor, (X, 2.5), {}),
+    (aten.add.Tensor, (WHOLE, 2), {}),
+    (aten.sub.Tensor, (COLUMN, X), {}),
+    (aten.mul.Tensor, (X, Y), {}),
+    (aten.mul.Scalar, (X, -3.0), {}),
+    (aten.div.Tensor, (X, POSITIVE), {}),
+    (aten.div.Scalar, (X, 3.0), {}),
+    (aten.pow.Tensor_Tensor, (POSITIVE, Y), {}),
+    (aten.pow.Scalar, (0.9, POSITIVE), {}),
+    (aten.maximum.default, (X, Y), {}),
+    (aten.neg.default, (X,), {}),
+    (aten.sqrt.default, (POSITIVE,), {}),
+    (aten.exp.default, (X,), {}),
+    (aten.log.default, (POSITIVE,), {}),
+    (aten.relu.default, (X,), {}),
+    (aten.reciprocal.default, (POSITIVE,), {}),
+    (aten.round.default, (torch.tensor([-1.5, -0.5, 0.49, 0.5, 1.5, 2.5]),), {}),
+    (aten.abs.default, (X,), {}),
+    (aten.bitwise_not.default, (SOME,), {}),
+    (aten.logical_not.default, (SOME,), {}),
+    (aten.rsub.Scalar, (X, 2.0), {}),
+    (aten.clamp_min.default, (X, 0.25), {}),
+    (aten.eq.Tensor, (WHOLE, WHOLE.flip(0)), {}),
+    (aten.eq.Scalar, (WHOLE, 3), {}),
+    (aten.ge.Scalar, (WHOLE, 3), {}),
+    (aten.ge.Tensor, (WHOLE, WHOLE[:, :1]), {}),
+    (aten.gt.Scalar, (WHOLE, 3), {}),
+    (aten.lt.Tensor, (WHOLE, WHOLE[:, :1]), {}),
+    (aten.le.Scalar, (WHOLE, 3), {}),
+    (aten.where.self, (SOME[0], X, COLUMN), {}),
+    (aten.masked_fill.Scalar, (X, SOME[0], -7.0), {}),
+    (aten.ones_like.default, (X,), {}),
+    (aten._to_copy.default, (X * 3,), {"dtype": torch.int64}),
+    (aten._to_copy.default, (WHOLE.to(torch.uint8),), {"dtype": torch.float32}),
+    (aten._to_copy.default, (SOME,), {"dtype": torch.float32}),
+    (aten._to_copy.default, (X,), {}),
+    (aten.sum.dim_IntList, (X, [0, -1]), {}),
+    (aten.sum.dim_IntList, (X, [1], True), {}),
+    (aten.sum.dim_IntList, (X, []), {}),
+    (aten.sum.default, (X,), {}),
+    (aten.mean.default, (X,), {}),
+    (aten.mean.dim, (X, [-1, 0], True), {}),
+    (aten.amax.default, (X, [-1]), {}),
+    (aten.amax.default, (X,), {}),
+    (aten.linalg_vector_norm.default, (X, 2, [-1], True), {}),
+    (aten.linalg_vector_norm.default, (X,), {}),
+    (aten.logsumexp.default, (X * 1000, [1]), {}),
+    (aten.logsumexp.default, (X - 1000, [-1], True), {}),
+    (aten.mm.default, (X[0], Y[1].t()), {}),
+    (aten.bmm.default, (X, Y.transpose(1, 2)), {}),
+    (aten.addmm.default, (SCALE, X[0], normal(4, 4)), {}),
+    (aten.index_select.default, (X, 1, torch.tensor([2, 0, 0])), {}),
+    (aten.gather.default, (X, -1, WHOLE[:, :, :2] % 4), {}),
+    (aten.scatter.src, (X, 1, torch.tensor([[[2, 0, 1, 1]], [[0, 1, 2, 0]]]), Y[:, :1]), {}),
+    (aten.topk.default, (X, 2), {}),
+    (aten.topk.default, (X, 2, 1, False), {}),
+    (aten.sort.stable, (X,), {"stable": True, "dim": 1, "descending": False}),
+    (aten.sort.stable, (X,), {"stable": True, "descending": True}),
+    (aten.argmax.default, (X, -1), {}),
+    (aten.argmax.default, (X, 0, True), {}),
+    (aten.native_layer_norm.default, (X, [4], SCALE, SHIFT, 1e-6), {}),
+    (
+        aten.native_layer_norm_backward.default,
+        (Y, X, [4], MEAN, DEVIATION, SCALE, SHIFT, [True] * 3),
+        {},
+    ),
+    (aten.gelu.default, (X * 4,), {}),
+    (aten.gelu_backward.default, (Y, X * 4), {}),
+    (aten._softmax.default, (X * 50, -1, False), {}),
+    (aten._softmax_backward_data.default, (Y, X.softmax(1), 1, torch.float32), {}),
+    (aten._log_softmax.default, (X * 50, 1, False), {}),
+    (aten._log_softmax_backward_data.default, (Y, X.log_softmax(-1), -1, torch.float32), {}),
+    (aten.threshold_backward.default, (Y, X.relu(), 0), {}),
+]
+
+
+@pytest.mark.parametrize(
+    ("operator", "arguments", "options"),
+    [pytest.param(*case, id=f"{i}-{case[0]}") for i, case in enumerate(CASES)],
+)
+def test_an_operator_is_pytorchs(operator, arguments, options):
+    leaves, tree = pytree.tree_flatten(arguments)
+    inputs = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+
+    def function(*tensors):
+        given = iter(tensors)
+        filled = [next(given) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+        return operator(*pytree.tree_unflatten(filled, tree), **options)
+
+    assert_same(run(lowered(function, *inputs), *inputs), function(*inputs))
+
+
+def test_every_operator_of_the_table_has_a_case():
+    in_place = {aten.masked_fill_.Scalar}  # below, in the gradient of a norm
+    assert {case[0] for case in CASES} | in_place == TABLE.keys() | RESHAPES
+
+
+def weighted(function, *inputs):
+    """The gradient of a weighted sum of a function's values with respect to every input."""
+
+    def gradients(*tensors):
+        def total(given):
+            value = function(*given)
+            return (value * torch.linspace(-1, 2, value.numel()).reshape(value.shape)).sum()
+
+        return torch.func.grad(total)(tensors)
+
+    def autograd(*tensors):
+        doubles = [tensor.double().requires_grad_() for tensor in tensors]
+        value = function(*doubles)
+        factors = torch.linspace(-1, 2, value.numel()).reshape(value.shape)
+        return [
+            gradient.to(torch.float32)
+            for gradient in torch.autograd.grad((value * factors).sum(), doubles)
+        ]
+
+    return run(lowered(gradients, *inputs), *inputs), autograd(*inputs)
+
+
+TAILS = torch.cat([torch.linspace(-12, 12, 49), torch.tensor([-0.0, 1e-20, -1e-4])])
+
+
+def layer_norm(x, scale, shift):
+    return F.layer_norm(x, x.shape[-1:], scale, shift)
+
+
+GRADIENTS = {
+    "layer norm": (layer_norm, normal(2, 3, 4), SCALE, SHIFT),
+    "layer norm, shifted": (layer_norm, 5 + normal(5, 4), SCALE, SHIFT),
+    "gelu": (F.gelu, normal(3, 4) * 3),
+    "gelu, tails": (F.gelu, TAILS),
+    "softmax": (lambda x: x.softmax(-1), normal(2, 3, 5) * 4),
+    "softmax, middle axis": (lambda x: x.softmax(1), normal(2, 3, 5) * 4),
+    "log softmax": (lambda x: x.log_softmax(-1), normal(4, 5) * 30),
+    "logsumexp": (lambda x: x.logsumexp(1), normal(4, 5) * 30),
+    "logsumexp, kept": (lambda x: x.logsumexp(0, keepdim=True), normal(4, 5)),
+    "norm": (lambda x: torch.linalg.vector_norm(x, dim=-1), normal(3, 4)),
+    "normalize": (lambda x: F.normalize(x, dim=1), normal(3, 4)),
+    "relu": (F.relu, normal(3, 4)),
+    "mean": (lambda x: x.mean(dim=(0, 2)), X),
+    "slices": (lambda x: x[1:, :-1] * x[:-1, -3:], normal(3, 4)),
+    "select": (lambda x: x[:, 0] * x[:, -1], normal(3, 4)),
+    "split": (lambda x: (lambda a, b, c: a * b - c)(*x.chunk(3, dim=1)), normal(2, 6)),
+    "expand and cat": (
+        lambda x, y: torch.cat([x.expand(3, -1, -1), y], 1),
+        normal(1, 2, 4),
+        normal(3, 2, 4),
+    ),
+    "linear": (lambda b, x, w: torch.addmm(b, x, w), normal(4), normal(3, 5), normal(5, 4)),
+    "attention": (
+        lambda q, k, v: ((q @ k.transpose(1, 2)) * 0.5).softmax(-1) @ v,
+        normal(2, 3, 4),
+        normal(2, 3, 4, seed=1),
+        normal(2, 3, 4, seed=2),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", GRADIENTS.values(), ids=GRADIENTS.keys())
+def test_a_gradient_is_pytorchs_in_double_precision(case):
+    function, *inputs = case
+    found, wanted = weighted(function, *inputs)
+    # Single precision against double: cancelled sums lose three or four digits.
+    assert_same(found, wanted, relative=2e-4, absolute=2e-5)
+
+
+def test_the_gradient_of_a_norm_of_zero_is_zero():
+    rows = torch.tensor([[0.0, 0.0, 0.0], [3.0, 0.0, 4.0]])
+    function = torch.func.grad(lambda x: torch.linalg.vector_norm(x, dim=1).sum())
+    (found,) = run(lowered(function, rows), rows)
+    np.testing.assert_allclose(found, [[0, 0, 0], [0.6, 0, 0.8]], rtol=1e-6)
+
+
+def take_rows_slowly(x, index, grad):
+    """Rows and the gradient of x, one row at a time."""
+    rows, grad_x = np.zeros_like(grad), np.zeros_like(x)
+    for s, k in np.ndindex(*index.shape):
+        rows[s, k] = x[s, index[s, k]]
+        grad_x[s, index[s, k]] += grad[s, k]
+    return rows, grad_x
+
+
+@pytest.mark.parametrize("kept", [1, 3, 5])
+def test_taking_rows_is_a_gather_and_its_gradient_a_scatter(kept):
+    x, grad = normal(4, 5, 3), normal(4, kept, 3, seed=1)
+    index = normal(4, 5, seed=2).argsort(dim=1)[:, :kept]
+
+    def both(x, index, grad):
+        rows, pull = torch.func.vjp(lambda given: take_rows(given, index), x)
+        return rows, pull(grad)[0]
+
+    found = run(lowered(both, x, index, grad), x, index, grad)
+    wanted = take_rows_slowly(x.numpy(), index.numpy(), grad.numpy())
+    for value, want in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(value, want)
+
+
+TIES = torch.tensor([[2.0, 1.0, 2.0, 1.0, 2.0, 1.0], [0.0, 0.0, 0.0, 0.0, 0.0, 0.0]])
+
+
+@pytest.mark.parametrize("descending", [False, True])
+def test_equal_values_are_sorted_by_index(descending):
+    model = lowered(lambda x: x.sort(dim=1, stable=True, descending=descending), TIES)
+    values, order = run(model, TIES)
+    first = [0, 2, 4, 1, 3, 5] if descending else [1, 3, 5, 0, 2, 4]
+    assert order.tolist() == [first, [0, 1, 2, 3, 4, 5]]
+    assert values.tolist()[0] == sorted(TIES[0].tolist(), reverse=descending)
+
+
+def test_the_first_of_equal_maxima_is_chosen():
+    (found,) = run(lowered(lambda x: x.argmax(dim=1), TIES), TIES)
+    assert found.tolist() == [0, 0]
+
+
+FREE = {
+    "rows of all": lambda x, w: (x.reshape(-1, 4) @ w).reshape(x.shape[0], 3, 4),
+    "expanded beside": lambda x, w: torch.cat(
+        [w[None, :1].expand(x.shape[0], -1, -1), x], dim=1
+    ),
+    "tokens cut": lambda x, w: x[:, 1:] + x[:, -3:-1] + w[0],
+    "one token": lambda x, w: x[:, -1],
+    "all of the batch": lambda x, w: x[:],
+    "moved to the end": lambda x, w: x.permute(1, 2, 0).mean(dim=(0, 1)),
+    "softmax": lambda x, w: (x @ x.transpose(1, 2)).softmax(-1) @ x,
+}
+
+
+@pytest.mark.parametrize("function", FREE.values(), ids=FREE.keys())
+def test_a_free_batch_takes_any_number(function):
+    weight = normal(4, 4)
+    model = lowered(function, normal(2, 3, 4), weight, free=["x0"])
+    for count in (1, 2, 7):
+        x = normal(count, 3, 4, seed=count)
+        assert_same(run(model, x, weight), function(x, weight))
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda x: x[0], "a cut along the free batch axis"),
+        (lambda x: x[1:], "'x0': the function fixes its free size to 2"),
+        (lambda x: x.new_ones(len(x), 1) + x, "'x0': the function fixes its free size to 2"),
+    ],
+)
+def test_what_fixes_a_free_batch_is_refused(function, message):
+    with pytest.raises(NotImplementedError, match=message):
+        lowered(function, normal(2, 3), free=["x0"])
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (
+            lambda x: x.cumsum(0),
+            r"no ONNX lowering for aten\.cumsum\.default; add it to aten\.py",
+        ),
+        (lambda x: torch.add(x, x, alpha=2), "Add with alpha 2"),
+        (lambda x: torch.linalg.vector_norm(x, 1), "vector norm of order 1"),
+        (lambda x: x[2:2], "an empty slice"),
+        (
+            torch.func.grad(lambda x: (x * x)[::2].exp().sum()),
+            "gradient of a slice with a step",
+        ),
+        (lambda x: x.to(torch.int64) * 0.5, r"aten\.mul\.Tensor gives .*float32.*int64"),
+        (lambda x: x.to(torch.int64) / 2, r"aten\.div\.Tensor gives .*float32.*int64"),
+        (lambda x: (x > 0).sum(), r"aten\.sum\.default gives .*int64.*bool"),
+    ],
+)
+def test_what_cannot_be_lowered_is_named(function, message):
+    with pytest.raises(NotImplementedError, match=message):
+        lowered(function, normal(3, 4))
+
+
+def test_a_lowering_of_another_shape_is_refused(monkeypatch):
+    monkeypatch.setitem(
+        TABLE, aten.relu.default, lambda g, x: g.reduce("ReduceSum", x, [0], True)
+    )
+    with pytest.raises(
+        NotImplementedError, match=r"aten\.relu\.default gives .*\(3, 4\).*\(1, 4\)"
+    ):
+        lowered(F.relu, normal(3, 4))
+
+
+def test_lowerings_are_entered_under_every_operator():
+    first, second = object(), object()
+    try:
+        assert lowers(first, second)(len) is len
+        assert TABLE[first] is TABLE[second] is len
+    finally:
+        TABLE.pop(first, None)
+        TABLE.pop(second, None)
+
+
+def test_what_is_known_while_tracing_becomes_a_constant():
+    (found,) = run(lowered(lambda x: x + torch.arange(4).flip(0) * 2.0, X), X)
+    np.testing.assert_array_equal(found, X.numpy() + np.float32([6, 4, 2, 0]))
+    model = lowered(lambda x: x + torch.arange(4).flip(0) * 2.0, X)
+    assert [node.op_type for node in model.graph.node] == ["Add"]
+
+
+def test_a_result_that_depends_on_no_input_is_an_output():
+    assert_same(run(lowered(lambda x: (x, torch.ones(2)), X), X), (X, torch.ones(2)))
+
+
+def test_inputs_keep_their_order_whether_used_or_not():
+    def named(given):
+        return {"sum": given["z"] + given["a"]}
+
+    example = {"z": X, "unused": WHOLE, "a": Y}
+    model = lower(named, example, name="test")
+    assert [value.name for value in model.graph.input] == ["z", "unused", "a"]
+    assert [value.name for value in model.graph.output] == ["sum"]
+    assert model.graph.name == "test"
+
+
+def test_parameters_are_stored_under_their_names():
+    weight = normal(4, 2)
+    model = lower(
+        lambda given: {"y": given["x"] @ given["w"]},
+        {"x": X[0], "w": weight},
+        name="test",
+        parameters={"w": weight},
+    )
+    assert [value.name for value in model.graph.input] == ["x"]
+    (stored,) = model.graph.initializer
+    assert stored.name == "w"
+    np.testing.assert_array_equal(onnx.numpy_helper.to_array(stored), weight.numpy())
+
+
+def test_the_same_function_gives_the_same_bytes():
+    def function(x, scale, shift):
+        return F.gelu(layer_norm(x, scale, shift)).softmax(-1), x.sort(dim=1, stable=True)[1]
+
+    def content():
+        return lowered(function, X, SCALE, SHIFT).SerializeToString(deterministic=True)
+
+    first = content()
+    lowered(lambda x: x.transpose(0, 1) + 5, Y)  # leaves no trace
+    assert content() == first
+
+
+def test_values_of_the_example_do_not_matter():
+    function = torch.func.grad(lambda x: F.gelu(x).sum())
+    models = [lowered(function, x).SerializeToString(deterministic=True) for x in (X, Y)]
+    assert models[0] == models[1]
