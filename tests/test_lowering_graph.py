@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("torch", reason="the export side is installed with PyTorch")
@@ -77,7 +77,8 @@ def changes(kinds):
     return sum(before != after for before, after in zip([None, *kinds], kinds, strict=False))
 
 
-@settings(max_examples=50, deadline=None)  # each makes a session
+# Each example makes a session: slow on a busy machine.
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(STEPS)
 def test_chains_of_transpositions_and_reshapes_are_numpys(steps):
     g, value, _ = builder()

@@ -1,0 +1,484 @@
+"""Recipes: TOML into a checked recipe, all problems told; docs/recipe.md has every key."""
+
+import dataclasses
+import json
+import math
+import re
+from dataclasses import MISSING, fields
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch", reason="recipes are read on the torch side")
+
+from edge_runtime.cli.export import _FLAGS
+from edge_runtime.errors import ConfigError
+from export.models import FAMILIES
+from export.objectives import OBJECTIVES
+from export.policies import POLICIES
+from export.recipe import (
+    AugmentationTable,
+    ModelTable,
+    OptimizerTable,
+    Recipe,
+    make_recipe,
+    read_recipe,
+)
+
+SIZES = {"image_size": 16, "patch_size": 4, "depth": 2, "width": 16, "heads": 2}
+DOCUMENT = (Path(__file__).parents[1] / "docs" / "recipe.md").read_text()
+
+
+def recipe(**table):
+    return make_recipe({"model": SIZES, **table}, where="test")
+
+
+def problems(table):
+    """The lines of the message, without their indentation."""
+    with pytest.raises(ConfigError) as caught:
+        make_recipe(table, where="mine.toml")
+    first, *lines = str(caught.value).splitlines()
+    told = [line for line in lines if not line.startswith("    ")]  # without their details
+    assert first == f"mine.toml: {len(told)} problem(s)"
+    return [line.strip() for line in lines]
+
+
+def test_only_the_models_sizes_must_be_given():
+    made = recipe()
+    assert made.model.name == "vit_tiny"
+    assert (made.method.name, made.tokens.name) == ("simclr", "random")
+    assert made.keep_ratios == (1.0, 0.75, 0.5)
+    assert (made.batch_size, made.seed) == (64, 0)
+
+
+def test_a_policy_without_ladder_has_one_rung():
+    assert recipe(tokens={"name": "none"}).keep_ratios == (1.0,)
+
+
+def test_whole_numbers_are_numbers():
+    made = recipe(
+        keep_ratios=[1], optimizer={"lr": 1, "ema_momentum": 1}, method={"name": "mocov3"}
+    )
+    assert made.keep_ratios == (1.0,)
+    assert made.schedule().lr == 1.0
+
+
+@pytest.mark.parametrize("method", OBJECTIVES)
+def test_a_schedule_has_the_methods_defaults(method):
+    defaults = OBJECTIVES[method].defaults
+    schedule = recipe(method={"name": method}, batch_size=64).schedule()
+    assert schedule.lr == defaults.lr_per_256 / 4
+    assert schedule.final_lr == 0
+    assert schedule.warmup_epochs == defaults.warmup_epochs
+    assert schedule.weight_decay == schedule.final_weight_decay == defaults.weight_decay
+    assert schedule.ema_momentum == defaults.ema_momentum
+    assert schedule.final_ema_momentum == (None if defaults.ema_momentum is None else 1.0)
+    assert (schedule.beta1, schedule.beta2, schedule.eps) == (0.9, 0.999, 1e-8)
+
+
+def test_a_schedule_has_what_the_recipe_gives():
+    given = {
+        "lr": 0.5,
+        "final_lr": 0.01,
+        "warmup_epochs": 0,
+        "weight_decay": 0.0,
+        "final_weight_decay": 0.25,
+        "beta1": 0.0,
+        "beta2": 0.5,
+        "eps": 1e-3,
+        "ema_momentum": 0.0,
+        "final_ema_momentum": 0.5,
+    }
+    schedule = recipe(method={"name": "mocov3"}, optimizer=given).schedule()
+    assert {key: getattr(schedule, key) for key in given} == given
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "refusal"),
+    [
+        ({}, None),
+        ({"weight_decay": 0.3}, None),
+        ({"final_weight_decay": 0.1}, None),  # simclr's own
+        ({"final_weight_decay": 0.4}, r"weight decay goes from 0\.1 to 0\.4: .* is constant"),
+        ({"exempt_vectors": True}, r"exempt_vectors: .* decays every parameter"),
+    ],
+)
+def test_what_the_official_optimizer_cannot_do_is_told(optimizer, refusal):
+    found = recipe(optimizer=optimizer).official_refusal()
+    assert found is None if refusal is None else re.search(refusal, found)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {},
+        {"method": {"name": "mocov3", "temperature": 0.5}, "keep_ratios": [0.25, 1.0]},
+        {"tokens": {"name": "simprune", "direction": "most-to-least"}, "seed": 7},
+        {"tokens": {"name": "none"}, "optimizer": {"lr": 0.1, "exempt_vectors": True}},
+        {"model": {"name": "deit_small_patch16_224"}, "augmentation": {"flip": 0.0}},
+    ],
+)
+def test_a_manifests_recipe_is_the_same_recipe(table):
+    made = recipe(**table)
+    written = json.loads(json.dumps(made.table()))
+    assert make_recipe(written, where="manifest") == made
+    assert make_recipe(written, where="manifest").table() == made.table()
+
+
+def test_a_manifests_recipe_has_the_options_filled_in():
+    table = recipe(tokens={"name": "simprune", "direction": "most-to-least"}).table()
+    assert table["tokens"] == {
+        "name": "simprune",
+        "placement": "before-mlp",
+        "direction": "most-to-least",
+    }
+    assert table["method"]["temperature"] == 0.2
+
+
+def test_views_are_the_methods_with_some_keys_replaced():
+    usual = recipe().views()
+    assert usual == OBJECTIVES["simclr"].views(16)
+    views = recipe(augmentation={"flip": 0.0, "max_area": 0.5}).views()
+    assert views == tuple(dataclasses.replace(view, flip=0.0, max_area=0.5) for view in usual)
+    with pytest.raises(
+        ConfigError, match=r"min_area 0\.2 is above max_area 0\.1\. Give both\."
+    ):
+        recipe(augmentation={"max_area": 0.1})
+
+
+WRONG = [  # what is wrong in the table, the one problem that is told
+    # types
+    ({"optimizer": {"lr": "abc"}}, "optimizer.lr: want a number, got 'abc'"),
+    ({"optimizer": {"lr": True}}, "optimizer.lr: want a number, got True"),
+    ({"optimizer": {"exempt_vectors": 1}}, "exempt_vectors: want true or false, got 1"),
+    ({"optimizer": [1]}, "optimizer: want a table, got [1]"),
+    ({"batch_size": True}, "batch_size: want an integer, got True"),
+    ({"batch_size": 4.0}, "batch_size: want an integer, got 4.0"),
+    ({"batch_size": "4"}, "batch_size: want an integer, got '4'"),
+    ({"model": {**SIZES, "depth": 2.5}}, "model.depth: want an integer, got 2.5"),
+    ({"model": {**SIZES, "name": 5}}, "model.name: want a string, got 5"),
+    ({"model": "vit_tiny"}, "model: want a table, got 'vit_tiny'"),
+    ({"method": "simclr"}, "method: want a table, got 'simclr'"),
+    ({"method": {"name": None}}, "method.name: want a string, got None"),
+    ({"tokens": 5}, "tokens: want a table, got 5"),
+    ({"keep_ratios": 1.0}, "keep_ratios: want a list: 'float' object is not iterable"),
+    ({"keep_ratios": ["1.0"]}, "keep_ratios[0]: want a number, got '1.0'"),
+    # names
+    ({"batchsize": 4}, "unknown key batchsize; known are model, method, tokens, optimizer"),
+    ({"optimizer": {"LR": 1}}, "optimizer: unknown key LR; known are lr, final_lr, warmup"),
+    ({"method": {"name": "moco"}}, "unknown method 'moco'; known are simclr, mocov3."),
+    ({"tokens": {"name": "tome"}}, "unknown token policy 'tome'; known are none, random, sim"),
+    (
+        {"model": {**SIZES, "name": "vit_giant"}},
+        "unknown model 'vit_giant'; known are vit_tiny,",
+    ),
+    # sizes
+    ({"model": {}}, "model 'vit_tiny' is a family: give --image-size and --patch-size, or a"),
+    ({"model": {"name": "vit_small", "image_size": 32}}, "such as vit_small_patch16_224."),
+    ({"model": {**SIZES, "image_size": 18}}, "18 px is not a multiple of patch size 4 px."),
+    ({"model": {**SIZES, "patch_size": 32}}, "16 px is not a multiple of patch size 32 px."),
+    ({"model": {**SIZES, "heads": 3}}, "width 16 is not a multiple of 3 heads."),
+    ({"model": {**SIZES, "depth": 0}}, "model 'vit_tiny': want at least 1, got depth 0."),
+    ({"model": {**SIZES, "width": -16, "heads": 0}}, "at least 1, got width -16, heads 0."),
+    ({"model": {**SIZES, "image_size": 0}}, "want at least 1, got image_size 0."),
+    ({"model": {"name": "vit_tiny_patch0_16"}}, "want at least 1, got patch_size 0."),
+    ({"batch_size": 1}, "batch_size: want at least 2, got 1"),
+    ({"batch_size": -4}, "batch_size: want at least 2, got -4"),
+    ({"seed": -1}, "seed: want 0 to 2**63 - 1, got -1"),
+    ({"seed": 2**63}, "seed: want 0 to 2**63 - 1, got 9223372036854775808"),
+    # the ladder
+    ({"keep_ratios": []}, "keep_ratios: want at least one"),
+    ({"keep_ratios": [0.0]}, "keep_ratios: 0 is outside (0, 1]"),
+    ({"keep_ratios": [1.01]}, "keep_ratios: 1.01 is outside (0, 1]"),
+    ({"keep_ratios": [-0.5]}, "keep_ratios: -0.5 is outside (0, 1]"),
+    ({"keep_ratios": [75]}, "keep_ratios: 75 is outside (0, 1]"),
+    ({"keep_ratios": [math.nan]}, "keep_ratios: nan is outside (0, 1]"),
+    ({"keep_ratios": [1.0, 0.5, 0.5]}, "keep_ratios: each at most once"),
+    ({"keep_ratios": [0.75, 0.7500000001]}, "at most once, and different in six digits"),
+    (
+        {"tokens": {"name": "none"}, "keep_ratios": [1.0, 0.5]},
+        "keep_ratios: token policy 'none' keeps all tokens; give 1.0 alone",
+    ),
+    # views
+    (
+        {"augmentation": {"flip": 1.5}},
+        "augmentation.flip: want a probability in [0, 1], got 1.5",
+    ),
+    (
+        {"augmentation": {"min_area": 0}},
+        "augmentation.min_area: want a number in (0, 1], got 0",
+    ),
+    ({"augmentation": {"hue": 0.6}}, "augmentation.hue: want a number in [0, 0.5], got 0.6"),
+    ({"augmentation": {"contrast": -1}}, "augmentation.contrast: want a number >= 0, got -1"),
+    ({"augmentation": {"rotate": 1}}, "augmentation: unknown key rotate; known are min_area,"),
+    # the optimizer
+    ({"optimizer": {"lr": math.nan}}, "optimizer.lr: want a number >= 0, got nan"),
+    ({"optimizer": {"lr": math.inf}}, "optimizer.lr: want a number >= 0, got inf"),
+    ({"optimizer": {"lr": -1e-3}}, "optimizer.lr: want a number >= 0, got -0.001"),
+    ({"optimizer": {"warmup_epochs": -1}}, "optimizer.warmup_epochs: want a number >= 0"),
+    ({"optimizer": {"beta1": 1.0}}, "optimizer.beta1: want a number in [0, 1), got 1"),
+    ({"optimizer": {"beta2": math.nan}}, "optimizer.beta2: want a number in [0, 1), got nan"),
+    ({"optimizer": {"eps": 0}}, "optimizer.eps: want a number > 0, got 0"),
+    (
+        {"method": {"name": "mocov3"}, "optimizer": {"final_ema_momentum": 1.5}},
+        "optimizer.final_ema_momentum: want a number in [0, 1], got 1.5",
+    ),
+    (
+        {"optimizer": {"ema_momentum": 0.99}},
+        "optimizer.ema_momentum: method simclr has no EMA teacher",
+    ),
+    (
+        {"optimizer": {"final_ema_momentum": 1.0}},
+        "optimizer.final_ema_momentum: method simclr has no EMA teacher",
+    ),
+]
+
+
+@pytest.mark.parametrize(("table", "wanted"), WRONG, ids=[wanted for _, wanted in WRONG])
+def test_what_is_wrong_is_told(table, wanted):
+    (problem,) = problems({"model": SIZES, **table})
+    assert wanted in problem
+
+
+@pytest.mark.parametrize(
+    ("table", "wanted"),
+    [
+        ({"method": {"temperature": "warm"}}, "temperature: want a number, got 'warm'"),
+        ({"method": {"temperature": 0}}, "temperature: want a number > 0, got 0"),
+        ({"method": {"temperature": math.nan}}, "temperature: want a number > 0, got nan"),
+        ({"method": {"projector_width": -1}}, "projector_width: want a number > 0, got -1"),
+        (
+            {"method": {"name": "mocov3", "projector_out": 0}},
+            "projector_out: want a number > 0, got 0",
+        ),
+        (
+            {"method": {"queue": 1}},
+            "unknown key queue; known are temperature, projector_width, projector_out",
+        ),
+        ({"tokens": {"placement": "before-mlp"}}, "unknown key placement: it takes none"),
+        (
+            {"tokens": {"name": "simprune", "placement": "first"}},
+            "unknown 'first'; known are before-mlp, before-block, after-block.",
+        ),
+        (
+            {"tokens": {"name": "simprune", "direction": "up"}},
+            "unknown 'up'; known are least-to-most, most-to-least.",
+        ),
+    ],
+)
+def test_a_wrong_option_is_told_with_its_table(table, wanted):
+    (name,) = table
+    heading, problem = problems({"model": SIZES, **table})
+    assert heading == f"[{name}]: 1 problem(s)"
+    assert wanted in problem
+
+
+def test_keep_ratios_as_text_are_told_in_one_line():
+    with pytest.raises(
+        ConfigError, match=r"want a list such as \[1\.0, 0\.5\], got '1\.0,0\.5'"
+    ):
+        make_recipe({"model": SIZES, "keep_ratios": "1.0,0.5"}, where="mine.toml")
+
+
+def test_all_problems_of_types_and_names_are_told_at_once():
+    wrong = {
+        "batch_size": "many",
+        "steps": 10,
+        "keep_ratios": ["all", 0.5, None],
+        "optimizer": {"lr": "fast", "momentum": 0.9},
+        "method": {"name": 3},
+    }
+    found = problems(wrong)
+    assert len(found) == 7
+    for part in (
+        "batch_size",
+        "steps",
+        "keep_ratios[0]",
+        "keep_ratios[2]",
+        "momentum",
+        "method",
+    ):
+        assert sum(part in problem.partition("; known")[0] for problem in found) == 1
+
+
+def test_all_problems_of_values_are_told_at_once():
+    wrong = {
+        "model": {**SIZES, "patch_size": 5},
+        "method": {"temperature": -1.0},
+        "tokens": {"name": "evit"},
+        "optimizer": {"eps": -1.0, "ema_momentum": 2.0},
+        "keep_ratios": [2.0, 2.0],
+        "batch_size": 1,
+        "seed": -1,
+    }
+    text = "\n".join(problems(wrong))
+    for part in (
+        "not a multiple of patch size 5",
+        "temperature: want a number > 0",
+        "unknown token policy 'evit'",
+        "optimizer.eps",
+        "optimizer.ema_momentum: want a number in [0, 1]",
+        "method simclr has no EMA teacher",
+        "2 is outside (0, 1]",
+        "each at most once",
+        "batch_size: want at least 2",
+        "seed: want 0",
+    ):
+        assert part in text
+
+
+def test_a_file_is_read(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text("batch_size = 8\n[model]\nimage_size = 16\npatch_size = 8\n")
+    made = make_recipe(read_recipe(path), where=str(path))
+    assert (made.batch_size, made.model) == (8, ModelTable(image_size=16, patch_size=8))
+
+
+def test_a_missing_file_is_told(tmp_path):
+    with pytest.raises(ConfigError, match=r"gone\.toml cannot be read: No such file"):
+        read_recipe(tmp_path / "gone.toml")
+    with pytest.raises(ConfigError, match=r"cannot be read: Is a directory"):
+        read_recipe(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"batch_size = ", b"batch_size = 4\nbatch_size = 4", b"\xff\xfe[model]", b"\x00"],
+    ids=["cut short", "twice", "no UTF-8", "binary"],
+)
+def test_what_is_no_toml_is_told(tmp_path, content):
+    path = tmp_path / "recipe.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"recipe\.toml is not TOML: "):
+        read_recipe(path)
+
+
+# docs/recipe.md
+
+
+def rows(heading):
+    """The cells of the table behind a heading, without backquotes; [] if there is none."""
+    (section,) = re.findall(
+        rf"^#+ {re.escape(heading)}\n(.*?)(?=^#|\Z)", DOCUMENT, re.M | re.S
+    )
+    lines = [line for line in section.splitlines() if line.startswith("| ")]
+    return [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+TYPES = {
+    "str": "string",
+    "int": "integer",
+    "float": "number",
+    "bool": "true or false",
+    "tuple[float, ...]": "list of numbers",
+}
+
+
+def type_name(item):
+    kind = item.type if isinstance(item.type, str) else getattr(item.type, "__name__", "")
+    text = str(item.type) if kind in ("", "tuple", "Union", "UnionType", "Optional") else kind
+    return TYPES[text.removesuffix(" | None")]
+
+
+def default_text(item):
+    value = item.default if item.default is not MISSING else item.default_factory()
+    if isinstance(value, str):
+        return f'"{value}"'
+    return json.dumps(value)
+
+
+def assert_documented(heading, prefix, kind, *, skip=()):
+    found = {row[0]: row for row in rows(heading)}
+    declared = {prefix + item.name: item for item in fields(kind) if item.name not in skip}
+    assert found.keys() == declared.keys()
+    for key, item in declared.items():
+        assert found[key][1] == type_name(item)
+        if item.default is not None:
+            assert found[key][2] == default_text(item)
+
+
+def test_the_document_has_every_key_with_its_type_and_default():
+    tables = ("model", "method", "tokens", "optimizer", "augmentation")
+    assert_documented("Keys", "", Recipe, skip=tables)
+    assert_documented("`[model]`", "model.", ModelTable)
+    assert_documented("`[optimizer]`", "optimizer.", OptimizerTable)
+    assert_documented("`[augmentation]`", "augmentation.", AugmentationTable)
+    for table in ("method", "tokens"):
+        ((key, kind, default, *_),) = rows(f"`[{table}]`")
+        assert (key, kind) == (f"{table}.name", "string")
+        assert default == f'"{getattr(Recipe(), table).name}"'
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "options"),
+    [
+        *(("method", name, objective.options) for name, objective in OBJECTIVES.items()),
+        *(("tokens", name, policy.options) for name, policy in POLICIES.items()),
+    ],
+)
+def test_the_document_has_every_option(table, name, options):
+    assert_documented(f"Options of `{name}`", f"{table}.", options)
+
+
+def test_the_document_names_all_methods_and_policies():
+    assert [row[0] for row in rows("Methods")] == list(OBJECTIVES)
+    for table, known in (("method", OBJECTIVES), ("tokens", POLICIES)):
+        ((*_, meaning),) = rows(f"`[{table}]`")
+        assert re.findall(r"[\w-]+", meaning.replace(" or ", " ")) == list(known)
+
+
+def test_the_document_has_the_methods_defaults():
+    for name, *cells in rows("Methods"):
+        defaults = OBJECTIVES[name].defaults
+        momentum = "no teacher" if defaults.ema_momentum is None else defaults.ema_momentum
+        wanted = [
+            defaults.lr_per_256,
+            defaults.weight_decay,
+            defaults.warmup_epochs,
+            momentum,
+        ]
+        assert cells == [str(value) for value in wanted]
+
+
+def test_the_document_has_the_methods_views():
+    (table,) = re.findall(
+        r"^\| method \| image size \|.*\n\|.*\n((?:\|.*\n)+)", DOCUMENT, re.M
+    )
+    (sentence,) = re.findall(r"^Both take two views .*", DOCUMENT, re.M)
+    shared = {"max_area": 1, "flip": 0.5, "jitter": 0.8, "brightness": 0.4, "contrast": 0.4}
+    shared |= {"hue": 0.1, "grayscale": 0.2}
+    assert re.findall(r"`(\w+)`", sentence) == list(shared)
+    places = {"both": (0, 1), "first": (0,), "second": (1,)}
+    seen = set()
+    for line in table.splitlines():
+        name, size, place, *numbers = [cell.strip(" `") for cell in line.strip("|").split("|")]
+        for index in places[place]:
+            view = OBJECTIVES[name].views(63 if size == "below 64 px" else 64)[index]
+            seen.add((name, size, index))
+            keys = ("min_area", "saturation", "blur", "solarize")
+            values = dict(zip(keys, map(float, numbers), strict=True))
+            assert {key: getattr(view, key) for key in shared | values} == shared | values
+    assert len(seen) == 4 * len(OBJECTIVES)
+
+
+def test_the_document_has_the_families():
+    found = {name: tuple(map(int, sizes)) for name, *sizes in rows("Models")}
+    assert found == FAMILIES
+
+
+def test_the_document_has_the_flags():
+    tables = ("model", "method", "tokens", "optimizer", "augmentation")
+    sections = ("Keys", *(f"`[{table}]`" for table in tables))
+    documented = {row[0]: row[3] for heading in sections for row in rows(heading) if row[3]}
+    flags = {path: "--" + flag.replace("_", "-") for flag, path in _FLAGS.items()}
+    assert documented == flags
+
+
+def test_the_documents_examples_are_recipes(tmp_path):
+    examples = re.findall(r"```toml\n(.*?)```", DOCUMENT, re.S)
+    assert len(examples) == 3
+    for example in examples:
+        path = tmp_path / "recipe.toml"
+        path.write_text(example)
+        make_recipe(read_recipe(path), where=str(path))
+    assert make_recipe(read_recipe(path), where="last").official_refusal() is not None
