@@ -1,0 +1,1 @@
+"""What the benchmarks share. The questions themselves are the files beside this folder."""

@@ -1,0 +1,79 @@
+"""One training step again and again: the batch, the hyper-parameters and the clock.
+
+The same package gives every engine the same batch and the same initial weights, so that all
+of them must find the same loss in their first step.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_runtime.package import Package, open_package
+from edge_runtime.package.manifest import Rung
+from parts.common import peak_rss_bytes
+
+Job = Mapping[str, Any]  # engine, package, keep_ratio, threads, warm_up, steps
+
+
+def open_job(job: Job) -> tuple[Package, Rung]:
+    """The package of a job and the rung that it measures."""
+    package = open_package(Path(job["package"]))
+    return package, package.rung_with_keep_ratio(job["keep_ratio"])
+
+
+def batch_of(package: Package, rung: Rung) -> dict[str, NDArray[Any]]:
+    """Noise as pictures, and the draws of the rung, by graph input name."""
+    generator = np.random.default_rng(0)
+    count = package.manifest.batch_size
+    images = {
+        f"images.{group.name}": generator.integers(
+            0, 256, (len(group.views), count, group.size_px, group.size_px, 3), np.uint8
+        )
+        for group in package.manifest.views
+    }
+    # Drawn here, because `edge_runtime.data` would add OpenCV to the memory measured.
+    draws = {}
+    for draw in rung.draws:
+        patches = np.tile(np.arange(draw.population), (draw.views, count, 1))
+        draws[draw.input] = np.sort(generator.permuted(patches, axis=-1)[..., : draw.kept])
+    return {**images, **draws}
+
+
+def hyper_of(package: Package, step: int) -> dict[str, float]:
+    """Hyper-parameters of a step, at the schedule's highest learning rate."""
+    schedule = package.manifest.schedule
+    momentum = schedule.ema_momentum
+    return {
+        "lr": schedule.lr,
+        "weight_decay": schedule.weight_decay,
+        "beta1": schedule.beta1,
+        "beta2": schedule.beta2,
+        "eps": schedule.eps,
+        "step": float(step),
+        "progress": 0.0,
+        **({} if momentum is None else {"ema_momentum": momentum}),
+    }
+
+
+def measured(step: Callable[[int], float], job: Job) -> dict[str, Any]:
+    """Time the steps behind the warm-up.
+
+    Args:
+        step: trains the step of a number from 1, gives its loss.
+        job: how many.
+    """
+    losses = [step(number) for number in range(1, job["warm_up"] + 1)]
+    step_ms = []
+    for number in range(job["warm_up"] + 1, job["warm_up"] + job["steps"] + 1):
+        begin_s = time.perf_counter()
+        step(number)
+        step_ms.append(1000 * (time.perf_counter() - begin_s))
+    return {
+        "step_ms": step_ms,
+        "peak_rss_bytes": peak_rss_bytes(),
+        "first_loss": losses[0],
+    }

@@ -1,0 +1,25 @@
+"""Worker of step_time.py: an engine of edge-train. Runs without torch."""
+
+from typing import Any
+
+from edge_runtime.engines import create_engine
+from parts.common import answer
+from parts.step_batch import Job, batch_of, hyper_of, measured, open_job
+
+
+def work(job: Job) -> dict[str, Any]:
+    """Measure the engine of a job."""
+    package, rung = open_job(job)
+    batch = batch_of(package, rung)
+
+    def step(number: int) -> float:
+        return float(engine.step(rung.id, batch, hyper_of(package, number))["loss"])
+
+    with create_engine(job["engine"], threads=job["threads"]) as engine:
+        engine.open(package, package.initial_state())
+        found = measured(step, job)
+        return {**found, "runtime": engine.runtime, "flops": rung.flops}
+
+
+if __name__ == "__main__":
+    answer(work)
