@@ -28,7 +28,7 @@ from edge_runtime.state import EMA, PARAM, encode_state
 from edge_runtime.storage import new_folder, storage_errors
 from edge_runtime.version import __version__
 from export import graphs, official
-from export.cost import step_flops
+from export.cost import Branch, step_flops
 from export.initial import encoder_from_timm
 from export.policies import TokenPolicy
 from export.program import ENCODER, Program, Tensors
@@ -155,22 +155,11 @@ class _Writer:
             id=rung_id,
             keep_ratio=keep_ratio,
             tokens_per_block=tuple(attended for attended, _ in policy.student_tokens),
-            flops=self._flops(policy),
+            flops=rung_flops(program, policy),
             draws=policy.draws,
             step=step,
             teacher=teacher,
             official=paths,
-        )
-
-    def _flops(self, policy: TokenPolicy) -> int:
-        program = self._program
-        heads = [p for key, p in program.parameters.items() if not key.startswith(ENCODER)]
-        return step_flops(
-            program.model,
-            heads,
-            student=policy.student_tokens,
-            teacher=policy.teacher_tokens if program.teacher_names else None,
-            sequences=len(program.views.views) * program.recipe.batch_size,
         )
 
     def _manifest(self, rungs: tuple[Rung, ...], official_facts: Official) -> Manifest:
@@ -212,6 +201,20 @@ class _Writer:
         with storage_errors("write", target):
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
+
+
+def rung_flops(program: Program, policy: TokenPolicy) -> int:
+    """FLOPs of one step with that policy."""
+    heads = {k: p for k, p in program.parameters.items() if not k.startswith(ENCODER)}
+    student = Branch(policy.student_patches, policy.student_tokens, list(heads.values()))
+    taught = [parameter for key, parameter in heads.items() if key in program.teacher_names]
+    teacher = Branch(program.model.tokens - 1, policy.teacher_tokens, taught)
+    return step_flops(
+        program.model,
+        student=student,
+        teacher=teacher if program.teacher_names else None,
+        sequences=len(program.views.views) * program.recipe.batch_size,
+    )
 
 
 def rung_name(keep_ratio: float) -> str:

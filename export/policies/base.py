@@ -47,7 +47,7 @@ class TokenPolicy:
     """Keeps every token; the base of the others.
 
     `student_tokens` and `teacher_tokens` are, for each block, (tokens in its attention, tokens
-    in its MLP), class token included.
+    in its MLP), class token included; `student_patches` is how many the student embeds.
     """
 
     name = "none"
@@ -57,6 +57,7 @@ class TokenPolicy:
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
         tokens = setting.model.tokens
+        self.student_patches = tokens - 1
         self.student_tokens = [(tokens, tokens)] * setting.model.depth
         self.teacher_tokens = list(self.student_tokens)
         self.draws: tuple[DrawSpec, ...] = ()

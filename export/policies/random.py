@@ -28,6 +28,7 @@ class RandomPolicy(TokenPolicy):
         self._kept = kept_count(setting.keep_ratio, patches)
         self._drops = self._kept < patches
         if self._drops:
+            self.student_patches = self._kept
             self.student_tokens = [(1 + self._kept, 1 + self._kept)] * setting.model.depth
             draw = DrawSpec(
                 input=DRAW, views=setting.views, kept=self._kept, population=patches
