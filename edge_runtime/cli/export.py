@@ -57,14 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export; the stages and their times go to stderr as they end."""
-    try:  # the one command that needs torch and onnx
-        from export.build import export_package
-        from export.recipe import make_recipe, read_recipe
-    except ImportError as error:
-        raise ConfigError(
-            f"export needs torch and onnx ({error}): pip install 'edge-train[export]'. "
-            "Packages are portable: export on another machine and copy the folder."
-        ) from error
+    load_export()
+    from export.build import export_package
+    from export.recipe import make_recipe, read_recipe
 
     table = read_recipe(args.recipe) if args.recipe else {}
     for flag, path in _FLAGS.items():
@@ -91,6 +86,21 @@ def run(args: argparse.Namespace) -> int:
     if manifest.official.refused is not None:
         print(f"no official artifacts: {manifest.official.refused}")
     return 0
+
+
+def load_export() -> None:
+    """Load what exports packages, with torch and onnx: nothing else of edge-train needs them.
+
+    Raises:
+        ConfigError: they are not installed, or cannot be loaded.
+    """
+    try:
+        import export.build  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            f"export needs torch and onnx ({error}): pip install 'edge-train[export]'. "
+            "Packages are portable: export on another machine and copy the folder."
+        ) from error
 
 
 def _ratios(text: str) -> list[float]:

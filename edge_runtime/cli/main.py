@@ -17,6 +17,8 @@ from edge_runtime.errors import EdgeRuntimeError
 from edge_runtime.version import __version__
 
 COMMANDS = {  # command -> (module, what it does)
+    "doctor": ("edge_runtime.cli.doctor", "show what this machine can really do"),
+    "demo": ("edge_runtime.cli.demo", "do the whole job on embedded pictures in a minute"),
     "export": ("edge_runtime.cli.export", "make a training package from a recipe"),
     "inspect": ("edge_runtime.cli.inspect", "show what a training package trains"),
     "run": ("edge_runtime.cli.run", "train a package on pictures"),

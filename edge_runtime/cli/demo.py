@@ -1,0 +1,158 @@
+"""edge-train demo: the whole job on the embedded digits, by the commands that a user types."""
+
+import argparse
+import contextlib
+import json
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edge_runtime.cli.quantities import duration_text, natural, positive
+from edge_runtime.errors import ConfigError, Interrupted
+
+KEEP_RATIO = 0.75
+_OWN_PICTURES = """\
+With your own pictures:
+  edge-train export --model vit_tiny --image-size 64 --patch-size 8 -o pkg
+  edge-train run pkg ./pictures -o run --keep-ratio 0.75
+  edge-train eval run --train ./labelled/train --test ./labelled/test"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="DIR",
+        type=Path,
+        default=Path("edge-train-demo"),
+        help="folder to make; default: edge-train-demo",
+    )
+    parser.add_argument(
+        "--epochs", metavar="N", type=positive, default=100, help="default: 100"
+    )
+    parser.add_argument("--seed", metavar="S", type=natural, default=0, help="default: 0")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON document; the rest goes to stderr"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make or copy a package, train it, evaluate the encoder."""
+    from edge_runtime.engines import create_engine
+
+    folder: Path = args.output
+    if folder.exists():
+        raise ConfigError(f"{folder} exists. Remove it, or choose another folder with -o.")
+    create_engine("auto")  # without one there is nothing to begin with
+    with contextlib.redirect_stdout(sys.stderr if args.json else sys.stdout):
+        exported = make_package(folder, args.seed)
+        train(folder, args.epochs, args.seed)
+        command("eval", folder / "run", "--train", "digits", "--test", "digits:test")
+    facts = collect(folder, exported=exported, epochs=args.epochs, seed=args.seed)
+    print(json.dumps(facts) if args.json else render_text(facts))
+    return 0
+
+
+def make_package(folder: Path, seed: int) -> bool:
+    """Export the package of the demo, or copy the one inside edge-train: whether exported."""
+    from edge_runtime.cli.export import load_export
+    from edge_runtime.selftest import PACKAGE, RECIPE
+    from edge_runtime.storage import new_folder, storage_errors
+
+    with new_folder(folder) as building, storage_errors("write", folder):
+        shutil.copyfile(RECIPE, building / RECIPE.name)
+    try:
+        load_export()
+    except ConfigError:
+        print(f"Without torch: {folder / 'package'} is a copy of the one inside edge-train.")
+        with new_folder(folder / "package") as building, storage_errors("write", folder):
+            shutil.copytree(PACKAGE, building, dirs_exist_ok=True)
+        return False
+    words = ("export", folder / RECIPE.name, "-o", folder / "package")
+    command(*words, *(["--seed", seed] if seed else []))
+    return True
+
+
+def train(folder: Path, epochs: int, seed: int) -> None:
+    """Train on the digits, without their labels."""
+    words: list[object] = ["run", folder / "package", "digits", "-o", folder / "run"]
+    words += ["--keep-ratio", KEEP_RATIO, "--epochs", epochs]
+    words += ["--seed", seed] if seed else []
+    try:
+        command(*words)
+    except Interrupted as error:
+        raise Interrupted(
+            f"the demo was stopped in its training; go on by `{_typed(words)} --resume`."
+        ) from error
+
+
+def command(*words: object) -> None:
+    """Show a command and do what it does.
+
+    Raises:
+        EdgeRuntimeError: whatever the command raises.
+    """
+    from edge_runtime.cli.main import parser_for
+
+    print(f"\n$ {_typed(words)}", flush=True)
+    typed = [str(word) for word in words]
+    args = parser_for(typed).parse_args(typed)
+    args.command(args)
+
+
+def _typed(words: Sequence[object]) -> str:
+    return shlex.join(["edge-train", *map(str, words)])
+
+
+def collect(folder: Path, *, exported: bool, epochs: int, seed: int) -> dict[str, Any]:
+    """The result, as the run folder has it. Accuracies are shares in [0, 1]."""
+    from edge_runtime.records import events, open_run
+
+    finished_run = open_run(folder / "run")
+    happened = [logged.event for logged in finished_run.events()]
+    (finished,) = (event for event in happened if isinstance(event, events.Finished))
+    (evaluation,) = (event for event in happened if isinstance(event, events.Evaluation))
+    results = evaluation.results
+    gain = results["knn"]["accuracy"] - results["knn"]["untrained_accuracy"]
+    return {
+        "folder": str(folder),
+        "package": results["package"],
+        "exported": exported,
+        "seed": seed,
+        "epochs": epochs,
+        "steps": finished.steps,
+        "keep_ratio": KEEP_RATIO,
+        "training_pictures": results["train"]["pictures"],
+        "test_pictures": results["test"]["pictures"],
+        "training_s": finished.elapsed_s,
+        "knn": results["knn"],
+        "gain_points": 100 * gain,
+        "engine": finished_run.info.engine,
+        "versions": finished_run.info.versions,
+        "machine": finished_run.info.machine,
+    }
+
+
+def render_text(facts: dict[str, Any]) -> str:
+    """The result for people, and what to do next."""
+    knn = facts["knn"]
+    lines = [
+        "",
+        f"{facts['epochs']} epochs on {facts['training_pictures']} handwritten digits, "
+        f"without their labels, took {duration_text(facts['training_s'])}.",
+        f"Asked for {facts['test_pictures']} digits of other writers by their nearest "
+        f"neighbours, the encoder is right in {knn['accuracy']:.1%};",
+        f"before training it was right in {knn['untrained_accuracy']:.1%}: "
+        f"{facts['gain_points']:+.1f} points.",
+        "",
+        _OWN_PICTURES,
+    ]
+    if not facts["exported"]:
+        lines.append(
+            "The first needs torch: pip install 'edge-train[export]', here or elsewhere."
+        )
+    return "\n".join(lines)

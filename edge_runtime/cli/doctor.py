@@ -1,0 +1,201 @@
+"""edge-train doctor: what this machine can really do, seen by doing it.
+
+Each part is tried in a process of its own: a native library that kills the process, as some
+do on processors that they were not built for, is then a finding like any other.
+"""
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from edge_runtime.cli.quantities import bytes_text, duration_text
+from edge_runtime.errors import EngineError
+from edge_runtime.version import __version__
+
+ENGINES = ("ort", "ort-training")
+PARTS = ("pictures", *ENGINES, "export")
+LONGEST_S = 600.0  # emulated machines are a hundred times slower
+_RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-training-cpu")
+_LIBRARIES = (
+    "numpy", "opencv-python", "opencv-python-headless", *_RUNTIMES, "torch", "onnx"
+)  # fmt: skip
+_CHILD = (
+    "import sys; sys.path[:] = {path!r}; from edge_runtime.cli.main import main; "
+    "sys.exit(main(['doctor', '--try', {part!r}]))"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One part: what it did, or why it does not work."""
+
+    part: str
+    works: bool
+    did: dict[str, Any] | None
+    problem: str | None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--try", dest="part", choices=PARTS, help=argparse.SUPPRESS)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Try every part; without a working engine the exit code is 5."""
+    if args.part is not None:
+        print(json.dumps(_TRIALS[args.part]()))
+        return 0
+    facts = collect()
+    print(json.dumps(facts) if args.json else render_text(facts))
+    works = any(finding["works"] for finding in facts["engines"])
+    return 0 if works else EngineError.exit_code
+
+
+def collect() -> dict[str, Any]:
+    """The machine, the versions of what is installed, and what each part did."""
+    from edge_runtime.device import machine_facts
+    from edge_runtime.schema import unstructure
+
+    findings = {part: unstructure(find(part)) for part in PARTS}
+    return {
+        "edge_train": __version__,
+        "machine": machine_facts(),
+        "versions": installed_versions(),
+        "pictures": findings["pictures"],
+        "engines": [findings[name] for name in ENGINES],
+        "export": findings["export"],
+    }
+
+
+def find(part: str) -> Finding:
+    """Try one part in a process of its own; it sees the modules that this one sees."""
+    code = _CHILD.format(path=sys.path, part=part)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=LONGEST_S
+        )
+    except subprocess.TimeoutExpired:
+        problem = f"no answer in {duration_text(LONGEST_S)}"
+        return Finding(part=part, works=False, did=None, problem=problem)
+    if done.returncode == 0:
+        return Finding(part=part, works=True, did=json.loads(done.stdout), problem=None)
+    said = done.stderr.strip().removeprefix("edge-train: ")
+    if done.returncode < 0:
+        name = signal.Signals(-done.returncode).name
+        said = f"its process was ended by {name}. {said}".strip()
+    return Finding(part=part, works=False, did=None, problem=said)
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of the installed libraries that we use, by distribution."""
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _try_pictures() -> dict[str, Any]:
+    from edge_runtime.data import open_source, view_batches
+    from edge_runtime.selftest import open_selftest
+
+    manifest = open_selftest().manifest
+    with view_batches(
+        open_source("digits"),
+        manifest.views,
+        batch_size=manifest.batch_size,
+        seed=0,
+        first_step=1,
+        last_step=1,
+        threads=1,
+    ) as batches:
+        images = next(batches).images
+    views = sum(len(group) * group.shape[1] for group in images.values())
+    return {"pictures": manifest.batch_size, "views": views}
+
+
+def _try_engine(name: str) -> dict[str, Any]:
+    from edge_runtime.schema import unstructure
+    from edge_runtime.selftest import try_engine
+
+    return dict(unstructure(try_engine(name)))
+
+
+def _try_export() -> dict[str, Any]:
+    from edge_runtime.cli.export import load_export
+
+    load_export()
+    return {name: version(name) for name in ("torch", "onnx")}
+
+
+_TRIALS: dict[str, Callable[[], dict[str, Any]]] = {
+    "pictures": _try_pictures,
+    "ort": lambda: _try_engine("ort"),
+    "ort-training": lambda: _try_engine("ort-training"),
+    "export": _try_export,
+}
+
+
+def render_text(facts: dict[str, Any]) -> str:
+    """The findings for people."""
+    machine, versions = facts["machine"], facts["versions"]
+    memory = machine["memory_bytes"]
+    hardware = [
+        machine["cpu_model"] or machine["machine"],
+        f"{machine['logical_cpus']} processors",
+        "memory unknown" if memory is None else bytes_text(memory),
+        f"board {machine['board'] or 'unknown'}",
+    ]
+    system = [machine["os"] or "unknown system", f"kernel {machine['kernel']}"]
+    rows = [
+        ("edge-train", f"{facts['edge_train']} on Python {machine['python']}"),
+        ("machine", ", ".join(hardware)),
+        ("system", ", ".join(system)),
+        ("installed", ", ".join(f"{name} {found}" for name, found in versions.items())),
+    ]
+    findings = [facts["pictures"], *facts["engines"], facts["export"]]
+    rows += [(finding["part"], _finding_text(finding)) for finding in findings]
+    return "\n".join(
+        [f"{name:<14}{text}" for name, text in rows] + ["", conclusion(findings, versions)]
+    )
+
+
+def _finding_text(finding: dict[str, Any]) -> str:
+    did = finding["did"]
+    if did is None:
+        return f"no: {finding['problem']}".replace("\n", "\n" + 14 * " ")
+    if finding["part"] == "pictures":
+        return f"yes: made {did['views']} views of {did['pictures']} pictures"
+    if finding["part"] == "export":
+        return "yes: can write training packages"
+    return (
+        f"yes: {did['runtime']} loaded and trained a step of rung {did['rung']} in "
+        f"{duration_text(did['step_s'])}, loss {did['loss']:.4f} as expected, and embedded a "
+        f"batch in {duration_text(did['embedding_s'])}"
+    )
+
+
+def conclusion(findings: list[dict[str, Any]], versions: dict[str, str]) -> str:
+    """What all of it means."""
+    working = [finding["part"] for finding in findings if finding["works"]]
+    engines = [name for name in ENGINES if name in working]
+    lines = []
+    if engines and "pictures" in working:
+        exports = "" if "export" in working else ", with packages from another machine"
+        lines.append(f"This machine can train with {' and '.join(engines)}{exports}.")
+    else:
+        lines.append("This machine cannot train yet; see the lines with no above.")
+    if len(runtimes := [name for name in _RUNTIMES if name in versions]) > 1:
+        lines.append(
+            f"{' and '.join(runtimes)} overwrite each other: keep one per environment."
+        )
+    return "\n".join(lines)

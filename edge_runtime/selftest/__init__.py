@@ -1,0 +1,178 @@
+"""A small training package inside edge-train, and what it has to give on every machine.
+
+`package/` is exported from `recipe.toml`, and `expected.json` computed by PyTorch, by
+`python -m export.selftest`. `edge-train doctor` proves engines with it; `edge-train demo`
+trains it. Nothing here reads pictures, so that an engine is judged alone.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edge_runtime.engines import Engine, ForwardGraph, create_engine
+from edge_runtime.errors import EngineError, PackageError
+from edge_runtime.package import Package, open_package
+from edge_runtime.package.encoder import encoder_weights
+from edge_runtime.package.manifest import Rung
+from edge_runtime.schema import structure
+from edge_runtime.state import PARAM, Array, State
+
+FOLDER = Path(__file__).parent  # of a checkout or of an installed wheel
+RECIPE, EXPECTED, PACKAGE = (FOLDER / n for n in ("recipe.toml", "expected.json", "package"))
+
+# Two correct runtimes add the same numbers in another order and differ by about 1e-6.
+LOSS_TOLERANCE = 1e-4  # of the loss
+FEATURE_TOLERANCE = 1e-3  # of the largest feature
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What PyTorch computes of `example_batch` with the initial state."""
+
+    rung: str
+    loss: float
+    features: tuple[float, ...]  # (width,) of the first picture's first view
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """What an engine did: one training step and one embedding, both as expected."""
+
+    engine: str
+    runtime: str
+    rung: str
+    loss: float
+    expected_loss: float
+    step_s: float  # a first step: with loading its graph
+    embedding_s: float  # the same
+
+
+def open_selftest() -> Package:
+    """The package.
+
+    Raises:
+        PackageError: edge-train is not completely installed.
+    """
+    return open_package(PACKAGE)
+
+
+def read_expected() -> Expected:
+    """What PyTorch computed when the package was made.
+
+    Raises:
+        PackageError: edge-train is not completely installed.
+    """
+    try:
+        table = json.loads(EXPECTED.read_bytes())
+    except (OSError, ValueError) as error:
+        raise PackageError(
+            f"{EXPECTED} cannot be read ({error}). Install edge-train again."
+        ) from error
+    return structure(Expected, table, where=str(EXPECTED), error=PackageError)
+
+
+def example_batch(package: Package, rung: Rung) -> dict[str, Array]:
+    """Images and draws of one step by input name: noise, the same on every machine.
+
+    Of numpy's random numbers only the words of a bit generator never change with its version.
+    """
+    words = np.random.Philox(key=0)
+    batch: dict[str, Array] = {}
+    for group in package.manifest.views:
+        shape = (
+            len(group.views),
+            package.manifest.batch_size,
+            group.size_px,
+            group.size_px,
+            3,
+        )
+        noise = words.random_raw(math.prod(shape)) & np.uint64(255)
+        batch[f"images.{group.name}"] = noise.astype(np.uint8).reshape(shape)
+    for draw in rung.draws:
+        rows = (draw.views, package.manifest.batch_size)
+        noise = words.random_raw(math.prod(rows) * draw.population)
+        order = noise.reshape(*rows, draw.population).argsort(axis=-1)
+        batch[draw.input] = np.sort(order[..., : draw.kept], axis=-1)
+    return batch
+
+
+def try_engine(
+    name: str,
+    *,
+    threads: int | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Trial:
+    """Train one step, embed one batch, and compare both with PyTorch's results.
+
+    Args:
+        name: see `edge_runtime.engines.create_engine`.
+        threads: of the runtime.
+        clock: in seconds.
+
+    Raises:
+        EngineError: it is not installed, failed, or gave something else.
+        PackageError: edge-train is not completely installed.
+    """
+    package, expected = open_selftest(), read_expected()
+    batch = example_batch(package, package.rung(expected.rung))
+    state = package.initial_state()
+    with create_engine(name, threads=threads) as engine:
+        engine.open(package, state)
+        begin_s = clock()
+        loss = engine.step(expected.rung, batch, _first_hyper(package))["loss"]
+        step_s = clock() - begin_s
+        problems = list(_step_problems(engine, loss, expected, state))
+    begin_s = clock()
+    (images,) = (batch[f"images.{group.name}"] for group in package.manifest.views)
+    weights = encoder_weights(package.manifest, state)
+    with ForwardGraph(package, package.manifest.embed, weights, threads=threads) as graph:
+        problems += _feature_problems(graph.run(images[0]), expected)
+    if problems:
+        raise EngineError(
+            f"engine {name} on {engine.runtime} computes something wrong: "
+            f"{'; '.join(problems)}. Install another version of the runtime."
+        )
+    return Trial(
+        engine=engine.name,
+        runtime=engine.runtime,
+        rung=expected.rung,
+        loss=loss,
+        expected_loss=expected.loss,
+        step_s=step_s,
+        embedding_s=clock() - begin_s,
+    )
+
+
+def _first_hyper(package: Package) -> dict[str, float]:
+    schedule = package.manifest.schedule
+    constant = {
+        name: getattr(schedule, name)
+        for name in ("lr", "weight_decay", "beta1", "beta2", "eps")
+    }
+    return {**constant, "step": 1.0, "progress": 0.0}
+
+
+def _step_problems(
+    engine: Engine, loss: float, expected: Expected, before: State
+) -> Iterator[str]:
+    if not math.isclose(loss, expected.loss, rel_tol=LOSS_TOLERANCE):  # nor if it is NaN
+        yield f"loss {loss:.6g} instead of {expected.loss:.6g}"
+    after = engine.snapshot()
+    for name, value in after.items():
+        if not np.isfinite(value).all():
+            yield f"{name} is not finite after the step"
+    parameters = [name for name in before if name.startswith(PARAM)]
+    if all(np.array_equal(before[name], after[name]) for name in parameters):
+        yield "the step changed no parameter"
+
+
+def _feature_problems(features: Array, expected: Expected) -> Iterator[str]:
+    wanted = np.array(expected.features)
+    error = float(np.abs(features[0] - wanted).max())
+    if not error <= FEATURE_TOLERANCE * float(np.abs(wanted).max()):
+        yield f"features that are {error:.3g} off"

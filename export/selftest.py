@@ -1,0 +1,67 @@
+"""Make the self-test package: `python -m export.selftest`, after every change of `export/`.
+
+A test holds that the package inside edge-train is what this would write.
+"""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+
+from edge_runtime.errors import EngineError
+from edge_runtime.package import Package
+from edge_runtime.schema import unstructure
+from edge_runtime.selftest import EXPECTED, FOLDER, PACKAGE, RECIPE, Expected, example_batch
+from edge_runtime.state import PARAM
+from export import official
+from export.build import export_package
+from export.program import FEATURES_OUTPUT, GLOBAL_VIEWS, Program
+from export.recipe import make_recipe, read_recipe
+
+
+def write_selftest(folder: Path) -> Package:
+    """Export the package and compute what it has to give; the old ones are replaced.
+
+    Args:
+        folder: where `package` and `expected.json` are to lie.
+
+    Raises:
+        EngineError: the official training API is not installed.
+    """
+    if not official.is_available():
+        raise EngineError(
+            f"the self-test package needs official artifacts: {official.MISSING}."
+        )
+    recipe = make_recipe(read_recipe(RECIPE), where=str(RECIPE))
+    target = folder / PACKAGE.name
+    with tempfile.TemporaryDirectory(dir=folder) as building:
+        made = Path(building) / PACKAGE.name
+        package = export_package(recipe, made, init=None, report=lambda *_: None)
+        expected = expected_of(package, Program(recipe))
+        shutil.rmtree(target, ignore_errors=True)
+        made.rename(target)
+    text = json.dumps(unstructure(expected), indent=1)
+    (folder / EXPECTED.name).write_text(text + "\n")
+    return Package(path=target, manifest=package.manifest, digest=package.digest)
+
+
+def expected_of(package: Package, program: Program) -> Expected:
+    """PyTorch's loss on the rung that keeps least, and its features."""
+    rung = min(package.manifest.rungs, key=lambda rung: rung.keep_ratio)
+    batch = example_batch(package, rung)
+    inputs = {name: torch.from_numpy(value) for name, value in batch.items()}
+    state = {name: torch.from_numpy(v) for name, v in package.initial_state().items()}
+    weights = {key: state[PARAM + key] for key in program.parameters}
+    loss, _ = program.loss(program.policy(rung.keep_ratio), weights, inputs)
+    features = program.embed(weights, inputs[GLOBAL_VIEWS][0])[FEATURES_OUTPUT]
+    return Expected(
+        rung=rung.id,
+        loss=loss.item(),
+        features=tuple(features[0].tolist()),
+    )
+
+
+if __name__ == "__main__":
+    write_selftest(FOLDER)

@@ -1,0 +1,167 @@
+"""`edge-train demo`, shortened: the whole job, both ways to a package, what may go wrong."""
+
+import contextlib
+import errno
+import io
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from edge_runtime.cli.demo import KEEP_RATIO
+from edge_runtime.cli.main import main
+from edge_runtime.engines.ort import OrtEngine
+from edge_runtime.errors import ConfigError, EngineError
+from edge_runtime.package import open_package
+from edge_runtime.records import open_run
+from edge_runtime.selftest import RECIPE, open_selftest
+
+LEAST_GAIN_POINTS = 3
+
+pytest.importorskip("onnxruntime")
+
+
+def refuse() -> None:
+    raise ConfigError("export needs torch")
+
+
+@pytest.fixture
+def no_torch(monkeypatch) -> None:
+    monkeypatch.setattr("edge_runtime.cli.export.load_export", refuse)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder and the output of 8 epochs without torch."""
+    folder, told = tmp_path_factory.mktemp("demo") / "demo", io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(told):
+        patch.setattr("edge_runtime.cli.export.load_export", refuse)
+        assert main(["demo", "-o", str(folder), "--epochs", "8"]) == 0
+    return folder, told.getvalue()
+
+
+def test_it_learns(done) -> None:
+    match = re.search(r"right in (\S+)%;.* right in (\S+)%: (\S+) points", done[1], re.S)
+    assert match
+    trained, untrained, gain = map(float, match.groups())
+    assert gain >= LEAST_GAIN_POINTS
+    assert gain == pytest.approx(trained - untrained, abs=0.11)
+
+
+def test_it_shows_the_commands_that_it_runs(done) -> None:
+    folder, told = done
+    assert re.findall(r"^\$ (.*)$", told, re.M) == [
+        f"edge-train run {folder}/package digits -o {folder}/run "
+        f"--keep-ratio {KEEP_RATIO} --epochs 8",
+        f"edge-train eval {folder}/run --train digits --test digits:test",
+    ]
+    assert "8 epochs on 1415 handwritten digits, without their labels, took " in told
+    assert "Asked for 382 digits of other writers" in told
+
+
+def test_it_ends_with_three_commands_that_exist(done) -> None:
+    told = done[1].partition("With your own pictures:\n")[2]
+    commands = [line.split() for line in told.splitlines() if line.startswith("  edge-train")]
+    assert [words[1] for words in commands] == ["export", "run", "eval"]
+    from edge_runtime.cli.main import parser_for
+
+    for _, *words in commands:
+        assert parser_for(words).parse_args(words)
+    assert told.endswith("pip install 'edge-train[export]', here or elsewhere.\n")
+
+
+def test_the_folder_stands_alone(done) -> None:
+    folder = done[0]
+    assert sorted(path.name for path in folder.iterdir()) == ["package", "recipe.toml", "run"]
+    assert (folder / "recipe.toml").read_bytes() == RECIPE.read_bytes()
+    assert open_package(folder / "package").digest == open_selftest().digest
+    assert open_run(folder / "run").info.package_path == str(folder / "package")
+
+
+def test_a_second_demo_needs_another_folder(done, capsys) -> None:
+    assert main(["demo", "-o", str(done[0])]) == 2
+    error = capsys.readouterr().err
+    assert f"{done[0]} exists. Remove it, or choose another folder with -o." in error
+
+
+def test_json_is_one_document(no_torch, tmp_path, capsys) -> None:
+    words = ["demo", "-o", str(tmp_path / "demo"), "--epochs", "1", "--seed", "3", "--json"]
+    assert main(words) == 0
+    told = capsys.readouterr()
+    facts = json.loads(told.out)
+    assert "$ edge-train run" in told.err
+    assert (facts["exported"], facts["seed"], facts["epochs"]) == (False, 3, 1)
+    assert (facts["steps"], facts["keep_ratio"]) == (22, 0.75)
+    knn = facts["knn"]
+    gain = 100 * (knn["accuracy"] - knn["untrained_accuracy"])
+    assert facts["gain_points"] == pytest.approx(gain)
+    assert facts["package"] == open_selftest().digest
+    assert open_run(tmp_path / "demo" / "run").info.settings.seed == 3
+    assert facts["machine"]["logical_cpus"] >= 1
+    assert facts["versions"]["runtime"].startswith("onnxruntime")
+
+
+def test_where_torch_is_it_exports_its_own(monkeypatch, tmp_path, capsys) -> None:
+    pytest.importorskip("torch", reason="exports a package")
+    one_rung = RECIPE.read_text().replace("[1.0, 0.75, 0.5]", "[0.75]")  # three take longer
+    monkeypatch.setattr("edge_runtime.selftest.RECIPE", tmp_path / "recipe.toml")
+    (tmp_path / "recipe.toml").write_text(one_rung)
+    words = ["demo", "-o", str(tmp_path / "demo"), "--epochs", "1", "--seed", "3", "--json"]
+    assert main(words) == 0
+    told = capsys.readouterr()
+    facts = json.loads(told.out)
+    assert facts["exported"] is True
+    shown = (
+        f"$ edge-train export {tmp_path}/demo/recipe.toml -o {tmp_path}/demo/package --seed 3"
+    )
+    assert shown in told.err
+    manifest, shipped = (
+        package.manifest
+        for package in (open_package(tmp_path / "demo" / "package"), open_selftest())
+    )
+    assert manifest.recipe == {**shipped.recipe, "seed": 3, "keep_ratios": [0.75]}
+
+
+def test_without_an_engine_nothing_is_begun(monkeypatch, tmp_path, capsys) -> None:
+    def missing(name, threads=None):
+        raise EngineError("onnxruntime cannot be imported")
+
+    monkeypatch.setattr("edge_runtime.engines.create_engine", missing)
+    assert main(["demo", "-o", str(tmp_path / "demo")]) == 5
+    assert "onnxruntime cannot be imported" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stopped_demo_says_how_to_go_on(no_torch, monkeypatch, tmp_path, capsys) -> None:
+    class Signalled(OrtEngine):
+        def step(self, rung_id, batch, hyper):
+            if hyper["step"] == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().step(rung_id, batch, hyper)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "edge_runtime.engines.create_engine", lambda name, threads=1: Signalled()
+        )
+        assert main(["demo", "-o", str(tmp_path / "demo"), "--epochs", "1"]) == 130
+    error = capsys.readouterr().err
+    command = re.search(r"the demo was stopped in its training; go on by `(.*)`\.", error)
+    assert command
+    assert main(shlex.split(command[1])[1:]) == 0
+    assert "going on after step 3 of 22" in capsys.readouterr().out
+
+
+def test_a_full_disk_leaves_no_half_package(no_torch, monkeypatch, tmp_path, capsys) -> None:
+    def full(source, target, **_):
+        (target / "manifest.json").touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shutil, "copytree", full)
+    assert main(["demo", "-o", str(tmp_path / "demo")]) == 9
+    assert "No space left on device" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "demo").iterdir()] == ["recipe.toml"]

@@ -1,0 +1,137 @@
+"""`edge-train doctor`: real parts of this machine, and machines where parts fail."""
+
+import importlib.util
+import json
+from typing import Any
+
+import pytest
+
+from edge_runtime.cli import doctor
+from edge_runtime.cli.doctor import ENGINES, PARTS, Finding, find
+from edge_runtime.cli.main import main
+from edge_runtime.schema import unstructure
+
+
+@pytest.fixture(scope="module")
+def here() -> dict[str, Any]:
+    """What the doctor finds on this machine: it tries everything once."""
+    return doctor.collect()
+
+
+def test_the_engine_of_this_environment_runs_a_real_step(here) -> None:
+    pytest.importorskip("onnxruntime")
+    ort, official = here["engines"]
+    assert ort["works"], ort["problem"]
+    assert ort["did"]["runtime"].split()[-1] in here["versions"].values()
+    assert ort["did"]["loss"] == pytest.approx(ort["did"]["expected_loss"], rel=1e-4)
+    assert official["works"] == ("onnxruntime-training-cpu" in here["versions"])
+
+
+def test_pictures_become_views(here) -> None:
+    assert here["pictures"]["did"] == {"pictures": 64, "views": 128}
+
+
+def test_export_works_where_torch_and_onnx_are(here) -> None:
+    found = here["export"]
+    assert found["works"] == all(map(importlib.util.find_spec, ("torch", "onnx")))
+    if not found["works"]:
+        assert "pip install 'edge-train[export]'" in found["problem"]
+
+
+def test_machine_and_versions_are_told(here) -> None:
+    assert here["machine"]["memory_bytes"] > 2**28
+    assert {"numpy", "edge-train"} & here["versions"].keys() == {"numpy"}
+    assert json.loads(json.dumps(here)) == here
+
+
+def test_people_get_a_line_per_part(here) -> None:
+    text = doctor.render_text(here)
+    lines = text.partition("\n\n")[0].splitlines()
+    names = [line.split()[0] for line in lines if not line.startswith(" ")]
+    assert names == ["edge-train", "machine", "system", "installed", *PARTS]
+    assert "loss 5.0791 as expected" in text
+    assert "This machine can train with ort" in text
+
+
+def findings(*working: str) -> dict[str, Finding]:
+    did = {
+        "ort": {
+            "runtime": "onnxruntime 1.31.1",
+            "rung": "k050",
+            "loss": 5.0,
+            "step_s": 0.25,
+            "embedding_s": 0.01,
+        },
+        "pictures": {"pictures": 64, "views": 128},
+        "export": {"torch": "2.13.0", "onnx": "1.23.0"},
+    }
+    return {
+        part: Finding(part=part, works=True, did=did[part], problem=None)
+        if part in working
+        else Finding(part=part, works=False, did=None, problem=f"{part} is\nmissing")
+        for part in PARTS
+    }
+
+
+@pytest.mark.parametrize(
+    ("working", "code", "conclusion"),
+    [
+        (["pictures", "ort", "export"], 0, "This machine can train with ort.\n"),
+        (["pictures", "ort"], 0, "can train with ort, with packages from another machine."),
+        (["pictures", "export"], 5, "This machine cannot train yet; see the lines with no"),
+        (["ort", "export"], 0, "This machine cannot train yet"),
+    ],
+)
+def test_the_exit_code_is_about_engines(
+    monkeypatch, capsys, working, code, conclusion
+) -> None:
+    monkeypatch.setattr(doctor, "find", findings(*working).__getitem__)
+    assert main(["doctor"]) == code
+    told = capsys.readouterr()
+    assert conclusion in told.out
+    assert "ort-training  no: ort-training is\n              missing\n" in told.out
+    assert told.err == ""
+
+
+def test_json_is_one_document_also_without_an_engine(monkeypatch, capsys) -> None:
+    found = findings("pictures")
+    monkeypatch.setattr(doctor, "find", found.__getitem__)
+    assert main(["doctor", "--json"]) == 5
+    document = json.loads(capsys.readouterr().out)
+    assert document.keys() == {
+        "edge_train",
+        "machine",
+        "versions",
+        "pictures",
+        "engines",
+        "export",
+    }
+    assert document["engines"] == [unstructure(found[name]) for name in ENGINES]
+    assert document["pictures"]["works"] is True
+
+
+def test_two_runtimes_in_one_environment_are_noticed() -> None:
+    tried = [unstructure(finding) for finding in findings("pictures", "ort").values()]
+    text = doctor.conclusion(tried, {"onnxruntime": "1", "onnxruntime-training-cpu": "2"})
+    assert "onnxruntime and onnxruntime-training-cpu overwrite each other" in text
+
+
+def test_an_error_in_a_part_is_a_finding(monkeypatch) -> None:
+    code = "import sys; sys.exit('edge-train: {part} is not for {path[0]!s:.0}this machine.')"
+    monkeypatch.setattr(doctor, "_CHILD", code)
+    found = find("ort")
+    assert (found.works, found.problem) == (False, "ort is not for this machine.")
+
+
+def test_a_part_that_kills_its_process_is_a_finding(monkeypatch) -> None:
+    kill = "import os, signal, sys; print('bad', file=sys.stderr, flush=True); "
+    monkeypatch.setattr(doctor, "_CHILD", kill + "os.kill(os.getpid(), signal.SIGKILL)")
+    found = find("ort")
+    assert (found.works, found.problem) == (False, "its process was ended by SIGKILL. bad")
+
+
+def test_a_part_that_hangs_is_a_finding(monkeypatch) -> None:
+    monkeypatch.setattr(doctor, "_CHILD", "import time; time.sleep(60)")
+    monkeypatch.setattr(doctor, "LONGEST_S", 0.1)
+    found = find("ort")
+    assert (found.works, found.problem) == (False, "no answer in 0.10 s")
