@@ -1,26 +1,28 @@
 """Prove a written package before it is published: each rung's step against PyTorch.
 
 On every engine of this environment that can train the package, from the initial state: the
-loss within 1e-4 relative, every gradient within 1e-4 of its norm plus 1e-7, and so what the
-optimizer and the EMA teacher make of it. Two frameworks that add the same numbers in another
-order differ by about 1e-6 here.
+loss within 1e-4 relative; every gradient within 1e-4 of its norm plus 1e-7, and so what
+optimizer and EMA teacher make of it, and the features of the forward graphs. Two frameworks
+that add the same numbers in another order differ by about 1e-6 here.
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from edge_runtime.engines import ENGINES, Engine, create_engine
+from edge_runtime.engines import ENGINES, Engine, ForwardGraph, create_engine
 from edge_runtime.errors import EngineError, PackageError
 from edge_runtime.package import Package
-from edge_runtime.package.manifest import Rung, Schedule
-from edge_runtime.state import EXP_AVG, State
+from edge_runtime.package.manifest import WEIGHT, Rung, Schedule
+from edge_runtime.state import EMA, EXP_AVG, State
 from export.example import example_inputs
-from export.program import LOSS, NEXT, Program, Tensors
+from export.program import FEATURES_OUTPUT, GLOBAL_VIEWS, LOSS, NEXT, Program, Tensors
 
 RELATIVE = 1e-4
 ABSOLUTE = 1e-7
+ROUNDING = 1e-6  # of a tensor that moves: float32 keeps 1e-7 of a value
 # Where two scores of a coupled policy nearly tie, two frameworks may choose differently, which
 # moves the loss more than any tolerance. A wrong graph fails on every batch.
 TRIES = 3
@@ -44,6 +46,7 @@ def verify(package: Package, program: Program) -> list[str]:
         for rung in package.manifest.rungs:
             runtime = _verify_rung(package, program, rung, name, state)
         runtimes.append(f"{name} on {runtime}")
+    _verify_forward_graphs(package, program, state)
     return runtimes
 
 
@@ -102,7 +105,33 @@ def _difference(
         for name, value in program.apply(own, inputs).items()
     }
     moved = {name: torch.from_numpy(after[name]) - inputs[name] for name in applied}
-    return _too_far("gradient of", own, gradients) or _too_far("step of", moved, applied)
+    rounding = {name: ROUNDING * float(inputs[name].norm()) for name in applied}
+    return _too_far("gradient of", own, gradients, dict.fromkeys(own, ABSOLUTE)) or _too_far(
+        "step of", moved, applied, rounding
+    )
+
+
+def _verify_forward_graphs(package: Package, program: Program, state: State) -> None:
+    manifest = package.manifest
+    images = example_inputs(program, program.policy(1.0))[GLOBAL_VIEWS]  # (V, B, H, W, 3)
+    # Three pictures: another number than the graph was traced with.
+    runs = [(manifest.embed, manifest.encoder_prefix, images.flatten(0, 1)[:3])]
+    runs += [
+        (rung.teacher, EMA, images) for rung in manifest.rungs if rung.teacher is not None
+    ]
+    for graph, prefix, given in runs:
+        names = [spec.name for spec in manifest.graphs[graph].inputs if spec.role == WEIGHT]
+        weights = {name: state[prefix + name] for name in names}
+        with ForwardGraph(package, graph, weights) as forward:
+            found = torch.from_numpy(forward.run(given.numpy()))
+        tensors = {name: torch.from_numpy(value) for name, value in weights.items()}
+        wanted = program.embed(tensors, given.reshape(-1, *given.shape[-3:]))
+        made = {FEATURES_OUTPUT: found}
+        problem = _too_far("output", made, wanted, dict.fromkeys(made, ABSOLUTE))
+        if problem is not None:
+            raise PackageError(
+                f"{graph} differs from PyTorch: {problem}. No package was written."
+            )
 
 
 def checked_hyper(schedule: Schedule) -> dict[str, float]:
@@ -119,11 +148,13 @@ def checked_hyper(schedule: Schedule) -> dict[str, float]:
     }
 
 
-def _too_far(what: str, found: Tensors, wanted: Tensors) -> str | None:
+def _too_far(
+    what: str, found: Tensors, wanted: Tensors, absolute: Mapping[str, float]
+) -> str | None:
     """The first tensor that is not within the tolerances, if any."""
     for name, value in wanted.items():
         error = float((found[name] - value).norm())
-        allowed = RELATIVE * float(value.norm()) + ABSOLUTE
+        allowed = RELATIVE * float(value.norm()) + absolute[name]
         if not error <= allowed:
             return f"{what} {name} is off by {error:.3g}, allowed {allowed:.3g}"
     return None
