@@ -31,7 +31,8 @@ MYPY_ARGS := $(if $(TORCH),-p edge_runtime -p export,-p edge_runtime --follow-im
 .PHONY: demo test check bench
 
 demo: $(VENV)/.installed
-	$(BIN)/edge-train demo
+	rm -rf demo
+	$(BIN)/edge-train demo -o demo
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
