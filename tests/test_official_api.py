@@ -31,7 +31,9 @@ def test_the_script_is_short_and_uses_that_api_alone() -> None:
     assert len([line for line in script().splitlines() if line]) <= 20
 
 
-def test_the_script_trains(small_package: Callable[[str, str], Package], tmp_path: Path) -> None:
+def test_the_script_trains(
+    small_package: Callable[[str, str], Package], tmp_path: Path
+) -> None:
     try:
         create_engine("ort-training")
     except EngineError as error:

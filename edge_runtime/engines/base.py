@@ -88,3 +88,22 @@ class EngineSlot:
         """Let go; twice is fine."""
         if self._package is not None:
             self._package, self._why = None, "already closed"
+
+
+class Closes:
+    """`with` an object that has `close`."""
+
+    def close(self) -> None:
+        """Free everything; twice is fine."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

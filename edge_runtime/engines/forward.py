@@ -1,18 +1,17 @@
 """Graphs without gradient: embedding for evaluation. Their weights are inputs."""
 
-from types import TracebackType
 from typing import Any
 
 import numpy as np
-from typing_extensions import Self
 
+from edge_runtime.engines.base import Closes
 from edge_runtime.engines.runtime import load_onnxruntime, native_errors, session_options
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import FEATURES, IMAGES, WEIGHT
 from edge_runtime.state import Array, State
 
 
-class ForwardGraph:
+class ForwardGraph(Closes):
     """One forward graph with its weights bound."""
 
     def __init__(
@@ -73,14 +72,3 @@ class ForwardGraph:
         """Free the session; twice is fine."""
         self._session = self._binding = None
         self._weights = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

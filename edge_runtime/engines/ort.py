@@ -1,12 +1,10 @@
 """Engine `ort`: the step graph on any stock ONNX Runtime."""
 
-from types import TracebackType
 from typing import Any
 
 import numpy as np
-from typing_extensions import Self
 
-from edge_runtime.engines.base import Batch, EngineSlot, Hyper, Metrics
+from edge_runtime.engines.base import Batch, Closes, EngineSlot, Hyper, Metrics
 from edge_runtime.engines.runtime import (
     load_onnxruntime,
     native_errors,
@@ -20,7 +18,7 @@ from edge_runtime.state import State
 NEXT = "next."  # prefix of a state tensor among the outputs
 
 
-class OrtEngine:
+class OrtEngine(Closes):
     """Keeps the state in two sets of buffers: a step reads one and writes the other.
 
     Inputs and outputs are bound once per rung and direction, so that a step copies nothing but
@@ -68,17 +66,6 @@ class OrtEngine:
         self._slot.close()
         self._rungs.clear()
         self._buffers.clear()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class _BoundRung:

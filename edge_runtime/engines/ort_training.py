@@ -2,13 +2,11 @@
 
 import tempfile
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
-from typing_extensions import Self
 
-from edge_runtime.engines.base import Batch, EngineSlot, Hyper, Metrics
+from edge_runtime.engines.base import Batch, Closes, EngineSlot, Hyper, Metrics
 from edge_runtime.engines.checkpoint_file import read_moments, write_checkpoint
 from edge_runtime.engines.runtime import (
     load_onnxruntime,
@@ -42,7 +40,7 @@ def load_api() -> Any:
     return api
 
 
-class OrtTrainingEngine:
+class OrtTrainingEngine(Closes):
     """Parameters and moments live in the API's CheckpointState, the EMA teacher beside it."""
 
     name = "ort-training"
@@ -124,17 +122,6 @@ class OrtTrainingEngine:
         self._rungs.clear()
         self._checkpoint = self._update = None
         self._started, self._teacher = {}, {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class _ApiRung:

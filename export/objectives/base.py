@@ -33,6 +33,18 @@ class Defaults:
     ema_momentum: float | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContrastiveOptions:
+    """What `[method]` may set where projections are compared."""
+
+    temperature: float = 0.2
+    projector_width: int = 512
+    projector_out: int = 128
+
+    def __post_init__(self) -> None:
+        require_positive(self)
+
+
 class Objective(Protocol):
     """One method: its views, heads and teacher, and its loss as a pure function."""
 

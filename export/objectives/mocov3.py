@@ -4,33 +4,19 @@ Our deviations: LayerNorm in the heads (see `mlp`), the sizes of a small board, 
 moves after the optimizer instead of before the next forward.
 """
 
-from dataclasses import dataclass
-
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from edge_runtime.package.manifest import AugmentationSpec
 from export.objectives.base import (
+    ContrastiveOptions,
     Defaults,
     crop_views,
     mlp,
     mlp_parameters,
-    require_positive,
 )
 from export.parameters import Parameter
 from export.vit import Weights
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What `[method]` may set."""
-
-    temperature: float = 0.2
-    projector_width: int = 512
-    projector_out: int = 128
-
-    def __post_init__(self) -> None:
-        require_positive(self)
 
 
 class MoCoV3:
@@ -39,14 +25,14 @@ class MoCoV3:
     name = "mocov3"
     defaults = Defaults(lr_per_256=5e-4, weight_decay=0.1, warmup_epochs=2, ema_momentum=0.99)
     teacher_parts = ("encoder.", "projector.")
-    options = Options
+    options = ContrastiveOptions
 
     def views(self, image_size_px: int) -> tuple[AugmentationSpec, ...]:
         """BYOL's pair of views; small pictures get SimCLR's."""
         area = 0.2 if image_size_px < 64 else 0.08
         return crop_views(image_size_px, min_area=area, asymmetric=True)
 
-    def heads(self, width: int, options: Options) -> tuple[Parameter, ...]:
+    def heads(self, width: int, options: ContrastiveOptions) -> tuple[Parameter, ...]:
         """A projector of three layers and a predictor of two."""
         hidden, out = options.projector_width, options.projector_out
         return (
@@ -60,7 +46,7 @@ class MoCoV3:
         teacher: Weights | None,
         student_features: Tensor,
         teacher_features: Tensor | None,
-        options: Options,
+        options: ContrastiveOptions,
     ) -> Tensor:
         """InfoNCE both ways."""
         if teacher is None or teacher_features is None:

@@ -3,34 +3,20 @@
 Our deviations: LayerNorm in the projector (see `mlp`), and the sizes of a small board.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from edge_runtime.package.manifest import AugmentationSpec
 from export.objectives.base import (
+    ContrastiveOptions,
     Defaults,
     crop_views,
     mlp,
     mlp_parameters,
-    require_positive,
 )
 from export.parameters import Parameter
 from export.vit import Weights
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What `[method]` may set."""
-
-    temperature: float = 0.2
-    projector_width: int = 512
-    projector_out: int = 128
-
-    def __post_init__(self) -> None:
-        require_positive(self)
 
 
 class SimCLR:
@@ -39,14 +25,14 @@ class SimCLR:
     name = "simclr"
     defaults = Defaults(lr_per_256=5e-4, weight_decay=0.1, warmup_epochs=2)
     teacher_parts: tuple[str, ...] = ()
-    options = Options
+    options = ContrastiveOptions
 
     def views(self, image_size_px: int) -> tuple[AugmentationSpec, ...]:
         """Equal views; crops of at least 8 % of the picture, 20 % of a small one."""
         area = 0.2 if image_size_px < 64 else 0.08
         return crop_views(image_size_px, min_area=area, asymmetric=False)
 
-    def heads(self, width: int, options: Options) -> tuple[Parameter, ...]:
+    def heads(self, width: int, options: ContrastiveOptions) -> tuple[Parameter, ...]:
         """A projector of two layers."""
         return mlp_parameters(
             "projector", (width, options.projector_width, options.projector_out)
@@ -58,7 +44,7 @@ class SimCLR:
         teacher: Weights | None,
         student_features: Tensor,
         teacher_features: Tensor | None,
-        options: Options,
+        options: ContrastiveOptions,
     ) -> Tensor:
         """NT-Xent of the projected views."""
         projected = mlp(weights, "projector", student_features.flatten(0, 1))  # (2B, P)
