@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -59,7 +60,7 @@ def export_package(
         EngineError: no engine of this environment can run the package.
         StorageError: it cannot be written.
     """
-    if target.exists():
+    if os.path.lexists(target):
         raise ConfigError(f"{target} exists; choose another folder or remove it.")
     program = Program(recipe)
     with new_folder(target) as folder:

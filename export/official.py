@@ -16,6 +16,7 @@ from torch import Tensor
 
 from edge_runtime.errors import EngineError
 from edge_runtime.package.manifest import OfficialGraphs, Schedule
+from edge_runtime.storage import storage_errors
 from export.lowering.graph import IR_VERSION
 
 CHECKPOINT = "ort_training/checkpoint"
@@ -53,6 +54,7 @@ def artifacts(
 
     Raises:
         EngineError: the generator failed.
+        StorageError: its files cannot be written.
     """
     from onnxruntime.training import artifacts as generator
     from onnxruntime.training.onnxblock.optim import AdamW
@@ -63,7 +65,11 @@ def artifacts(
         eps=schedule.eps,
         weight_decay=schedule.weight_decay,
     )
-    with tempfile.TemporaryDirectory() as folder, _without_native_log():
+    with (
+        storage_errors("write to", Path(tempfile.gettempdir())),
+        tempfile.TemporaryDirectory() as folder,
+        _without_native_log(),
+    ):
         try:
             generator.generate_artifacts(
                 forward,
@@ -103,14 +109,23 @@ def _without_native_log() -> Iterator[None]:
 def _mended(model: onnx.ModelProto) -> onnx.ModelProto:
     """What 1.19.2 can load, the same bytes in every process, and PyTorch's AdamW.
 
-    The generator writes the IR version of the installed onnx, names nodes by a counter of the
-    process, and sets the mode of Hugging Face's AdamW (decay after the update).
+    The generator writes the IR version of the installed onnx, names nodes and the tensors it
+    makes (`onnx::...`) by counters of the process, and sets the mode of Hugging Face's AdamW
+    (decay after the update).
     """
     model.ir_version = IR_VERSION
     del model.graph.value_info[:]
+    numbered = dict.fromkeys(
+        name for node in model.graph.node for name in node.output if name.startswith("onnx::")
+    )
+    renamed = {name: f"onnx::{number}" for number, name in enumerate(numbered)}
+    for value in model.graph.output:
+        value.name = renamed.get(value.name, value.name)
     for number, node in enumerate(model.graph.node):
         node.name = f"n{number}"
         node.doc_string = ""
+        for names in (node.input, node.output):
+            names[:] = [renamed.get(name, name) for name in names]
         for attribute in node.attribute:
             if node.op_type == "AdamWOptimizer" and attribute.name == "adam_mode":
                 attribute.i = 0

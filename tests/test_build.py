@@ -1,0 +1,337 @@
+"""Writing a package: complete or absent, the same bytes for the same recipe, as described."""
+
+import errno
+import hashlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch", reason="packages are exported with PyTorch")
+
+import onnx  # noqa: E402
+
+from edge_runtime.errors import ConfigError, PackageError, StorageError  # noqa: E402
+from edge_runtime.package import open_package  # noqa: E402
+from edge_runtime.state import PARAM  # noqa: E402
+from export import graphs, official  # noqa: E402
+from export.build import export_package, initial_state, rung_name  # noqa: E402
+from export.lowering.aten import TABLE  # noqa: E402
+from export.program import Program  # noqa: E402
+from export.recipe import make_recipe  # noqa: E402
+
+ROOT = Path(__file__).parents[1]
+TINY = {
+    "model": {"image_size": 16, "patch_size": 4, "depth": 2, "width": 16, "heads": 1},
+    "method": {"name": "simclr", "projector_width": 16, "projector_out": 8},
+    "batch_size": 4,
+}
+COUPLED = {
+    **TINY,
+    "method": {"name": "mocov3", "projector_width": 16, "projector_out": 8},
+    "tokens": {"name": "simprune"},
+}
+ONE_RUNG = {**TINY, "model": {**TINY["model"], "depth": 1}, "tokens": {"name": "none"}}
+CHECKPOINT = official.CHECKPOINT
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Products this small are slower on more, and much slower on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def export(table, target, report=lambda *_: None):
+    return export_package(make_recipe(table, where="test"), target, init=None, report=report)
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    ladder = {**TINY, "keep_ratios": [1.0, 0.5]}
+    return export(ladder, tmp_path_factory.mktemp("build") / "package")
+
+
+def files_of(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def coupled_step_digest():
+    """The step graph with both branches and a teacher, without exporting a package."""
+    program = Program(make_recipe(COUPLED, where="test"))
+    graph = graphs.step_graph(program, program.policy(0.5), program.initial_state())
+    return hashlib.sha256(graph.model.SerializeToString(deterministic=True)).hexdigest()
+
+
+# In another process, after other graphs, and with the ladder the other way round.
+CHILD = """
+import sys
+from pathlib import Path
+import test_build
+print(test_build.coupled_step_digest())
+ladder = {**test_build.TINY, "keep_ratios": [0.5, 1.0]}
+test_build.export(ladder, Path(sys.argv[1]))
+"""
+
+
+def parameters_of(checkpoint):
+    api = pytest.importorskip("onnxruntime.training.api", reason="it reads the checkpoint")
+    state = api.CheckpointState.load_checkpoint(str(checkpoint))
+    return {name: parameter.data for name, parameter in state.parameters}
+
+
+def test_the_same_recipe_gives_the_same_bytes_in_another_process(package, tmp_path):
+    reversed_path = tmp_path / "reversed"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", CHILD, reversed_path],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == coupled_step_digest()
+    first, second = files_of(package.path), files_of(reversed_path)
+    tables = [json.loads(found.pop("manifest.json")) for found in (first, second)]
+    checkpoints = [found.pop(CHECKPOINT, None) for found in (first, second)]
+    assert [name for name in first if first[name] != second.get(name)] == []
+    assert first.keys() == second.keys()
+    for table in tables:
+        table["sha256"].pop(CHECKPOINT, None)
+        table["rungs"].sort(key=lambda rung: rung["id"])
+        table["recipe"]["keep_ratios"].sort()
+    assert tables[0] == tables[1]
+    if checkpoints[0] is not None:
+        pairs = [parameters_of(path / CHECKPOINT) for path in (package.path, reversed_path)]
+        assert pairs[0].keys() == pairs[1].keys()
+        for name, value in pairs[0].items():
+            np.testing.assert_array_equal(value, pairs[1][name])
+
+
+def test_the_official_checkpoint_is_the_initial_state(package):
+    state = package.initial_state()
+    found = parameters_of(package.file(CHECKPOINT))
+    assert {PARAM + name for name in found} == {n for n in state if n.startswith(PARAM)}
+    for name, value in found.items():
+        np.testing.assert_array_equal(value, state[PARAM + name])
+
+
+def test_every_file_is_in_the_manifest(package):
+    assert package.manifest.sha256.keys() | {"manifest.json"} == files_of(package.path).keys()
+    assert package.path.stat().st_mode & 0o777 == 0o755
+    assert not [path for path in package.path.parent.iterdir() if path != package.path]
+
+
+def test_the_manifest_describes_the_graph_files(package):
+    for path, spec in package.manifest.graphs.items():
+        model = onnx.load(package.file(path))
+        onnx.checker.check_model(model)
+        inputs = {tensor.name: tensor for tensor in spec.inputs}
+        found = [value for value in model.graph.input if value.name in inputs]
+        if "ort_training" not in path:
+            assert len(found) == len(model.graph.input)
+        assert [value.name for value in found] == list(inputs)
+        outputs = {value.name: value for value in model.graph.output}
+        pairs = [(value, inputs[value.name]) for value in found]
+        pairs += [(outputs[tensor.name], tensor) for tensor in spec.outputs]
+        for value, tensor in pairs:
+            kind = value.type.tensor_type
+            shape = tuple(None if d.dim_param else d.dim_value for d in kind.shape.dim)
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name
+            assert (tensor.dtype, tensor.shape) == (dtype, shape)
+            assert not tensor.name.startswith("v")  # names of the border, none of the inside
+
+
+def test_the_manifest_describes_the_rungs(package):
+    dense, half = package.manifest.rungs
+    assert (dense.id, dense.keep_ratio, dense.tokens_per_block) == ("k100", 1.0, (17, 17))
+    assert (half.id, half.keep_ratio, half.tokens_per_block) == ("k050", 0.5, (9, 9))
+    assert dense.draws == ()
+    (draw,) = half.draws
+    assert (draw.views, draw.kept, draw.population) == (2, 8, 16)
+    assert 0.4 < half.flops / dense.flops < 0.6
+
+
+def test_a_packages_recipe_is_the_recipe(package):
+    recipe = make_recipe({**TINY, "keep_ratios": [1.0, 0.5]}, where="test")
+    assert make_recipe(package.manifest.recipe, where="manifest") == recipe
+    assert package.manifest.schedule == recipe.schedule()
+
+
+def test_the_state_is_the_programs(package):
+    state = initial_state(Program(make_recipe(TINY, where="test")), None)
+    found = package.initial_state()
+    assert [spec.name for spec in package.manifest.state] == list(state)
+    assert found.keys() == state.keys()
+    for name, value in state.items():
+        np.testing.assert_array_equal(found[name], value.numpy())
+
+
+@given(st.lists(st.integers(1, 999_999), unique=True, min_size=2, max_size=20))
+def test_different_keep_ratios_have_different_rungs(millionths):
+    names = {rung_name(number / 1_000_000) for number in millionths}
+    assert len(names) == len(millionths)
+
+
+@pytest.mark.parametrize(
+    ("keep_ratio", "name"),
+    [(1.0, "k100"), (0.75, "k075"), (0.5, "k050"), (0.333, "k0333"), (0.05, "k005")],
+)
+def test_a_rungs_name_is_its_keep_ratio(keep_ratio, name):
+    assert rung_name(keep_ratio) == name
+
+
+def test_stages_are_reported_with_their_times(tmp_path, monkeypatch):
+    monkeypatch.setattr(official, "is_available", lambda: False)
+    stages = []
+    export(ONE_RUNG, tmp_path / "package", lambda *stage: stages.append(stage))
+    names = ["initial state", "embedding graph", "k100 step graph", "verification"]
+    assert [name for name, _, _ in stages] == names
+    assert all(0 <= wall_s < 600 and 0 <= cpu_s < 600 for _, wall_s, cpu_s in stages)
+    # and without the official API's generator there are no artifacts
+    facts = open_package(tmp_path / "package").manifest
+    assert facts.official.refused == official.MISSING
+    assert (facts.official.checkpoint, facts.official.update) == (None, None)
+    assert facts.rungs[0].official is None
+    assert not (tmp_path / "package" / "ort_training").exists()
+
+
+def test_what_the_official_optimizer_cannot_do_has_no_artifacts(tmp_path):
+    made = export({**ONE_RUNG, "optimizer": {"exempt_vectors": True}}, tmp_path / "package")
+    assert "official optimizer decays every parameter" in made.manifest.official.refused
+    assert made.manifest.rungs[0].official is None
+    assert not [name for name in made.manifest.sha256 if name.startswith("ort_training")]
+
+
+def wrong_by_one_percent(monkeypatch, operator):
+    """Let a lowering's result be 1.01 times what it should be."""
+    original = TABLE[operator]
+
+    def wrong(g, *arguments, **options):
+        found = original(g, *arguments, **options)
+        return g.op("Mul", found, g.constant(1.01, found.dtype))
+
+    monkeypatch.setitem(TABLE, operator, wrong)
+
+
+aten = torch.ops.aten
+
+
+@pytest.mark.parametrize(
+    ("operator", "message"),
+    [
+        (aten._softmax.default, r"rung k100 on engine ort .* differs from PyTorch: loss"),
+        (aten.pow.Tensor_Tensor, r"step of param\..* is off by"),  # AdamW's alone
+    ],
+    ids=str,
+)
+def test_a_wrong_graph_is_not_published(tmp_path, monkeypatch, operator, message):
+    monkeypatch.setattr(official, "is_available", lambda: False)
+    wrong_by_one_percent(monkeypatch, operator)
+    with pytest.raises(PackageError, match=message):
+        export(ONE_RUNG, tmp_path / "package")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "empty folder", "link"])
+def test_what_exists_is_never_replaced(tmp_path, kind):
+    target = tmp_path / "mine"
+    if kind == "file":
+        target.write_text("mine")
+    elif kind == "link":
+        target.symlink_to(tmp_path / "nowhere")
+    else:
+        target.mkdir()
+        if kind == "folder":
+            (target / "mine.txt").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(
+        ConfigError, match=r"mine exists; choose another folder or remove it\."
+    ):
+        export(ONE_RUNG, target)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_disk_that_fills_up_at_the_last_file_leaves_nothing(tmp_path, monkeypatch):
+    original = Path.write_bytes
+
+    def full(path, content):
+        if path.name == "manifest.json":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return original(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(official, "is_available", lambda: False)
+    with pytest.raises(StorageError, match=r"cannot write .*manifest\.json: No space left"):
+        export(ONE_RUNG, tmp_path / "package")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_room_for_temporary_files_is_told(tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime.training.artifacts", reason="it writes temporary files")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    program = Program(make_recipe(ONE_RUNG, where="test"))
+    with pytest.raises(
+        StorageError, match=r"cannot write to .*gone: No such file or directory"
+    ):
+        graphs.official_graphs(program, program.policy(1.0), program.initial_state())
+
+
+def test_a_target_below_a_file_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"cannot write .*file/package"):
+        export(ONE_RUNG, tmp_path / "file" / "package")
+
+
+FLAGS = (
+    "--model vit_tiny --image-size 16 --patch-size 4 --depth 1 --width 16 --heads 1 "
+    "--tokens none --batch-size 4"
+)
+
+
+def started(target, **options):
+    command = [sys.executable, "-W", "ignore", "-u", "-m", "edge_runtime.cli.main", "export"]
+    return subprocess.Popen(
+        [*command, *FLAGS.split(), "-o", target],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        **options,
+    )
+
+
+def test_a_full_disk_exits_9_and_leaves_nothing(tmp_path):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    process = started(tmp_path / "package", preexec_fn=limit)
+    _, error = process.communicate()
+    assert process.returncode == 9
+    assert "state.safetensors: File too large. Free some space or choose another" in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_leaves_nothing(tmp_path):
+    process = started(tmp_path / "package")
+    for line in process.stderr:
+        if line.startswith("embedding graph"):
+            break
+    assert [path.name[:9] for path in tmp_path.iterdir()] == [".package-"]
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate()
+    assert (process.returncode, error) == (130, "")
+    assert list(tmp_path.iterdir()) == []
