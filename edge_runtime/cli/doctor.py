@@ -85,7 +85,9 @@ def find(part: str) -> Finding:
         problem = f"no answer in {duration_text(LONGEST_S)}"
         return Finding(part=part, works=False, did=None, problem=problem)
     if done.returncode == 0:
-        return Finding(part=part, works=True, did=json.loads(done.stdout), problem=None)
+        return Finding(
+            part=part, works=True, did=json.loads(done.stdout.splitlines()[-1]), problem=None
+        )
     said = done.stderr.strip().removeprefix("edge-train: ")
     if done.returncode < 0:
         name = signal.Signals(-done.returncode).name
