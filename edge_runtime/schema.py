@@ -61,6 +61,8 @@ def _message(error: BaseException, kind: type | None) -> str:
         return f"{unknown}; known are {known}" if known else f"{unknown}: it takes none"
     if isinstance(error, TypeError):
         return f"want a list: {error}"
+    if isinstance(error, AttributeError):
+        return f"want a table: {error}"
     return str(error)
 
 

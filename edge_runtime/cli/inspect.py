@@ -100,7 +100,7 @@ def render_text(facts: dict[str, Any]) -> str:
 
 
 def _rung_lines(rungs: list[dict[str, Any]]) -> list[str]:
-    most = max(rung["flops"] for rung in rungs)
+    most = max((rung["flops"] for rung in rungs), default=1)
     rows = [
         ("rung", "keep-ratio", "FLOPs per step", "of most", "step graph", "tokens by block")
     ]

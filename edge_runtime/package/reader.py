@@ -109,7 +109,7 @@ def open_package(path: Path) -> Package:
 
 def _table(content: bytes, path: Path) -> dict[str, Any]:
     try:
-        table = json.loads(content)
+        table = json.loads(content, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise PackageError(
             f"{path / MANIFEST} is not complete JSON ({error}). Copy or export it again."
@@ -121,6 +121,10 @@ def _table(content: bytes, path: Path) -> dict[str, Any]:
             f"format {FORMAT}. Export the package with a matching version."
         )
     return dict(table)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
 
 
 def _check_names(manifest: Manifest, path: Path) -> None:

@@ -36,9 +36,14 @@ def problems_of(manifest: Manifest) -> list[str]:
 
 def is_plain_path(name: str) -> bool:
     """Whether `name` is a relative path in its simplest form that stays where it starts."""
-    path = PurePosixPath(name)
-    simplest = str(path) == name and not path.is_absolute() and ".." not in path.parts
-    return simplest and name.isprintable() and "\\" not in name
+    parts = PurePosixPath(name).parts
+    return (
+        name != ""
+        and name == "/".join(parts)
+        and ".." not in parts
+        and name.isprintable()
+        and "\\" not in name
+    )
 
 
 class _Use(NamedTuple):

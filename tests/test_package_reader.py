@@ -1,0 +1,540 @@
+"""Opening a package: nothing is trusted, and a refusal says what is wrong with which file."""
+
+import hashlib
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+import tiny_encoder
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from training_fakes import write_package
+
+from edge_runtime.cli.main import main
+from edge_runtime.errors import ConfigError, PackageError
+from edge_runtime.package import open_package
+from edge_runtime.state import encode_state
+
+STEP = "graphs/k100/step.onnx"
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    return write_package(tmp_path_factory.mktemp("sound") / "package")
+
+
+@pytest.fixture
+def folder(sound, tmp_path):
+    """A package of the test's own, to be spoilt."""
+    return shutil.copytree(sound.path, tmp_path / "package")
+
+
+def edit(folder, change):
+    """Change the manifest's table in place."""
+    path = folder / "manifest.json"
+    table = json.loads(path.read_text())
+    change(table)
+    path.write_text(json.dumps(table))
+
+
+def add_file(folder, name, content=b"content"):
+    """Put a file into the package, and into its manifest."""
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(content)
+    edit(folder, lambda table: table["sha256"].update({name: sha256(content)}))
+
+
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+def refusal(folder):
+    with pytest.raises(PackageError) as caught:
+        open_package(folder)
+    message = str(caught.value)
+    assert str(folder) in message
+    return message
+
+
+def problems(folder):
+    """The lines of a refusal that lists problems."""
+    first, *lines = refusal(folder).splitlines()
+    assert first.startswith(f"{folder / 'manifest.json'}: ")
+    assert first.endswith(f": {len(lines)} problem(s)")
+    return [line.strip() for line in lines]
+
+
+def test_a_sound_package_opens(sound):
+    package = open_package(sound.path)
+    assert package == sound
+    assert package.digest == sha256((sound.path / "manifest.json").read_bytes())
+    assert package.initial_state().keys() == package.expected_state().keys()
+
+
+def test_a_package_may_be_reached_through_a_link(sound, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(sound.path)
+    assert open_package(link).digest == sound.digest
+
+
+def test_a_link_to_a_file_of_the_package_is_followed(folder):
+    (folder / STEP).unlink()
+    (folder / STEP).symlink_to(folder / "graphs" / "k050" / "step.onnx")
+    content = (folder / STEP).read_bytes()
+    edit(folder, lambda table: table["sha256"].update({STEP: sha256(content)}))
+    open_package(folder)
+
+
+def test_files_that_the_manifest_does_not_name_are_no_matter(folder):
+    (folder / "notes.txt").write_text("mine")
+    open_package(folder)
+
+
+# The manifest as a file
+
+
+def test_a_missing_package_is_told(tmp_path):
+    message = refusal(tmp_path / "gone")
+    assert (
+        "gone is not a training package: manifest.json cannot be read (No such file" in message
+    )
+    assert "Make one with `edge-train export`." in message
+
+
+def test_a_file_is_no_package(tmp_path):
+    (tmp_path / "package").write_text("")
+    assert "is not a training package: manifest.json cannot" in refusal(tmp_path / "package")
+
+
+def test_a_manifest_that_is_a_folder_is_told(folder):
+    (folder / "manifest.json").unlink()
+    (folder / "manifest.json").mkdir()
+    assert "manifest.json cannot be read (Is a directory)" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b'{"format": 1, "rec', b"\xff\xfe\x00", b"[" * 100_000, b"{" + b'"a":{' * 100_000],
+    ids=["empty", "cut short", "binary", "deep list", "deep table"],
+)
+def test_a_manifest_that_is_no_json_is_told(folder, content):
+    (folder / "manifest.json").write_bytes(content)
+    message = refusal(folder)
+    assert "manifest.json is not complete JSON (" in message
+    assert message.endswith("Copy or export it again.")
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_numbers_that_are_none_are_no_json(folder, number):
+    manifest = folder / "manifest.json"
+    text = manifest.read_text()
+    assert '"lr": 0.01' in text
+    manifest.write_text(text.replace('"lr": 0.01', f'"lr": {number}'))
+    assert f"is not complete JSON ({number} is no JSON number)" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ({"name": "a web application", "icons": []}, "None"),
+        ([1], "None"),
+        (1, "None"),
+        ({"format": 2}, "2"),
+        ({"format": "1"}, "'1'"),
+        ({"format": 0}, "0"),
+    ],
+)
+def test_another_format_is_told_before_all_else(folder, content, found):
+    (folder / "manifest.json").write_text(json.dumps(content))
+    message = refusal(folder)
+    assert f"package format {found} is unknown; this edge-train reads format 1." in message
+    assert "Export the package with a matching version." in message
+
+
+@pytest.mark.parametrize("number", [True, 1.0])
+def test_a_format_that_only_equals_one_is_refused(folder, number):
+    edit(folder, lambda table: table.update(format=number))
+    assert problems(folder) == [f"format: want an integer, got {number}"]
+
+
+def test_unknown_missing_and_mistyped_keys_are_told_together(folder):
+    def spoil(table):
+        table["licence"] = "mine"
+        del table["embed"]
+        table["batch_size"] = "4"
+        table["rungs"][1]["flops"] = 0.5
+        table["model"]["colour"] = "red"
+        table["state"][0]["shape"] = ["64"]
+        table["sha256"] = []
+        table["views"] = None
+
+    edit(folder, spoil)
+    text = "\n".join(problems(folder))
+    assert text.count("\n") == 7
+    for part in (
+        "unknown key licence; known are format,",
+        "missing key 'embed'",
+        "batch_size: want an integer, got '4'",
+        "rungs[1].flops: want an integer, got 0.5",
+        "model: unknown key colour; known are name,",
+        "state[0].shape[0]: want an integer, got '64'",
+        "sha256: want a table: ",
+        "views: want a list: ",
+    ):
+        assert part in text
+
+
+# Its files
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "graphs/embed.onnx", STEP])
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda file: file.unlink(), "is missing, or no file."),
+        (lambda file: (file.unlink(), file.mkdir()), "is missing, or no file."),
+        (lambda file: (file.unlink(), os.mkfifo(file)), "is missing, or no file."),
+        (lambda file: (file.unlink(), file.symlink_to(file)), "is missing, or no file."),
+        (lambda file: (file.unlink(), file.symlink_to("nowhere")), "is missing, or no file."),
+        (lambda file: file.write_bytes(b""), "was altered or cut short"),
+        (lambda file: file.write_bytes(file.read_bytes()[:-1]), "was altered or cut short"),
+        (lambda file: file.write_bytes(file.read_bytes() + b"\0"), "was altered or cut short"),
+    ],
+    ids=["missing", "folder", "pipe", "loop", "dangling", "empty", "shorter", "longer"],
+)
+def test_a_damaged_file_is_told(folder, name, spoil, message):
+    spoil(folder / name)
+    found = refusal(folder)
+    assert f"{folder}: {name} {message}" in found
+    assert found.endswith("Copy or export the package again.")
+
+
+@settings(
+    max_examples=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(st.data())
+def test_any_changed_bit_is_noticed(folder, sound, data):
+    name = data.draw(st.sampled_from(sorted(sound.manifest.sha256)))
+    content = bytearray((sound.path / name).read_bytes())
+    place = data.draw(st.integers(0, len(content) - 1))
+    content[place] ^= 1 << data.draw(st.integers(0, 7))
+    (folder / name).write_bytes(content)
+    with pytest.raises(PackageError, match=f"{name} was altered"):
+        open_package(folder)
+    (folder / name).write_bytes((sound.path / name).read_bytes())
+
+
+# Its names
+
+OUTSIDE = [
+    "/etc/hostname",
+    "..",
+    "../secret",
+    "graphs/../../secret",
+    "graphs/../state.safetensors",
+    "./state.safetensors",
+    "graphs//embed.onnx",
+    "graphs/",
+    "",
+    ".",
+    "graphs\\embed.onnx",
+    "C:\\secret",
+    "state\0.safetensors",
+    "line\nbreak",
+    "\ud800",
+]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_name_that_is_no_plain_path_is_told(folder, tmp_path, name):
+    (tmp_path / "secret").write_bytes(b"secret")
+    edit(folder, lambda table: table["sha256"].update({name: sha256(b"secret")}))
+    assert problems(folder) == [f"{name!r} is no plain path inside the package"]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+@pytest.mark.parametrize("key", ["embed", "state_file"])
+def test_such_a_name_is_no_file_either(folder, name, key):
+    edit(folder, lambda table: table.update({key: name}))
+    assert f"there is no SHA-256 of {name!r}" in problems(folder)
+
+
+def test_a_link_out_of_the_package_is_told(folder, tmp_path):
+    content = (folder / STEP).read_bytes()
+    (tmp_path / "elsewhere.onnx").write_bytes(content)
+    (folder / STEP).unlink()
+    (folder / STEP).symlink_to(tmp_path / "elsewhere.onnx")
+    assert problems(folder) == [f"{STEP!r} is a link that leaves the package"]
+
+
+def test_a_folder_that_leads_out_of_the_package_is_told(folder, tmp_path):
+    shutil.move(folder / "graphs", tmp_path / "graphs")
+    (folder / "graphs").symlink_to(tmp_path / "graphs")
+    assert f"{STEP!r} is a link that leaves the package" in problems(folder)
+
+
+def with_everything(folder):
+    """The package with a teacher, official artifacts and an update graph in its manifest."""
+    names = ("teacher", "training", "eval", "optimizer", "checkpoint", "update")
+    files = {name: f"more/{name}" for name in names}
+    for name in files.values():
+        add_file(folder, name)
+
+    def fill(table):
+        rung = table["rungs"][0]
+        rung["teacher"] = files["teacher"]
+        rung["official"] = {name: files[name] for name in ("training", "eval", "optimizer")}
+        official = {name: files[name] for name in ("checkpoint", "update")}
+        table["official"] = {"refused": None, **official}
+        graphs = {name: {"inputs": [], "outputs": []} for name in files.values()}
+        del graphs[files["optimizer"]], graphs[files["checkpoint"]]
+        table["graphs"].update(graphs)
+
+    edit(folder, fill)
+    return [STEP, "graphs/embed.onnx", "state.safetensors", *files.values()]
+
+
+def test_every_file_that_is_used_has_a_hash(folder):
+    used = with_everything(folder)
+    open_package(folder)
+    text = (folder / "manifest.json").read_text()
+    for name in used:
+        edit(folder, lambda table, name=name: table["sha256"].pop(name))
+        assert problems(folder) == [f"there is no SHA-256 of {name!r}"]
+        (folder / "manifest.json").write_text(text)
+
+
+def test_every_graph_that_is_used_is_described(folder):
+    used = with_everything(folder)
+    text = (folder / "manifest.json").read_text()
+    for name in json.loads(text)["graphs"].keys() & set(used):
+        edit(folder, lambda table, name=name: table["graphs"].pop(name))
+        assert problems(folder) == [f"graph {name!r} is not described in graphs"]
+        (folder / "manifest.json").write_text(text)
+
+
+def test_names_that_point_elsewhere_are_told(folder):
+    with_everything(folder)
+
+    def spoil(table):
+        table["rungs"][0]["teacher"] = "/etc/hostname"
+        table["official"]["checkpoint"] = "../checkpoint"
+
+    edit(folder, spoil)
+    assert problems(folder) == [
+        "graph '/etc/hostname' is not described in graphs",
+        "there is no SHA-256 of '../checkpoint'",
+        "there is no SHA-256 of '/etc/hostname'",
+    ]
+
+
+def set_in(*keys_and_value):
+    """A change of a manifest: the value at the end of a path of keys."""
+    *keys, last, value = keys_and_value
+
+    def change(table):
+        for key in keys:
+            table = table[key]
+        table[last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        (set_in("rungs", 1, "id", "k100"), "rung 'k100' is there 2 times"),
+        (
+            lambda t: t["state"].append(t["state"][0]),
+            "state tensor 'param.w' is there 2 times",
+        ),
+        (lambda t: t["views"].append(t["views"][0]), "view group 'global' is there 2 times"),
+        (set_in("batch_size", 0), "batch_size: want at least 1, got 0"),
+        (set_in("rungs", 0, "keep_ratio", 0), "rung 'k100': keep_ratio 0 is outside (0, 1]"),
+        (
+            set_in("rungs", 0, "keep_ratio", 1.5),
+            "rung 'k100': keep_ratio 1.5 is outside (0, 1]",
+        ),
+    ],
+)
+def test_what_cannot_be_is_told(folder, change, wanted):
+    edit(folder, change)
+    assert problems(folder) == [wanted]
+
+
+def spec(name, role, shape=(64,), dtype="float32"):
+    return {"name": name, "dtype": dtype, "shape": list(shape), "role": role}
+
+
+IMAGES = spec("images.global", "images", (2, 4, 8, 8, 3), "uint8")
+DRAW = spec("draws.tokens", "draw", (2, 4, 2), "int64")
+
+
+def test_borders_of_a_graph_may_be_state_hyper_parameters_images_and_draws(folder):
+    inputs = [spec("param.w", "state"), spec("lr", "hyper", ()), IMAGES, DRAW]
+    outputs = [spec("loss", "metric", ()), spec("next.param.w", "state")]
+    graph = {"inputs": inputs, "outputs": outputs}
+    edit(folder, set_in("graphs", "graphs/k050/step.onnx", graph))
+    open_package(folder)
+
+
+@pytest.mark.parametrize(
+    ("graph", "side", "border", "wanted"),
+    [
+        (STEP, "inputs", spec("param.v", "state"), "has no 'param.v' of float32 (64,)"),
+        (STEP, "inputs", spec("param.w", "state", (63,)), "has no 'param.w' of float32 (63,)"),
+        (
+            STEP,
+            "inputs",
+            spec("param.w", "state", (64,), "float16"),
+            "'param.w' of float16 (64,)",
+        ),
+        (STEP, "outputs", spec("next.param.v", "state"), "has no 'param.v' of float32 (64,)"),
+        (
+            "graphs/embed.onnx",
+            "inputs",
+            spec("v", "weight"),
+            "has no 'param.v' of float32 (64,)",
+        ),
+        (STEP, "inputs", {**IMAGES, "name": "images.local"}, "draw feeds 'images.local'"),
+        (STEP, "inputs", DRAW, "no view group or draw feeds 'draws.tokens'"),  # k050's
+    ],
+)
+def test_a_border_that_nothing_feeds_is_told(folder, graph, side, border, wanted):
+    edit(folder, lambda table: table["graphs"][graph][side].append(border))
+    (problem,) = problems(folder)
+    assert problem.startswith(f"{graph}: ")
+    assert wanted in problem
+
+
+@pytest.mark.parametrize(
+    ("tensor", "wanted"),
+    [
+        ({"name": "v", "timm_name": "v", "layout": "same"}, "tensor 'param.v' is not in the"),
+        ({"name": "w", "timm_name": "w", "layout": "turned"}, "'w': unknown layout 'turned'"),
+    ],
+)
+def test_an_encoder_that_is_not_in_the_state_is_told(folder, tensor, wanted):
+    edit(folder, lambda table: table["encoder"].append(tensor))
+    (problem,) = problems(folder)
+    assert wanted in problem
+
+
+def test_weights_are_looked_for_where_the_encoder_is(tmp_path):
+    package = tiny_encoder.make_package(tmp_path / "package", encoder_prefix="ema.")
+    edit(package.path, set_in("encoder_prefix", "moved."))
+    found = problems(package.path)
+    assert len(found) == 2 * len(tiny_encoder.ENCODER)
+    assert "encoder tensor 'moved.patch.weight' is not in the state" in found
+    assert any("the state has no 'moved.fc.weight'" in problem for problem in found)
+
+
+# The initial state
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        (lambda state: state.pop("ema.w"), r"ema\.w: missing \(1 differences\)"),
+        (
+            lambda state: state.update(more=np.zeros(1)),
+            r"more: not expected \(1 differences\)",
+        ),
+        (
+            lambda state: state.update({"param.w": np.zeros(3, np.float32)}),
+            r"param\.w: want \('float32', \(64,\)\), found \('float32', \(3,\)\)",
+        ),
+        (
+            lambda state: state.update({"param.w": np.zeros(64)}),
+            r"param\.w: want .*, found \('float64', \(64,\)\)",
+        ),
+    ],
+)
+def test_a_state_that_is_not_as_declared_is_told(folder, change, wanted):
+    state = dict(open_package(folder).initial_state())
+    change(state)
+    add_file(folder, "state.safetensors", encode_state(state))
+    package = open_package(folder)
+    with pytest.raises(PackageError, match=f"is not what the manifest declares: {wanted}"):
+        package.initial_state()
+
+
+@pytest.mark.parametrize("content", [b"", b"a pickle of old", b'\x02\0\0\0\0\0\0\0{"'])
+def test_a_state_that_is_no_safetensors_is_told(folder, content):
+    add_file(folder, "state.safetensors", content)
+    package = open_package(folder)
+    with pytest.raises(PackageError, match=r"initial state cannot be read: .*not a complete"):
+        package.initial_state()
+
+
+def test_values_that_numpy_has_not_are_told(folder):
+    header = b'{"param.w":{"dtype":"BF16","shape":[1],"data_offsets":[0,2]}}'
+    content = len(header).to_bytes(8, "little") + header + b"\0\0"
+    add_file(folder, "state.safetensors", content)
+    package = open_package(folder)
+    with pytest.raises(PackageError, match="values of a type that numpy has not: 'BF16'"):
+        package.initial_state()
+
+
+def test_a_state_that_went_away_is_told(folder):
+    package = open_package(folder)
+    (folder / "state.safetensors").unlink()
+    with pytest.raises(PackageError, match=r"initial state cannot be read: .*No such file"):
+        package.initial_state()
+
+
+# Rungs
+
+
+def test_rungs_are_found_by_id_and_by_keep_ratio(sound):
+    assert sound.rung("k050") is sound.rung_with_keep_ratio(0.5)
+    with pytest.raises(ConfigError, match=r"has no rung 'k5'; it has k100, k050\."):
+        sound.rung("k5")
+    with pytest.raises(
+        ConfigError, match=r"keep-ratio 0\.6 is not on the ladder .* has 1, 0\.5"
+    ):
+        sound.rung_with_keep_ratio(0.6)
+
+
+@pytest.mark.parametrize("keep_ratio", [0.0, -0.5, 1.1, float("nan")])
+def test_a_keep_ratio_outside_is_told(sound, keep_ratio):
+    with pytest.raises(ConfigError, match=r"is outside \(0, 1\]\."):
+        sound.rung_with_keep_ratio(keep_ratio)
+
+
+# On the command line
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (shutil.rmtree, "is not a training package: manifest.json cannot be read"),
+        (
+            lambda f: (f / "manifest.json").write_text("{"),
+            "manifest.json is not complete JSON",
+        ),
+        (lambda f: edit(f, set_in("format", 7)), "package format 7 is unknown"),
+        (lambda f: edit(f, set_in("author", "me")), "unknown key author"),
+        (lambda f: (f / STEP).unlink(), f"{STEP} is missing, or no file"),
+        (lambda f: (f / STEP).write_bytes(b"foreign"), f"{STEP} was altered or cut short"),
+        (lambda f: edit(f, set_in("embed", "../embed")), "'../embed' is not described"),
+    ],
+)
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_the_command_line_exits_3(folder, capsys, spoil, message, options):
+    spoil(folder)
+    assert main(["inspect", str(folder), *options]) == 3
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert error.startswith("edge-train: ")
+    assert message in error
+
+
+def test_a_package_without_rungs_is_shown(tmp_path, capsys):
+    tiny_encoder.make_package(tmp_path / "package")
+    assert main(["inspect", str(tmp_path / "package")]) == 0
+    assert capsys.readouterr().out.endswith("tokens by block\n")
