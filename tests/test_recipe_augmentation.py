@@ -1,10 +1,9 @@
-"""`[augmentation]` of a recipe: keys of the method's views, replaced."""
+"""`[augmentation]` of a recipe reaches every view; test_recipe.py has what is refused."""
 
 from dataclasses import fields, replace
 
 import pytest
 
-from edge_runtime.errors import ConfigError
 from edge_runtime.package.manifest import AugmentationSpec
 
 pytest.importorskip("torch", reason="reads recipes")
@@ -44,21 +43,3 @@ def test_the_package_asks_for_them() -> None:
     program = Program(recipe("simclr", solarize=0.25))
     assert {view.solarize for view in program.views.views} == {0.25}
     assert program.recipe.table()["augmentation"]["solarize"] == 0.25
-
-
-@pytest.mark.parametrize(
-    ("augmentation", "message"),
-    [
-        ({"flip": 1.5}, r"augmentation\.flip: want a probability in \[0, 1\], got 1\.5"),
-        ({"min_area": 0}, r"augmentation\.min_area: want a number in \(0, 1\], got 0"),
-        ({"contrast": -1}, r"augmentation\.contrast: want a number >= 0, got -1"),
-        ({"hue": 0.6}, r"augmentation\.hue: want a number in \[0, 0\.5\], got 0\.6"),
-        ({"blur": float("nan")}, r"augmentation\.blur: want a probability .* got nan"),
-        ({"max_area": 0.01}, r"min_area 0\.08 is above max_area 0\.01\. Give both\."),
-        ({"flap": 0.5}, "augmentation: unknown key flap; known are min_area, .*flip"),
-        ({"flip": "never"}, r"augmentation\.flip: want a number, got 'never'"),
-    ],
-)
-def test_wrong_values_are_named(augmentation: dict[str, object], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        recipe(**augmentation)
