@@ -136,7 +136,7 @@ class Recipe:
         decay = _first(table.weight_decay, defaults.weight_decay)
         has_teacher = defaults.ema_momentum is not None
         return Schedule(
-            lr=_first(table.lr, defaults.lr_per_256 * self.batch_size / 256),
+            lr=_first(table.lr, defaults.lr_at_256 * math.sqrt(self.batch_size / 256)),
             final_lr=table.final_lr,
             warmup_epochs=_first(table.warmup_epochs, defaults.warmup_epochs),
             weight_decay=decay,

@@ -67,7 +67,7 @@ def test_whole_numbers_are_numbers():
 def test_a_schedule_has_the_methods_defaults(method):
     defaults = OBJECTIVES[method].defaults
     schedule = recipe(method={"name": method}, batch_size=64).schedule()
-    assert schedule.lr == defaults.lr_per_256 / 4
+    assert schedule.lr == defaults.lr_at_256 / 2
     assert schedule.final_lr == 0
     assert schedule.warmup_epochs == defaults.warmup_epochs
     assert schedule.weight_decay == schedule.final_weight_decay == defaults.weight_decay
@@ -432,7 +432,7 @@ def test_the_document_has_the_methods_defaults():
         defaults = OBJECTIVES[name].defaults
         momentum = "no teacher" if defaults.ema_momentum is None else defaults.ema_momentum
         wanted = [
-            defaults.lr_per_256,
+            defaults.lr_at_256,
             defaults.weight_decay,
             defaults.warmup_epochs,
             momentum,

@@ -113,7 +113,7 @@ class Progress:
         self._run_dir, self._stream, self._clock = run_dir, stream, clock
         self._terminal = stream.isatty()
         self._speed: Speed | None = None
-        self._shown_s = -float("inf")
+        self._shown_s = self._epoch_shown_s = -float("inf")
         self._half_line = False
 
     def __call__(self, event: Event) -> None:
@@ -123,10 +123,20 @@ class Progress:
             return
         if isinstance(event, events.Started | events.Resumed):
             self._speed = Speed(event.steps)
+        if isinstance(event, events.EpochFinished) and not self._is_epochs_turn():
+            return
         if isinstance(event, events.Finished) and self._speed is None:
             self._line(f"{self._run_dir} is finished already")
         if text := event_text(event, self._run_dir):
             self._line(text)
+
+    def _is_epochs_turn(self) -> bool:
+        """Whether it is long enough since an epoch was shown: short ones would fill the screen."""
+        now_s = self._clock()
+        if now_s - self._epoch_shown_s < _PLAIN_EVERY_S:
+            return False
+        self._epoch_shown_s = now_s
+        return True
 
     def close(self) -> None:
         """End the line, so that an error message starts a new one."""

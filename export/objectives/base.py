@@ -24,10 +24,12 @@ HEAD_NORM_EPS = 1e-5
 class Defaults:
     """What the method's authors train with; a recipe may say otherwise.
 
-    `lr_per_256` is scaled by batch size / 256.
+    `lr_at_256` is for batches of 256 pictures and goes with the square root of the batch size,
+    as Adam's step does with the gradient's noise. Higher than the papers', whose models are
+    larger and see a hundred times as many pictures.
     """
 
-    lr_per_256: float
+    lr_at_256: float
     weight_decay: float
     warmup_epochs: float
     ema_momentum: float | None = None

@@ -23,7 +23,7 @@ class MoCoV3:
     """Two views, predictor, EMA teacher, symmetric InfoNCE."""
 
     name = "mocov3"
-    defaults = Defaults(lr_per_256=5e-4, weight_decay=0.1, warmup_epochs=2, ema_momentum=0.99)
+    defaults = Defaults(lr_at_256=1e-3, weight_decay=0.1, warmup_epochs=2, ema_momentum=0.99)
     teacher_parts = ("encoder.", "projector.")
     options = ContrastiveOptions
 

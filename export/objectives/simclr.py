@@ -23,7 +23,7 @@ class SimCLR:
     """Two views, shared encoder, NT-Xent."""
 
     name = "simclr"
-    defaults = Defaults(lr_per_256=5e-4, weight_decay=0.1, warmup_epochs=2)
+    defaults = Defaults(lr_at_256=1e-3, weight_decay=0.1, warmup_epochs=2)
     teacher_parts: tuple[str, ...] = ()
     options = ContrastiveOptions
 
