@@ -1,0 +1,67 @@
+"""The README's terminal transcript is what its commands print, but for numbers."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DURATION = re.compile(r"(\d+ (h|min) )?(\d+ (min|s)|\d+\.\d+ s)\b")
+NUMBER = re.compile(r"[+-]?\d[\d.,]*(e[+-]\d+)?")
+HEX = re.compile(r"\b[0-9a-f]{12}\b")
+
+
+def transcript() -> list[tuple[str, list[str]]]:
+    """Commands with the lines that they print."""
+    block = re.search(r"```console\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert block
+    commands: list[tuple[str, list[str]]] = []
+    for line in block[1].splitlines():
+        if line.startswith("$ "):
+            commands.append((line.removeprefix("$ "), []))
+        elif line:
+            commands[-1][1].append(line)
+    return commands
+
+
+def shape_of(lines: list[str]) -> list[str]:
+    """Lines without what differs from run to run; progress comes as often as time passes."""
+    kept = [line for line in lines if line and not line.startswith(("step ", "epoch "))]
+    masked = (HEX.sub("HASH", line) for line in kept)
+    masked = (DURATION.sub("TIME", line) for line in masked)
+    masked = (NUMBER.sub("N", line) for line in masked)
+    return [" ".join(line.split()) for line in masked]
+
+
+def test_the_commands_print_what_the_readme_shows(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="the transcript begins with an export")
+    pytest.importorskip("onnxruntime.training", reason="and shows official artifacts")
+    commands = transcript()
+    assert [shlex.split(command)[1] for command, _ in commands] == ["export", "run", "eval"]
+    for command, shown in commands:
+        words = shlex.split(command)
+        assert words[0] == "edge-train"
+        done = subprocess.run(
+            [sys.executable, "-m", "edge_runtime.cli.main", *words[1:]],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        assert done.returncode == 0, done.stdout
+        assert shape_of(done.stdout.splitlines()) == shape_of(shown), command
+
+
+def test_numbers_are_masked_and_words_are_not() -> None:
+    lines = [
+        "saved run/checkpoints/88 (22.0 MiB in 0.27 s)",
+        "step 1/88",
+        "12 s",
+        "1 min 12 s",
+    ]
+    assert shape_of(lines) == ["saved run/checkpoints/N (N MiB in TIME)", "TIME", "TIME"]
