@@ -1,0 +1,45 @@
+"""Functions of tensors through the lowering and ONNX Runtime, for tests."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+
+from export.lowering.trace import lower
+
+RELATIVE, ABSOLUTE = 1e-5, 1e-6  # float32 on both sides, sums in another order
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def lowered(function, *inputs, free=()):
+    """The model of a function of tensors: inputs x0, x1, ..., outputs y0, y1, ..."""
+
+    def named(given):
+        result = function(*given.values())
+        results = result if isinstance(result, (tuple, list)) else [result]
+        return {f"y{i}": value for i, value in enumerate(results)}
+
+    example = {f"x{i}": tensor for i, tensor in enumerate(inputs)}
+    model = lower(named, example, name="test", free_batch=free)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def run(model, *inputs):
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return session.run(None, {f"x{i}": tensor.numpy() for i, tensor in enumerate(inputs)})
+
+
+def assert_same(found, wanted, *, relative=RELATIVE, absolute=ABSOLUTE):
+    wanted = wanted if isinstance(wanted, (tuple, list)) else [wanted]
+    for value, tensor in zip(found, wanted, strict=True):
+        want = tensor.numpy()
+        assert (value.dtype, value.shape) == (want.dtype, want.shape)
+        np.testing.assert_allclose(value, want, rtol=relative, atol=absolute)

@@ -1,0 +1,56 @@
+"""Change a package's manifest and files, and see how it is refused. For tests."""
+
+import hashlib
+import json
+
+import pytest
+
+from edge_runtime.errors import PackageError
+from edge_runtime.package import open_package
+
+
+def edit(folder, change):
+    """Change the manifest's table in place."""
+    path = folder / "manifest.json"
+    table = json.loads(path.read_text())
+    change(table)
+    path.write_text(json.dumps(table))
+
+
+def add_file(folder, name, content=b"content"):
+    """Put a file into the package, and into its manifest."""
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(content)
+    edit(folder, lambda table: table["sha256"].update({name: sha256(content)}))
+
+
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+def refusal(folder):
+    with pytest.raises(PackageError) as caught:
+        open_package(folder)
+    message = str(caught.value)
+    assert str(folder) in message
+    return message
+
+
+def problems(folder):
+    """The lines of a refusal that lists problems."""
+    first, *lines = refusal(folder).splitlines()
+    assert first.startswith(f"{folder / 'manifest.json'}: ")
+    assert first.endswith(f": {len(lines)} problem(s)")
+    return [line.strip() for line in lines]
+
+
+def set_in(*keys_and_value):
+    """A change of a manifest: the value at the end of a path of keys."""
+    *keys, last, value = keys_and_value
+
+    def change(table):
+        for key in keys:
+            table = table[key]
+        table[last] = value
+
+    return change

@@ -1,0 +1,210 @@
+"""The names in a manifest: files inside the package, graphs and tensors that there are."""
+
+import json
+import shutil
+
+import pytest
+import tiny_encoder
+from spoilt_package import add_file, edit, problems, set_in, sha256
+from training_fakes import write_package
+
+from edge_runtime.package import open_package
+
+STEP = "graphs/k100/step.onnx"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A package, to be spoilt."""
+    return write_package(tmp_path / "package").path
+
+
+OUTSIDE = [
+    "/etc/hostname",
+    "..",
+    "../secret",
+    "graphs/../../secret",
+    "graphs/../state.safetensors",
+    "./state.safetensors",
+    "graphs//embed.onnx",
+    "graphs/",
+    "",
+    ".",
+    "graphs\\embed.onnx",
+    "C:\\secret",
+    "state\0.safetensors",
+    "line\nbreak",
+    "\ud800",
+]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_name_that_is_no_plain_path_is_told(folder, tmp_path, name):
+    (tmp_path / "secret").write_bytes(b"secret")
+    edit(folder, lambda table: table["sha256"].update({name: sha256(b"secret")}))
+    assert problems(folder) == [f"{name!r} is no plain path inside the package"]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+@pytest.mark.parametrize("key", ["embed", "state_file"])
+def test_such_a_name_is_no_file_either(folder, name, key):
+    edit(folder, lambda table: table.update({key: name}))
+    assert f"there is no SHA-256 of {name!r}" in problems(folder)
+
+
+def test_a_link_out_of_the_package_is_told(folder, tmp_path):
+    content = (folder / STEP).read_bytes()
+    (tmp_path / "elsewhere.onnx").write_bytes(content)
+    (folder / STEP).unlink()
+    (folder / STEP).symlink_to(tmp_path / "elsewhere.onnx")
+    assert problems(folder) == [f"{STEP!r} is a link that leaves the package"]
+
+
+def test_a_folder_that_leads_out_of_the_package_is_told(folder, tmp_path):
+    shutil.move(folder / "graphs", tmp_path / "graphs")
+    (folder / "graphs").symlink_to(tmp_path / "graphs")
+    assert f"{STEP!r} is a link that leaves the package" in problems(folder)
+
+
+def with_everything(folder):
+    """The package with a teacher, official artifacts and an update graph in its manifest."""
+    names = ("teacher", "training", "eval", "optimizer", "checkpoint", "update")
+    files = {name: f"more/{name}" for name in names}
+    for name in files.values():
+        add_file(folder, name)
+
+    def fill(table):
+        rung = table["rungs"][0]
+        rung["teacher"] = files["teacher"]
+        rung["official"] = {name: files[name] for name in ("training", "eval", "optimizer")}
+        official = {name: files[name] for name in ("checkpoint", "update")}
+        table["official"] = {"refused": None, **official}
+        graphs = {name: {"inputs": [], "outputs": []} for name in files.values()}
+        del graphs[files["optimizer"]], graphs[files["checkpoint"]]
+        table["graphs"].update(graphs)
+
+    edit(folder, fill)
+    return [STEP, "graphs/embed.onnx", "state.safetensors", *files.values()]
+
+
+def test_every_file_that_is_used_has_a_hash(folder):
+    used = with_everything(folder)
+    open_package(folder)
+    text = (folder / "manifest.json").read_text()
+    for name in used:
+        edit(folder, lambda table, name=name: table["sha256"].pop(name))
+        assert problems(folder) == [f"there is no SHA-256 of {name!r}"]
+        (folder / "manifest.json").write_text(text)
+
+
+def test_every_graph_that_is_used_is_described(folder):
+    used = with_everything(folder)
+    text = (folder / "manifest.json").read_text()
+    for name in json.loads(text)["graphs"].keys() & set(used):
+        edit(folder, lambda table, name=name: table["graphs"].pop(name))
+        assert problems(folder) == [f"graph {name!r} is not described in graphs"]
+        (folder / "manifest.json").write_text(text)
+
+
+def test_names_that_point_elsewhere_are_told(folder):
+    with_everything(folder)
+
+    def spoil(table):
+        table["rungs"][0]["teacher"] = "/etc/hostname"
+        table["official"]["checkpoint"] = "../checkpoint"
+
+    edit(folder, spoil)
+    assert problems(folder) == [
+        "graph '/etc/hostname' is not described in graphs",
+        "there is no SHA-256 of '../checkpoint'",
+        "there is no SHA-256 of '/etc/hostname'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        (set_in("rungs", 1, "id", "k100"), "rung 'k100' is there 2 times"),
+        (
+            lambda t: t["state"].append(t["state"][0]),
+            "state tensor 'param.w' is there 2 times",
+        ),
+        (lambda t: t["views"].append(t["views"][0]), "view group 'global' is there 2 times"),
+        (set_in("batch_size", 0), "batch_size: want at least 1, got 0"),
+        (set_in("rungs", 0, "keep_ratio", 0), "rung 'k100': keep_ratio 0 is outside (0, 1]"),
+        (
+            set_in("rungs", 0, "keep_ratio", 1.5),
+            "rung 'k100': keep_ratio 1.5 is outside (0, 1]",
+        ),
+    ],
+)
+def test_what_cannot_be_is_told(folder, change, wanted):
+    edit(folder, change)
+    assert problems(folder) == [wanted]
+
+
+def spec(name, role, shape=(64,), dtype="float32"):
+    return {"name": name, "dtype": dtype, "shape": list(shape), "role": role}
+
+
+IMAGES = spec("images.global", "images", (2, 4, 8, 8, 3), "uint8")
+DRAW = spec("draws.tokens", "draw", (2, 4, 2), "int64")
+
+
+def test_borders_of_a_graph_may_be_state_hyper_parameters_images_and_draws(folder):
+    inputs = [spec("param.w", "state"), spec("lr", "hyper", ()), IMAGES, DRAW]
+    outputs = [spec("loss", "metric", ()), spec("next.param.w", "state")]
+    graph = {"inputs": inputs, "outputs": outputs}
+    edit(folder, set_in("graphs", "graphs/k050/step.onnx", graph))
+    open_package(folder)
+
+
+@pytest.mark.parametrize(
+    ("graph", "side", "border", "wanted"),
+    [
+        (STEP, "inputs", spec("param.v", "state"), "has no 'param.v' of float32 (64,)"),
+        (STEP, "inputs", spec("param.w", "state", (63,)), "has no 'param.w' of float32 (63,)"),
+        (
+            STEP,
+            "inputs",
+            spec("param.w", "state", (64,), "float16"),
+            "'param.w' of float16 (64,)",
+        ),
+        (STEP, "outputs", spec("next.param.v", "state"), "has no 'param.v' of float32 (64,)"),
+        (
+            "graphs/embed.onnx",
+            "inputs",
+            spec("v", "weight"),
+            "has no 'param.v' of float32 (64,)",
+        ),
+        (STEP, "inputs", {**IMAGES, "name": "images.local"}, "draw feeds 'images.local'"),
+        (STEP, "inputs", DRAW, "no view group or draw feeds 'draws.tokens'"),  # k050's
+    ],
+)
+def test_a_border_that_nothing_feeds_is_told(folder, graph, side, border, wanted):
+    edit(folder, lambda table: table["graphs"][graph][side].append(border))
+    (problem,) = problems(folder)
+    assert problem.startswith(f"{graph}: ")
+    assert wanted in problem
+
+
+@pytest.mark.parametrize(
+    ("tensor", "wanted"),
+    [
+        ({"name": "v", "timm_name": "v", "layout": "same"}, "tensor 'param.v' is not in the"),
+        ({"name": "w", "timm_name": "w", "layout": "turned"}, "'w': unknown layout 'turned'"),
+    ],
+)
+def test_an_encoder_that_is_not_in_the_state_is_told(folder, tensor, wanted):
+    edit(folder, lambda table: table["encoder"].append(tensor))
+    (problem,) = problems(folder)
+    assert wanted in problem
+
+
+def test_weights_are_looked_for_where_the_encoder_is(tmp_path):
+    package = tiny_encoder.make_package(tmp_path / "package", encoder_prefix="ema.")
+    edit(package.path, set_in("encoder_prefix", "moved."))
+    found = problems(package.path)
+    assert len(found) == 2 * len(tiny_encoder.ENCODER)
+    assert "encoder tensor 'moved.patch.weight' is not in the state" in found
+    assert any("the state has no 'moved.fc.weight'" in problem for problem in found)

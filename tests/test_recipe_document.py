@@ -1,0 +1,153 @@
+"""docs/recipe.md has every key of a recipe, with its type, default and flag."""
+
+import json
+import re
+from dataclasses import MISSING, fields
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch", reason="recipes are read on the torch side")
+
+from edge_runtime.cli.export import _FLAGS
+from export.models import FAMILIES
+from export.objectives import OBJECTIVES
+from export.policies import POLICIES
+from export.recipe import (
+    AugmentationTable,
+    ModelTable,
+    OptimizerTable,
+    Recipe,
+    make_recipe,
+    read_recipe,
+)
+
+DOCUMENT = (Path(__file__).parents[1] / "docs" / "recipe.md").read_text()
+
+
+def rows(heading):
+    """The cells of the table behind a heading, without backquotes; [] if there is none."""
+    (section,) = re.findall(
+        rf"^#+ {re.escape(heading)}\n(.*?)(?=^#|\Z)", DOCUMENT, re.M | re.S
+    )
+    lines = [line for line in section.splitlines() if line.startswith("| ")]
+    return [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+TYPES = {
+    "str": "string",
+    "int": "integer",
+    "float": "number",
+    "bool": "true or false",
+    "tuple[float, ...]": "list of numbers",
+}
+
+
+def type_name(item):
+    kind = item.type if isinstance(item.type, str) else getattr(item.type, "__name__", "")
+    text = str(item.type) if kind in ("", "tuple", "Union", "UnionType", "Optional") else kind
+    return TYPES[text.removesuffix(" | None")]
+
+
+def default_text(item):
+    value = item.default if item.default is not MISSING else item.default_factory()
+    if isinstance(value, str):
+        return f'"{value}"'
+    return json.dumps(value)
+
+
+def assert_documented(heading, prefix, kind, *, skip=()):
+    found = {row[0]: row for row in rows(heading)}
+    declared = {prefix + item.name: item for item in fields(kind) if item.name not in skip}
+    assert found.keys() == declared.keys()
+    for key, item in declared.items():
+        assert found[key][1] == type_name(item)
+        if item.default is not None:
+            assert found[key][2] == default_text(item)
+
+
+def test_the_document_has_every_key_with_its_type_and_default():
+    tables = ("model", "method", "tokens", "optimizer", "augmentation")
+    assert_documented("Keys", "", Recipe, skip=tables)
+    assert_documented("`[model]`", "model.", ModelTable)
+    assert_documented("`[optimizer]`", "optimizer.", OptimizerTable)
+    assert_documented("`[augmentation]`", "augmentation.", AugmentationTable)
+    for table in ("method", "tokens"):
+        ((key, kind, default, *_),) = rows(f"`[{table}]`")
+        assert (key, kind) == (f"{table}.name", "string")
+        assert default == f'"{getattr(Recipe(), table).name}"'
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "options"),
+    [
+        *(("method", name, objective.options) for name, objective in OBJECTIVES.items()),
+        *(("tokens", name, policy.options) for name, policy in POLICIES.items()),
+    ],
+)
+def test_the_document_has_every_option(table, name, options):
+    assert_documented(f"Options of `{name}`", f"{table}.", options)
+
+
+def test_the_document_names_all_methods_and_policies():
+    assert [row[0] for row in rows("Methods")] == list(OBJECTIVES)
+    for table, known in (("method", OBJECTIVES), ("tokens", POLICIES)):
+        ((*_, meaning),) = rows(f"`[{table}]`")
+        assert re.findall(r"[\w-]+", meaning.replace(" or ", " ")) == list(known)
+
+
+def test_the_document_has_the_methods_defaults():
+    for name, *cells in rows("Methods"):
+        defaults = OBJECTIVES[name].defaults
+        momentum = "no teacher" if defaults.ema_momentum is None else defaults.ema_momentum
+        wanted = [
+            defaults.lr_at_256,
+            defaults.weight_decay,
+            defaults.warmup_epochs,
+            momentum,
+        ]
+        assert cells == [str(value) for value in wanted]
+
+
+def test_the_document_has_the_methods_views():
+    (table,) = re.findall(
+        r"^\| method \| image size \|.*\n\|.*\n((?:\|.*\n)+)", DOCUMENT, re.M
+    )
+    (sentence,) = re.findall(r"^Both take two views .*", DOCUMENT, re.M)
+    shared = {"max_area": 1, "flip": 0.5, "jitter": 0.8, "brightness": 0.4, "contrast": 0.4}
+    shared |= {"hue": 0.1, "grayscale": 0.2}
+    assert re.findall(r"`(\w+)`", sentence) == list(shared)
+    places = {"both": (0, 1), "first": (0,), "second": (1,)}
+    seen = set()
+    for line in table.splitlines():
+        name, size, place, *numbers = [cell.strip(" `") for cell in line.strip("|").split("|")]
+        for index in places[place]:
+            view = OBJECTIVES[name].views(63 if size == "below 64 px" else 64)[index]
+            seen.add((name, size, index))
+            keys = ("min_area", "saturation", "blur", "solarize")
+            values = dict(zip(keys, map(float, numbers), strict=True))
+            assert {key: getattr(view, key) for key in shared | values} == shared | values
+    assert len(seen) == 4 * len(OBJECTIVES)
+
+
+def test_the_document_has_the_families():
+    found = {name: tuple(map(int, sizes)) for name, *sizes in rows("Models")}
+    assert found == FAMILIES
+
+
+def test_the_document_has_the_flags():
+    tables = ("model", "method", "tokens", "optimizer", "augmentation")
+    sections = ("Keys", *(f"`[{table}]`" for table in tables))
+    documented = {row[0]: row[3] for heading in sections for row in rows(heading) if row[3]}
+    flags = {path: "--" + flag.replace("_", "-") for flag, path in _FLAGS.items()}
+    assert documented == flags
+
+
+def test_the_documents_examples_are_recipes(tmp_path):
+    examples = re.findall(r"```toml\n(.*?)```", DOCUMENT, re.S)
+    assert len(examples) == 3
+    for example in examples:
+        path = tmp_path / "recipe.toml"
+        path.write_text(example)
+        make_recipe(read_recipe(path), where=str(path))
+    assert make_recipe(read_recipe(path), where="last").official_refusal() is not None
