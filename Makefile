@@ -43,8 +43,10 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy $(MYPY_ARGS)
 	$(MAKE) --no-print-directory test
 
+# BENCH_ARGS goes to both: --quick to see that they work, --package PKG where torch is missing.
 bench: $(VENV)/.installed
-	@set -e; for file in benchmarks/*.py; do echo "# $$file" >&2; $(BIN)/python $$file --quick --json; done
+	$(BIN)/python benchmarks/step_time.py $(BENCH_ARGS)
+	$(BIN)/python benchmarks/input_pipeline.py $(BENCH_ARGS)
 
 # Made again only when what is to be installed has changed. PyTorch alone comes first: its CPU
 # build answers to the same version, and the second call then keeps it.

@@ -112,7 +112,7 @@ def package_at(path: Path | None, export_flags: Sequence[str]) -> Iterator[Path]
 
 
 def edge_train(words: Sequence[str], *, show: bool = False) -> str:
-    """Run the command line in a process of its own; gives its stdout, or shows it on stderr."""
+    """Run the command line in a new process; gives its stdout, or shows it on stderr."""
     command = [sys.executable, "-m", "edge_runtime.cli.main", *words]
     stdout = sys.stderr if show else subprocess.PIPE
     done = subprocess.run(command, env=_environment(), stdout=stdout, text=True)
