@@ -23,7 +23,7 @@ import onnx  # noqa: E402
 from edge_runtime.errors import ConfigError, PackageError, StorageError  # noqa: E402
 from edge_runtime.package import open_package  # noqa: E402
 from edge_runtime.state import PARAM  # noqa: E402
-from export import graphs, official  # noqa: E402
+from export import graphs, official, verify  # noqa: E402
 from export.build import export_package, initial_state, rung_name  # noqa: E402
 from export.lowering.aten import TABLE  # noqa: E402
 from export.program import Program  # noqa: E402
@@ -249,6 +249,7 @@ aten = torch.ops.aten
 )
 def test_a_wrong_graph_is_not_published(tmp_path, monkeypatch, operator, message):
     monkeypatch.setattr(official, "is_available", lambda: False)
+    monkeypatch.setattr(verify, "TRIES", 1)
     wrong_by_one_percent(monkeypatch, operator)
     with pytest.raises(PackageError, match=message):
         export(ONE_RUNG, tmp_path / "package")
