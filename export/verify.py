@@ -23,9 +23,8 @@ from export.program import FEATURES_OUTPUT, GLOBAL_VIEWS, LOSS, NEXT, Program, T
 RELATIVE = 1e-4
 ABSOLUTE = 1e-7
 ROUNDING = 1e-6  # of a tensor that moves: float32 keeps 1e-7 of a value
-# Where a ReLU's input is within rounding of zero, or two scores of a token policy nearly tie,
-# two frameworks may go different ways, which moves a gradient more than any tolerance. One
-# batch in ten has such a place; a wrong graph fails on every batch.
+# Where two scores of a token policy nearly tie, two frameworks may choose differently, which
+# moves the loss more than any tolerance. A wrong graph fails on every batch.
 TRIES = 5
 
 

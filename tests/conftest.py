@@ -1,11 +1,15 @@
 """Packages that several test files share, exported once."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from edge_runtime.package import Package
+
+# On tensors of this size PyTorch's threads only wait for each other. Read when it is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SMALL = {
     "model": {

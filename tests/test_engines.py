@@ -1,6 +1,9 @@
 """One contract for everything that trains, PyTorch's reference included."""
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -152,6 +155,25 @@ def test_use_outside_open_and_close_is_refused(package: Package, name: str) -> N
     for use in uses:
         with pytest.raises(EngineError, match="it is already closed"):
             use()
+
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = sys.modules["onnx"] = None  # as where they are not installed
+from edge_runtime.selftest import try_engine
+print(try_engine("ort-training").engine)
+"""
+
+
+def test_the_official_engine_needs_no_torch() -> None:
+    make_engine("ort-training")
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent.parent,
+    )
+    assert done.stdout.split() == ["ort-training"], done.stderr
 
 
 def test_an_unknown_engine_is_refused() -> None:

@@ -20,7 +20,6 @@ from export.policies.simprune import select_pairs, stage_blocks  # noqa: E402
 from export.program import ENCODER, LOSS, Program  # noqa: E402
 from export.recipe import make_recipe  # noqa: E402
 
-torch.set_num_threads(1)
 DROPPED = -1e30
 
 

@@ -1,6 +1,8 @@
 """Engine `ort-training`: the official on-device training API, onnxruntime-training 1.19.2."""
 
+import sys
 import tempfile
+import types
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +30,17 @@ def load_api() -> Any:
     Raises:
         EngineError: it is not part of the installed runtime.
     """
-    load_onnxruntime()
+    runtime = load_onnxruntime()
+    name = "onnxruntime.training"
+    if name not in sys.modules:
+        # The package's own start-up imports torch, which this API does not need.
+        package = types.ModuleType(name)
+        package.__path__ = [str(Path(runtime.__file__).parent / "training")]
+        sys.modules[name] = package
     try:
         import onnxruntime.training.api as api
     except ImportError as error:
+        del sys.modules[name]
         raise EngineError(
             f"engine ort-training needs onnxruntime-training-cpu, found {runtime_name()}. "
             "Install `edge-train[ort-training]` (x86-64, below Python 3.13) in an environment "
