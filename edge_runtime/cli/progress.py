@@ -131,7 +131,7 @@ class Progress:
             self._line(text)
 
     def _is_epochs_turn(self) -> bool:
-        """Whether the last one shown is long enough ago: short epochs would fill the screen."""
+        """Whether the last one was shown long enough ago; short ones would fill the screen."""
         now_s = self._clock()
         if now_s - self._epoch_shown_s < _PLAIN_EVERY_S:
             return False
