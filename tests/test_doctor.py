@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from typing import Any
 
 import pytest
@@ -49,7 +50,7 @@ def test_people_get_a_line_per_part(here) -> None:
     lines = text.partition("\n\n")[0].splitlines()
     names = [line.split()[0] for line in lines if not line.startswith(" ")]
     assert names == ["edge-train", "machine", "system", "installed", *PARTS]
-    assert "loss 5.0791 as expected" in text
+    assert re.search(r"loss 5\.\d+ as expected", text)
     assert "This machine can train with ort" in text
 
 
