@@ -113,7 +113,7 @@ class SimCLR(nn.Module):
         self.projector = nn.Sequential(
             nn.Linear(widths[0], widths[1]),
             nn.LayerNorm(widths[1]),
-            nn.ReLU(),
+            nn.GELU(),
             nn.Linear(widths[1], widths[2]),
         )
         self.temperature = temperature
