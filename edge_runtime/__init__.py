@@ -15,6 +15,7 @@ if typing.TYPE_CHECKING:
     from edge_runtime.engines import create_engine
     from edge_runtime.engines.base import Engine
     from edge_runtime.errors import (
+        BudgetError,
         ConfigError,
         DataError,
         DeviceError,
@@ -31,6 +32,7 @@ if typing.TYPE_CHECKING:
     from edge_runtime.training import TrainingOptions, train
 
 __all__ = [
+    "BudgetError",
     "ConfigError",
     "DataError",
     "DeviceError",

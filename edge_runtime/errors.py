@@ -7,6 +7,7 @@ EdgeRuntimeError
   EngineError        an engine is missing or said no                 exit 5
   DataError          pictures                                        exit 6
   RecordsError       a run folder                                    exit 6
+  BudgetError        no plan fits the budget                         exit 7
   DivergedError      the loss is not a number any more               exit 8
   StorageError       a disk is full, read-only or gone               exit 9
   Interrupted        SIGINT or SIGTERM, after a checkpoint           exit 130
@@ -53,6 +54,12 @@ class RecordsError(EdgeRuntimeError):
     """A run folder is missing, damaged or of an unknown format."""
 
     exit_code = 6
+
+
+class BudgetError(EdgeRuntimeError):
+    """No plan fits the budget; the message names the limit and the nearest budget that works."""
+
+    exit_code = 7
 
 
 class DivergedError(EdgeRuntimeError):
