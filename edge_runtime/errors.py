@@ -57,7 +57,7 @@ class RecordsError(EdgeRuntimeError):
 
 
 class BudgetError(EdgeRuntimeError):
-    """No plan fits the budget; the message names the limit and the nearest budget that works."""
+    """No plan fits; the message names the limit and the nearest budget that works."""
 
     exit_code = 7
 

@@ -100,6 +100,7 @@ def test_wrong_usage_exits_2(words, message, capsys) -> None:
         (errors.EngineError, 5),
         (errors.DataError, 6),
         (errors.RecordsError, 6),
+        (errors.BudgetError, 7),
         (errors.DivergedError, 8),
         (errors.StorageError, 9),
         (errors.Interrupted, 130),
