@@ -5,16 +5,15 @@ of the same name, `exp_avg.*` and `exp_avg_sq.*` are AdamW's moments. Matrix wei
 as [in, out]; timm's [out, in] exists at the borders only (`edge_runtime.package.encoder`).
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
-
-from edge_runtime.storage import write_file
+from safetensors.numpy import load
 
 Array: TypeAlias = NDArray[Any]
 State: TypeAlias = Mapping[str, Array]
@@ -25,18 +24,36 @@ EXP_AVG = "exp_avg."
 EXP_AVG_SQ = "exp_avg_sq."
 
 
-def encode_state(state: State) -> bytes:
-    """Safetensors bytes; the same state gives the same bytes, whatever its order."""
-    return save({name: np.ascontiguousarray(state[name]) for name in sorted(state)})
+_DTYPES = {"float32": "F32", "float16": "F16", "int64": "I64", "int32": "I32", "uint8": "U8"}
 
 
-def save_state(path: Path, state: State) -> None:
-    """Write `state` as one safetensors file, complete or not at all.
+def state_chunks(state: State) -> Iterator[bytes | memoryview]:
+    """The safetensors file of a state, piece by piece; the same state gives the same bytes.
 
-    Raises:
-        StorageError: see `edge_runtime.storage.write_file`.
+    The library's own writer copies the whole state first. A checkpoint is saved where memory
+    is at its peak, so this one lends out the arrays as they are.
     """
-    write_file(path, encode_state(state))
+    names = sorted(state, key=lambda name: (-state[name].itemsize, name))  # keeps alignment
+    header: dict[str, Any] = {}
+    end = 0
+    for name in names:
+        tensor, begin = state[name], end
+        end += tensor.nbytes
+        header[name] = {
+            "dtype": _DTYPES[tensor.dtype.name],
+            "shape": tensor.shape,
+            "data_offsets": (begin, end),
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    for name in names:
+        yield memoryview(np.ascontiguousarray(state[name]).reshape(-1)).cast("B")
+
+
+def encode_state(state: State) -> bytes:
+    """The safetensors file of a state that is small or may be copied."""
+    return b"".join(state_chunks(state))
 
 
 def load_state(path: Path) -> State:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edge_runtime.errors import RecordsError
 from edge_runtime.schema import structure, unstructure
-from edge_runtime.state import State, encode_state, load_state
+from edge_runtime.state import State, load_state, state_chunks
 from edge_runtime.storage import fsync_path, new_folder, storage_errors
 
 STATE_FILE = "state.safetensors"
@@ -54,21 +54,31 @@ def save_checkpoint(
     Raises:
         StorageError: it cannot be written; the checkpoints before it are unchanged.
     """
-    content = encode_state(state)
-    info = CheckpointInfo(
-        step=step,
-        epoch=epoch,
-        package_digest=package_digest,
-        steps_bytes=steps_bytes,
-        state_sha256=hashlib.sha256(content).hexdigest(),
-    )
     target = folder / str(step)
     with new_folder(target) as building, storage_errors("write", target):
-        (building / STATE_FILE).write_bytes(content)
+        size_bytes, state_sha256 = _write_state(building / STATE_FILE, state)
+        info = CheckpointInfo(
+            step=step,
+            epoch=epoch,
+            package_digest=package_digest,
+            steps_bytes=steps_bytes,
+            state_sha256=state_sha256,
+        )
         (building / INFO_FILE).write_text(json.dumps(unstructure(info), indent=2) + "\n")
     for old in checkpoint_paths(folder)[KEPT:]:
         remove_checkpoint(old)
-    return len(content)
+    return size_bytes
+
+
+def _write_state(path: Path, state: State) -> tuple[int, str]:
+    """Write a state without a second copy of it; its bytes and their SHA-256."""
+    size_bytes, digest = 0, hashlib.sha256()
+    with path.open("wb") as file:
+        for chunk in state_chunks(state):
+            file.write(chunk)
+            digest.update(chunk)
+            size_bytes += len(chunk)
+    return size_bytes, digest.hexdigest()
 
 
 def load_checkpoint(path: Path, *, package_digest: str, steps_bytes: int) -> Checkpoint:
