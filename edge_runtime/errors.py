@@ -4,6 +4,7 @@ EdgeRuntimeError
   ConfigError        a flag, a recipe or a settings file is wrong    exit 2
   PackageError       the training package is wrong                   exit 3
   DeviceError        sensor, clock or memory of a board              exit 4
+    SensorError      a power sensor is missing or gave up
   EngineError        an engine is missing or said no                 exit 5
   DataError          pictures                                        exit 6
   RecordsError       a run folder                                    exit 6
@@ -36,6 +37,10 @@ class DeviceError(EdgeRuntimeError):
     """A sensor, the clock or the memory of a board."""
 
     exit_code = 4
+
+
+class SensorError(DeviceError):
+    """A power sensor is missing, was taken away, or cannot be read any more."""
 
 
 class EngineError(EdgeRuntimeError):
