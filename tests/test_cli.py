@@ -1,4 +1,4 @@
-"""The command line around the commands, `inspect`, and quantities."""
+"""The command line around the commands, and `inspect`."""
 
 import argparse
 import importlib
@@ -21,14 +21,7 @@ from edge_runtime import errors
 from edge_runtime.cli import main as cli
 from edge_runtime.cli.inspect import tokens_text
 from edge_runtime.cli.main import COMMANDS, main
-from edge_runtime.cli.quantities import (
-    bytes_text,
-    count_text,
-    duration_s,
-    duration_text,
-    natural,
-    positive,
-)
+from edge_runtime.cli.quantities import bytes_text
 from edge_runtime.version import __version__
 
 ROOT = Path(__file__).parents[1]
@@ -203,49 +196,6 @@ def test_equal_neighbours_are_counted(tokens) -> None:
     counted = [part.split(" x ") for part in tokens_text(tokens).split(", ")]
     assert [int(n) for n, times in counted for _ in range(int(times))] == tokens
     assert all(a[0] != b[0] for a, b in pairwise(counted))
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (bytes_text(0), "0 B"),
-        (bytes_text(1023), "1023 B"),
-        (bytes_text(1536), "1.5 KiB"),
-        (bytes_text(5 << 40), "5120.0 GiB"),
-        (count_text(999), "999"),
-        (count_text(5_526_000), "5.5 M"),
-        (count_text(2e12), "2.0 T"),
-        (duration_text(0.42), "0.42 s"),
-        (duration_text(59.4), "59 s"),
-        (duration_text(59.7), "1 min 0 s"),
-        (duration_text(200), "3 min 20 s"),
-        (duration_text(7500), "2 h 5 min"),
-    ],
-)
-def test_quantities_have_units(text, expected) -> None:
-    assert text == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("90s", 90), ("5min", 300), ("1.5h", 5400), ("250ms", 0.25)]
-)
-def test_durations_are_read(text, seconds) -> None:
-    assert duration_s(text) == seconds
-
-
-@pytest.mark.parametrize(
-    ("read", "text", "message"),
-    [
-        (duration_s, "300", "'300' is no duration; write a number with ms, s, min or h"),
-        (duration_s, "-5s", "'-5s' is no duration"),
-        (positive, "0", "'0' is no whole number from 1"),
-        (positive, "2.5", "'2.5' is no whole number from 1"),
-        (natural, "-1", "'-1' is no whole number from 0"),
-    ],
-)
-def test_wrong_quantities_are_named(read, text, message) -> None:
-    with pytest.raises(argparse.ArgumentTypeError, match=message):
-        read(text)
 
 
 def test_all_is_exactly_the_public_surface() -> None:

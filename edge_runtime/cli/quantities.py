@@ -1,31 +1,21 @@
-"""Quantities with their units: how they are printed, and how durations are read."""
+"""Quantities with their units: how the command line reads and prints them."""
 
 import argparse
+import math
 import re
+from collections.abc import Mapping
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|min|h)")
-_SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0}
+from edge_runtime.units import (
+    DURATIONS_S,
+    ENERGIES_J,
+    POWERS_W,
+    SIZES,
+    TEMPERATURES_C,
+)
+from edge_runtime.units import bytes_text as bytes_text
+from edge_runtime.units import duration_text as duration_text
 
-
-def bytes_text(size_bytes: float) -> str:
-    """For example `512 B`, `3.4 MiB`, `1.5 GiB`."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size_bytes < 1024 or unit == "GiB":
-            break
-        size_bytes /= 1024
-    return f"{size_bytes:.0f} B" if unit == "B" else f"{size_bytes:.1f} {unit}"
-
-
-def duration_text(duration_s: float) -> str:
-    """For example `0.42 s`, `41 s`, `3 min 20 s`, `2 h 5 min`."""
-    if duration_s < 10:
-        return f"{duration_s:.2f} s"
-    whole_s = round(duration_s)
-    if whole_s < 60:
-        return f"{whole_s} s"
-    if whole_s < 3600:
-        return f"{whole_s // 60} min {whole_s % 60} s"
-    return f"{whole_s // 3600} h {whole_s % 3600 // 60} min"
+_QUANTITY = re.compile(r"([+-]?)(\d+(?:\.\d*)?|\.\d+)\s*([^\W\d_]*)", re.ASCII)
 
 
 def count_text(count: float) -> str:
@@ -37,14 +27,51 @@ def count_text(count: float) -> str:
     return f"{count:.1f} {unit}" if unit else f"{count:.0f}"
 
 
+def size_bytes(text: str) -> int:
+    """Read `512MB` or `1.5GiB`, as an argparse type."""
+    return round(_quantity(text, "size", SIZES, "1.5GiB"))
+
+
+def energy_j(text: str) -> float:
+    """Read `20kJ` or `5Wh`, as an argparse type."""
+    return _quantity(text, "energy", ENERGIES_J, "20kJ")
+
+
 def duration_s(text: str) -> float:
     """Read `90s`, `5min` or `1.5h`, as an argparse type."""
-    found = _DURATION.fullmatch(text.strip())
-    if not found:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no duration; write a number with ms, s, min or h, such as 5min"
-        )
-    return float(found[1]) * _SECONDS[found[2]]
+    return _quantity(text, "duration", DURATIONS_S, "5min")
+
+
+def power_w(text: str) -> float:
+    """Read `10W` or `800mW`, as an argparse type."""
+    return _quantity(text, "power", POWERS_W, "10W")
+
+
+def temperature_c(text: str) -> float:
+    """Read `80C`, degrees Celsius, as an argparse type."""
+    return _quantity(text, "temperature", TEMPERATURES_C, "80C")
+
+
+def _quantity(text: str, kind: str, units: Mapping[str, float], example: str) -> float:
+    """A number of at least zero with one of the units; zero is for the caller to judge."""
+    found = _QUANTITY.fullmatch(text.strip())
+    if found is None:
+        problem = "it is not a number and a unit"
+    elif found[1] == "-":
+        problem = "it is negative"
+    elif not found[3]:
+        problem = "it has no unit"
+    elif found[3] not in units:
+        problem = f"the unit {found[3]} is unknown"
+    elif math.isinf(value := float(found[2]) * units[found[3]]):
+        problem = "it is too large"
+    else:
+        return value
+    *others, last = units
+    known = f"{', '.join(others)} or {last}" if others else last
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is no {kind}: {problem}; write a number with {known}, such as {example}"
+    )
 
 
 def natural(text: str) -> int:

@@ -1,0 +1,82 @@
+"""The budget: limits of one run, in SI units.
+
+They count from process start to exit, over all processes of a resumed run: wall time; gross
+joules of the board's total; peak resident bytes of the process tree with its share of GPU
+memory; mean power, which is these joules over this time; and the hottest temperature.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from edge_runtime.errors import ConfigError
+from edge_runtime.units import at_least_text
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One kind of limit: its name, where a `Budget` holds it, and how people write it."""
+
+    name: str
+    field: str
+    units: Mapping[str, float]  # that it is printed in; more are read
+
+    @property
+    def flag(self) -> str:
+        """The flag of the command line."""
+        return f"--{self.name}"
+
+
+MEMORY = Limit("memory", "memory_bytes", {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30})
+ENERGY = Limit("energy", "energy_j", {"J": 1, "kJ": 1e3, "MJ": 1e6})
+TIME = Limit("time", "time_s", {"s": 1, "min": 60, "h": 3600})
+POWER = Limit("power", "power_w", {"mW": 1e-3, "W": 1})
+TEMPERATURE = Limit("temperature", "temperature_c", {"C": 1})
+LIMITS = (MEMORY, ENERGY, TIME, POWER, TEMPERATURE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """Limits of one run. `None` is no limit.
+
+    Raises:
+        ConfigError: a limit is not a number above zero.
+    """
+
+    memory_bytes: int | None = None
+    energy_j: float | None = None
+    time_s: float | None = None
+    power_w: float | None = None  # mean
+    temperature_c: float | None = None
+
+    def __post_init__(self) -> None:
+        for limit in LIMITS:
+            value = self.value(limit)
+            if value is not None and not 0 < value < math.inf:
+                raise ConfigError(
+                    f"{limit.flag} is {value:g}; a limit is more than zero. Leave the flag "
+                    "out where there shall be no limit."
+                )
+
+    def value(self, limit: Limit) -> float | None:
+        """What that limit is."""
+        value: float | None = getattr(self, limit.field)
+        return value
+
+    def limited(self) -> tuple[Limit, ...]:
+        """The limits that are set."""
+        return tuple(limit for limit in LIMITS if self.value(limit) is not None)
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether there is any limit."""
+        return bool(self.limited())
+
+    def __str__(self) -> str:
+        """As flags: `--memory 1.5GiB --energy 20kJ`; what they say is not below the budget."""
+        return " ".join(flag_text(limit, self.value(limit)) for limit in self.limited())
+
+
+def flag_text(limit: Limit, value: float | None) -> str:
+    """For example `--energy 23.42kJ`, rounded up; empty for no limit."""
+    return "" if value is None else f"{limit.flag} {at_least_text(value, limit.units)}"

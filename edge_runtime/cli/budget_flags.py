@@ -1,0 +1,51 @@
+"""The budget flags, which `plan`, `profile` and `run` have in common."""
+
+import argparse
+
+from edge_runtime.budget import Budget
+from edge_runtime.cli.quantities import (
+    duration_s,
+    energy_j,
+    power_w,
+    size_bytes,
+    temperature_c,
+)
+
+
+def add_budget_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare `--memory`, `--energy`, `--time`, `--power` and `--temperature`."""
+    group = parser.add_argument_group("budget", "counted from process start to exit")
+    group.add_argument(
+        "--memory",
+        metavar="SIZE",
+        type=size_bytes,
+        help="peak resident memory of all processes, such as 1.5GiB",
+    )
+    group.add_argument(
+        "--energy", metavar="ENERGY", type=energy_j, help="of the board, such as 20kJ or 5Wh"
+    )
+    group.add_argument("--time", metavar="TIME", type=duration_s, help="such as 90min or 2h")
+    group.add_argument(
+        "--power", metavar="POWER", type=power_w, help="mean over the run, such as 10W"
+    )
+    group.add_argument(
+        "--temperature",
+        metavar="TEMP",
+        type=temperature_c,
+        help="the hottest that the board may get, such as 80C",
+    )
+
+
+def budget_of(args: argparse.Namespace) -> Budget:
+    """The budget that the flags say.
+
+    Raises:
+        ConfigError: a limit is zero.
+    """
+    return Budget(
+        memory_bytes=args.memory,
+        energy_j=args.energy,
+        time_s=args.time,
+        power_w=args.power,
+        temperature_c=args.temperature,
+    )

@@ -1,0 +1,93 @@
+"""Limits of a run, and the flags that say them."""
+
+import argparse
+import math
+import shlex
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_runtime.budget import LIMITS, Budget
+from edge_runtime.cli.budget_flags import add_budget_arguments, budget_of
+from edge_runtime.errors import ConfigError
+
+SOME = Budget(memory_bytes=3 << 29, energy_j=2e4, time_s=7200, power_w=0.8, temperature_c=80)
+
+
+def read(flags: str) -> Budget:
+    parser = argparse.ArgumentParser()
+    add_budget_arguments(parser)
+    return budget_of(parser.parse_args(shlex.split(flags)))
+
+
+def test_no_limit_is_none() -> None:
+    assert not Budget().is_limited
+    assert str(Budget()) == ""
+    assert read("") == Budget()
+
+
+def test_every_limit_counts() -> None:
+    for limit in LIMITS:
+        alone = Budget(**{limit.field: 5})
+        assert alone.is_limited
+        assert alone.limited() == (limit,)
+        assert str(alone).startswith(limit.flag + " 5")
+
+
+def test_a_budget_is_said_by_flags() -> None:
+    text = "--memory 1.5GiB --energy 20kJ --time 2h --power 800mW --temperature 80C"
+    assert read(text) == SOME
+    assert str(SOME) == text
+
+
+positive = st.floats(1e-3, 1e9)
+
+
+@given(
+    st.builds(
+        Budget,
+        memory_bytes=st.none() | st.integers(1, 1 << 50),
+        energy_j=st.none() | positive,
+        time_s=st.none() | positive,
+        power_w=st.none() | positive,
+        temperature_c=st.none() | st.floats(1, 200),
+    )
+)
+def test_printed_flags_are_read_as_no_less(budget) -> None:
+    again = read(str(budget))
+    for limit in budget.limited():
+        value = again.value(limit)
+        assert value * (1 + 1e-9) >= budget.value(limit)
+        assert value <= budget.value(limit) * 1.001 + 1
+    assert again.limited() == budget.limited()
+
+
+@pytest.mark.parametrize("limit", LIMITS, ids=lambda limit: limit.name)
+@pytest.mark.parametrize("value", [0, -5, math.nan, math.inf])
+def test_a_limit_is_more_than_zero(limit, value) -> None:
+    with pytest.raises(ConfigError, match=rf"^{limit.flag} is {value:g}; a limit is more"):
+        Budget(**{limit.field: value})
+
+
+def test_zero_is_refused_by_its_flag() -> None:
+    with pytest.raises(ConfigError, match="--energy is 0; a limit is more than zero"):
+        read("--energy 0kJ")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--energy 20", "argument --energy: '20' is no energy: it has no unit"),
+        ("--time=-5s", "argument --time: '-5s' is no duration: it is negative"),
+        ("--time -5s", "argument --time: expected one argument"),
+        ("--memory 1.5G", "argument --memory: '1.5G' is no size: the unit G is unknown"),
+        ("--power 10J", "argument --power: '10J' is no power: the unit J is unknown"),
+        ("--temperature hot", "argument --temperature: 'hot' is no temperature"),
+    ],
+)
+def test_wrong_flags_are_named(flags, message, capsys) -> None:
+    with pytest.raises(SystemExit) as caught:
+        read(flags)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,145 @@
+"""Quantities with units: read, printed, and refused with the reason."""
+
+import argparse
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_runtime.cli.quantities import (
+    count_text,
+    duration_s,
+    energy_j,
+    natural,
+    positive,
+    power_w,
+    size_bytes,
+    temperature_c,
+)
+from edge_runtime.units import (
+    DURATIONS_S,
+    ENERGIES_J,
+    at_least_text,
+    bytes_text,
+    duration_text,
+    energy_text,
+    power_text,
+    temperature_text,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (bytes_text(0), "0 B"),
+        (bytes_text(1023), "1023 B"),
+        (bytes_text(1536), "1.5 KiB"),
+        (bytes_text(5 << 40), "5120.0 GiB"),
+        (count_text(999), "999"),
+        (count_text(5_526_000), "5.5 M"),
+        (count_text(2e12), "2.0 T"),
+        (duration_text(0.42), "0.42 s"),
+        (duration_text(59.4), "59 s"),
+        (duration_text(59.7), "1 min 0 s"),
+        (duration_text(200), "3 min 20 s"),
+        (duration_text(7500), "2 h 5 min"),
+        (energy_text(0.823), "0.82 J"),
+        (energy_text(420), "420.0 J"),
+        (energy_text(23_400), "23.4 kJ"),
+        (energy_text(5e9), "5000.0 MJ"),
+        (power_text(0.8), "800 mW"),
+        (power_text(9.8126), "9.81 W"),
+        (temperature_text(79.46), "79.5 C"),
+    ],
+)
+def test_quantities_have_units(text, expected) -> None:
+    assert text == expected
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "value"),
+    [
+        (size_bytes, "512B", 512),
+        (size_bytes, "1.5GiB", 1_610_612_736),
+        (size_bytes, "512MB", 512_000_000),
+        (size_bytes, "2KiB", 2048),
+        (size_bytes, "2kB", 2000),
+        (size_bytes, "0.5B", 0),
+        (energy_j, "20kJ", 20_000),
+        (energy_j, "5Wh", 18_000),
+        (energy_j, "0.001 kWh", 3600),
+        (energy_j, "1.2MJ", 1_200_000),
+        (duration_s, "90s", 90),
+        (duration_s, "5min", 300),
+        (duration_s, "1.5h", 5400),
+        (duration_s, "250ms", 0.25),
+        (duration_s, "0s", 0),
+        (power_w, "10W", 10),
+        (power_w, " 800 mW ", 0.8),
+        (power_w, "+.5kW", 500),
+        (temperature_c, "80C", 80),
+    ],
+)
+def test_quantities_are_read(read, text, value) -> None:
+    assert read(text) == pytest.approx(value, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "message"),
+    [
+        (
+            duration_s,
+            "300",
+            "'300' is no duration: it has no unit; write a number with ms, s,",
+        ),
+        (duration_s, "-5s", "'-5s' is no duration: it is negative"),
+        (duration_s, "2d", "the unit d is unknown; write a number with ms, s, min or h, such"),
+        (size_bytes, "1.5", "'1.5' is no size: it has no unit"),
+        (
+            size_bytes,
+            "1.5G",
+            "'1.5G' is no size: the unit G is unknown; .*GiB, such as 1.5GiB",
+        ),
+        (size_bytes, "1gib", "the unit gib is unknown"),
+        (size_bytes, "-1MB", "'-1MB' is no size: it is negative"),
+        (size_bytes, "9" * 400 + "GB", "9GB' is no size: it is too large"),
+        (energy_j, "twenty kJ", "'twenty kJ' is no energy: it is not a number and a unit"),
+        (energy_j, "1,5kJ", "it is not a number and a unit"),
+        (energy_j, "1e3kJ", "it is not a number and a unit"),
+        (energy_j, "nanJ", "it is not a number and a unit"),
+        (energy_j, "20kcal", "the unit kcal is unknown; write a number with J, kJ, MJ, Wh or"),
+        (power_w, "", "'' is no power: it is not a number and a unit"),
+        (power_w, "10J", "the unit J is unknown; write a number with mW, W or kW"),
+        (temperature_c, "353K", "the unit K is unknown; write a number with C, such as 80C"),
+        (positive, "0", "'0' is no whole number from 1"),
+        (positive, "2.5", "'2.5' is no whole number from 1"),
+        (natural, "-1", "'-1' is no whole number from 0"),
+    ],
+)
+def test_wrong_quantities_are_named(read, text, message) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match=message):
+        read(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (20_000, "20kJ"),
+        (20_001, "20.01kJ"),  # five digits are rounded up to four
+        (999.96, "1000J"),
+        (0.0123456, "0.01235J"),
+        (3e12, "3000000MJ"),
+    ],
+)
+def test_a_limit_is_written_with_four_digits(value, text) -> None:
+    assert at_least_text(value, {"J": 1, "kJ": 1e3, "MJ": 1e6}) == text
+
+
+@given(
+    st.floats(1e-6, 1e15), st.sampled_from([(energy_j, ENERGIES_J), (duration_s, DURATIONS_S)])
+)
+def test_a_printed_limit_is_read_as_no_less(value, kind) -> None:
+    read, units = kind
+    ascending = dict(sorted(units.items(), key=lambda unit: unit[1]))
+    again = read(at_least_text(value, ascending))
+    assert value * (1 - 1e-9) <= again <= value * 1.001 + 1e-9
