@@ -7,7 +7,8 @@ memory; mean power, which is these joules over this time; and the hottest temper
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from edge_runtime.errors import ConfigError
 from edge_runtime.units import at_least_text
@@ -62,6 +63,12 @@ class Budget:
         """What that limit is."""
         value: float | None = getattr(self, limit.field)
         return value
+
+    def with_limit(self, limit: Limit, value: float | None) -> "Budget":
+        """The same with another value of that limit; bytes are rounded up."""
+        whole = math.ceil(value) if value is not None and limit is MEMORY else value
+        changed: dict[str, Any] = {limit.field: whole}
+        return replace(self, **changed)
 
     def limited(self) -> tuple[Limit, ...]:
         """The limits that are set."""

@@ -62,13 +62,22 @@ def at_least_text(value: float, units: Mapping[str, float]) -> str:
 
     Args:
         value: above zero, in the unit whose factor is 1.
-        units: factor by unit, ascending; the largest that `value` has one of is taken.
+        units: factor by unit, ascending. Of those that `value` has at least one of, the
+            largest that needs no rounding is taken, else the largest.
     """
     smallest, *larger = units
-    unit = next((unit for unit in reversed(larger) if units[unit] <= value), smallest)
-    number = value / units[unit]
+    fitting = [unit for unit in reversed(larger) if units[unit] <= value] or [smallest]
+    texts = [_four_digits_up(value / units[unit]) for unit in fitting]
+    exact = [
+        math.isclose(float(t) * units[u], value) for t, u in zip(texts, fitting, strict=True)
+    ]
+    chosen = exact.index(True) if True in exact else 0
+    return texts[chosen] + fitting[chosen]
+
+
+def _four_digits_up(number: float) -> str:
     digits = max(0, 3 - math.floor(math.log10(number)))
-    # The inner rounding takes back what the division added: 20 kJ is not 20.01 kJ.
+    # The inner rounding takes back what a division added: 20 kJ is not 20.01 kJ.
     whole = math.ceil(round(number * 10.0**digits, 6))
     text = f"{whole / 10.0**digits:.{digits}f}"
-    return (text.rstrip("0").rstrip(".") if digits else text) + unit
+    return text.rstrip("0").rstrip(".") if digits else text

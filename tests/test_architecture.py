@@ -17,8 +17,9 @@ MOST_START_UP_S = 0.5
 # Lower line = higher layer. A module may import its own part, or a part of a line above.
 LAYERS = [
     {"errors"},
-    {"storage", "version"},
-    {"state", "schema"},
+    {"storage", "version", "units"},
+    {"state", "schema", "budget"},
+    {"planning"},
     {"package", "device", "records"},
     {"data"},
     {"engines"},
