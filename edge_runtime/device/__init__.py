@@ -1,19 +1,64 @@
-"""The machine we run on: its facts, its memory, its board profile.
+"""The machine we run on: its facts, its memory, its board profile, its power.
 
-The only part that reads psutil, /proc and /sys. Units: bytes and counts. An unknown fact is
-`None`.
+The only part that reads psutil, /proc and /sys, and that may talk to jetson-stats and NVML.
+Units: bytes, joules, watts, degrees Celsius, monotonic seconds. An unknown fact is `None`.
 """
 
-from edge_runtime.device.board import Board, BoardSigns, detect_board, known_boards, load_board
+from edge_runtime.device.board import (
+    Board,
+    BoardSigns,
+    Calibration,
+    PowerFacts,
+    detect_board,
+    known_boards,
+    load_board,
+)
 from edge_runtime.device.machine import machine_facts
-from edge_runtime.device.memory import process_tree_rss_bytes
+from edge_runtime.device.memory import MemoryNow, memory_now, process_tree_rss_bytes
+from edge_runtime.device.meter import Meter, PowerSample, Window, WindowEnergy
+from edge_runtime.device.power_mode import power_mode
+from edge_runtime.device.probe import SensorEvent
+from edge_runtime.device.process import be_first_to_be_killed, process_elapsed_s
+from edge_runtime.device.sensors import (
+    SENSORS,
+    PowerSensor,
+    ReplaySensor,
+    SensorChoice,
+    choose_sensor,
+    open_sensor,
+    read_trace,
+)
+from edge_runtime.device.survey import Survey, survey
+from edge_runtime.device.thermal import Thermometer
 
 __all__ = [
+    "SENSORS",
     "Board",
     "BoardSigns",
+    "Calibration",
+    "MemoryNow",
+    "Meter",
+    "PowerFacts",
+    "PowerSample",
+    "PowerSensor",
+    "ReplaySensor",
+    "SensorChoice",
+    "SensorEvent",
+    "Survey",
+    "Thermometer",
+    "Window",
+    "WindowEnergy",
+    "be_first_to_be_killed",
+    "choose_sensor",
     "detect_board",
     "known_boards",
     "load_board",
     "machine_facts",
+    "memory_now",
+    "open_sensor",
+    "power_mode",
+    "process_elapsed_s",
     "process_tree_rss_bytes",
+    "read_trace",
+    "survey",
 ]

@@ -37,6 +37,36 @@ def memory_limit_bytes(root: Path) -> int | None:
     return min(limits, default=None)
 
 
+def memory_headroom_bytes(root: Path) -> int | None:
+    """What our groups may still take before the tightest is full; `None` without a limit.
+
+    Files that a group has read and can drop at any time do not count as taken.
+    """
+    left = []
+    for folder in _own_folders(root, "memory"):
+        limit = _words(folder / "memory.max") or _words(folder / "memory.limit_in_bytes")
+        used = _words(folder / "memory.current") or _words(folder / "memory.usage_in_bytes")
+        if limit and used and limit[0] != "max":
+            parts = dict(line.split() for line in _lines(folder / "memory.stat"))
+            files = parts.get("total_inactive_file") or parts.get("inactive_file") or "0"
+            left.append(max(0, int(limit[0]) - int(used[0]) + int(files)))
+    return min(left, default=None)
+
+
+def memory_pressure(root: Path) -> float | None:
+    """Percent of the last ten seconds that a process of our group waited for memory.
+
+    Of the whole machine where the group does not tell; `None` where the kernel keeps no such
+    account.
+    """
+    own = [folder / "memory.pressure" for folder in _own_folders(root, "memory")][:1]
+    for path in (*own, root / "proc/pressure/memory"):
+        for line in _lines(path):
+            if line.startswith("some avg10="):  # "some avg10=0.00 avg60=0.00 ..."
+                return float(line.split()[1].removeprefix("avg10="))
+    return None
+
+
 def _own_folders(root: Path, controller: str) -> Iterator[Path]:
     """Our groups that may limit `controller`, innermost first.
 

@@ -6,7 +6,8 @@ import platform
 from pathlib import Path
 
 from edge_runtime.device.board import detect_board
-from edge_runtime.device.cgroup import cpu_quota, memory_limit_bytes
+from edge_runtime.device.cgroup import cpu_quota
+from edge_runtime.device.memory import existing_bytes
 from edge_runtime.errors import DeviceError
 
 Facts = dict[str, str | int | None]
@@ -28,18 +29,18 @@ def machine_facts(root: Path = Path("/")) -> Facts:
     return {
         "cpu_model": _cpu_model(root),
         "logical_cpus": _logical_cpus(root),
-        "memory_bytes": _memory_bytes(root),
+        "memory_bytes": existing_bytes(root),
         "os": _os_name(root),
         "kernel": platform.release(),
         "machine": platform.machine(),
         "python": platform.python_version(),
-        "board": _board_id(),
+        "board": _board_id(root),
     }
 
 
-def _board_id() -> str | None:
+def _board_id(root: Path) -> str | None:
     try:
-        return detect_board().id
+        return detect_board(root=root).id
     except DeviceError:
         return None
 
@@ -48,16 +49,6 @@ def _logical_cpus(root: Path) -> int:
     allowed = len(os.sched_getaffinity(0))
     quota = cpu_quota(root)
     return allowed if quota is None else min(allowed, max(1, math.ceil(quota)))
-
-
-def _memory_bytes(root: Path) -> int | None:
-    amounts = [
-        int(value.removesuffix("kB")) * 1024
-        for key, value in _pairs(root / "proc/meminfo", ":")
-        if key == "MemTotal"
-    ]
-    limit = memory_limit_bytes(root)
-    return min(amounts if limit is None else [*amounts, limit], default=None)
 
 
 def _cpu_model(root: Path) -> str | None:

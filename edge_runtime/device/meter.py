@@ -1,0 +1,351 @@
+"""The meter: one thread reads the power sensor; windows of time get their energy.
+
+Units: joules, watts, degrees Celsius, seconds of a monotonic clock, which no change of the
+date moves. `None` is unknown, never 0. The thread never raises: a sensor that fails is told
+once, tried again every second, and told once more when it is back; over the gap the power is
+interpolated and the windows say how long it was.
+"""
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from typing_extensions import Self
+
+from edge_runtime.device.ledger import Account, Ledger, Watts
+from edge_runtime.device.probe import Probe, SensorEvent
+from edge_runtime.device.sensors.base import PowerSensor
+from edge_runtime.device.surroundings import Surroundings, SurroundingsNow
+from edge_runtime.errors import ConfigError
+
+T = TypeVar("T")
+
+GAP_S = 1.0  # readings further apart leave a gap
+HISTORY_S = 3600.0  # how far back `energy_between` reaches
+_SURROUNDINGS_S = 1.0  # temperatures and clocks are read this often
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PowerSample:
+    """What the meter saw at one moment. Temperatures and clocks are up to a second older."""
+
+    t_s: float
+    rails_w: dict[str, float | None]
+    total_w: float | None
+    temperature_c: float | None  # of the hottest zone
+    throttled: bool | None
+    cpu_hz: float | None
+    gpu_hz: float | None
+    gpu_load: float | None  # 0 to 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowEnergy:
+    """Energy of a window of time. Gross is all that the board took."""
+
+    name: str
+    start_s: float
+    duration_s: float
+    gross_j: float | None
+    idle_j: float | None  # what the idle board would have taken
+    net_j: float | None  # gross without idle
+    mean_w: float | None
+    peak_w: float | None
+    rails_j: dict[str, float | None]
+    samples: int  # readings of the total
+    missed: int  # readings that came too late or failed
+    largest_gap_s: float  # between two readings
+    gap_s: float  # sum of the gaps over a second, where the power is interpolated
+    peak_temperature_c: float | None
+    throttled: bool | None  # at any time
+    is_estimate: bool | None  # None: there is no sensor
+
+
+class Window:
+    """A named part of a meter's time; see `Meter.window`."""
+
+    def __init__(
+        self, name: str, account: Account, so_far: Callable[["Window"], WindowEnergy]
+    ):
+        self.name, self.account, self._so_far = name, account, so_far
+        self.peak_temperature_c: float | None = None
+        self.throttled: bool | None = None
+        self._result: WindowEnergy | None = None
+
+    @property
+    def energy(self) -> WindowEnergy:
+        """What the window took, or has taken so far."""
+        return self._so_far(self) if self._result is None else self._result
+
+    def end(self) -> None:
+        """Keep what it took until now."""
+        self._result = self._so_far(self)
+
+    def see(self, now: SurroundingsNow) -> None:
+        """Remember the highest temperature, and any throttling."""
+        known = [c for c in (self.peak_temperature_c, now.temperature_c) if c is not None]
+        self.peak_temperature_c = max(known, default=None)
+        if now.throttled is not None:
+            self.throttled = bool(self.throttled) or now.throttled
+
+
+class Meter:
+    """`with Meter(open_sensor(board)) as meter:` measures until the block ends.
+
+    It owns the sensor and closes it. All methods may be called from any thread.
+    """
+
+    def __init__(
+        self,
+        sensor: PowerSensor | None,
+        *,
+        rate_hz: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+        record: Callable[[PowerSample], None] | None = None,
+        on_event: Callable[[SensorEvent], None] | None = None,
+        root: Path = Path("/"),
+    ) -> None:
+        """Set up; nothing is read yet.
+
+        Args:
+            sensor: `None` leaves every energy unknown; temperatures are still read.
+            rate_hz: readings per second, or fewer where the sensor has no more.
+            clock: monotonic seconds.
+            record: is given every regular sample, in the meter's thread.
+            on_event: is told of the sensor's loss and return, in the thread that noticed.
+            root: where /sys lies.
+
+        Raises:
+            ConfigError: the rate is no number above 0.
+        """
+        if not 0 < rate_hz < math.inf:
+            raise ConfigError(f"meter: rate_hz: want a number > 0, got {rate_hz:g}")
+        self.sensor, self._clock, self._root = sensor, clock, root
+        self._record, self._on_event = record, on_event
+        self._period_s = max(1 / rate_hz, sensor.period_s if sensor else _SURROUNDINGS_S)
+        # At the edge of a window a sensor is read once more, unless it has nothing new; the
+        # mean power of a counter over too short a time would be noise.
+        self._edge_s = (
+            max(sensor.period_s, sensor.counts_energy / rate_hz / 2) if sensor else 0
+        )
+        self._probe = Probe(sensor, self._tell) if sensor else None
+        self._ledger = Ledger(
+            sensor.rails if sensor else (),
+            sensor.total if sensor else (),
+            counts_energy=sensor.counts_energy if sensor else False,
+            longest_s=max(GAP_S, 3 * self._period_s),
+            history_s=HISTORY_S,
+        )
+        self.idle_w: float | None = None  # of the board at rest; `measure_idle` sets it
+        self.sampling_cpu_s = 0.0  # processor time that the thread has used
+        self._latest: PowerSample | None = None
+        self._now = SurroundingsNow()
+        self._windows: list[Window] = []
+        self._whole: Window | None = None
+        self._spent_j: float | None = None
+        self._failure: Exception | None = None  # of `record` or `on_event`
+        self._reading = threading.Lock()  # one reader of the sensor at a time
+        self._lock = threading.Lock()  # of all that readings change
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="edge-train-meter", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._surroundings = Surroundings(self._root)
+        self._now = self._surroundings.read()
+        self._take_at_edge()
+        self._whole = self._open("whole")
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._take_at_edge()
+        if self._whole is not None:
+            self._close(self._whole)
+        self._surroundings.close()
+        if self.sensor is not None:
+            self.sensor.close()
+        if error is None:
+            self._raise_failure()
+
+    @contextmanager
+    def window(self, name: str) -> Iterator[Window]:
+        """Measure a block: `with meter.window("epoch") as window: ...`, then `window.energy`.
+
+        Windows may nest and overlap. `window.energy` may be asked for at any time.
+        """
+        self._take_at_edge()
+        window = self._open(name)
+        try:
+            yield window
+        finally:
+            self._take_at_edge()
+            self._close(window)
+
+    def measure_idle(self, duration_s: float) -> float | None:
+        """Wait, and take the mean power meanwhile as that of the board at rest.
+
+        Returns:
+            Watts, which `idle_w` keeps; `None` if they are unknown.
+        """
+        with self.window("idle") as window:
+            time.sleep(duration_s)
+        self.idle_w = window.energy.mean_w
+        return self.idle_w
+
+    def spent_j(self) -> float | None:
+        """Gross energy of the board since the meter began; never less than it was before.
+
+        Raises:
+            Exception: the first one of `record` or `on_event`, once.
+        """
+        self._raise_failure()
+        now_j = self._whole.energy.gross_j if self._whole else None
+        if now_j is not None:
+            self._spent_j = max(now_j, self._spent_j or 0.0)
+        return self._spent_j
+
+    def energy_between(self, from_s: float, to_s: float) -> float | None:
+        """Gross energy of the board between two times of the clock.
+
+        Known for the last hour; `None` beyond it and where nothing was read.
+        """
+        with self._lock:
+            return self._ledger.between(from_s, to_s)
+
+    def latest(self) -> PowerSample | None:
+        """The newest sample."""
+        return self._latest
+
+    def _run(self) -> None:
+        due_s = seen_s = self._clock()
+        while True:
+            due_s += self._period_s
+            wait_s = min(self._period_s, max(0.0, due_s - self._clock()))
+            if self._stop.wait(wait_s):
+                return
+            now_s = self._clock()
+            late = max(0, int((now_s - due_s) / self._period_s))
+            due_s += late * self._period_s
+            if due_s - now_s > self._period_s:  # a clock that went back
+                due_s = now_s
+            if abs(now_s - seen_s) >= _SURROUNDINGS_S:
+                seen_s = now_s
+                self._look_around()
+            self._take_in_time(late)
+            self.sampling_cpu_s = time.thread_time()
+
+    def _take_in_time(self, late: int) -> None:
+        """A regular sample, after so many that came too late."""
+        with self._reading:
+            sample = self._take()
+        with self._lock:
+            self._ledger.miss(late + (sample is None))
+        if sample is not None and self._record is not None:
+            self._hand_over(self._record, sample)
+
+    def _take_at_edge(self) -> None:
+        """A sample at the edge of a window, if it costs no waiting and tells anything new."""
+        if self._probe is None or self._probe.is_lost:
+            return
+        if self._reading.acquire(blocking=False):
+            try:
+                if self._clock() - self._ledger.last_s >= self._edge_s:
+                    self._take()
+            finally:
+                self._reading.release()
+
+    def _take(self) -> PowerSample | None:
+        """Read the sensor; `None` if there is nothing to tell. `_reading` is held."""
+        read = self._probe.read(self._clock) if self._probe else (self._clock(), {})
+        with self._lock:
+            if read is None:
+                unknown = dict.fromkeys(self.sensor.rails if self.sensor else ())
+                self._latest = self._sample(self._clock(), Watts(unknown, None))
+                return None
+            watts = self._ledger.add(*read)
+            if watts is None:
+                return None
+            self._latest = self._sample(read[0], watts)
+            return self._latest
+
+    def _sample(self, t_s: float, watts: Watts) -> PowerSample:
+        return PowerSample(
+            t_s=t_s, rails_w=watts.rails_w, total_w=watts.total_w, **self._now._asdict()
+        )
+
+    def _look_around(self) -> None:
+        now = self._surroundings.read()
+        with self._lock:
+            self._now = now
+            for window in self._windows:
+                window.see(now)
+
+    def _tell(self, event: SensorEvent) -> None:
+        if self._on_event is not None:
+            self._hand_over(self._on_event, event)
+
+    def _hand_over(self, callback: Callable[[T], None], value: T) -> None:
+        """Call somebody whose errors must not end the thread; `spent_j` raises the first."""
+        try:
+            callback(value)
+        except Exception as error:  # noqa: BLE001
+            self._failure = self._failure or error
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def _open(self, name: str) -> Window:
+        with self._lock:
+            window = Window(name, self._ledger.open(self._clock()), self._energy)
+            window.see(self._now)
+            self._windows.append(window)
+        return window
+
+    def _close(self, window: Window) -> None:
+        window.end()
+        with self._lock:
+            self._windows.remove(window)
+            self._ledger.close(window.account)
+
+    def _energy(self, window: Window) -> WindowEnergy:
+        """What a window took until now."""
+        with self._lock:
+            account, at_s = window.account, max(self._clock(), self._ledger.last_s)
+            total = self._ledger.total(account, at_s)
+            rails_j = self._ledger.rails_j(account, at_s)
+            samples, missed, peak_w = account.samples, account.missed, account.total.peak_w
+        duration_s, gross_j = at_s - account.since_s, total.energy_j
+        idle_j = None if self.idle_w is None else self.idle_w * duration_s
+        return WindowEnergy(
+            name=window.name,
+            start_s=account.since_s,
+            duration_s=duration_s,
+            gross_j=gross_j,
+            idle_j=idle_j,
+            net_j=None if gross_j is None or idle_j is None else gross_j - idle_j,
+            mean_w=gross_j / duration_s if gross_j is not None and duration_s > 0 else None,
+            peak_w=peak_w,
+            rails_j=rails_j,
+            samples=samples,
+            missed=missed,
+            largest_gap_s=total.largest_gap_s,
+            gap_s=total.gap_s,
+            peak_temperature_c=window.peak_temperature_c,
+            throttled=window.throttled,
+            is_estimate=self.sensor.is_estimate if self.sensor else None,
+        )

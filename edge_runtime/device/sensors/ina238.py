@@ -1,0 +1,30 @@
+"""INA238: the monitor of a whole board's input, as on the carrier board of Jetson Thor.
+
+Its rail is called VIN unless the device tree labels it. Where an INA3221 measures parts of the
+same board, its rails are read as well.
+"""
+
+from pathlib import Path
+
+from edge_runtime.device.board import Board
+from edge_runtime.device.files import NumberFile, sysfs, text
+from edge_runtime.device.sensors import ina3221
+from edge_runtime.device.sensors.rails import PowerFile, Rail, RailSensor
+from edge_runtime.errors import SensorError
+
+
+def open_ina238(board: Board, root: Path) -> RailSensor:
+    """Open the INA238, with the INA3221's rails beside it; see `Opener`."""
+    sys = sysfs(root)
+    if not find_rails(sys):
+        raise SensorError("no ina238 power monitor was found")
+    return RailSensor("ina238", board, lambda: find_rails(sys) | ina3221.find_rails(sys))
+
+
+def find_rails(sys: Path) -> dict[str, Rail]:
+    """Every INA238's input by its label."""
+    return {
+        text(folder / "label") or "VIN": PowerFile(NumberFile(folder / "power1_input"), 1e6)
+        for folder in sorted(sys.glob("class/hwmon/hwmon*"))
+        if text(folder / "name") == "ina238"
+    }

@@ -1,0 +1,50 @@
+"""INA3221: the three-channel power monitor of Jetson modules.
+
+Two layouts of the kernel: hwmon (JetPack 5 and later), where a rail is a voltage and a
+current, and the older industrial-I/O one (JetPack 4), which multiplies them itself. The
+monitor steps by 8 mV and, with the usual 5 mOhm shunts, by 8 mA: about 40 mW at 5 V.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from edge_runtime.device.board import Board
+from edge_runtime.device.files import NumberFile, sysfs, text
+from edge_runtime.device.sensors.rails import PowerFile, Rail, RailSensor, VoltageTimesCurrent
+
+_NOT_CONNECTED = "NC"
+
+
+def open_ina3221(board: Board, root: Path) -> RailSensor:
+    """Open every INA3221 of the board as one sensor; see `Opener`."""
+    sys = sysfs(root)
+    return RailSensor("ina3221", board, lambda: find_rails(sys))
+
+
+def find_rails(sys: Path) -> dict[str, Rail]:
+    """The connected channels by label; a label that occurs twice gets its chip's address."""
+    rails: dict[str, Rail] = {}
+    for label, chip, rail in [*_hwmon_rails(sys), *_iio_rails(sys)]:
+        rails[label if label not in rails else f"{label}@{chip}"] = rail
+    return rails
+
+
+def _hwmon_rails(sys: Path) -> Iterator[tuple[str, str, Rail]]:
+    for folder in sorted(sys.glob("class/hwmon/hwmon*")):  # numbers change between boots
+        if text(folder / "name") != "ina3221":
+            continue
+        for channel in (1, 2, 3):  # 4 to 7 are shunt voltages and their sum
+            label = text(folder / f"in{channel}_label")
+            if label and label != _NOT_CONNECTED:
+                files = (folder / f"in{channel}_input", folder / f"curr{channel}_input")
+                rail = VoltageTimesCurrent(NumberFile(files[0]), NumberFile(files[1]))
+                yield label, folder.resolve().parents[1].name, rail
+
+
+def _iio_rails(sys: Path) -> Iterator[tuple[str, str, Rail]]:
+    for folder in sorted(sys.glob("bus/i2c/drivers/ina3221x/*/iio:device*")):
+        for channel in (0, 1, 2):
+            label = text(folder / f"rail_name_{channel}")
+            if label and label != _NOT_CONNECTED:
+                power_mw = NumberFile(folder / f"in_power{channel}_input")
+                yield label, folder.parent.name, PowerFile(power_mw, 1e3)

@@ -1,0 +1,127 @@
+"""jtop: the power rails of a Jetson by way of the service of jetson-stats, which is optional.
+
+For where the board's own files cannot be seen. The service reads them a few times per second
+and sends everything it knows; only `power` of each rail is used. Its `avg` is no average (half
+the new value and half the last `avg`), and its `tot` is a rail or a sum of all of them, which
+counts some twice: the total is formed of rails, as the board's profile says.
+
+The service's readings have no time: one counts from when it arrives until the next.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from edge_runtime.device.board import Board
+from edge_runtime.device.sensors.base import total_rails
+from edge_runtime.errors import SensorError
+
+_INTERVAL_S = 0.2  # asked for; the first client of the service decides
+_SILENCE_S = 3.0  # the service's slowest usual interval is a second
+
+
+def open_jtop(board: Board, root: Path) -> "Jtop":
+    """Connect to the service, whose socket has a fixed place; see `Opener`."""
+    return Jtop(board)
+
+
+class Jtop:
+    """Watts by rail, as the service last sent them."""
+
+    name = "jtop"
+    is_estimate = False
+    counts_energy = False
+    period_s = _INTERVAL_S
+
+    def __init__(self, board: Board, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Connect and wait for the first reading.
+
+        Raises:
+            SensorError: no jetson-stats, no service, no permission, or no rails.
+        """
+        try:
+            from jtop import jtop
+        except ImportError as error:
+            raise SensorError(
+                "jetson-stats is not installed: pip install jetson-stats, in the version of "
+                "the jtop service"
+            ) from error
+        self._make_client: Callable[..., Any] = jtop
+        self._clock = clock
+        self._latest: tuple[float, dict[str, float]] = (clock(), {})  # arrival, watts
+        self._problem = "it has gone"
+        self._connecting: threading.Thread | None = None
+        self._client = self._connect()
+        self.rails = tuple(self._latest[1])
+        try:
+            if not self.rails:
+                raise SensorError("jtop: its service knows no power rails")
+            self.total = total_rails(board, self.rails)
+        except SensorError:
+            self.close()
+            raise
+
+    @property
+    def description(self) -> str:
+        """See `PowerSensor.description`."""
+        return "jtop service of jetson-stats"
+
+    def read(self) -> dict[str, float | None]:
+        """Watts of each rail; see `PowerSensor.read`."""
+        arrival_s, watts = self._latest
+        silence_s = self._clock() - arrival_s
+        if self._client.is_alive() and silence_s <= _SILENCE_S:
+            return {rail: watts.get(rail) for rail in self.rails}
+        if self._connecting is None or not self._connecting.is_alive():
+            # Beside us: a service that hangs must not hold up who reads.
+            self._connecting = threading.Thread(target=self._connect_again, daemon=True)
+            self._connecting.start()
+        raise SensorError(f"jtop: no reading for {silence_s:.1f} s: {self._problem}")
+
+    def _connect(self) -> Any:
+        """A client that has given its first reading."""
+        try:
+            client = self._make_client(interval=_INTERVAL_S)
+            client.attach(self._take)
+            client.start()
+        except Exception as error:  # also those of sockets, queues and pickles
+            why = " ".join(str(error).split()) or type(error).__name__
+            raise SensorError(f"jtop: {why}") from error
+        return client
+
+    def _connect_again(self) -> None:
+        self._let_go(self._client)
+        try:
+            self._client = self._connect()
+        except SensorError as error:
+            self._problem = str(error).removeprefix("jtop: ")
+
+    def _take(self, client: Any) -> None:
+        """Keep a reading. Called in the client's thread, which an error would end."""
+        with suppress(KeyError):  # a reading without power
+            self._latest = (self._clock(), rails_w(client.power))
+
+    def _let_go(self, client: Any) -> None:
+        client.detach(self._take)
+        # It waits for a thread of its own that looks for libraries.
+        threading.Thread(target=client.close, daemon=True).start()
+
+    def close(self) -> None:
+        """See `PowerSensor.close`."""
+        self._let_go(self._client)
+
+
+def rails_w(power: Mapping[str, Any]) -> dict[str, float]:
+    """Watts by rail of jtop's `power`. A `tot` with a name is a rail, taken out of `rail`."""
+    rails = dict(power.get("rail") or {})
+    total = power.get("tot") or {}
+    if total.get("name"):
+        rails[total["name"]] = total
+    return {
+        name: rail["power"] / 1e3
+        for name, rail in rails.items()
+        if isinstance(rail.get("power"), int | float) and rail.get("online", True)
+    }

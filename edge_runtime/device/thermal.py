@@ -1,0 +1,92 @@
+"""Temperatures and throttling, from the kernel's thermal zones. Unit: degrees Celsius.
+
+Throttled means that the machine is held back now: a cooling device that slows the processor
+or the GPU down is at work, or a Raspberry Pi's firmware says so, or an event counter of x86
+processors or of a Jetson's over-current protection has grown since the last look.
+"""
+
+from pathlib import Path
+
+from edge_runtime.device.files import NumberFile, sysfs, text
+
+# Zones show nonsense while their part is switched off (-256 on Jetsons), or always do.
+_POSSIBLE_C = (-50.0, 150.0)
+_NO_SENSORS = ("pmic-die",)  # a constant 50 or 100 on older Jetsons
+_SLOWING = ("cpufreq", "thermal-cpufreq", "devfreq", "thermal-devfreq", "processor")
+_ALERTS = "throttle-alert"
+_EVENTS = (
+    "class/hwmon/hwmon*/oc*_event_cnt",
+    "devices/system/cpu/cpu0/thermal_throttle/*_throttle_count",
+)
+_PI_FLAGS = (
+    "devices/platform/*firmware/get_throttled",
+    "devices/platform/soc*/*/get_throttled",
+)
+_PI_NOW = 0xF  # the bits above tell of the past
+
+
+class Thermometer:
+    """Reads what it found when it was made; a zone that fails is `None` for that time."""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        sys = sysfs(root)
+        self._zones: dict[str, NumberFile] = {}
+        for zone in sorted(sys.glob("class/thermal/thermal_zone*")):
+            name = text(zone / "type") or zone.name
+            if name.lower() not in _NO_SENSORS:
+                unique = name if name not in self._zones else f"{name} ({zone.name})"
+                self._zones[unique] = NumberFile(zone / "temp")
+        self._states = [
+            NumberFile(device / "cur_state")
+            for device in sorted(sys.glob("class/thermal/cooling_device*"))
+            if _slows_down(text(device / "type") or "")
+        ]
+        self._flags = [
+            NumberFile(path, base=16) for pattern in _PI_FLAGS for path in sys.glob(pattern)
+        ]
+        counters = sorted(path for pattern in _EVENTS for path in sys.glob(pattern))
+        self._counters = [NumberFile(path) for path in counters]
+        self._counts = [counter.read() for counter in self._counters]
+
+    def temperatures_c(self) -> dict[str, float | None]:
+        """The temperature of each zone."""
+        return {name: _celsius(file.read()) for name, file in self._zones.items()}
+
+    def highest_c(self) -> float | None:
+        """The hottest zone's temperature."""
+        known = [value for value in self.temperatures_c().values() if value is not None]
+        return max(known, default=None)
+
+    def is_throttled(self) -> bool | None:
+        """Whether the machine is held back; `None` where nothing tells."""
+        before, self._counts = self._counts, [counter.read() for counter in self._counters]
+        signs = [None if state is None else state > 0 for state in map(_read, self._states)]
+        signs += [
+            None if bits is None else bits & _PI_NOW != 0 for bits in map(_read, self._flags)
+        ]
+        signs += [
+            None if now is None or then is None else now > then
+            for then, now in zip(before, self._counts, strict=True)
+        ]
+        known = [sign for sign in signs if sign is not None]
+        return any(known) if known else None
+
+    def close(self) -> None:
+        """Let go of the files. Calling it twice is fine."""
+        for file in (*self._zones.values(), *self._states, *self._flags, *self._counters):
+            file.close()
+
+
+def _read(file: NumberFile) -> int | None:
+    return file.read()
+
+
+def _slows_down(kind: str) -> bool:
+    return kind.lower().startswith(_SLOWING) or kind.endswith(_ALERTS)
+
+
+def _celsius(thousandths: int | None) -> float | None:
+    if thousandths is None:
+        return None
+    value_c = thousandths / 1000
+    return value_c if _POSSIBLE_C[0] < value_c < _POSSIBLE_C[1] else None
