@@ -1,0 +1,27 @@
+"""The jtop service, in a process group of its own, as systemd would run it.
+
+Started by `serve_jtop`. The service forks helpers: who kills the group kills them all, as when
+systemd kills it.
+"""
+
+import logging
+import os
+import sys
+
+READY = b"ready"
+
+
+def main() -> None:
+    """Serve until killed; tells the file descriptor of the command line when it is ready."""
+    logging.basicConfig(level=sys.argv[2])
+    os.environ["JTOP_TESTING"] = "true"
+    from jtop.service import JtopServer
+
+    server = JtopServer(force=True)
+    server.start()
+    os.write(int(sys.argv[1]), READY)
+    server.join()
+
+
+if __name__ == "__main__":
+    main()
