@@ -1,0 +1,46 @@
+"""Where the other environment is that `make test-system` makes."""
+
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "device_tests/emulated_board/run_jtop_service.sh"
+VARIABLE = "EDGE_TRAIN_TEST_JTOP"
+
+
+class OnBoard(Protocol):
+    def __call__(
+        self, board: str, command: Sequence[str], *options: str
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run a command on an emulated board beside the real jtop service; it must succeed."""
+
+
+@pytest.fixture
+def on_board() -> OnBoard:
+    folder = os.environ.get(VARIABLE)
+    if not folder:
+        pytest.fail(f"{VARIABLE} names no environment with jetson-stats: use make test-system")
+    venv = Path(folder).absolute()
+    (packages,) = venv.glob("lib/python*/site-packages")
+
+    def run(
+        board: str, command: Sequence[str], *options: str
+    ) -> "subprocess.CompletedProcess[str]":
+        words = [str(SCRIPT), "-b", board, "-p", str(venv / "bin/python"), *options, "--"]
+        # The client is ours, with jetson-stats beside it; the service has only that.
+        path = os.pathsep.join([str(ROOT), str(packages)])
+        done = subprocess.run(
+            [*words, "env", f"PYTHONPATH={path}", *command],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+        return done
+
+    return run

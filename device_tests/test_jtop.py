@@ -1,0 +1,57 @@
+"""edge-train and the real jtop service of jetson-stats on emulated boards."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from device_tests.conftest import OnBoard
+from device_tests.emulated_board.boards import BOARDS
+
+IDS = {"orin_nx": "jetson-orin-nx", "agx_orin": "jetson-agx-orin", "nano": "jetson-nano"}
+
+
+def worker(on_board: OnBoard, board: str, *words: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "device_tests.worker_jtop", *words]
+    found: dict[str, Any] = json.loads(on_board(board, command).stdout.splitlines()[-1])
+    return found
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_jtop_shows_rails_totals_and_changes(on_board: OnBoard, name: str) -> None:
+    found, board = worker(on_board, name, "rails"), BOARDS[name]
+    assert found["board"].startswith(IDS[name])
+    idle_w = {rail.label: rail.idle_mw / 1000 for rail in board.rails}
+    # Power is that of joules counted over a tenth of a second of this machine's clock.
+    assert found["before_w"] == pytest.approx(idle_w, rel=0.001)
+    assert found["after_w"] == pytest.approx(found["shown_w"], rel=0.001)
+    true_w = sum(found["shown_w"][label] for label in board.total)
+    assert found["total_w"] == pytest.approx(true_w, rel=0.001)
+    assert found["change_s"] < 1.0
+    assert max(found["jtop_temperatures_c"]) == 61.5
+    assert len(found["jtop_temperatures_c"]) == len(board.zones)
+
+
+def test_jtop_is_taken_where_the_monitors_cannot_be_seen(
+    on_board: OnBoard, tmp_path: Path
+) -> None:
+    found = worker(on_board, "orin_nx", "chosen", str(tmp_path / "sys"))
+    assert found["sensor"] == "jtop"
+    assert "no ina3221 power monitor" in found["refused"]["ina3221"]
+
+
+def test_a_killed_service_leaves_a_gap_and_is_found_again(on_board: OnBoard) -> None:
+    found = worker(on_board, "orin_nx", "killed")
+    (lost, why, _), (back, _, gap_s) = found["events"]
+    assert (lost, back) == ("lost", "back")
+    assert "jtop" in why
+    assert found["before_j"] == pytest.approx(4.5 * 2.0, rel=0.05)
+    assert found["gap_total_w"] is None
+    assert found["after_w"] == pytest.approx(9.0, rel=0.001)
+    # Over the gap the power goes from the last reading to the next one in a straight line.
+    known_s = found["duration_s"] - found["gap_s"]
+    assert 1.0 < found["gap_s"] == pytest.approx(gap_s, abs=0.5)
+    guess_j = 4.5 * 2.0 + found["gap_s"] * (4.5 + 9.0) / 2 + 9.0 * (known_s - 2.0)
+    assert found["gross_j"] == pytest.approx(guess_j, rel=0.05)

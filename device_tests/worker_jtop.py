@@ -1,0 +1,134 @@
+"""What test_jtop.py does on an emulated board, beside its jtop service: prints JSON."""
+
+import json
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jtop import jtop
+
+from device_tests.emulated_board.serve_jtop import GROUP_FILE, ROOT
+from device_tests.emulated_board.tree import board_of, set_rails, set_temperature, write_board
+from edge_runtime.device import (
+    Meter,
+    PowerSensor,
+    SensorEvent,
+    choose_sensor,
+    load_board,
+    open_sensor,
+)
+
+LONGEST_S = 15.0
+
+
+def rails() -> dict[str, Any]:
+    """Everything that the board shows, before and after a change."""
+    board, tree = load_board(None), board_of(ROOT)
+    with Meter(open_jtop()) as meter:
+        wait_for(lambda: power_w(meter, tree.rails[0].label) is not None)
+        before = meter.latest()
+        set_temperature(ROOT, tree, 61.5, throttled=False)
+        begin_s = time.monotonic()
+        shown_mw = set_rails(ROOT, tree, {r.label: r.idle_mw + 5000 for r in tree.rails})
+        wait_for(
+            lambda: all(is_near(power_w(meter, r), mw / 1000) for r, mw in shown_mw.items())
+        )
+        change_s = time.monotonic() - begin_s
+        wait_for(lambda: getattr(meter.latest(), "temperature_c", None) == 61.5)
+        after = meter.latest()
+    with jtop(interval=0.2) as client:
+        client.ok()
+        jtop_temperatures_c = [zone["temp"] for zone in client.temperature.values()]
+    assert before is not None
+    assert after is not None
+    return {
+        "board": board.id,
+        "before_w": before.rails_w,
+        "after_w": after.rails_w,
+        "shown_w": {rail: mw / 1000 for rail, mw in shown_mw.items()},
+        "total_w": after.total_w,
+        "change_s": change_s,
+        "jtop_temperatures_c": jtop_temperatures_c,
+    }
+
+
+def chosen(folder: str) -> dict[str, Any]:
+    """The sensor of a container that sees what the board is, but not its power monitors."""
+    write_board(Path(folder), board_of(ROOT).name)
+    for driver in Path(folder).glob("bus/i2c/drivers/*"):
+        driver.rename(driver.with_name("hidden"))
+    for monitor in Path(folder).glob("class/hwmon/*"):
+        monitor.unlink()
+    os.environ["EDGE_TRAIN_SYSFS"] = folder
+    choice = choose_sensor(load_board(None))
+    assert choice.sensor is not None
+    choice.sensor.close()
+    return {"sensor": choice.sensor.name, "refused": choice.refused}
+
+
+def killed() -> dict[str, Any]:
+    """The service is killed in the middle of a window, and starts again."""
+    events: list[SensorEvent] = []
+    board = load_board(None)
+    with (
+        Meter(open_jtop(), on_event=events.append) as meter,
+        meter.window("whole") as window,
+    ):
+        time.sleep(2.0)
+        before_j = meter.spent_j()
+        kill_service()
+        wait_for(lambda: [event.kind for event in events] == ["lost"])
+        in_gap = meter.latest()
+        set_rails(ROOT, board_of(ROOT), {"VDD_IN": 9000})
+        wait_for(lambda: [event.kind for event in events] == ["lost", "back"])
+        time.sleep(2.0)
+        after_w = getattr(meter.latest(), "total_w", None)
+    energy = window.energy
+    return {
+        "board": board.id,
+        "events": [[event.kind, event.reason, event.gap_s] for event in events],
+        "before_j": before_j,
+        "gap_total_w": in_gap.total_w if in_gap else 0.0,
+        "after_w": after_w,
+        "gross_j": energy.gross_j,
+        "duration_s": energy.duration_s,
+        "gap_s": energy.gap_s,
+    }
+
+
+def open_jtop() -> PowerSensor:
+    sensor = open_sensor(load_board(None), prefer="jtop")
+    assert sensor is not None
+    return sensor
+
+
+def kill_service() -> None:
+    os.killpg(int(GROUP_FILE.read_text()), signal.SIGKILL)
+
+
+def power_w(meter: Meter, rail: str) -> float | None:
+    sample = meter.latest()
+    return sample.rails_w[rail] if sample else None
+
+
+def is_near(value_w: float | None, wanted_w: float) -> bool:
+    return value_w is not None and math.isclose(value_w, wanted_w, rel_tol=0.001)
+
+
+def wait_for(happened: Callable[[], object]) -> None:
+    deadline_s = time.monotonic() + LONGEST_S
+    while not happened():
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(happened)
+        time.sleep(0.02)
+
+
+if __name__ == "__main__":
+    scenarios: dict[str, Callable[..., dict[str, Any]]]
+    scenarios = {"rails": rails, "chosen": chosen, "killed": killed}
+    print(json.dumps(scenarios[sys.argv[1]](*sys.argv[2:])))
