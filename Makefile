@@ -1,7 +1,8 @@
-# make demo     see real training on this machine
-# make test     everything that needs Python and make only
-# make check    format, lint, types, tests: what has to pass before a change is shared
-# make bench    how fast it is here
+# make demo         see real training on this machine
+# make test         everything that needs Python and make only
+# make test-system  what needs root or system packages: emulated boards, jtop, memory limits
+# make check        format, lint, types, tests: what has to pass before a change is shared
+# make bench        how fast it is here
 #
 # Needs Python 3.10 to 3.13 with its venv module, and make; the rest goes into $(VENV).
 # Variables: PYTHON, VENV, EXTRAS, PIP_ARGS (for every pip install), TORCH_INDEX (where pip
@@ -26,9 +27,9 @@ else
 EXTRAS ?= ort
 endif
 TORCH := $(if $(findstring export,$(EXTRAS)),$(shell sed -n 's/.*"\(torch==[0-9.]*\)".*/\1/p' pyproject.toml))
-MYPY_ARGS := $(if $(TORCH),-p edge_runtime -p export,-p edge_runtime --follow-imports silent)
+MYPY_ARGS := $(if $(TORCH),-p edge_runtime -p export -p device_tests,-p edge_runtime -p device_tests --follow-imports silent)
 
-.PHONY: demo test check bench
+.PHONY: demo test check bench test-system system-packages
 
 demo: $(VENV)/.installed
 	rm -rf demo
@@ -47,6 +48,19 @@ check: $(VENV)/.installed-dev
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/step_time.py $(BENCH_ARGS)
 	$(BIN)/python benchmarks/input_pipeline.py $(BENCH_ARGS)
+
+# The tests of device_tests/. jetson-stats (AGPL) stays apart, in an environment of its own.
+JETSON_STATS := jetson-stats==7.2.2
+test-system: system-packages $(VENV)/.installed-dev $(VENV)-jtop/.installed
+	EDGE_TRAIN_TEST_JTOP=$(VENV)-jtop $(BIN)/python -m pytest device_tests $(PYTEST_ARGS)
+
+system-packages:
+	@device_tests/prepare.sh
+
+$(VENV)-jtop/.installed: Makefile
+	@$(PYTHON) -m venv --clear $(VENV)-jtop
+	@$(VENV)-jtop/bin/python -m pip --disable-pip-version-check install --quiet $(JETSON_STATS)
+	@touch $@
 
 # Made again only when what is to be installed has changed. PyTorch alone comes first: its CPU
 # build answers to the same version, and the second call then keeps it.

@@ -1,0 +1,32 @@
+#!/bin/sh
+# Is everything here that device_tests/ needs besides Python packages? Installs system packages
+# that are missing, and fails with what to do about the rest.
+set -eu
+
+fail() {
+    echo "make test-system: $*" >&2
+    exit 1
+}
+
+[ "$(id -u)" = 0 ] || fail "needs root, for mount namespaces and control groups." \
+    "Run it as root, in a container with --privileged."
+
+missing() {
+    for command in unshare mount umount findmnt chroot; do
+        command -v "$command" > /dev/null || return 0
+    done
+    return 1
+}
+if missing; then
+    command -v apt-get > /dev/null || fail "needs util-linux, mount and coreutils; install them."
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y util-linux mount coreutils
+fi
+
+unshare --mount --pid --fork true || fail "may not make namespaces, although it runs as root." \
+    "A container needs --privileged."
+unshare --mount sh -ec '
+    mount -t tmpfs tmpfs /run
+    mkdir /run/data /run/work /run/root
+    mount -t overlay overlay -o lowerdir=/etc,upperdir=/run/data,workdir=/run/work /run/root
+' || fail "the kernel cannot mount overlays. Load its module: modprobe overlay."
