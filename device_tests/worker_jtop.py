@@ -59,11 +59,7 @@ def rails() -> dict[str, Any]:
 
 def chosen(folder: str) -> dict[str, Any]:
     """The sensor of a container that sees what the board is, but not its power monitors."""
-    write_board(Path(folder), board_of(ROOT).name)
-    for driver in Path(folder).glob("bus/i2c/drivers/*"):
-        driver.rename(driver.with_name("hidden"))
-    for monitor in Path(folder).glob("class/hwmon/*"):
-        monitor.unlink()
+    write_board(Path(folder), board_of(ROOT).name, monitors=False)
     os.environ["EDGE_TRAIN_SYSFS"] = folder
     choice = choose_sensor(load_board(None))
     assert choice.sensor is not None

@@ -54,7 +54,7 @@ def in_fresh_process(python: str, part: str, job: Job) -> Row:
         job: plain data.
     """
     command = [python, "-m", f"parts.{part}", json.dumps(job)]
-    environment = _environment()
+    environment = worker_environment()
     if job.get("threads"):
         environment["OMP_NUM_THREADS"] = str(job["threads"])
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -115,13 +115,14 @@ def edge_train(words: Sequence[str], *, show: bool = False) -> str:
     """Run the command line in a new process; gives its stdout, or shows it on stderr."""
     command = [sys.executable, "-m", "edge_runtime.cli.main", *words]
     stdout = sys.stderr if show else subprocess.PIPE
-    done = subprocess.run(command, env=_environment(), stdout=stdout, text=True)
+    done = subprocess.run(command, env=worker_environment(), stdout=stdout, text=True)
     if done.returncode:
         raise SystemExit(f"edge-train {' '.join(words)} ended with {done.returncode}")
     return done.stdout
 
 
-def _environment() -> dict[str, str]:
+def worker_environment() -> dict[str, str]:
+    """Environment variables of every process that a benchmark starts."""
     return {**os.environ, "PYTHONPATH": _PATHS, "PYTHONWARNINGS": "ignore"}
 
 

@@ -163,7 +163,7 @@ def energy_j(log: Path, start_s: float, end_s: float, column: str = "true_mw") -
     Raises:
         ValueError: the log does not cover them.
     """
-    return sum(mw * held_s for mw, held_s in _steps(log, start_s, end_s, column)) / 1000
+    return sum(mw * held_s for mw, held_s in held(log, start_s, end_s, column)) / 1000
 
 
 def highest(log: Path, start_s: float, end_s: float, column: str = "temperature_c") -> float:
@@ -172,7 +172,7 @@ def highest(log: Path, start_s: float, end_s: float, column: str = "temperature_
     Raises:
         ValueError: the log does not cover them.
     """
-    return max(value for value, _ in _steps(log, start_s, end_s, column))
+    return max(value for value, _ in held(log, start_s, end_s, column))
 
 
 def covers(log: Path, until_s: float) -> bool:
@@ -184,8 +184,12 @@ def covers(log: Path, until_s: float) -> bool:
     return last not in ("", "t") and float(last) >= until_s
 
 
-def _steps(log: Path, start_s: float, end_s: float, column: str) -> list[tuple[float, float]]:
-    """Each value that held between two times, and for how many seconds of that."""
+def held(log: Path, start_s: float, end_s: float, column: str) -> list[tuple[float, float]]:
+    """Each value that held between two times, and for how many seconds of that.
+
+    Raises:
+        ValueError: the log does not cover them.
+    """
     with log.open() as file:
         rows = [(float(row["t"]), float(row[column])) for row in csv.DictReader(file)]
     if not rows or start_s < rows[0][0] or end_s > rows[-1][0]:

@@ -27,10 +27,13 @@ class Tree(NamedTuple):
     links: dict[str, str]  # path -> target
 
 
-def write_board(root: Path, name: str) -> Board:
-    """Make the tree of a board under `root`, a new or empty folder, with its rails at idle."""
+def write_board(root: Path, name: str, *, monitors: bool = True) -> Board:
+    """Make the tree of a board under `root`, a new or empty folder, with its rails at idle.
+
+    Without its power monitors it is what a container may see that is given no more.
+    """
     board = BOARDS[name]
-    files, links = _whole(board)
+    files, links = _whole(board, monitors=monitors)
     for folder in {"class/power_supply", "fs", *map(os.path.dirname, (*files, *links))}:
         (root / folder).mkdir(parents=True, exist_ok=True)
     for path, value in files.items():
@@ -42,7 +45,8 @@ def write_board(root: Path, name: str) -> Board:
     for key, strings in (("model", (board.model,)), ("compatible", board.compatible)):
         raw = "".join(f"{string}\0" for string in strings)  # as a device tree has them
         (root / _DEVICE_TREE / key).write_text(raw)
-    set_rails(root, board, {rail.label: rail.idle_mw for rail in board.rails})
+    if monitors:
+        set_rails(root, board, {rail.label: rail.idle_mw for rail in board.rails})
     return board
 
 
@@ -92,14 +96,15 @@ def put(path: Path, value: object) -> None:
     os.replace(new, path)
 
 
-def _whole(board: Board) -> Tree:
+def _whole(board: Board, *, monitors: bool) -> Tree:
     files: dict[str, object] = {
         _NAME: board.name,
         f"{_DEVICE_TREE}/model": "",
         "devices/virtual/dmi/id/product_name": board.model,  # jtop lists this folder on x86
     }
     links = {"stat": "/proc/stat"}
-    for part in (_processors, _gpu, _memory, _fan, _thermal, _monitors):
+    parts = [_processors, _gpu, _memory, _fan, _thermal]
+    for part in [*parts, _monitors] if monitors else parts:
         more = part(board)
         files |= more.files
         links |= more.links
