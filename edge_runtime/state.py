@@ -48,7 +48,7 @@ def state_chunks(state: State) -> Iterator[bytes | memoryview]:
     text += b" " * (-len(text) % 8)
     yield len(text).to_bytes(8, "little") + text
     for name in names:
-        yield memoryview(np.ascontiguousarray(state[name]).reshape(-1)).cast("B")
+        yield np.ascontiguousarray(state[name]).reshape(-1).data.cast("B")
 
 
 def encode_state(state: State) -> bytes:

@@ -15,10 +15,12 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from edge_runtime.records import checkpoints
+from edge_runtime.state import State, state_chunks
 from edge_runtime.training import TrainingOptions, train
 
 STEPS = 40
@@ -26,7 +28,7 @@ RUNGS = ((1, "k100"), (13, "k050"), (31, "k100"))  # the rung switches on the wa
 MOST_PROCESSES = 60
 MOMENTS = (  # operations that count, and how many of them a process may live for
     (("write",), 25),  # a line of a step or an event
-    (("write_bytes",), 4),  # a state
+    (("state_chunks",), 4),  # a state
     (("fsync", "rename", "ftruncate"), 40),  # what makes a save or a resume complete
 )
 
@@ -84,7 +86,7 @@ def kill_at(counted: tuple[str, ...], number: int, report: int) -> None:
     def deadly(name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
         def instead(*args: Any, **kwargs: Any) -> Any:
             if next(left) == 0:
-                if name.startswith("write"):
+                if name == "write":
                     operation(args[0], args[1][: len(args[1]) // 2])
                 tell(report, name.encode())
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -92,9 +94,19 @@ def kill_at(counted: tuple[str, ...], number: int, report: int) -> None:
 
         return instead
 
+    def deadly_chunks(state: State) -> Iterator[Any]:
+        chunks = list(state_chunks(state))
+        if next(left) == 0:
+            yield from chunks[: len(chunks) // 2]
+            tell(report, b"state_chunks")
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield from chunks
+
     for name in counted:
-        home = Path if name == "write_bytes" else os
-        setattr(home, name, deadly(name, getattr(home, name)))
+        if name == "state_chunks":
+            checkpoints.state_chunks = deadly_chunks
+        else:
+            setattr(os, name, deadly(name, getattr(os, name)))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from training_fakes import INFO, STEP
+from training_fakes import INFO, SPENT, STEP
 
 from edge_runtime.errors import RecordsError, StorageError
 from edge_runtime.records import RunWriter, create_run, find_checkpoint, open_run
@@ -31,7 +31,7 @@ def save(writer: RunWriter, *steps: int) -> Path:
     """Record a step and save it, several times; the folder of all checkpoints."""
     for step in steps:
         writer.record(STEP)
-        writer.save(state_after(step), step=step, epoch=0)
+        writer.save(state_after(step), step=step, epoch=0, spent=SPENT)
     return writer.run.path / "checkpoints"
 
 
@@ -51,7 +51,7 @@ def test_the_newest_of_the_last_two_comes_back(writer) -> None:
 
 def test_the_same_state_gives_the_same_bytes(writer) -> None:
     folder = save(writer, 1)
-    writer.save(dict(reversed(state_after(1).items())), step=2, epoch=0)
+    writer.save(dict(reversed(state_after(1).items())), step=2, epoch=0, spent=SPENT)
     first, second = ((folder / step / "state.safetensors") for step in "12")
     assert first.read_bytes() == second.read_bytes()
 
@@ -176,7 +176,7 @@ def fail_to_save(writer: RunWriter) -> None:
     """Save a state too large for its place and see that the one before is whole."""
     message = r"cannot write .*checkpoints/20: .*Free some space"
     with pytest.raises(StorageError, match=message) as caught:
-        writer.save(state_after(20, size=100_000), step=20, epoch=0)
+        writer.save(state_after(20, size=100_000), step=20, epoch=0, spent=SPENT)
     assert caught.value.exit_code == 9
     assert names(writer.run.path / "checkpoints") == ["10"]
     found = open_run(writer.run.path).newest_checkpoint()

@@ -46,6 +46,7 @@ def test_a_run_prints_what_it_did(words, tmp_path, capsys) -> None:
     assert main(words) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "training 10 steps on fake (numpy)"
+    assert lines.pop(1) == "from step 1 on rung k100, keep-ratio 1"
     assert re.fullmatch(
         r"step 1/10  \d+\.\d images/s  loss \d+\.\d{4}  lr 2\.00e-03  keep-ratio 1  "
         r"\d+\.\d MiB  .* left",
@@ -70,11 +71,15 @@ def test_json_is_one_event_per_line_and_the_last_is_the_summary(words, capsys) -
     assert tables[-1].keys() == {
         "event",
         "steps",
+        "epochs",
         "images",
         "loss",
         "checkpoint",
         "elapsed_s",
         "images_per_s",
+        "peak_bytes",
+        "stopped_by",
+        "spent",
     }
 
 
@@ -212,9 +217,7 @@ def show(stream: io.StringIO, seconds_per_step: float, count: int) -> str:
     now_s = 0.0
     progress = Progress(Path("run"), stream, clock=lambda: now_s)
     progress(
-        events.Started(
-            steps=100, steps_per_epoch=50, rung="k050", engine="ort", runtime="onnxruntime 1"
-        )
+        events.Started(steps=100, steps_per_epoch=50, engine="ort", runtime="onnxruntime 1")
     )
     for record in steps_of(seconds_per_step, count):
         now_s += seconds_per_step

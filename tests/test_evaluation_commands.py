@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from tiny_encoder import SIZE_PX, make_package, make_state
+from training_fakes import SPENT
 
 from edge_runtime.cli.main import main
 from edge_runtime.records import RunInfo, RunWriter, Settings, create_run, open_run
@@ -26,7 +27,7 @@ def run_folder(tmp_path, package):
     make_run(tmp_path / "run", package)
     with RunWriter(open_run(tmp_path / "run")) as writer:
         for step in (3, 10):
-            writer.save(make_state(step), step=step, epoch=0)
+            writer.save(make_state(step), step=step, epoch=0, spent=SPENT)
     return tmp_path / "run"
 
 
@@ -52,6 +53,10 @@ def make_run(folder, package):
         threads=None,
         versions={},
         machine={},
+        sensor=None,
+        power_is_estimate=False,
+        power_mode=None,
+        budget={},
     )
     create_run(folder, info)
 

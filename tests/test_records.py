@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from training_fakes import INFO, SETTINGS, STEP
+from training_fakes import INFO, SETTINGS, SPENT, STEP
 
 from edge_runtime.errors import RecordsError, StorageError
 from edge_runtime.records import (
@@ -24,11 +24,23 @@ from edge_runtime.records.lines import LineFile, read_lines
 
 EVENTS = [
     STEP,
-    events.Started(steps=10, steps_per_epoch=5, rung="k100", engine="ort", runtime="o 1"),
+    events.Started(steps=10, steps_per_epoch=5, engine="ort", runtime="o 1"),
     events.Resumed(
-        step=5, steps=10, checkpoint=None, lost_steps=2, engine="ort", runtime="o 1"
+        step=5,
+        steps=10,
+        checkpoint=None,
+        lost_steps=2,
+        lost_s=1.5,
+        lost_j=None,
+        engine="ort",
+        runtime="o 1",
     ),
-    events.RungChanged(step=7, rung="k050", keep_ratio=0.5),
+    events.Planned(step=0, budget={"energy_j": 500.0}, plan={"segments": []}),
+    events.RungChanged(step=7, rung="k050", keep_ratio=0.5, reason="less energy is left"),
+    events.Paused(step=7, pause_s=2.0, reason="82 C, above 80 C"),
+    events.SensorLost(step=7, sensor="jtop", reason="the service is gone"),
+    events.SensorBack(step=9, sensor="jtop", gap_s=3.5),
+    events.WindowEnded(step=7, window={"name": "rung k100", "gross_j": None}),
     events.PictureSkipped(step=2, picture="a.jpg", reason="cut short"),
     events.CheckpointSaved(step=5, checkpoint="checkpoints/5", size_bytes=9, save_s=0.1),
     events.CheckpointDamaged(checkpoint="checkpoints/5", reason="altered"),
@@ -38,11 +50,15 @@ EVENTS = [
     events.Diverged(step=6, reason="NaN", checkpoint=None),
     events.Finished(
         steps=10,
+        epochs=2.0,
         images=40,
         loss=0.5,
         checkpoint="checkpoints/10",
         elapsed_s=2.0,
         images_per_s=None,
+        peak_bytes=123,
+        stopped_by="energy",
+        spent=SPENT,
     ),
     events.Evaluation(step=10, results={"knn": {"accuracy": 0.5}}),
 ]

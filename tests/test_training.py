@@ -73,15 +73,25 @@ def test_events_are_given_out_and_recorded_alike(package, tmp_path) -> None:
     assert [type(event) for event in others] == [
         events.Started,
         events.RungChanged,
+        events.RungChanged,
+        events.WindowEnded,
         events.EpochFinished,
         events.EpochFinished,
+        events.WindowEnded,
         events.CheckpointSaved,
         events.Finished,
     ]
-    assert others[1] == events.RungChanged(step=4, rung="k050", keep_ratio=0.5)
+    assert others[1:3] == [
+        events.RungChanged(step=1, rung="k100", keep_ratio=1.0, reason=None),
+        events.RungChanged(step=4, rung="k050", keep_ratio=0.5, reason=None),
+    ]
+    assert [(e.step, e.window["name"]) for e in kinds(others, events.WindowEnded)] == [
+        (3, "rung k100"),
+        (10, "rung k050"),
+    ]
     first, second = run.steps()[:5], run.steps()[5:]
-    assert others[2].mean_loss == pytest.approx(sum(r.loss for r in first) / 5)
-    assert others[3].mean_loss == pytest.approx(sum(r.loss for r in second) / 5)
+    assert others[4].mean_loss == pytest.approx(sum(r.loss for r in first) / 5)
+    assert others[5].mean_loss == pytest.approx(sum(r.loss for r in second) / 5)
     assert others[-1].checkpoint == "checkpoints/10"
     assert others[-1].images == STEPS * BATCH
 

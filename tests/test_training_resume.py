@@ -48,7 +48,7 @@ def train_and_kill(factory: str, folder: Path, seeds: list[int]) -> list[str]:
 def test_a_killed_and_resumed_run_ends_with_the_same_bits(tmp_path) -> None:
     killed_in = train_and_kill(FAKE, tmp_path, SEEDS)
     # Also during saves: within the state, and between the state and its place.
-    assert {"write", "write_bytes", "fsync", "rename"} <= set(killed_in)
+    assert {"write", "state_chunks", "fsync", "rename"} <= set(killed_in)
 
 
 @pytest.mark.parametrize("engine", REAL)
@@ -64,7 +64,7 @@ def test_real_engines_resume_bit_for_bit(request, tmp_path, engine) -> None:
         ).path
     shutil.copytree(given["mocov3-simprune"], tmp_path / "package")
     killed_in = train_and_kill(REAL[engine], tmp_path, [4])
-    assert {"write", "write_bytes"} <= set(killed_in)  # in a record, and in a save
+    assert {"write", "state_chunks"} <= set(killed_in)  # in a record, and in a save
 
 
 def assert_same_result(whole: Path, killed: Path) -> None:

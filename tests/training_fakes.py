@@ -71,6 +71,13 @@ INFO = RunInfo(
     threads=None,
     versions={"numpy": "2"},
     machine={"logical_cpus": 2, "board": None},
+    sensor="ina3221",
+    power_is_estimate=False,
+    power_mode="MAXN",
+    budget={"energy_j": 500.0},
+)
+SPENT = events.Spent(
+    time_s=12.5, energy_j=50.0, energy_is_estimate=False, lost_s=1.5, lost_j=None
 )
 STEP = events.StepRecord(
     step=1,

@@ -5,17 +5,27 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from edge_runtime.cli.budget_flags import add_budget_arguments, budget_of
+from edge_runtime.cli.profile import add_device_arguments, cost_text
 from edge_runtime.cli.quantities import duration_s, natural, positive
 
 if TYPE_CHECKING:
+    from edge_runtime.budget import Budget
+    from edge_runtime.device import Meter
     from edge_runtime.package import Package
+    from edge_runtime.planning import CostProfile
+    from edge_runtime.training import Conditions
 
+AUTO = "auto"
+_QUICK_S = 10.0  # of measured steps per rung: the budget pays for them
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _STOPPING = b"\nedge-train: stopping after this step and saving; once more stops at once\n"
 
@@ -35,7 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     rung = parser.add_mutually_exclusive_group()
     rung.add_argument(
-        "--keep-ratio", metavar="R", type=float, help="default: the largest of the package"
+        "--keep-ratio",
+        metavar="R",
+        type=keep_ratio,
+        help="or `auto`: as the budget allows; default: auto with a budget, else the largest",
     )
     rung.add_argument("--rung", metavar="ID", help="see `edge-train inspect PKG`")
     parser.add_argument(
@@ -47,10 +60,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive,
         help="pictures per epoch; a live source needs it",
     )
-    parser.add_argument("--engine", choices=("auto", "ort", "ort-training"), default="auto")
     parser.add_argument(
-        "--threads", metavar="N", type=positive, help="of the engine; default: all processors"
+        "--profile",
+        metavar="FILE",
+        type=Path,
+        help="cost profile; default: that of the cache, or measured first",
     )
+    add_device_arguments(parser)
+    add_budget_arguments(parser)
     parser.add_argument("--seed", metavar="S", type=natural, default=0, help="default: 0")
     parser.add_argument(
         "--resume", action="store_true", help="go on with RUN; start it if it is not there"
@@ -69,19 +86,35 @@ def run(args: argparse.Namespace) -> int:
     """Train, and show every event."""
     from edge_runtime.cli.progress import Progress
     from edge_runtime.data import open_source
+    from edge_runtime.device import process_elapsed_s
     from edge_runtime.engines import create_engine
     from edge_runtime.package import open_package
     from edge_runtime.records.events import Event, event_table
-    from edge_runtime.training import TrainingOptions, train
+    from edge_runtime.training import Conditions, Metering, TrainingOptions, train
+
+    began_s = time.monotonic() - process_elapsed_s()
 
     def show_json(event: Event) -> None:
         print(json.dumps(event_table(event)), flush=True)
 
-    package = open_package(args.package)
-    with stop_on_signals() as stop, closing(Progress(args.output, sys.stdout)) as progress:
+    package, budget = open_package(args.package), budget_of(args)
+    source = open_source(args.data)
+    conditions = Conditions(args.engine, threads=args.threads, board_file=args.board)
+    with (
+        stop_on_signals() as stop,
+        Metering(conditions.sensor, began_s=began_s) as metering,
+        closing(Progress(args.output, sys.stdout)) as progress,
+    ):
+        candidates = rungs_of(package, args.rung, args.keep_ratio, budget)
+        fixed = not budget.is_limited and args.keep_ratio != AUTO
         options = TrainingOptions(
             engine=create_engine(args.engine, threads=args.threads),
-            rungs=((1, chosen_rung(package, args.rung, args.keep_ratio)),),
+            rungs=((1, candidates[0]),) if fixed else None,
+            profile=None
+            if fixed
+            else profile_for(package, conditions, metering.meter, candidates, args),
+            budget=budget,
+            metering=metering,
             epochs=args.epochs,
             images_per_epoch=args.images,
             seed=args.seed,
@@ -89,22 +122,79 @@ def run(args: argparse.Namespace) -> int:
             checkpoint_every_s=args.checkpoint_every,
             stop=stop,
         )
-        for event in train(package, open_source(args.data), args.output, options):
+        for event in train(package, source, args.output, options):
             show_json(event) if args.json else progress(event)
     return 0
 
 
-def chosen_rung(package: "Package", rung_id: str | None, keep_ratio: float | None) -> str:
-    """The id of the rung to train: by id, by keep-ratio, or the one that keeps most.
+def keep_ratio(text: str) -> float | str:
+    """Read `auto` or a number, as an argparse type."""
+    if text == AUTO:
+        return AUTO
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither `auto` nor a number") from None
+
+
+def rungs_of(
+    package: "Package", rung_id: str | None, ratio: float | str | None, budget: "Budget"
+) -> list[str]:
+    """Ids of the rungs that may be trained: one, all of a keep-ratio, or all there are.
 
     Raises:
         ConfigError: the package has no such rung.
     """
+    rungs = sorted(package.manifest.rungs, key=lambda r: -r.keep_ratio)
     if rung_id is not None:
-        return package.rung(rung_id).id
-    if keep_ratio is not None:
-        return package.rung_with_keep_ratio(keep_ratio).id
-    return max(package.manifest.rungs, key=lambda rung: rung.keep_ratio).id
+        return [package.rung(rung_id).id]
+    if ratio == AUTO or (ratio is None and budget.is_limited):
+        return [rung.id for rung in rungs]
+    wanted = rungs[0].keep_ratio if ratio is None else float(ratio)
+    best = package.rung_with_keep_ratio(wanted)  # the largest micro-batch
+    others = [r.id for r in rungs if r.keep_ratio == wanted and r.id != best.id]
+    return [best.id, *others]
+
+
+def profile_for(
+    package: "Package",
+    conditions: "Conditions",
+    meter: "Meter",
+    candidates: Sequence[str],
+    args: argparse.Namespace,
+) -> "CostProfile":
+    """What the candidates cost here: as given, as measured before, or measured now.
+
+    Raises:
+        DeviceError: the profile that is given was measured under other conditions.
+        RecordsError: it is damaged.
+        EngineError: no rung fits into this machine, or one failed.
+    """
+    from edge_runtime.planning import save_profile
+    from edge_runtime.training import profile_package
+
+    path = args.profile or conditions.cached_profile_path(package)
+    if args.profile or path.exists():
+        profile = conditions.profile(package, path)
+    else:
+        _say("no cost profile of this package on this board yet: measuring its rungs first")
+        profile = profile_package(
+            package,
+            conditions,
+            meter,
+            memory_bytes=args.memory,
+            max_s=_QUICK_S,
+            report=lambda cost: _say(cost_text(cost, conditions.power_is_estimate)),
+        )
+        save_profile(profile, path)
+    return replace(
+        profile, rungs=tuple(cost for cost in profile.rungs if cost.rung in candidates)
+    )
+
+
+def _say(text: str) -> None:
+    """For the person who waits; stdout is for the run."""
+    print(f"edge-train: {text}", file=sys.stderr, flush=True)
 
 
 @contextmanager

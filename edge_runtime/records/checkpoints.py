@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_runtime.errors import RecordsError
+from edge_runtime.records.events import Spent
 from edge_runtime.schema import structure, unstructure
 from edge_runtime.state import State, load_state, state_chunks
 from edge_runtime.storage import fsync_path, new_folder, storage_errors
@@ -29,6 +30,7 @@ class CheckpointInfo:
     package_digest: str
     steps_bytes: int  # length of steps.jsonl up to this step
     state_sha256: str
+    spent: Spent  # until this checkpoint was begun
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,14 @@ def checkpoint_paths(folder: Path) -> list[Path]:
 
 
 def save_checkpoint(
-    folder: Path, state: State, *, step: int, epoch: int, package_digest: str, steps_bytes: int
+    folder: Path,
+    state: State,
+    *,
+    step: int,
+    epoch: int,
+    spent: Spent,
+    package_digest: str,
+    steps_bytes: int,
 ) -> int:
     """Write `folder/<step>`, then forget all but the last two. Returns the state's bytes.
 
@@ -63,6 +72,7 @@ def save_checkpoint(
             package_digest=package_digest,
             steps_bytes=steps_bytes,
             state_sha256=state_sha256,
+            spent=spent,
         )
         (building / INFO_FILE).write_text(json.dumps(unstructure(info), indent=2) + "\n")
     for old in checkpoint_paths(folder)[KEPT:]:

@@ -2,6 +2,7 @@
 
 `StepRecord` is a line of `steps.jsonl`, all others are lines of `events.jsonl`. Steps count
 from 1, epochs from 0. Paths are relative to the run folder. Durations are monotonic seconds.
+Energies are gross joules of the board's total and `None` where nothing measured them.
 """
 
 from dataclasses import dataclass
@@ -40,7 +41,6 @@ class Started:
 
     steps: int
     steps_per_epoch: int
-    rung: str
     engine: str
     runtime: str
 
@@ -53,8 +53,19 @@ class Resumed:
     steps: int
     checkpoint: str | None
     lost_steps: int  # records of steps that have to be trained again
+    lost_s: float  # spent after that checkpoint, for nothing; it counts against a budget
+    lost_j: float | None
     engine: str
     runtime: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """What the steps after `step` shall be, within what is left of the budget."""
+
+    step: int
+    budget: dict[str, Any]  # `edge_runtime.budget.Budget`
+    plan: dict[str, Any]  # `edge_runtime.planning.Plan`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +75,42 @@ class RungChanged:
     step: int
     rung: str
     keep_ratio: float
+    reason: str | None  # the governor's; None: the caller's schedule says so
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paused:
+    """The run waits before the step after `step`, to stay within a limit."""
+
+    step: int
+    pause_s: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SensorLost:
+    """The power sensor gives no readings after `step`; energy has a gap from here on."""
+
+    step: int
+    sensor: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SensorBack:
+    """The power sensor reads again; over the gap the power is interpolated."""
+
+    step: int
+    sensor: str
+    gap_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowEnded:
+    """Power over a part of a run; see `edge_runtime.device.meter.WindowEnergy`."""
+
+    step: int  # the last one before its end
+    window: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,15 +176,34 @@ class Diverged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What a run took from process start on, of all its processes."""
+
+    time_s: float
+    energy_j: float | None
+    energy_is_estimate: bool
+    lost_s: float  # of these, for steps that had to be trained again
+    lost_j: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """The run is complete. `elapsed_s` and `images_per_s` are those of the last process."""
+    """The run is complete, or its budget is used up.
+
+    `elapsed_s`, `images_per_s` and `peak_bytes` are those of the last process; what was spent
+    is that of all processes of the run.
+    """
 
     steps: int
+    epochs: float  # reached
     images: int  # of all steps
     loss: float  # of the last step
     checkpoint: str
     elapsed_s: float
     images_per_s: float | None
+    peak_bytes: int  # resident, of the last process with its children and its GPU share
+    stopped_by: str | None  # the limit that ended the run early: "energy", "time", ...
+    spent: Spent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +218,12 @@ Event: TypeAlias = (
     StepRecord
     | Started
     | Resumed
+    | Planned
     | RungChanged
+    | Paused
+    | SensorLost
+    | SensorBack
+    | WindowEnded
     | PictureSkipped
     | CheckpointSaved
     | CheckpointDamaged
@@ -168,7 +239,12 @@ _KINDS: dict[str, type[Event]] = {
     "step": StepRecord,
     "started": Started,
     "resumed": Resumed,
+    "planned": Planned,
     "rung_changed": RungChanged,
+    "paused": Paused,
+    "sensor_lost": SensorLost,
+    "sensor_back": SensorBack,
+    "window": WindowEnded,
     "picture_skipped": PictureSkipped,
     "checkpoint_saved": CheckpointSaved,
     "checkpoint_damaged": CheckpointDamaged,

@@ -4,6 +4,7 @@
 run.json         what the run is: `RunInfo`
 steps.jsonl      one `StepRecord` per line; going back to a checkpoint cuts it
 events.jsonl     one event per line with `at` (UTC, ISO 8601); never cut
+power.jsonl      one `PowerRecord` per line; never cut
 checkpoints/     see `edge_runtime.records.checkpoints`
 ```
 """
@@ -18,10 +19,12 @@ from edge_runtime.errors import RecordsError
 from edge_runtime.records.checkpoints import Checkpoint, checkpoint_paths, load_checkpoint
 from edge_runtime.records.events import CheckpointDamaged, Event, StepRecord, event_of
 from edge_runtime.records.lines import read_lines
+from edge_runtime.records.power import PowerRecord
 from edge_runtime.records.settings import FORMAT, RunInfo
 from edge_runtime.schema import structure
 
 RUN_FILE, STEPS_FILE, EVENTS_FILE = "run.json", "steps.jsonl", "events.jsonl"
+POWER_FILE = "power.jsonl"
 CHECKPOINTS = "checkpoints"
 
 logger = logging.getLogger(__name__)
@@ -62,6 +65,18 @@ class Run:
         file = self.path / EVENTS_FILE
         return [
             LoggedEvent(str(table.pop("at", "")), event_of(table, where=str(file)))
+            for table in read_lines(file)
+        ]
+
+    def power(self) -> list[PowerRecord]:
+        """All samples of the meter, in the order in which they were taken.
+
+        Raises:
+            RecordsError: power.jsonl is missing or damaged.
+        """
+        file = self.path / POWER_FILE
+        return [
+            structure(PowerRecord, table, where=str(file), error=RecordsError)
             for table in read_lines(file)
         ]
 

@@ -17,7 +17,8 @@ class Settings:
     batch_size: int
     epochs: int
     images_per_epoch: int | None  # None: all pictures of the source
-    rungs: tuple[tuple[int, str], ...]  # (first step, rung id), ascending
+    # (first step, rung id), ascending; None: the budget decides, and RungChanged events tell
+    rungs: tuple[tuple[int, str], ...] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,10 @@ class RunInfo:
     threads: int | None  # None: chosen by the engine
     versions: dict[str, str]
     machine: dict[str, object]
+    sensor: str | None  # that measures power
+    power_is_estimate: bool
+    power_mode: str | None  # of the board, when the run started
+    budget: dict[str, object]
 
 
 def differences(recorded: Settings, asked: Settings) -> list[str]:

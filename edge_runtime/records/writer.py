@@ -15,9 +15,17 @@ from edge_runtime.records.checkpoints import (
     save_checkpoint,
     set_aside,
 )
-from edge_runtime.records.events import Event, StepRecord, event_table
+from edge_runtime.records.events import Event, Spent, StepRecord, event_table
 from edge_runtime.records.lines import LineFile
-from edge_runtime.records.run import CHECKPOINTS, EVENTS_FILE, RUN_FILE, STEPS_FILE, Run
+from edge_runtime.records.power import PowerRecord
+from edge_runtime.records.run import (
+    CHECKPOINTS,
+    EVENTS_FILE,
+    POWER_FILE,
+    RUN_FILE,
+    STEPS_FILE,
+    Run,
+)
 from edge_runtime.records.settings import RunInfo
 from edge_runtime.schema import unstructure
 from edge_runtime.state import State
@@ -39,6 +47,7 @@ def create_run(path: Path, info: RunInfo) -> Run:
         (building / RUN_FILE).write_text(json.dumps(unstructure(info), indent=2) + "\n")
         (building / STEPS_FILE).touch()
         (building / EVENTS_FILE).touch()
+        (building / POWER_FILE).touch()
         (building / CHECKPOINTS).mkdir()
     return Run(path, info)
 
@@ -75,6 +84,7 @@ class RunWriter:
         self._checkpoints = run.path / CHECKPOINTS
         self._steps = LineFile(run.path / STEPS_FILE)
         self._events = LineFile(run.path / EVENTS_FILE)
+        self._power = LineFile(run.path / POWER_FILE)
         try:
             self._steps.hold()
             with storage_errors("clear", self._checkpoints):
@@ -95,7 +105,15 @@ class RunWriter:
         else:
             _log(self._events, event)
 
-    def save(self, state: State, *, step: int, epoch: int) -> int:
+    def sample(self, record: PowerRecord) -> None:
+        """Write one sample; another thread may do that than the one that records events.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        self._power.append(unstructure(record))
+
+    def save(self, state: State, *, step: int, epoch: int, spent: Spent) -> int:
         """Save the state after `step` with all records up to it. Returns the state's bytes.
 
         Raises:
@@ -103,11 +121,13 @@ class RunWriter:
         """
         self._steps.sync()  # the checkpoint counts on these lines
         self._events.sync()
+        self._power.sync()
         return save_checkpoint(
             self._checkpoints,
             state,
             step=step,
             epoch=epoch,
+            spent=spent,
             package_digest=self.run.info.settings.package_digest,
             steps_bytes=self._steps.size_bytes(),
         )
@@ -145,6 +165,7 @@ class RunWriter:
         """Let go of the folder. Calling it twice is fine."""
         self._steps.close()
         self._events.close()
+        self._power.close()
 
     def __enter__(self) -> Self:
         return self

@@ -1,6 +1,9 @@
 """Training: pictures through an engine, step by step, into a run folder."""
 
+from edge_runtime.training.conditions import Conditions
+from edge_runtime.training.metering import Metering
 from edge_runtime.training.options import TrainingOptions
+from edge_runtime.training.profiling import profile_package
 from edge_runtime.training.train import train
 
-__all__ = ["TrainingOptions", "train"]
+__all__ = ["Conditions", "Metering", "TrainingOptions", "profile_package", "train"]

@@ -1,42 +1,71 @@
 """The training loop: from an open engine and a held run folder to the last step.
 
-Clock: monotonic seconds. What is trained depends on the package, the pictures and the
-options alone; the clock decides only when a checkpoint is saved.
+Clock: monotonic seconds. With a schedule of rungs, what is trained depends on the package,
+the pictures and the options alone, and the clock decides only when a checkpoint is saved.
+With a budget, clock and meter choose the rungs; the records say which, so that a schedule
+made of them trains the same again.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from edge_runtime.data import ViewBatch, draw_inputs, view_batches
-from edge_runtime.device import process_tree_rss_bytes
+from edge_runtime.device import memory_now, process_tree_rss_bytes
 from edge_runtime.engines.base import Engine
 from edge_runtime.errors import DataError, DivergedError, Interrupted
 from edge_runtime.package.manifest import Rung
 from edge_runtime.records import RunWriter, events
 from edge_runtime.records.events import Event
 from edge_runtime.state import State
+from edge_runtime.training.course import Choice, Course
+from edge_runtime.training.metering import Metering
 from edge_runtime.training.options import Job
 from edge_runtime.training.schedule import hyper_parameters
 
 _MEMORY_EVERY_S = 1.0  # reading it walks through all processes of the machine
+_PAUSE_S = 0.2  # at most, between two looks at `stop`
 
 
 class Loop:
     """One process's part of a run. Every event is in the run folder before it is given out."""
 
-    def __init__(self, job: Job, engine: Engine, writer: RunWriter, *, done: int) -> None:
+    def __init__(
+        self,
+        job: Job,
+        engine: Engine,
+        writer: RunWriter,
+        *,
+        done: int,
+        course: Course,
+        metering: Metering,
+    ) -> None:
         self._job, self._engine, self._writer = job, engine, writer
+        self._course, self._metering = course, metering
         self._clock = job.options.clock
         self._first = self._done = self._saved = done  # steps
         records = writer.run.steps()
         epoch = job.epoch_of(done + 1)
         self._losses = [record.loss for record in records if record.epoch == epoch]
         self._last_loss = records[-1].loss if records else math.nan
+        self._rung = records[-1].rung if records else None
+        self._stopped_by: str | None = None
+        self._paused_for: str | None = None
         self._told: set[str] = set()  # pictures reported as skipped
         self._started_s = self._saved_s = self._clock()
         self._memory_s = -math.inf
+
+    def begin(self, event: events.Started | events.Resumed) -> Iterator[Event]:
+        """Say what begins, and what is planned.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        self._metering.write_to(self._writer)
+        yield self._log(event)
+        if planned := self._course.planned(self._done):
+            yield self._log(planned)
 
     def run(self) -> Iterator[Event]:
         """Train all steps that are left.
@@ -61,22 +90,56 @@ class Loop:
             while self._done < job.total_steps:
                 if options.stop():
                     yield from self._interrupt()
-                yield from self._next_step(batches)
+                yield from self._log_all(self._metering.news(self._done))
+                choice = self._course.choose(self._done, self._clock())
+                if choice.stopped_by:
+                    self._stopped_by = choice.stopped_by
+                    break
+                if choice.pause_s:
+                    yield from self._pause(choice)
+                    continue
+                yield from self._take_rung(choice)
+                yield from self._next_step(batches, choice.rung)
                 if self._clock() - self._saved_s >= options.checkpoint_every_s:
                     yield from self._save()
+        yield from self._log_all(self._metering.change_window(None, self._done))
         yield from self._save()
         yield self._log(self._finished())
 
-    def _next_step(self, batches: Iterator[ViewBatch]) -> Iterator[Event]:
+    def _take_rung(self, choice: Choice) -> Iterator[Event]:
+        if choice.rung != self._rung:
+            self._rung = choice.rung
+            event = events.RungChanged(
+                step=self._done + 1,
+                rung=choice.rung,
+                keep_ratio=self._job.package.rung(choice.rung).keep_ratio,
+                reason=choice.reason,
+            )
+            yield self._log(event)
+        yield from self._log_all(self._metering.change_window(choice.rung, self._done))
+
+    def _pause(self, choice: Choice) -> Iterator[Event]:
+        """Wait as the governor says, but hear of `stop` soon."""
+        if choice.reason != self._paused_for:
+            self._paused_for = choice.reason
+            yield self._log(
+                events.Paused(
+                    step=self._done, pause_s=choice.pause_s, reason=choice.reason or ""
+                )
+            )
+        self._job.options.sleep(min(choice.pause_s, _PAUSE_S))
+
+    def _next_step(self, batches: Iterator[ViewBatch], rung_id: str) -> Iterator[Event]:
         begin_s = self._clock()
         try:
             batch = next(batches)
         except DataError as error:
             yield from self._source_lost(str(error))
             raise
-        rung = self._job.rung_at(batch.step)
-        yield from self._tell_of(batch, rung)
+        rung = self._job.package.rung(rung_id)
+        yield from self._tell_of(batch)
         yield from self._train(batch, rung, begin_s)
+        self._course.trained(rung_id, begin_s, self._clock())
         if self._done % self._job.steps_per_epoch == 0:
             mean = math.fsum(self._losses) / len(self._losses)
             self._losses.clear()
@@ -86,7 +149,7 @@ class Loop:
                 )
             )
 
-    def _tell_of(self, batch: ViewBatch, rung: Rung) -> Iterator[Event]:
+    def _tell_of(self, batch: ViewBatch) -> Iterator[Event]:
         for picture in batch.skipped:
             if picture.key not in self._told:
                 self._told.add(picture.key)
@@ -95,10 +158,6 @@ class Loop:
                         step=batch.step, picture=picture.key, reason=picture.reason
                     )
                 )
-        if batch.step > 1 and rung != self._job.rung_at(batch.step - 1):
-            yield self._log(
-                events.RungChanged(step=batch.step, rung=rung.id, keep_ratio=rung.keep_ratio)
-            )
 
     def _train(self, batch: ViewBatch, rung: Rung, begin_s: float) -> Iterator[Event]:
         hyper = self._hyper(batch.step)
@@ -160,7 +219,10 @@ class Loop:
             reason = f"{bad} holds NaN or infinity after step {self._done}"
             yield from self._diverge(self._done + 1, reason)
         size_bytes = self._writer.save(
-            state, step=self._done, epoch=self._job.epoch_of(self._done)
+            state,
+            step=self._done,
+            epoch=self._job.epoch_of(self._done),
+            spent=self._metering.spent(begin_s),
         )
         self._saved, self._saved_s = self._done, self._clock()
         yield self._log(
@@ -203,15 +265,23 @@ class Loop:
         images = (self._done - self._first) * batch_size
         return events.Finished(
             steps=self._done,
+            epochs=self._done / self._job.steps_per_epoch,
             images=self._done * batch_size,
             loss=self._last_loss,
             checkpoint=f"checkpoints/{self._done}",
             elapsed_s=elapsed_s,
             images_per_s=images / elapsed_s if images else None,
+            peak_bytes=memory_now().peak_bytes,
+            stopped_by=self._stopped_by,
+            spent=self._metering.spent(self._clock()),
         )
 
     def _checkpoint(self) -> str | None:
         return f"checkpoints/{self._saved}" if self._saved else None
+
+    def _log_all(self, found: Iterable[Event]) -> Iterator[Event]:
+        for event in found:
+            yield self._log(event)
 
     def _log(self, event: Event) -> Event:
         self._writer.record(event)

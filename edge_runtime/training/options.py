@@ -6,12 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from edge_runtime.budget import Budget
 from edge_runtime.data import FrameSource, PictureSource, steps_per_epoch
 from edge_runtime.engines.base import Engine
 from edge_runtime.errors import ConfigError
 from edge_runtime.package import Package
-from edge_runtime.package.manifest import Rung
+from edge_runtime.planning import CostProfile
 from edge_runtime.records import Settings
+from edge_runtime.training.metering import Metering
+
+_UNLIMITED = Budget()
 
 
 def _never() -> bool:
@@ -23,8 +27,12 @@ class TrainingOptions:
     """What the caller of `train` decides."""
 
     engine: Engine  # not opened yet; `train` opens and closes it
-    rungs: Sequence[tuple[int, str]]  # (first step, rung id), ascending, from step 1
     epochs: int
+    # (first step, rung id), ascending, from step 1; None: `profile` and `budget` decide
+    rungs: Sequence[tuple[int, str]] | None = None
+    profile: CostProfile | None = None  # of the rungs that may be taken
+    budget: Budget = _UNLIMITED
+    metering: Metering | None = None  # entered and left by its owner; None: no joules
     images_per_epoch: int | None = None  # None: all of the source
     seed: int = 0
     threads: int | None = None  # that decode pictures; None: half the processors, 1 to 4
@@ -32,6 +40,7 @@ class TrainingOptions:
     checkpoint_every_s: float = 300.0
     stop: Callable[[], bool] = _never  # asked between two steps
     clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +57,6 @@ class Job:
         """The epoch of a step, from 0; as long as the options say, not as the source is."""
         return (step - 1) // self.steps_per_epoch
 
-    def rung_at(self, step: int) -> Rung:
-        """The rung that a step trains."""
-        rung_id = [rung for first, rung in self.options.rungs if first <= step][-1]
-        return self.package.rung(rung_id)
-
     def settings(self) -> Settings:
         """What a resumed run must have in common with its beginning."""
         return Settings(
@@ -62,7 +66,7 @@ class Job:
             batch_size=self.package.manifest.batch_size,
             epochs=self.options.epochs,
             images_per_epoch=self.options.images_per_epoch,
-            rungs=tuple((first, rung) for first, rung in self.options.rungs),
+            rungs=None if self.options.rungs is None else tuple(self.options.rungs),
         )
 
 
@@ -77,15 +81,23 @@ def plan_job(
     """
     if options.epochs < 1:
         raise ConfigError(f"epochs is {options.epochs}; train 1 or more.")
+    _check_rungs(package, options)
+    per_epoch = steps_per_epoch(
+        source, package.manifest.batch_size, images=options.images_per_epoch
+    )
+    return Job(package, source, options, per_epoch, per_epoch * options.epochs)
+
+
+def _check_rungs(package: Package, options: TrainingOptions) -> None:
+    if options.rungs is None:
+        if options.profile is None:
+            raise ConfigError("without a schedule of rungs, training needs a cost profile.")
+        return
     firsts = [first for first, _ in options.rungs]
     if firsts[:1] != [1] or any(a >= b for a, b in pairwise(firsts)):
         raise ConfigError(f"rungs start at steps {firsts}; want 1 first, then ascending.")
     for _, rung in options.rungs:
         package.rung(rung)
-    per_epoch = steps_per_epoch(
-        source, package.manifest.batch_size, images=options.images_per_epoch
-    )
-    return Job(package, source, options, per_epoch, per_epoch * options.epochs)
 
 
 def _pictures_digest(source: PictureSource | FrameSource) -> str | None:

@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from edge_runtime.data import FrameSource, PictureSource
-from edge_runtime.device import machine_facts
+from edge_runtime.device import machine_facts, power_mode
 from edge_runtime.engines.base import Engine
 from edge_runtime.errors import ConfigError
 from edge_runtime.package import Package
@@ -23,7 +23,11 @@ from edge_runtime.records import (
     utc_now,
 )
 from edge_runtime.records.events import Event
+from edge_runtime.schema import unstructure
+from edge_runtime.training.accounts import NOTHING
+from edge_runtime.training.course import course_of
 from edge_runtime.training.loop import Loop
+from edge_runtime.training.metering import Metering
 from edge_runtime.training.options import Job, TrainingOptions, plan_job
 from edge_runtime.version import __version__
 
@@ -65,16 +69,21 @@ def train(
         yield finished
         return
     with ExitStack() as stack:
+        metering = options.metering or stack.enter_context(Metering(None))
+        stack.callback(metering.stop_writing)
         engine = stack.enter_context(options.engine)
         if run:
+            metering.take_over(run)
             writer = stack.enter_context(RunWriter(run))
-            done = yield from _go_on(job, engine, writer)
+            loop = yield from _go_on(job, engine, writer, metering)
         else:
-            engine.open(package, package.initial_state())  # may refuse: no folder yet
-            writer = stack.enter_context(RunWriter(create_run(run_dir, _info(job, engine))))
-            done = 0
-            yield _log(writer, _started(job, engine))
-        yield from Loop(job, engine, writer, done=done).run()
+            course = course_of(job, metering)  # may refuse
+            engine.open(package, package.initial_state())  # may refuse, too: no folder yet
+            info = _info(job, engine, metering)
+            writer = stack.enter_context(RunWriter(create_run(run_dir, info)))
+            loop = Loop(job, engine, writer, done=0, course=course, metering=metering)
+            yield from loop.begin(_started(job, engine))
+        yield from loop.run()
 
 
 def _existing_run(run_dir: Path, job: Job) -> Run | None:
@@ -98,44 +107,52 @@ def _existing_run(run_dir: Path, job: Job) -> Run | None:
 
 
 def _finished(run: Run) -> events.Finished | None:
+    """The end of a complete run; one that its budget ended may get a larger one."""
     for _, event in run.events():
-        if isinstance(event, events.Finished):
+        if isinstance(event, events.Finished) and event.stopped_by is None:
             return event
     return None
 
 
-def _go_on(job: Job, engine: Engine, writer: RunWriter) -> Generator[Event, None, int]:
+def _go_on(
+    job: Job, engine: Engine, writer: RunWriter, metering: Metering
+) -> Generator[Event, None, Loop]:
     checkpoint, damaged = find_checkpoint(writer.run)
+    done = checkpoint.info.step if checkpoint else 0
+    metering.count_lost(checkpoint.info.spent if checkpoint else NOTHING)
+    course = course_of(job, metering)  # may refuse: nothing is changed yet
     engine.open(job.package, checkpoint.state if checkpoint else job.package.initial_state())
     lost_steps = writer.go_back(checkpoint)
     for event in damaged:
-        yield _log(writer, event)
-    done = checkpoint.info.step if checkpoint else 0
-    yield _log(
-        writer,
+        writer.record(event)
+        yield event
+    loop = Loop(job, engine, writer, done=done, course=course, metering=metering)
+    spent = metering.earlier
+    yield from loop.begin(
         events.Resumed(
             step=done,
             steps=job.total_steps,
             checkpoint=f"checkpoints/{done}" if checkpoint else None,
             lost_steps=lost_steps,
+            lost_s=spent.lost_s,
+            lost_j=spent.lost_j,
             engine=engine.name,
             runtime=engine.runtime,
-        ),
+        )
     )
-    return done
+    return loop
 
 
 def _started(job: Job, engine: Engine) -> events.Started:
     return events.Started(
         steps=job.total_steps,
         steps_per_epoch=job.steps_per_epoch,
-        rung=job.rung_at(1).id,
         engine=engine.name,
         runtime=engine.runtime,
     )
 
 
-def _info(job: Job, engine: Engine) -> RunInfo:
+def _info(job: Job, engine: Engine, metering: Metering) -> RunInfo:
     return RunInfo(
         format=FORMAT,
         created_at=utc_now(),
@@ -148,6 +165,10 @@ def _info(job: Job, engine: Engine) -> RunInfo:
         threads=job.options.threads,
         versions=_versions(engine),
         machine=dict(machine_facts()),
+        sensor=metering.sensor_name,
+        power_is_estimate=metering.is_estimate,
+        power_mode=power_mode(),
+        budget=unstructure(job.options.budget),
     )
 
 
@@ -157,8 +178,3 @@ def _versions(engine: Engine) -> dict[str, str]:
         with suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
-
-
-def _log(writer: RunWriter, event: Event) -> Event:
-    writer.record(event)
-    return event

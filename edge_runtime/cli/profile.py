@@ -1,0 +1,117 @@
+"""edge-train profile: measure what a step of every rung costs on this board."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge_runtime.cli.quantities import bytes_text, duration_s, positive, size_bytes
+
+if TYPE_CHECKING:
+    from edge_runtime.planning import CostProfile, RungCost
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "package", metavar="PKG", type=Path, help="made by `edge-train export`"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        type=Path,
+        help="where to write the profile; default: the cache, where `plan` and `run` look",
+    )
+    parser.add_argument(
+        "--memory",
+        metavar="SIZE",
+        type=size_bytes,
+        help="measure no rung that is predicted to take more, such as 1.5GiB",
+    )
+    parser.add_argument(
+        "--time-per-rung",
+        metavar="TIME",
+        type=duration_s,
+        default="60s",
+        help="at most, once it is loaded; a sure median ends it before; default: 60s",
+    )
+    add_device_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print the profile as JSON")
+
+
+def add_device_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what a step's cost depends on besides the package: engine, threads, board."""
+    parser.add_argument("--engine", choices=("auto", "ort", "ort-training"), default="auto")
+    parser.add_argument(
+        "--threads", metavar="N", type=positive, help="of the engine; default: all processors"
+    )
+    parser.add_argument(
+        "--board", metavar="FILE", type=Path, help="a board profile; default: recognised"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, write, show."""
+    from edge_runtime.device import Meter
+    from edge_runtime.package import open_package
+    from edge_runtime.planning import save_profile
+    from edge_runtime.schema import unstructure
+    from edge_runtime.training import Conditions, profile_package
+
+    package = open_package(args.package)
+    conditions = Conditions(args.engine, threads=args.threads, board_file=args.board)
+    with Meter(conditions.sensor) as meter:
+        target = args.output or conditions.cached_profile_path(package)
+        profile = profile_package(
+            package,
+            conditions,
+            meter,
+            memory_bytes=args.memory,
+            max_s=args.time_per_rung,
+            report=lambda cost: _say(cost_text(cost, conditions.power_is_estimate)),
+        )
+    save_profile(profile, target)
+    if args.json:
+        print(json.dumps(unstructure(profile)))
+    else:
+        print(profile_text(profile))
+        print(f"profile: {target}")
+    return 0
+
+
+def _say(text: str) -> None:
+    """Progress; stdout is for the profile."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def cost_text(cost: "RungCost", is_estimate: bool) -> str:
+    """One measured rung: `k050  264 ms  402 MiB  1.9 J (estimate)`."""
+    if cost.step_s is None:
+        why = "was killed for memory"
+        if cost.predicted_peak_bytes is not None:
+            why = f"does not fit: {bytes_text(cost.predicted_peak_bytes)} predicted"
+        return f"{cost.rung:10} {why}"
+    parts = [f"{cost.rung:10} {cost.step_s * 1e3:8.1f} ms"]
+    if cost.peak_bytes is not None:
+        parts.append(f"{bytes_text(cost.peak_bytes):>10}")
+    if cost.step_j is not None:
+        parts.append(f"{cost.step_j:.3g} J per step" + (" (estimate)" if is_estimate else ""))
+    return "  ".join(parts)
+
+
+def profile_text(profile: "CostProfile") -> str:
+    """What the profile holds for, and its fixed costs."""
+    sensor = profile.sensor or "none: joules stay unknown"
+    if profile.energy_is_estimate:
+        sensor += " (an estimate)"
+    lines = [
+        f"board {profile.board}, {profile.engine} on {profile.runtime}",
+        f"power sensor: {sensor}",
+        f"start {profile.startup_s:.1f} s, load a rung {profile.switch_s:.1f} s, "
+        f"save a checkpoint {profile.checkpoint_s:.2f} s",
+    ]
+    if profile.idle_w is not None:
+        lines.append(f"idle: {profile.idle_w:.2f} W")
+    return "\n".join(lines)

@@ -1,0 +1,30 @@
+"""Noise in place of pictures, for measuring what a step costs before there are any."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from edge_runtime.data.sources import Image
+
+
+class Noise:
+    """A `PictureSource` of noise, (size, size, 3), the same for the same index."""
+
+    name = "noise"
+    classes: Sequence[str] = ()
+    labels = None
+
+    def __init__(self, pictures: int, size_px: int) -> None:
+        self._pictures, self._size_px = pictures, size_px
+
+    def __len__(self) -> int:
+        return self._pictures
+
+    def key(self, index: int) -> str:
+        """Number of the picture."""
+        return f"{self.name} {index}"
+
+    def read(self, index: int) -> Image:
+        """Give a picture; see `PictureSource.read`."""
+        shape = (self._size_px, self._size_px, 3)
+        return np.random.default_rng(index).integers(0, 256, size=shape, dtype=np.uint8)

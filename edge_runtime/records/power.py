@@ -1,0 +1,21 @@
+"""`power.jsonl`: what the meter saw, one line per sample, of every process of a run.
+
+Never cut: lost work was paid for, too. Watts, degrees Celsius, hertz; `None` is unknown.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PowerRecord:
+    """One sample."""
+
+    process: int  # counts the processes that worked on the run, from 1
+    t_s: float  # since the start of that process
+    total_w: float | None  # the board's input
+    rails_w: dict[str, float | None]
+    temperature_c: float | None  # of the hottest zone
+    throttled: bool | None
+    cpu_hz: float | None
+    gpu_hz: float | None
+    gpu_load: float | None  # 0 to 1

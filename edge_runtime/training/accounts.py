@@ -1,0 +1,122 @@
+"""What a run has spent: seconds and joules of all its processes, from their start on.
+
+Clock: monotonic seconds. Energy is gross, of the board's total; `None` is unknown, and a sum
+with an unknown part is unknown.
+"""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import groupby, pairwise
+
+from edge_runtime.device import PowerSample
+from edge_runtime.records import RunWriter
+from edge_runtime.records.events import Spent
+from edge_runtime.records.power import PowerRecord
+
+NOTHING = Spent(
+    time_s=0.0,
+    energy_j=0.0,
+    energy_is_estimate=False,
+    lost_s=0.0,
+    lost_j=0.0,
+)
+
+
+class PowerLog:
+    """Writes a meter's samples into the run folder, those before there is one afterwards.
+
+    Called by the sampling thread; the meter tells the training loop of a full disk.
+    """
+
+    def __init__(self, *, began_s: float) -> None:
+        self._began_s = began_s
+        self._lock = threading.Lock()
+        self._early: list[PowerSample] = []
+        self._writer: RunWriter | None = None
+        self._process = 0
+        self.first: PowerSample | None = None  # that has a power
+
+    def __call__(self, sample: PowerSample) -> None:
+        """Take one sample."""
+        with self._lock:
+            if self.first is None and sample.total_w is not None:
+                self.first = sample
+            if self._writer is None:
+                self._early.append(sample)
+            else:
+                self._write(self._writer, sample)
+
+    def write_to(self, writer: RunWriter, process: int) -> None:
+        """From now on write into this run folder, as its process number `process`."""
+        with self._lock:
+            self._writer, self._process = writer, process
+            for sample in self._early:
+                self._write(writer, sample)
+            self._early.clear()
+
+    def stop(self) -> None:
+        """Let go of the run folder; samples that still come are dropped."""
+        with self._lock:
+            self._writer = None
+
+    def _write(self, writer: RunWriter, sample: PowerSample) -> None:
+        """Raises `StorageError`."""
+        record = PowerRecord(
+            process=self._process,
+            t_s=sample.t_s - self._began_s,
+            total_w=sample.total_w,
+            rails_w=sample.rails_w,
+            temperature_c=sample.temperature_c,
+            throttled=sample.throttled,
+            cpu_hz=sample.cpu_hz,
+            gpu_hz=sample.gpu_hz,
+            gpu_load=sample.gpu_load,
+        )
+        writer.sample(record)
+
+
+def spent_by(records: Sequence[PowerRecord], *, energy_is_estimate: bool) -> Spent:
+    """What the processes behind these samples took, each from its start to its last sample.
+
+    Before a process's first sample the power is taken to be that of the first one.
+    """
+    total = replace(NOTHING, energy_is_estimate=energy_is_estimate)
+    for _, group in groupby(records, key=lambda record: record.process):
+        samples = list(group)
+        total = replace(
+            total,
+            time_s=total.time_s + samples[-1].t_s,
+            energy_j=plus(total.energy_j, _energy_j(samples)),
+        )
+    return total
+
+
+def _energy_j(samples: Sequence[PowerRecord]) -> float | None:
+    """Trapezoids over the samples that have a power; over a gap it is interpolated."""
+    known = [(s.t_s, s.total_w) for s in samples if s.total_w is not None]
+    if not known:
+        return None
+    start_s, start_w = known[0]
+    return start_s * start_w + sum(
+        (b_s - a_s) * (a_w + b_w) / 2 for (a_s, a_w), (b_s, b_w) in pairwise(known)
+    )
+
+
+def with_loss(earlier: Spent, at_checkpoint: Spent) -> Spent:
+    """Earlier processes' total, with what came after the checkpoint counted as lost."""
+    lost_j = None
+    if earlier.energy_j is not None and at_checkpoint.energy_j is not None:
+        lost_j = plus(
+            at_checkpoint.lost_j, max(0.0, earlier.energy_j - at_checkpoint.energy_j)
+        )
+    return replace(
+        earlier,
+        lost_s=at_checkpoint.lost_s + max(0.0, earlier.time_s - at_checkpoint.time_s),
+        lost_j=lost_j,
+    )
+
+
+def plus(a: float | None, b: float | None) -> float | None:
+    """A sum; unknown if a part is."""
+    return None if a is None or b is None else a + b

@@ -1,0 +1,126 @@
+"""Which rung the next step trains: as a schedule says, or as the governor finds.
+
+The loop asks before every step. Clock: monotonic seconds.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from edge_runtime.device import MemoryNow, memory_now
+from edge_runtime.planning import CostProfile, Governor, Reading, make_plan, overhead_of
+from edge_runtime.records.events import Planned
+from edge_runtime.schema import unstructure
+from edge_runtime.training.metering import Metering
+from edge_runtime.training.options import Job
+
+_READ_EVERY_S = 1.0  # memory and pressure; walking through all processes costs milliseconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What to do before the next step."""
+
+    rung: str
+    reason: str | None = None  # why it is another one than before
+    pause_s: float = 0.0  # wait so long, then ask again
+    stopped_by: str | None = None  # a limit that is reached: train no more
+
+
+class Course(Protocol):
+    """Chooses rungs."""
+
+    def planned(self, done: int) -> Planned | None:
+        """The plan that is followed from here, if there is one."""
+
+    def choose(self, done: int, now_s: float) -> Choice:
+        """What comes after `done` steps."""
+
+    def trained(self, rung: str, begin_s: float, end_s: float) -> None:
+        """Hear what the step took that was just trained."""
+
+
+class FixedCourse:
+    """A schedule of (first step, rung id), ascending from step 1."""
+
+    def __init__(self, rungs: Sequence[tuple[int, str]]) -> None:
+        self._rungs = rungs
+
+    def planned(self, done: int) -> None:
+        """A schedule is no plan."""
+
+    def choose(self, done: int, now_s: float) -> Choice:
+        """See `Course.choose`."""
+        return Choice(rung=[rung for first, rung in self._rungs if first <= done + 1][-1])
+
+    def trained(self, rung: str, begin_s: float, end_s: float) -> None:
+        """Costs change nothing."""
+
+
+class GovernedCourse:
+    """Gives the governor what was spent and what the board shows."""
+
+    def __init__(self, job: Job, profile: CostProfile, metering: Metering) -> None:
+        """Plan the whole run.
+
+        Raises:
+            BudgetError: nothing fits.
+            DeviceError: energy or power is limited and there is no sensor.
+        """
+        self._job, self._profile, self._metering = job, profile, metering
+        budget, steps = job.options.budget, job.total_steps
+        overhead = overhead_of(profile)
+        self._plan = make_plan(profile.rungs, budget, steps=steps, overhead=overhead)
+        self._governor = Governor(profile.rungs, budget, steps=steps, overhead=overhead)
+        self._read_s = -math.inf
+        self._memory: MemoryNow | None = None
+
+    def planned(self, done: int) -> Planned:
+        """See `Course.planned`."""
+        return Planned(
+            step=done,
+            budget=unstructure(self._job.options.budget),
+            plan=unstructure(self._plan),
+        )
+
+    def choose(self, done: int, now_s: float) -> Choice:
+        """See `Course.choose`."""
+        spent = self._metering.spent(now_s)
+        decision = self._governor.decide(done, now_s, spent, self._reading(now_s))
+        return Choice(
+            rung=decision.rung,
+            reason=decision.reason,
+            pause_s=decision.pause_s or 0.0,
+            stopped_by=decision.stopped_by,
+        )
+
+    def trained(self, rung: str, begin_s: float, end_s: float) -> None:
+        """See `Course.trained`."""
+        step_j = self._metering.meter.energy_between(begin_s, end_s)
+        self._governor.observed(rung, end_s - begin_s, step_j)
+
+    def _reading(self, now_s: float) -> Reading:
+        if self._memory is None or now_s - self._read_s >= _READ_EVERY_S:
+            self._read_s, self._memory = now_s, memory_now()
+        sample = self._metering.meter.latest()
+        return Reading(
+            power_w=sample.total_w if sample else None,
+            temperature_c=sample.temperature_c if sample else None,
+            throttled=sample.throttled if sample else None,
+            rss_bytes=self._memory.rss_bytes,
+            memory_pressure=self._memory.pressure_avg10,
+        )
+
+
+def course_of(job: Job, metering: Metering) -> Course:
+    """The course that the options ask for.
+
+    Raises:
+        BudgetError: nothing fits.
+        DeviceError: energy or power is limited and there is no sensor.
+    """
+    if job.options.rungs is not None:
+        return FixedCourse(job.options.rungs)
+    assert job.options.profile is not None
+    return GovernedCourse(job, job.options.profile, metering)

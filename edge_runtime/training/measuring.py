@@ -1,0 +1,249 @@
+"""Measures one rung in this process: a short real run on noise, ended when the median is sure.
+
+Started by `edge_runtime.training.profiling` in a process of its own, so that its peak memory
+is that of one rung, and so that the kernel kills it instead of the program that asked for it.
+The run is an ordinary one, with its pipeline, meter and checkpoint: what a step costs here is
+what it will cost there. Clock: monotonic seconds.
+"""
+
+import json
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from typing_extensions import Self
+
+from edge_runtime.data.noise import Noise
+from edge_runtime.device import (
+    Meter,
+    be_first_to_be_killed,
+    load_board,
+    memory_now,
+    open_sensor,
+    process_elapsed_s,
+    process_tree_rss_bytes,
+)
+from edge_runtime.engines import create_engine
+from edge_runtime.engines.base import Batch, Engine, Hyper, Metrics
+from edge_runtime.errors import ConfigError, EdgeRuntimeError, Interrupted
+from edge_runtime.package import Package, open_package
+from edge_runtime.records import events
+from edge_runtime.schema import structure, unstructure
+from edge_runtime.state import State
+from edge_runtime.training.metering import Metering
+from edge_runtime.training.options import TrainingOptions
+from edge_runtime.training.train import train
+
+WARM_UP_STEPS = 3
+MIN_STEPS = 5
+MIN_WINDOW_S = 2.0  # for the energy of a step
+CONFIDENT = 0.03  # half the width of the median's interval, relative
+FOUND, ERROR = "found.json", "error.txt"  # in the scratch folder
+_RESAMPLES = 1000
+_ENDLESS = 1_000_000  # epochs; the watch ends the run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasureJob:
+    """What to measure, as the parent says it."""
+
+    package: str  # path
+    rung: str
+    engine: str
+    threads: int | None
+    board: str | None  # path of a board file; None: recognised
+    scratch: str  # folder for the run folder and what was found
+    max_s: float  # of measured steps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """What one rung took. Durations are medians where there are many."""
+
+    rung: str
+    steps: int
+    step_s: float
+    step_s_low: float  # of the 95 % bootstrap interval of the median
+    step_s_high: float
+    step_j: float | None
+    power_w: float | None
+    peak_bytes: int  # of the process, with its share of GPU memory
+    baseline_bytes: int  # of the process when its first step begins, without the state
+    startup_s: float  # from process start to the first step
+    switch_s: float  # to load the rung's graph
+    checkpoint_s: float
+    checkpoint_j: float | None
+
+
+def main() -> int:
+    """Measure the job of the command line; what was found, or the error, goes into scratch."""
+    job = structure(MeasureJob, json.loads(sys.argv[1]), where="job", error=ConfigError)
+    be_first_to_be_killed()
+    scratch = Path(job.scratch)
+    try:
+        found = measure(job)
+    except EdgeRuntimeError as error:
+        (scratch / ERROR).write_text(str(error))
+        return error.exit_code
+    (scratch / FOUND).write_text(json.dumps(unstructure(found)))
+    return 0
+
+
+def measure(job: MeasureJob) -> Measurement:
+    """Run the rung and see what it takes.
+
+    Raises:
+        EdgeRuntimeError: the run failed as any run can.
+    """
+    package = open_package(Path(job.package))
+    engine = _WatchedEngine(create_engine(job.engine, threads=job.threads))
+    board = load_board(Path(job.board) if job.board else None)
+    watch, run_dir = _Watch(job.max_s), Path(job.scratch) / "run"
+    with Metering(open_sensor(board)) as metering:
+        options = TrainingOptions(
+            engine=engine,
+            rungs=((1, job.rung),),
+            metering=metering,
+            epochs=_ENDLESS,
+            stop=watch.is_sure,
+        )
+        try:
+            for event in train(
+                package, _pictures(package), Path(job.scratch) / "run", options
+            ):
+                watch.see(event)
+        except Interrupted:
+            pass
+        return watch.measurement(job.rung, engine, metering.meter)
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % bootstrap interval of the median (percentile method, fixed seed)."""
+    rng = np.random.default_rng(0)
+    drawn = rng.choice(np.asarray(values), size=(_RESAMPLES, len(values)))
+    low, high = np.percentile(np.median(drawn, axis=1), (2.5, 97.5))
+    return float(low), float(high)
+
+
+def _pictures(package: Package) -> Noise:
+    """Enough of them that an epoch's end, which costs a little, is rare."""
+    manifest = package.manifest
+    size_px = max(group.size_px for group in manifest.views)
+    return Noise(64 * manifest.batch_size, size_px)
+
+
+class _Watch:
+    """Follows a run's events and says when enough was seen."""
+
+    def __init__(self, max_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._max_s, self._clock = max_s, clock
+        self._steps = 0
+        self._first_step_s = self._startup_s = 0.0
+        self._durations_s: list[float] = []
+        self._begin_s = self._end_s = self._saved_s = math.nan
+        self._checkpoint_s = math.nan
+
+    def see(self, event: events.Event) -> None:
+        """Take one event in."""
+        now_s = self._clock()
+        if isinstance(event, events.CheckpointSaved):
+            self._checkpoint_s, self._saved_s = event.save_s, now_s
+        if not isinstance(event, events.StepRecord):
+            return
+        self._steps += 1
+        measured = event.measured
+        if self._steps == 1:
+            self._first_step_s = measured.step_s
+            self._startup_s = process_elapsed_s() - measured.step_s
+        if self._steps <= WARM_UP_STEPS:
+            self._begin_s = now_s
+        else:
+            self._durations_s.append(measured.step_s + measured.wait_s)
+            self._end_s = now_s
+
+    def is_sure(self) -> bool:
+        """Whether the run may end: the median is sure, or time is up."""
+        if len(self._durations_s) < MIN_STEPS:
+            return False
+        elapsed_s = self._end_s - self._begin_s
+        if elapsed_s >= self._max_s:
+            return True
+        if elapsed_s < MIN_WINDOW_S or len(self._durations_s) % MIN_STEPS:
+            return False
+        low_s, high_s = median_interval(self._durations_s)
+        return (high_s - low_s) / 2 <= CONFIDENT * statistics.median(self._durations_s)
+
+    def measurement(self, rung: str, engine: "_WatchedEngine", meter: Meter) -> Measurement:
+        """What was seen of a run that is over."""
+        median_s = statistics.median(self._durations_s)
+        low_s, high_s = median_interval(self._durations_s)
+        window_j = meter.energy_between(self._begin_s, self._end_s)
+        steps = len(self._durations_s)
+        return Measurement(
+            rung=rung,
+            steps=steps,
+            step_s=median_s,
+            step_s_low=low_s,
+            step_s_high=high_s,
+            step_j=None if window_j is None else window_j / steps,
+            power_w=None if window_j is None else window_j / (self._end_s - self._begin_s),
+            peak_bytes=memory_now().peak_bytes,
+            baseline_bytes=engine.baseline_bytes,
+            startup_s=self._startup_s,
+            switch_s=max(0.0, self._first_step_s - median_s),
+            checkpoint_s=self._checkpoint_s,
+            checkpoint_j=meter.energy_between(
+                self._saved_s - self._checkpoint_s, self._saved_s
+            ),
+        )
+
+
+class _WatchedEngine:
+    """An engine that notes what the process holds when its first step begins."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.name, self.runtime = engine.name, engine.runtime
+        self._state_bytes = 0
+        self.baseline_bytes = 0
+
+    def open(self, package: Package, state: State) -> None:
+        """See `Engine.open`."""
+        self._state_bytes = sum(tensor.nbytes for tensor in state.values())
+        self._engine.open(package, state)
+
+    def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> Metrics:
+        """See `Engine.step`."""
+        if not self.baseline_bytes:
+            # The engine holds the old state and room for the new one.
+            self.baseline_bytes = process_tree_rss_bytes() - 2 * self._state_bytes
+        return self._engine.step(rung_id, batch, hyper)
+
+    def snapshot(self) -> State:
+        """See `Engine.snapshot`."""
+        return self._engine.snapshot()
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self._engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
