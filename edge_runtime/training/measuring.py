@@ -114,9 +114,7 @@ def measure(job: MeasureJob) -> Measurement:
             stop=watch.is_sure,
         )
         try:
-            for event in train(
-                package, _pictures(package), Path(job.scratch) / "run", options
-            ):
+            for event in train(package, _pictures(package), run_dir, options):
                 watch.see(event)
         except Interrupted:
             pass
