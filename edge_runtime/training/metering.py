@@ -44,6 +44,7 @@ class Metering:
         self._news: SimpleQueue[SensorEvent] = SimpleQueue()
         self.meter = Meter(sensor, record=self._log, on_event=self._news.put)
         self.sensor = sensor
+        self._entered_s = self.began_s
         self.earlier = NOTHING
         self._process = 1
         self._open = ExitStack()  # the window of the present rung
@@ -94,11 +95,11 @@ class Metering:
         )
 
     def _energy_j(self) -> float | None:
-        """Of this process; before the first reading at the power that it found."""
+        """Of this process; before the meter began at the power that it found first."""
         first = self._log.first
         if first is None or first.total_w is None:
             return None
-        return plus((first.t_s - self.began_s) * first.total_w, self.meter.spent_j())
+        return plus((self._entered_s - self.began_s) * first.total_w, self.meter.spent_j())
 
     def news(self, step: int) -> Iterator[Event]:
         """What became of the sensor since this was last asked."""
@@ -125,6 +126,7 @@ class Metering:
         self._log.stop()
 
     def __enter__(self) -> Self:
+        self._entered_s = time.monotonic()
         self.meter.__enter__()
         return self
 

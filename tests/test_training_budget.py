@@ -1,0 +1,236 @@
+"""Runs within a budget: planned, governed, ended in time, and everything spent is counted."""
+
+import itertools
+import time
+
+import pytest
+from training_fakes import (
+    FakeEngine,
+    FakePictures,
+    kinds,
+    options,
+    run_to_the_end,
+    stop_after,
+    write_package,
+)
+
+from edge_runtime.budget import Budget
+from edge_runtime.device import ReplaySensor
+from edge_runtime.errors import BudgetError, ConfigError, DeviceError, Interrupted, SensorError
+from edge_runtime.planning import CostProfile, RungCost
+from edge_runtime.records import events, open_run
+from edge_runtime.training import Metering, train
+
+STEP_S = 0.01
+POWER_W = 10.0
+
+
+class SlowEngine(FakeEngine):
+    """Takes as long as `profile` says, or `slower` times that."""
+
+    def __init__(self, slower: float = 1.0) -> None:
+        super().__init__()
+        self._slower = slower
+
+    def step(self, rung_id, batch, hyper):
+        time.sleep(self._slower * STEP_S * (1.0 if rung_id == "k100" else 0.5))
+        return super().step(rung_id, batch, hyper)
+
+
+@pytest.fixture
+def package(tmp_path):
+    return write_package(tmp_path / "package")
+
+
+def cost(rung: str, token_blocks: int, step_s: float, step_j: float | None) -> RungCost:
+    return RungCost(
+        rung=rung,
+        token_blocks=token_blocks,
+        flops=token_blocks,
+        step_s=step_s,
+        step_s_low=step_s,
+        step_s_high=step_s,
+        step_j=step_j,
+        power_w=None if step_j is None else step_j / step_s,
+        peak_bytes=1 << 20,
+        predicted_peak_bytes=None,
+        source="measured",
+    )
+
+
+def profile(step_s: float = STEP_S, power_w: float | None = POWER_W) -> CostProfile:
+    """The large rung takes `step_s`, the small one half of it."""
+
+    def of(rung: str, tokens: int, share: float) -> RungCost:
+        step_j = None if power_w is None else share * step_s * power_w
+        return cost(rung, tokens, share * step_s, step_j)
+
+    return CostProfile(
+        format=1,
+        created_at="2030-01-01T00:00:00.000+00:00",
+        package_digest="ab" * 32,
+        board="fake",
+        power_mode=None,
+        engine="fake",
+        runtime="numpy",
+        threads=None,
+        sensor="replay",
+        energy_is_estimate=False,
+        idle_w=2.0,
+        baseline_bytes=1 << 20,
+        startup_s=0.01,
+        switch_s=0.0,
+        checkpoint_s=0.01,
+        checkpoint_j=0.1,
+        rungs=(of("k100", 80, 1.0), of("k050", 48, 0.5)),
+    )
+
+
+def sensor() -> ReplaySensor:
+    return ReplaySensor([(0.0, {"VDD_IN": POWER_W})], total=["VDD_IN"])
+
+
+def train_within(package, folder, budget, *, slower=1.0, epochs=20, **changes):
+    """All events of a governed run; 5 steps per epoch."""
+    given = {
+        "engine": SlowEngine(slower),
+        "rungs": None,
+        "profile": profile(),
+        "budget": budget,
+        "epochs": epochs,
+    }
+    with Metering(sensor()) as metering:
+        asked = options(**given | {"metering": metering} | changes)
+        return list(train(package, FakePictures(), folder, asked))
+
+
+def test_a_run_with_room_trains_all_on_the_best_rung(package, tmp_path) -> None:
+    found = train_within(package, tmp_path / "run", Budget(time_s=60))
+    (planned,) = kinds(found, events.Planned)
+    assert found.index(planned) == 1
+    assert planned.budget["time_s"] == 60
+    assert [(s["rung"], s["steps"]) for s in planned.plan["segments"]] == [("k100", 100)]
+    assert {step.rung for step in kinds(found, events.StepRecord)} == {"k100"}
+    finished = found[-1]
+    assert (finished.stopped_by, finished.epochs, finished.steps) == (None, 20.0, 100)
+    assert finished.spent.lost_s == 0
+    assert not finished.spent.energy_is_estimate
+
+
+def test_spent_joules_are_power_times_time(package, tmp_path) -> None:
+    finished = train_within(package, tmp_path / "run", Budget(time_s=60))[-1]
+    assert finished.spent.time_s >= 100 * STEP_S
+    # The sensor says the same all the time, also before its first reading.
+    assert finished.spent.energy_j == pytest.approx(POWER_W * finished.spent.time_s, rel=0.05)
+
+
+def test_less_time_means_fewer_tokens_first(package, tmp_path) -> None:
+    found = train_within(package, tmp_path / "run", Budget(time_s=2.6), epochs=60)
+    steps = kinds(found, events.StepRecord)
+    assert steps[0].rung == "k050"
+    changes = kinds(found, events.RungChanged)
+    assert changes[0].step == 1
+    assert all(change.reason for change in changes)
+    # All on k100 would take more than 3 s. The margin is for a busy machine.
+    assert found[-1].spent.time_s < 2.8
+    # The records are a schedule that trains the same again.
+    assert open_run(tmp_path / "run").info.settings.rungs is None
+    taken = [(change.step, change.rung) for change in changes]
+    again = run_to_the_end(package, tmp_path / "again", rungs=tuple(taken), epochs=60)
+    losses = [step.loss for step in kinds(again, events.StepRecord)]
+    assert losses[: len(steps)] == [step.loss for step in steps]
+
+
+@pytest.mark.parametrize(
+    ("budget", "limit", "most"),
+    [(Budget(time_s=1.0), "time", 1.0), (Budget(energy_j=10.0), "energy", 1.0)],
+)
+def test_a_used_up_budget_ends_the_run_well(package, tmp_path, budget, limit, most) -> None:
+    # Every step takes three times what was measured: the plan cannot hold.
+    found = train_within(package, tmp_path / "run", budget, slower=3.0)
+    finished = found[-1]
+    assert finished.stopped_by == limit
+    assert finished.spent.time_s < most + 0.2  # of 3 s; the margin is for a busy machine
+    assert 0 < finished.steps < 100
+    assert finished.epochs == pytest.approx(finished.steps / 5)
+    run = open_run(tmp_path / "run")
+    assert run.newest_checkpoint().info.step == finished.steps
+    assert len(run.steps()) == finished.steps
+
+
+def test_a_run_that_its_budget_ended_goes_on_with_a_larger_one(package, tmp_path) -> None:
+    first = train_within(package, tmp_path / "run", Budget(time_s=1.0), slower=3.0)[-1]
+    found = train_within(package, tmp_path / "run", Budget(time_s=60), resume=True)
+    assert found[0].step == first.steps
+    finished = found[-1]
+    assert (finished.stopped_by, finished.steps) == (None, 100)
+    # What the first process took counts.
+    assert finished.spent.time_s > first.spent.time_s
+    assert finished.spent.energy_j > first.spent.energy_j
+    again = train_within(package, tmp_path / "run", Budget(time_s=60), resume=True)
+    assert again == [finished]
+
+
+def test_work_that_is_lost_is_counted(package, tmp_path) -> None:
+    with pytest.raises(Interrupted):
+        train_within(package, tmp_path / "run", Budget(time_s=60), stop=stop_after(10))
+    # A power cut takes the checkpoint and what followed an earlier one: here, all of it.
+    run = open_run(tmp_path / "run")
+    samples = run.power()
+    newest = tmp_path / "run" / "checkpoints" / "10"
+    newest.rename(newest.with_name(".10-cut"))
+    found = train_within(package, tmp_path / "run", Budget(time_s=60), resume=True)
+    resumed, finished = found[0], found[-1]
+    assert (resumed.step, resumed.lost_steps) == (0, 10)
+    assert resumed.lost_s == pytest.approx(samples[-1].t_s)
+    assert resumed.lost_j == pytest.approx(POWER_W * samples[-1].t_s, rel=0.05)
+    assert (finished.spent.lost_s, finished.spent.lost_j) == (resumed.lost_s, resumed.lost_j)
+    processes = [sample.process for sample in run.power()]
+    assert sorted(set(processes)) == [1, 2]
+    assert run.power()[: len(samples)] == samples
+
+
+def test_nothing_fits_says_so_before_it_starts(package, tmp_path) -> None:
+    with pytest.raises(BudgetError, match=r"--time"):
+        train_within(package, tmp_path / "run", Budget(time_s=0.2))
+    assert not (tmp_path / "run").exists()
+
+
+def test_energy_without_a_sensor_is_refused(package, tmp_path) -> None:
+    with pytest.raises(DeviceError, match="energy"):
+        train_within(
+            package, tmp_path / "run", Budget(energy_j=1e6), profile=profile(power_w=None)
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_budget_needs_costs(package, tmp_path) -> None:
+    with pytest.raises(ConfigError, match="needs a cost profile"):
+        train_within(package, tmp_path / "run", Budget(time_s=60), profile=None)
+
+
+class Flaky(ReplaySensor):
+    """Is gone from one reading to another."""
+
+    def __init__(self, gone: range) -> None:
+        super().__init__([(0.0, {"VDD_IN": POWER_W})], total=["VDD_IN"])
+        self._readings, self._gone = itertools.count(), gone
+
+    def read(self):
+        if next(self._readings) in self._gone:
+            raise SensorError("the cable is out")
+        return super().read()
+
+
+def test_a_lost_sensor_is_reported_and_the_run_goes_on(package, tmp_path) -> None:
+    with Metering(Flaky(range(3, 4))) as metering:
+        asked = options(
+            engine=SlowEngine(), rungs=((1, "k100"),), epochs=50, metering=metering
+        )
+        found = list(train(package, FakePictures(), tmp_path / "run", asked))
+    (lost,) = kinds(found, events.SensorLost)
+    assert (lost.sensor, lost.reason) == ("replay", "the cable is out")
+    (back,) = kinds(found, events.SensorBack)
+    assert back.gap_s > 0.5
+    assert found[-1].steps == 250
+    assert found[-1].spent.energy_j == pytest.approx(POWER_W * found[-1].spent.time_s, rel=0.1)
