@@ -4,7 +4,9 @@ Pure: no clock, no sensor, nothing measured here. Times and readings come in as 
 """
 
 from edge_runtime.planning.cache import cached_profile_path
+from edge_runtime.planning.caution import Reading
 from edge_runtime.planning.costs import (
+    FORMAT,
     CostProfile,
     Overhead,
     RungCost,
@@ -14,15 +16,22 @@ from edge_runtime.planning.costs import (
     overhead_of,
     save_profile,
 )
+from edge_runtime.planning.governor import Decision, Governor
+from edge_runtime.planning.ledger import Spent
 from edge_runtime.planning.planner import Plan, RungVerdict, Segment, make_plan
 
 __all__ = [
+    "FORMAT",
     "CostProfile",
+    "Decision",
+    "Governor",
     "Overhead",
     "Plan",
+    "Reading",
     "RungCost",
     "RungVerdict",
     "Segment",
+    "Spent",
     "cached_profile_path",
     "check_fits",
     "interpolate",

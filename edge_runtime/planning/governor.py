@@ -1,0 +1,240 @@
+"""The governor: before every step of a run, which rung it trains, or a pause, or the end.
+
+A state machine without a clock: times and readings come in as arguments, and the same calls
+give the same decisions. It plans the rest of the run again and again with the planner of the
+beginning, on what is really left and with what steps really cost. docs/planning.md has the
+rules. Units: seconds, joules, watts.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from edge_runtime.budget import MEMORY, Budget, Limit
+from edge_runtime.errors import BudgetError
+from edge_runtime.planning.caution import Caution, Reading
+from edge_runtime.planning.costs import Overhead, RungCost
+from edge_runtime.planning.ledger import Ledger, Spent
+from edge_runtime.planning.mix import Mix, Task, require_energy, why_unusable
+from edge_runtime.planning.outlook import Outlook
+from edge_runtime.planning.pacing import Pacing
+from edge_runtime.planning.refusal import refusal
+
+REPLAN_EVERY_S = 5.0
+_SHARE_OF_RUN = 0.02  # between two plans, in a short run; and left, to step up at all
+_SOONER = 0.2  # of that interval, when there is news
+_CHANGED = 0.05  # of a cost: news
+_CALM_S = 10.0  # after a step down, before a step up
+_WORTH_IT = 1.05  # so many times the steps, to leave the present rung when nothing fits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What to do before the next step, and why."""
+
+    kind: str  # "keep", "switch", "pause" or "stop"
+    rung: str  # that is trained next, or would be
+    reason: str  # for people
+    pause_s: float | None = None  # idle so long, then ask again
+    stopped_by: str | None = None  # the limit that ends the run early
+
+
+class Governor:
+    """Decides before every step. `decide` and `observed` are called in turns."""
+
+    def __init__(
+        self,
+        costs: Sequence[RungCost],
+        budget: Budget,
+        *,
+        steps: int,
+        overhead: Overhead,
+        replan_every_s: float = REPLAN_EVERY_S,
+    ) -> None:
+        """Get ready for a run that `make_plan` has a plan for.
+
+        Args:
+            costs: of every rung.
+            budget: of the whole run.
+            steps: of the whole run.
+            overhead: what it costs besides its steps.
+            replan_every_s: at least this often; more often in a run of a few minutes.
+
+        Raises:
+            BudgetError: no rung can be trained at all.
+            DeviceError: energy or power is limited and unknown.
+        """
+        task = Task(costs=tuple(costs), steps=steps, overhead=overhead)
+        require_energy(task, budget)
+        usable = [cost for cost in costs if why_unusable(cost, budget) is None]
+        if not usable:
+            raise BudgetError(refusal(task, budget))
+        usable.sort(key=lambda cost: (cost.token_blocks, -(cost.step_s or 0.0)))
+        self._height = {cost.rung: height for height, cost in enumerate(usable)}
+        self._steps, self._every_s = steps, replan_every_s
+        self._ledger = Ledger(usable, overhead)
+        self._outlook = Outlook(budget, self._ledger)
+        self._caution, self._pacing = Caution(usable, budget), Pacing(budget)
+        self._rung: str | None = None
+        self._plan = _Plan(mix=None, steps=0, at_s=-math.inf, ratios=(1.0, 1.0), wish=0)
+        self._stepped_down_s = -math.inf
+
+    def observed(self, rung: str, step_s: float, step_j: float | None) -> None:
+        """Take in what a step really took, waiting for its pictures included."""
+        self._ledger.observe(rung, step_s, step_j)
+
+    def decide(
+        self, done_steps: int, now_s: float, spent: Spent, reading: Reading
+    ) -> Decision:
+        """What comes after `done_steps` steps.
+
+        Args:
+            done_steps: of the whole run.
+            now_s: monotonic.
+            spent: by the whole run until now.
+            reading: of the board now.
+        """
+        self._ledger.update(spent, self._rung, cooling=self._pacing.is_cooling)
+        left = self._steps - done_steps
+        if left <= 0:
+            return Decision(kind="stop", rung=self._next_rung(), reason="all steps are done")
+        if self._rung is not None:
+            self._caution.watch(now_s, self._rung, reading, self._ledger.power_w())
+        allowed = [cost.rung for cost in self._caution.allowed]
+        if not allowed:
+            return self._stop(MEMORY, self._caution.reason)
+        choice = self._choose(allowed, done_steps, left, now_s)
+        if choice.limit is not None:
+            return self._stop(choice.limit, choice.reason)
+        return self._pause(choice, left, now_s) or self._train(choice, now_s)
+
+    def _pause(self, choice: "_Choice", left: int, now_s: float) -> Decision | None:
+        cost = self._ledger.cost(choice.rung)
+        too_hot = self._caution.too_hot
+        pause = self._pacing.pause(self._ledger, cost, left, now_s, too_hot=too_hot)
+        if pause is None:
+            return None
+        if pause.is_hopeless:
+            return self._stop(pause.limit, pause.reason)
+        return Decision(
+            kind="pause", rung=choice.rung, reason=pause.reason, pause_s=pause.pause_s
+        )
+
+    def _train(self, choice: "_Choice", now_s: float) -> Decision:
+        before, self._rung = self._rung, choice.rung
+        if before == choice.rung:
+            return Decision(kind="keep", rung=choice.rung, reason=choice.reason)
+        if before is not None and self._height[choice.rung] < self._height[before]:
+            self._stepped_down_s = now_s
+        return Decision(kind="switch", rung=choice.rung, reason=choice.reason)
+
+    def _stop(self, limit: Limit, reason: str) -> Decision:
+        return Decision(
+            kind="stop", rung=self._next_rung(), reason=reason, stopped_by=limit.name
+        )
+
+    def _next_rung(self) -> str:
+        return self._rung or next(iter(self._height))
+
+    def _choose(self, allowed: Sequence[str], done: int, left: int, now_s: float) -> "_Choice":
+        """The rung of the next step, or the limit that is reached."""
+        rung, before = self._rung, self._plan
+        if rung and rung in allowed and not self._is_due(rung, done, now_s):
+            return _Choice(rung, "as planned")
+        mix = self._outlook.plan(allowed, left, loaded=rung)
+        wish = self._wish(mix, allowed, left) if mix else 0
+        ratios = self._ledger.ratios(rung) if rung else (1.0, 1.0)
+        self._plan = _Plan(mix=mix, steps=done, at_s=now_s, ratios=ratios, wish=wish)
+        if mix is None:
+            return self._last_resort(allowed, left)
+        lowest = next(iter(mix.counts))
+        if rung is None:
+            self._every_s = min(self._every_s, max(0.5, _SHARE_OF_RUN * mix.time_s))
+            return _Choice(lowest, f"the plan begins: {self._text(mix, lowest)}")
+        if rung not in allowed:
+            return _Choice(lowest, f"{self._caution.reason}: {self._text(mix, lowest)}")
+        if wish < 0 and before.wish < 0:
+            return _Choice(lowest, f"there is no room for as much: {self._text(mix, lowest)}")
+        if (
+            wish > 0
+            and (before.wish > 0 or before.is_over(rung, done))
+            and self._may_rise(left, now_s)
+        ):
+            return _Choice(lowest, f"there is room for more: {self._text(mix, lowest)}")
+        return _Choice(rung, self._text(mix, rung))
+
+    def _is_due(self, rung: str, done: int, now_s: float) -> bool:
+        """Whether it is time to plan again."""
+        plan, waited_s = self._plan, now_s - self._plan.at_s
+        if waited_s >= self._every_s or self._outlook.reach(rung, loaded=rung)[0] < 1:
+            return True
+        is_news = (
+            plan.wish
+            or plan.is_over(rung, done)
+            or any(
+                abs(now / then - 1) > _CHANGED
+                for now, then in zip(self._ledger.ratios(rung), plan.ratios, strict=True)
+            )
+        )
+        return bool(is_news) and waited_s >= self._every_s * _SOONER
+
+    def _wish(self, mix: Mix, allowed: Sequence[str], left: int) -> int:
+        """Whether this mix asks for a lower rung (-1) or a higher one (1) than the present."""
+        lowest, rung = next(iter(mix.counts)), self._rung
+        if rung is None or rung not in allowed or lowest == rung:
+            return 0
+        if self._height[lowest] > self._height[rung]:
+            return 1
+        return 0 if self._outlook.is_as_good_on(rung, mix, allowed, left) else -1
+
+    def _may_rise(self, left: int, now_s: float) -> bool:
+        calm_s = now_s - self._stepped_down_s
+        is_worth_it = left >= _SHARE_OF_RUN * self._steps
+        return is_worth_it and calm_s >= min(_CALM_S, 2 * self._every_s)
+
+    def _last_resort(self, allowed: Sequence[str], left: int) -> "_Choice":
+        """The rung that gets furthest, until a limit is reached."""
+        reach = {rung: self._outlook.reach(rung, loaded=self._rung) for rung in allowed}
+        furthest = max(allowed, key=lambda rung: reach[rung][0])
+        steps, limit = reach[furthest]
+        left_text = self._outlook.left_text()
+        if limit is not None and steps < 1:
+            reason = f"{limit.flag} is used up but for the last checkpoint{left_text}"
+            return _Choice(furthest, f"{reason}; {left} steps are not done", limit)
+        rung = self._rung
+        if rung in reach and reach[rung][0] >= 1 and steps < _WORTH_IT * reach[rung][0]:
+            furthest = rung
+        return _Choice(
+            furthest,
+            f"no plan fits {left} more steps{left_text}: as far as it goes on {furthest}"
+            f"{self._ledger.drift_text(furthest)}",
+        )
+
+    def _text(self, mix: Mix, rung: str) -> str:
+        parts = [f"{count} steps on {each}" for each, count in mix.counts.items()]
+        drift = self._ledger.drift_text(rung)
+        return f"{', then '.join(parts)}{self._outlook.left_text()}{drift}"
+
+
+class _Choice(NamedTuple):
+    """The rung to train and why, or the limit that is reached."""
+
+    rung: str
+    reason: str
+    limit: Limit | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """The last plan, and what it was made on."""
+
+    mix: Mix | None  # None: nothing fitted
+    steps: int  # done then
+    at_s: float
+    ratios: tuple[float, float]  # of the rung in training
+    wish: int  # -1, 0 or 1: a lower rung than that, the same, a higher one
+
+    def is_over(self, rung: str, done: int) -> bool:
+        """Whether the part of this rung is done."""
+        return self.mix is not None and done - self.steps >= self.mix.counts.get(rung, 0)

@@ -1,0 +1,208 @@
+"""A board that exists in arithmetic: a governed run on it takes no time.
+
+It trains what a governor decides, spends what its true costs say, warms up and cools down.
+"""
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from edge_runtime.budget import Budget
+from edge_runtime.planning import Decision, Governor, Overhead, Reading, RungCost
+
+OVERHEAD = Overhead(
+    startup_s=1.5,
+    startup_j=9.0,
+    switch_s=0.4,
+    switch_j=4.0,
+    checkpoint_s=0.2,
+    checkpoint_j=1.2,
+    idle_w=3.0,
+)
+FREE = Overhead(
+    startup_s=0.0,
+    startup_j=0.0,
+    switch_s=0.0,
+    switch_j=0.0,
+    checkpoint_s=0.0,
+    checkpoint_j=0.0,
+    idle_w=None,
+)
+
+
+def rung_cost(rung: str, token_blocks: int, step_s: float, power_w: float | None, **known):
+    """A measured cost; further fields by name."""
+    step_j = None if power_w is None else step_s * power_w
+    facts = {
+        "flops": 1000 * token_blocks,
+        "step_s_low": step_s,
+        "step_s_high": step_s,
+        "peak_bytes": 1_000_000 * token_blocks,
+        "predicted_peak_bytes": None,
+        "source": "measured",
+    } | known
+    return RungCost(
+        rung=rung,
+        token_blocks=token_blocks,
+        step_s=step_s,
+        step_j=step_j,
+        power_w=power_w,
+        **facts,
+    )
+
+
+LADDER = (
+    rung_cost("k100", 400, 0.20, 10.0),
+    rung_cost("k075", 300, 0.155, 10.0),
+    rung_cost("k050", 200, 0.11, 9.8),
+    rung_cost("k025", 100, 0.065, 9.5),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Total:
+    """What `decide` wants to know of the run until now."""
+
+    time_s: float
+    energy_j: float | None
+
+
+@dataclass(kw_only=True)
+class Board:
+    """True costs: those of the profile times ratios, which may depend on the step."""
+
+    time_ratio: Callable[[int], float] = lambda step: 1.0
+    power_ratio: Callable[[int], float] = lambda step: 1.0
+    own_ratio: dict[str, float] = field(default_factory=dict)  # rung -> of its time
+    noise: float = 0.02  # standard deviation of a step's time, relative
+    has_sensor: Callable[[int], bool] = lambda step: True
+    idle_w: float = 3.0
+    ambient_c: float = 25.0
+    c_per_w: float = 4.0
+    warming_s: float = 30.0
+    pressure: Callable[[int], float] = lambda step: 0.0
+    rss_bytes: Callable[[str], int | None] = lambda rung: None
+    seed: int = 0
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What became of a run."""
+
+    steps: int = 0
+    token_blocks: int = 0
+    time_s: float = 0.0
+    energy_j: float = 0.0
+    hottest_c: float = 0.0
+    stopped_by: str | None = None
+    rungs: list[str] = field(default_factory=list)  # of every step
+    decisions: list[Decision] = field(default_factory=list)
+    calls: list[tuple] = field(default_factory=list)  # arguments, in order
+
+    @property
+    def switches(self) -> int:
+        return sum(a != b for a, b in zip(self.rungs, self.rungs[1:], strict=False))
+
+    @property
+    def mean_w(self) -> float:
+        return self.energy_j / self.time_s
+
+    @property
+    def paused_s(self) -> float:
+        return sum(decision.pause_s or 0.0 for decision in self.decisions)
+
+
+class _Simulation:
+    def __init__(self, costs, overhead: Overhead, board: Board) -> None:
+        self.costs = {cost.rung: cost for cost in costs}
+        self.overhead, self.board = overhead, board
+        self.random = random.Random(board.seed)
+        self.temperature_c = board.ambient_c + board.c_per_w * board.idle_w
+        self.outcome = Outcome()
+
+    def spend(self, duration_s: float, power_w: float) -> None:
+        board, outcome = self.board, self.outcome
+        outcome.time_s += duration_s
+        outcome.energy_j += duration_s * power_w
+        goal_c = board.ambient_c + board.c_per_w * power_w
+        share = math.exp(-duration_s / board.warming_s)
+        self.temperature_c = goal_c + (self.temperature_c - goal_c) * share
+        outcome.hottest_c = max(outcome.hottest_c, self.temperature_c)
+
+    def train(self, rung: str, before: str | None) -> tuple[float, float]:
+        """One step: what it took, with the loading of its rung."""
+        outcome, board, overhead = self.outcome, self.board, self.overhead
+        step, cost = outcome.steps, self.costs[rung]
+        begin_s, begin_j = outcome.time_s, outcome.energy_j
+        if rung != before and overhead.switch_s:
+            self.spend(overhead.switch_s, overhead.switch_j / overhead.switch_s)
+        ratio = board.time_ratio(step) * board.own_ratio.get(rung, 1.0)
+        noise = max(0.2, self.random.gauss(1.0, board.noise))
+        power_w = (cost.step_j or 0.0) / cost.step_s * board.power_ratio(step)
+        self.spend(cost.step_s * ratio * noise, power_w)
+        outcome.steps += 1
+        outcome.token_blocks += cost.token_blocks
+        outcome.rungs.append(rung)
+        return outcome.time_s - begin_s, outcome.energy_j - begin_j
+
+
+def simulate(
+    budget: Budget,
+    steps: int,
+    *,
+    costs=LADDER,
+    overhead: Overhead = OVERHEAD,
+    board: Board | None = None,
+) -> Outcome:
+    """A run from process start to exit."""
+    governor = Governor(costs, budget, steps=steps, overhead=overhead)
+    board = board or Board()
+    simulation = _Simulation(costs, overhead, board)
+    outcome, rung = simulation.outcome, None
+    simulation.spend(
+        overhead.startup_s, (overhead.startup_j or 0.0) / (overhead.startup_s or 1)
+    )
+    while outcome.steps < steps:
+        measured = board.has_sensor(outcome.steps)
+        arguments = (
+            outcome.steps,
+            outcome.time_s,
+            Total(time_s=outcome.time_s, energy_j=outcome.energy_j if measured else None),
+            Reading(
+                temperature_c=simulation.temperature_c,
+                rss_bytes=board.rss_bytes(rung) if rung else None,
+                memory_pressure=board.pressure(outcome.steps),
+            ),
+        )
+        decision = governor.decide(*arguments)
+        outcome.calls.append(("decide", arguments))
+        outcome.decisions.append(decision)
+        if decision.kind == "stop":
+            outcome.stopped_by = decision.stopped_by
+            break
+        if decision.kind == "pause":
+            simulation.spend(decision.pause_s, board.idle_w)
+            continue
+        assert (decision.kind == "switch") == (decision.rung != rung)
+        took_s, took_j = simulation.train(decision.rung, rung)
+        rung = decision.rung
+        arguments = (rung, took_s, took_j if measured else None)
+        governor.observed(*arguments)
+        outcome.calls.append(("observed", arguments))
+    simulation.spend(
+        overhead.checkpoint_s, (overhead.checkpoint_j or 0.0) / (overhead.checkpoint_s or 1)
+    )
+    return outcome
+
+
+def true_costs(costs, board: Board, step: int = 0) -> tuple[RungCost, ...]:
+    """What steps cost on that board from `step` on, without noise."""
+    found = []
+    for cost in costs:
+        ratio = board.time_ratio(step) * board.own_ratio.get(cost.rung, 1.0)
+        step_j = None
+        if cost.step_j is not None:
+            step_j = cost.step_j * ratio * board.power_ratio(step)
+        found.append(replace(cost, step_s=cost.step_s * ratio, step_j=step_j))
+    return tuple(found)
