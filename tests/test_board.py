@@ -1,9 +1,19 @@
-import platform
+"""Board profiles: how a board is recognised, and what a wrong file says."""
+
 from pathlib import Path
 
+import fake_board
 import pytest
 
-from edge_runtime.device import Board, BoardSigns, detect_board, known_boards, load_board
+from edge_runtime.device import (
+    Board,
+    BoardSigns,
+    Calibration,
+    PowerFacts,
+    detect_board,
+    known_boards,
+    load_board,
+)
 from edge_runtime.errors import ConfigError, DeviceError
 
 OWN = Board(id="shed", name="Shed camera", recognise=BoardSigns(machine=("armv8",)))
@@ -11,14 +21,86 @@ OWN_TOML = 'id = "shed"\nname = "Shed camera"\n[recognise]\nmachine = ["armv8"]\
 
 
 def test_this_machine_has_a_board() -> None:
-    assert platform.machine() in load_board(None).recognise.machine
+    assert load_board(None) in known_boards()
 
 
 @pytest.mark.parametrize(
     ("machine", "board"), [("x86_64", "generic-x86_64"), ("aarch64", "generic-aarch64")]
 )
-def test_a_board_is_recognised_by_its_machine(machine: str, board: str) -> None:
-    assert detect_board(machine).id == board
+def test_a_board_is_recognised_by_its_machine(
+    tmp_path: Path, machine: str, board: str
+) -> None:
+    assert detect_board(machine, root=tmp_path).id == board
+
+
+def memory(root: Path, gib: float) -> Path:
+    fake_board.put(root / "proc/meminfo", f"MemTotal: {round(gib * 2**20)} kB")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("compatible", "board"),
+    [
+        (("nvidia,p3768-0000+p3767-0004-super", "nvidia,tegra234"), "jetson-orin-nano-4gb"),
+        (("nvidia,p3768-0000+p3767-0005", "nvidia,p3767-0005"), "jetson-orin-nano-8gb"),
+        (("nvidia,p3509-0000+p3767-0003", "nvidia,tegra234"), "jetson-orin-nano-8gb"),
+        (("nvidia,p3768-0000+p3767-0001", "nvidia,tegra234"), "jetson-orin-nx-8gb"),
+        (("nvidia,p3768-0000+p3767-0000", "nvidia,tegra234"), "jetson-orin-nx-16gb"),
+        (("nvidia,p3737-0000+p3701-0004", "nvidia,tegra234"), "jetson-agx-orin-32gb"),
+        (("nvidia,p3737-0000+p3701-0005", "nvidia,tegra234"), "jetson-agx-orin-64gb"),
+        (("nvidia,p2822-0000+p2888-0001", "nvidia,tegra194"), "jetson-agx-xavier"),
+        (("nvidia,p3509-0000+p3668-0000", "nvidia,tegra194"), "jetson-xavier-nx"),
+        (("nvidia,p3449-0000-b00+p3448-0000-b00", "nvidia,tegra210"), "jetson-nano"),
+        (("nvidia,p4071-0000+p3834-0008", "nvidia,tegra264"), "jetson-thor"),
+        (("raspberrypi,4-model-b", "brcm,bcm2711"), "raspberry-pi-4"),
+        (("raspberrypi,5-model-b", "brcm,bcm2712"), "raspberry-pi-5"),
+        (("radxa,rock-5b", "rockchip,rk3588"), "generic-aarch64"),
+    ],
+)
+def test_the_device_trees_compatible_list_names_the_board(
+    tmp_path: Path, compatible: tuple[str, ...], board: str
+) -> None:
+    # A carrier board of another maker may call its model what it likes.
+    fake_board.device_tree(tmp_path, model="Custom carrier", compatible=compatible)
+    assert detect_board("aarch64", root=memory(tmp_path, 3.5)).id == board
+
+
+@pytest.mark.parametrize(
+    ("model", "gib", "board"),
+    [
+        (
+            "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super",
+            7.4,
+            "orin-nano-8gb",
+        ),
+        ("NVIDIA Jetson Orin Nano Developer Kit", 3.3, "orin-nano-4gb"),
+        ("NVIDIA Jetson Orin NX Engineering Reference Developer Kit", 7.4, "orin-nx-8gb"),
+        ("NVIDIA Jetson Orin NX Engineering Reference Developer Kit", 15.3, "orin-nx-16gb"),
+        ("NVIDIA Jetson Orin NX Engineering Reference Developer Kit", 23.5, "orin-nx-16gb"),
+        ("NVIDIA Jetson AGX Orin Developer Kit", 30.0, "agx-orin-32gb"),
+        ("NVIDIA Jetson AGX Orin Developer Kit", 61.4, "agx-orin-64gb"),
+        ("Jetson-AGX", 31.0, "agx-xavier"),
+        ("NVIDIA Jetson Xavier NX Developer Kit", 6.7, "xavier-nx"),
+        ("NVIDIA Jetson Nano Developer Kit", 3.9, "nano"),
+        ("NVIDIA Jetson AGX Thor Developer Kit", 122.0, "thor"),
+    ],
+)
+@pytest.mark.parametrize("told_by", ["device tree", "DMI"])
+def test_a_models_name_and_the_memory_decide(
+    tmp_path: Path, model: str, gib: float, board: str, told_by: str
+) -> None:
+    if told_by == "DMI":
+        fake_board.put(tmp_path / "sys/devices/virtual/dmi/id/product_name", model)
+    else:
+        fake_board.device_tree(tmp_path, model=model)
+    # Also on x86, where boards are emulated.
+    assert detect_board("x86_64", root=memory(tmp_path, gib)).id == f"jetson-{board}"
+
+
+def test_the_memory_settles_what_a_module_number_leaves_open(tmp_path: Path) -> None:
+    fake_board.device_tree(tmp_path, compatible=("nvidia,p3737-0000+p3701-0000",))
+    assert detect_board(root=memory(tmp_path, 30.0)).id == "jetson-agx-orin-32gb"
+    assert detect_board(root=memory(tmp_path, 61.0)).id == "jetson-agx-orin-64gb"
 
 
 def test_a_file_wins_over_the_machine(tmp_path: Path) -> None:
@@ -39,18 +121,55 @@ def test_no_two_profiles_claim_one_machine() -> None:
     assert len(claimed) == len(set(claimed))
 
 
+def test_every_profile_has_what_its_board_needs() -> None:
+    for board in known_boards():
+        is_generic = board.id.startswith("generic")
+        is_jetson = board.id.startswith("jetson")
+        assert bool(board.recognise.machine) == is_generic
+        assert bool(board.recognise.compatible) == bool(board.recognise.model) != is_generic
+        assert bool(board.power.total) == is_jetson
+        assert (board.power.idle_w is None) == is_generic  # no figure fits every PC
+        assert bool(board.power.modes) == is_jetson
+
+
+def test_the_agx_orins_total_is_its_three_inputs() -> None:
+    boards = {board.id: board for board in known_boards()}
+    for size in ("32gb", "64gb"):
+        power = boards[f"jetson-agx-orin-{size}"].power
+        assert power.total == ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0")
+        assert set(power.rails) - set(power.total) == {"VDDQ_VDD2_1V8AO"}
+
+
+def test_boards_whose_python_is_too_old_say_so() -> None:
+    told = [board.id for board in known_boards() if "too old" in (board.note or "")]
+    assert told == ["jetson-agx-xavier", "jetson-nano", "jetson-xavier-nx"]
+
+
+def test_figures_that_were_not_measured_are_called_so() -> None:
+    for path in (Path(__file__).parents[1] / "profiles").glob("*.toml"):
+        text = path.read_text()
+        assert ("idle_w" in text) == ("plausible figures, not measured" in text)
+
+
 def test_every_key_of_a_profile_is_explained() -> None:
     readme = (Path(__file__).parents[1] / "profiles" / "README.md").read_text()
-    keys = [name for name in Board.__dataclass_fields__ if name != "recognise"]
-    keys += [f"recognise.{name}" for name in BoardSigns.__dataclass_fields__]
+    tables = {"recognise": BoardSigns, "power": PowerFacts, "calibration.RAIL": Calibration}
+    keys = [
+        name
+        for name in Board.__dataclass_fields__
+        if not any(t.startswith(name) for t in tables)
+    ]
+    keys += [
+        f"{name}.{key}" for name, kind in tables.items() for key in kind.__dataclass_fields__
+    ]
     assert [key for key in keys if f"| `{key}` |" not in readme] == []
 
 
-def test_an_unknown_machine_is_told_what_to_write() -> None:
+def test_an_unknown_machine_is_told_what_to_write(tmp_path: Path) -> None:
     with pytest.raises(
         DeviceError, match=r"(?s)'riscv64'.*generic-aarch64 \(aarch64\).*--board"
     ):
-        detect_board("riscv64")
+        detect_board("riscv64", root=tmp_path)
 
 
 def test_all_problems_of_a_file_are_told_at_once(tmp_path: Path) -> None:
@@ -80,3 +199,95 @@ def test_a_file_that_is_no_toml_is_named(tmp_path: Path, content: bytes) -> None
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.toml cannot be read \(No such file"):
         load_board(tmp_path / "none.toml")
+
+
+GOOD_POWER = """
+id = "shed"
+name = "Shed camera"
+[recognise]
+[power]
+rails = ["VDD_IN", "VDD_SOC"]
+total = ["VDD_IN"]
+idle_w = 4
+full_w = 9.5
+[calibration.VDD_IN]
+gain = 1.08
+"""
+
+
+def test_a_file_may_tell_powers_and_calibrations(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(GOOD_POWER)
+    board = load_board(path)
+    assert (board.power.idle_w, board.power.full_w) == (4.0, 9.5)
+    assert board.calibration == {"VDD_IN": Calibration(gain=1.08, offset_w=0.0)}
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "problem"),
+    [
+        ('total = ["VDD_IN"]', 'total = ["VIN"]',
+         "power.total: unknown rail 'VIN'; power.rails are VDD_IN, VDD_SOC"),
+        ('total = ["VDD_IN"]', 'total = ["VDD_IN", "VDD_IN"]',
+         "power.total: a rail occurs twice in VDD_IN, VDD_IN"),
+        ('total = ["VDD_IN"]', 'total = "VDD_IN"', "power.total: want a list, got 'VDD_IN'"),
+        ("idle_w = 4", "", "power: give idle_w and full_w, or neither"),
+        ("idle_w = 4", "idle_w = -1", "power.idle_w: want a number >= 0, got -1"),
+        ("idle_w = 4", "idle_w = nan", "power.idle_w: want a number >= 0, got nan"),
+        ("full_w = 9.5", "full_w = 4", "power.full_w: want more than power.idle_w, got 4"),
+        ("gain = 1.08", "gain = 0", "calibration.VDD_IN.gain: want a number > 0, got 0"),
+        ("gain = 1.08", "offset_w = inf", 
+         "calibration.VDD_IN.offset_w: want a finite number, got inf"),
+        ("gain = 1.08", "factor = 2", "unknown key factor; known are gain, offset_w"),
+        ("[calibration.VDD_IN]", "[calibration.VIN]", "calibration: unknown rail 'VIN'"),
+        ("[recognise]", "memory_gib = 0\n[recognise]", "memory_gib: want a number > 0, got 0"),
+    ],
+)  # fmt: skip
+def test_a_contradiction_is_named(tmp_path: Path, good: str, bad: str, problem: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(GOOD_POWER.replace(good, bad))
+    with pytest.raises(ConfigError) as caught:
+        load_board(path)
+    assert problem in str(caught.value)
+    assert "1 problem(s)" in str(caught.value)
+
+
+def test_wrong_types_and_contradictions_are_told_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'id = 7\n[recognise]\nmodel = "Orin"\n'
+        '[power]\nrails = ["VDD_IN", 3]\ntotal = ["VIN"]\nidle_w = "4 W"\nfull_w = -2\n'
+        "[calibration]\nVIN = 1.1\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_board(path)
+    message = str(caught.value)
+    assert message.startswith(f"board profile {path}: 9 problem(s)\n")
+    for problem in (
+        "id: want a string, got 7",
+        "missing key 'name'",
+        "recognise.model: want a list, got 'Orin'",
+        "power.rails[1]: want a string, got 3",
+        "power.idle_w: want a number, got '4 W'",
+        "power.total: unknown rail 'VIN'; power.rails are VDD_IN",
+        "calibration: unknown rail 'VIN'; power.rails are VDD_IN",
+        "power.full_w: want more than power.idle_w, got -2",
+        "calibration['VIN']: want a table, got 1.1",
+    ):
+        assert problem in message
+
+
+def test_a_total_without_rails_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(GOOD_POWER.replace('rails = ["VDD_IN", "VDD_SOC"]', ""))
+    with pytest.raises(ConfigError, match=r"unknown rail 'VDD_IN'; power\.rails are none"):
+        load_board(path)
+
+
+@pytest.mark.parametrize("table", ["power = 3", "calibration = [1]", "recognise = false"])
+def test_a_table_that_is_none_is_one_problem(tmp_path: Path, table: str) -> None:
+    path = tmp_path / "mine.toml"
+    rest = "" if "recognise" in table else "[recognise]\n"
+    path.write_text(f'id = "shed"\nname = "Shed"\n{table}\n{rest}')
+    with pytest.raises(ConfigError, match=r"1 problem\(s\)\n  \w+: want a table"):
+        load_board(path)

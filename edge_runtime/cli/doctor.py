@@ -12,10 +12,11 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from edge_runtime.cli.quantities import bytes_text, duration_text
-from edge_runtime.errors import EngineError
+from edge_runtime.errors import DeviceError, EngineError
 from edge_runtime.version import __version__
 
 ENGINES = ("ort", "ort-training")
@@ -44,6 +45,9 @@ class Finding:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument(
+        "--board", type=Path, metavar="FILE", help="a board profile in place of the recognised"
+    )
     parser.add_argument("--try", dest="part", choices=PARTS, help=argparse.SUPPRESS)
 
 
@@ -52,26 +56,43 @@ def run(args: argparse.Namespace) -> int:
     if args.part is not None:
         print(json.dumps(_TRIALS[args.part]()))
         return 0
-    facts = collect()
+    facts = collect(args.board)
     print(json.dumps(facts) if args.json else render_text(facts))
     works = any(finding["works"] for finding in facts["engines"])
     return 0 if works else EngineError.exit_code
 
 
-def collect() -> dict[str, Any]:
-    """The machine, the versions of what is installed, and what each part did."""
+def collect(board_file: Path | None = None) -> dict[str, Any]:
+    """The machine, its board, the versions of what is installed, and what each part did.
+
+    Raises:
+        ConfigError: the board file is wrong.
+    """
     from edge_runtime.device import machine_facts
     from edge_runtime.schema import unstructure
 
+    board = look_at_board(board_file)
     findings = {part: unstructure(find(part)) for part in PARTS}
     return {
         "edge_train": __version__,
         "machine": machine_facts(),
+        "board": board,
         "versions": installed_versions(),
         "pictures": findings["pictures"],
         "engines": [findings[name] for name in ENGINES],
         "export": findings["export"],
     }
+
+
+def look_at_board(board_file: Path | None) -> dict[str, Any]:
+    """What the device manager sees, or why it does not know this board."""
+    from edge_runtime.device import load_board, survey
+    from edge_runtime.schema import unstructure
+
+    try:
+        return {**unstructure(survey(load_board(board_file))), "problem": None}
+    except DeviceError as error:
+        return {"problem": str(error)}
 
 
 def find(part: str) -> Finding:
@@ -162,6 +183,7 @@ def render_text(facts: dict[str, Any]) -> str:
         ("edge-train", f"{facts['edge_train']} on Python {machine['python']}"),
         ("machine", ", ".join(hardware)),
         ("system", ", ".join(system)),
+        *_board_rows(facts["board"]),
         ("installed", ", ".join(f"{name} {found}" for name, found in versions.items())),
     ]
     findings = [facts["pictures"], *facts["engines"], facts["export"]]
@@ -169,6 +191,51 @@ def render_text(facts: dict[str, Any]) -> str:
     return "\n".join(
         [f"{name:<14}{text}" for name, text in rows] + ["", conclusion(findings, versions)]
     )
+
+
+def _board_rows(board: dict[str, Any]) -> list[tuple[str, str]]:
+    if board["problem"]:
+        return [("board", f"unknown: {board['problem']}")]
+    exists, available = board["memory_limit_bytes"], board["memory_available_bytes"]
+    degrees = [f"{c:.1f} °C {zone}" for zone, c in board["temperatures_c"].items() if c]
+    heat = {True: "throttled now", False: "not throttled", None: "throttling unknown"}
+    return [
+        ("board", f"{board['name']} ({board['board']})"),
+        *([("", board["note"])] if board["note"] else []),
+        ("power mode", board["power_mode"] or "none that we know of"),
+        ("memory", f"{_bytes(exists)} for this program, {_bytes(available)} of it free"),
+        ("power", _power_text(board["sensor"])),
+        *[("", line) for line in _sensor_lines(board)],
+        ("temperature", f"{', '.join(degrees) or 'unknown'}; {heat[board['throttled']]}"),
+    ]
+
+
+def _bytes(size_bytes: int | None) -> str:
+    return "unknown" if size_bytes is None else bytes_text(size_bytes)
+
+
+def _power_text(sensor: dict[str, Any] | None) -> str:
+    if sensor is None:
+        return "unknown: no sensor works here, and nothing to estimate it from"
+    total = " + ".join(sensor["total"]) or "unknown, its rails alone"
+    estimate = ", an estimate and not a measurement" if sensor["is_estimate"] else ""
+    return (
+        f"{_watts(sensor['total_w'])} by the {sensor['description']}; total: {total}{estimate}"
+    )
+
+
+def _sensor_lines(board: dict[str, Any]) -> list[str]:
+    """The rails; and why there was nothing better, where that matters."""
+    sensor = board["sensor"]
+    rails = sensor["rails_w"].items() if sensor else ()
+    lines = [", ".join(f"{rail} {_watts(power_w)}" for rail, power_w in rails)]
+    if sensor is None or sensor["is_estimate"] or not sensor["total"]:
+        lines += [f"no {name}: {why}" for name, why in board["better_sensors"].items()]
+    return [line for line in lines if line]
+
+
+def _watts(power_w: float | None) -> str:
+    return "? W" if power_w is None else f"{power_w:.2f} W"
 
 
 def _finding_text(finding: dict[str, Any]) -> str:

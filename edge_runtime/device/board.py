@@ -211,7 +211,7 @@ def _bounds(
 ) -> Iterator[tuple[str, float | None, str, float]]:
     """Place, value, what is wanted, and the least that is allowed."""
     idle_w = _number(power.get("idle_w"))
-    above_idle_w = 0.0 if idle_w is None else math.nextafter(idle_w, math.inf)
+    above_idle_w = math.nextafter(idle_w, math.inf) if idle_w and idle_w > 0 else 0.0
     yield "memory_gib", _number(table.get("memory_gib")), "a number > 0", _ABOVE_ZERO
     yield "power.idle_w", idle_w, "a number >= 0", 0.0
     yield "power.full_w", _number(power.get("full_w")), "more than power.idle_w", above_idle_w

@@ -11,6 +11,7 @@ from edge_runtime.errors import ConfigError
 
 SYSFS = "EDGE_TRAIN_SYSFS"
 _LONGEST = 64  # bytes; a number is shorter
+_PAGE = 4096  # bytes; the kernel shows its files as a page long, or as empty
 
 
 def sysfs(root: Path = Path("/")) -> Path:
@@ -57,12 +58,13 @@ class NumberFile:
     says which; it is tried anew at every reading.
     """
 
-    __slots__ = ("_base", "_handle", "path", "problem")
+    __slots__ = ("_base", "_handle", "_is_kernels", "path", "problem")
 
     def __init__(self, path: Path, *, base: int = 10) -> None:
         self.path, self._base = path, base
         self.problem: str | None = None  # of the last reading
         self._handle: int | None = None
+        self._is_kernels = True
 
     def read(self) -> int | None:
         """The number, or `None`."""
@@ -75,6 +77,7 @@ class NumberFile:
         try:
             number = int(raw, self._base)
         except ValueError:
+            self.close()
             found = f"holds {raw.decode(errors='replace').strip()!r}" if raw.strip() else ""
             self.problem = f"{self.path} {found or 'is empty'}, not a number"
             return None
@@ -82,15 +85,20 @@ class NumberFile:
         return number
 
     def _read_bytes(self) -> bytes:
-        if self._handle is not None and not os.fstat(self._handle).st_nlink:
-            self.close()  # another file has taken its place
+        if self._handle is not None and self._was_replaced(self._handle):
+            self.close()
         if self._handle is not None:
             try:
                 return os.pread(self._handle, _LONGEST, 0)
             except OSError:  # its driver was bound anew: the old handle is of no use any more
                 self.close()
         self._handle = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        self._is_kernels = not 0 < os.fstat(self._handle).st_size < _PAGE
         return os.pread(self._handle, _LONGEST, 0)
+
+    def _was_replaced(self, handle: int) -> bool:
+        """Whether another file has taken its place, which is how an emulated board changes."""
+        return not self._is_kernels and os.fstat(handle).st_nlink == 0
 
     def close(self) -> None:
         """Free the handle. Calling it twice is fine, and reading opens it again."""

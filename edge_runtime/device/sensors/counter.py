@@ -2,10 +2,13 @@
 
 Clock: monotonic seconds. A counter that wrapped once looks like one that wrapped twice: the
 difference is right only while less than a full range can have passed, which the highest power
-that is possible at all tells. After a longer silence the energy is unknown, not guessed.
+that is possible at all tells. After a longer silence the energy is unknown, not guessed. The same power tells a counter
+that was set back from one that wrapped.
 """
 
 from collections.abc import Callable
+
+_SLACK_S = 0.1  # hardware renews its counter at moments of its own
 
 
 class WrappingCounter:
@@ -20,8 +23,7 @@ class WrappingCounter:
                 seconds between two readings.
             clock: monotonic seconds.
         """
-        self._longest_s = range_j / most_w
-        self._range_j, self._clock = range_j, clock
+        self._range_j, self._most_w, self._clock = range_j, most_w, clock
         self._last: tuple[float, float] | None = None  # time and counter
         self._sum_j = 0.0
 
@@ -31,7 +33,9 @@ class WrappingCounter:
         self._last = (now_s, counter_j)
         if last is None:
             return self._sum_j
-        if now_s - last[0] >= self._longest_s:
+        passed_s, used_j = now_s - last[0], (counter_j - last[1]) % self._range_j
+        most_j = passed_s * self._most_w
+        if most_j >= self._range_j or used_j > most_j + _SLACK_S * self._most_w:
             return None
-        self._sum_j += (counter_j - last[1]) % self._range_j
+        self._sum_j += used_j
         return self._sum_j

@@ -5,7 +5,8 @@ and sends everything it knows; only `power` of each rail is used. Its `avg` is n
 the new value and half the last `avg`), and its `tot` is a rail or a sum of all of them, which
 counts some twice: the total is formed of rails, as the board's profile says.
 
-The service's readings have no time: one counts from when it arrives until the next.
+The service's readings have no time: one holds from when it arrives until the next. They are
+added up as they arrive, so that no reading is counted twice or not at all.
 """
 
 import threading
@@ -29,12 +30,12 @@ def open_jtop(board: Board, root: Path) -> "Jtop":
 
 
 class Jtop:
-    """Watts by rail, as the service last sent them."""
+    """Joules by rail, of the watts that the service has sent."""
 
     name = "jtop"
     is_estimate = False
-    counts_energy = False
-    period_s = _INTERVAL_S
+    counts_energy = True
+    period_s = 0.0
 
     def __init__(self, board: Board, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Connect and wait for the first reading.
@@ -51,11 +52,14 @@ class Jtop:
             ) from error
         self._make_client: Callable[..., Any] = jtop
         self._clock = clock
-        self._latest: tuple[float, dict[str, float]] = (clock(), {})  # arrival, watts
-        self._problem = "it has gone"
+        self._lock = threading.Lock()  # of the four below
+        self._arrival_s = self._counted_s = clock()
+        self._watts: dict[str, float] = {}
+        self._sums_j: dict[str, float] = {}
+        self._problem = "the service has gone"
         self._connecting: threading.Thread | None = None
         self._client = self._connect()
-        self.rails = tuple(self._latest[1])
+        self.rails = tuple(self._watts)
         try:
             if not self.rails:
                 raise SensorError("jtop: its service knows no power rails")
@@ -70,11 +74,16 @@ class Jtop:
         return "jtop service of jetson-stats"
 
     def read(self) -> dict[str, float | None]:
-        """Watts of each rail; see `PowerSensor.read`."""
-        arrival_s, watts = self._latest
-        silence_s = self._clock() - arrival_s
-        if self._client.is_alive() and silence_s <= _SILENCE_S:
-            return {rail: watts.get(rail) for rail in self.rails}
+        """Joules of each rail; see `PowerSensor.read`."""
+        with self._lock:
+            now_s = self._clock()
+            silence_s = now_s - self._arrival_s
+            if self._client.is_alive() and silence_s <= _SILENCE_S:
+                self._count(now_s, self._watts)
+                return {
+                    rail: self._sums_j[rail] if rail in self._watts else None
+                    for rail in self.rails
+                }
         if self._connecting is None or not self._connecting.is_alive():
             # Beside us: a service that hangs must not hold up who reads.
             self._connecting = threading.Thread(target=self._connect_again, daemon=True)
@@ -101,8 +110,19 @@ class Jtop:
 
     def _take(self, client: Any) -> None:
         """Keep a reading. Called in the client's thread, which an error would end."""
-        with suppress(KeyError):  # a reading without power
-            self._latest = (self._clock(), rails_w(client.power))
+        with suppress(KeyError), self._lock:  # a reading without power
+            watts, now_s = rails_w(client.power), self._clock()
+            is_back = now_s - self._counted_s > _SILENCE_S
+            self._count(now_s, watts if is_back else self._watts)
+            self._arrival_s, self._watts = now_s, watts
+
+    def _count(self, now_s: float, watts: Mapping[str, float]) -> None:
+        """Count the time since the last count: half with these watts, half with the last."""
+        half_s = (now_s - self._counted_s) / 2
+        self._counted_s = now_s
+        for rail, power_w in watts.items():
+            mean_j = half_s * (power_w + self._watts.get(rail, power_w))
+            self._sums_j[rail] = self._sums_j.get(rail, 0.0) + mean_j
 
     def _let_go(self, client: Any) -> None:
         client.detach(self._take)

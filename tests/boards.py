@@ -1,0 +1,20 @@
+"""Boards that tests make up."""
+
+from edge_runtime.device import Board, BoardSigns, Calibration, PowerFacts
+
+
+def board(
+    *,
+    total: tuple[str, ...] = (),
+    idle_w: float | None = None,
+    full_w: float | None = None,
+    calibration: dict[str, Calibration] | None = None,
+) -> Board:
+    """One with that total; an estimate is possible where both powers are given."""
+    return Board(
+        id="shed",
+        name="Shed camera",
+        recognise=BoardSigns(),
+        power=PowerFacts(rails=total, total=total, idle_w=idle_w, full_w=full_w),
+        calibration=calibration or {},
+    )

@@ -1,0 +1,187 @@
+"""Power rails in files: their units, their layouts, and files that say nothing."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import fake_board
+import pytest
+from boards import board
+
+from edge_runtime.device.files import SYSFS, NumberFile, read_number, sysfs
+from edge_runtime.device.sensors import ina238, ina3221, open_sensor
+from edge_runtime.device.sensors.battery import open_battery
+from edge_runtime.errors import ConfigError, SensorError
+
+
+def unlink(path: Path) -> None:
+    path.unlink()
+
+
+def make_empty(path: Path) -> None:
+    path.write_text("")
+
+
+def fill_with_text(path: Path) -> None:
+    path.write_text("offline\n")
+
+
+def forbid(path: Path) -> None:
+    path.unlink()
+    path.mkdir()  # root may read every file; a folder nobody
+
+
+SPOILT: list[tuple[Callable[[Path], None], str]] = [
+    (unlink, r"in1_input cannot be read \(No such file"),
+    (make_empty, r"in1_input is empty, not a number"),
+    (fill_with_text, r"in1_input holds 'offline', not a number"),
+    (forbid, r"in1_input cannot be read \(Is a directory"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "why"), SPOILT)
+def test_a_spoilt_file_makes_its_rail_unknown(
+    tmp_path: Path, spoil: Callable[[Path], None], why: str
+) -> None:
+    folder = fake_board.ina3221(tmp_path, {"VDD_IN": 4.5, "VDD_SOC": 1.5})
+    sensor = open_sensor(board(total=("VDD_IN",)), root=tmp_path)
+    assert sensor
+    spoil(folder / "in1_input")
+    assert sensor.read() == {"VDD_IN": None, "VDD_SOC": 1.5}
+    (folder / "in2_input").unlink()
+    with pytest.raises(SensorError, match=why):
+        sensor.read()
+    sensor.close()
+
+
+@pytest.mark.parametrize(("spoil", "why"), SPOILT)
+def test_a_monitor_that_tells_nothing_is_not_chosen(
+    tmp_path: Path, spoil: Callable[[Path], None], why: str
+) -> None:
+    folder = fake_board.ina3221(tmp_path, {"VDD_IN": 4.5})
+    spoil(folder / "in1_input")
+    with pytest.raises(SensorError, match=f"(?s)ina3221 does not work here.*{why}"):
+        open_sensor(board(total=("VDD_IN",)), root=tmp_path, prefer="ina3221")
+
+
+def test_power_is_voltage_times_current(tmp_path: Path) -> None:
+    folder = fake_board.ina3221(tmp_path, {"VDD_IN": 1.0})
+    fake_board.write(folder, {"in1_input": 19_040, "curr1_input": 1_208})
+    assert read(ina3221.find_rails(tmp_path / "sys")) == {"VDD_IN": pytest.approx(23.00032)}
+
+
+def read(rails: dict[str, ina3221.Rail]) -> dict[str, float | None]:
+    found = {name: rail.read_w() for name, rail in rails.items()}
+    for rail in rails.values():
+        rail.close()
+    return found
+
+
+def test_channels_that_are_not_connected_are_no_rails(tmp_path: Path) -> None:
+    fake_board.ina3221(tmp_path, {"NC": 0.0, "VDDQ_VDD2_1V8AO": 0.45})
+    assert read(ina3221.find_rails(tmp_path / "sys")) == {"VDDQ_VDD2_1V8AO": 0.45}
+
+
+def test_both_monitors_of_a_board_are_read(tmp_path: Path) -> None:
+    fake_board.ina3221(tmp_path, {"VDD_CPU_CV": 2.0, "SPARE": 3.0})
+    fake_board.ina3221(tmp_path, {"SPARE": 4.0}, number=4, device="1-0041")
+    assert read(ina3221.find_rails(tmp_path / "sys")) == {
+        "VDD_CPU_CV": 2.0,
+        "SPARE": 3.0,
+        "SPARE@1-0041": 4.0,  # a label that occurs twice keeps both rails
+    }
+
+
+def test_other_chips_are_no_power_monitors(tmp_path: Path) -> None:
+    files = {"name": "nct1008", "in1_label": "VDD_IN", "in1_input": 1, "curr1_input": 1}
+    fake_board.hwmon(tmp_path, 0, "1-004c", files)
+    assert read(ina3221.find_rails(tmp_path / "sys")) == {}
+    assert read(ina238.find_rails(tmp_path / "sys")) == {}
+
+
+def test_the_older_layout_tells_milliwatts(tmp_path: Path) -> None:
+    fake_board.ina3221_of_jetpack_4(tmp_path, {"POM_5V_IN": 1.542, "POM_5V_GPU": 0.04})
+    found = read(ina3221.find_rails(tmp_path / "sys"))
+    assert found == {"POM_5V_IN": 1.542, "POM_5V_GPU": 0.04}
+
+
+def test_the_boards_input_is_microwatts_beside_its_parts(tmp_path: Path) -> None:
+    folder = fake_board.ina238(tmp_path, 31.25)
+    fake_board.ina3221(tmp_path, {"VDD_GPU": 8.0})
+    sensor = open_sensor(board(total=("VIN",)), root=tmp_path)
+    assert sensor
+    assert (sensor.name, sensor.total) == ("ina238", ("VIN",))
+    assert sensor.read() == {"VIN": 31.25, "VDD_GPU": 8.0}
+    sensor.close()
+    fake_board.put(folder / "label", "VDD_BRICK")
+    assert list(ina238.find_rails(tmp_path / "sys")) == ["VDD_BRICK"]
+
+
+def test_a_chip_that_comes_back_under_another_number_is_found(tmp_path: Path) -> None:
+    folder = fake_board.ina3221(tmp_path, {"VDD_IN": 4.5})
+    sensor = open_sensor(board(total=("VDD_IN",)), root=tmp_path)
+    assert sensor
+    for path in folder.iterdir():
+        path.unlink()
+    (tmp_path / "sys/class/hwmon/hwmon3").unlink()
+    fake_board.ina3221(tmp_path, {"VDD_IN": 6.0}, number=5)
+    assert sensor.read() == {"VDD_IN": 6.0}
+    sensor.close()
+
+
+def test_a_changed_file_is_seen_whether_written_or_replaced(tmp_path: Path) -> None:
+    file = NumberFile(tmp_path / "curr1_input")
+    assert file.read() is None  # not there yet
+    (tmp_path / "curr1_input").write_text("900\n")
+    assert file.read() == 900
+    (tmp_path / "curr1_input").write_text("1000\n")
+    assert file.read() == 1000
+    fake_board.put(tmp_path / "curr1_input", 1100)
+    assert file.read() == 1100
+    assert file.problem is None
+    file.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "number"), [("-256000\n", -256000), (" 7 ", 7), ("7.5", None)]
+)
+def test_only_whole_numbers_count(tmp_path: Path, said: str, number: int | None) -> None:
+    (tmp_path / "temp").write_text(said)
+    assert read_number(tmp_path / "temp") == number
+
+
+@pytest.mark.parametrize(
+    ("files", "power_w"),
+    [
+        ({"power_now": 7_500_000}, 7.5),
+        ({"voltage_now": 11_400_000, "current_now": -500_000}, 5.7),
+    ],
+)
+def test_a_battery_tells_power_or_voltage_and_current(
+    tmp_path: Path, files: dict[str, object], power_w: float
+) -> None:
+    folder = fake_board.battery(tmp_path, **files)
+    battery = open_battery(board(), tmp_path)
+    assert battery.read() == {"BAT0": pytest.approx(power_w)}
+    fake_board.put(folder / "status", "Charging")
+    with pytest.raises(SensorError, match="the machine does not run on it"):
+        battery.read()
+    battery.close()
+
+
+def test_the_battery_of_a_mouse_is_not_the_machines(tmp_path: Path) -> None:
+    fake_board.battery(tmp_path, power_now=1, scope="Device")
+    with pytest.raises(SensorError, match="no battery was found"):
+        open_battery(board(), tmp_path)
+
+
+def test_the_boards_files_may_lie_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SYSFS, str(tmp_path))
+    assert sysfs() == tmp_path
+    assert sysfs(Path("/tree")) == Path("/tree/sys")  # a tree of its own is never mixed
+    monkeypatch.setenv(SYSFS, str(tmp_path / "none"))
+    with pytest.raises(ConfigError, match=r"EDGE_TRAIN_SYSFS is '.*none', which is no folder"):
+        sysfs()
+    monkeypatch.delenv(SYSFS)
+    assert sysfs() == Path("/sys")
