@@ -1,0 +1,61 @@
+"""The best schedule of a run, had it known what its steps were going to cost."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from edge_runtime.budget import Budget
+from edge_runtime.errors import BudgetError
+from edge_runtime.planning import CostProfile, Overhead, RungCost, make_plan
+from edge_runtime.records.events import StepRecord
+
+
+def best_token_blocks(
+    profile: CostProfile,
+    budget: Budget,
+    steps: Sequence[StepRecord],
+    run_s: float,
+    run_j: float,
+    total_steps: int,
+) -> int:
+    """Token-blocks that the planner would reach with costs as they turned out.
+
+    Args:
+        profile: the rungs, and costs of those that the run never took (scaled as the others).
+        budget: of the run.
+        steps: that it did.
+        run_s: from process start to exit.
+        run_j: gross energy of that time.
+        total_steps: that it was asked for.
+    """
+    trained_s = sum(record.measured.step_s + record.measured.wait_s for record in steps)
+    mean_w = run_j / run_s
+    costs = [as_it_was(cost, profile, steps, mean_w) for cost in profile.rungs]
+    rest_s = run_s - trained_s
+    overhead = Overhead(
+        startup_s=rest_s,
+        startup_j=rest_s * mean_w,
+        switch_s=0.0,
+        switch_j=0.0,
+        checkpoint_s=0.0,
+        checkpoint_j=0.0,
+        idle_w=profile.idle_w,
+    )
+    # A run that its budget ends early trains less steps, of the cheapest rung.
+    for count in (total_steps, *range(total_steps - 1, 0, -1)):
+        try:
+            return make_plan(costs, budget, steps=count, overhead=overhead).token_blocks
+        except BudgetError:
+            continue
+    return 0
+
+
+def as_it_was(
+    cost: RungCost, profile: CostProfile, steps: Sequence[StepRecord], mean_w: float
+) -> RungCost:
+    """A rung's cost by the run's own steps."""
+    expected = {other.rung: other.step_s or 0.0 for other in profile.rungs}
+    took_s = [s.measured.step_s + s.measured.wait_s for s in steps]
+    ratio = sum(took_s) / sum(expected[record.rung] for record in steps)
+    own = [t for t, record in zip(took_s, steps, strict=True) if record.rung == cost.rung]
+    step_s = sum(own) / len(own) if own else (cost.step_s or 0.0) * ratio
+    return replace(cost, step_s=step_s, step_j=step_s * mean_w, power_w=mean_w)
