@@ -66,13 +66,12 @@ def at_least_text(value: float, units: Mapping[str, float]) -> str:
             largest that needs no rounding is taken, else the largest.
     """
     smallest, *larger = units
-    fitting = [unit for unit in reversed(larger) if units[unit] <= value] or [smallest]
+    fitting = [*(unit for unit in reversed(larger) if units[unit] <= value), smallest]
     texts = [_four_digits_up(value / units[unit]) for unit in fitting]
-    exact = [
-        math.isclose(float(t) * units[u], value) for t, u in zip(texts, fitting, strict=True)
-    ]
-    chosen = exact.index(True) if True in exact else 0
-    return texts[chosen] + fitting[chosen]
+    for text, unit in zip(texts, fitting, strict=True):
+        if float(text) < 10_000 and math.isclose(float(text) * units[unit], value):
+            return text + unit
+    return texts[0] + fitting[0]
 
 
 def _four_digits_up(number: float) -> str:

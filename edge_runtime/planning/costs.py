@@ -217,7 +217,7 @@ def check_fits(
         "power mode": (profile.power_mode, power_mode),
         "engine": (profile.engine, engine),
         "runtime": (profile.runtime, runtime),
-        "threads": (profile.threads, threads),
+        "threads": (profile.threads or "all processors", threads or "all processors"),
     }
     different = [
         f"  {name}: measured with {_shown(found)}, here {_shown(here)}"

@@ -1,0 +1,273 @@
+"""Cost profiles: their file, what they hold for, and what is computed from them."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from simulated_board import LADDER, rung_cost
+
+from edge_runtime.errors import ConfigError, DeviceError, RecordsError
+from edge_runtime.planning import (
+    CostProfile,
+    cached_profile_path,
+    check_fits,
+    interpolate,
+    load_profile,
+    overhead_of,
+    save_profile,
+)
+from edge_runtime.planning.cache import cache_folder
+from edge_runtime.schema import unstructure
+
+PROFILE = CostProfile(
+    format=1,
+    created_at="2030-01-01T00:00:00+00:00",
+    package_digest="ab" * 32,
+    board="generic-x86_64",
+    power_mode=None,
+    engine="ort",
+    runtime="onnxruntime 1.31.1",
+    threads=2,
+    sensor="replay",
+    energy_is_estimate=False,
+    idle_w=3.0,
+    baseline_bytes=1 << 26,
+    startup_s=1.5,
+    switch_s=0.25,
+    checkpoint_s=0.5,
+    checkpoint_j=4.5,
+    rungs=LADDER,
+)
+HERE = {
+    "package_digest": "ab" * 32,
+    "board": "generic-x86_64",
+    "power_mode": None,
+    "engine": "ort",
+    "runtime": "onnxruntime 1.31.1",
+    "threads": 2,
+}
+
+
+def unmeasured(rung: str, flops: int):
+    empty = rung_cost(rung, flops // 1000, 1.0, None, flops=flops, source="unmeasured")
+    nothing = {"step_s": None, "step_s_low": None, "step_s_high": None, "peak_bytes": None}
+    return replace(empty, **nothing, predicted_peak_bytes=1000)
+
+
+# The file
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        PROFILE,
+        replace(PROFILE, power_mode="15W", threads=None, sensor=None, idle_w=None),
+        replace(PROFILE, rungs=(*LADDER, unmeasured("k090", 350_000))),
+    ],
+)
+def test_a_profile_is_read_as_it_was_written(tmp_path, profile) -> None:
+    save_profile(profile, tmp_path / "profile.json")
+    assert load_profile(tmp_path / "profile.json") == profile
+
+
+def changed(tmp_path: Path, change) -> Path:
+    table = unstructure(PROFILE)
+    change(table)
+    path = tmp_path / "profile.json"
+    path.write_text(json.dumps(table))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.update(format=2), r"format 2 is unknown; this edge-train reads format 1"),
+        (lambda t: t.pop("format"), r"format None is unknown"),
+        (lambda t: t.pop("idle_w"), r"missing key 'idle_w'"),
+        (lambda t: t.update(colour="red"), r"unknown key colour"),
+        (lambda t: t.update(startup_s="1.5"), r"startup_s: want a number, got '1.5'"),
+        (lambda t: t.update(startup_s=-1.5), r"startup_s: want a number from 0, got -1.5"),
+        (lambda t: t.update(idle_w=math.nan), r"idle_w: want a number from 0, got nan"),
+        (lambda t: t.update(rungs=[]), r"rungs: there are none"),
+        (lambda t: t["rungs"].append(t["rungs"][0]), r"rungs: k100 is there twice"),
+        (
+            lambda t: t["rungs"][1].update(source="guessed"),
+            r"rungs\[1\].source: 'guessed' is unknown; known are measured, interpolated",
+        ),
+        (
+            lambda t: t["rungs"][1].update(step_s=None),
+            r"rungs\[1\].step_s: a measured rung takes time",
+        ),
+        (
+            lambda t: t["rungs"][0].update(step_j=-1.0) or t["rungs"][1].update(flops=-2),
+            r"2 problem\(s\)\n  rungs\[0\].step_j: want .*\n  rungs\[1\].flops: want",
+        ),
+    ],
+)
+def test_a_damaged_profile_is_refused(tmp_path, change, message) -> None:
+    with pytest.raises(RecordsError, match=rf"(?s)profile\.json.*{message}"):
+        load_profile(changed(tmp_path, change))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[1]", b"[" * 100_000])
+def test_what_is_no_profile_is_refused(tmp_path, content) -> None:
+    path = tmp_path / "profile.json"
+    path.write_bytes(content)
+    message = r"profile\.json(:| cannot be read) .*edge-train profile PKG"
+    with pytest.raises(RecordsError, match=message):
+        load_profile(path)
+
+
+def test_a_missing_profile_names_the_command(tmp_path) -> None:
+    path = tmp_path / "none.json"
+    with pytest.raises(
+        DeviceError, match=rf"there is no cost profile {path}. .*edge-train prof"
+    ):
+        load_profile(path)
+
+
+def test_a_folder_is_no_profile(tmp_path) -> None:
+    with pytest.raises(RecordsError, match=r"cannot be read \(Is a directory\)"):
+        load_profile(tmp_path)
+
+
+# What it holds for
+
+
+def test_a_profile_fits_where_it_was_measured() -> None:
+    check_fits(PROFILE, **HERE)
+
+
+@pytest.mark.parametrize(
+    ("different", "message"),
+    [
+        (
+            {"package_digest": "cd" * 32},
+            "package: measured with abababababab, here cdcdcdcdcd",
+        ),
+        ({"board": "jetson"}, "board: measured with generic-x86_64, here jetson"),
+        ({"power_mode": "15W"}, "power mode: measured with none, here 15W"),
+        ({"engine": "ort-training"}, "engine: measured with ort, here ort-training"),
+        ({"runtime": "onnxruntime 1.20"}, "runtime: measured with onnxruntime 1.31.1, here"),
+        ({"threads": None}, "threads: measured with 2, here all processors"),
+    ],
+)
+def test_other_conditions_are_refused_by_name(different, message) -> None:
+    with pytest.raises(DeviceError, match=rf"does not hold here:\n  {message}") as caught:
+        check_fits(PROFILE, **HERE | different)
+    assert str(caught.value).count("measured with") == 1
+
+
+def test_every_difference_is_named() -> None:
+    with pytest.raises(
+        DeviceError, match=r"(?s)board: .*engine: .*threads: .*edge-train prof"
+    ):
+        check_fits(PROFILE, **HERE | {"board": "b", "engine": "e", "threads": 9})
+
+
+def path(digest="ab" * 32, board="b", mode=None, runtime="ort onnxruntime 1", threads=None):
+    environment = {"EDGE_TRAIN_CACHE": "/cache"}
+    return cached_profile_path(digest, board, mode, runtime, threads, environment=environment)
+
+
+def test_every_condition_has_a_profile_of_its_own() -> None:
+    others = [
+        path(digest="cd" * 32),
+        path(board="c"),
+        path(mode="15W"),
+        path(mode="MODE 15W"),
+        path(mode="MODE_15W"),
+        path(runtime="ort onnxruntime 2"),
+        path(threads=2),
+    ]
+    assert len({path(), *others}) == 8
+    assert path() == path()
+    assert path().parent == Path("/cache/profiles")
+    assert path(mode="MAXN/2").name.startswith("abababababab-b-MAXN-2-ort-onnxruntime-1-all-")
+
+
+@pytest.mark.parametrize(
+    ("environment", "folder"),
+    [
+        ({"EDGE_TRAIN_CACHE": "/mine", "XDG_CACHE_HOME": "/xdg"}, Path("/mine")),
+        ({"EDGE_TRAIN_CACHE": "", "XDG_CACHE_HOME": "/xdg"}, Path("/xdg/edge-train")),
+        ({"XDG_CACHE_HOME": "relative"}, Path.home() / ".cache/edge-train"),
+        ({}, Path.home() / ".cache/edge-train"),
+    ],
+)
+def test_the_cache_is_where_the_user_says(environment, folder) -> None:
+    assert cache_folder(environment) == folder
+
+
+def test_without_a_home_the_variable_is_named(monkeypatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(ConfigError, match="Set EDGE_TRAIN_CACHE to a folder"):
+        cache_folder({})
+
+
+# What is computed from it
+
+
+def test_memory_has_a_margin() -> None:
+    cost = rung_cost("k100", 1, 1.0, None, peak_bytes=1000, predicted_peak_bytes=5000)
+    assert (cost.likely_peak_bytes, cost.need_bytes) == (1000, 1050)
+    predicted = replace(cost, peak_bytes=None)
+    assert (predicted.likely_peak_bytes, predicted.need_bytes) == (5000, 5500)
+    unknown = replace(predicted, predicted_peak_bytes=None)
+    assert (unknown.likely_peak_bytes, unknown.need_bytes) == (None, None)
+
+
+def test_overhead_takes_the_hungriest_power_for_what_was_not_measured() -> None:
+    overhead = overhead_of(PROFILE)
+    assert (overhead.startup_s, overhead.startup_j) == (1.5, 15.0)  # at 10 W
+    assert (overhead.switch_s, overhead.switch_j) == (0.25, 2.5)
+    assert (overhead.checkpoint_s, overhead.checkpoint_j) == (0.5, 4.5)  # measured
+    assert overhead_of(replace(PROFILE, checkpoint_j=None)).checkpoint_j == 5.0
+    assert (overhead.fixed_s, overhead.fixed_j) == (2.0, 19.5)
+
+
+def test_overhead_without_a_sensor_is_unknown() -> None:
+    dark = tuple(replace(cost, step_j=None, power_w=None) for cost in LADDER)
+    overhead = overhead_of(replace(PROFILE, rungs=dark, checkpoint_j=None, idle_w=None))
+    joules = (overhead.startup_j, overhead.switch_j, overhead.checkpoint_j, overhead.fixed_j)
+    assert joules == (None,) * 4
+
+
+@given(st.integers(100, 400))
+def test_an_interpolated_rung_lies_on_the_line(flops) -> None:
+    low = rung_cost("low", 100, 1.0, 8.0, flops=100)
+    high = rung_cost("high", 400, 4.0, 10.0, flops=400)
+    _, middle, _ = interpolate([high, unmeasured("m", flops), low])
+    share = (flops - 100) / 300
+    assert middle.source == "interpolated"
+    assert middle.step_s == pytest.approx(1.0 + share * 3.0)
+    assert middle.step_j == pytest.approx(8.0 + share * 32.0)
+    assert middle.power_w == pytest.approx(middle.step_j / middle.step_s)
+    assert (middle.step_s_low, middle.peak_bytes) == (None, None)
+    assert middle.predicted_peak_bytes == 1000
+
+
+def test_outside_the_measured_ones_nothing_is_made_up() -> None:
+    costs = [unmeasured("more", 500_000), *LADDER, unmeasured("less", 50_000)]
+    assert interpolate(costs) == tuple(costs)
+
+
+def test_unknown_energy_stays_unknown_between_rungs() -> None:
+    low = rung_cost("low", 100, 1.0, None, flops=100)
+    high = rung_cost("high", 400, 4.0, 10.0, flops=400)
+    _, middle, _ = interpolate([low, unmeasured("m", 200), high])
+    assert middle.step_s == pytest.approx(2.0)
+    assert (middle.step_j, middle.power_w) == (None, None)
+
+
+def test_a_rung_that_does_not_fit_is_no_neighbour() -> None:
+    high = replace(unmeasured("high", 400_000), source="does_not_fit")
+    costs = (*LADDER[1:], unmeasured("k090", 350_000), high)
+    assert interpolate(costs) == costs

@@ -1,0 +1,366 @@
+"""The plan: against brute force, against its limits, and against larger budgets."""
+
+import argparse
+import itertools
+import shlex
+import time
+from dataclasses import replace
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from simulated_board import FREE, LADDER, OVERHEAD, rung_cost
+
+from edge_runtime.budget import LIMITS, MEMORY, Budget
+from edge_runtime.cli.budget_flags import add_budget_arguments, budget_of
+from edge_runtime.errors import BudgetError, DeviceError
+from edge_runtime.planning import make_plan
+from edge_runtime.planning.mix import Task, best_mix
+from edge_runtime.planning.refusal import nearest_budgets
+
+TOLERANCE = 1 + 1e-8
+
+# Small whole numbers: limits are then often met exactly.
+tenths = st.integers(1, 40).map(lambda n: n / 10)
+
+
+@st.composite
+def ladders(draw, most=4):
+    return [
+        rung_cost(
+            f"r{index}",
+            draw(st.integers(1, 9)),
+            draw(tenths),
+            draw(st.integers(4, 12)),
+            peak_bytes=draw(st.integers(1, 5)) * 1000,
+        )
+        for index in range(draw(st.integers(1, most)))
+    ]
+
+
+@st.composite
+def overheads(draw):
+    startup_s, switch_s = draw(tenths), draw(st.sampled_from([0.0, 0.5, 2.0]))
+    return replace(
+        OVERHEAD,
+        startup_s=startup_s,
+        startup_j=10 * startup_s,
+        switch_s=switch_s,
+        switch_j=12 * switch_s,
+        checkpoint_j=2.0,
+        idle_w=draw(st.sampled_from([None, 3.0])),
+    )
+
+
+budgets = st.builds(
+    Budget,
+    memory_bytes=st.none() | st.integers(1, 6).map(lambda n: n * 1000),
+    energy_j=st.none() | st.integers(20, 400).map(float),
+    time_s=st.none() | st.integers(2, 60).map(float),
+    power_w=st.none() | st.integers(4, 12).map(float),
+    temperature_c=st.none() | st.just(80.0),
+)
+
+
+def totals(counts, costs, overhead, power_w):
+    """Time and energy of a schedule, from the definitions: with the wait for mean power."""
+    used = sum(count > 0 for count in counts)
+    time_s = overhead.startup_s + overhead.checkpoint_s + used * overhead.switch_s
+    energy_j = overhead.startup_j + overhead.checkpoint_j + used * overhead.switch_j
+    for count, cost in zip(counts, costs, strict=True):
+        time_s += count * cost.step_s
+        energy_j += count * cost.step_j
+    idle_w = overhead.idle_w
+    if power_w and energy_j > power_w * time_s and idle_w is not None and idle_w < power_w:
+        wait_s = (energy_j - power_w * time_s) / (power_w - idle_w)
+        time_s, energy_j = time_s + wait_s, energy_j + idle_w * wait_s
+    return time_s, energy_j
+
+
+def fits(counts, costs, budget, overhead, tolerance=TOLERANCE):
+    needs = [cost.need_bytes for count, cost in zip(counts, costs, strict=True) if count]
+    time_s, energy_j = totals(counts, costs, overhead, budget.power_w)
+    return (
+        (budget.memory_bytes is None or max(needs) <= budget.memory_bytes)
+        and (budget.time_s is None or time_s <= budget.time_s * tolerance)
+        and (budget.energy_j is None or energy_j <= budget.energy_j * tolerance)
+        and (budget.power_w is None or energy_j <= budget.power_w * time_s * tolerance)
+    )
+
+
+def brute_force(costs, budget, overhead, steps, rungs):
+    """Most token-blocks over all schedules of at most so many rungs; None where none fits."""
+    best = None
+    for counts in itertools.product(range(steps + 1), repeat=len(costs)):
+        if sum(counts) != steps or sum(count > 0 for count in counts) > rungs:
+            continue
+        if fits(counts, costs, budget, overhead):
+            kept = sum(n * cost.token_blocks for n, cost in zip(counts, costs, strict=True))
+            best = kept if best is None else max(best, kept)
+    return best
+
+
+def planned(costs, budget, overhead, steps):
+    mix = best_mix(Task(costs=tuple(costs), steps=steps, overhead=overhead), budget)
+    return mix and mix.token_blocks
+
+
+@settings(max_examples=250, deadline=None)
+@given(ladders(), budgets, overheads(), st.integers(1, 7))
+def test_it_is_the_best_of_all_plans_of_three_rungs(costs, budget, overhead, steps) -> None:
+    # A switch draws 12 W here, no less than any limit of power: less would not be credited.
+    assert planned(costs, budget, overhead, steps) == brute_force(
+        costs, budget, overhead, steps, rungs=3
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(ladders(most=5), budgets, st.integers(1, 8))
+def test_more_than_three_rungs_would_hardly_keep_more(costs, budget, steps) -> None:
+    found = planned(costs, budget, FREE, steps)
+    best = brute_force(costs, budget, FREE, steps, rungs=len(costs))
+    assert (found is None) == (best is None)
+    if best is not None:
+        kept = [cost.token_blocks for cost in costs]
+        assert found >= best - (max(kept) - min(kept))
+
+
+@settings(max_examples=150, deadline=None)
+@given(ladders(most=6), budgets, overheads(), st.sampled_from([1, 9, 700, 2500]))
+def test_no_limit_is_exceeded(costs, budget, overhead, steps) -> None:
+    scale = steps / 5
+    budget = replace(
+        budget,
+        energy_j=budget.energy_j and budget.energy_j * scale,
+        time_s=budget.time_s and budget.time_s * scale,
+    )
+    try:
+        plan = make_plan(costs, budget, steps=steps, overhead=overhead)
+    except BudgetError:
+        return
+    counts = {segment.rung: segment.steps for segment in plan.segments}
+    assert sum(counts.values()) == steps
+    assert len(counts) <= 3
+    assert all(counts.values())
+    in_order = [counts.get(cost.rung, 0) for cost in costs]
+    assert fits(in_order, costs, budget, overhead)
+    time_s, energy_j = totals(in_order, costs, overhead, budget.power_w)
+    assert (plan.time_s, plan.energy_j) == pytest.approx((time_s, energy_j))
+    assert plan.power_w == pytest.approx(energy_j / time_s)
+    kept = {cost.rung: cost.token_blocks for cost in costs}
+    assert plan.token_blocks == sum(kept[rung] * n for rung, n in counts.items())
+    order = [kept[segment.rung] for segment in plan.segments]
+    assert order == sorted(order)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    ladders(most=6),
+    budgets,
+    overheads(),
+    st.sampled_from([5, 40, 2500]),
+    st.sampled_from(LIMITS),
+    st.sampled_from([1.01, 1.5, 10.0, None]),
+)
+def test_a_larger_budget_never_gives_a_worse_plan(
+    costs, budget, overhead, steps, limit, factor
+) -> None:
+    scale = steps / 5
+    budget = replace(
+        budget,
+        energy_j=budget.energy_j and budget.energy_j * scale,
+        time_s=budget.time_s and budget.time_s * scale,
+    )
+    value = budget.value(limit)
+    larger = budget.with_limit(limit, value and factor and value * factor)
+    small = planned(costs, budget, overhead, steps) or 0
+    assert small <= (planned(costs, larger, overhead, steps) or 0)
+
+
+@given(ladders(), budgets, overheads(), st.integers(1, 50))
+def test_the_same_question_has_the_same_answer(costs, budget, overhead, steps) -> None:
+    def answer():
+        try:
+            return make_plan(costs, budget, steps=steps, overhead=overhead)
+        except BudgetError as error:
+            return str(error)
+
+    assert answer() == answer()
+
+
+def read(flags: str) -> Budget:
+    parser = argparse.ArgumentParser()
+    add_budget_arguments(parser)
+    return budget_of(parser.parse_args(shlex.split(flags)))
+
+
+@settings(max_examples=80, deadline=None)
+@given(ladders(), budgets, overheads(), st.integers(1, 30))
+def test_the_nearest_budget_works_and_is_near(costs, budget, overhead, steps) -> None:
+    task = Task(costs=tuple(costs), steps=steps, overhead=overhead)
+    assume(best_mix(task, budget) is None)
+    with pytest.raises(BudgetError) as caught:
+        make_plan(costs, budget, steps=steps, overhead=overhead)
+    for near in nearest_budgets(task, budget):
+        assert str(near) in str(caught.value)
+        make_plan(costs, read(str(near)), steps=steps, overhead=overhead)
+        raised = [lim for lim in budget.limited() if near.value(lim) != budget.value(lim)]
+        assert raised
+        assert all(limit.flag in str(caught.value).partition(":")[2] for limit in raised)
+        for limit in raised:
+            less = near.with_limit(limit, 0.995 * near.value(limit) - (limit is MEMORY))
+            assert best_mix(task, less) is None
+
+
+# What people read
+
+
+def test_without_limits_it_is_the_rung_that_keeps_most() -> None:
+    plan = make_plan(LADDER, Budget(temperature_c=80), steps=10, overhead=OVERHEAD)
+    assert [(part.rung, part.steps) for part in plan.segments] == [("k100", 10)]
+    assert plan.binding == ()
+    assert [verdict.reason for verdict in plan.verdicts] == [
+        "all steps: keeps the most token-blocks",
+        *["keeps fewer token-blocks than the budget has room for"] * 3,
+    ]
+    assert plan.time_s == pytest.approx(1.5 + 0.4 + 10 * 0.2 + 0.2)
+    assert plan.energy_j == pytest.approx(9 + 4 + 10 * 2.0 + 1.2)
+    assert plan.peak_bytes == 400_000_000
+
+
+def test_of_equal_rungs_the_faster_one_is_taken() -> None:
+    slow = rung_cost("slow", 400, 0.5, 5.0)
+    plan = make_plan([slow, *LADDER], Budget(), steps=10, overhead=FREE)
+    assert [part.rung for part in plan.segments] == ["k100"]
+    assert plan.verdicts[0].reason == "keeps no more token-blocks and is no faster"
+
+
+def test_every_rung_has_a_verdict() -> None:
+    costs = [
+        *LADDER,
+        rung_cost("k900", 900, 0.3, 10.0, peak_bytes=2 << 30),
+        replace(LADDER[0], rung="killed", source="does_not_fit", step_s=None, step_j=None),
+        replace(LADDER[0], rung="new", source="unmeasured", step_s=None, step_j=None),
+        replace(LADDER[0], rung="dark", step_j=None),
+        replace(LADDER[0], rung="vast", peak_bytes=None),
+    ]
+    budget = Budget(memory_bytes=1 << 30, energy_j=1400, time_s=3600)
+    plan = make_plan(costs, budget, steps=1000, overhead=OVERHEAD)
+    reasons = {verdict.rung: verdict.reason for verdict in plan.verdicts}
+    assert plan.binding == ("memory", "energy")
+    assert reasons == {
+        "k100": "33% of the steps: the most that --memory and --energy leave room for",
+        "k075": "all steps on it take 1.6 kJ, over --energy 1.4kJ",
+        "k050": "67% of the steps: the most that --memory and --energy leave room for",
+        "k025": "keeps fewer token-blocks than the budget has room for",
+        "k900": "needs 2.1 GiB, over --memory 1GiB",
+        "killed": "does not fit this board: killed for memory while it was measured",
+        "new": "was not measured",
+        "dark": "its energy was not measured",
+        "vast": "its memory was not measured",
+    }
+    assert [verdict.steps for verdict in plan.verdicts] == [329, 0, 671, 0, 0, 0, 0, 0, 0]
+
+
+def test_the_verdict_names_every_limit_that_is_passed() -> None:
+    budget = Budget(energy_j=1200, time_s=120, power_w=9.9)
+    plan = make_plan(LADDER, budget, steps=1000, overhead=OVERHEAD)
+    assert plan.verdicts[0].reason == (
+        "all steps on it take 3 min 24 s, over --time 2min and 2.0 kJ, over --energy 1.2kJ"
+    )
+
+
+def test_a_mean_power_is_kept_by_waiting() -> None:
+    plan = make_plan(LADDER, Budget(power_w=8), steps=1000, overhead=OVERHEAD)
+    assert [part.rung for part in plan.segments] == ["k100"]
+    assert plan.power_w == pytest.approx(8)
+    busy_s, busy_j = plan.time_s - plan.wait_s, plan.energy_j - 3.0 * plan.wait_s
+    assert busy_j / busy_s > 9.5
+    assert plan.binding == ()
+
+
+def test_with_waiting_of_no_use_a_rung_that_draws_less_is_taken() -> None:
+    overhead = replace(FREE, idle_w=None)
+    plan = make_plan(LADDER, Budget(power_w=9.8), steps=10, overhead=overhead)
+    assert [part.rung for part in plan.segments] == ["k050"]
+    assert plan.verdicts[0].reason == "draws 10.00 W, over --power 9.8W"
+    assert plan.binding == ("power",)
+
+
+@pytest.mark.parametrize(
+    ("budget", "message"),
+    [
+        (
+            Budget(energy_j=300),
+            r"no plan of 1000 steps fits --energy 300J: --energy is too little\. The nearest "
+            r"budget that works is --energy 63\d(\.\d)?J; this one is enough for \d+ steps\.",
+        ),
+        (
+            Budget(energy_j=300, time_s=10),
+            r"--energy and --time are each too little\..* --energy 63\S+ --time 1\.119min; ",
+        ),
+        (
+            Budget(time_s=80, power_w=8),
+            r"--time and --power are too little together, more of one is enough\. .* works is "
+            r"--time 1\.4\d+min --power 8W, or --time 80s --power 8\.\d+W; this one is",
+        ),
+        (
+            Budget(memory_bytes=1 << 20, energy_j=5e4),
+            r"--memory is too little\. .* works is --memory 100\.2MiB --energy 50kJ\.$",
+        ),
+        (
+            Budget(energy_j=3),
+            r"--energy 3J: --energy is too little\. .* is --energy 63\S+J\.$",
+        ),
+    ],
+)
+def test_a_refusal_says_what_would_fit(budget, message) -> None:
+    with pytest.raises(BudgetError, match=message):
+        make_plan(LADDER, budget, steps=1000, overhead=OVERHEAD)
+
+
+def test_where_nothing_fits_the_board_no_budget_is_promised() -> None:
+    killed = [replace(cost, source="does_not_fit", step_s=None) for cost in LADDER[:2]]
+    message = (
+        r"no rung can be planned: k100 does not fit this board: .*; k075 does not .*Export"
+    )
+    with pytest.raises(BudgetError, match=message):
+        make_plan(killed, Budget(time_s=5), steps=10, overhead=OVERHEAD)
+
+
+@pytest.mark.parametrize(
+    ("budget", "flag"), [(Budget(energy_j=5), "--energy"), (Budget(power_w=5), "--power")]
+)
+def test_what_nothing_measures_is_refused(budget, flag) -> None:
+    dark = [replace(cost, step_j=None, power_w=None) for cost in LADDER]
+    with pytest.raises(DeviceError, match=f"{flag} cannot be planned: .* no power sensor"):
+        make_plan(dark, budget, steps=10, overhead=OVERHEAD)
+    unknown = replace(OVERHEAD, startup_j=None)
+    with pytest.raises(DeviceError, match=f"{flag} cannot be planned"):
+        make_plan(LADDER, budget, steps=10, overhead=unknown)
+
+
+def test_unknown_energy_is_no_zero() -> None:
+    dark = [replace(cost, step_j=None, power_w=None) for cost in LADDER]
+    plan = make_plan(dark, Budget(time_s=500), steps=10, overhead=OVERHEAD)
+    assert (plan.energy_j, plan.power_w) == (None, None)
+
+
+def test_temperature_is_not_planned() -> None:
+    hot = make_plan(LADDER, Budget(temperature_c=1), steps=10, overhead=OVERHEAD)
+    assert hot == make_plan(LADDER, Budget(), steps=10, overhead=OVERHEAD)
+
+
+def test_a_large_plan_is_quick() -> None:
+    costs = [
+        rung_cost(f"k{n}", 100 + 50 * n, 0.1 + 0.05 * n + n % 3 / 100, 10 + n % 5 / 10)
+        for n in range(12)
+    ]
+    budget = Budget(energy_j=3e5, time_s=3e4, power_w=11)
+    task = Task(costs=tuple(costs), steps=100_000, overhead=OVERHEAD)
+    spent_s = []
+    for _ in range(5):
+        begin_s = time.process_time()
+        assert best_mix(task, budget)
+        spent_s.append(time.process_time() - begin_s)
+    assert min(spent_s) < 0.05
