@@ -236,7 +236,7 @@ def test_a_file_may_tell_powers_and_calibrations(tmp_path: Path) -> None:
         ("idle_w = 4", "idle_w = nan", "power.idle_w: want a number >= 0, got nan"),
         ("full_w = 9.5", "full_w = 4", "power.full_w: want more than power.idle_w, got 4"),
         ("gain = 1.08", "gain = 0", "calibration.VDD_IN.gain: want a number > 0, got 0"),
-        ("gain = 1.08", "offset_w = inf", 
+        ("gain = 1.08", "offset_w = inf",
          "calibration.VDD_IN.offset_w: want a finite number, got inf"),
         ("gain = 1.08", "factor = 2", "unknown key factor; known are gain, offset_w"),
         ("[calibration.VDD_IN]", "[calibration.VIN]", "calibration: unknown rail 'VIN'"),

@@ -3,8 +3,10 @@
 import importlib.util
 import json
 import re
+from pathlib import Path
 from typing import Any
 
+import fake_board
 import pytest
 
 from edge_runtime.cli import doctor
@@ -49,9 +51,115 @@ def test_people_get_a_line_per_part(here) -> None:
     text = doctor.render_text(here)
     lines = text.partition("\n\n")[0].splitlines()
     names = [line.split()[0] for line in lines if not line.startswith(" ")]
-    assert names == ["edge-train", "machine", "system", "installed", *PARTS]
+    about_the_board = ["board", "power", "memory", "power", "temperature"]
+    first = ["edge-train", "machine", "system"]
+    assert names == [*first, *about_the_board, "installed", *PARTS]
     assert re.search(r"loss 5\.\d+ as expected", text)
     assert "This machine can train with ort" in text
+
+
+def test_the_board_is_looked_at(here) -> None:
+    board = here["board"]
+    assert board["problem"] is None
+    assert board["board"] == here["machine"]["board"]
+    assert board["memory_limit_bytes"] == here["machine"]["memory_bytes"]
+    names = {
+        "name",
+        "note",
+        "sensor",
+        "better_sensors",
+        "power_mode",
+        "memory_available_bytes",
+    }
+    assert names | {"temperatures_c", "throttled"} <= board.keys()
+
+
+def board_lines(capsys, *arguments: str) -> list[str]:
+    assert main(["doctor", *arguments]) == 5
+    return capsys.readouterr().out.splitlines()
+
+
+@pytest.fixture
+def no_parts(monkeypatch, tmp_path) -> None:
+    """A machine of an empty /sys and without any program."""
+    monkeypatch.setattr(doctor, "find", findings().__getitem__)
+    monkeypatch.setenv("EDGE_TRAIN_SYSFS", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+def jetson(root: Path) -> Path:
+    """An AGX Orin whose processor is too hot."""
+    fake_board.device_tree(root, compatible=("nvidia,p3737-0000+p3701-0005",))
+    rails = {"VDD_GPU_SOC": 3.8, "VDD_CPU_CV": 1.14, "VIN_SYS_5V0": 3.5}
+    fake_board.ina3221(root, rails)
+    fake_board.ina3221(root, {"VDDQ_VDD2_1V8AO": 0.45}, number=4, device="1-0041")
+    fake_board.zone(root, 0, "cpu-thermal", 97_500)
+    cooling = root / "sys/class/thermal/cooling_device0"
+    fake_board.write(cooling, {"type": "cpufreq-cpu0", "cur_state": 4})
+    return root / "sys"
+
+
+@pytest.mark.usefixtures("no_parts")
+def test_the_power_sensor_and_its_total_are_told(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("EDGE_TRAIN_SYSFS", str(jetson(tmp_path)))
+    text = "\n".join(board_lines(capsys))
+    for line in (
+        "board         Jetson AGX Orin 64 GB (jetson-agx-orin-64gb)\n",
+        "power mode    none that we know of\n",
+        "power         8.44 W by the ina3221 power monitor; total: "
+        "VDD_GPU_SOC + VDD_CPU_CV + VIN_SYS_5V0\n",
+        "              VDD_GPU_SOC 3.80 W, VDD_CPU_CV 1.14 W, VIN_SYS_5V0 3.50 W, "
+        "VDDQ_VDD2_1V8AO 0.45 W\n",
+        "temperature   97.5 °C cpu-thermal; throttled now\n",
+    ):
+        assert line in text
+    assert "jtop" not in text  # there is nothing better to want
+
+
+OWN = """
+id = "shed"
+name = "Shed camera"
+note = "Bring a ladder."
+[recognise]
+[power]
+idle_w = 2.5
+full_w = 7
+"""
+
+
+@pytest.mark.usefixtures("no_parts")
+def test_an_estimate_is_called_one_and_says_what_is_missing(tmp_path, capsys) -> None:
+    path = tmp_path / "shed.toml"
+    path.write_text(OWN)
+    text = "\n".join(board_lines(capsys, "--board", str(path)))
+    assert "board         Shed camera (shed)\n              Bring a ladder.\n" in text
+    assert "total: board, an estimate and not a measurement" in text
+    assert "estimate from processor load, 2.5 W idle to 7 W busy" in text
+    assert "              ina3221: no ina3221 power monitor was found\n" in text
+
+
+@pytest.mark.usefixtures("no_parts")
+def test_a_wrong_board_file_is_an_error(tmp_path, capsys) -> None:
+    path = tmp_path / "shed.toml"
+    path.write_text(OWN + 'total = ["VDD_IN"]\n')
+    assert main(["doctor", "--board", str(path)]) == 2
+    assert "unknown rail 'VDD_IN'" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_parts")
+def test_an_unknown_board_is_a_finding(monkeypatch, capsys) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+    lines = board_lines(capsys)
+    assert any(re.match("board +unknown: no board profile fits", line) for line in lines)
+    document = json.loads(board_lines(capsys, "--json")[0])
+    assert document["board"].keys() == {"problem"}
+
+
+def test_no_sensor_at_all_is_told(here) -> None:
+    board = {**here["board"], "sensor": None, "better_sensors": {"rapl": "not for you"}}
+    text = doctor.render_text({**here, "board": board})
+    assert "power         unknown: no sensor works here, and nothing to estimate it" in text
+    assert "\n              rapl: not for you\n" in text
 
 
 def findings(*working: str) -> dict[str, Finding]:
@@ -102,6 +210,7 @@ def test_json_is_one_document_also_without_an_engine(monkeypatch, capsys) -> Non
     assert document.keys() == {
         "edge_train",
         "machine",
+        "board",
         "versions",
         "pictures",
         "engines",

@@ -176,7 +176,6 @@ def render_text(facts: dict[str, Any]) -> str:
         machine["cpu_model"] or machine["machine"],
         f"{machine['logical_cpus']} processors",
         "memory unknown" if memory is None else bytes_text(memory),
-        f"board {machine['board'] or 'unknown'}",
     ]
     system = [machine["os"] or "unknown system", f"kernel {machine['kernel']}"]
     rows = [
@@ -230,7 +229,7 @@ def _sensor_lines(board: dict[str, Any]) -> list[str]:
     rails = sensor["rails_w"].items() if sensor else ()
     lines = [", ".join(f"{rail} {_watts(power_w)}" for rail, power_w in rails)]
     if sensor is None or sensor["is_estimate"] or not sensor["total"]:
-        lines += [f"no {name}: {why}" for name, why in board["better_sensors"].items()]
+        lines += [f"{name}: {why}" for name, why in board["better_sensors"].items()]
     return [line for line in lines if line]
 
 

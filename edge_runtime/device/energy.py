@@ -20,17 +20,22 @@ class Stretch(NamedTuple):
     start_w: float
     end_w: float
 
-    def power_w(self, t_s: float) -> float:
-        """On the straight line, at a time inside."""
+    @property
+    def energy_j(self) -> float:
+        """Of the whole of it."""
+        return (self.end_s - self.start_s) * (self.start_w + self.end_w) / 2
+
+    def within(self, from_s: float, to_s: float) -> "Stretch":
+        """The part that lies in a window; it ends before it begins where there is none."""
+        if from_s <= self.start_s and self.end_s <= to_s:
+            return self
+        from_s, to_s = max(from_s, self.start_s), min(to_s, self.end_s)
+        return Stretch(from_s, to_s, self._power_w(from_s), self._power_w(to_s))
+
+    def _power_w(self, t_s: float) -> float:
+        """On the straight line."""
         share = (t_s - self.start_s) / (self.end_s - self.start_s)
         return self.start_w + share * (self.end_w - self.start_w)
-
-    def energy_j(self, from_s: float, to_s: float) -> float:
-        """Of the part that lies in a window."""
-        from_s, to_s = max(from_s, self.start_s), min(to_s, self.end_s)
-        if to_s <= from_s:
-            return 0.0
-        return (to_s - from_s) * (self.power_w(from_s) + self.power_w(to_s)) / 2
 
 
 class Track:
@@ -109,18 +114,21 @@ class Tally:
 
     def add(self, stretch: Stretch, until_s: float = math.inf) -> None:
         """Count a stretch, or what of it lies in the window; they come in their order."""
-        from_s, to_s = max(self.since_s, stretch.start_s), min(until_s, stretch.end_s)
+        length_s = stretch.end_s - stretch.start_s
+        stretch = stretch.within(self.since_s, until_s)
+        from_s, to_s, from_w, to_w = stretch
         if to_s <= from_s:
             return
         if self._covered_from_s is None:
-            self._covered_from_s, self._first_w = from_s, stretch.power_w(from_s)
+            self._covered_from_s, self._first_w = from_s, from_w
         self._covered_to_s = to_s
-        self._energy_j += stretch.energy_j(from_s, to_s)
-        if stretch.end_s - stretch.start_s > self._longest_s:
+        self._energy_j += stretch.energy_j
+        if length_s > self._longest_s:
             self._gap_s += to_s - from_s
-        self._largest_gap_s = max(self._largest_gap_s, to_s - from_s)
-        inside = [stretch.power_w(from_s), stretch.power_w(to_s)]
-        self.peak_w = max(inside if self.peak_w is None else [self.peak_w, *inside])
+        if to_s - from_s > self._largest_gap_s:
+            self._largest_gap_s = to_s - from_s
+        if self.peak_w is None or max(from_w, to_w) > self.peak_w:
+            self.peak_w = max(from_w, to_w)
 
     def amount(self, at_s: float, track: Track) -> Amount:
         """The whole from the beginning until `at_s`.

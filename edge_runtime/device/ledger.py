@@ -130,6 +130,8 @@ class Ledger:
 
     def between(self, from_s: float, to_s: float) -> float | None:
         """Energy of the board between two times; `None` beyond what is remembered."""
+        if to_s <= from_s:
+            return 0.0
         if from_s < self._history.begins_s:
             return None
         tally = Tally(from_s, longest_s=self._longest_s)

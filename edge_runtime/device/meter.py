@@ -117,7 +117,8 @@ class Meter:
             sensor: `None` leaves every energy unknown; temperatures are still read.
             rate_hz: readings per second, or fewer where the sensor has no more.
             clock: monotonic seconds.
-            record: is given every regular sample, in the meter's thread.
+            record: is given every regular sample, in the meter's thread, and the first and
+                the last one in that of the block.
             on_event: is told of the sensor's loss and return, in the thread that noticed.
             root: where /sys lies.
 
@@ -158,7 +159,7 @@ class Meter:
     def __enter__(self) -> Self:
         self._surroundings = Surroundings(self._root)
         self._now = self._surroundings.read()
-        self._take_at_edge()
+        self._write(self._take_at_edge())
         self._whole = self._open("whole")
         self._thread.start()
         return self
@@ -171,7 +172,7 @@ class Meter:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        self._take_at_edge()
+        self._write(self._take_at_edge())
         if self._whole is not None:
             self._close(self._whole)
         self._surroundings.close()
@@ -253,19 +254,23 @@ class Meter:
             sample = self._take()
         with self._lock:
             self._ledger.miss(late + (sample is None))
-        if sample is not None and self._record is not None:
-            self._hand_over(self._record, sample)
+        self._write(sample)
 
-    def _take_at_edge(self) -> None:
+    def _take_at_edge(self) -> PowerSample | None:
         """A sample at the edge of a window, if it costs no waiting and tells anything new."""
         if self._probe is None or self._probe.is_lost:
-            return
-        if self._reading.acquire(blocking=False):
-            try:
-                if self._clock() - self._ledger.last_s >= self._edge_s:
-                    self._take()
-            finally:
-                self._reading.release()
+            return None
+        if not self._reading.acquire(blocking=False):
+            return None
+        try:
+            is_new = self._clock() - self._ledger.last_s >= self._edge_s
+            return self._take() if is_new else None
+        finally:
+            self._reading.release()
+
+    def _write(self, sample: PowerSample | None) -> None:
+        if sample is not None and self._record is not None:
+            self._hand_over(self._record, sample)
 
     def _take(self) -> PowerSample | None:
         """Read the sensor; `None` if there is nothing to tell. `_reading` is held."""
