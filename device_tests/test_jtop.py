@@ -54,4 +54,4 @@ def test_a_killed_service_leaves_a_gap_and_is_found_again(on_board: OnBoard) -> 
     assert 1.0 < found["gap_s"] == pytest.approx(gap_s, abs=0.5)
     known_j = 4.5 * 2.0 + 9.0 * (found["duration_s"] - found["gap_s"] - 2.0)
     in_gap_w = (found["gross_j"] - known_j) / found["gap_s"]
-    assert 4.5 <= in_gap_w <= 9.0
+    assert 4.4 <= in_gap_w <= 9.1  # the moments of kill and return are not exactly known
