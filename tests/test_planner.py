@@ -6,6 +6,7 @@ import shlex
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -123,6 +124,44 @@ def test_more_than_three_rungs_would_hardly_keep_more(costs, budget, steps) -> N
     if best is not None:
         kept = [cost.token_blocks for cost in costs]
         assert found >= best - (max(kept) - min(kept))
+
+
+def best_of_all_pairs(costs, budget, steps):
+    """Most token-blocks of three rungs, by trying every pair of the first two counts."""
+    first, second = np.meshgrid(np.arange(steps + 1), np.arange(steps + 1), indexing="ij")
+    counts = np.stack([first, second, steps - first - second], axis=-1)
+    time_s = counts @ np.array([cost.step_s for cost in costs])
+    energy_j = counts @ np.array([cost.step_j for cost in costs])
+    ok = (counts[..., 2] >= 0) & (time_s <= budget.time_s) & (energy_j <= budget.energy_j)
+    return (counts @ np.array([cost.token_blocks for cost in costs]))[ok].max(initial=0)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_beyond_a_thousand_steps_a_coarse_grid_is_enough(seed) -> None:
+    rng, steps = np.random.default_rng(seed), 1300
+    costs = [
+        rung_cost(f"r{n}", int(kept), float(step_s), float(power_w))
+        for n, (kept, step_s, power_w) in enumerate(
+            zip(
+                rng.permutation([100, 230, 400]),
+                rng.random(3),
+                5 + 5 * rng.random(3),
+                strict=True,
+            )
+        )
+    ]
+    time_s, energy_j = (sum(getattr(c, f) for c in costs) / 3 for f in ("step_s", "step_j"))
+    budget = Budget(time_s=steps * time_s, energy_j=steps * energy_j)
+    best = best_of_all_pairs(costs, budget, steps)
+    assert best > 0
+    assert planned(costs, budget, FREE, steps) >= best - 300  # one step
+
+
+def test_two_limits_can_leave_no_whole_number_between_them() -> None:
+    costs = [rung_cost("hungry", 1, 1.0, 3.0), rung_cost("slow", 2, 3.0, 1 / 3)]
+    # Time allows 1.5 steps of the slow one at most, energy asks for 1.2 at least.
+    assert planned(costs, Budget(time_s=5.0, energy_j=3.6), FREE, 2) is None
+    assert planned(costs, Budget(time_s=5.0, energy_j=4.0), FREE, 2) == 3
 
 
 @settings(max_examples=150, deadline=None)

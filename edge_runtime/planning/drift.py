@@ -27,8 +27,9 @@ class _Ratio:
     seen_s: float = _PRIOR_S
 
     def move(self, change: float, duration_s: float) -> None:
-        self.seen_s = min(self.seen_s + duration_s, _MEMORY_S)
-        self.value *= 1 + change * duration_s / self.seen_s
+        seen_s = self.seen_s + duration_s
+        self.value *= 1 + change * duration_s / seen_s
+        self.seen_s = min(seen_s, _MEMORY_S)
 
 
 class Drift:
