@@ -101,7 +101,10 @@ def zone(root: Path, number: int, kind: str, thousandths_c: object) -> Path:
 def processor_load(root: Path, busy_s: float, *, processors: int = 2) -> Path:
     """/proc/stat after so many busy seconds of all processors together."""
     ticks = round(busy_s * os.sysconf("SC_CLK_TCK"))
-    lines = [f"cpu  {ticks} 0 0 99999 5 0 0 7 0 0"]
+    nice, system, irq, soft_irq = (ticks // n for n in (10, 5, 20, 8))
+    user = ticks - nice - system - irq - soft_irq
+    idle, io_wait, steal = 7 * ticks, 3 * ticks, 2 * ticks
+    lines = [f"cpu  {user} {nice} {system} {idle} {io_wait} {irq} {soft_irq} {steal} 0 0"]
     lines += [f"cpu{number} 0 0 0 0 0 0 0 0 0 0" for number in range(processors)]
     put(root / "proc/stat", "\n".join([*lines, "intr 0"]))
     return root / "proc/stat"

@@ -16,7 +16,7 @@ class FakeJtop:
 
     def __init__(self, interval: float) -> None:
         assert 0 < interval <= 1
-        self.power: dict[str, Any] = {}
+        self._power: dict[str, Any] | None = None
         self._observers: set[Callable[[Any], None]] = set()
         self.alive = False
 
@@ -39,8 +39,14 @@ class FakeJtop:
     def close(self) -> None:
         self.alive = False
 
-    def send(self, power: dict[str, Any]) -> None:
-        self.power = power
+    @property
+    def power(self) -> dict[str, Any]:
+        if self._power is None:
+            raise KeyError("power")
+        return self._power
+
+    def send(self, power: dict[str, Any] | None) -> None:
+        self._power = power
         for observer in set(self._observers):
             observer(self)
 

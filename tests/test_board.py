@@ -97,6 +97,17 @@ def test_a_models_name_and_the_memory_decide(
     assert detect_board("x86_64", root=memory(tmp_path, gib)).id == f"jetson-{board}"
 
 
+def test_the_surest_sign_decides(tmp_path: Path) -> None:
+    fake_board.put(tmp_path / "sys/devices/virtual/dmi/id/product_name", "Jetson AGX Thor")
+    assert detect_board("aarch64", root=tmp_path).id == "jetson-thor"
+    fake_board.device_tree(tmp_path, model="NVIDIA Jetson Nano Developer Kit")
+    assert detect_board("aarch64", root=tmp_path).id == "jetson-nano"
+    fake_board.device_tree(
+        tmp_path, compatible=("raspberrypi,5-model-b",), model="Jetson Nano"
+    )
+    assert detect_board("aarch64", root=tmp_path).id == "raspberry-pi-5"
+
+
 def test_the_memory_settles_what_a_module_number_leaves_open(tmp_path: Path) -> None:
     fake_board.device_tree(tmp_path, compatible=("nvidia,p3737-0000+p3701-0000",))
     assert detect_board(root=memory(tmp_path, 30.0)).id == "jetson-agx-orin-32gb"

@@ -208,7 +208,7 @@ def test_history_forgets_what_is_old_and_says_so() -> None:
         ledger.add(float(t_s), {"A": float(t_s), "B": 0.0})
     assert ledger.between(95.0, 97.0) == pytest.approx(192.0)
     assert ledger.between(2.0, 4.0) is None
-    assert ledger.between(85.0, 86.0) is None
+    assert ledger.between(85.0, 95.0) is None
     assert ledger.between(90.0, 100.0) == pytest.approx(950.0)
 
 

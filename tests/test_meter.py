@@ -227,7 +227,7 @@ def test_a_slow_sensor_misses_samples() -> None:
         time.sleep(0.4)
     energy = window.energy
     assert energy.samples < 12
-    assert energy.missed > 15
+    assert 15 < energy.missed <= 100 * energy.duration_s
     assert energy.largest_gap_s >= 0.06
     assert energy.gross_j == pytest.approx(5.0 * energy.duration_s)
 
@@ -259,12 +259,12 @@ def test_a_clock_that_jumps_back_makes_no_energy_and_stops_nothing() -> None:
     clock, sensor = JumpingClock(), Scripted(5.0)
     with Meter(sensor, rate_hz=100, clock=clock) as meter, meter.window("run") as window:
         time.sleep(0.05)
-        before_j, furthest_s = meter.spent_j(), clock()
-        clock.jump_s, reads = -0.3, sensor.reads
+        before_j = meter.spent_j() or 0.0
+        clock.jump_s, reads = -100.0, sensor.reads
         until(lambda: sensor.reads > reads + 5)
-        assert meter.spent_j() == pytest.approx(before_j, rel=0.5)
-        until(lambda: clock() > furthest_s)
-        until(lambda: (meter.spent_j() or 0.0) > (before_j or 0.0))
+        assert meter.spent_j() == pytest.approx(before_j, abs=0.5)
+        clock.jump_s = 0.0
+        until(lambda: (meter.spent_j() or 0.0) > before_j + 0.5)
     assert window.energy.missed > 0
     assert window.energy.gross_j == pytest.approx(5.0 * window.energy.duration_s)
 

@@ -86,7 +86,7 @@ def test_domains_are_named_and_only_those_apart_are_added(tmp_path: Path) -> Non
             "intel-rapl:0:1": ("dram", 1.0),
             "intel-rapl:1": ("package-1", 20.0),
             "intel-rapl:2": ("psys", 50.0),
-            "intel-rapl-mmio:0": ("package-0", 10.0),
+            "intel-rapl-mmio:0": ("package-0", 77.0),  # the same package once more
         },
     )
     sensor = Rapl(board(), tmp_path / "sys")
@@ -94,8 +94,10 @@ def test_domains_are_named_and_only_those_apart_are_added(tmp_path: Path) -> Non
         "package-0", "package-0/core", "package-0/dram", "package-1", "psys"
     )  # fmt: skip
     assert sensor.total == ("package-0", "package-0/dram", "package-1")
+    fake_board.put(folder / "intel-rapl:0/energy_uj", 12_500_000)
     fake_board.put(folder / "intel-rapl:1/energy_uj", 23_500_000)
-    assert sensor.read()["package-1"] == pytest.approx(3.5)
+    found = sensor.read()
+    assert (found["package-0"], found["package-1"]) == (pytest.approx(2.5), pytest.approx(3.5))
     sensor.close()
 
 
@@ -176,6 +178,19 @@ def test_a_gpu_whose_driver_was_loaded_anew_counts_from_there(
     assert told == [110.0, None, 8.0]
     sensor.close()
     assert gpus.opened == 0
+
+
+def test_a_gpu_that_is_lost_is_connected_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus = install_nvml(monkeypatch, FakeNvml(energy_j=[100.0], power_w=[None]))
+    sensor = Nvml(board())
+    gpus.is_lost = True
+    for _ in range(2):
+        with pytest.raises(SensorError, match="NVML: GPU is lost"):
+            sensor.read()
+    assert gpus.opened == 0
+    gpus.is_lost = False
+    assert sensor.read() == {"gpu0": 100.0}
+    assert gpus.opened == 1
 
 
 def test_a_gpu_alone_is_not_its_machine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Power rails in files: their units, their layouts, and files that say nothing."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -76,6 +77,12 @@ def read(rails: dict[str, ina3221.Rail]) -> dict[str, float | None]:
     return found
 
 
+def test_every_channel_of_the_chip_is_a_rail(tmp_path: Path) -> None:
+    watts = {"VDD_IN": 4.5, "VDD_CPU_GPU_CV": 1.0, "VDD_SOC": 1.5}
+    fake_board.ina3221(tmp_path, watts)
+    assert read(ina3221.find_rails(tmp_path / "sys")) == watts
+
+
 def test_channels_that_are_not_connected_are_no_rails(tmp_path: Path) -> None:
     fake_board.ina3221(tmp_path, {"NC": 0.0, "VDDQ_VDD2_1V8AO": 0.45})
     assert read(ina3221.find_rails(tmp_path / "sys")) == {"VDDQ_VDD2_1V8AO": 0.45}
@@ -138,6 +145,17 @@ def test_a_changed_file_is_seen_whether_written_or_replaced(tmp_path: Path) -> N
     fake_board.put(tmp_path / "curr1_input", 1100)
     assert file.read() == 1100
     assert file.problem is None
+    file.close()
+
+
+def test_a_handle_that_is_of_no_use_any_more_is_replaced(tmp_path: Path) -> None:
+    fake_board.put(tmp_path / "curr1_input", 900)
+    file = NumberFile(tmp_path / "curr1_input")
+    assert file.read() == 900
+    assert file._handle is not None
+    with (tmp_path / "other").open("w") as write_only:  # reading it fails, as after an unbind
+        os.dup2(write_only.fileno(), file._handle)
+        assert file.read() == 900
     file.close()
 
 

@@ -74,7 +74,7 @@ def test_jtops_readings_are_added_up_as_they_arrive(monkeypatch: pytest.MonkeyPa
     assert sensor.read() == {"VDD_IN": pytest.approx(2.0 + 2.5 + 2.0)}
     service.clients[-1].send({"rail": {}})
     assert sensor.read() == {"VDD_IN": None}
-    service.clients[-1].send({"no power": 1})
+    service.clients[-1].send(None)
     sensor.close()
 
 
@@ -153,6 +153,7 @@ ADC = """\
       VDD_CORE_V volt(15)=0.80000000V
      EXT5V_V volt(24)=5.14848000V
       BATT_V volt(25)=0.00000000V
+      HDMI_A current(22)=0.02000000A
 garbage
 """
 

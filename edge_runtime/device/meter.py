@@ -234,14 +234,13 @@ class Meter:
         due_s = seen_s = self._clock()
         while True:
             due_s += self._period_s
+            # A clock that went back makes no wait longer.
             wait_s = min(self._period_s, max(0.0, due_s - self._clock()))
             if self._stop.wait(wait_s):
                 return
             now_s = self._clock()
             late = max(0, int((now_s - due_s) / self._period_s))
             due_s += late * self._period_s
-            if due_s - now_s > self._period_s:  # a clock that went back
-                due_s = now_s
             if abs(now_s - seen_s) >= _SURROUNDINGS_S:
                 seen_s = now_s
                 self._look_around()

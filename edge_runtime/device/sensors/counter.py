@@ -2,8 +2,8 @@
 
 Clock: monotonic seconds. A counter that wrapped once looks like one that wrapped twice: the
 difference is right only while less than a full range can have passed, which the highest power
-that is possible at all tells. After a longer silence the energy is unknown, not guessed. The same power tells a counter
-that was set back from one that wrapped.
+that is possible at all tells. After a longer silence the energy is unknown, not guessed. The
+same power tells a counter that was set back from one that wrapped.
 """
 
 from collections.abc import Callable
