@@ -16,8 +16,8 @@ COOL_C = 3.0  # below the limit: time to go on, or up
 _PRESSURE = 10.0  # percent of time that programs wait for memory
 _NO_PRESSURE = 2.0
 _DRAWS_LESS = 0.85  # below this share of power a rung is cooler than another
-_EFFECT_S = 5.0  # until a lower rung shows
-_FIRST_HOLD_S, _LONGEST_HOLD_S = 10.0, 160.0
+_EFFECT_S = 10.0  # until a lower rung shows
+_FIRST_HOLD_S, _LONGEST_HOLD_S = 20.0, 320.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

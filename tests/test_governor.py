@@ -1,0 +1,445 @@
+"""Governed runs on a simulated board: the budget is kept, and little of it is left."""
+
+import itertools
+import math
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from simulated_board import (
+    LADDER,
+    OVERHEAD,
+    Board,
+    Outcome,
+    Total,
+    rung_cost,
+    simulate,
+    true_costs,
+)
+
+from edge_runtime.budget import Budget
+from edge_runtime.errors import BudgetError, DeviceError
+from edge_runtime.planning import Governor, Reading
+from edge_runtime.planning.mix import Task, best_mix
+
+STEPS = 1500
+KEPT = {cost.rung: cost.token_blocks for cost in LADDER}
+COOLER = (  # lower rungs draw less
+    rung_cost("k100", 400, 0.20, 10.0),
+    rung_cost("k075", 300, 0.16, 8.0),
+    rung_cost("k050", 200, 0.12, 6.0),
+)
+
+
+def assert_kept(outcome: Outcome, budget: Budget, costs=LADDER, dearest: float = 1.0) -> None:
+    """No limit is passed by more than one step."""
+    step_s = dearest * max(cost.step_s for cost in costs)
+    if budget.time_s is not None:
+        assert outcome.time_s <= budget.time_s + step_s
+    if budget.energy_j is not None:
+        assert outcome.energy_j <= budget.energy_j + 10.0 * step_s
+    if budget.power_w is not None:
+        assert outcome.mean_w <= budget.power_w * 1.01
+
+
+def best_in_hindsight(budget: Budget, steps: int, board: Board) -> int:
+    """Token-blocks of the best mix at true costs that do not change."""
+    mix = best_mix(
+        Task(costs=true_costs(LADDER, board), steps=steps, overhead=OVERHEAD), budget
+    )
+    assert mix is not None
+    return mix.token_blocks
+
+
+def best_low_first(budget: Budget, board: Board) -> int:
+    """The same for costs that change: of all schedules of one rung and then a higher one."""
+    costs = [true_costs(LADDER, board, step) for step in range(STEPS)]
+    sums = {}  # of the first n steps on each rung
+    for name in ("step_s", "step_j", "token_blocks"):
+        values = np.array([[getattr(cost, name) for cost in now] for now in costs])
+        sums[name] = np.vstack([np.zeros(len(LADDER)), values.cumsum(axis=0)])
+    best = 0.0
+    for high, low in itertools.combinations_with_replacement(range(len(LADDER)), 2):
+        total = {n: c[:, low] + c[-1, high] - c[:, high] for n, c in sums.items()}
+        fits = total["step_s"] + 2.9 <= (budget.time_s or math.inf)
+        fits &= total["step_j"] + 18.2 <= (budget.energy_j or math.inf)
+        best = max(best, total["token_blocks"][fits].max(initial=0.0))
+    return int(best)
+
+
+BUDGETS = [
+    Budget(time_s=150),
+    Budget(time_s=220),
+    Budget(energy_j=1600),
+    Budget(energy_j=2500),
+    Budget(time_s=220, energy_j=2000),
+]
+
+
+@pytest.mark.parametrize("budget", BUDGETS, ids=str)
+@pytest.mark.parametrize("ratio", [0.7, 1.0, 1.3])
+def test_wrong_costs_are_learnt(budget, ratio) -> None:
+    board = Board(time_ratio=lambda step: ratio, noise=0.05)
+    outcome = simulate(budget, STEPS, board=board)
+    assert_kept(outcome, budget, dearest=ratio)
+    assert outcome.steps == STEPS
+    assert outcome.stopped_by is None
+    assert outcome.token_blocks >= 0.93 * best_in_hindsight(budget, STEPS, board)
+    assert outcome.switches <= 3
+
+
+@pytest.mark.parametrize(
+    ("budget", "board"),
+    [
+        (Budget(time_s=220), Board(time_ratio=lambda step: 1.0 if step < 700 else 2.0)),
+        (Budget(time_s=250), Board(time_ratio=lambda step: 2.0 if step < 200 else 1.0)),
+        (Budget(time_s=220), Board(time_ratio=lambda step: 1.0 + step / STEPS / 2)),
+        (Budget(energy_j=2200), Board(power_ratio=lambda step: 1.0 if step < 700 else 1.5)),
+        (Budget(energy_j=2200), Board(power_ratio=lambda step: 1.5 if step < 500 else 1.0)),
+    ],
+    ids=["doubles", "halves", "creeps", "hungrier", "less hungry"],
+)
+def test_a_disturbance_is_met(budget, board) -> None:
+    outcome = simulate(budget, STEPS, board=board)
+    assert_kept(outcome, budget, dearest=2.0)
+    assert outcome.steps == STEPS
+    assert outcome.token_blocks >= 0.9 * best_low_first(budget, board)
+    assert outcome.switches <= 2 + outcome.time_s / 30
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(200, 800),
+    st.floats(0.35, 1.1),
+    st.floats(0.7, 1.4),
+    st.floats(0.8, 1.3),
+    st.sampled_from([0.01, 0.05, 0.1]),
+    st.sampled_from(["time_s", "energy_j"]),
+    st.integers(0, 9),
+)
+def test_any_budget_that_can_be_kept_is_kept(
+    steps, share, time_ratio, power_ratio, noise, limit, seed
+) -> None:
+    board = Board(
+        time_ratio=lambda step: time_ratio,
+        power_ratio=lambda step: power_ratio,
+        noise=noise,
+        seed=seed,
+    )
+    most = best_mix(
+        Task(costs=true_costs(LADDER, board)[:1], steps=steps, overhead=OVERHEAD), Budget()
+    )
+    whole = most.time_s if limit == "time_s" else most.energy_j
+    budget = Budget(**{limit: share * whole})
+    task = Task(costs=true_costs(LADDER, board), steps=steps, overhead=OVERHEAD)
+    assume(best_mix(task, Budget(**{limit: 0.95 * share * whole})) is not None)
+    assume(most.time_s * share >= 45)  # in shorter runs there is no time to learn
+    outcome = simulate(budget, steps, board=board)
+    assert_kept(outcome, budget, dearest=time_ratio * power_ratio * 1.5)
+    assert outcome.steps == steps
+    assert outcome.token_blocks >= 0.9 * best_in_hindsight(budget, steps, board)
+    assert outcome.switches <= 2 + outcome.time_s / 15
+
+
+@pytest.mark.parametrize(
+    ("budget", "limit"),
+    [(Budget(time_s=120), "time"), (Budget(energy_j=1100), "energy")],
+)
+def test_what_cannot_be_done_any_more_ends_at_the_limit(budget, limit) -> None:
+    board = Board(time_ratio=lambda step: 1.0 if step < 300 else 2.0)
+    outcome = simulate(budget, STEPS, board=board)
+    assert_kept(outcome, budget)
+    assert outcome.stopped_by == limit
+    assert 300 < outcome.steps < STEPS
+    assert outcome.rungs[-1] == "k025"
+    spent, whole = (
+        (outcome.time_s, budget.time_s)
+        if limit == "time"
+        else (outcome.energy_j, budget.energy_j)
+    )
+    assert 0.99 * whole <= spent <= whole  # the last checkpoint is held back
+    last = outcome.decisions[-1]
+    assert last.kind == "stop"
+    assert re.match(
+        rf"--{limit} is used up but for the last checkpoint with .* left; "
+        rf"{STEPS - outcome.steps} steps are not done",
+        last.reason,
+    )
+    resort = next(d for d in outcome.decisions if d.reason.startswith("no plan fits"))
+    assert f"as far as it goes on {resort.rung}" in resort.reason
+
+
+def test_the_decisions_say_why() -> None:
+    outcome = simulate(Budget(energy_j=2000), STEPS)
+    switches = [decision for decision in outcome.decisions if decision.kind == "switch"]
+    assert re.fullmatch(
+        r"the plan begins: \d+ steps on k050, then \d+ steps on k100 with 2\.0 kJ left",
+        switches[0].reason,
+    )
+    assert re.match(r"there is room for more: \d+ steps on k100 with", switches[1].reason)
+    assert {decision.kind for decision in outcome.decisions} == {"switch", "keep"}
+
+
+def test_the_reason_names_the_drift() -> None:
+    board = Board(time_ratio=lambda step: 1.0 if step < 1000 else 2.0)
+    outcome = simulate(Budget(time_s=220), STEPS, board=board)
+    (down,) = (d for d in outcome.decisions if "there is no room for as much" in d.reason)
+    assert re.search(
+        r"against the profile a step takes (1\.9|2\.0)\d of its time and", down.reason
+    )
+
+
+def test_high_compression_comes_first() -> None:
+    outcome = simulate(Budget(time_s=200), STEPS)
+    kept = [KEPT[rung] for rung in outcome.rungs]
+    assert kept == sorted(kept)
+
+
+# Replay and resume
+
+
+def replayed(outcome: Outcome, budget: Budget) -> list:
+    governor = Governor(LADDER, budget, steps=STEPS, overhead=OVERHEAD)
+    calls = [(getattr(governor, name), arguments) for name, arguments in outcome.calls]
+    answers = [call(*arguments) for call, arguments in calls]
+    return [answer for answer in answers if answer is not None]
+
+
+def test_the_same_observations_give_the_same_decisions() -> None:
+    budget = Budget(time_s=250, power_w=8.5)
+    outcome = simulate(budget, STEPS, board=Board(noise=0.1))
+    assert {decision.kind for decision in outcome.decisions} == {"switch", "keep", "pause"}
+    assert replayed(outcome, budget) == outcome.decisions
+
+
+def test_lost_work_counts() -> None:
+    """A resumed run: half the steps are done, but more than half is spent."""
+    governor = Governor(LADDER, Budget(energy_j=2000), steps=1000, overhead=OVERHEAD)
+    first = governor.decide(500, 7.0, Total(time_s=90, energy_j=1400), Reading())
+    assert first.rung == "k050"
+    assert "with 600.0 J left" in first.reason
+    rich = Governor(LADDER, Budget(energy_j=2000), steps=1000, overhead=OVERHEAD)
+    assert rich.decide(500, 7.0, Total(time_s=90, energy_j=900), Reading()).rung == "k100"
+
+
+def test_at_the_end_of_all_steps_nothing_stopped_it() -> None:
+    governor = Governor(LADDER, Budget(), steps=10, overhead=OVERHEAD)
+    end = governor.decide(10, 7.0, Total(time_s=9, energy_j=None), Reading())
+    assert (end.kind, end.stopped_by, end.reason) == ("stop", None, "all steps are done")
+
+
+def test_a_dear_checkpoint_is_held_back() -> None:
+    overhead = replace(OVERHEAD, checkpoint_s=40.0, checkpoint_j=300.0)
+    for budget in (Budget(time_s=200), Budget(energy_j=2000)):
+        outcome = simulate(budget, STEPS, overhead=overhead)
+        assert outcome.steps == STEPS
+        assert_kept(outcome, budget)
+
+
+def test_a_step_that_hangs_ends_nothing() -> None:
+    board = Board(time_ratio=lambda step: 50.0 if step == 600 else 1.0)
+    outcome = simulate(Budget(time_s=250), STEPS, board=board)
+    assert outcome.steps == STEPS
+    assert outcome.stopped_by is None
+    assert outcome.token_blocks >= 0.85 * best_in_hindsight(Budget(time_s=240), STEPS, Board())
+
+
+# Sensors
+
+
+def test_energy_that_nobody_measures_any_more_is_predicted() -> None:
+    budget = Budget(energy_j=2000)
+    board = Board(has_sensor=lambda step: step < 200, power_ratio=lambda step: 1.2)
+    outcome = simulate(budget, STEPS, board=board)
+    assert outcome.steps == STEPS
+    assert 0.93 * budget.energy_j <= outcome.energy_j <= 1.02 * budget.energy_j
+
+
+def test_a_sensor_that_comes_back_is_believed() -> None:
+    budget = Budget(energy_j=2000)
+    board = Board(
+        has_sensor=lambda step: not 200 <= step < 600,
+        power_ratio=lambda step: 1.2 if step >= 200 else 1.0,
+    )
+    outcome = simulate(budget, STEPS, board=board)
+    assert_kept(outcome, budget, dearest=1.2)
+    assert outcome.steps == STEPS
+
+
+def test_without_energy_in_the_profile_time_is_governed() -> None:
+    dark = tuple(replace(cost, step_j=None, power_w=None) for cost in LADDER)
+    overhead = replace(OVERHEAD, startup_j=None, switch_j=None, checkpoint_j=None)
+    with pytest.raises(DeviceError, match="--energy cannot be planned"):
+        Governor(dark, Budget(energy_j=5), steps=10, overhead=overhead)
+    governor = Governor(dark, Budget(time_s=200), steps=1500, overhead=overhead)
+    first = governor.decide(0, 1.0, Total(time_s=1.5, energy_j=None), Reading())
+    assert first.rung == "k025"
+
+
+def test_without_a_rung_there_is_no_governor() -> None:
+    with pytest.raises(BudgetError, match="--memory is too little"):
+        Governor(LADDER, Budget(memory_bytes=1000), steps=10, overhead=OVERHEAD)
+
+
+# Mean power
+
+
+@pytest.mark.parametrize(
+    ("budget", "board"),
+    [
+        (Budget(power_w=8), Board()),
+        (Budget(power_w=5), Board(noise=0.2)),
+        (Budget(power_w=8), Board(power_ratio=lambda step: 1.0 if step < 300 else 1.5)),
+        (Budget(power_w=8, time_s=130), Board()),
+        (Budget(power_w=8, energy_j=900), Board()),
+        (Budget(power_w=8), Board(idle_w=4.5)),  # more than the profile says
+    ],
+)
+def test_a_mean_power_is_kept_by_pauses(budget, board) -> None:
+    steps = 600
+    outcome = simulate(budget, steps, board=board)
+    assert_kept(outcome, budget, dearest=1.5)
+    assert outcome.steps == steps
+    assert outcome.paused_s > 0.05 * outcome.time_s
+    pauses = [decision for decision in outcome.decisions if decision.kind == "pause"]
+    assert len(pauses) <= 2 + outcome.time_s / 8  # long ones, not one for every step
+    assert all("idle to stay below --power" in pause.reason for pause in pauses)
+    overhead = replace(OVERHEAD, idle_w=board.idle_w)
+    task = Task(costs=true_costs(LADDER, board, steps - 1), steps=steps, overhead=overhead)
+    assert outcome.token_blocks >= 0.93 * best_mix(task, budget).token_blocks
+
+
+def test_a_power_that_is_never_reached_costs_nothing() -> None:
+    outcome = simulate(Budget(power_w=11), 300)
+    assert outcome.paused_s == 0
+    assert set(outcome.rungs) == {"k100"}
+
+
+def test_a_board_that_idles_above_the_limit_gives_up() -> None:
+    outcome = simulate(Budget(power_w=5), 300, board=Board(idle_w=6.0))
+    assert outcome.stopped_by == "power"
+    assert re.match(
+        r"3\d min \d+ s of idling did not help: a mean", outcome.decisions[-1].reason
+    )
+    assert outcome.time_s < 2000
+
+
+# Heat
+
+
+@pytest.mark.parametrize("time_s", [None, 500, 300])
+def test_a_temperature_is_kept_by_pauses(time_s) -> None:
+    """All rungs draw nearly the same, so that a lower one would not be cooler."""
+    budget = Budget(temperature_c=55, time_s=time_s)
+    outcome = simulate(budget, STEPS)
+    assert outcome.hottest_c <= 55.5
+    assert_kept(outcome, budget)
+    assert outcome.steps >= 0.99 * STEPS
+    lasting = Budget(power_w=(55 - 25) / 4, time_s=time_s)  # what it can give off for ever
+    assert outcome.token_blocks >= 0.85 * best_in_hindsight(lasting, STEPS, Board())
+    pauses = [decision for decision in outcome.decisions if decision.kind == "pause"]
+    assert {pause.reason for pause in pauses} == {"idle from --temperature 55C down to 52.0 C"}
+
+
+def test_pauses_to_cool_down_have_hysteresis() -> None:
+    outcome = simulate(Budget(temperature_c=55), STEPS)
+    kinds = [decision.kind for decision in outcome.decisions]
+    bursts = [len(list(group)) for kind, group in itertools.groupby(kinds) if kind == "pause"]
+    assert len(bursts) >= 3
+    assert min(bursts) >= 4  # seconds, for three degrees
+
+
+def test_a_rung_that_draws_less_is_taken_when_it_is_warm() -> None:
+    outcome = simulate(Budget(temperature_c=59), STEPS, costs=COOLER)
+    assert outcome.hottest_c <= 59.5
+    down = next(d for d in outcome.decisions if d.kind == "switch" and d.rung != "k100")
+    assert re.match(r"58\.\d C is close to --temperature 59C: ", down.reason)
+    assert down.rung == "k075"
+    assert outcome.paused_s == 0
+    assert outcome.switches <= 4 + outcome.time_s / 60
+    assert "k050" not in outcome.rungs  # k075 gives off enough
+
+
+def test_it_steps_up_again_only_when_it_is_cool() -> None:
+    governor = Governor(COOLER, Budget(temperature_c=60), steps=1000, overhead=OVERHEAD)
+    rungs = []
+    course_c = [59.5] * 30 + [57.5] * 60 + [56.5] * 90
+    for second, temperature_c in enumerate(course_c):  # a step takes one
+        total = Total(time_s=float(second), energy_j=None)
+        reading = Reading(temperature_c=temperature_c)
+        rungs.append(governor.decide(second, float(second), total, reading).rung)
+    assert rungs[0] == "k100"
+    assert rungs[1] == "k075"  # at once
+    assert rungs[29] == rungs[89] == "k050"  # after it was given time; and 57.5 is too warm
+    assert rungs[179] == "k100"
+    switches = sum(rungs[s] != rungs[s - 1] for s in range(1, 180))
+    assert switches == 4
+
+
+@pytest.mark.parametrize(("costs", "lower"), [(COOLER, "k075"), (LADDER, "k100")])
+def test_a_throttled_board_gets_a_rung_that_draws_less_if_there_is_one(costs, lower) -> None:
+    governor = Governor(costs, Budget(time_s=5000), steps=1000, overhead=OVERHEAD)
+    total = Total(time_s=1.0, energy_j=None)
+    assert governor.decide(0, 0.0, total, Reading(throttled=False)).rung == "k100"
+    decision = governor.decide(1, 1.0, total, Reading(throttled=True))
+    assert decision.rung == lower
+    if lower != "k100":
+        assert decision.reason.startswith("the board is throttled: ")
+
+
+def test_a_board_that_stays_hot_gives_up() -> None:
+    outcome = simulate(Budget(temperature_c=30), 300, board=Board(ambient_c=28))
+    assert outcome.stopped_by == "temperature"
+    assert outcome.steps <= 1
+    assert (
+        "of idling did not help: idle from --temperature 30C" in outcome.decisions[-1].reason
+    )
+
+
+def test_a_pause_ends_before_the_time_is_up() -> None:
+    budget = Budget(temperature_c=30, time_s=100)
+    outcome = simulate(budget, 300, board=Board(ambient_c=28))
+    assert outcome.stopped_by == "time"
+    assert outcome.time_s <= 100 + 1e-6
+
+
+# Memory
+
+
+def test_memory_pressure_takes_a_smaller_rung_for_a_while() -> None:
+    board = Board(pressure=lambda step: 30.0 if 200 <= step < 300 else 0.0)
+    outcome = simulate(Budget(time_s=1000), STEPS, board=board)
+    assert set(outcome.rungs[:200]) == {"k100"}
+    down = next(d for d in outcome.decisions if d.kind == "switch" and d.rung == "k075")
+    assert down.reason.startswith("programs wait for memory 30% of the time: ")
+    assert outcome.rungs[201] == "k075"
+    assert set(outcome.rungs[-500:]) == {"k100"}
+    assert outcome.switches <= 6
+
+
+def test_pressure_that_comes_again_and_again_lets_it_rise_less_often() -> None:
+    board = Board(pressure=lambda step: 30.0 if step % 100 < 5 else 0.0)
+    outcome = simulate(Budget(), 6000, board=board)
+    assert outcome.switches <= 20
+
+
+def test_a_rung_that_takes_more_than_the_budget_is_left_for_good() -> None:
+    used = {"k100": 430_000_000}
+    board = Board(rss_bytes=lambda rung: used.get(rung, 300_000_000))
+    budget = Budget(memory_bytes=425_000_000)
+    outcome = simulate(budget, 400, board=board)
+    assert outcome.rungs[0] == "k100"
+    assert set(outcome.rungs[1:]) == {"k075"}
+    (down,) = (d for d in outcome.decisions if d.kind == "switch" and d.rung == "k075")
+    assert down.reason.startswith("410.1 MiB is over --memory 405.4MiB: ")
+
+
+def test_above_the_memory_budget_on_the_smallest_rung_it_ends() -> None:
+    board = Board(rss_bytes=lambda rung: 600_000_000)
+    outcome = simulate(Budget(memory_bytes=500_000_000), STEPS, board=board)
+    assert outcome.stopped_by == "memory"
+    assert outcome.decisions[-1].reason == "572.2 MiB is over --memory 476.9MiB"
+    assert set(outcome.rungs) == {"k100", "k075", "k050", "k025"}
