@@ -13,7 +13,7 @@ from typing import Any
 
 from edge_runtime.errors import DeviceError, RecordsError
 from edge_runtime.schema import structure, unstructure
-from edge_runtime.storage import write_file
+from edge_runtime.storage import storage_errors, write_file
 
 FORMAT = 1
 
@@ -131,6 +131,8 @@ def save_profile(profile: CostProfile, path: Path) -> None:
     Raises:
         StorageError: the disk is full, read-only or gone.
     """
+    with storage_errors("write", path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, (json.dumps(unstructure(profile), indent=2) + "\n").encode())
 
 

@@ -241,7 +241,3 @@ class _WatchedEngine:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -27,7 +27,7 @@ from edge_runtime.storage import storage_errors
 from edge_runtime.training.conditions import Conditions
 from edge_runtime.training.measuring import ERROR, FOUND, MeasureJob, Measurement
 
-_WORKER = "edge_runtime.training.measuring"
+_WORKER = "import sys; from edge_runtime.training.measuring import main; sys.exit(main())"
 _IDLE_S = 5.0  # the board's idle power is the mean over so long
 
 
@@ -103,7 +103,7 @@ def _measure(
             scratch=str(scratch),
             max_s=max_s,
         )
-        command = [sys.executable, "-m", _WORKER, json.dumps(unstructure(job))]
+        command = [sys.executable, "-c", _WORKER, json.dumps(unstructure(job))]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode == -signal.SIGKILL:
             return None

@@ -70,17 +70,18 @@ def train(
         return
     with ExitStack() as stack:
         metering = options.metering or stack.enter_context(Metering(None))
-        stack.callback(metering.stop_writing)
         engine = stack.enter_context(options.engine)
         if run:
             metering.take_over(run)
             writer = stack.enter_context(RunWriter(run))
+            stack.callback(metering.stop_writing)  # before the writer is closed
             loop = yield from _go_on(job, engine, writer, metering)
         else:
             course = course_of(job, metering)  # may refuse
             engine.open(package, package.initial_state())  # may refuse, too: no folder yet
             info = _info(job, engine, metering)
             writer = stack.enter_context(RunWriter(create_run(run_dir, info)))
+            stack.callback(metering.stop_writing)
             loop = Loop(job, engine, writer, done=0, course=course, metering=metering)
             yield from loop.begin(_started(job, engine))
         yield from loop.run()
