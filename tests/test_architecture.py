@@ -36,6 +36,8 @@ HOME = {
     "onnxruntime": ("edge_runtime/engines/", "export/official.py"),  # its artifact generator
     "cv2": ("edge_runtime/data/",),
     "psutil": ("edge_runtime/device/",),
+    "jtop": ("edge_runtime/device/",),
+    "pynvml": ("edge_runtime/device/",),
 }
 # What export/ may use of the device side, and what single files of it may use besides.
 EXPORT_MAY_USE = {"errors", "package", "schema", "state", "storage", "version"}

@@ -42,8 +42,9 @@ class Probe:
         except Exception as error:  # noqa: BLE001 - whatever a vendor's library comes up with
             self._lose(clock(), str(error) or type(error).__name__)
             return None
-        # The files or the service were asked between the two, one after the other.
-        t_s = (begin_s + clock()) / 2
+        # Counters are read as the last thing, rails one after the other.
+        end_s = clock()
+        t_s = end_s if self.sensor.counts_energy else (begin_s + end_s) / 2
         needed = self.sensor.total or self.sensor.rails
         unknown = [rail for rail in needed if found.get(rail) is None]
         if unknown and (self.sensor.total or len(unknown) == len(needed)):
