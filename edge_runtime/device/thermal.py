@@ -60,25 +60,22 @@ class Thermometer:
     def is_throttled(self) -> bool | None:
         """Whether the machine is held back; `None` where nothing tells."""
         before, self._counts = self._counts, [counter.read() for counter in self._counters]
-        signs = [None if state is None else state > 0 for state in map(_read, self._states)]
+        states, flags = (
+            [file.read() for file in files] for files in (self._states, self._flags)
+        )
+        signs = [state > 0 for state in states if state is not None]
+        signs += [bits & _PI_NOW != 0 for bits in flags if bits is not None]
         signs += [
-            None if bits is None else bits & _PI_NOW != 0 for bits in map(_read, self._flags)
-        ]
-        signs += [
-            None if now is None or then is None else now > then
+            now > then
             for then, now in zip(before, self._counts, strict=True)
+            if now is not None and then is not None
         ]
-        known = [sign for sign in signs if sign is not None]
-        return any(known) if known else None
+        return any(signs) if signs else None
 
     def close(self) -> None:
         """Let go of the files. Calling it twice is fine."""
         for file in (*self._zones.values(), *self._states, *self._flags, *self._counters):
             file.close()
-
-
-def _read(file: NumberFile) -> int | None:
-    return file.read()
 
 
 def _slows_down(kind: str) -> bool:
