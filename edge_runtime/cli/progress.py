@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-from edge_runtime.cli.quantities import bytes_text, duration_text
 from edge_runtime.records import events
 from edge_runtime.records.events import Event, StepRecord
+from edge_runtime.units import bytes_text, duration_text, energy_text
 
 _RECENT_STEPS = 50  # what speed and time left are estimated from
 _TERMINAL_EVERY_S = 0.1
@@ -75,10 +75,18 @@ def event_text(event: Event, run_dir: Path) -> str:
                 f"going on after step {event.step} of {event.steps} on {event.engine} "
                 f"({event.runtime}); {event.lost_steps} steps to repeat"
             )
+        case events.Planned():
+            return planned_text(event)
         case events.RungChanged():
-            return (
-                f"from step {event.step} on rung {event.rung}, keep-ratio {event.keep_ratio:g}"
-            )
+            why = f": {event.reason}" if event.reason else ""
+            ratio = f"keep-ratio {event.keep_ratio:g}"
+            return f"from step {event.step} on rung {event.rung}, {ratio}{why}"
+        case events.Paused():
+            return f"waiting before step {event.step + 1}: {event.reason}"
+        case events.SensorLost():
+            return f"power sensor {event.sensor} is lost, energy has a gap: {event.reason}"
+        case events.SensorBack():
+            return f"power sensor {event.sensor} is back after {event.gap_s:.1f} s"
         case events.PictureSkipped():
             return f"skipped {event.picture}: {event.reason}"
         case events.CheckpointSaved():
@@ -94,14 +102,40 @@ def event_text(event: Event, run_dir: Path) -> str:
             return ""
 
 
+def planned_text(event: events.Planned) -> str:
+    """Which rungs for how many steps, and what they will take."""
+    plan = event.plan
+    parts = [f"{part['rung']} for {part['steps']} steps" for part in plan["segments"]]
+    costs = [duration_text(plan["time_s"])]
+    if plan["energy_j"] is not None:
+        costs.append(energy_text(plan["energy_j"]))
+    if plan["peak_bytes"] is not None:
+        costs.append(bytes_text(plan["peak_bytes"]))
+    return f"plan: {', '.join(parts)}; predicted {', '.join(costs)}"
+
+
 def finished_text(event: events.Finished, run_dir: Path) -> str:
     """The summary at the end."""
     speed = "" if event.images_per_s is None else f" ({event.images_per_s:.1f} images/s)"
-    return (
-        f"finished: {event.steps} steps, {event.images} images, "
-        f"{duration_text(event.elapsed_s)}{speed}, last loss {event.loss:.4f}\n"
-        f"checkpoint: {run_dir / event.checkpoint}"
-    )
+    end = "finished" if event.stopped_by is None else f"ended by its {event.stopped_by} budget"
+    lines = [
+        f"{end}: {event.steps} steps, {event.images} images, "
+        f"{duration_text(event.elapsed_s)}{speed}, last loss {event.loss:.4f}",
+        spent_text(event.spent, event.peak_bytes),
+        f"checkpoint: {run_dir / event.checkpoint}",
+    ]
+    return "\n".join(lines)
+
+
+def spent_text(spent: events.Spent, peak_bytes: int) -> str:
+    """What the run took in all, from process start."""
+    parts = [duration_text(spent.time_s)]
+    if spent.energy_j is not None:
+        mark = " (estimate)" if spent.energy_is_estimate else ""
+        parts.append(energy_text(spent.energy_j) + mark)
+    parts.append(f"at most {bytes_text(peak_bytes)} resident")
+    lost = f"; of these lost {duration_text(spent.lost_s)}" if spent.lost_s else ""
+    return f"spent: {', '.join(parts)}{lost}"
 
 
 class Progress:
