@@ -1,5 +1,6 @@
 """Make a training package: trace, lower, write, verify, publish."""
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -16,6 +17,7 @@ from edge_runtime.errors import ConfigError
 from edge_runtime.package import Package, open_package
 from edge_runtime.package.manifest import (
     FORMAT,
+    GRADIENT,
     EncoderTensor,
     GraphSpec,
     Manifest,
@@ -31,6 +33,7 @@ from edge_runtime.version import __version__
 from export import graphs, official
 from export.cost import Branch, step_flops
 from export.initial import encoder_from_timm
+from export.liveness import peak_bytes
 from export.policies import TokenPolicy
 from export.program import ENCODER, Program, Tensors
 from export.recipe import Recipe
@@ -38,6 +41,7 @@ from export.verify import verify
 
 STATE_FILE = "state.safetensors"
 EMBED = "graphs/embed.onnx"
+APPLY = "graphs/apply.onnx"
 UPDATE = "graphs/update.onnx"
 
 Report = Callable[[str, float, float], None]  # stage, wall seconds, CPU seconds
@@ -122,13 +126,16 @@ class _Writer:
         with _stage("embedding graph", self._report):
             self._graph(EMBED, graphs.embed_graph(self._program, self._state))
         rungs = [self._rung(ratio) for ratio in self._program.recipe.keep_ratios]
+        apply = APPLY if self._program.recipe.micro_batches else None
+        if apply is not None:
+            rungs = list(self._with_micro_batches(rungs))
         update = None
         if self._refused is None and self._program.teacher_names:
             self._graph(UPDATE, graphs.update_graph(self._program, self._state))
             update = UPDATE
         checkpoint = official.CHECKPOINT if self._refused is None else None
         official_facts = Official(refused=self._refused, checkpoint=checkpoint, update=update)
-        table = unstructure(self._manifest(tuple(rungs), official_facts))
+        table = unstructure(self._manifest(tuple(rungs), apply, official_facts))
         self._write(MANIFEST, json.dumps(table, indent=1, sort_keys=True).encode() + b"\n")
 
     def _rung(self, keep_ratio: float) -> Rung:
@@ -136,7 +143,8 @@ class _Writer:
         policy, rung_id = program.policy(keep_ratio), rung_name(keep_ratio)
         step, teacher = f"graphs/{rung_id}/step.onnx", None
         with _stage(f"{rung_id} step graph", self._report):
-            self._graph(step, graphs.step_graph(program, policy, state))
+            graph = graphs.step_graph(program, policy, state)
+            self._graph(step, graph)
         if program.teacher_names and not policy.couples_branches:
             teacher = f"graphs/{rung_id}/teacher.onnx"
             with _stage(f"{rung_id} teacher graph", self._report):
@@ -155,15 +163,51 @@ class _Writer:
         return Rung(
             id=rung_id,
             keep_ratio=keep_ratio,
+            micro_batch=None,
             tokens_per_block=tuple(attended for attended, _ in policy.student_tokens),
             flops=rung_flops(program, policy),
+            peak_activation_bytes=peak_bytes(graph.model),
             draws=policy.draws,
             step=step,
+            accumulate=None,
             teacher=teacher,
             official=paths,
         )
 
-    def _manifest(self, rungs: tuple[Rung, ...], official_facts: Official) -> Manifest:
+    def _with_micro_batches(self, rungs: list[Rung]) -> Iterator[Rung]:
+        """Each rung, and behind it those that do the same step in micro-batches."""
+        with _stage("optimizer graph", self._report):
+            graph = graphs.apply_graph(self._program, self._state)
+            self._graph(APPLY, graph)
+        apply_bytes = peak_bytes(graph.model)
+        for rung in rungs:
+            yield rung
+            for pictures in self._program.recipe.micro_batches:
+                yield self._micro_rung(rung, pictures, apply_bytes)
+
+    def _micro_rung(self, whole: Rung, pictures: int, apply_bytes: int) -> Rung:
+        """The same step as `whole`, so many pictures at a time."""
+        program, rung_id = self._program, f"{whole.id}-m{pictures}"
+        path = f"graphs/{rung_id}/accumulate.onnx"
+        policy = program.policy(whole.keep_ratio, pictures)
+        with _stage(f"{rung_id} micro-batch graph", self._report):
+            graph = graphs.accumulate_graph(program, policy, self._state)
+            self._graph(path, graph)
+        gradients = [t.size_bytes for t in graph.spec.inputs if t.role == GRADIENT]
+        return dataclasses.replace(
+            whole,
+            id=rung_id,
+            micro_batch=pictures,
+            # Both graphs keep their memory, each in an arena of its own.
+            peak_activation_bytes=peak_bytes(graph.model) + apply_bytes + sum(gradients),
+            step=None,
+            accumulate=path,
+            official=None,
+        )
+
+    def _manifest(
+        self, rungs: tuple[Rung, ...], apply: str | None, official_facts: Official
+    ) -> Manifest:
         program, recipe = self._program, self._program.recipe
         return Manifest(
             format=FORMAT,
@@ -184,6 +228,7 @@ class _Writer:
                 for name, value in self._state.items()
             ),
             rungs=rungs,
+            apply=apply,
             official=official_facts,
             graphs=self._specs,
             sha256=self._sha256,

@@ -10,10 +10,10 @@ from export.program import GLOBAL_VIEWS, Program
 def example_inputs(
     program: Program, policy: TokenPolicy, *, seed: int = 0
 ) -> dict[str, Tensor]:
-    """Images and draws of one batch by input name; the same seed gives the same."""
+    """Images and draws of the policy's pictures by input name; one seed gives the same."""
     generator = torch.Generator().manual_seed(seed)
     views, size = len(program.views.views), program.views.size_px
-    shape = (views, program.recipe.batch_size, size, size, 3)
+    shape = (views, policy.setting.batch_size, size, size, 3)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
     made = {GLOBAL_VIEWS: images}
     for draw in policy.draws:

@@ -10,6 +10,7 @@ from torch import Tensor
 from edge_runtime.package.manifest import (
     DRAW,
     FEATURES,
+    GRADIENT,
     HYPER,
     IMAGES,
     METRIC,
@@ -19,6 +20,7 @@ from edge_runtime.package.manifest import (
     GraphSpec,
     TensorSpec,
 )
+from edge_runtime.package.references import GRAD, NEXT
 from edge_runtime.state import EMA, PARAM
 from export import official
 from export.example import example_inputs
@@ -31,7 +33,6 @@ from export.program import (
     FEATURES_OUTPUT,
     GLOBAL_VIEWS,
     LOSS,
-    NEXT,
     Program,
     Tensors,
 )
@@ -71,11 +72,42 @@ class Inputs:
 def step_graph(program: Program, policy: TokenPolicy, state: Tensors) -> Graph:
     """Forward, backward, AdamW and EMA."""
     inputs = Inputs().add(STATE, state).add_batch(program, policy)
-    inputs.add_hyper(
-        [*ADAMW, *([EMA_MOMENTUM] if program.teacher_names else []), *policy.hypers]
-    )
+    inputs.add_hyper([*optimizer_hypers(program), *policy.hypers])
     model = lower(lambda given: program.step(policy, given), inputs.tensors, name="step")
     return _described(model, inputs)
+
+
+def optimizer_hypers(program: Program) -> tuple[str, ...]:
+    """Hyper-parameters of AdamW and of the EMA teacher, if there is one."""
+    return (*ADAMW, EMA_MOMENTUM) if program.teacher_names else ADAMW
+
+
+def accumulate_graph(program: Program, policy: TokenPolicy, state: Tensors) -> Graph:
+    """Forward and backward of a micro-batch, its gradients added to those before."""
+    used = {k: v for k, v in state.items() if k.startswith((PARAM, EMA))}
+    inputs = Inputs().add(STATE, used).add(GRADIENT, _gradients(program, state))
+    inputs.add_batch(program, policy).add_hyper(policy.hypers)
+    model = lower(
+        lambda given: program.accumulate(policy, given), inputs.tensors, name="accumulate"
+    )
+    return _described(model, inputs)
+
+
+def apply_graph(program: Program, state: Tensors) -> Graph:
+    """AdamW and EMA with the gradients that `accumulate` summed."""
+    gradients = _gradients(program, state)
+    inputs = Inputs().add(STATE, state).add(GRADIENT, gradients)
+    inputs.add_hyper(optimizer_hypers(program))
+
+    def applied(given: Tensors) -> Tensors:
+        return program.apply({key: given[GRAD + key] for key in program.parameters}, given)
+
+    return _described(lower(applied, inputs.tensors, name="apply"), inputs)
+
+
+def _gradients(program: Program, state: Tensors) -> dict[str, Tensor]:
+    # Tensors of their own: tracing takes two inputs that are one tensor for one input.
+    return {GRAD + key: torch.zeros_like(state[PARAM + key]) for key in program.parameters}
 
 
 def official_graphs(
@@ -112,7 +144,9 @@ def update_graph(program: Program, state: Tensors) -> Graph:
 
 def teacher_graph(program: Program, policy: TokenPolicy, state: Tensors) -> Graph:
     """The teacher's features of all views, weights as inputs."""
-    inputs = Inputs().add(WEIGHT, _encoder(program, state, EMA)).add_batch(program, policy)
+    images = example_inputs(program, policy)[GLOBAL_VIEWS]  # it draws no tokens
+    inputs = Inputs().add(WEIGHT, _encoder(program, state, EMA))
+    inputs.add(IMAGES, {GLOBAL_VIEWS: images})
 
     def features(given: Tensors) -> Tensors:
         return program.embed(given, given[GLOBAL_VIEWS].flatten(0, 1))
@@ -153,13 +187,14 @@ def _described(
             for value in model.graph.output
             if named is None or value.name in named
         ),
+        nodes=len(model.graph.node),
     )
     return Graph(model, spec)
 
 
 def _output_role(name: str) -> str:
     if name.startswith(NEXT):
-        return STATE
+        return GRADIENT if name.startswith(NEXT + GRAD) else STATE
     return {LOSS: METRIC, FEATURES_OUTPUT: FEATURES}.get(name, SELECTION)
 
 

@@ -1,8 +1,9 @@
 """What the graphs compute, as torch functions of named tensors.
 
 Everything a package runs is lowered from the functions here: `gradient` and `apply` (a step is
-one after the other), `update` (the teacher alone, for the official API), `teacher` and `embed`
-(no gradient). PyTorch runs the same functions when a package is verified.
+one after the other), `accumulate` (a micro-batch's gradient on top of a sum), `update` (the
+teacher alone, for the official API) and `embed` (no gradient). PyTorch runs the same functions
+when a package is verified.
 """
 
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.func import grad_and_value
 
 from edge_runtime.package.manifest import ModelFacts, ViewGroup
+from edge_runtime.package.references import GRAD, NEXT
 from edge_runtime.state import EMA, EXP_AVG, EXP_AVG_SQ, PARAM
 from export import vit
 from export.objectives import objective_named
@@ -24,7 +26,6 @@ from export.vit import Weights
 
 Tensors = Mapping[str, Tensor]
 
-NEXT = "next."  # prefix of a state tensor after the step
 LOSS = "loss"
 ENCODER = "encoder."
 GLOBAL_VIEWS = "images.global"
@@ -56,13 +57,13 @@ class Program:
             name for name in self.parameters if name.startswith(self.objective.teacher_parts)
         )
 
-    def policy(self, keep_ratio: float) -> TokenPolicy:
-        """The token policy of one rung."""
+    def policy(self, keep_ratio: float, pictures: int | None = None) -> TokenPolicy:
+        """The token policy of one rung, for the whole batch or for so many pictures."""
         setting = Setting(
             model=self.model,
             keep_ratio=keep_ratio,
             views=len(self.views.views),
-            batch_size=self.recipe.batch_size,
+            batch_size=pictures or self.recipe.batch_size,
             has_teacher=bool(self.teacher_names),
             options=self.recipe.token_options(),
         )
@@ -148,6 +149,20 @@ class Program:
         weights = {key: inputs[PARAM + key] for key in self.parameters}
         gradients, (value, selected) = grad_and_value(loss, has_aux=True)(weights)
         return gradients, {LOSS: value, **selected}
+
+    def accumulate(self, policy: TokenPolicy, inputs: Tensors) -> dict[str, Tensor]:
+        """A micro-batch's loss and selections, and the sum of gradients with its share.
+
+        The loss of a batch is the mean over its micro-batches, which are of one size, where
+        the objective allows micro-batches at all; so is its gradient.
+        """
+        gradients, metrics = self.gradient(policy, inputs)
+        share = policy.setting.batch_size / self.recipe.batch_size
+        made = dict(metrics)
+        for key, gradient in gradients.items():
+            part = gradient if share == 1 else gradient * share
+            made[NEXT + GRAD + key] = inputs[GRAD + key] + part
+        return made
 
     def apply(self, gradients: Tensors, inputs: Tensors) -> dict[str, Tensor]:
         """AdamW as PyTorch defines it, then the teacher: new state by output name.

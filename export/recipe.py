@@ -88,6 +88,7 @@ class Recipe:
     optimizer: OptimizerTable = field(default_factory=OptimizerTable)
     augmentation: AugmentationTable = field(default_factory=AugmentationTable)
     keep_ratios: tuple[float, ...] = (1.0, 0.75, 0.5)
+    micro_batches: tuple[int, ...] = ()  # pictures; of each a rung more per keep-ratio
     batch_size: int = 64
     seed: int = 0
 
@@ -211,10 +212,9 @@ def make_recipe(table: Mapping[str, Any], *, where: str) -> Recipe:
             options = {k: v for k, v in choice.items() if k != "name"}
             default = getattr(Recipe(), key).name
             table[key] = {"name": choice.get("name", default), "options": options}
-    if isinstance(ratios := table.get("keep_ratios"), str):
-        raise ConfigError(
-            f"{where}: keep_ratios: want a list such as [1.0, 0.5], got {ratios!r}."
-        )
+    for key, example in (("keep_ratios", "[1.0, 0.5]"), ("micro_batches", "[16, 8]")):
+        if isinstance(found := table.get(key), str):
+            raise ConfigError(f"{where}: {key}: want a list such as {example}, got {found!r}.")
     recipe = structure(Recipe, table, where=where, error=ConfigError)
     if recipe.tokens.name == "none" and "keep_ratios" not in table:
         recipe = dataclasses.replace(recipe, keep_ratios=(1.0,))
@@ -232,6 +232,7 @@ def make_recipe(table: Mapping[str, Any], *, where: str) -> Recipe:
 def _problems(recipe: Recipe) -> list[str]:
     problems = [
         *_ladder_problems(recipe),
+        *_micro_batch_problems(recipe),
         *_optimizer_problems(recipe),
         *_out_of_range("augmentation", recipe.augmentation, _AUGMENTATION_RANGES),
     ]
@@ -258,6 +259,24 @@ def _ladder_problems(recipe: Recipe) -> list[str]:
         problems.append("keep_ratios: each at most once, and different in six digits")
     if recipe.tokens.name == "none" and ratios != (1.0,):
         problems.append("keep_ratios: token policy 'none' keeps all tokens; give 1.0 alone")
+    return problems
+
+
+def _micro_batch_problems(recipe: Recipe) -> list[str]:
+    sizes, batch_size = recipe.micro_batches, recipe.batch_size
+    problems = [
+        f"micro_batches: {size} does not divide the batch size {batch_size}"
+        for size in sizes
+        if size < 1 or batch_size % size
+    ]
+    if len(set(sizes)) < len(sizes):
+        problems.append("micro_batches: each at most once")
+    objective = OBJECTIVES.get(recipe.method.name)
+    refusal = objective.micro_batch_refusal if objective is not None else None
+    if refusal is not None and any(size < batch_size for size in sizes):
+        problems.append(
+            f"micro_batches: method {recipe.method.name} needs its batch whole: {refusal}"
+        )
     return problems
 
 

@@ -181,6 +181,8 @@ def test_inspect_json_has_everything(tmp_path, capsys) -> None:
         "keep_ratio": 0.5,
         "tokens_per_block": [3, 3],
         "flops": 3000,
+        "micro_batch": None,
+        "peak_activation_bytes": 3 * 4096,
         "step_graph_bytes": 4,
     }
     assert facts["official_artifacts"] is False

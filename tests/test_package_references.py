@@ -79,7 +79,7 @@ def with_everything(folder):
         rung["official"] = {name: files[name] for name in ("training", "eval", "optimizer")}
         official = {name: files[name] for name in ("checkpoint", "update")}
         table["official"] = {"refused": None, **official}
-        graphs = {name: {"inputs": [], "outputs": []} for name in files.values()}
+        graphs = {name: {"inputs": [], "outputs": [], "nodes": 1} for name in files.values()}
         del graphs[files["optimizer"]], graphs[files["checkpoint"]]
         table["graphs"].update(graphs)
 
@@ -154,7 +154,7 @@ DRAW = spec("draws.tokens", "draw", (2, 4, 2), "int64")
 def test_borders_of_a_graph_may_be_state_hyper_parameters_images_and_draws(folder):
     inputs = [spec("param.w", "state"), spec("lr", "hyper", ()), IMAGES, DRAW]
     outputs = [spec("loss", "metric", ()), spec("next.param.w", "state")]
-    graph = {"inputs": inputs, "outputs": outputs}
+    graph = {"inputs": inputs, "outputs": outputs, "nodes": 1}
     edit(folder, set_in("graphs", "graphs/k050/step.onnx", graph))
     open_package(folder)
 

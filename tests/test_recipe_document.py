@@ -40,6 +40,7 @@ TYPES = {
     "float": "number",
     "bool": "true or false",
     "tuple[float, ...]": "list of numbers",
+    "tuple[int, ...]": "list of integers",
 }
 
 

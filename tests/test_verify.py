@@ -9,9 +9,10 @@ torch = pytest.importorskip("torch", reason="packages are verified against PyTor
 
 from edge_runtime.engines import create_engine  # noqa: E402
 from edge_runtime.errors import EngineError, PackageError  # noqa: E402
+from edge_runtime.package.references import NEXT  # noqa: E402
 from export import verify as module  # noqa: E402
 from export.build import export_package  # noqa: E402
-from export.program import LOSS, NEXT, Program  # noqa: E402
+from export.program import LOSS, Program  # noqa: E402
 from export.recipe import make_recipe  # noqa: E402
 from export.verify import verify  # noqa: E402
 

@@ -113,11 +113,13 @@ def _manifest(encoder_prefix, hashes):
             for name, shape in SHAPES.items()
         ),
         rungs=(),
+        apply=None,
         official=Official(refused="too small", checkpoint=None, update=None),
         graphs={
             EMBED: GraphSpec(
                 inputs=(images, *weights),
                 outputs=(_spec("features", (None, WIDTH), FEATURES),),
+                nodes=1,
             )
         },
         sha256=hashes,

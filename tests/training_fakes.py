@@ -130,8 +130,13 @@ def write_package(folder: Path, *, width: int = WIDTH, seed: int = 0) -> Package
             for name in state
         ),
         rungs=tuple(_rung(rung, *facts) for rung, facts in KEPT.items()),
+        apply=None,
         official=Official(refused="a fake has none", checkpoint=None, update=None),
-        graphs={name: GraphSpec(inputs=(), outputs=()) for name in files if "graphs" in name},
+        graphs={
+            name: GraphSpec(inputs=(), outputs=(), nodes=1)
+            for name in files
+            if "graphs" in name
+        },
         sha256={name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
     )
     files["manifest.json"] = json.dumps(unstructure(manifest)).encode()
@@ -146,10 +151,13 @@ def _rung(rung_id: str, keep_ratio: float, kept: int) -> Rung:
     return Rung(
         id=rung_id,
         keep_ratio=keep_ratio,
+        micro_batch=None,
         tokens_per_block=(kept + 1,) * 2,
         flops=1000 * (kept + 1),
+        peak_activation_bytes=4096 * (kept + 1),
         draws=draws if kept < 4 else (),
         step=f"graphs/{rung_id}/step.onnx",
+        accumulate=None,
         teacher=None,
         official=None,
     )

@@ -2,7 +2,10 @@
 
 import argparse
 import json
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +77,8 @@ def run(args: argparse.Namespace) -> int:
         stages.append({"stage": stage, "wall_s": wall_s, "cpu_s": cpu_s})
         print(f"{stage:28} {wall_s:7.2f} s {cpu_s:7.2f} CPU s", file=sys.stderr)
 
-    package = export_package(recipe, args.output, init=args.init, report=report)
+    with _terminated_like_interrupted():
+        package = export_package(recipe, args.output, init=args.init, report=report)
     manifest = package.manifest
     if args.json:
         document = {"package": str(args.output), "digest": package.digest, "stages": stages}
@@ -86,6 +90,16 @@ def run(args: argparse.Namespace) -> int:
     if manifest.official.refused is not None:
         print(f"no official artifacts: {manifest.official.refused}")
     return 0
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """SIGTERM ends like Ctrl-C, with nothing half-written left."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def load_export() -> None:

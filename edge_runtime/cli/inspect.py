@@ -65,7 +65,9 @@ def collect(package: "Package") -> dict[str, Any]:
                 "keep_ratio": rung.keep_ratio,
                 "tokens_per_block": list(rung.tokens_per_block),
                 "flops": rung.flops,
-                "step_graph_bytes": sizes[rung.step],
+                "micro_batch": rung.micro_batch,
+                "peak_activation_bytes": rung.peak_activation_bytes,
+                "step_graph_bytes": sizes[rung.step or str(rung.accumulate)],
             }
             for rung in manifest.rungs
         ],

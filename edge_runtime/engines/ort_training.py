@@ -80,6 +80,7 @@ class OrtTrainingEngine(Closes):
     def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> Metrics:
         """See `Engine.step`."""
         package = self._slot.package("step")
+        _refuse_micro_batches(package, rung_id)
         self._check(package, hyper)
         if self._checkpoint is None:
             self._load(steps_done=int(hyper["step"]) - 1)
@@ -131,6 +132,17 @@ class OrtTrainingEngine(Closes):
         self._rungs.clear()
         self._checkpoint = self._update = None
         self._started, self._teacher = {}, {}
+
+
+def _refuse_micro_batches(package: Package, rung_id: str) -> None:
+    rung = package.rung(rung_id)
+    if rung.micro_batch is not None:
+        whole = package.rung_with_keep_ratio(rung.keep_ratio).id
+        raise EngineError(
+            f"engine ort-training cannot run rung {rung_id}: it has micro-batches of "
+            f"{rung.micro_batch}, for which there are no official artifacts. Take engine ort, "
+            f"or rung {whole}."
+        )
 
 
 class _ApiRung:

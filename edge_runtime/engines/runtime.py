@@ -1,7 +1,8 @@
 """What both engines and the forward graphs need of ONNX Runtime."""
 
+import ctypes
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -44,13 +45,26 @@ def runtime_name() -> str:
 def session_options(threads: int | None) -> Any:
     """Options of every session.
 
-    Memory patterns plan one slab for a whole step: half as much memory again, no faster.
+    Memory patterns plan one slab for a whole step: half as much memory again, no faster. Reuse
+    holds tensors until another of their shape is made, a tenth of a step's memory, no faster
+    either; what its planner reuses in place stays.
     """
     options = load_onnxruntime().SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.enable_mem_pattern = False
+    options.enable_mem_reuse = False
     options.log_severity_level = 3
     return options
+
+
+def release_free_memory() -> None:
+    """Give memory that was freed back to the system.
+
+    The C library keeps much of it, among it a whole state after reading one. What a process
+    takes would depend on what it did before, and the runtime's arena would come on top.
+    """
+    with suppress(AttributeError, OSError, TypeError):  # another C library than glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextmanager

@@ -4,7 +4,10 @@ Plain facts, written by `export` and read by the device. docs/package-format.md 
 file; the dataclasses here are its schema. Sizes are counts, bytes or FLOPs of one step.
 """
 
+import math
 from dataclasses import dataclass, field
+
+import numpy as np
 
 FORMAT = 1
 
@@ -14,6 +17,7 @@ IMAGES = "images"  # uint8 [views, batch, height, width, 3], RGB
 DRAW = "draw"  # random numbers drawn by the host, see `DrawSpec`
 HYPER = "hyper"  # float32 scalar, see `edge_runtime.training.schedule`
 WEIGHT = "weight"  # a weight of a forward graph, by its name without `param.` or `ema.`
+GRADIENT = "gradient"  # float32, sum over micro-batches; `grad.<parameter>`, also an output
 # Roles of graph outputs
 METRIC = "metric"  # float32 scalar
 SELECTION = "selection"  # int64 token indices that a policy kept
@@ -29,6 +33,11 @@ class TensorSpec:
     shape: tuple[int | None, ...]
     role: str
 
+    @property
+    def size_bytes(self) -> int:
+        """Of all elements. A tensor with a free size has none of its own: 0."""
+        return math.prod(size or 0 for size in self.shape) * np.dtype(self.dtype).itemsize
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphSpec:
@@ -36,6 +45,7 @@ class GraphSpec:
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    nodes: int  # a runtime keeps some kilobytes for each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,14 +98,21 @@ class OfficialGraphs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rung:
-    """One point of the ladder, with graphs of its own."""
+    """One point of the ladder, with graphs of its own.
+
+    Either `step` does a whole step, or `accumulate` is run for each micro-batch of the batch
+    and then the manifest's `apply` once.
+    """
 
     id: str
     keep_ratio: float
+    micro_batch: int | None  # pictures that `accumulate` takes; it divides the batch size
     tokens_per_block: tuple[int, ...]  # student tokens in each block, class token included
     flops: int  # of one step: forward, backward and teacher; multiply and add are two
+    peak_activation_bytes: int  # most that tensors beside the state take during a step
     draws: tuple[DrawSpec, ...]
-    step: str
+    step: str | None
+    accumulate: str | None
     teacher: str | None
     official: OfficialGraphs | None
 
@@ -172,6 +189,7 @@ class Manifest:
     state_file: str
     state: tuple[TensorSpec, ...]
     rungs: tuple[Rung, ...]
+    apply: str | None  # the optimizer's graph behind `accumulate`, where a rung has that
     official: Official
     graphs: dict[str, GraphSpec]
     sha256: dict[str, str] = field(default_factory=dict)

@@ -68,17 +68,27 @@ class Package:
         raise ConfigError(f"{self.path} has no rung {rung_id!r}; it has {known}.")
 
     def rung_with_keep_ratio(self, keep_ratio: float) -> Rung:
-        """The rung with that keep-ratio.
+        """Of the rungs with that keep-ratio the one with the largest micro-batch.
+
+        Raises:
+            ConfigError: outside (0, 1], or not on the ladder.
+        """
+        return self.rungs_with_keep_ratio(keep_ratio)[0]
+
+    def rungs_with_keep_ratio(self, keep_ratio: float) -> list[Rung]:
+        """The rungs with that keep-ratio, the one without micro-batches first, then largest.
 
         Raises:
             ConfigError: outside (0, 1], or not on the ladder.
         """
         if not 0 < keep_ratio <= 1:
             raise ConfigError(f"keep-ratio {keep_ratio:g} is outside (0, 1].")
-        for rung in self.manifest.rungs:
-            if rung.keep_ratio == keep_ratio:
-                return rung
-        known = ", ".join(f"{rung.keep_ratio:g}" for rung in self.manifest.rungs)
+        found = [rung for rung in self.manifest.rungs if rung.keep_ratio == keep_ratio]
+        if found:
+            whole = self.manifest.batch_size + 1
+            return sorted(found, key=lambda rung: -(rung.micro_batch or whole))
+        ratios = dict.fromkeys(rung.keep_ratio for rung in self.manifest.rungs)
+        known = ", ".join(f"{ratio:g}" for ratio in ratios)
         raise ConfigError(
             f"keep-ratio {keep_ratio:g} is not on the ladder of {self.path}; it has {known}. "
             "Choose one of these, or export again with --keep-ratios."

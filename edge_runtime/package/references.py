@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from edge_runtime.package.manifest import (
     DRAW,
+    GRADIENT,
     IMAGES,
     STATE,
     WEIGHT,
@@ -20,7 +21,8 @@ from edge_runtime.package.manifest import (
 )
 from edge_runtime.state import EMA, PARAM
 
-NEXT = "next."  # prefix of a state tensor among a step's outputs
+NEXT = "next."  # prefix of a state tensor, or of a gradient, among a graph's outputs
+GRAD = "grad."  # prefix of a parameter's gradient
 LAYOUTS = ("same", "transposed", "patch")
 
 
@@ -56,8 +58,9 @@ class _Use(NamedTuple):
 
 def _uses(manifest: Manifest) -> Iterator[_Use]:
     yield _Use(manifest.embed, manifest.encoder_prefix, None)
-    if manifest.official.update is not None:
-        yield _Use(manifest.official.update, PARAM, set())
+    for path in (manifest.apply, manifest.official.update):
+        if path is not None:
+            yield _Use(path, PARAM, set())
     images = {f"images.{group.name}" for group in manifest.views}
     for rung in manifest.rungs:
         for path in _graphs_of(rung):
@@ -65,9 +68,9 @@ def _uses(manifest: Manifest) -> Iterator[_Use]:
 
 
 def _graphs_of(rung: Rung) -> Iterator[str]:
-    yield rung.step
-    if rung.teacher is not None:
-        yield rung.teacher
+    for path in (rung.step, rung.accumulate, rung.teacher):
+        if path is not None:
+            yield path
     if rung.official is not None:
         yield from (rung.official.training, rung.official.eval)
 
@@ -104,9 +107,26 @@ def _values(manifest: Manifest) -> Iterator[str]:
     for rung in manifest.rungs:
         if not 0 < rung.keep_ratio <= 1:
             yield f"rung {rung.id!r}: keep_ratio {rung.keep_ratio:g} is outside (0, 1]"
+        yield from _micro_batches(manifest, rung)
     for tensor in manifest.encoder:
         if tensor.layout not in LAYOUTS:
             yield f"encoder tensor {tensor.name!r}: unknown layout {tensor.layout!r}"
+
+
+def _micro_batches(manifest: Manifest, rung: Rung) -> Iterator[str]:
+    """A rung has a step graph, or micro-batches and what they need."""
+    micro_batch = rung.micro_batch
+    if (rung.step is None) == (rung.accumulate is None):
+        yield f"rung {rung.id!r}: want either step or accumulate"
+    if (micro_batch is None) != (rung.accumulate is None):
+        yield f"rung {rung.id!r}: micro_batch and accumulate go together"
+    if rung.accumulate is not None and manifest.apply is None:
+        yield f"rung {rung.id!r}: accumulate needs the manifest's apply"
+    if micro_batch is not None and (micro_batch < 1 or manifest.batch_size % micro_batch):
+        yield (
+            f"rung {rung.id!r}: micro_batch {micro_batch} does not divide the batch size "
+            f"{manifest.batch_size}"
+        )
 
 
 def _tensors(manifest: Manifest) -> Iterator[str]:
@@ -130,7 +150,9 @@ def _tensors(manifest: Manifest) -> Iterator[str]:
 
 
 def _state_name(spec: TensorSpec, weights: str) -> str | None:
-    """The state tensor that a graph's input or output is, if it is one."""
+    """The state tensor that a graph's input or output is, or is shaped like, if any."""
     if spec.role == WEIGHT:
         return weights + spec.name
+    if spec.role == GRADIENT:
+        return PARAM + spec.name.removeprefix(NEXT).removeprefix(GRAD)
     return spec.name.removeprefix(NEXT) if spec.role == STATE else None

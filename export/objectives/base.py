@@ -63,6 +63,10 @@ class Objective(Protocol):
         """Prefixes of the parameters that the EMA teacher copies; none: no teacher."""
 
     @property
+    def micro_batch_refusal(self) -> str | None:
+        """Why a batch must stay whole; `None`: the loss is a mean over its pictures."""
+
+    @property
     def options(self) -> type[Any]:
         """A frozen dataclass of what `[method]` may set."""
 

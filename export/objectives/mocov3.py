@@ -25,6 +25,7 @@ class MoCoV3:
     name = "mocov3"
     defaults = Defaults(lr_at_256=1e-3, weight_decay=0.1, warmup_epochs=2, ema_momentum=0.99)
     teacher_parts = ("encoder.", "projector.")
+    micro_batch_refusal = "the keys of the batch's other pictures are the negatives"
     options = ContrastiveOptions
 
     def views(self, image_size_px: int) -> tuple[AugmentationSpec, ...]:

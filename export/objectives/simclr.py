@@ -25,6 +25,7 @@ class SimCLR:
     name = "simclr"
     defaults = Defaults(lr_at_256=1e-3, weight_decay=0.1, warmup_epochs=2)
     teacher_parts: tuple[str, ...] = ()
+    micro_batch_refusal = "the other pictures of the batch are the negatives"
     options = ContrastiveOptions
 
     def views(self, image_size_px: int) -> tuple[AugmentationSpec, ...]:

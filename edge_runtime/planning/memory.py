@@ -1,0 +1,26 @@
+"""How much memory a rung will take on this board, before anything of it ran.
+
+Unit: bytes of resident memory. Pure: what the board itself takes was measured elsewhere.
+"""
+
+from edge_runtime.package.manifest import Manifest, Rung
+
+# docs/results.md has the rungs that these were found with.
+ARENA = 1.08  # what the runtime's arena takes, gaps included, over what its tensors need
+NODE_BYTES = 3_800  # of a loaded graph, per node of its file
+
+
+def predicted_peak_bytes(manifest: Manifest, rung: Rung, baseline_bytes: int) -> int:
+    """Most resident memory of a process that trains this rung with engine `ort`.
+
+    Args:
+        manifest: of the package.
+        rung: one of it.
+        baseline_bytes: what the same process takes with the runtime loaded and no state.
+    """
+    state_bytes = sum(tensor.size_bytes for tensor in manifest.state)
+    paths = [rung.step] if rung.accumulate is None else [rung.accumulate, manifest.apply]
+    nodes = sum(manifest.graphs[str(path)].nodes for path in paths)
+    # A step reads the old state and writes the new one.
+    held_bytes = baseline_bytes + 2 * state_bytes + NODE_BYTES * nodes
+    return held_bytes + round(ARENA * rung.peak_activation_bytes)
