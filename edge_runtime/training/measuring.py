@@ -31,6 +31,7 @@ from edge_runtime.device import (
 )
 from edge_runtime.engines import create_engine
 from edge_runtime.engines.base import Batch, Engine, Hyper, Metrics
+from edge_runtime.engines.runtime import release_free_memory
 from edge_runtime.errors import ConfigError, EdgeRuntimeError, Interrupted
 from edge_runtime.package import Package, open_package
 from edge_runtime.records import events
@@ -219,8 +220,10 @@ class _WatchedEngine:
     def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> Metrics:
         """See `Engine.step`."""
         if not self.baseline_bytes:
-            # The engine holds the old state and room for the new one.
-            self.baseline_bytes = process_tree_rss_bytes() - 2 * self._state_bytes
+            # As the engine will do: what was freed is no part of what the process takes.
+            release_free_memory()
+            # The engine holds the old state; the new one takes memory once it is written.
+            self.baseline_bytes = process_tree_rss_bytes() - self._state_bytes
         return self._engine.step(rung_id, batch, hyper)
 
     def snapshot(self) -> State:
