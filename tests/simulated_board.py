@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from edge_runtime.budget import Budget
 from edge_runtime.planning import Decision, Governor, Overhead, Reading, RungCost
+from edge_runtime.planning.mix import Task, best_mix
 
 OVERHEAD = Overhead(
     startup_s=1.5,
@@ -206,3 +207,23 @@ def true_costs(costs, board: Board, step: int = 0) -> tuple[RungCost, ...]:
             step_j = cost.step_j * ratio * board.power_ratio(step)
         found.append(replace(cost, step_s=cost.step_s * ratio, step_j=step_j))
     return tuple(found)
+
+
+def assert_kept(outcome: Outcome, budget: Budget, costs=LADDER, dearest: float = 1.0) -> None:
+    """No limit is passed by more than one step."""
+    step_s = dearest * max(cost.step_s for cost in costs)
+    if budget.time_s is not None:
+        assert outcome.time_s <= budget.time_s + step_s
+    if budget.energy_j is not None:
+        assert outcome.energy_j <= budget.energy_j + 10.0 * step_s
+    if budget.power_w is not None:
+        assert outcome.mean_w <= budget.power_w * 1.01
+
+
+def best_in_hindsight(budget: Budget, steps: int, board: Board) -> int:
+    """Token-blocks of the best mix at true costs that do not change."""
+    mix = best_mix(
+        Task(costs=true_costs(LADDER, board), steps=steps, overhead=OVERHEAD), budget
+    )
+    assert mix is not None
+    return mix.token_blocks

@@ -22,6 +22,7 @@ COMMANDS = {  # command -> (module, what it does)
     "export": ("edge_runtime.cli.export", "make a training package from a recipe"),
     "inspect": ("edge_runtime.cli.inspect", "show what a training package trains"),
     "profile": ("edge_runtime.cli.profile", "measure what every rung costs on this board"),
+    "plan": ("edge_runtime.cli.plan", "show which rungs a budget is enough for"),
     "run": ("edge_runtime.cli.run", "train a package on pictures"),
     "eval": ("edge_runtime.cli.evaluate", "measure the trained encoder of a run"),
     "export-encoder": (

@@ -19,6 +19,7 @@ from edge_runtime.planning.costs import (
 from edge_runtime.planning.governor import Decision, Governor
 from edge_runtime.planning.ledger import Spent
 from edge_runtime.planning.planner import Plan, RungVerdict, Segment, make_plan
+from edge_runtime.planning.refusal import refuse_below_state
 
 __all__ = [
     "FORMAT",
@@ -38,5 +39,6 @@ __all__ = [
     "load_profile",
     "make_plan",
     "overhead_of",
+    "refuse_below_state",
     "save_profile",
 ]

@@ -13,7 +13,7 @@ from edge_runtime.planning.ledger import Ledger
 from edge_runtime.planning.mix import Mix, Task, best_mix
 from edge_runtime.units import duration_text, energy_text
 
-_RESERVE = 0.01  # of what is left, against costs that rise towards the end
+_RESERVE = 0.01  # of what is left, and one step: against costs that rise towards the end
 _LATER = 0.1  # of the steps left: may go to lower rungs later, instead of stepping down now
 _AS_GOOD = 0.98  # of the token-blocks
 
@@ -39,7 +39,7 @@ class Outlook:
             overhead=rest or self._ledger.rest(),
             loaded=loaded,
         )
-        return best_mix(task, self._with_reserve()) or best_mix(task, self._budget)
+        return best_mix(task, self._with_reserve(loaded)) or best_mix(task, self._budget)
 
     def is_as_good_on(self, rung: str, mix: Mix, rungs: Sequence[str], steps: int) -> bool:
         """Whether the mix can wait: most steps on this loaded rung, a plan for the last."""
@@ -81,11 +81,16 @@ class Outlook:
             parts.append(energy_text(left) if limit is ENERGY else duration_text(left))
         return f" with {' and '.join(parts)} left" if parts else ""
 
-    def _with_reserve(self) -> Budget:
+    def _with_reserve(self, loaded: str | None) -> Budget:
         budget = self._budget
+        cost = None if loaded is None else self._ledger.cost(loaded)
         for limit, spent in self._spent():
-            value = budget.value(limit) or 0.0
-            budget = budget.with_limit(limit, value - _RESERVE * max(0.0, value - spent))
+            left = max(0.0, (budget.value(limit) or 0.0) - spent)
+            reserve = _RESERVE * left
+            if cost is not None:
+                reserve += (cost.step_s if limit is TIME else cost.step_j) or 0.0
+            if reserve < left:
+                budget = budget.with_limit(limit, spent + left - reserve)
         return budget
 
     def _spent(self) -> list[tuple[Limit, float]]:

@@ -4,9 +4,11 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from edge_runtime.budget import TEMPERATURE, Budget, Limit
+from edge_runtime.budget import MEMORY, TEMPERATURE, Budget, Limit, flag_text
+from edge_runtime.errors import BudgetError
 from edge_runtime.planning.mix import Task, best_mix, why_unusable
 from edge_runtime.planning.reasons import listed
+from edge_runtime.units import bytes_text
 
 _PRECISION = 1.001  # of a nearest budget
 
@@ -39,6 +41,21 @@ def refusal(task: Task, budget: Budget) -> str:
         f"no plan of {task.steps} steps fits {budget}: {binding}. The nearest budget that "
         f"works is {', or '.join(map(str, nearest))}{_fewer_steps(task, budget)}."
     )
+
+
+def refuse_below_state(budget: Budget, state_bytes: int) -> None:
+    """Refuse a memory limit that no measurement is needed for.
+
+    Raises:
+        BudgetError: it is below the size of the package's state.
+    """
+    memory_bytes = budget.memory_bytes
+    if memory_bytes is not None and memory_bytes < state_bytes:
+        raise BudgetError(
+            f"{flag_text(MEMORY, memory_bytes)} is below the package's own state of "
+            f"{bytes_text(state_bytes)}. Training holds it twice and needs room for a step "
+            "besides: `edge-train plan PKG` without --memory shows what each rung needs."
+        )
 
 
 def nearest_budgets(task: Task, budget: Budget) -> list[Budget]:

@@ -1,0 +1,188 @@
+"""edge-train plan: which rungs a budget is enough for, and what the run would take."""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_runtime.cli.budget_flags import add_budget_arguments, budget_of
+from edge_runtime.cli.profile import add_device_arguments
+from edge_runtime.cli.quantities import count_text, positive
+from edge_runtime.cli.table import aligned
+from edge_runtime.errors import ConfigError, DataError, DeviceError
+from edge_runtime.units import bytes_text, duration_text, energy_text, power_text
+
+if TYPE_CHECKING:
+    from edge_runtime.package import Package
+    from edge_runtime.planning import CostProfile
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "package", metavar="PKG", type=Path, help="made by `edge-train export`"
+    )
+    parser.add_argument(
+        "--epochs", metavar="N", type=positive, default=100, help="default: 100"
+    )
+    parser.add_argument("--images", metavar="N", type=positive, help="pictures per epoch")
+    parser.add_argument(
+        "--profile",
+        metavar="FILE",
+        type=Path,
+        help="cost profile; default: that of the cache. With --board it may be of another "
+        "machine than this one",
+    )
+    add_device_arguments(parser)
+    add_budget_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Plan, and show every rung."""
+    from edge_runtime.package import open_package
+    from edge_runtime.planning import interpolate, make_plan, overhead_of, refuse_below_state
+    from edge_runtime.schema import unstructure
+
+    budget, package = budget_of(args), open_package(args.package)
+    steps = _steps(package, args)
+    state_file = package.file(package.manifest.state_file)
+    refuse_below_state(budget, state_file.stat().st_size)
+    path, profile = find_profile(package, args)
+    plan = make_plan(
+        interpolate(profile.rungs), budget, steps=steps, overhead=overhead_of(profile)
+    )
+    measured = {key: value for key, value in unstructure(profile).items() if key != "rungs"}
+    facts = {
+        "package": str(package.path),
+        "profile": {"path": str(path), **measured},
+        "budget": unstructure(budget),
+        "epochs": args.epochs,
+        "images": args.images,
+        "batch_size": package.manifest.batch_size,
+        "energy_is_estimate": profile.energy_is_estimate,
+        "plan": unstructure(plan),
+    }
+    print(json.dumps(facts) if args.json else render_text(facts, str(budget)))
+    return 0
+
+
+def _steps(package: "Package", args: argparse.Namespace) -> int:
+    batch_size = package.manifest.batch_size
+    if args.images is None:
+        raise ConfigError(
+            "a plan is for a whole run: say how many pictures an epoch has with --images N."
+        )
+    if args.images < batch_size:
+        raise DataError(
+            f"a batch of {batch_size} is larger than an epoch of {args.images} picture(s). "
+            "Add pictures, or export the package with a smaller batch size."
+        )
+    return int(args.epochs * (args.images // batch_size))
+
+
+def find_profile(package: "Package", args: argparse.Namespace) -> tuple[Path, "CostProfile"]:
+    """The profile to plan with: the one given, or that of the cache.
+
+    Raises:
+        DeviceError: there is none, or it is of another package or of other conditions.
+        RecordsError: it is damaged.
+    """
+    if args.profile is not None and args.board is not None:
+        return args.profile, _profile_of_board(package, args.profile, args.board)
+    from edge_runtime.training import Conditions
+
+    conditions = Conditions(args.engine, threads=args.threads, board_file=args.board)
+    if conditions.sensor is not None:
+        conditions.sensor.close()  # nothing is measured here
+    path = args.profile or conditions.cached_profile_path(package)
+    if args.profile is None and not path.exists():
+        raise DeviceError(
+            f"there is no cost profile of {package.path} on {conditions.board.id} with "
+            f"{conditions.engine} ({conditions.runtime}) yet. Measure it with `edge-train "
+            f"profile {package.path}`, or give one with --profile."
+        )
+    return path, conditions.profile(package, path)
+
+
+def _profile_of_board(package: "Package", path: Path, board_file: Path) -> "CostProfile":
+    """A profile of another machine: package and board have to be right."""
+    from edge_runtime.device import load_board
+    from edge_runtime.planning import check_fits, load_profile
+
+    profile = load_profile(path)
+    check_fits(
+        profile,
+        package_digest=package.digest,
+        board=load_board(board_file).id,
+        power_mode=profile.power_mode,
+        engine=profile.engine,
+        runtime=profile.runtime,
+        threads=profile.threads,
+    )
+    return profile
+
+
+def render_text(facts: dict[str, Any], budget: str) -> str:
+    """The plan for people."""
+    plan, profile = facts["plan"], facts["profile"]
+    mark = " (estimate)" if facts["energy_is_estimate"] else ""
+    parts = [f"{part['steps']} steps on {part['rung']}" for part in plan["segments"]]
+    rows = [
+        (
+            "profile",
+            f"{profile['path']}, of {profile['created_at']} on {profile['board']} with "
+            f"{profile['engine']} ({profile['runtime']})",
+        ),
+        ("budget", budget or "none"),
+        (
+            "run",
+            f"{facts['epochs']} epochs of {facts['images']} pictures: {plan['steps']} steps",
+        ),
+        ("plan", ", then ".join(parts)),
+        ("takes", _totals(plan, mark)),
+        ("limited by", ", ".join(f"--{name}" for name in plan["binding"]) or "nothing"),
+    ]
+    if facts["budget"]["temperature_c"] is not None:
+        rows.append(("note", "a temperature is not planned; the run watches it, and pauses"))
+    return "\n".join([*aligned(rows), "", *_verdict_lines(plan, mark)])
+
+
+def _totals(plan: dict[str, Any], mark: str) -> str:
+    parts = [duration_text(plan["time_s"])]
+    if plan["wait_s"]:
+        parts[0] += f", of which {duration_text(plan['wait_s'])} idle to keep --power"
+    if plan["energy_j"] is not None:
+        parts.append(f"{energy_text(plan['energy_j'])}{mark}")
+        parts.append(f"{power_text(plan['power_w'])} on average{mark}")
+    if plan["peak_bytes"] is not None:
+        parts.append(f"{bytes_text(plan['peak_bytes'])} at most")
+    return "; ".join(parts)
+
+
+def _verdict_lines(plan: dict[str, Any], mark: str) -> list[str]:
+    rows = [("rung", "token-blocks", "step", "energy", "power", "memory", "steps", "why")]
+    for found in plan["verdicts"]:
+        is_measured = found["source"] == "measured"
+        row = (
+            found["rung"],
+            count_text(found["token_blocks"]),
+            _cell(step_text, found["step_s"], "" if is_measured else f" ({found['source']})"),
+            _cell(energy_text, found["step_j"], mark),
+            _cell(power_text, found["power_w"], mark),
+            _cell(bytes_text, found["peak_bytes"], "" if is_measured else " (predicted)"),
+            str(found["steps"]),
+            found["reason"],
+        )
+        rows.append(row)
+    return aligned(rows)
+
+
+def step_text(step_s: float) -> str:
+    """For example `8.3 ms`, `1.25 s`."""
+    return f"{1000 * step_s:.1f} ms" if step_s < 1 else f"{step_s:.2f} s"
+
+
+def _cell(text: Callable[[float], str], value: float | None, mark: str) -> str:
+    return "unknown" if value is None else f"{text(value)}{mark}"

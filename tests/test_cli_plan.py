@@ -1,0 +1,299 @@
+"""`edge-train plan`: from the flags to the table, and every way in which it refuses."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from simulated_board import rung_cost
+from training_fakes import FakeEngine, write_package
+
+from edge_runtime.cli.main import main
+from edge_runtime.device import load_board, power_mode
+from edge_runtime.planning import CostProfile, cached_profile_path, save_profile
+
+ROOT = Path(__file__).parents[1]
+COSTS = (
+    rung_cost("k100", 400, 0.2, 10.0, peak_bytes=400 << 20),
+    rung_cost("k050", 200, 0.11, 9.8, peak_bytes=300 << 20),
+)
+
+
+class Sensor:
+    """Notes that it was closed."""
+
+    name, is_estimate = "fake", False
+    closed = 0
+
+    def close(self) -> None:
+        Sensor.closed += 1
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package of 4 pictures per step, on a machine with a fake engine and its own cache."""
+    home = "edge_runtime.training.conditions"
+    monkeypatch.setattr(f"{home}.create_engine", lambda name, threads: FakeEngine())
+    monkeypatch.setattr(f"{home}.open_sensor", lambda board: Sensor())
+    monkeypatch.setenv("EDGE_TRAIN_CACHE", str(tmp_path / "cache"))
+    return write_package(tmp_path / "package")
+
+
+@pytest.fixture
+def profile(package):
+    """What a profile of that package on this machine says."""
+    return CostProfile(
+        format=1,
+        created_at="2030-01-01T00:00:00+00:00",
+        package_digest=package.digest,
+        board=load_board(None).id,
+        power_mode=power_mode(),
+        engine="fake",
+        runtime="numpy",
+        threads=None,
+        sensor="fake",
+        energy_is_estimate=False,
+        idle_w=3.0,
+        baseline_bytes=1 << 26,
+        startup_s=1.0,
+        switch_s=0.0,
+        checkpoint_s=0.0,
+        checkpoint_j=0.0,
+        rungs=COSTS,
+    )
+
+
+@pytest.fixture
+def plan(package, profile, tmp_path, capsys):
+    """Runs the command on a measured package: exit code, stdout, stderr."""
+
+    def run(*words: str, images: int | None = 40, change=None) -> tuple[int, str, str]:
+        path = tmp_path / "profile.json"
+        save_profile(replace(profile, **change or {}), path)
+        given = [] if images is None else ["--images", str(images)]
+        code = main(
+            [
+                "plan",
+                str(package.path),
+                "--profile",
+                str(path),
+                "--epochs",
+                "10",
+                *given,
+                *words,
+            ]
+        )
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_the_table_shows_every_rung(plan, tmp_path, profile) -> None:
+    code, text, errors = plan("--energy", "170J", "--time", "1h")
+    assert (code, errors) == (0, "")
+    # 1 s of start at 10 W, then 44 * 1.078 J and 56 * 2 J
+    assert text.splitlines() == [
+        f"profile     {tmp_path}/profile.json, of 2030-01-01T00:00:00+00:00 on "
+        f"{profile.board} with fake (numpy)",
+        "budget      --energy 170J --time 1h",
+        "run         10 epochs of 40 pictures: 100 steps",
+        "plan        44 steps on k050, then 56 steps on k100",
+        "takes       17 s; 169.4 J; 9.94 W on average; 400.0 MiB at most",
+        "limited by  --energy",
+        "",
+        "rung  token-blocks  step      energy  power    memory     steps  why",
+        "k100  400           200.0 ms  2.00 J  10.00 W  400.0 MiB  56     56% of the steps: "
+        "the most that --energy leaves room for",
+        "k050  200           110.0 ms  1.08 J  9.80 W   300.0 MiB  44     44% of the steps: "
+        "the most that --energy leaves room for",
+    ]
+
+
+def test_estimates_are_marked(plan) -> None:
+    interpolated = replace(COSTS[1], source="interpolated", peak_bytes=None)
+    interpolated = replace(interpolated, predicted_peak_bytes=300 << 20)
+    rungs = (COSTS[0], interpolated)
+    _, text, _ = plan("--energy", "1kJ", change={"energy_is_estimate": True, "rungs": rungs})
+    assert re.search(r"takes .* J \(estimate\); .* W on average \(estimate\)", text)
+    assert re.search(
+        r"k100 .* 2\.00 J \(estimate\) +10\.00 W \(estimate\) +400\.0 MiB +100", text
+    )
+    assert re.search(r"k050 .* 110\.0 ms \(interpolated\) .* 300\.0 MiB \(predicted\)", text)
+
+
+def test_rungs_between_measured_ones_are_filled_in(plan) -> None:
+    empty = replace(
+        COSTS[0], rung="k075", token_blocks=300, flops=300_000, source="unmeasured"
+    )
+    empty = replace(empty, step_s=None, step_j=None, power_w=None)
+    _, text, _ = plan("--time", "1h", change={"rungs": (*COSTS, empty)})
+    assert "155.0 ms (interpolated)" in text
+
+
+def test_unknown_is_said(plan) -> None:
+    dark = tuple(replace(cost, step_j=None, power_w=None) for cost in COSTS)
+    change = {"rungs": dark, "checkpoint_j": None, "sensor": None}
+    code, text, _ = plan("--time", "1h", change=change)
+    assert code == 0
+    assert re.search(r"k100 .* unknown +unknown +400\.0 MiB", text)
+    assert re.search(r"takes +21 s; 400\.0 MiB at most\n", text)
+
+
+def test_without_a_budget_nothing_limits(plan) -> None:
+    _, text, _ = plan()
+    assert "budget      none\n" in text
+    assert "limited by  nothing\n" in text
+
+
+def test_a_temperature_is_left_to_the_run(plan) -> None:
+    _, text, _ = plan("--temperature", "80C", "--power", "8W")
+    assert "note        a temperature is not planned; the run watches it, and pauses\n" in text
+    assert re.search(r"takes +29 s, of which 8\.\d\d s idle to keep --power; ", text)
+
+
+def test_json_has_everything(plan, package, profile) -> None:
+    code, text, _ = plan("--energy", "170J", "--json")
+    facts = json.loads(text)
+    assert code == 0
+    assert facts["budget"] == {
+        "memory_bytes": None,
+        "energy_j": 170.0,
+        "time_s": None,
+        "power_w": None,
+        "temperature_c": None,
+    }
+    assert (facts["epochs"], facts["images"], facts["batch_size"]) == (10, 40, 4)
+    assert facts["energy_is_estimate"] is False
+    assert facts["profile"]["board"] == profile.board
+    assert facts["profile"]["package_digest"] == package.digest
+    found = facts["plan"]
+    assert found["steps"] == sum(part["steps"] for part in found["segments"]) == 100
+    assert found["energy_j"] <= 170
+    assert found["binding"] == ["energy"]
+    assert {"rung", "step_s", "step_j", "reason", "steps", "peak_bytes", "source"} <= set(
+        found["verdicts"][0]
+    )
+
+
+def test_the_cache_is_looked_in(package, profile, capsys) -> None:
+    path = cached_profile_path(package.digest, profile.board, power_mode(), "fake numpy", None)
+    path.parent.mkdir(parents=True)
+    save_profile(profile, path)
+    before = Sensor.closed
+    assert main(["plan", str(package.path), "--images", "40", "--time", "1h"]) == 0
+    assert f"profile     {path}, of" in capsys.readouterr().out
+    assert Sensor.closed == before + 1
+
+
+def test_without_a_profile_the_command_is_named(package, profile, capsys) -> None:
+    assert main(["plan", str(package.path), "--images", "40"]) == 4
+    assert (
+        f"there is no cost profile of {package.path} on {profile.board} with fake (numpy) "
+        f"yet. Measure it with `edge-train profile {package.path}`"
+    ) in capsys.readouterr().err
+
+
+def board_file(tmp_path, name: str):
+    """A board profile like the one of this machine, under another name."""
+    here = load_board(None).id
+    text = (ROOT / "profiles" / f"{here}.toml").read_text()
+    path = tmp_path / f"{name}.toml"
+    path.write_text(text.replace(f'"{here}"', f'"{name}"', 1))
+    return path
+
+
+def test_a_profile_of_another_machine_needs_its_board(plan, tmp_path) -> None:
+    there = {"board": "over-there", "engine": "ort", "power_mode": "15W", "threads": 6}
+    code, _, error = plan("--time", "1h", change=there)
+    assert code == 4
+    for name in ("board: measured with over-there", "power mode", "engine", "threads"):
+        assert name in error
+    board = board_file(tmp_path, "over-there")
+    code, text, _ = plan("--time", "1h", "--board", str(board), change=there)
+    assert code == 0
+    assert "on over-there with ort (numpy)" in text
+    other = board_file(tmp_path, "elsewhere")
+    code, _, error = plan("--time", "1h", "--board", str(other), change=there)
+    assert code == 4
+    assert "board: measured with over-there, here elsewhere" in error
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (
+            ["--energy", "100J"],
+            7,
+            r"no plan of 100 steps fits --energy 100J: --energy is too little\. The nearest "
+            r"budget that works is --energy 117\.\dJ; this one is enough for 83 steps\.",
+        ),
+        (
+            ["--memory", "200MiB", "--energy", "100J"],
+            7,
+            r"--memory and --energy are each too little\. .* --memory 315\.\dMiB --energy 117",
+        ),
+        (["--memory", "100MiB"], 7, r"nearest budget that works is --memory 315\.\dMiB\.$"),
+        (
+            ["--memory", "1kB"],
+            7,
+            r"--memory 1000B is below the package's own state of 1\.3 KiB",
+        ),
+        (["--energy", "0J"], 2, r"--energy is 0; a limit is more than zero"),
+    ],
+)
+def test_what_does_not_fit_is_refused(plan, words, code, message) -> None:
+    found, text, error = plan(*words)
+    assert (found, text) == (code, "")
+    assert re.search(message, error)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--energy", "20"], "argument --energy: '20' is no energy: it has no unit"),
+        (["--time=-2h"], "argument --time: '-2h' is no duration: it is negative"),
+        (["--memory", "1.5G"], "the unit G is unknown"),
+        (["--epochs", "0"], "'0' is no whole number from 1"),
+    ],
+)
+def test_wrong_flags_exit_2(plan, words, message, capsys) -> None:
+    with pytest.raises(SystemExit) as caught:
+        plan(*words)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_plan_needs_the_length_of_an_epoch(plan) -> None:
+    code, _, error = plan(images=None)
+    assert code == 2
+    assert "say how many pictures an epoch has with --images N" in error
+
+
+def test_fewer_pictures_than_a_batch_are_refused(plan) -> None:
+    code, _, error = plan(images=3)
+    assert code == 6
+    assert "a batch of 4 is larger than an epoch of 3 picture(s)" in error
+
+
+def test_energy_that_was_never_measured_is_refused(plan) -> None:
+    dark = tuple(replace(cost, step_j=None, power_w=None) for cost in COSTS)
+    code, _, error = plan("--energy", "1kJ", change={"rungs": dark, "checkpoint_j": None})
+    assert code == 4
+    assert "--energy cannot be planned: the cost profile has no energy" in error
+
+
+def test_a_profile_of_another_package_is_refused(plan) -> None:
+    code, _, error = plan(change={"package_digest": "cd" * 32})
+    assert code == 4
+    assert "package: measured with cdcdcdcdcdcd, here " in error
+
+
+def test_a_damaged_profile_is_refused(package, tmp_path, capsys) -> None:
+    path = tmp_path / "profile.json"
+    path.write_text('{"format": 1')
+    words = ["plan", str(package.path), "--images", "40", "--profile"]
+    assert main([*words, str(path)]) == 6
+    assert f"cost profile {path} cannot be read" in capsys.readouterr().err
+    assert main([*words, str(tmp_path / "none.json")]) == 4
+    assert "there is no cost profile" in capsys.readouterr().err

@@ -1,0 +1,190 @@
+"""What else a governed run has to keep: mean power, temperature, memory."""
+
+import itertools
+import re
+from dataclasses import replace
+
+import pytest
+from simulated_board import (
+    LADDER,
+    OVERHEAD,
+    Board,
+    Total,
+    assert_kept,
+    best_in_hindsight,
+    rung_cost,
+    simulate,
+    true_costs,
+)
+
+from edge_runtime.budget import Budget
+from edge_runtime.planning import Governor, Reading
+from edge_runtime.planning.mix import Task, best_mix
+
+STEPS = 1500
+COOLER = (  # lower rungs draw less
+    rung_cost("k100", 400, 0.20, 10.0),
+    rung_cost("k075", 300, 0.16, 8.0),
+    rung_cost("k050", 200, 0.12, 6.0),
+)
+
+
+# Mean power
+
+
+@pytest.mark.parametrize(
+    ("budget", "board"),
+    [
+        (Budget(power_w=8), Board()),
+        (Budget(power_w=5), Board(noise=0.2)),
+        (Budget(power_w=8), Board(power_ratio=lambda step: 1.0 if step < 300 else 1.5)),
+        (Budget(power_w=8, time_s=130), Board()),
+        (Budget(power_w=8, energy_j=900), Board()),
+        (Budget(power_w=8), Board(idle_w=4.5)),  # more than the profile says
+    ],
+)
+def test_a_mean_power_is_kept_by_pauses(budget, board) -> None:
+    steps = 600
+    outcome = simulate(budget, steps, board=board)
+    assert_kept(outcome, budget, dearest=1.5)
+    assert outcome.steps == steps
+    assert outcome.paused_s > 0.05 * outcome.time_s
+    pauses = [decision for decision in outcome.decisions if decision.kind == "pause"]
+    assert len(pauses) <= 2 + outcome.time_s / 8  # long ones, not one for every step
+    assert all("idle to stay below --power" in pause.reason for pause in pauses)
+    overhead = replace(OVERHEAD, idle_w=board.idle_w)
+    task = Task(costs=true_costs(LADDER, board, steps - 1), steps=steps, overhead=overhead)
+    assert outcome.token_blocks >= 0.93 * best_mix(task, budget).token_blocks
+
+
+def test_a_power_that_is_never_reached_costs_nothing() -> None:
+    outcome = simulate(Budget(power_w=11), 300)
+    assert outcome.paused_s == 0
+    assert set(outcome.rungs) == {"k100"}
+
+
+def test_a_board_that_idles_above_the_limit_gives_up() -> None:
+    outcome = simulate(Budget(power_w=5), 300, board=Board(idle_w=6.0))
+    assert outcome.stopped_by == "power"
+    assert re.match(
+        r"3\d min \d+ s of idling did not help: a mean", outcome.decisions[-1].reason
+    )
+    assert outcome.time_s < 2000
+
+
+# Heat
+
+
+@pytest.mark.parametrize("time_s", [None, 500, 300])
+def test_a_temperature_is_kept_by_pauses(time_s) -> None:
+    """All rungs draw nearly the same, so that a lower one would not be cooler."""
+    budget = Budget(temperature_c=55, time_s=time_s)
+    outcome = simulate(budget, STEPS)
+    assert outcome.hottest_c <= 55.5
+    assert_kept(outcome, budget)
+    assert outcome.steps >= 0.99 * STEPS
+    lasting = Budget(power_w=(55 - 25) / 4, time_s=time_s)  # what it can give off for ever
+    assert outcome.token_blocks >= 0.85 * best_in_hindsight(lasting, STEPS, Board())
+    pauses = [decision for decision in outcome.decisions if decision.kind == "pause"]
+    assert {pause.reason for pause in pauses} == {"idle from --temperature 55C down to 52.0 C"}
+
+
+def test_pauses_to_cool_down_have_hysteresis() -> None:
+    outcome = simulate(Budget(temperature_c=55), STEPS)
+    kinds = [decision.kind for decision in outcome.decisions]
+    bursts = [len(list(group)) for kind, group in itertools.groupby(kinds) if kind == "pause"]
+    assert len(bursts) >= 3
+    assert min(bursts) >= 4  # seconds, for three degrees
+
+
+def test_a_rung_that_draws_less_is_taken_when_it_is_warm() -> None:
+    outcome = simulate(Budget(temperature_c=59), STEPS, costs=COOLER)
+    assert outcome.hottest_c <= 59.5
+    down = next(d for d in outcome.decisions if d.kind == "switch" and d.rung != "k100")
+    assert re.match(r"58\.\d C is close to --temperature 59C: ", down.reason)
+    assert down.rung == "k075"
+    assert outcome.paused_s == 0
+    assert outcome.switches <= 4 + outcome.time_s / 60
+    assert "k050" not in outcome.rungs  # k075 gives off enough
+
+
+def test_it_steps_up_again_only_when_it_is_cool() -> None:
+    governor = Governor(COOLER, Budget(temperature_c=60), steps=1000, overhead=OVERHEAD)
+    rungs = []
+    course_c = [59.5] * 30 + [57.5] * 60 + [56.5] * 90
+    for second, temperature_c in enumerate(course_c):  # a step takes one
+        total = Total(time_s=float(second), energy_j=None)
+        reading = Reading(temperature_c=temperature_c)
+        rungs.append(governor.decide(second, float(second), total, reading).rung)
+    assert rungs[0] == "k100"
+    assert rungs[1] == "k075"  # at once
+    assert rungs[29] == rungs[89] == "k050"  # after it was given time; and 57.5 is too warm
+    assert rungs[179] == "k100"
+    switches = sum(rungs[s] != rungs[s - 1] for s in range(1, 180))
+    assert switches == 4
+
+
+@pytest.mark.parametrize(("costs", "lower"), [(COOLER, "k075"), (LADDER, "k100")])
+def test_a_throttled_board_gets_a_rung_that_draws_less_if_there_is_one(costs, lower) -> None:
+    governor = Governor(costs, Budget(time_s=5000), steps=1000, overhead=OVERHEAD)
+    total = Total(time_s=1.0, energy_j=None)
+    assert governor.decide(0, 0.0, total, Reading(throttled=False)).rung == "k100"
+    decision = governor.decide(1, 1.0, total, Reading(throttled=True))
+    assert decision.rung == lower
+    if lower != "k100":
+        assert decision.reason.startswith("the board is throttled: ")
+
+
+def test_a_board_that_stays_hot_gives_up() -> None:
+    outcome = simulate(Budget(temperature_c=30), 300, board=Board(ambient_c=28))
+    assert outcome.stopped_by == "temperature"
+    assert outcome.steps <= 1
+    assert (
+        "of idling did not help: idle from --temperature 30C" in outcome.decisions[-1].reason
+    )
+
+
+def test_a_pause_ends_before_the_time_is_up() -> None:
+    budget = Budget(temperature_c=30, time_s=100)
+    outcome = simulate(budget, 300, board=Board(ambient_c=28))
+    assert outcome.stopped_by == "time"
+    assert outcome.time_s <= 100 + 1e-6
+
+
+# Memory
+
+
+def test_memory_pressure_takes_a_smaller_rung_for_a_while() -> None:
+    board = Board(pressure=lambda step: 30.0 if 200 <= step < 300 else 0.0)
+    outcome = simulate(Budget(time_s=1000), STEPS, board=board)
+    assert set(outcome.rungs[:200]) == {"k100"}
+    down = next(d for d in outcome.decisions if d.kind == "switch" and d.rung == "k075")
+    assert down.reason.startswith("programs wait for memory 30% of the time: ")
+    assert outcome.rungs[201] == "k075"
+    assert set(outcome.rungs[-500:]) == {"k100"}
+    assert outcome.switches <= 6
+
+
+def test_pressure_that_comes_again_and_again_lets_it_rise_less_often() -> None:
+    board = Board(pressure=lambda step: 30.0 if step % 100 < 5 else 0.0)
+    outcome = simulate(Budget(), 6000, board=board)
+    assert outcome.switches <= 20
+
+
+def test_a_rung_that_takes_more_than_the_budget_is_left_for_good() -> None:
+    used = {"k100": 430_000_000}
+    board = Board(rss_bytes=lambda rung: used.get(rung, 300_000_000))
+    budget = Budget(memory_bytes=425_000_000)
+    outcome = simulate(budget, 400, board=board)
+    assert outcome.rungs[0] == "k100"
+    assert set(outcome.rungs[1:]) == {"k075"}
+    (down,) = (d for d in outcome.decisions if d.kind == "switch" and d.rung == "k075")
+    assert down.reason.startswith("410.1 MiB is over --memory 405.4MiB: ")
+
+
+def test_above_the_memory_budget_on_the_smallest_rung_it_ends() -> None:
+    board = Board(rss_bytes=lambda rung: 600_000_000)
+    outcome = simulate(Budget(memory_bytes=500_000_000), STEPS, board=board)
+    assert outcome.stopped_by == "memory"
+    assert outcome.decisions[-1].reason == "572.2 MiB is over --memory 476.9MiB"
+    assert set(outcome.rungs) == {"k100", "k075", "k050", "k025"}
