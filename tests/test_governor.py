@@ -174,6 +174,54 @@ def test_high_compression_comes_first() -> None:
     assert kept == sorted(kept)
 
 
+# Calm
+
+
+def switches_of(outcome: Outcome) -> list[tuple[int, float, int]]:
+    """Steps done, time, and token-blocks won, of every switch but the first."""
+    found, before = [], None
+    decided = [arguments for name, arguments in outcome.calls if name == "decide"]
+    for arguments, decision in zip(decided, outcome.decisions, strict=True):
+        if decision.kind == "switch" and before:
+            found.append((*arguments[:2], KEPT[decision.rung] - KEPT[before]))
+        before = decision.rung if decision.kind in ("switch", "keep") else before
+    return found
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_switching_is_calm_on_a_noisy_board(seed) -> None:
+    board = Board(noise=0.3, seed=seed, time_ratio=lambda step: 1.0 if step < 500 else 1.5)
+    budget = Budget(time_s=190)
+    outcome = simulate(budget, STEPS, board=board)
+    assert_kept(outcome, budget, dearest=3.0)
+    assert outcome.switches <= 2 + outcome.time_s / 20
+    down_s = -math.inf
+    for step, now_s, won in switches_of(outcome):
+        if won < 0:
+            down_s = now_s
+        else:
+            assert now_s - down_s >= 7.0  # twice the time between two plans of this run
+            assert step <= 0.98 * STEPS
+
+
+def test_a_moment_of_disturbance_changes_nothing() -> None:
+    """Three steps, half a second of training, take three times as long."""
+    budget = Budget(time_s=400)
+    board = Board(time_ratio=lambda step: 3.0 if 700 <= step < 703 else 1.0)
+    outcome = simulate(budget, STEPS, board=board)
+    assert set(outcome.rungs) == {"k100"}
+
+
+def test_time_that_is_suddenly_gone_leaves_the_cheapest_rung() -> None:
+    governor = Governor(LADDER, Budget(time_s=100), steps=300, overhead=OVERHEAD)
+    assert governor.decide(0, 0.0, Total(time_s=1.5, energy_j=None), Reading()).rung == "k100"
+    late = governor.decide(1, 80.0, Total(time_s=81.5, energy_j=None), Reading())
+    assert (late.kind, late.rung) == ("switch", "k025")
+    assert late.reason.startswith(
+        "no plan fits 299 more steps with 18 s left: as far as it goes on k025"
+    )
+
+
 # Replay and resume
 
 
