@@ -22,29 +22,30 @@ LOOK_S = 0.25
 
 
 def work(job: Job) -> dict[str, Any]:
-    """Train for a while by a budget of time; gives what the run says of itself."""
+    """Train some epochs on digits; gives what the run says of itself."""
     began_s = time.monotonic() - process_elapsed_s()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["EDGE_TRAIN_CACHE"] = str(Path(folder) / "cache")
         run = Path(folder) / "run"
         words = ["run", job["package"], "digits", "-o", str(run), "--json"]
-        words += ["--time", f"{job['window_s']:g}s", "--epochs", "100000"]
+        words += ["--epochs", str(job["epochs"])]
         watch = MeterWatch()
         with redirect_stdout(io.StringIO()) as printed:
             code = main(words)
-        events = [json.loads(line) for line in printed.getvalue().splitlines()]
+        meter = watch.ended()
+        if code:
+            raise SystemExit(f"edge-train {' '.join(words)} ended with {code}")
         info = json.loads((run / "run.json").read_text())
-    if code:
-        raise SystemExit(f"edge-train {' '.join(words)} ended with {code}")
-    if info["power_sensor"] != job["sensor"]:
+    if info["sensor"] != job["sensor"]:
         raise SystemExit(f"the run took {info['power_sensor']}, not {job['sensor']}")
+    events = [json.loads(line) for line in printed.getvalue().splitlines()]
     finished = events[-1]
     return {
         "start_s": began_s,
         "window_s": finished["spent"]["time_s"],
         "reported_j": finished["spent"]["energy_j"],
         "steps": finished["steps"],
-        **watch.ended(),
+        **meter,
     }
 
 
@@ -54,7 +55,7 @@ class MeterWatch:
     def __init__(self) -> None:
         self._meter_s = 0.0
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._look)
+        self._thread = threading.Thread(target=self._look, daemon=True)
         self._thread.start()
 
     def _look(self) -> None:

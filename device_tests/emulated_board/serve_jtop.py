@@ -10,11 +10,12 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
 from device_tests.emulated_board import jtop_service
-from device_tests.emulated_board.driving import DriveOptions, drive
+from device_tests.emulated_board.driving import DriveOptions, covers, drive
 from device_tests.emulated_board.options import add_drive_options, drive_options
 
 ROOT = Path("/fake_sys")  # fixed in jetson-stats
@@ -60,6 +61,7 @@ def _run(args: argparse.Namespace) -> int:
     try:
         if args.truth and not args.follow:
             driving = Driving(args.truth, drive_options(args, pid=None))
+            driving.wait_for_log()
         command = subprocess.Popen(args.command or [os.environ.get("SHELL", "/bin/sh")])
         if args.truth and args.follow:
             driving = Driving(args.truth, drive_options(args, pid=command.pid))
@@ -97,6 +99,11 @@ class Driving(threading.Thread):
     def run(self) -> None:
         """See `drive`."""
         drive(ROOT, self._log, self._options, stop=self._stop_event)
+
+    def wait_for_log(self) -> None:
+        """Wait until the log has begun, so that it covers all of what starts now."""
+        while self.is_alive() and not covers(self._log, 0.0):
+            time.sleep(0.01)
 
     def close(self) -> None:
         """Write the end of the log."""
