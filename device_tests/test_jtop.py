@@ -1,5 +1,6 @@
 """edge-train and the real jtop service of jetson-stats on emulated boards."""
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -55,3 +56,14 @@ def test_a_killed_service_leaves_a_gap_and_is_found_again(on_board: OnBoard) -> 
     known_j = 4.5 * 2.0 + 9.0 * (found["duration_s"] - found["gap_s"] - 2.0)
     in_gap_w = (found["gross_j"] - known_j) / found["gap_s"]
     assert 4.4 <= in_gap_w <= 9.1  # the moments of kill and return are not exactly known
+
+
+def test_a_run_goes_on_while_the_service_is_away(on_board: OnBoard, tmp_path: Path) -> None:
+    found = worker(on_board, "orin_nx", "killed_in_run", str(tmp_path))
+    assert found["code"] == 130
+    assert found["sensor"] == "jtop"
+    assert "jtop" in found["lost"]["reason"]
+    assert found["lost"]["step"] < found["back"]["step"] < found["step_after"]
+    assert found["back"]["gap_s"] > 1.0
+    gaps_s = [after - before for before, after in itertools.pairwise(found["times_s"])]
+    assert max(gaps_s) == pytest.approx(found["back"]["gap_s"], abs=0.5)

@@ -4,9 +4,10 @@ import json
 import math
 import os
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from edge_runtime.device import (
     load_board,
     open_sensor,
 )
+from edge_runtime.selftest import PACKAGE
 
 LONGEST_S = 15.0
 
@@ -97,6 +99,43 @@ def killed() -> dict[str, Any]:
     }
 
 
+def killed_in_run(folder: str) -> dict[str, Any]:
+    """The service is killed in the middle of `edge-train run`, and starts again."""
+    tree, run = Path(folder) / "sys", Path(folder) / "run"
+    write_board(tree, board_of(ROOT).name, monitors=False)
+    words = [sys.executable, "-m", "edge_runtime.cli.main", "run", str(PACKAGE), "digits"]
+    process = subprocess.Popen(
+        [*words, "-o", str(run), "--epochs", "100000", "--json"],
+        env={**os.environ, "EDGE_TRAIN_SYSFS": str(tree)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    events = (json.loads(line) for line in process.stdout)
+    skip_to(events, "step")
+    time.sleep(2.0)
+    kill_service()
+    lost, back = skip_to(events, "sensor_lost"), skip_to(events, "sensor_back")
+    after = skip_to(events, "step")
+    time.sleep(1.0)
+    process.send_signal(signal.SIGTERM)
+    skip_to(events, "interrupted")
+    power = [json.loads(line) for line in (run / "power.jsonl").read_text().splitlines()]
+    return {
+        "code": process.wait(),
+        "sensor": json.loads((run / "run.json").read_text())["sensor"],
+        "lost": lost,
+        "back": back,
+        "step_after": after["step"],
+        "times_s": [record["t_s"] for record in power if record["total_w"] is not None],
+    }
+
+
+def skip_to(events: Iterator[dict[str, Any]], kind: str) -> dict[str, Any]:
+    """The next event of a kind."""
+    return next(event for event in events if event["event"] == kind)
+
+
 def open_jtop() -> PowerSensor:
     sensor = open_sensor(load_board(None), prefer="jtop")
     assert sensor is not None
@@ -126,5 +165,10 @@ def wait_for(happened: Callable[[], object]) -> None:
 
 if __name__ == "__main__":
     scenarios: dict[str, Callable[..., dict[str, Any]]]
-    scenarios = {"rails": rails, "chosen": chosen, "killed": killed}
+    scenarios = {
+        "rails": rails,
+        "chosen": chosen,
+        "killed": killed,
+        "killed_in_run": killed_in_run,
+    }
     print(json.dumps(scenarios[sys.argv[1]](*sys.argv[2:])))
