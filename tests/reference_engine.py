@@ -73,6 +73,9 @@ class TorchEngine:
         self._slot.package("snapshot")
         return {name: value.numpy().copy() for name, value in self._state.items()}
 
+    def lend(self) -> State:
+        return self.snapshot()
+
     def close(self) -> None:
         self._slot.close()
 

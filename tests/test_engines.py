@@ -96,6 +96,12 @@ def test_the_same_steps_give_the_same_bits(engine: Engine, package: Package) -> 
         assert_equal(engine.snapshot(), other.snapshot())
 
 
+def test_the_lent_state_is_that_of_now(engine: Engine, package: Package) -> None:
+    for step in (1, 2):
+        train(engine, package, range(step, step + 1))
+        assert_equal(engine.lend(), engine.snapshot())
+
+
 def test_a_run_goes_on_from_a_snapshot_bit_for_bit(engine: Engine, package: Package) -> None:
     train(engine, package, range(1, 4))
     middle = engine.snapshot()
@@ -142,6 +148,7 @@ def test_use_outside_open_and_close_is_refused(package: Package, name: str) -> N
     engine = make_engine(name)
     uses: list[Callable[[], Any]] = [
         engine.snapshot,
+        engine.lend,
         lambda: train(engine, package, range(1, 2)),
     ]
     for use in uses:

@@ -225,6 +225,9 @@ class FakeEngine:
     def snapshot(self) -> State:
         return {name: array.copy() for name, array in self._open_state().items()}
 
+    def lend(self) -> State:
+        return self._open_state()
+
     def _open_state(self) -> dict[str, Any]:
         if self._state is None:
             raise EngineError("the fake engine is not open")

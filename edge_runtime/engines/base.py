@@ -43,6 +43,12 @@ class Engine(Protocol):
     def snapshot(self) -> State:
         """A copy of the state now. It never changes afterwards."""
 
+    def lend(self) -> State:
+        """The state now, to read before the next step; without a copy where that is possible.
+
+        A checkpoint is written from it: there memory is at its peak.
+        """
+
     def close(self) -> None:
         """Free everything."""
 

@@ -77,6 +77,11 @@ class OrtEngine(Closes):
             array[...] = current[name]
         return copy
 
+    def lend(self) -> State:
+        """See `Engine.lend`."""
+        self._slot.package("lend the state")
+        return self._buffers[self._current].arrays
+
     def close(self) -> None:
         """See `Engine.close`."""
         self._slot.close()

@@ -126,6 +126,10 @@ class OrtTrainingEngine(Closes):
         }
         return {**parameters, **{k: v.copy() for k, v in self._teacher.items()}, **moments}
 
+    def lend(self) -> State:
+        """See `Engine.lend`. The API gives its state by files only: this is a copy, too."""
+        return self.snapshot()
+
     def close(self) -> None:
         """See `Engine.close`."""
         self._slot.close()

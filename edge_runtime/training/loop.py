@@ -213,7 +213,7 @@ class Loop:
         if self._saved == self._done:
             return
         begin_s = self._clock()
-        state = self._engine.snapshot()
+        state = self._engine.lend()
         # A gradient can overflow although the loss before it was a number.
         if bad := not_finite(state):
             reason = f"{bad} holds NaN or infinity after step {self._done}"

@@ -230,6 +230,10 @@ class _WatchedEngine:
         """See `Engine.snapshot`."""
         return self._engine.snapshot()
 
+    def lend(self) -> State:
+        """See `Engine.lend`."""
+        return self._engine.lend()
+
     def close(self) -> None:
         """See `Engine.close`."""
         self._engine.close()

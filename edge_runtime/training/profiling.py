@@ -21,6 +21,7 @@ from edge_runtime.package.manifest import Rung
 from edge_runtime.planning import CostProfile, RungCost
 from edge_runtime.planning.cache import cache_folder
 from edge_runtime.planning.costs import DOES_NOT_FIT, FORMAT, MEASURED
+from edge_runtime.planning.memory import predicted_peak_bytes
 from edge_runtime.records import utc_now
 from edge_runtime.schema import structure, unstructure
 from edge_runtime.storage import storage_errors
@@ -57,8 +58,6 @@ def profile_package(
         EngineError: a rung failed for another reason than memory; or none fits.
         StorageError: there is no room for the children's files.
     """
-    from edge_runtime.planning.memory import predicted_peak_bytes
-
     idle_w = meter.measure_idle(_IDLE_S) if conditions.sensor else None
     measured: list[Measurement] = []
     costs: list[RungCost] = []
