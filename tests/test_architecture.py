@@ -217,7 +217,7 @@ def is_fixture(decorator: ast.expr) -> bool:
 def test_no_test_is_hidden_as_a_fixture() -> None:
     hidden = [
         f"{path.name}: {node.name}"
-        for path in sources("tests")
+        for path in sources("tests", "device_tests")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test")
         if any(is_fixture(decorator) for decorator in node.decorator_list)
@@ -226,7 +226,7 @@ def test_no_test_is_hidden_as_a_fixture() -> None:
 
 
 def test_no_file_is_too_long_to_read() -> None:
-    folders = ("edge_runtime", "export", "tests", "benchmarks")
+    folders = ("edge_runtime", "export", "tests", "device_tests", "benchmarks")
     lengths = {path: len(path.read_text().splitlines()) for path in sources(*folders)}
     too_long = {
         str(path.relative_to(ROOT)): n for path, n in lengths.items() if n > MOST_LINES
