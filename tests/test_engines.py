@@ -164,6 +164,26 @@ def test_use_outside_open_and_close_is_refused(package: Package, name: str) -> N
             use()
 
 
+LOADED = """
+import sys
+from edge_runtime.engines import create_engine
+create_engine(sys.argv[1])
+print("torch" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("name", ["ort", "ort-training"])
+def test_no_engine_loads_torch(name: str) -> None:
+    make_engine(name)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", LOADED, name],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent.parent,
+    )
+    assert done.stdout.strip() == "False", done.stderr
+
+
 WITHOUT_TORCH = """
 import sys
 sys.modules["torch"] = sys.modules["onnx"] = None  # as where they are not installed

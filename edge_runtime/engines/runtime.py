@@ -1,6 +1,7 @@
 """What both engines and the forward graphs need of ONNX Runtime."""
 
 import ctypes
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -14,6 +15,7 @@ _DISTRIBUTIONS = (
     "onnxruntime-gpu",
     "onnxruntime",
 )
+_TRAINING = "onnxruntime.training"
 _INSTALL = (
     "Install one with `pip install edge-train[ort]`, or [ort-training] below Python 3.13."
 )
@@ -26,10 +28,27 @@ def load_onnxruntime() -> Any:
         EngineError: it is not installed, or cannot be loaded.
     """
     try:
-        import onnxruntime
+        with _without_training():
+            import onnxruntime
     except ImportError as error:
         raise EngineError(f"onnxruntime cannot be imported ({error}). {_INSTALL}") from error
     return onnxruntime
+
+
+@contextmanager
+def _without_training() -> Iterator[None]:
+    """Keep the training runtime's start-up from looking for a part of it that loads torch.
+
+    Where torch is installed that would take 4 s and 240 MB, for something that we never use.
+    """
+    if "onnxruntime" in sys.modules or _TRAINING in sys.modules:
+        yield
+        return
+    sys.modules[_TRAINING] = None  # type: ignore[assignment]  # Python: cannot be imported
+    try:
+        yield
+    finally:
+        del sys.modules[_TRAINING]
 
 
 def runtime_name() -> str:
