@@ -17,6 +17,7 @@ from device_tests.emulated_board.boards import BOARDS, ORIN_NX
 from device_tests.emulated_board.driving import (
     DriveOptions,
     HeatModel,
+    covers,
     drive,
     energy_j,
     highest,
@@ -116,6 +117,14 @@ def test_the_highest_value_is_that_of_the_window(log: Path) -> None:
 def test_energy_outside_the_log_is_unknown(log: Path, start_s: float, end_s: float) -> None:
     with pytest.raises(ValueError, match="is not inside"):
         energy_j(log, start_s, end_s)
+
+
+def test_a_line_that_is_just_being_written_does_not_count(log: Path) -> None:
+    with log.open("a") as file:
+        file.write("13")  # of "13.5,2000,40"
+    assert covers(log, 12.0)
+    assert not covers(log, 12.5)
+    assert energy_j(log, 10, 12) == pytest.approx(4.5)
 
 
 def test_power_follows_a_process(tmp_path: Path) -> None:

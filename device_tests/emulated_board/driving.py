@@ -177,11 +177,8 @@ def highest(log: Path, start_s: float, end_s: float, column: str = "temperature_
 
 def covers(log: Path, until_s: float) -> bool:
     """Whether the log says what held until a time."""
-    try:
-        last = log.read_text().rstrip("\n").rpartition("\n")[2].partition(",")[0]
-    except FileNotFoundError:
-        return False
-    return last not in ("", "t") and float(last) >= until_s
+    times = [line.partition(",")[0] for line in _complete_lines(log)[1:]]
+    return bool(times) and float(times[-1]) >= until_s
 
 
 def held(log: Path, start_s: float, end_s: float, column: str) -> list[tuple[float, float]]:
@@ -190,12 +187,21 @@ def held(log: Path, start_s: float, end_s: float, column: str) -> list[tuple[flo
     Raises:
         ValueError: the log does not cover them.
     """
-    with log.open() as file:
-        rows = [(float(row["t"]), float(row[column])) for row in csv.DictReader(file)]
+    table = csv.DictReader(_complete_lines(log))
+    rows = [(float(row["t"]), float(row[column])) for row in table]
     if not rows or start_s < rows[0][0] or end_s > rows[-1][0]:
-        raise ValueError(f"{start_s}..{end_s} is not inside {log}")
+        found = f"{rows[0][0]}..{rows[-1][0]}" if rows else "nothing"
+        raise ValueError(f"{start_s}..{end_s} is not inside {log}, which has {found}")
     return [
         (value, min(end_s, next_s) - max(start_s, begin_s))
         for (begin_s, value), (next_s, _) in itertools.pairwise(rows)
         if begin_s < end_s and next_s > start_s
     ]
+
+
+def _complete_lines(log: Path) -> list[str]:
+    """Without the one that is just being written, of which a reader may see the beginning."""
+    try:
+        return log.read_text().split("\n")[:-1]
+    except FileNotFoundError:
+        return []
