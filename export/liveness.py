@@ -22,9 +22,9 @@ from typing import NamedTuple
 import onnx
 from onnx import helper, shape_inference
 
-# The first output shares the memory of the first input.
+# The output shares the memory of the first input.
 VIEWS = {"Identity", "Reshape"}
-# The first output may be written over one of these inputs: as ONNX Runtime's kernels declare.
+# The output may be written over one of these inputs: as ONNX Runtime's kernels declare.
 IN_PLACE = {
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min"), (0, 1)),
     **dict.fromkeys(
@@ -113,13 +113,12 @@ def _shared(
     unread: Counter[str],
 ) -> str | None:
     """The piece of memory that an output is put into, if it needs none of its own."""
-    if output != node.output[0] or output in outside:
+    if output in outside:
         return None
     inputs: list[str] = list(node.input)
     if node.op_type in VIEWS:
         return piece_of.get(inputs[0], inputs[0])
-    for number in IN_PLACE.get(node.op_type, ()):
-        name = inputs[number]
+    for name in (inputs[number] for number in IN_PLACE.get(node.op_type, ())):
         piece = piece_of.get(name, name)
         fits = (
             tensors[name].shape == tensors[output].shape

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from edge_runtime.package import Package
 # On tensors of this size PyTorch's threads only wait for each other. Read when it is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "model": {
         "name": "vit_tiny",
         "image_size": 16,
@@ -26,7 +27,11 @@ SMALL = {
 
 @pytest.fixture(scope="session")
 def small_package(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Package]:
-    """A package of that method and token policy: 3 blocks, 16 patches, rungs 1.0 and 0.5."""
+    """A package of that method and token policy: 3 blocks, 16 patches, rungs 1.0 and 0.5.
+
+    Method `paired`, which a test has to make known, has one block, and rungs more with
+    micro-batches of two pictures.
+    """
     pytest.importorskip("torch", reason="exports a package")
     from export.build import export_package
     from export.recipe import make_recipe
@@ -37,8 +42,10 @@ def small_package(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, st
     def package(method: str, policy: str) -> Package:
         if (method, policy) not in made:
             ratios = [1.0] if policy == "none" else [1.0, 0.5]
+            parts = {"model": {**SMALL["model"], "depth": 1}, "micro_batches": [2]}
             table = {
                 **SMALL,
+                **(parts if method == "paired" else {}),
                 "method": {"name": method},
                 "tokens": {"name": policy},
                 "keep_ratios": ratios,

@@ -1,7 +1,8 @@
 """Packages that the environment with PyTorch exports and those without train.
 
-`python tests/handed_over.py FOLDER` writes one package per method and token policy, and next
-to it the losses of its first steps here, where the parity tests compare engines with PyTorch.
+`python tests/handed_over.py FOLDER` writes one package per method and token policy, one with
+micro-batches, and next to each the losses of its first steps here, where the parity tests
+compare engines with PyTorch.
 `EDGE_TRAIN_TEST_PACKAGES=FOLDER` gives them to the tests of another environment.
 """
 
@@ -90,13 +91,19 @@ def _noise(group: ViewGroup, pictures: Sequence[int]) -> NDArray[np.uint8]:
 
 def export_all(folder: Path) -> None:
     """Write every package and its losses."""
+    from paired_objective import paired_method
+
     from edge_runtime.cli.main import main
 
-    for method, (policy, ratios) in product(METHODS, POLICIES.items()):
+    cases = [(m, p, ratios, "[]") for m, (p, ratios) in product(METHODS, POLICIES.items())]
+    cases.append(("paired", "random", POLICIES["random"], "[2]"))
+    for method, policy, ratios, micro_batches in cases:
         path = folder / f"{method}-{policy}"
         options = f"{SMALL} --method {method} --tokens {policy} --keep-ratios {ratios}"
-        if code := main(["export", *options.split(), "-o", str(path)]):
-            sys.exit(code)
+        options += f" --set micro_batches={micro_batches}"
+        with paired_method():
+            if code := main(["export", *options.split(), "-o", str(path)]):
+                sys.exit(code)
         path.with_suffix(".json").write_text(json.dumps(first_losses(path)))
 
 

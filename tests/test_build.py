@@ -25,6 +25,7 @@ from edge_runtime.package import open_package  # noqa: E402
 from edge_runtime.state import PARAM  # noqa: E402
 from export import graphs, official, verify  # noqa: E402
 from export.build import export_package, initial_state, rung_name  # noqa: E402
+from export.liveness import peak_bytes  # noqa: E402
 from export.lowering.aten import TABLE  # noqa: E402
 from export.program import Program  # noqa: E402
 from export.recipe import make_recipe  # noqa: E402
@@ -172,6 +173,21 @@ def test_the_manifest_describes_the_rungs(package):
     (draw,) = half.draws
     assert (draw.views, draw.kept, draw.population) == (2, 8, 16)
     assert 0.4 < half.flops / dense.flops < 0.6
+
+
+def test_a_rungs_tensors_are_measured_in_its_own_graph(package):
+    dense, half = package.manifest.rungs
+    for rung in (dense, half):
+        assert rung.peak_activation_bytes == peak_bytes(onnx.load(package.file(rung.step)))
+    assert 0.4 < half.peak_activation_bytes / dense.peak_activation_bytes < 0.7
+
+
+def test_a_teacher_sees_all_patches():
+    """So its graph takes pictures and weights, and none of the student's draws."""
+    recipe = make_recipe({**COUPLED, "tokens": {"name": "random"}}, where="test")
+    program = Program(recipe)
+    graph = graphs.teacher_graph(program, program.policy(0.5), program.initial_state())
+    assert {tensor.role for tensor in graph.spec.inputs} == {"images", "weight"}
 
 
 def test_a_packages_recipe_is_the_recipe(package):
@@ -335,13 +351,14 @@ def test_a_full_disk_exits_9_and_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ctrl_c_leaves_nothing(tmp_path):
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_leaves_nothing(tmp_path, signum):
     process = started(tmp_path / "package")
     for line in process.stderr:
         if line.startswith("embedding graph"):
             break
     assert [path.name[:9] for path in tmp_path.iterdir()] == [".package-"]
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signum)
     _, error = process.communicate()
     assert (process.returncode, error) == (130, "")
     assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,6 @@
 """Opening a package: nothing is trusted, and a refusal says what is wrong with which file."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -9,13 +10,13 @@ import pytest
 import tiny_encoder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save
 from spoilt_package import add_file, edit, problems, refusal, set_in, sha256
 from training_fakes import write_package
 
 from edge_runtime.cli.main import main
 from edge_runtime.errors import ConfigError, PackageError
 from edge_runtime.package import open_package
-from edge_runtime.state import encode_state
 
 STEP = "graphs/k100/step.onnx"
 
@@ -217,7 +218,7 @@ def test_any_changed_bit_is_noticed(folder, sound, data):
 def test_a_state_that_is_not_as_declared_is_told(folder, change, wanted):
     state = dict(open_package(folder).initial_state())
     change(state)
-    add_file(folder, "state.safetensors", encode_state(state))
+    add_file(folder, "state.safetensors", save(state))
     package = open_package(folder)
     with pytest.raises(PackageError, match=f"is not what the manifest declares: {wanted}"):
         package.initial_state()
@@ -258,6 +259,25 @@ def test_rungs_are_found_by_id_and_by_keep_ratio(sound):
         ConfigError, match=r"keep-ratio 0\.6 is not on the ladder .* has 1, 0\.5"
     ):
         sound.rung_with_keep_ratio(0.6)
+
+
+def test_the_largest_micro_batch_of_a_keep_ratio_comes_first(sound):
+    step, half = sound.manifest.rungs
+    parts = [
+        dataclasses.replace(half, id=f"k050-m{n}", micro_batch=n, step=None, accumulate="a")
+        for n in (1, 4, 2)
+    ]
+    manifest = dataclasses.replace(sound.manifest, rungs=(step, *parts))
+    package = dataclasses.replace(sound, manifest=manifest)
+    found = [rung.id for rung in package.rungs_with_keep_ratio(0.5)]
+    assert found == ["k050-m4", "k050-m2", "k050-m1"]
+    assert package.rung_with_keep_ratio(0.5) is parts[1]
+    # Without micro-batches is best, also beside parts as large as the batch.
+    manifest = dataclasses.replace(manifest, rungs=(*parts, half, step))
+    package = dataclasses.replace(sound, manifest=manifest)
+    assert package.rung_with_keep_ratio(0.5) is half
+    with pytest.raises(ConfigError, match=r"on the ladder .* it has 0\.5, 1\. Choose"):
+        package.rung_with_keep_ratio(0.6)
 
 
 @pytest.mark.parametrize("keep_ratio", [0.0, -0.5, 1.1, float("nan")])

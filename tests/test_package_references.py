@@ -143,6 +143,70 @@ def test_what_cannot_be_is_told(folder, change, wanted):
     assert problems(folder) == [wanted]
 
 
+APPLY, ACCUMULATE = "graphs/apply.onnx", "graphs/k050-m2/accumulate.onnx"
+
+
+def with_micro_batches(folder):
+    """The package with a rung whose micro-batches are half of its batch."""
+    for name in (APPLY, ACCUMULATE):
+        add_file(folder, name)
+
+    def fill(table):
+        parts = {"id": "k050-m2", "micro_batch": 2, "step": None, "accumulate": ACCUMULATE}
+        table["rungs"].append({**table["rungs"][1], **parts})
+        table["apply"] = APPLY
+        inputs, outputs = [spec("grad.w", "gradient")], [spec("next.grad.w", "gradient")]
+        table["graphs"][ACCUMULATE] = {"inputs": inputs, "outputs": outputs, "nodes": 1}
+        table["graphs"][APPLY] = {"inputs": inputs, "outputs": [], "nodes": 1}
+
+    edit(folder, fill)
+
+
+@pytest.mark.parametrize("name", [APPLY, ACCUMULATE])
+def test_graphs_of_micro_batches_are_checked_like_others(folder, name):
+    with_micro_batches(folder)
+    open_package(folder)
+    edit(folder, lambda table: table["graphs"].pop(name))
+    assert problems(folder) == [f"graph {name!r} is not described in graphs"]
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        (set_in("rungs", 2, "step", STEP), ["want either step or accumulate"]),
+        (
+            set_in("rungs", 2, "accumulate", None),
+            ["want either step or accumulate", "micro_batch and accumulate go together"],
+        ),
+        (
+            set_in("rungs", 2, "micro_batch", None),
+            ["micro_batch and accumulate go together"],
+        ),
+        (set_in("apply", None), ["accumulate needs the manifest's apply"]),
+        (
+            set_in("rungs", 2, "micro_batch", 3),
+            ["micro_batch 3 does not divide the batch size 4"],
+        ),
+        (
+            set_in("rungs", 2, "micro_batch", 0),
+            ["micro_batch 0 does not divide the batch size 4"],
+        ),
+    ],
+)
+def test_micro_batches_that_cannot_be_are_told(folder, change, wanted):
+    with_micro_batches(folder)
+    edit(folder, change)
+    assert problems(folder) == [f"rung 'k050-m2': {line}" for line in wanted]
+
+
+def test_a_gradient_is_of_a_parameter_and_shaped_like_it(folder):
+    with_micro_batches(folder)
+    edit(folder, set_in("graphs", APPLY, "inputs", [spec("grad.w", "gradient", (63,))]))
+    assert problems(folder) == [f"{APPLY}: the state has no 'param.w' of float32 (63,)"]
+    edit(folder, set_in("graphs", APPLY, "inputs", [spec("grad.v", "gradient")]))
+    assert problems(folder) == [f"{APPLY}: the state has no 'param.v' of float32 (64,)"]
+
+
 def spec(name, role, shape=(64,), dtype="float32"):
     return {"name": name, "dtype": dtype, "shape": list(shape), "role": role}
 

@@ -1,0 +1,216 @@
+"""Memory of a graph's tensors against a definition that looks at every moment anew."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch", reason="graphs are measured on the torch side")
+
+import onnx  # noqa: E402
+import onnxruntime  # noqa: E402
+from onnx import TensorProto, helper  # noqa: E402
+
+from export import graphs  # noqa: E402
+from export.liveness import (  # noqa: E402
+    IN_PLACE,
+    VIEWS,
+    Life,
+    execution_order,
+    lives,
+    most_at_once,
+    peak_bytes,
+)
+from export.program import Program  # noqa: E402
+from export.recipe import make_recipe  # noqa: E402
+
+RECIPE = {
+    "model": {"image_size": 16, "patch_size": 4, "depth": 2, "width": 16, "heads": 2},
+    "method": {"name": "mocov3", "projector_width": 16, "projector_out": 8},
+    "tokens": {"name": "simprune"},
+    "batch_size": 4,
+}
+
+
+def info(name, shape, kind=TensorProto.FLOAT):
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def model_of(nodes, inputs, outputs, initializers=()):
+    graph = helper.make_graph(nodes, "test", inputs, outputs, list(initializers))
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    onnx.checker.check_model(made, full_check=True)
+    return made
+
+
+def node(op, inputs, outputs, **attributes):
+    return helper.make_node(op, inputs, outputs, outputs[0], **attributes)
+
+
+FLAT = helper.make_tensor("flat", TensorProto.INT64, [1], [-1])
+OPS = ("Neg", "Add", "Transpose", "Reshape", "Split", "Cast", "Greater")
+
+
+@st.composite
+def random_models(draw):
+    """Graphs over one input: some results are read often, some never, some are outputs."""
+    rows, columns = draw(st.integers(1, 3)) * 2, draw(st.integers(1, 4))
+    shapes = {"x": (rows, columns)}
+    nodes = []
+    for number in range(draw(st.integers(1, 14))):
+        op = draw(st.sampled_from(OPS))
+        source = draw(st.sampled_from(sorted(shapes)))
+        shape, name = shapes[source], f"t{number}"
+        if op == "Add":
+            same = sorted(key for key in shapes if shapes[key] == shape)
+            nodes.append(node(op, [source, draw(st.sampled_from(same))], [name]))
+        elif op == "Reshape":
+            nodes.append(node(op, [source, "flat"], [name]))
+            shape = (math.prod(shape),)
+        elif op == "Split" and shape[0] % 2 == 0:
+            nodes.append(node(op, [source], [name, f"{name}b"], axis=0, num_outputs=2))
+            shape = (shape[0] // 2, *shape[1:])
+            shapes[f"{name}b"] = shape
+        elif op == "Greater":  # bytes instead of floats, and back
+            nodes.append(node("Greater", [source, source], [f"{name}g"]))
+            nodes.append(node("Cast", [f"{name}g"], [name], to=TensorProto.FLOAT))
+        elif op == "Transpose":
+            nodes.append(node(op, [source], [name]))
+            shape = shape[::-1]
+        else:
+            nodes.append(node("Neg", [source], [name]))
+        shapes[name] = shape
+    made = [name for name in shapes if name != "x"]
+    last = made[-1]
+    outputs = draw(st.sets(st.sampled_from(made), max_size=3)) | {last}
+    return model_of(
+        nodes,
+        [info("x", shapes["x"])],
+        [info(name, shapes[name]) for name in sorted(outputs)],
+        [FLAT],
+    )
+
+
+def pieces_slowly(nodes, outside, shape_of, bytes_of):
+    """Which piece of memory each tensor is in; `nodes` in the order in which they run."""
+    piece = {}
+    for position, n in enumerate(nodes):
+        for name in n.output:
+            piece[name] = name
+            if name in outside:
+                continue
+            if n.op_type in VIEWS:
+                piece[name] = piece.get(n.input[0], n.input[0])
+                continue
+            for number in IN_PLACE.get(n.op_type, ()):
+                other = n.input[number]
+                mine = piece.get(other, other)
+                sharing = {t for t, p in piece.items() if p == mine and t != name} | {mine}
+                read_later = any(sharing & set(later.input) for later in nodes[position + 1 :])
+                reads_here = sum(read in sharing for read in n.input)
+                same = shape_of[other] == shape_of[name] and bytes_of[other] == bytes_of[name]
+                if mine not in outside and not read_later and reads_here == 1 and same:
+                    piece[name] = mine
+                    break
+    return piece
+
+
+def peak_slowly(model):
+    """The definition: at each node, everything made by then that it or a later one needs."""
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    shape_of, bytes_of = {}, {}
+    for value in (*inferred.input, *inferred.output, *inferred.value_info):
+        kind = value.type.tensor_type
+        shape_of[value.name] = tuple(d.dim_value for d in kind.shape.dim)
+        bytes_of[value.name] = 1 if kind.elem_type == TensorProto.BOOL else 4
+    given = list(model.graph.node)
+    nodes = [given[index] for index in execution_order(given)]
+    outside = {value.name for value in (*model.graph.input, *model.graph.output)} | {"flat"}
+    piece = pieces_slowly(nodes, outside, shape_of, bytes_of)
+    peak = 0
+    for position, running in enumerate(nodes):
+        needed = set(running.output) | {x for n in nodes[position:] for x in n.input}
+        made = {name for n in nodes[: position + 1] for name in n.output}
+        alive = {piece[name] for name in needed & made} - outside
+        now = sum(math.prod(shape_of[name]) * bytes_of[name] for name in alive)
+        peak = max(peak, now)
+    return peak
+
+
+@given(random_models())
+@settings(deadline=None, max_examples=150)
+def test_the_peak_is_its_definition(model):
+    assert peak_bytes(model) == peak_slowly(model)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 100)).map(
+            lambda t: Life(min(t[:2]), max(t[:2]), t[2])
+        )
+    )
+)
+def test_most_at_once_is_the_largest_sum_at_a_position(found):
+    sums = [
+        sum(life.size_bytes for life in found if life.first <= position <= life.last)
+        for position in range(10)
+    ]
+    assert most_at_once(found) == max(sums)
+
+
+def test_a_chain_of_element_wise_nodes_takes_one_piece():
+    chain = [node("Neg", [a], [b]) for a, b in ("xa", "ab", "bc", "cd")]
+    made = model_of(chain, [info("x", [5])], [info("d", [5])])
+    # The first cannot write over the input, the last writes into the output.
+    assert lives(made) == [Life(0, 3, 20)]
+
+
+def test_a_tensor_that_is_read_later_is_not_written_over():
+    nodes = [node("Neg", ["x"], ["a"]), node("Neg", ["a"], ["b"])]
+    nodes.append(node("Mul", ["a", "b"], ["c"]))
+    made = model_of(nodes, [info("x", [5])], [info("c", [5])])
+    assert peak_bytes(made) == 2 * 20
+
+
+def test_a_smaller_tensor_is_not_written_over():
+    nodes = [node("ReduceSum", ["x"], ["a"], keepdims=1), node("Add", ["x", "a"], ["b"])]
+    nodes.append(node("Transpose", ["b"], ["c"]))
+    made = model_of(nodes, [info("x", [5, 1])], [info("c", [1, 5])])
+    assert sorted(lives(made)) == [Life(0, 1, 4), Life(1, 2, 20)]
+
+
+def step_model():
+    program = Program(make_recipe(RECIPE, where="test"))
+    return graphs.step_graph(program, program.policy(0.5), program.initial_state()).model
+
+
+def profiled_order(model, folder):
+    """Names of the nodes in the order in which ONNX Runtime runs them, unoptimised."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.enable_profiling = True
+    options.profile_file_prefix = str(folder / "profile")
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    dtypes = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
+    session.run(None, {i.name: np.ones(i.shape, dtypes[i.type]) for i in session.get_inputs()})
+    with open(session.end_profiling()) as file:
+        ran = [event["name"] for event in json.load(file) if event["cat"] == "Node"]
+    ending = "_kernel_time"
+    return [name.removesuffix(ending) for name in ran if name.endswith(ending)]
+
+
+def test_the_order_is_that_of_onnxruntime(tmp_path):
+    model = step_model()
+    nodes = list(model.graph.node)
+    assert [nodes[i].name for i in execution_order(nodes)] == profiled_order(model, tmp_path)
+
+
+def test_a_step_frees_what_it_no_longer_needs():
+    model = step_model()
+    assert 0 < 2 * peak_bytes(model) < sum(life.size_bytes for life in lives(model))

@@ -1,0 +1,244 @@
+"""Micro-batches: the same step in parts, where the objective allows it.
+
+A gradient in parts adds the same float32 numbers in another order: 1e-5 of its norm.
+"""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="packages are exported with PyTorch")
+
+from paired_objective import Paired, paired_method  # noqa: E402
+from steps import hyper_of, noise_batch  # noqa: E402
+
+from edge_runtime.engines import create_engine  # noqa: E402
+from edge_runtime.errors import ConfigError, EngineError, PackageError  # noqa: E402
+from edge_runtime.package.manifest import GRADIENT  # noqa: E402
+from edge_runtime.state import EXP_AVG  # noqa: E402
+from export import official, verify  # noqa: E402
+from export.build import export_package  # noqa: E402
+from export.objectives import OBJECTIVES  # noqa: E402
+from export.objectives.simclr import SimCLR  # noqa: E402
+from export.recipe import make_recipe  # noqa: E402
+
+BATCH = 4
+RELATIVE, ABSOLUTE = 1e-5, 1e-8
+TINY = {
+    "model": {"image_size": 16, "patch_size": 4, "depth": 1, "width": 16, "heads": 2},
+    "batch_size": BATCH,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_effort():
+    """No official artifacts, and one thread: more only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(official, "is_available", lambda: False)
+        yield
+    torch.set_num_threads(threads)
+
+
+def export(folder, method, policy, micro_batches):
+    depth = 2 if policy == "simprune" else 1  # it prunes between blocks
+    table = {
+        **TINY,
+        "model": {**TINY["model"], "depth": depth},
+        "method": {"name": method, "projector_width": 16, "projector_out": 8},
+        "tokens": {"name": policy},
+        "keep_ratios": [0.5],
+        "micro_batches": micro_batches,
+    }
+    recipe = make_recipe(table, where="test")
+    return export_package(recipe, folder / "package", init=None, report=lambda *_: None)
+
+
+@pytest.fixture(scope="module")
+def paired(tmp_path_factory):
+    """Random tokens: the whole batch of four pictures, and parts of two and of one."""
+    with paired_method():
+        yield export(tmp_path_factory.mktemp("paired"), "paired", "random", [2, 1])
+
+
+def trained(package, rung_id, state=None, steps=3):
+    """Losses of some steps on whole batches, and the state behind them."""
+    whole = package.manifest.rungs[0].id
+    with create_engine("ort", threads=1) as engine:
+        engine.open(package, package.initial_state() if state is None else state)
+        losses = [
+            engine.step(rung_id, noise_batch(package, whole, step), hyper_of(package, step))
+            for step in range(1, steps + 1)
+        ]
+        return [metrics["loss"] for metrics in losses], engine.snapshot()
+
+
+@pytest.mark.parametrize(("method", "policy"), [("simclr", "random"), ("mocov3", "simprune")])
+def test_one_micro_batch_of_the_whole_batch_is_a_step(tmp_path, method, policy):
+    package = export(tmp_path, method, policy, [BATCH])
+    whole, parts = package.manifest.rungs
+    assert (whole.step is None, parts.step is None) == (False, True)
+    losses, state = trained(package, whole.id)
+    found_losses, found_state = trained(package, parts.id)
+    assert found_losses == losses
+    assert_equal(found_state, state)
+
+
+def assert_equal(found, wanted):
+    for name, value in wanted.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+@pytest.mark.parametrize("policy", ["random", "simprune"])
+def test_micro_batches_are_the_step_of_the_whole_batch(paired, tmp_path, policy):
+    package = paired if policy == "random" else export(tmp_path, "paired", policy, [2])
+    whole, *others = package.manifest.rungs
+    state = package.initial_state()
+    for _ in range(3):
+        (loss,), after = trained(package, whole.id, state, steps=1)
+        for rung in others:
+            (found,), found_after = trained(package, rung.id, state, steps=1)
+            assert found == pytest.approx(loss, rel=RELATIVE)
+            for name in (name for name in state if name.startswith(EXP_AVG)):
+                moved = after[name] - state[name]
+                error = np.linalg.norm(found_after[name] - after[name])
+                rounding = 1e-6 * np.linalg.norm(state[name])
+                assert error <= RELATIVE * np.linalg.norm(moved) + ABSOLUTE + rounding, name
+        state = after
+
+
+def test_a_rung_with_micro_batches_says_what_it_is(paired):
+    whole, parts, _ = paired.manifest.rungs
+    assert (whole.id, parts.id) == ("k050", "k050-m2")
+    assert parts.accumulate == "graphs/k050-m2/accumulate.onnx"
+    assert (parts.flops, parts.tokens_per_block) == (whole.flops, whole.tokens_per_block)
+    assert (parts.draws, parts.teacher) == (whole.draws, whole.teacher)
+    accumulate = paired.manifest.graphs[parts.accumulate]
+    summed = {t.name for t in accumulate.inputs if t.role == GRADIENT}
+    apply = paired.manifest.graphs[paired.manifest.apply]
+    assert summed == {t.name for t in apply.inputs if t.role == GRADIENT}
+    assert {f"next.{name}" for name in summed} == {
+        t.name for t in accumulate.outputs if t.role == GRADIENT
+    }
+    (images,) = (t for t in accumulate.inputs if t.name == "images.global")
+    assert images.shape == (2, 2, 16, 16, 3)
+
+
+def test_smaller_micro_batches_take_less_memory(paired):
+    whole, two, one = paired.manifest.rungs
+    gradients = sum(
+        tensor.size_bytes
+        for tensor in paired.manifest.graphs[two.accumulate].inputs
+        if tensor.role == GRADIENT
+    )
+    assert gradients < one.peak_activation_bytes < two.peak_activation_bytes
+    saved = two.peak_activation_bytes - one.peak_activation_bytes
+    assert 0.2 < saved / whole.peak_activation_bytes < 0.3  # a quarter of the pictures
+
+
+def test_a_step_that_fails_half_way_leaves_nothing_behind(paired):
+    rung = paired.manifest.rungs[1].id
+    batch, hyper = noise_batch(paired, rung, 1), hyper_of(paired, 1)
+    spoilt = {name: value.copy() for name, value in batch.items()}
+    spoilt["keep.global"][:, -1] = 999  # a patch that there is not, in the last micro-batch
+    with create_engine("ort", threads=1) as engine:
+        engine.open(paired, paired.initial_state())
+        with pytest.raises(EngineError, match=f"cannot run a step of rung {rung}"):
+            engine.step(rung, spoilt, hyper)
+        assert_equal(engine.snapshot(), paired.initial_state())
+        found = engine.step(rung, batch, hyper)
+        state = engine.snapshot()
+    (wanted,), wanted_state = trained(paired, rung, steps=1)
+    assert found["loss"] == wanted
+    assert_equal(state, wanted_state)
+
+
+@pytest.mark.parametrize("pictures", [2, 6])
+def test_a_batch_of_another_size_is_refused(paired, pictures):
+    images = np.zeros((2, pictures, 16, 16, 3), np.uint8)
+    with create_engine("ort", threads=1) as engine:
+        engine.open(paired, paired.initial_state())
+        message = (
+            rf"cannot run a step of rung k050-m2: 'images.global' has .* want .*, {BATCH},"
+        )
+        with pytest.raises(EngineError, match=message):
+            engine.step("k050-m2", {"images.global": images}, hyper_of(paired, 1))
+
+
+def test_an_objective_that_promises_too_much_is_found_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(SimCLR, "micro_batch_refusal", None)
+    monkeypatch.setattr(verify, "TRIES", 1)
+    with pytest.raises(PackageError, match=r"rung k050-m2 .* differs from PyTorch: loss"):
+        export(tmp_path, "simclr", "random", [2])
+
+
+def test_the_official_engine_names_the_rung_to_take_instead(paired):
+    facts = dataclasses.replace(paired.manifest.official, refused=None)
+    manifest = dataclasses.replace(paired.manifest, official=facts)
+    package = dataclasses.replace(paired, manifest=manifest)
+    try:
+        engine = create_engine("ort-training")
+    except EngineError as error:
+        pytest.skip(str(error))
+    message = r"cannot run rung k050-m2: .* no official artifacts\. .* rung k050\."
+    with engine:
+        engine.open(package, package.initial_state())
+        with pytest.raises(EngineError, match=message):
+            engine.step("k050-m2", {}, hyper_of(package, 1))
+
+
+def problems(**table):
+    with pytest.raises(ConfigError) as caught:
+        make_recipe({**TINY, **table}, where="mine.toml")
+    return [line.strip() for line in str(caught.value).splitlines()[1:]]
+
+
+@pytest.mark.parametrize("method", ["simclr", "mocov3"])
+def test_contrastive_methods_need_their_batch_whole(method):
+    refusal = OBJECTIVES[method].micro_batch_refusal
+    assert problems(method={"name": method}, micro_batches=[4, 2]) == [
+        f"micro_batches: method {method} needs its batch whole: {refusal}"
+    ]
+    make_recipe({**TINY, "method": {"name": method}, "micro_batches": [4]}, where="test")
+
+
+@pytest.mark.parametrize("method", OBJECTIVES)
+def test_a_refusal_is_a_reason(method):
+    refusal = OBJECTIVES[method].micro_batch_refusal
+    assert refusal is None or len(refusal.split()) > 3
+
+
+def test_any_objective_may_refuse():
+    with paired_method("it counts its pictures"):
+        assert problems(method={"name": "paired"}, micro_batches=[2]) == [
+            "micro_batches: method paired needs its batch whole: it counts its pictures"
+        ]
+    assert Paired.micro_batch_refusal is None
+
+
+@pytest.mark.parametrize(
+    ("sizes", "wanted"),
+    [
+        ([3], "micro_batches: 3 does not divide the batch size 4"),
+        ([0], "micro_batches: 0 does not divide the batch size 4"),
+        ([-2], "micro_batches: -2 does not divide the batch size 4"),
+        ([8], "micro_batches: 8 does not divide the batch size 4"),
+        ([2, 2], "micro_batches: each at most once"),
+        (2, "micro_batches: want a list: 'int' object is not iterable"),
+        ([2.0], "micro_batches[0]: want an integer, got 2.0"),
+        ([True], "micro_batches[0]: want an integer, got True"),
+    ],
+    ids=str,
+)
+def test_sizes_that_cannot_be_are_told(sizes, wanted):
+    with paired_method():
+        assert problems(method={"name": "paired"}, micro_batches=sizes) == [wanted]
+
+
+def test_text_is_no_list():
+    with pytest.raises(
+        ConfigError, match=r"micro_batches: want a list such as \[16, 8\], got"
+    ):
+        make_recipe({**TINY, "micro_batches": "2"}, where="mine.toml")
