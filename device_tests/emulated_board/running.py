@@ -75,6 +75,7 @@ def running_board(name: str, options: DriveOptions | None = None) -> Iterator[Ru
         driver = subprocess.Popen(command, cwd=_PROJECT)
         try:
             board.wait_for_log(time.monotonic())
+            time.sleep(driving.START_S)
             yield board
         finally:
             driver.send_signal(signal.SIGTERM)

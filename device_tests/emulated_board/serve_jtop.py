@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from device_tests.emulated_board import jtop_service
-from device_tests.emulated_board.driving import DriveOptions, covers, drive
+from device_tests.emulated_board.driving import START_S, DriveOptions, covers, drive
 from device_tests.emulated_board.options import add_drive_options, drive_options
 
 ROOT = Path("/fake_sys")  # fixed in jetson-stats
@@ -104,6 +104,7 @@ class Driving(threading.Thread):
         """Wait until the log has begun, so that it covers all of what starts now."""
         while self.is_alive() and not covers(self._log, 0.0):
             time.sleep(0.01)
+        time.sleep(START_S)
 
     def close(self) -> None:
         """Write the end of the log."""
