@@ -179,6 +179,7 @@ def simulate(
         decision = governor.decide(*arguments)
         outcome.calls.append(("decide", arguments))
         outcome.decisions.append(decision)
+        assert len(outcome.decisions) < 100 * steps  # it gets somewhere
         if decision.kind == "stop":
             outcome.stopped_by = decision.stopped_by
             break

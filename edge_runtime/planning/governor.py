@@ -156,11 +156,7 @@ class Governor:
             return _Choice(lowest, f"{self._caution.reason}: {self._text(mix, lowest)}")
         if wish < 0 and before.wish < 0:
             return _Choice(lowest, f"there is no room for as much: {self._text(mix, lowest)}")
-        if (
-            wish > 0
-            and (before.wish > 0 or before.is_over(rung, done))
-            and self._may_rise(left, now_s)
-        ):
+        if wish > 0 and before.wish > 0 and self._may_rise(left, now_s):
             return _Choice(lowest, f"there is room for more: {self._text(mix, lowest)}")
         return _Choice(rung, self._text(mix, rung))
 
