@@ -25,8 +25,8 @@ from device_tests.emulated_board.tree import (
     set_temperature,
 )
 
-# The kernel tells when a process started in hundredths of a second, rounded down: a log that is
-# to cover one has to begin earlier.
+# The kernel tells when a process started in hundredths of a second, rounded down: a log that
+# is to cover one has to begin earlier.
 START_S = 0.02
 _FACTOR = ".factor"  # in the tree's root; multiplies all power
 
