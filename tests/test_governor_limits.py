@@ -63,8 +63,10 @@ def test_a_power_that_is_never_reached_costs_nothing() -> None:
     assert set(outcome.rungs) == {"k100"}
 
 
-def test_a_board_that_idles_above_the_limit_gives_up() -> None:
-    outcome = simulate(Budget(power_w=5), 300, board=Board(idle_w=6.0))
+@pytest.mark.parametrize("profiled_w", [3.0, 6.0])
+def test_a_board_that_idles_above_the_limit_gives_up(profiled_w) -> None:
+    overhead = replace(OVERHEAD, idle_w=profiled_w)
+    outcome = simulate(Budget(power_w=5), 300, overhead=overhead, board=Board(idle_w=6.0))
     assert outcome.stopped_by == "power"
     assert re.match(
         r"3\d min \d+ s of idling did not help: a mean", outcome.decisions[-1].reason
@@ -113,6 +115,14 @@ def test_a_temperature_is_kept_by_pauses(limit_c, time_s) -> None:
     pauses = [decision for decision in outcome.decisions if decision.kind == "pause"]
     reason = f"idle from --temperature {limit_c}C down to {limit_c - 3:.1f} C"
     assert {pause.reason for pause in pauses} == {reason}
+
+
+def test_idling_to_cool_down_takes_energy() -> None:
+    budget = Budget(temperature_c=45, energy_j=2200)
+    outcome = simulate(budget, STEPS)
+    assert_kept(outcome, budget)
+    assert outcome.steps == STEPS
+    assert outcome.paused_s * 3.0 > 0.15 * budget.energy_j
 
 
 def test_pauses_to_cool_down_have_hysteresis() -> None:
