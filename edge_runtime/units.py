@@ -62,16 +62,19 @@ def at_least_text(value: float, units: Mapping[str, float]) -> str:
 
     Args:
         value: above zero, in the unit whose factor is 1.
-        units: factor by unit, ascending. Of those that `value` has at least one of, the
-            largest that needs no rounding is taken, else the largest.
+        units: factor by unit, ascending. The shortest number that needs no rounding is
+            taken, else that of the largest unit that `value` has at least one of.
     """
     smallest, *larger = units
     fitting = [*(unit for unit in reversed(larger) if units[unit] <= value), smallest]
-    texts = [_four_digits_up(value / units[unit]) for unit in fitting]
-    for text, unit in zip(texts, fitting, strict=True):
-        if float(text) < 10_000 and math.isclose(float(text) * units[unit], value):
-            return text + unit
-    return texts[0] + fitting[0]
+    texts = {unit: _four_digits_up(value / units[unit]) for unit in fitting}
+    exact = [
+        unit
+        for unit, text in texts.items()
+        if float(text) < 10_000 and math.isclose(float(text) * units[unit], value)
+    ]
+    unit = min(exact, key=lambda unit: len(texts[unit])) if exact else fitting[0]
+    return texts[unit] + unit
 
 
 def _four_digits_up(number: float) -> str:

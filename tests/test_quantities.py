@@ -135,6 +135,11 @@ def test_a_limit_is_written_with_four_digits(value, text) -> None:
     assert at_least_text(value, {"J": 1, "kJ": 1e3, "MJ": 1e6}) == text
 
 
+@pytest.mark.parametrize("text", ["75s", "350s", "2h", "90s", "90min", "10min", "250ms"])
+def test_what_people_write_is_printed_as_they_wrote_it(text) -> None:
+    assert at_least_text(duration_s(text), DURATIONS_S) == text
+
+
 @given(
     st.floats(1e-6, 1e15), st.sampled_from([(energy_j, ENERGIES_J), (duration_s, DURATIONS_S)])
 )
