@@ -5,7 +5,7 @@ import math
 import shlex
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_runtime.budget import LIMITS, Budget
@@ -44,6 +44,7 @@ def test_a_budget_is_said_by_flags() -> None:
 positive = st.floats(1e-3, 1e9)
 
 
+@settings(max_examples=50, deadline=None)
 @given(
     st.builds(
         Budget,

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated_board import LADDER, rung_cost
 
@@ -240,6 +240,7 @@ def test_overhead_without_a_sensor_is_unknown() -> None:
     assert joules == (None,) * 4
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.integers(100, 400))
 def test_an_interpolated_rung_lies_on_the_line(flops) -> None:
     low = rung_cost("low", 100, 1.0, 8.0, flops=100)

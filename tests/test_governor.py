@@ -86,7 +86,7 @@ def test_a_disturbance_is_met(budget, board) -> None:
     assert outcome.switches <= 2 + outcome.time_s / 30
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     st.integers(200, 800),
     st.floats(0.35, 1.1),

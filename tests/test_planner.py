@@ -106,7 +106,7 @@ def planned(costs, budget, overhead, steps):
     return mix and mix.token_blocks
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(ladders(), budgets, overheads(), st.integers(1, 7))
 def test_it_is_the_best_of_all_plans_of_three_rungs(costs, budget, overhead, steps) -> None:
     # A switch draws 12 W here, no less than any limit of power: less would not be credited.
@@ -164,7 +164,7 @@ def test_two_limits_can_leave_no_whole_number_between_them() -> None:
     assert planned(costs, Budget(time_s=5.0, energy_j=4.0), FREE, 2) == 3
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(ladders(most=6), budgets, overheads(), st.sampled_from([1, 9, 700, 2500]))
 def test_no_limit_is_exceeded(costs, budget, overhead, steps) -> None:
     scale = steps / 5
@@ -192,7 +192,7 @@ def test_no_limit_is_exceeded(costs, budget, overhead, steps) -> None:
     assert order == sorted(order)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     ladders(most=6),
     budgets,
@@ -216,6 +216,7 @@ def test_a_larger_budget_never_gives_a_worse_plan(
     assert small <= (planned(costs, larger, overhead, steps) or 0)
 
 
+@settings(max_examples=50, deadline=None)
 @given(ladders(), budgets, overheads(), st.integers(1, 50))
 def test_the_same_question_has_the_same_answer(costs, budget, overhead, steps) -> None:
     def answer():
@@ -233,7 +234,7 @@ def read(flags: str) -> Budget:
     return budget_of(parser.parse_args(shlex.split(flags)))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(ladders(), budgets, overheads(), st.integers(1, 30))
 def test_the_nearest_budget_works_and_is_near(costs, budget, overhead, steps) -> None:
     task = Task(costs=tuple(costs), steps=steps, overhead=overhead)

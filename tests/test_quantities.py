@@ -3,7 +3,7 @@
 import argparse
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_runtime.cli.quantities import (
@@ -140,6 +140,7 @@ def test_what_people_write_is_printed_as_they_wrote_it(text) -> None:
     assert at_least_text(duration_s(text), DURATIONS_S) == text
 
 
+@settings(max_examples=50, deadline=None)
 @given(
     st.floats(1e-6, 1e15), st.sampled_from([(energy_j, ENERGIES_J), (duration_s, DURATIONS_S)])
 )
