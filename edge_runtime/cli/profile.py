@@ -88,10 +88,12 @@ def _say(text: str) -> None:
 
 def cost_text(cost: "RungCost", is_estimate: bool) -> str:
     """One measured rung: `k050  264 ms  402 MiB  1.9 J (estimate)`."""
+    from edge_runtime.planning.costs import DOES_NOT_FIT
+
     if cost.step_s is None:
         why = "was killed for memory"
-        if cost.predicted_peak_bytes is not None:
-            why = f"does not fit: {bytes_text(cost.predicted_peak_bytes)} predicted"
+        if cost.source != DOES_NOT_FIT and cost.predicted_peak_bytes is not None:
+            why = f"not measured: {bytes_text(cost.predicted_peak_bytes)} predicted"
         return f"{cost.rung:10} {why}"
     parts = [f"{cost.rung:10} {cost.step_s * 1e3:8.1f} ms"]
     if cost.peak_bytes is not None:

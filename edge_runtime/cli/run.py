@@ -169,10 +169,14 @@ def profile_for(
         DeviceError: the profile that is given was measured under other conditions.
         RecordsError: it is damaged.
         EngineError: no rung fits into this machine, or one failed.
+        BudgetError: the memory limit is below the package's state.
     """
-    from edge_runtime.planning import save_profile
+    from edge_runtime.planning import refuse_below_state, save_profile
+    from edge_runtime.planning.costs import UNMEASURED
     from edge_runtime.training import profile_package
 
+    state_bytes = sum(tensor.size_bytes for tensor in package.manifest.state)
+    refuse_below_state(budget_of(args), state_bytes)
     path = args.profile or conditions.cached_profile_path(package)
     if args.profile or path.exists():
         profile = conditions.profile(package, path)
@@ -186,7 +190,9 @@ def profile_for(
             max_s=_QUICK_S,
             report=lambda cost: _say(cost_text(cost, conditions.power_is_estimate)),
         )
-        save_profile(profile, path)
+        # A larger budget would need the rungs that this one left out.
+        if all(cost.source != UNMEASURED for cost in profile.rungs):
+            save_profile(profile, path)
     return replace(
         profile, rungs=tuple(cost for cost in profile.rungs if cost.rung in candidates)
     )

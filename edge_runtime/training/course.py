@@ -4,12 +4,21 @@ The loop asks before every step. Clock: monotonic seconds.
 """
 
 import math
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from edge_runtime.device import MemoryNow, memory_now
-from edge_runtime.planning import CostProfile, Governor, Reading, make_plan, overhead_of
+from edge_runtime.errors import DeviceError
+from edge_runtime.planning import (
+    CostProfile,
+    Governor,
+    Reading,
+    interpolate,
+    make_plan,
+    overhead_of,
+)
 from edge_runtime.records.events import Planned
 from edge_runtime.schema import unstructure
 from edge_runtime.training.metering import Metering
@@ -61,20 +70,33 @@ class FixedCourse:
 class GovernedCourse:
     """Gives the governor what was spent and what the board shows."""
 
-    def __init__(self, job: Job, profile: CostProfile, metering: Metering) -> None:
-        """Plan the whole run.
+    def __init__(
+        self, job: Job, profile: CostProfile, metering: Metering, *, done: int
+    ) -> None:
+        """Plan the steps that are left, with what is left.
 
         Raises:
             BudgetError: nothing fits.
-            DeviceError: energy or power is limited and there is no sensor.
+            DeviceError: a limit is set on something that nothing here measures.
         """
-        self._job, self._profile, self._metering = job, profile, metering
+        self._job, self._metering = job, metering
         budget, steps = job.options.budget, job.total_steps
-        overhead = overhead_of(profile)
-        self._plan = make_plan(profile.rungs, budget, steps=steps, overhead=overhead)
-        self._governor = Governor(profile.rungs, budget, steps=steps, overhead=overhead)
+        self._refuse_unknown_heat()
+        costs, overhead = interpolate(profile.rungs), overhead_of(profile)
+        spent = metering.spent(time.monotonic())
+        so_far = replace(overhead, startup_s=spent.time_s, startup_j=spent.energy_j)
+        self._plan = make_plan(costs, budget, steps=steps - done, overhead=so_far)
+        self._governor = Governor(costs, budget, steps=steps, overhead=overhead)
         self._read_s = -math.inf
         self._memory: MemoryNow | None = None
+
+    def _refuse_unknown_heat(self) -> None:
+        limit_c, sample = self._job.options.budget.temperature_c, self._metering.meter.latest()
+        if limit_c is not None and (sample is None or sample.temperature_c is None):
+            raise DeviceError(
+                f"--temperature {limit_c:g}C cannot be kept: nothing here tells a temperature. "
+                "`edge-train doctor` shows what this board tells."
+            )
 
     def planned(self, done: int) -> Planned:
         """See `Course.planned`."""
@@ -113,14 +135,14 @@ class GovernedCourse:
         )
 
 
-def course_of(job: Job, metering: Metering) -> Course:
-    """The course that the options ask for.
+def course_of(job: Job, metering: Metering, *, done: int) -> Course:
+    """The course after `done` steps that the options ask for.
 
     Raises:
         BudgetError: nothing fits.
-        DeviceError: energy or power is limited and there is no sensor.
+        DeviceError: a limit is set on something that nothing here measures.
     """
     if job.options.rungs is not None:
         return FixedCourse(job.options.rungs)
     assert job.options.profile is not None
-    return GovernedCourse(job, job.options.profile, metering)
+    return GovernedCourse(job, job.options.profile, metering, done=done)

@@ -20,7 +20,7 @@ from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
 from edge_runtime.planning import CostProfile, RungCost
 from edge_runtime.planning.cache import cache_folder
-from edge_runtime.planning.costs import DOES_NOT_FIT, FORMAT, MEASURED
+from edge_runtime.planning.costs import DOES_NOT_FIT, FORMAT, MEASURED, UNMEASURED
 from edge_runtime.planning.memory import predicted_peak_bytes
 from edge_runtime.records import utc_now
 from edge_runtime.schema import structure, unstructure
@@ -61,18 +61,19 @@ def profile_package(
     idle_w = meter.measure_idle(_IDLE_S) if conditions.sensor else None
     measured: list[Measurement] = []
     costs: list[RungCost] = []
+    limit_bytes = _smallest(memory_bytes, memory_now().limit_bytes)
     for rung in sorted(package.manifest.rungs, key=lambda rung: rung.peak_activation_bytes):
         predicted = None
         if measured:
             predicted = predicted_peak_bytes(
                 package.manifest, rung, measured[0].baseline_bytes
             )
-        found = None
-        if not _is_too_large(predicted, memory_bytes):
+        cost = _unmeasured(package, rung, predicted)
+        if predicted is None or limit_bytes is None or predicted <= limit_bytes:
             found = _measure(package, rung, conditions, max_s)
-        if found:
-            measured.append(found)
-        costs.append(_cost(package, rung, predicted, found))
+            measured += [found] if found else []
+            cost = _with(cost, found)
+        costs.append(cost)
         report(costs[-1])
     if not measured:
         raise EngineError(
@@ -82,10 +83,8 @@ def profile_package(
     return _profile(package, conditions, idle_w, measured, costs)
 
 
-def _is_too_large(predicted_bytes: int | None, limit_bytes: int | None) -> bool:
-    limits = [limit_bytes, memory_now().limit_bytes]
-    known = [limit for limit in limits if limit is not None]
-    return predicted_bytes is not None and bool(known) and predicted_bytes > min(known)
+def _smallest(*limits: int | None) -> int | None:
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _measure(
@@ -125,12 +124,10 @@ def _scratch_folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def _cost(
-    package: Package, rung: Rung, predicted_bytes: int | None, found: Measurement | None
-) -> RungCost:
+def _unmeasured(package: Package, rung: Rung, predicted_bytes: int | None) -> RungCost:
     manifest = package.manifest
     views = sum(len(group.views) for group in manifest.views)
-    cost = RungCost(
+    return RungCost(
         rung=rung.id,
         token_blocks=views * manifest.batch_size * sum(rung.tokens_per_block),
         flops=rung.flops,
@@ -141,10 +138,14 @@ def _cost(
         power_w=None,
         peak_bytes=None,
         predicted_peak_bytes=predicted_bytes,
-        source=DOES_NOT_FIT,
+        source=UNMEASURED,
     )
+
+
+def _with(cost: RungCost, found: Measurement | None) -> RungCost:
+    """A rung's cost with what a child found; `None`: it was killed."""
     if found is None:
-        return cost
+        return replace(cost, source=DOES_NOT_FIT)
     return replace(
         cost,
         step_s=found.step_s,

@@ -77,7 +77,7 @@ def train(
             stack.callback(metering.stop_writing)  # before the writer is closed
             loop = yield from _go_on(job, engine, writer, metering)
         else:
-            course = course_of(job, metering)  # may refuse
+            course = course_of(job, metering, done=0)  # may refuse
             engine.open(package, package.initial_state())  # may refuse, too: no folder yet
             info = _info(job, engine, metering)
             writer = stack.enter_context(RunWriter(create_run(run_dir, info)))
@@ -121,7 +121,7 @@ def _go_on(
     checkpoint, damaged = find_checkpoint(writer.run)
     done = checkpoint.info.step if checkpoint else 0
     metering.count_lost(checkpoint.info.spent if checkpoint else NOTHING)
-    course = course_of(job, metering)  # may refuse: nothing is changed yet
+    course = course_of(job, metering, done=done)  # may refuse: nothing is changed yet
     engine.open(job.package, checkpoint.state if checkpoint else job.package.initial_state())
     lost_steps = writer.go_back(checkpoint)
     for event in damaged:
