@@ -94,7 +94,7 @@ class GovernedCourse:
         limit_c, sample = self._job.options.budget.temperature_c, self._metering.meter.latest()
         if limit_c is not None and (sample is None or sample.temperature_c is None):
             raise DeviceError(
-                f"--temperature {limit_c:g}C cannot be kept: nothing here tells a temperature. "
+                f"--temperature {limit_c:g}C cannot be kept: nothing here tells one. "
                 "`edge-train doctor` shows what this board tells."
             )
 
