@@ -12,8 +12,6 @@ STEP_S = 0.2
 def train(
     drift: Drift, rung: str, ratio: float, duration_s: float, noise: float = 0.0
 ) -> None:
-    drift: Drift, rung: str, ratio: float, duration_s: float, noise: float = 0.0
-) -> None:
     chance = random.Random(0)
     for _ in range(round(duration_s / STEP_S)):
         drift.observe(rung, ratio * max(0.2, chance.gauss(1.0, noise)), STEP_S)
