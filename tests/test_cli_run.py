@@ -59,9 +59,7 @@ def test_a_run_prints_what_it_did(words, tmp_path, capsys) -> None:
     assert re.fullmatch(
         r"finished: 10 steps, 40 images, .* \(.* images/s\), last loss \d+\.\d{4}", lines[5]
     )
-    assert re.fullmatch(
-        r"spent: \d+\.\d\d s, (.* J( \(estimate\))?, )?at most .* resident", lines[6]
-    )
+    assert re.fullmatch(r"spent: .*, at most .* resident", lines[6])
     assert lines[7] == f"checkpoint: {tmp_path / 'run' / 'checkpoints' / '10'}"
 
 
