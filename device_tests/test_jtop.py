@@ -30,7 +30,7 @@ def test_jtop_shows_rails_totals_and_changes(on_board: OnBoard, name: str) -> No
     assert found["after_w"] == pytest.approx(found["shown_w"], rel=0.001)
     true_w = sum(found["shown_w"][label] for label in board.total)
     assert found["total_w"] == pytest.approx(true_w, rel=0.001)
-    assert found["change_s"] < 1.0
+    assert found["change_s"] < 3.0  # the service reads five times per second, if it can
     assert max(found["jtop_temperatures_c"]) == 61.5
     assert len(found["jtop_temperatures_c"]) == len(board.zones)
 
@@ -50,7 +50,7 @@ def test_a_killed_service_leaves_a_gap_and_is_found_again(on_board: OnBoard) -> 
     assert "jtop" in why
     assert found["before_j"] == pytest.approx(4.5 * 2.0, rel=0.05)
     assert found["gap_total_w"] is None
-    assert found["after_w"] == pytest.approx(9.0, rel=0.001)
+    assert found["after_w"] == pytest.approx(9.0, rel=0.02)  # the thread may have to wait
     # What the board took in the gap lies between the powers at its two ends.
     assert 1.0 < found["gap_s"] == pytest.approx(gap_s, abs=0.5)
     known_j = 4.5 * 2.0 + 9.0 * (found["duration_s"] - found["gap_s"] - 2.0)

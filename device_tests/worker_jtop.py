@@ -17,6 +17,7 @@ from device_tests.emulated_board.serve_jtop import GROUP_FILE, ROOT
 from device_tests.emulated_board.tree import board_of, set_rails, set_temperature, write_board
 from edge_runtime.device import (
     Meter,
+    PowerSample,
     PowerSensor,
     SensorEvent,
     choose_sensor,
@@ -32,22 +33,18 @@ def rails() -> dict[str, Any]:
     """Everything that the board shows, before and after a change."""
     board, tree = load_board(None), board_of(ROOT)
     with Meter(open_jtop()) as meter:
-        wait_for(lambda: power_w(meter, tree.rails[0].label) is not None)
-        before = meter.latest()
+        idle_mw = {rail.label: rail.idle_mw for rail in tree.rails}
+        before = wait_for_rails(meter, idle_mw)
         set_temperature(ROOT, tree, 61.5, throttled=False)
         begin_s = time.monotonic()
         shown_mw = set_rails(ROOT, tree, {r.label: r.idle_mw + 5000 for r in tree.rails})
-        wait_for(
-            lambda: all(is_near(power_w(meter, r), mw / 1000) for r, mw in shown_mw.items())
-        )
+        wait_for_rails(meter, shown_mw)
         change_s = time.monotonic() - begin_s
         wait_for(lambda: getattr(meter.latest(), "temperature_c", None) == 61.5)
-        after = meter.latest()
+        after = wait_for_rails(meter, shown_mw)
     with jtop(interval=0.2) as client:
         client.ok()
         jtop_temperatures_c = [zone["temp"] for zone in client.temperature.values()]
-    assert before is not None
-    assert after is not None
     return {
         "board": board.id,
         "before_w": before.rails_w,
@@ -146,13 +143,22 @@ def kill_service() -> None:
     os.killpg(int(GROUP_FILE.read_text()), signal.SIGKILL)
 
 
-def power_w(meter: Meter, rail: str) -> float | None:
-    sample = meter.latest()
-    return sample.rails_w[rail] if sample else None
+def wait_for_rails(meter: Meter, wanted_mw: dict[str, float]) -> PowerSample:
+    """The first sample with this power: one may be off where the thread had to wait."""
+    found: list[PowerSample] = []
 
+    def has_come() -> bool:
+        sample = meter.latest()
+        found[:] = [sample] if sample and all(map(is_near, sample.rails_w.items())) else []
+        return bool(found)
 
-def is_near(value_w: float | None, wanted_w: float) -> bool:
-    return value_w is not None and math.isclose(value_w, wanted_w, rel_tol=0.001)
+    def is_near(rail: tuple[str, float | None]) -> bool:
+        label, value_w = rail
+        wanted_w = wanted_mw[label] / 1000
+        return value_w is not None and math.isclose(value_w, wanted_w, rel_tol=0.001)
+
+    wait_for(has_come)
+    return found[0]
 
 
 def wait_for(happened: Callable[[], object]) -> None:
