@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 GAP_S = 1.0  # readings further apart leave a gap
 HISTORY_S = 3600.0  # how far back `energy_between` reaches
+_GOLDEN = (math.sqrt(5) - 1) / 2
 _SURROUNDINGS_S = 1.0  # temperatures and clocks are read this often
 
 
@@ -232,15 +233,20 @@ class Meter:
 
     def _run(self) -> None:
         due_s = seen_s = self._clock()
+        share = 0.0
         while True:
-            due_s += self._period_s
-            # A clock that went back makes no wait longer.
-            wait_s = min(self._period_s, max(0.0, due_s - self._clock()))
+            # Not evenly: power that rises and falls in step with the sampling would be seen
+            # at its tops or bottoms only. Gaps are 0.62 or 1.62 periods, never in a circle.
+            step, share = 1 - share, (share + _GOLDEN) % 1
+            due_s += (step + share) * self._period_s
+            wait_s = min(2 * self._period_s, max(0.0, due_s - self._clock()))
             if self._stop.wait(wait_s):
                 return
             now_s = self._clock()
             late = max(0, int((now_s - due_s) / self._period_s))
             due_s += late * self._period_s
+            if due_s - now_s > 2 * self._period_s:  # a clock that went back
+                due_s = now_s
             if abs(now_s - seen_s) >= _SURROUNDINGS_S:
                 seen_s = now_s
                 self._look_around()
