@@ -72,12 +72,12 @@ class Inputs:
 def step_graph(program: Program, policy: TokenPolicy, state: Tensors) -> Graph:
     """Forward, backward, AdamW and EMA."""
     inputs = Inputs().add(STATE, state).add_batch(program, policy)
-    inputs.add_hyper([*optimizer_hypers(program), *policy.hypers])
+    inputs.add_hyper([*_optimizer_hypers(program), *policy.hypers])
     model = lower(lambda given: program.step(policy, given), inputs.tensors, name="step")
     return _described(model, inputs)
 
 
-def optimizer_hypers(program: Program) -> tuple[str, ...]:
+def _optimizer_hypers(program: Program) -> tuple[str, ...]:
     """Hyper-parameters of AdamW and of the EMA teacher, if there is one."""
     return (*ADAMW, EMA_MOMENTUM) if program.teacher_names else ADAMW
 
@@ -97,7 +97,7 @@ def apply_graph(program: Program, state: Tensors) -> Graph:
     """AdamW and EMA with the gradients that `accumulate` summed."""
     gradients = _gradients(program, state)
     inputs = Inputs().add(STATE, state).add(GRADIENT, gradients)
-    inputs.add_hyper(optimizer_hypers(program))
+    inputs.add_hyper(_optimizer_hypers(program))
 
     def applied(given: Tensors) -> Tensors:
         return program.apply({key: given[GRAD + key] for key in program.parameters}, given)

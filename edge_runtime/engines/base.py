@@ -19,8 +19,8 @@ class Engine(Protocol):
     """Runs training steps and owns the state between `open` and `close`.
 
     A context manager: leaving it closes it. `close` may be called twice. Every other call
-    outside open..close raises `EngineError`. The rung is an argument of `step`: graphs of a
-    rung are loaded when it is first used.
+    outside open..close raises `EngineError`. The rung is an argument of `step`: its graphs are
+    loaded when it is used, and those of the rung before may be freed then.
     """
 
     name: str

@@ -65,8 +65,7 @@ def session_options(threads: int | None) -> Any:
     """Options of every session.
 
     Memory patterns plan one slab for a whole step: half as much memory again, no faster. Reuse
-    holds tensors until another of their shape is made, a tenth of a step's memory, no faster
-    either; what its planner reuses in place stays.
+    keeps a dead tensor until another of its shape is made: a tenth more memory, and slower.
     """
     options = load_onnxruntime().SessionOptions()
     options.intra_op_num_threads = threads or 0
