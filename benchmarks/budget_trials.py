@@ -31,7 +31,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from parts.common import Row, machine, package_at, say, table, versions, vit_flags
+from parts.common import Row, add_line, machine, package_at, say, table, versions, vit_flags
 from parts.hindsight import best_token_blocks
 
 from device_tests.emulated_board.driving import DriveOptions, HeatModel
@@ -98,9 +98,7 @@ def main(words: Sequence[str] | None = None) -> None:
             if any(is_same(row, trial) for row in rows):
                 continue
             rows.append(row_of(trial, place))
-            if args.output:
-                with args.output.open("a") as file:
-                    file.write(json.dumps({**rows[-1], **context}) + "\n")
+            add_line(args.output, {**rows[-1], **context})
     if args.json:
         print(json.dumps({"rows": rows, **context}, indent=1))
     else:

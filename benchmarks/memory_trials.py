@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from parts.common import Row, machine, package_at, say, table, versions, vit_flags
+from parts.common import Row, add_line, machine, package_at, say, table, versions, vit_flags
 
 from device_tests.cgroup import memory_cgroup
 from edge_runtime.planning import CostProfile, load_profile
@@ -66,9 +66,7 @@ def main(words: Sequence[str] | None = None) -> None:
         )
         for trial, budget_bytes in drawn(args, place):
             rows.append(row_of(args.seed, trial, budget_bytes, place))
-            if args.output:
-                with args.output.open("a") as output:
-                    output.write(json.dumps({**rows[-1], **context}) + "\n")
+            add_line(args.output, {**rows[-1], **context})
     if args.json:
         print(json.dumps({"rows": rows, **context}, indent=1))
     else:

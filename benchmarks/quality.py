@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from parts.common import Row, edge_train, machine, say, table, versions
+from parts.common import Row, add_line, edge_train, machine, say, table, versions
 
 from edge_runtime.records import Run, open_run
 
@@ -41,9 +41,7 @@ def main(words: Sequence[str] | None = None) -> None:
             row = row_of(run, pictures, args.data / "test", ratio, args)
             rows.append(row)
             context = {"machine": machine(), "versions": {**versions(), **run.info.versions}}
-            if args.output:
-                with args.output.open("a") as file:
-                    file.write(json.dumps({**row, **context}) + "\n")
+            add_line(args.output, {**row, **context})
     print(json.dumps({"rows": rows, **context}, indent=1) if args.json else text_of(rows))
 
 

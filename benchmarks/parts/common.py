@@ -126,6 +126,13 @@ def worker_environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": _PATHS, "PYTHONWARNINGS": "ignore"}
 
 
+def add_line(path: Path | None, row: Row) -> None:
+    """Append a row to a file of JSON lines, if there is one: a broken benchmark loses none."""
+    if path is not None:
+        with path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
 def machine() -> dict[str, Any]:
     """Facts of the machine and what else it does: a load near 0 is a quiet one."""
     governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")

@@ -145,15 +145,13 @@ def rungs_of(
     Raises:
         ConfigError: the package has no such rung.
     """
-    rungs = sorted(package.manifest.rungs, key=lambda r: -r.keep_ratio)
+    rungs = package.manifest.rungs
     if rung_id is not None:
         return [package.rung(rung_id).id]
     if ratio == AUTO or (ratio is None and budget.is_limited):
         return [rung.id for rung in rungs]
-    wanted = rungs[0].keep_ratio if ratio is None else float(ratio)
-    best = package.rung_with_keep_ratio(wanted)  # the largest micro-batch
-    others = [r.id for r in rungs if r.keep_ratio == wanted and r.id != best.id]
-    return [best.id, *others]
+    wanted = max(rung.keep_ratio for rung in rungs) if ratio is None else float(ratio)
+    return [rung.id for rung in package.rungs_with_keep_ratio(wanted)]
 
 
 def profile_for(

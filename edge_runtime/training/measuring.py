@@ -14,10 +14,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
-from typing_extensions import Self
 
 from edge_runtime.data.noise import Noise
 from edge_runtime.device import (
@@ -30,7 +28,7 @@ from edge_runtime.device import (
     process_tree_rss_bytes,
 )
 from edge_runtime.engines import create_engine
-from edge_runtime.engines.base import Batch, Engine, Hyper, Metrics
+from edge_runtime.engines.base import Batch, Closes, Engine, Hyper, Metrics
 from edge_runtime.engines.runtime import release_free_memory
 from edge_runtime.errors import ConfigError, EdgeRuntimeError, Interrupted
 from edge_runtime.package import Package, open_package
@@ -67,8 +65,6 @@ class MeasureJob:
 class Measurement:
     """What one rung took. Durations are medians where there are many."""
 
-    rung: str
-    steps: int
     step_s: float
     step_s_low: float  # of the 95 % bootstrap interval of the median
     step_s_high: float
@@ -119,7 +115,7 @@ def measure(job: MeasureJob) -> Measurement:
                 watch.see(event)
         except Interrupted:
             pass
-        return watch.measurement(job.rung, engine, metering.meter)
+        return watch.measurement(engine, metering.meter)
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float]:
@@ -178,15 +174,13 @@ class _Watch:
         low_s, high_s = median_interval(self._durations_s)
         return (high_s - low_s) / 2 <= CONFIDENT * statistics.median(self._durations_s)
 
-    def measurement(self, rung: str, engine: "_WatchedEngine", meter: Meter) -> Measurement:
+    def measurement(self, engine: "_WatchedEngine", meter: Meter) -> Measurement:
         """What was seen of a run that is over."""
         median_s = statistics.median(self._durations_s)
         low_s, high_s = median_interval(self._durations_s)
         window_j = meter.energy_between(self._begin_s, self._end_s)
         steps = len(self._durations_s)
         return Measurement(
-            rung=rung,
-            steps=steps,
             step_s=median_s,
             step_s_low=low_s,
             step_s_high=high_s,
@@ -203,7 +197,7 @@ class _Watch:
         )
 
 
-class _WatchedEngine:
+class _WatchedEngine(Closes):
     """An engine that notes what the process holds when its first step begins."""
 
     def __init__(self, engine: Engine) -> None:
@@ -237,14 +231,3 @@ class _WatchedEngine:
     def close(self) -> None:
         """See `Engine.close`."""
         self._engine.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -36,7 +36,7 @@ class Metering:
         """Nothing is read yet.
 
         Args:
-            sensor: closed by its owner; `None`: joules stay unknown.
+            sensor: closed at the end; `None`: joules stay unknown.
             began_s: when the process began to spend, monotonic; `None`: now.
         """
         self.began_s = time.monotonic() if began_s is None else began_s
