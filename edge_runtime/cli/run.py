@@ -173,8 +173,7 @@ def profile_for(
     from edge_runtime.planning.costs import UNMEASURED
     from edge_runtime.training import profile_package
 
-    state_bytes = sum(tensor.size_bytes for tensor in package.manifest.state)
-    refuse_below_state(budget_of(args), state_bytes)
+    refuse_below_state(budget_of(args), package.manifest.state_bytes)
     path = args.profile or conditions.cached_profile_path(package)
     if args.profile or path.exists():
         profile = conditions.profile(package, path)

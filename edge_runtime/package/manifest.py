@@ -193,3 +193,8 @@ class Manifest:
     official: Official
     graphs: dict[str, GraphSpec]
     sha256: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def state_bytes(self) -> int:
+        """Size of the whole state."""
+        return sum(tensor.size_bytes for tensor in self.state)

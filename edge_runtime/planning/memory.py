@@ -18,9 +18,8 @@ def predicted_peak_bytes(manifest: Manifest, rung: Rung, baseline_bytes: int) ->
         rung: one of it.
         baseline_bytes: what the same process takes with the runtime loaded and no state.
     """
-    state_bytes = sum(tensor.size_bytes for tensor in manifest.state)
     paths = [rung.step] if rung.accumulate is None else [rung.accumulate, manifest.apply]
     nodes = sum(manifest.graphs[str(path)].nodes for path in paths)
     # A step reads the old state and writes the new one.
-    held_bytes = baseline_bytes + 2 * state_bytes + NODE_BYTES * nodes
+    held_bytes = baseline_bytes + 2 * manifest.state_bytes + NODE_BYTES * nodes
     return held_bytes + round(ARENA * rung.peak_activation_bytes)
