@@ -21,7 +21,7 @@ from edge_runtime import errors
 from edge_runtime.cli import main as cli
 from edge_runtime.cli.inspect import tokens_text
 from edge_runtime.cli.main import COMMANDS, main
-from edge_runtime.cli.quantities import bytes_text
+from edge_runtime.units import bytes_text
 from edge_runtime.version import __version__
 
 ROOT = Path(__file__).parents[1]

@@ -237,7 +237,7 @@ def test_a_profile_of_another_machine_needs_its_board(plan, tmp_path) -> None:
         (
             ["--memory", "1kB"],
             7,
-            r"--memory 1000B is below the package's own state of 1\.3 KiB",
+            r"--memory 1000B is below the package's own state of 1\.0 KiB",
         ),
         (["--energy", "0J"], 2, r"--energy is 0; a limit is more than zero"),
     ],

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_runtime.cli.quantities import duration_text, natural, positive
+from edge_runtime.cli.quantities import natural, positive
 from edge_runtime.errors import ConfigError, Interrupted
+from edge_runtime.units import duration_text
 
 KEEP_RATIO = 0.75
 _OWN_PICTURES = """\

@@ -15,8 +15,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from edge_runtime.cli.quantities import bytes_text, duration_text
 from edge_runtime.errors import DeviceError, EngineError
+from edge_runtime.units import bytes_text, duration_text
 from edge_runtime.version import __version__
 
 ENGINES = ("ort", "ort-training")

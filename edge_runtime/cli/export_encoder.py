@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from edge_runtime.cli.quantities import bytes_text
+from edge_runtime.units import bytes_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

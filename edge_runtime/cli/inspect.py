@@ -7,7 +7,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_runtime.cli.quantities import bytes_text, count_text
+from edge_runtime.cli.quantities import count_text
+from edge_runtime.units import bytes_text
 
 if TYPE_CHECKING:
     from edge_runtime.package import Package

@@ -47,8 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
     budget, package = budget_of(args), open_package(args.package)
     steps = _steps(package, args)
-    state_file = package.file(package.manifest.state_file)
-    refuse_below_state(budget, state_file.stat().st_size)
+    refuse_below_state(budget, package.manifest.state_bytes)
     path, profile = find_profile(package, args)
     plan = make_plan(
         interpolate(profile.rungs), budget, steps=steps, overhead=overhead_of(profile)

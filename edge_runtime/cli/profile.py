@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_runtime.cli.quantities import bytes_text, duration_s, positive, size_bytes
+from edge_runtime.cli.quantities import duration_s, positive, size_bytes
+from edge_runtime.units import bytes_text
 
 if TYPE_CHECKING:
     from edge_runtime.planning import CostProfile, RungCost

@@ -5,15 +5,7 @@ import math
 import re
 from collections.abc import Mapping
 
-from edge_runtime.units import (
-    DURATIONS_S,
-    ENERGIES_J,
-    POWERS_W,
-    SIZES,
-    TEMPERATURES_C,
-)
-from edge_runtime.units import bytes_text as bytes_text
-from edge_runtime.units import duration_text as duration_text
+from edge_runtime.units import DURATIONS_S, ENERGIES_J, POWERS_W, SIZES, TEMPERATURES_C
 
 _QUANTITY = re.compile(r"([+-]?)(\d+(?:\.\d*)?|\.\d+)\s*([^\W\d_]*)", re.ASCII)
 
