@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from training_fakes import INFO, SPENT, STEP
+from training_fakes import INFO, MOMENT, SPENT, STEP
 
 from edge_runtime.errors import RecordsError, StorageError
 from edge_runtime.records import RunWriter, create_run, find_checkpoint, open_run
@@ -30,7 +30,7 @@ def writer(tmp_path):
 def save(writer: RunWriter, *steps: int) -> Path:
     """Record a step and save it, several times; the folder of all checkpoints."""
     for step in steps:
-        writer.record(STEP)
+        writer.record(STEP, MOMENT)
         writer.save(state_after(step), step=step, epoch=0, spent=SPENT)
     return writer.run.path / "checkpoints"
 
@@ -141,7 +141,7 @@ def test_going_back_forgets_what_came_after(writer) -> None:
     folder = save(writer, 1, 2)
     cut_state(folder / "2")
     found, _ = find_checkpoint(writer.run)
-    writer.record(STEP)
+    writer.record(STEP, MOMENT)
     assert writer.go_back(found) == 2
     assert names(folder) == ["1"]
     assert len(writer.run.steps()) == 1
@@ -217,10 +217,10 @@ def test_a_file_that_may_not_grow_leaves_the_checkpoint_before(writer) -> None:
 
 
 def test_a_line_that_does_not_fit_leaves_those_before(writer) -> None:
-    writer.record(STEP)
+    writer.record(STEP, MOMENT)
     full = pytest.raises(StorageError, match=r"cannot append to .*steps\.jsonl: .*Free some")
     with largest_file((writer.run.path / "steps.jsonl").stat().st_size + 10), full:
-        writer.record(STEP)
+        writer.record(STEP, MOMENT)
     assert writer.run.steps() == [STEP]
-    writer.record(STEP)
+    writer.record(STEP, MOMENT)
     assert writer.run.steps() == [STEP, STEP]

@@ -200,7 +200,11 @@ class Terminal(io.StringIO):
 def steps_of(seconds_per_step: float, count: int):
     for step in range(1, count + 1):
         measured = events.Measured(
-            step_s=seconds_per_step - 0.5, wait_s=0.5, rss_bytes=3 << 20 if step == 1 else None
+            process=1,
+            t_s=step * seconds_per_step,
+            step_s=seconds_per_step - 0.5,
+            wait_s=0.5,
+            rss_bytes=3 << 20 if step == 1 else None,
         )
         yield events.StepRecord(
             step=step,

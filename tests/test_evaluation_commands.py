@@ -2,16 +2,16 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 from tiny_encoder import SIZE_PX, make_package, make_state
-from training_fakes import SPENT
+from training_fakes import INFO, SETTINGS, SPENT
 
 from edge_runtime.cli.main import main
-from edge_runtime.records import RunInfo, RunWriter, Settings, create_run, open_run
-from edge_runtime.records.events import Evaluation
+from edge_runtime.records import RunWriter, create_run, open_run
 
 CHANNELS = {"blue": 0, "green": 1, "red": 2}
 
@@ -32,32 +32,8 @@ def run_folder(tmp_path, package):
 
 
 def make_run(folder, package):
-    settings = Settings(
-        package_digest=package.digest,
-        pictures_digest=None,
-        seed=0,
-        batch_size=2,
-        epochs=1,
-        images_per_epoch=None,
-        rungs=((1, "k100"),),
-    )
-    info = RunInfo(
-        format=1,
-        created_at="2030-01-01T00:00:00.000+00:00",
-        settings=settings,
-        package_path=str(package.path),
-        source="pictures",
-        steps_per_epoch=10,
-        total_steps=10,
-        engine="ort",
-        threads=None,
-        versions={},
-        machine={},
-        sensor=None,
-        power_is_estimate=False,
-        power_mode=None,
-        budget={},
-    )
+    settings = replace(SETTINGS, package_digest=package.digest)
+    info = replace(INFO, settings=settings, package_path=str(package.path))
     create_run(folder, info)
 
 
@@ -102,7 +78,9 @@ def test_eval_is_noted_in_the_run(run_folder, pictures, capsys):
     assert document["linear"] is None
     (logged,) = open_run(run_folder).events()
     step = document.pop("step")
-    assert logged.event == Evaluation(step=step, results=document)
+    assert (logged.moment, logged.event.step, logged.event.results) == (None, step, document)
+    assert logged.event.spent_s > 0
+    assert not logged.event.energy_is_estimate or logged.event.energy_j is not None
 
 
 def test_eval_tells_people_the_gain(run_folder, pictures, capsys):

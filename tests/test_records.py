@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from training_fakes import INFO, SETTINGS, SPENT, STEP
+from training_fakes import INFO, MOMENT, SETTINGS, SPENT, STEP
 
 from edge_runtime.errors import RecordsError, StorageError
 from edge_runtime.records import (
@@ -60,7 +60,13 @@ EVENTS = [
         stopped_by="energy",
         spent=SPENT,
     ),
-    events.Evaluation(step=10, results={"knn": {"accuracy": 0.5}}),
+    events.Evaluation(
+        step=10,
+        results={"knn": {"accuracy": 0.5}},
+        spent_s=3.0,
+        energy_j=None,
+        energy_is_estimate=False,
+    ),
 ]
 
 
@@ -151,18 +157,20 @@ def test_a_run_comes_back_as_it_was_made(tmp_path) -> None:
     assert run.info == INFO
     assert run.steps() == []
     with RunWriter(run) as writer:
-        writer.record(STEP)
-        writer.record(EVENTS[1])
+        writer.record(STEP, MOMENT)
+        writer.record(EVENTS[1], MOMENT)
     log_event(run.path, EVENTS[-1])
     assert run.steps() == [STEP]
-    assert [logged.event for logged in run.events()] == [EVENTS[1], EVENTS[-1]]
-    assert all(logged.at.endswith("+00:00") for logged in run.events())
+    logged = run.events()
+    assert [one.event for one in logged] == [EVENTS[1], EVENTS[-1]]
+    assert [one.moment for one in logged] == [MOMENT, None]  # the second is somebody else's
+    assert all(one.at.endswith("+00:00") for one in logged)
 
 
 def test_an_event_can_be_added_while_another_process_trains(tmp_path) -> None:
     with RunWriter(create_run(tmp_path / "run", INFO)) as writer:
         log_event(tmp_path / "run", EVENTS[-1])
-        writer.record(EVENTS[1])
+        writer.record(EVENTS[1], MOMENT)
         with (tmp_path / "run" / "events.jsonl").open() as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody keeps it
         assert len(writer.run.events()) == 2

@@ -308,4 +308,4 @@ def test_a_run_folder_is_plain_json(package, tmp_path) -> None:
         "images",
         "measured",
     }
-    assert line["measured"].keys() == {"step_s", "wait_s", "rss_bytes"}
+    assert line["measured"].keys() == {"process", "t_s", "step_s", "wait_s", "rss_bytes"}

@@ -124,6 +124,34 @@ def test_spent_joules_are_power_times_time(package, tmp_path) -> None:
     assert finished.spent.energy_j == pytest.approx(POWER_W * finished.spent.time_s, rel=0.05)
 
 
+def test_every_record_says_when_it_was(package, tmp_path) -> None:
+    with Metering(sensor()) as metering, pytest.raises(Interrupted):
+        run_to_the_end(package, tmp_path / "run", metering=metering, stop=stop_after(4))
+    with Metering(sensor()) as metering:
+        run_to_the_end(package, tmp_path / "run", metering=metering, resume=True)
+    run = open_run(tmp_path / "run")
+    for timed in (
+        [logged.moment for logged in run.events()],
+        [record.measured for record in run.steps()],
+        run.power(),
+    ):
+        order = [(one.process, one.t_s) for one in timed]
+        assert order == sorted(order)
+        assert {process for process, _ in order} == {1, 2}
+        assert all(0 <= t_s < 60 for _, t_s in order)
+
+
+def test_a_stopped_run_ends_its_window(package, tmp_path) -> None:
+    with Metering(sensor()) as metering, pytest.raises(Interrupted):
+        run_to_the_end(package, tmp_path / "run", metering=metering, stop=stop_after(4))
+    run = open_run(tmp_path / "run")
+    (window,) = kinds([one.event for one in run.events()], events.WindowEnded)
+    first, last = run.steps()[0].measured, run.steps()[-1].measured
+    start_s = window.window["start_s"]  # by the clock of the steps
+    assert 0 <= start_s <= first.t_s - first.step_s
+    assert start_s + window.window["duration_s"] >= last.t_s
+
+
 def test_less_time_means_fewer_tokens_first(package, tmp_path) -> None:
     found = train_within(package, tmp_path / "run", Budget(time_s=2.6), epochs=60)
     steps = kinds(found, events.StepRecord)

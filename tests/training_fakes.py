@@ -71,11 +71,17 @@ INFO = RunInfo(
     threads=None,
     versions={"numpy": "2"},
     machine={"logical_cpus": 2, "board": None},
+    board="jetson-orin-nx-16gb",
+    power_mode="MAXN",
     sensor="ina3221",
     power_is_estimate=False,
-    power_mode="MAXN",
+    calibration={"VDD_IN": {"gain": 1.02, "offset_w": 0.0}},
+    sample_rate_hz=10.0,
+    idle_w=5.0,
     budget={"energy_j": 500.0},
+    profile=None,
 )
+MOMENT = events.Moment(process=1, t_s=0.8)
 SPENT = events.Spent(
     time_s=12.5, energy_j=50.0, energy_is_estimate=False, lost_s=1.5, lost_j=None
 )
@@ -87,7 +93,7 @@ STEP = events.StepRecord(
     loss=0.1 + 0.2,
     lr=1e-4,
     images=4,
-    measured=events.Measured(step_s=0.5, wait_s=0.25, rss_bytes=None),
+    measured=events.Measured(process=1, t_s=0.75, step_s=0.5, wait_s=0.25, rss_bytes=None),
 )
 
 

@@ -38,32 +38,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", metavar="N", type=positive, help="default: all processors"
     )
+    parser.add_argument(
+        "--board", metavar="FILE", type=Path, help="a board profile; default: recognised"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate the newest checkpoint and note the result in the run's events."""
     from edge_runtime.data import open_source
+    from edge_runtime.device import Meter, load_board, open_sensor
     from edge_runtime.evaluation import evaluate, open_trained
     from edge_runtime.records import log_event
     from edge_runtime.records.events import Evaluation
 
     trained = open_trained(args.run_folder, args.package)
-    scores = evaluate(
-        trained.package,
-        trained.state,
-        open_source(args.train),
-        open_source(args.test),
-        linear=args.linear,
-        threads=args.threads,
-    )
+    sources = open_source(args.train), open_source(args.test)
+    sensor = open_sensor(load_board(args.board))
+    with Meter(sensor) as meter, meter.window("evaluation") as window:
+        scores = evaluate(
+            trained.package,
+            trained.state,
+            *sources,
+            linear=args.linear,
+            threads=args.threads,
+        )
     results = document(trained, scores, args.train, args.test)
     # Printed first: a run folder on a full or read-only disk must not cost the result.
     if args.json:
         print(json.dumps({"step": trained.step, **results}))
     else:
         print(render_text(trained, scores))
-    log_event(args.run_folder, Evaluation(step=trained.step, results=results))
+    spent = window.energy
+    log_event(
+        args.run_folder,
+        Evaluation(
+            step=trained.step,
+            results=results,
+            spent_s=spent.duration_s,
+            energy_j=spent.gross_j,
+            energy_is_estimate=bool(spent.is_estimate),
+        ),
+    )
     return 0
 
 

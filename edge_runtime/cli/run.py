@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from edge_runtime.training import Conditions
 
 AUTO = "auto"
+_IDLE_S = 3.0  # long enough for the slowest sensor
 _QUICK_S = 10.0  # of measured steps per rung: the budget pays for them
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _STOPPING = b"\nedge-train: stopping after this step and saving; once more stops at once\n"
@@ -90,7 +91,14 @@ def run(args: argparse.Namespace) -> int:
     from edge_runtime.engines import create_engine
     from edge_runtime.package import open_package
     from edge_runtime.records.events import Event, event_table
-    from edge_runtime.training import Conditions, Metering, TrainingOptions, train
+    from edge_runtime.training import (
+        Conditions,
+        Metering,
+        TrainingOptions,
+        end_of,
+        existing_run,
+        train,
+    )
 
     began_s = time.monotonic() - process_elapsed_s()
 
@@ -99,20 +107,25 @@ def run(args: argparse.Namespace) -> int:
 
     package, budget = open_package(args.package), budget_of(args)
     source = open_source(args.data)
+    before = existing_run(args.output, resume=args.resume)
+    is_finished = before is not None and end_of(before) is not None
     conditions = Conditions(args.engine, threads=args.threads, board_file=args.board)
     with (
         stop_on_signals() as stop,
-        Metering(conditions.sensor, began_s=began_s) as metering,
+        Metering(conditions.sensor, board=conditions.board, began_s=began_s) as metering,
         closing(Progress(args.output, sys.stdout)) as progress,
     ):
         candidates = rungs_of(package, args.rung, args.keep_ratio, budget)
         fixed = not budget.is_limited and args.keep_ratio != AUTO
+        profile = None
+        if not is_finished:
+            if not fixed:
+                profile = profile_for(package, conditions, metering.meter, candidates, args)
+            know_idle_power(metering.meter, profile)
         options = TrainingOptions(
             engine=create_engine(args.engine, threads=args.threads),
             rungs=((1, candidates[0]),) if fixed else None,
-            profile=None
-            if fixed
-            else profile_for(package, conditions, metering.meter, candidates, args),
+            profile=profile,
             budget=budget,
             metering=metering,
             epochs=args.epochs,
@@ -193,6 +206,15 @@ def profile_for(
     return replace(
         profile, rungs=tuple(cost for cost in profile.rungs if cost.rung in candidates)
     )
+
+
+def know_idle_power(meter: "Meter", profile: "CostProfile | None") -> None:
+    """What the board takes at rest: as its profile says, else measured now."""
+    if profile is not None:
+        meter.idle_w = profile.idle_w
+    elif meter.sensor is not None:
+        _say(f"measuring the board's idle power for {_IDLE_S:g} s")
+        meter.measure_idle(_IDLE_S)
 
 
 def _say(text: str) -> None:

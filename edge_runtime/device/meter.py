@@ -131,6 +131,7 @@ class Meter:
         self.sensor, self._clock, self._root = sensor, clock, root
         self._record, self._on_event = record, on_event
         self._period_s = max(1 / rate_hz, sensor.period_s if sensor else _SURROUNDINGS_S)
+        self.rate_hz = 1 / self._period_s
         # At the edge of a window a sensor is read once more, unless it has nothing new; the
         # mean power of a counter over too short a time would be noise.
         self._edge_s = (

@@ -1,7 +1,7 @@
 """The run folder: what was asked, every step, every event, the last checkpoints."""
 
 from edge_runtime.records.checkpoints import Checkpoint, CheckpointInfo
-from edge_runtime.records.run import LoggedEvent, Run, find_checkpoint, open_run
+from edge_runtime.records.run import LoggedEvent, Run, find_checkpoint, logged_event, open_run
 from edge_runtime.records.settings import FORMAT, RunInfo, Settings, differences
 from edge_runtime.records.writer import RunWriter, create_run, log_event, utc_now
 
@@ -18,6 +18,7 @@ __all__ = [
     "differences",
     "find_checkpoint",
     "log_event",
+    "logged_event",
     "open_run",
     "utc_now",
 ]

@@ -13,11 +13,21 @@ from edge_runtime.schema import structure, unstructure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """When something happened, by the clock of all that is measured in a run."""
+
+    process: int  # counts the processes that worked on the run, from 1
+    t_s: float  # since the start of that process
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
     """What differs between two runs of the same settings. `None` is not measured."""
 
+    process: int  # counts the processes that worked on the run, from 1
+    t_s: float  # when the step was done, since the start of that process
     step_s: float  # inside the engine
-    wait_s: float  # for pictures
+    wait_s: float  # for pictures, before that
     rss_bytes: int | None  # resident memory of the process tree, about once per second
 
 
@@ -208,10 +218,13 @@ class Finished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """The encoder after `step` was evaluated."""
+    """The encoder after `step` was evaluated, by a process of its own."""
 
     step: int
     results: dict[str, Any]
+    spent_s: float  # no part of the run's budget
+    energy_j: float | None
+    energy_is_estimate: bool
 
 
 Event: TypeAlias = (

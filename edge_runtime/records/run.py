@@ -3,7 +3,7 @@
 ```
 run.json         what the run is: `RunInfo`
 steps.jsonl      one `StepRecord` per line; going back to a checkpoint cuts it
-events.jsonl     one event per line with `at` (UTC, ISO 8601); never cut
+events.jsonl     one event per line with `at` (UTC, ISO 8601) and its `Moment`; never cut
 power.jsonl      one `PowerRecord` per line; never cut
 checkpoints/     see `edge_runtime.records.checkpoints`
 ```
@@ -13,11 +13,17 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from edge_runtime.errors import RecordsError
 from edge_runtime.records.checkpoints import Checkpoint, checkpoint_paths, load_checkpoint
-from edge_runtime.records.events import CheckpointDamaged, Event, StepRecord, event_of
+from edge_runtime.records.events import (
+    CheckpointDamaged,
+    Event,
+    Moment,
+    StepRecord,
+    event_of,
+)
 from edge_runtime.records.lines import read_lines
 from edge_runtime.records.power import PowerRecord
 from edge_runtime.records.settings import FORMAT, RunInfo
@@ -34,6 +40,7 @@ class LoggedEvent(NamedTuple):
     """A line of `events.jsonl`."""
 
     at: str  # UTC, ISO 8601
+    moment: Moment | None  # None: another process than those that train wrote it
     event: Event
 
 
@@ -63,10 +70,7 @@ class Run:
             RecordsError: events.jsonl is missing or damaged.
         """
         file = self.path / EVENTS_FILE
-        return [
-            LoggedEvent(str(table.pop("at", "")), event_of(table, where=str(file)))
-            for table in read_lines(file)
-        ]
+        return [logged_event(table, where=str(file)) for table in read_lines(file)]
 
     def power(self) -> list[PowerRecord]:
         """All samples of the meter, in the order in which they were taken.
@@ -94,6 +98,21 @@ class Run:
                 f"{self.path} has no checkpoint yet. Let `edge-train run` go on with --resume."
             )
         return checkpoint
+
+
+def logged_event(table: dict[str, Any], *, where: str) -> LoggedEvent:
+    """A line of `events.jsonl`.
+
+    Raises:
+        RecordsError: it is of an unknown kind, or its fields are wrong.
+    """
+    stamp = {key: table.get(key) for key in ("at", "process", "t_s")}
+    moment = None
+    if stamp["process"] is not None:
+        found = {"process": stamp["process"], "t_s": stamp["t_s"]}
+        moment = structure(Moment, found, where=where, error=RecordsError)
+    fields = {key: value for key, value in table.items() if key not in stamp}
+    return LoggedEvent(str(stamp["at"]), moment, event_of(fields, where=where))
 
 
 def find_checkpoint(run: Run) -> tuple[Checkpoint | None, list[CheckpointDamaged]]:

@@ -36,10 +36,15 @@ class RunInfo:
     threads: int | None  # None: chosen by the engine
     versions: dict[str, str]
     machine: dict[str, object]
+    board: str | None  # id of its profile
+    power_mode: str | None  # of the board, when the run started
     sensor: str | None  # that measures power
     power_is_estimate: bool
-    power_mode: str | None  # of the board, when the run started
+    calibration: dict[str, dict[str, float]]  # by rail: `gain`, `offset_w`; none is raw
+    sample_rate_hz: float  # the most; a sensor may be slower
+    idle_w: float | None  # of the board before anything ran
     budget: dict[str, object]
+    profile: dict[str, object] | None  # `edge_runtime.planning.CostProfile`, if one was used
 
 
 def differences(recorded: Settings, asked: Settings) -> list[str]:

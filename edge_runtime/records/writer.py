@@ -15,7 +15,7 @@ from edge_runtime.records.checkpoints import (
     save_checkpoint,
     set_aside,
 )
-from edge_runtime.records.events import Event, Spent, StepRecord, event_table
+from edge_runtime.records.events import Event, Moment, Spent, StepRecord, event_table
 from edge_runtime.records.lines import LineFile
 from edge_runtime.records.power import PowerRecord
 from edge_runtime.records.run import (
@@ -60,14 +60,15 @@ def log_event(path: Path, event: Event) -> None:
     """
     file = LineFile(path / EVENTS_FILE)
     try:
-        _log(file, event)
+        _log(file, event, None)
     finally:
         file.close()
 
 
-def _log(file: LineFile, event: Event) -> None:
+def _log(file: LineFile, event: Event, moment: Moment | None) -> None:
+    stamp = {"process": None, "t_s": None} if moment is None else unstructure(moment)
     with file.locked():
-        file.append({"at": utc_now(), **event_table(event)})
+        file.append({"at": utc_now(), **stamp, **event_table(event)})
 
 
 class RunWriter:
@@ -94,8 +95,8 @@ class RunWriter:
             self.close()
             raise
 
-    def record(self, event: Event) -> None:
-        """Write one step or event.
+    def record(self, event: Event, moment: Moment) -> None:
+        """Write one step or event; a step says itself when it was.
 
         Raises:
             StorageError: it cannot be written.
@@ -103,7 +104,7 @@ class RunWriter:
         if isinstance(event, StepRecord):
             self._steps.append(unstructure(event))
         else:
-            _log(self._events, event)
+            _log(self._events, event, moment)
 
     def sample(self, record: PowerRecord) -> None:
         """Write one sample; another thread may do that than the one that records events.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from edge_runtime.device import MemoryNow, memory_now
-from edge_runtime.errors import DeviceError
+from edge_runtime.errors import ConfigError, DeviceError
 from edge_runtime.planning import (
     CostProfile,
     Governor,
@@ -140,9 +140,11 @@ def course_of(job: Job, metering: Metering, *, done: int) -> Course:
 
     Raises:
         BudgetError: nothing fits.
+        ConfigError: there is neither a schedule of rungs nor a cost profile.
         DeviceError: a limit is set on something that nothing here measures.
     """
     if job.options.rungs is not None:
         return FixedCourse(job.options.rungs)
-    assert job.options.profile is not None
+    if job.options.profile is None:
+        raise ConfigError("without a schedule of rungs, training needs a cost profile.")
     return GovernedCourse(job, job.options.profile, metering, done=done)

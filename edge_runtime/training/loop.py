@@ -18,6 +18,7 @@ from edge_runtime.errors import DataError, DivergedError, Interrupted
 from edge_runtime.package.manifest import Rung
 from edge_runtime.records import RunWriter, events
 from edge_runtime.records.events import Event
+from edge_runtime.schema import unstructure
 from edge_runtime.state import State
 from edge_runtime.training.course import Choice, Course
 from edge_runtime.training.metering import Metering
@@ -102,8 +103,7 @@ class Loop:
                 yield from self._next_step(batches, choice.rung)
                 if self._clock() - self._saved_s >= options.checkpoint_every_s:
                     yield from self._save()
-        yield from self._log_all(self._metering.change_window(None, self._done))
-        yield from self._save()
+        yield from self._end()
         yield self._log(self._finished())
 
     def _take_rung(self, choice: Choice) -> Iterator[Event]:
@@ -177,6 +177,7 @@ class Loop:
         self._losses.append(loss)
         self._last_loss = loss
         measured = events.Measured(
+            **unstructure(self._metering.moment(end_s)),
             step_s=end_s - ready_s,
             wait_s=ready_s - begin_s,
             rss_bytes=self._memory_bytes(end_s),
@@ -234,8 +235,13 @@ class Loop:
             )
         )
 
-    def _interrupt(self) -> Iterator[Event]:
+    def _end(self) -> Iterator[Event]:
+        """No more steps: the last window is over, the state is saved."""
+        yield from self._log_all(self._metering.change_window(None, self._done))
         yield from self._save()
+
+    def _interrupt(self) -> Iterator[Event]:
+        yield from self._end()
         yield self._log(events.Interrupted(step=self._done, checkpoint=self._checkpoint()))
         raise Interrupted(
             f"stopped after step {self._done} of {self._job.total_steps}; "
@@ -243,12 +249,13 @@ class Loop:
         )
 
     def _source_lost(self, reason: str) -> Iterator[Event]:
-        yield from self._save()
+        yield from self._end()
         yield self._log(
             events.SourceLost(step=self._done, checkpoint=self._checkpoint(), reason=reason)
         )
 
     def _diverge(self, step: int, reason: str) -> Iterator[Event]:
+        yield from self._log_all(self._metering.change_window(None, self._done))
         good = self._writer.last_good(step)
         yield self._log(events.Diverged(step=step, reason=reason, checkpoint=good))
         kept = "No checkpoint was saved before that"
@@ -284,7 +291,7 @@ class Loop:
             yield self._log(event)
 
     def _log(self, event: Event) -> Event:
-        self._writer.record(event)
+        self._writer.record(event, self._metering.moment(self._clock()))
         return event
 
 

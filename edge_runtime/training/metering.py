@@ -12,9 +12,16 @@ from types import TracebackType
 
 from typing_extensions import Self
 
-from edge_runtime.device import Meter, PowerSensor, SensorEvent, Window
+from edge_runtime.device import Board, Meter, PowerSensor, SensorEvent, Window
 from edge_runtime.records import Run, RunWriter
-from edge_runtime.records.events import Event, SensorBack, SensorLost, Spent, WindowEnded
+from edge_runtime.records.events import (
+    Event,
+    Moment,
+    SensorBack,
+    SensorLost,
+    Spent,
+    WindowEnded,
+)
 from edge_runtime.schema import unstructure
 from edge_runtime.training.accounts import (
     NOTHING,
@@ -32,24 +39,39 @@ class Metering:
     counted, too.
     """
 
-    def __init__(self, sensor: PowerSensor | None, *, began_s: float | None = None) -> None:
+    def __init__(
+        self,
+        sensor: PowerSensor | None,
+        *,
+        board: Board | None = None,
+        began_s: float | None = None,
+    ) -> None:
         """Nothing is read yet.
 
         Args:
             sensor: closed at the end; `None`: joules stay unknown.
+            board: whose power that is.
             began_s: when the process began to spend, monotonic; `None`: now.
         """
         self.began_s = time.monotonic() if began_s is None else began_s
         self._log = PowerLog(began_s=self.began_s)
         self._news: SimpleQueue[SensorEvent] = SimpleQueue()
         self.meter = Meter(sensor, record=self._log, on_event=self._news.put)
-        self.sensor = sensor
+        self.sensor, self.board = sensor, board
         self._entered_s = self.began_s
         self.earlier = NOTHING
         self._process = 1
         self._open = ExitStack()  # the window of the present rung
         self._rung: str | None = None
         self._window: Window | None = None
+
+    @property
+    def calibration(self) -> dict[str, dict[str, float]]:
+        """Corrections of the sensor's rails, by rail."""
+        if self.sensor is None or self.board is None:
+            return {}
+        known = self.board.calibration
+        return {rail: unstructure(known[rail]) for rail in self.sensor.rails if rail in known}
 
     @property
     def sensor_name(self) -> str | None:
@@ -79,6 +101,10 @@ class Metering:
     def write_to(self, writer: RunWriter) -> None:
         """Write all samples, those before too, into the run folder from now on."""
         self._log.write_to(writer, self._process)
+
+    def moment(self, now_s: float) -> Moment:
+        """A time of the clock, as the records tell it."""
+        return Moment(process=self._process, t_s=now_s - self.began_s)
 
     def spent(self, now_s: float) -> Spent:
         """By all processes of the run, until now.
@@ -116,7 +142,9 @@ class Metering:
             return
         self._open.close()
         if self._window is not None:
-            yield WindowEnded(step=step, window=unstructure(self._window.energy))
+            energy = self._window.energy
+            energy = replace(energy, start_s=energy.start_s - self.began_s)
+            yield WindowEnded(step=step, window=unstructure(energy))
         self._rung, self._window = rung, None
         if rung is not None:
             self._window = self._open.enter_context(self.meter.window(f"rung {rung}"))

@@ -90,8 +90,6 @@ def plan_job(
 
 def _check_rungs(package: Package, options: TrainingOptions) -> None:
     if options.rungs is None:
-        if options.profile is None:
-            raise ConfigError("without a schedule of rungs, training needs a cost profile.")
         return
     firsts = [first for first, _ in options.rungs]
     if firsts[:1] != [1] or any(a >= b for a, b in pairwise(firsts)):

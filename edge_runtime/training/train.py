@@ -64,10 +64,12 @@ def train(
         Interrupted: `options.stop` said so; the state is saved.
     """
     job = plan_job(package, source, options)
-    run = _existing_run(run_dir, job)
-    if run and (finished := _finished(run)):
-        yield finished
-        return
+    run = existing_run(run_dir, resume=options.resume)
+    if run:
+        _refuse_differences(run, job)
+        if finished := end_of(run):
+            yield finished
+            return
     with ExitStack() as stack:
         metering = options.metering or stack.enter_context(Metering(None))
         engine = stack.enter_context(options.engine)
@@ -87,29 +89,42 @@ def train(
         yield from loop.run()
 
 
-def _existing_run(run_dir: Path, job: Job) -> Run | None:
+def existing_run(run_dir: Path, *, resume: bool) -> Run | None:
+    """The run that is to go on; `None` where one begins.
+
+    Raises:
+        ConfigError: there is something, and nobody wants to resume it.
+        RecordsError: it is no run folder, or damaged.
+    """
     if not run_dir.exists() or (run_dir.is_dir() and not any(run_dir.iterdir())):
         return None
-    if not job.options.resume:
+    if not resume:
         raise ConfigError(
             f"{run_dir} exists. Go on with it by --resume, or choose another folder."
         )
-    run = open_run(run_dir)
+    return open_run(run_dir)
+
+
+def _refuse_differences(run: Run, job: Job) -> None:
     problems = differences(run.info.settings, job.settings())
     if not problems and run.info.total_steps != job.total_steps:  # a video of another length
         problems = [f"  steps: the run has {run.info.total_steps}, not {job.total_steps}"]
     if problems:
         lines = "\n".join(problems)
         raise ConfigError(
-            f"{run_dir} cannot be resumed with other settings:\n{lines}\n"
+            f"{run.path} cannot be resumed with other settings:\n{lines}\n"
             "Give those of the run, or train into another folder."
         )
-    return run
 
 
-def _finished(run: Run) -> events.Finished | None:
-    """The end of a complete run; one that its budget ended may get a larger one."""
-    for _, event in run.events():
+def end_of(run: Run) -> events.Finished | None:
+    """The end of a complete run; one that its budget ended may get a larger one.
+
+    Raises:
+        RecordsError: events.jsonl is damaged.
+    """
+    for logged in run.events():
+        event = logged.event
         if isinstance(event, events.Finished) and event.stopped_by is None:
             return event
     return None
@@ -125,7 +140,7 @@ def _go_on(
     engine.open(job.package, checkpoint.state if checkpoint else job.package.initial_state())
     lost_steps = writer.go_back(checkpoint)
     for event in damaged:
-        writer.record(event)
+        writer.record(event, metering.moment(job.options.clock()))
         yield event
     loop = Loop(job, engine, writer, done=done, course=course, metering=metering)
     spent = metering.earlier
@@ -166,10 +181,15 @@ def _info(job: Job, engine: Engine, metering: Metering) -> RunInfo:
         threads=job.options.threads,
         versions=_versions(engine),
         machine=dict(machine_facts()),
+        board=metering.board.id if metering.board else None,
+        power_mode=power_mode(),
         sensor=metering.sensor_name,
         power_is_estimate=metering.is_estimate,
-        power_mode=power_mode(),
+        calibration=metering.calibration,
+        sample_rate_hz=metering.meter.rate_hz,
+        idle_w=metering.meter.idle_w,
         budget=unstructure(job.options.budget),
+        profile=unstructure(job.options.profile) if job.options.profile else None,
     )
 
 
