@@ -93,8 +93,6 @@ def find_profile(package: "Package", args: argparse.Namespace) -> tuple[Path, "C
     from edge_runtime.training import Conditions
 
     conditions = Conditions(args.engine, threads=args.threads, board_file=args.board)
-    if conditions.sensor is not None:
-        conditions.sensor.close()  # nothing is measured here
     path = args.profile or conditions.cached_profile_path(package)
     if args.profile is None and not path.exists():
         raise DeviceError(

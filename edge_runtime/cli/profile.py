@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_runtime.cli.quantities import duration_s, positive, size_bytes
+from edge_runtime.cli.signals import stop_on_signals
 from edge_runtime.units import bytes_text
 
 if TYPE_CHECKING:
@@ -55,16 +56,18 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, write, show."""
+    from edge_runtime.budget import Budget
     from edge_runtime.device import Meter
     from edge_runtime.package import open_package
-    from edge_runtime.planning import save_profile
+    from edge_runtime.planning import refuse_below_state, save_profile
     from edge_runtime.schema import unstructure
     from edge_runtime.training import Conditions, profile_package
 
     package = open_package(args.package)
+    refuse_below_state(Budget(memory_bytes=args.memory), package.manifest.state_bytes)
     conditions = Conditions(args.engine, threads=args.threads, board_file=args.board)
-    with Meter(conditions.sensor) as meter:
-        target = args.output or conditions.cached_profile_path(package)
+    target = args.output or conditions.cached_profile_path(package)
+    with stop_on_signals("stopping") as stop, Meter(conditions.sensor) as meter:
         profile = profile_package(
             package,
             conditions,
@@ -72,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
             memory_bytes=args.memory,
             max_s=args.time_per_rung,
             report=lambda cost: _say(cost_text(cost, conditions.power_is_estimate)),
+            stop=stop,
         )
     save_profile(profile, target)
     if args.json:
@@ -113,7 +117,7 @@ def profile_text(profile: "CostProfile") -> str:
         f"board {profile.board}, {profile.engine} on {profile.runtime}",
         f"power sensor: {sensor}",
         f"start {profile.startup_s:.1f} s, load a rung {profile.switch_s:.1f} s, "
-        f"save a checkpoint {profile.checkpoint_s:.2f} s",
+        f"end with a checkpoint {profile.checkpoint_s:.1f} s",
     ]
     if profile.idle_w is not None:
         lines.append(f"idle: {profile.idle_w:.2f} W")

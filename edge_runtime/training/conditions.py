@@ -1,5 +1,6 @@
 """What a step's cost depends on besides its package: board, engine, threads, power mode."""
 
+from functools import cached_property
 from pathlib import Path
 
 from edge_runtime.device import Board, PowerSensor, load_board, open_sensor, power_mode
@@ -10,19 +11,16 @@ from edge_runtime.planning.cache import cached_profile_path
 
 
 class Conditions:
-    """The board with its power sensor, and the engine that is asked for.
-
-    The sensor is for one meter, which closes it.
-    """
+    """The board with its power sensor, and the engine that is asked for."""
 
     def __init__(
         self, engine: str = "auto", *, threads: int | None = None, board_file: Path | None
     ) -> None:
-        """Recognise the board and open its best power sensor.
+        """Recognise the board; its sensor is not touched yet.
 
         Raises:
             ConfigError: the board file is wrong.
-            DeviceError: the board is unknown, or its sensor cannot be opened.
+            DeviceError: the board is unknown.
             EngineError: the engine is not installed.
         """
         chosen = create_engine(engine, threads=threads)
@@ -30,7 +28,14 @@ class Conditions:
         self.board_file = board_file
         self.board: Board = load_board(board_file)
         self.power_mode = power_mode()
-        self.sensor: PowerSensor | None = open_sensor(self.board)
+
+    @cached_property
+    def sensor(self) -> PowerSensor | None:
+        """The board's best power sensor, opened when first asked for.
+
+        It is for one meter, which closes it.
+        """
+        return open_sensor(self.board)
 
     @property
     def power_is_estimate(self) -> bool:

@@ -1,17 +1,22 @@
 """Measures one rung in this process: a short real run on noise, ended when the median is sure.
 
-Started by `edge_runtime.training.profiling` in a process of its own, so that its peak memory
-is that of one rung, and so that the kernel kills it instead of the program that asked for it.
-The run is an ordinary one, with its pipeline, meter and checkpoint: what a step costs here is
-what it will cost there. Clock: monotonic seconds.
+Started by `edge_runtime.training.rung_process` in a process of its own, so that its peak
+memory is that of one rung, and so that the kernel kills it instead of the program that asked
+for it. It ends when its stdin closes: then nobody waits for it any more. The run is an
+ordinary one, with its pipeline, meter and checkpoint: what a step costs here is what it will
+cost there. Clock: monotonic seconds.
 """
 
 import json
 import math
+import os
+import shutil
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,15 +79,15 @@ class Measurement:
     baseline_bytes: int  # of the process when its first step begins, without the state
     startup_s: float  # from process start to the first step
     switch_s: float  # to load the rung's graph
-    checkpoint_s: float
-    checkpoint_j: float | None
+    last_step_s: float  # when the last step ended: the rest, to process exit, is its end
 
 
 def main() -> int:
     """Measure the job of the command line; what was found, or the error, goes into scratch."""
     job = structure(MeasureJob, json.loads(sys.argv[1]), where="job", error=ConfigError)
-    be_first_to_be_killed()
     scratch = Path(job.scratch)
+    threading.Thread(target=_end_with_parent, args=[scratch], daemon=True).start()
+    be_first_to_be_killed()
     try:
         found = measure(job)
     except EdgeRuntimeError as error:
@@ -90,6 +95,13 @@ def main() -> int:
         return error.exit_code
     (scratch / FOUND).write_text(json.dumps(unstructure(found)))
     return 0
+
+
+def _end_with_parent(scratch: Path) -> None:
+    """End when stdin does, and leave nothing behind."""
+    os.read(0, 1)  # by `sys.stdin` it would hold a lock that the interpreter's exit wants
+    shutil.rmtree(scratch, ignore_errors=True)
+    os._exit(1)
 
 
 def measure(job: MeasureJob) -> Measurement:
@@ -101,7 +113,7 @@ def measure(job: MeasureJob) -> Measurement:
     package = open_package(Path(job.package))
     engine = _WatchedEngine(create_engine(job.engine, threads=job.threads))
     board = load_board(Path(job.board) if job.board else None)
-    watch, run_dir = _Watch(job.max_s), Path(job.scratch) / "run"
+    watch, run_dir = Watch(job.max_s), Path(job.scratch) / "run"
     with Metering(open_sensor(board)) as metering:
         options = TrainingOptions(
             engine=engine,
@@ -110,12 +122,10 @@ def measure(job: MeasureJob) -> Measurement:
             epochs=_ENDLESS,
             stop=watch.is_sure,
         )
-        try:
+        with suppress(Interrupted):
             for event in train(package, _pictures(package), run_dir, options):
                 watch.see(event)
-        except Interrupted:
-            pass
-        return watch.measurement(engine, metering.meter)
+        return watch.measurement(engine.baseline_bytes, metering.meter)
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float]:
@@ -133,7 +143,7 @@ def _pictures(package: Package) -> Noise:
     return Noise(64 * manifest.batch_size, size_px)
 
 
-class _Watch:
+class Watch:
     """Follows a run's events and says when enough was seen."""
 
     def __init__(self, max_s: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -141,14 +151,11 @@ class _Watch:
         self._steps = 0
         self._first_step_s = self._startup_s = 0.0
         self._durations_s: list[float] = []
-        self._begin_s = self._end_s = self._saved_s = math.nan
-        self._checkpoint_s = math.nan
+        self._begin_s = self._end_s = math.nan
 
     def see(self, event: events.Event) -> None:
         """Take one event in."""
         now_s = self._clock()
-        if isinstance(event, events.CheckpointSaved):
-            self._checkpoint_s, self._saved_s = event.save_s, now_s
         if not isinstance(event, events.StepRecord):
             return
         self._steps += 1
@@ -174,7 +181,7 @@ class _Watch:
         low_s, high_s = median_interval(self._durations_s)
         return (high_s - low_s) / 2 <= CONFIDENT * statistics.median(self._durations_s)
 
-    def measurement(self, engine: "_WatchedEngine", meter: Meter) -> Measurement:
+    def measurement(self, baseline_bytes: int, meter: Meter) -> Measurement:
         """What was seen of a run that is over."""
         median_s = statistics.median(self._durations_s)
         low_s, high_s = median_interval(self._durations_s)
@@ -187,13 +194,10 @@ class _Watch:
             step_j=None if window_j is None else window_j / steps,
             power_w=None if window_j is None else window_j / (self._end_s - self._begin_s),
             peak_bytes=memory_now().peak_bytes,
-            baseline_bytes=engine.baseline_bytes,
+            baseline_bytes=baseline_bytes,
             startup_s=self._startup_s,
             switch_s=max(0.0, self._first_step_s - median_s),
-            checkpoint_s=self._checkpoint_s,
-            checkpoint_j=meter.energy_between(
-                self._saved_s - self._checkpoint_s, self._saved_s
-            ),
+            last_step_s=self._end_s,
         )
 
 
