@@ -1,0 +1,17 @@
+"""From run folders to one page that people look at, and to the same numbers as JSON and CSV."""
+
+from edge_runtime.report.comparing import summarise
+from edge_runtime.report.page import render_page
+from edge_runtime.report.series import RunSeries
+from edge_runtime.report.summary import FORMAT, Report, RunSummary
+from edge_runtime.report.tables import csv_files
+
+__all__ = [
+    "FORMAT",
+    "Report",
+    "RunSeries",
+    "RunSummary",
+    "csv_files",
+    "render_page",
+    "summarise",
+]
