@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from edge_runtime.cli.quantities import duration_s, positive, size_bytes
 from edge_runtime.cli.signals import stop_on_signals
+from edge_runtime.errors import ConfigError
 from edge_runtime.units import bytes_text
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
     from edge_runtime.schema import unstructure
     from edge_runtime.training import Conditions, profile_package
 
+    if not args.time_per_rung:
+        raise ConfigError("--time-per-rung is 0; a rung takes time to measure, such as 60s.")
     package = open_package(args.package)
     refuse_below_state(Budget(memory_bytes=args.memory), package.manifest.state_bytes)
     conditions = Conditions(args.engine, threads=args.threads, board_file=args.board)

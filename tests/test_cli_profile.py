@@ -1,0 +1,142 @@
+"""`edge-train profile`: what it prints and writes, and every way in which it ends."""
+
+import json
+import re
+import signal
+from pathlib import Path
+
+import pytest
+from measuring_fakes import conditions, prepare
+from training_fakes import write_package
+
+from edge_runtime.cli.main import main
+from edge_runtime.planning import load_profile
+from edge_runtime.schema import unstructure
+
+KILLED = "os.kill(os.getpid(), signal.SIGKILL)"
+
+
+@pytest.fixture
+def processes(tmp_path, monkeypatch):
+    return prepare(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def package(tmp_path):
+    return write_package(tmp_path / "package")
+
+
+@pytest.fixture
+def cached(package, processes) -> Path:
+    """Where the profile of that package is kept."""
+    return conditions().cached_profile_path(package)
+
+
+def test_every_rung_is_told_and_the_profile_is_written(package, cached, capsys) -> None:
+    assert main(["profile", str(package.path)]) == 0
+    out, err = capsys.readouterr()
+    assert err.splitlines() == [
+        "k050          500.0 ms    19.5 KiB  5 J per step",
+        "k100         1000.0 ms    39.1 KiB  10 J per step",
+    ]
+    board = conditions().board.id
+    assert re.fullmatch(
+        rf"board {re.escape(board)}, fake on numpy\npower sensor: replay\n"
+        r"start 2\.5 s, load a rung 0\.2 s, end with a checkpoint \d+\.\d s\n"
+        rf"idle: 10\.00 W\nprofile: {re.escape(str(cached))}\n",
+        out,
+    )
+    assert [cost.rung for cost in load_profile(cached).rungs] == ["k100", "k050"]
+
+
+def test_plan_finds_it(package, cached, capsys) -> None:
+    words = ["plan", str(package.path), "--images", "40", "--epochs", "1", "--time", "10min"]
+    assert main(words) == 4
+    assert main(["profile", str(package.path)]) == 0
+    capsys.readouterr()
+    assert main(words) == 0
+    assert "10 steps on k100" in capsys.readouterr().out
+
+
+def test_json_is_the_profile_and_nothing_else(package, cached, tmp_path, capsys) -> None:
+    path = tmp_path / "new" / "profile.json"
+    assert main(["profile", str(package.path), "--json", "-o", str(path)]) == 0
+    table = json.loads(capsys.readouterr().out)
+    assert table == unstructure(load_profile(path)) == json.loads(path.read_text())
+    assert not cached.exists()
+
+
+def test_flags_reach_the_measuring_process(package, processes) -> None:
+    words = ["--time-per-rung", "1500ms", "--threads", "3", "--engine", "ort"]
+    assert main(["profile", str(package.path), *words]) == 0
+    jobs = processes.jobs
+    assert {(job["max_s"], job["threads"], job["engine"]) for job in jobs} == {
+        (1.5, 3, "fake")  # the engine that `ort` is here
+    }
+
+
+def test_estimates_and_missing_sensors_are_said(
+    package, processes, monkeypatch, capsys
+) -> None:
+    monkeypatch.setattr("edge_runtime.training.conditions.Conditions.power_is_estimate", True)
+    assert main(["profile", str(package.path)]) == 0
+    assert "5 J per step (estimate)" in capsys.readouterr().err
+    monkeypatch.setattr("edge_runtime.training.conditions.open_sensor", lambda board: None)
+    processes.do(k050="found(step_j=None, power_w=None)")
+    assert main(["profile", str(package.path)]) == 0
+    out, err = capsys.readouterr()
+    assert "power sensor: none: joules stay unknown" in out
+    assert "idle" not in out
+    assert err.splitlines()[0] == "k050          500.0 ms    19.5 KiB"
+
+
+def test_rungs_that_are_not_measured_are_told(package, processes, capsys) -> None:
+    processes.do(k050="found(baseline_bytes=2**20)")
+    assert main(["profile", str(package.path), "--memory", "1MiB"]) == 0
+    assert re.search(r"k100 +not measured: 1\.\d MiB predicted", capsys.readouterr().err)
+    processes.do(k100=KILLED)
+    assert main(["profile", str(package.path)]) == 0
+    assert re.search(r"k100 +was killed for memory", capsys.readouterr().err)
+
+
+def test_if_nothing_fits_nothing_is_written(package, processes, cached, capsys) -> None:
+    processes.do(k100=KILLED, k050=KILLED)
+    assert main(["profile", str(package.path)]) == 5
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "the smallest, k050, was killed. Export one with a smaller batch" in err
+    assert not cached.exists()
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_a_signal_exits_130_and_the_same_command_goes_on(
+    package, processes, cached, capfd, number
+) -> None:
+    before = signal.getsignal(signal.Signals[number])
+    processes.do(k100=f"os.kill(os.getppid(), signal.{number}); time.sleep(1000)")
+    assert main(["profile", str(package.path)]) == 130
+    assert signal.getsignal(signal.Signals[number]) == before
+    error = capfd.readouterr().err
+    assert "edge-train: stopping; once more stops at once" in error
+    assert "edge-train: stopped while k100 was measured. Measured are k050:" in error
+    assert processes.are_gone()
+    assert not cached.exists()
+    processes.do()
+    assert main(["profile", str(package.path)]) == 0
+    assert [job["rung"] for job in processes.jobs] == ["k100"]
+    assert cached.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--memory", "0B"], 2, "--memory is 0; a limit is more than zero"),
+        (["--memory", "1kB"], 7, r"--memory 1000B is below the package's own state of 1\.0 K"),
+        (["--time-per-rung", "0s"], 2, "--time-per-rung is 0; a rung takes time to measure"),
+        (["--board", "nowhere.toml"], 2, "nowhere.toml"),
+    ],
+)
+def test_wrong_flags_are_explained(package, processes, capsys, words, code, message) -> None:
+    assert main(["profile", str(package.path), *words]) == code
+    assert re.search(message, capsys.readouterr().err)
+    assert processes.jobs == []

@@ -1,0 +1,262 @@
+"""A package's cost profile: every rung in a process of its own, whatever becomes of that."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from measuring_fakes import BASELINE_BYTES, POWER_W, conditions, constant_sensor, prepare
+from training_fakes import write_package
+
+from edge_runtime import selftest
+from edge_runtime.device import Meter
+from edge_runtime.errors import EngineError, Interrupted
+from edge_runtime.package import open_package
+from edge_runtime.planning import cached_profile_path
+from edge_runtime.planning.memory import predicted_peak_bytes
+from edge_runtime.training import profile_package, profiling
+
+TESTS = Path(__file__).parent
+
+
+@pytest.fixture
+def processes(tmp_path, monkeypatch):
+    return prepare(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def package(tmp_path):
+    return write_package(tmp_path / "package")
+
+
+def profile(package, sensor=None, **changes):
+    with Meter(sensor) as meter:
+        return profile_package(package, conditions(), meter, **changes)
+
+
+def cost(found, rung: str):
+    return next(cost for cost in found.rungs if cost.rung == rung)
+
+
+def leftovers(tmp_path) -> list[Path]:
+    """What lies in the cache besides folders."""
+    return [path for path in (tmp_path / "cache").rglob("*") if not path.is_dir()] + [
+        *(tmp_path / "cache").glob(".profile-*")
+    ]
+
+
+def test_every_rung_is_measured_the_smallest_first(package, processes, tmp_path) -> None:
+    told = []
+    found = profile(package, max_s=7.0, report=told.append)
+    assert [(job["rung"], job["max_s"]) for job in processes.jobs] == [
+        ("k050", 7.0),
+        ("k100", 7.0),
+    ]
+    assert [cost.rung for cost in told] == ["k050", "k100"]
+    assert [cost.rung for cost in found.rungs] == ["k100", "k050"]  # as in the manifest
+    assert [(cost.step_s, cost.step_j, cost.source) for cost in found.rungs] == [
+        (1.0, 10.0, "measured"),
+        (0.5, 5.0, "measured"),
+    ]
+    # 2 views of 4 pictures, 2 blocks of 5 or of 3 tokens
+    assert [cost.token_blocks for cost in found.rungs] == [80, 48]
+    assert (found.startup_s, found.baseline_bytes) == (2.5, BASELINE_BYTES)
+    assert (found.package_digest, found.engine) == (package.digest, "fake")
+    assert leftovers(tmp_path) == []
+
+
+def test_a_rung_is_predicted_by_what_the_first_one_showed(package, processes) -> None:
+    found = profile(package)
+    rung = package.rung("k100")
+    want = predicted_peak_bytes(package.manifest, rung, BASELINE_BYTES)
+    assert cost(found, "k100").predicted_peak_bytes == want
+    assert cost(found, "k050").predicted_peak_bytes is None
+    processes.do()
+    found = profile(package, memory_bytes=want - 1)
+    assert [job["rung"] for job in processes.jobs] == ["k050"]
+    left_out = cost(found, "k100")
+    assert (left_out.source, left_out.step_s) == ("unmeasured", None)
+    assert left_out.predicted_peak_bytes == want
+
+
+@pytest.mark.parametrize(("killed", "other"), [("k050", "k100"), ("k100", "k050")])
+def test_a_killed_process_marks_its_rung_and_the_others_go_on(
+    package, processes, killed, other
+) -> None:
+    processes.do(**{killed: "os.kill(os.getpid(), signal.SIGKILL)"})
+    found = profile(package)
+    assert cost(found, killed).source == "does_not_fit"
+    assert cost(found, killed).step_s is None
+    assert cost(found, other).source == "measured"
+
+
+def test_a_package_of_which_nothing_fits_is_refused(package, processes, tmp_path) -> None:
+    dead = "os.kill(os.getpid(), signal.SIGKILL)"
+    processes.do(k100=dead, k050=dead)
+    message = r"no rung of .*package fits into the memory of this board; the smallest, k050"
+    with pytest.raises(EngineError, match=message):
+        profile(package)
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("fail('the graph is wrong', 5)", "the graph is wrong$"),
+        ("raise RuntimeError('unforeseen')", "RuntimeError: unforeseen$"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", r"SIGSEGV ended its process\.$"),
+        ("sys.exit(3)", "its process ended with 3$"),
+        ("found(step_s='soon')", r"rung k050: 1 problem\(s\)"),
+    ],
+)
+def test_another_failure_is_told_with_its_reason(package, processes, line, reason) -> None:
+    processes.do(k050=line)
+    where = "" if "problem" in reason else r"measuring rung k050 of .*package failed: (.|\n)*"
+    with pytest.raises(EngineError, match=where + reason):
+        profile(package)
+
+
+def test_the_end_of_a_run_lasts_until_its_process_is_gone(package, processes) -> None:
+    processes.do(k050="found(); time.sleep(0.5)", k100="found(); time.sleep(0.1)")
+    found = profile(package, constant_sensor())
+    assert 0.5 <= found.checkpoint_s < 30
+    assert found.checkpoint_j == pytest.approx(POWER_W * found.checkpoint_s)
+
+
+def test_the_board_at_rest_is_measured_first(package, processes) -> None:
+    found = profile(package, constant_sensor())
+    assert found.idle_w == pytest.approx(POWER_W)
+    assert (found.sensor, found.energy_is_estimate) == ("replay", False)
+    found = profile(package)
+    assert (found.idle_w, found.sensor, found.checkpoint_j) == (None, None, None)
+
+
+def test_stopping_ends_the_process_at_once(package, processes, tmp_path) -> None:
+    processes.do(k050="time.sleep(1000)")
+    message = "stopped while k050 was measured, the first rung; nothing is kept"
+    with pytest.raises(Interrupted, match=message):
+        profile(package, stop=processes.begun(1))
+    assert processes.are_gone()
+    assert leftovers(tmp_path) == []
+
+
+def test_what_was_measured_before_an_interruption_is_kept(
+    package, processes, tmp_path, caplog
+) -> None:
+    processes.do(k100="time.sleep(1000)")
+    message = r"stopped while k100 was measured\. Measured are k050: the same command goes on"
+    with pytest.raises(Interrupted, match=message):
+        profile(package, stop=processes.begun(2))
+    processes.do(k050="fail('measured twice', 1)")
+    found = profile(package)
+    assert caplog.messages == ["k050 was measured before the interruption"]
+    assert [cost.source for cost in found.rungs] == ["measured"] * 2
+    assert leftovers(tmp_path) == []  # the next one measures everything
+    processes.do()
+    profile(package)
+    assert len(processes.jobs) == 2
+
+
+def test_what_another_version_kept_is_measured_again(package, processes) -> None:
+    kept = conditions().cached_profile_path(package).with_suffix("") / "k050.json"
+    kept.parent.mkdir(parents=True)
+    for content in ("{", "{}", '{"end_s": 1.0, "end_j": null, "found": {"step_s": 1.0}}'):
+        kept.write_text(content)
+        processes.do(k100="fail('enough', 1)")
+        with pytest.raises(EngineError, match="enough"):
+            profile(package)
+        assert [job["rung"] for job in processes.jobs] == ["k050", "k100"]
+
+
+def test_a_profile_is_kept_by_its_conditions(package, processes, tmp_path) -> None:
+    here = conditions()
+    path = here.cached_profile_path(package)
+    assert path == cached_profile_path(
+        package.digest, here.board.id, here.power_mode, "fake numpy", None
+    )
+    other = write_package(tmp_path / "other", seed=1)
+    assert conditions(threads=2).cached_profile_path(package) != path
+    assert here.cached_profile_path(other) != path
+
+
+PARENT = """
+import sys
+from pathlib import Path
+import pytest
+from measuring_fakes import conditions, prepare
+from edge_runtime.device import Meter
+from edge_runtime.package import open_package
+from edge_runtime.training import profile_package
+
+folder = Path(sys.argv[1])
+processes = prepare(folder, pytest.MonkeyPatch())
+processes.do(k050='''
+import threading
+from pathlib import Path
+from edge_runtime.training.measuring import _end_with_parent
+threading.Thread(target=_end_with_parent, args=[Path(scratch)], daemon=True).start()
+print("ready", file=open(LOG + ".ready", "w"))
+time.sleep(1000)
+''')
+with Meter(None) as meter:
+    profile_package(open_package(folder / "package"), conditions(), meter)
+"""
+
+
+def test_a_killed_parent_leaves_nothing_behind(package, tmp_path) -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": f"{TESTS}:{TESTS.parent}"},
+    )
+    while not (tmp_path / "jobs.jsonl.ready").exists():
+        assert parent.poll() is None
+        time.sleep(0.02)
+    pid = json.loads((tmp_path / "jobs.jsonl").read_text())["pid"]
+    assert list((tmp_path / "cache").glob(".profile-*"))
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    deadline_s = time.monotonic() + 30
+    while is_running(pid) and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    assert not is_running(pid)
+    assert leftovers(tmp_path) == []
+
+
+def is_running(pid: int) -> bool:
+    """Whether it does something still; who buries an orphan is not our business."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+    except FileNotFoundError:
+        return False
+    return state not in "ZX"
+
+
+def test_a_real_rung_is_measured_by_a_real_process(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("EDGE_TRAIN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(profiling, "_IDLE_S", 0.01)
+    package = open_package(selftest.PACKAGE)
+    with Meter(None) as meter:
+        found = profile_package(
+            package,
+            conditions(engine="ort", threads=1),
+            meter,
+            memory_bytes=package.manifest.state_bytes,  # the smallest rung only
+            max_s=0.05,
+        )
+    assert {cost.rung: cost.source for cost in found.rungs} == {
+        "k100": "unmeasured",
+        "k075": "unmeasured",
+        "k050": "measured",
+    }
+    measured = cost(found, "k050")
+    assert 0 < measured.step_s_low <= measured.step_s <= measured.step_s_high
+    assert 0 < found.baseline_bytes < measured.peak_bytes
+    assert found.startup_s > 0
+    assert found.checkpoint_s > 0
+    assert re.fullmatch(r"onnxruntime.* \d+\.\d+\.\d+.*", found.runtime)
+    assert leftovers(tmp_path) == []
