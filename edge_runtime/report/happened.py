@@ -119,7 +119,9 @@ def plan_of(recorded: Recorded, totals: Totals) -> tuple[PlanCheck, ...]:
     steps = recorded.steps
     done = {rung: int((steps.rung == code).sum()) for code, rung in enumerate(steps.rungs)}
     for rung in dict.fromkeys([*planned, *done]):
-        rows.append(_check(f"steps on {rung}", "steps", planned.get(rung, 0), done.get(rung, 0)))
+        rows.append(
+            _check(f"steps on {rung}", "steps", planned.get(rung, 0), done.get(rung, 0))
+        )
     return tuple(rows)
 
 

@@ -35,9 +35,7 @@ class Lines(NamedTuple):
     is_cut: bool  # half a line at the end was passed over
 
 
-def column(
-    tables: Tables, key: str, kinds: frozenset[type], dtype: str = "float64"
-) -> Array:
+def column(tables: Tables, key: str, kinds: frozenset[type], dtype: str = "float64") -> Array:
     """One field of every table; `None` becomes NaN."""
     values = [table[key] for table in tables]
     if not {*map(type, values)} <= kinds:

@@ -194,9 +194,7 @@ _NO_SAMPLE: dict[str, Any] = {
     "process": 1,
     "t_s": 0,
     "rails_w": {},
-    **dict.fromkeys(
-        ("total_w", "temperature_c", "throttled", "cpu_hz", "gpu_hz", "gpu_load")
-    ),
+    **dict.fromkeys(("total_w", "temperature_c", "throttled", "cpu_hz", "gpu_hz", "gpu_load")),
 }
 _NO_STEP: dict[str, Any] = {
     **dict.fromkeys(("step", "epoch", "images", "keep_ratio", "loss"), 0),

@@ -173,7 +173,9 @@ def _over(a: float | None, b: float | None) -> float | None:
 
 def _peak_bytes(recorded: Recorded) -> int | None:
     """The highest that processes told at their end, or that their steps saw."""
-    told = [e.event.peak_bytes for e in recorded.events if isinstance(e.event, events.Finished)]
+    told = [
+        e.event.peak_bytes for e in recorded.events if isinstance(e.event, events.Finished)
+    ]
     seen = highest(recorded.steps.rss_bytes)
     return max([*told, *([] if seen is None else [int(seen)])], default=None)
 
@@ -230,7 +232,9 @@ def _marked(rungs: tuple[RungUse, ...]) -> tuple[RungUse, ...]:
     return tuple(
         replace(
             rung,
-            dominated_by=next((o.rung for o in rungs if o is not rung and _beats(o, rung)), None),
+            dominated_by=next(
+                (o.rung for o in rungs if o is not rung and _beats(o, rung)), None
+            ),
         )
         for rung in rungs
     )
@@ -239,7 +243,9 @@ def _marked(rungs: tuple[RungUse, ...]) -> tuple[RungUse, ...]:
 def _beats(other: RungUse, rung: RungUse) -> bool:
     """Whether it keeps at least as much, costs no more of anything, and less of something."""
     mine, theirs = _costs_of(rung), _costs_of(other)
-    both = [(a, b) for a, b in zip(mine, theirs, strict=True) if a is not None and b is not None]
+    both = [
+        (a, b) for a, b in zip(mine, theirs, strict=True) if a is not None and b is not None
+    ]
     if len(both) < 2 or (other.keep_ratio or 0.0) < (rung.keep_ratio or 0.0):
         return False
     return all(b <= a for a, b in both) and any(b < a for a, b in both)

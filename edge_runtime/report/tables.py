@@ -36,7 +36,9 @@ def csv_files(report: Report) -> dict[str, str]:
 
 
 def _run_row(run: Mapping[str, Any]) -> dict[str, Any]:
-    plain = {key: value for key, value in run.items() if not isinstance(value, dict | list | tuple)}
+    plain = {
+        key: value for key, value in run.items() if not isinstance(value, dict | list | tuple)
+    }
     return plain | {key: value for part in _PARTS for key, value in run[part].items()}
 
 

@@ -1,0 +1,49 @@
+"""edge-train report: what runs took, as a page to look at, as JSON and as CSV files."""
+
+import argparse
+import json
+from pathlib import Path
+
+from edge_runtime.errors import ConfigError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "runs", metavar="RUN", type=Path, nargs="+", help="made by `edge-train run`"
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", type=Path, help="the page, one HTML file"
+    )
+    parser.add_argument(
+        "--csv", metavar="DIR", type=Path, help="write the same numbers as CSV files"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read the runs, write what was asked for."""
+    from edge_runtime.report import csv_files, render_page, summarise
+    from edge_runtime.schema import unstructure
+    from edge_runtime.storage import storage_errors, write_file
+
+    if args.output is None and args.csv is None and not args.json:
+        raise ConfigError(
+            "say what to make: a page with -o report.html, --csv DIR, or --json."
+        )
+    report, series = summarise(args.runs)
+    written = []
+    if args.csv is not None:
+        with storage_errors("make", args.csv):
+            args.csv.mkdir(parents=True, exist_ok=True)
+        for name, text in csv_files(report).items():
+            write_file(args.csv / name, text.encode())
+        written.append(args.csv)
+    if args.output is not None:
+        write_file(args.output, render_page(report, series).encode())
+        written.append(args.output)
+    if args.json:
+        print(json.dumps(unstructure(report)))
+    else:
+        print("\n".join(f"wrote {path}" for path in written))
+    return 0
