@@ -1,0 +1,94 @@
+"""Keeps a `Status` up to date with a run folder, reading only what is new.
+
+Of steps.jsonl only the end is read: all that counts of the steps before are their number.
+So a long run opens as fast as its samples can be added up, and takes no memory.
+"""
+
+from edge_runtime.errors import RecordsError
+from edge_runtime.live.lines import Cut, Lines
+from edge_runtime.live.spending import Spending
+from edge_runtime.live.status import Status
+from edge_runtime.records import Run, logged_event
+from edge_runtime.records.events import StepRecord
+from edge_runtime.records.power import PowerRecord
+from edge_runtime.records.run import EVENTS_FILE, POWER_FILE, STEPS_FILE
+from edge_runtime.schema import structure
+
+_TAIL_BYTES = 1 << 16  # some 200 steps
+
+
+class Follower:
+    """Reads one run folder."""
+
+    def __init__(self, run: Run) -> None:
+        """Nothing is read yet.
+
+        Raises:
+            RecordsError: run.json names no budget.
+        """
+        self.run, self.status = run, Status(run.info)
+        self._events = Lines(run.path / EVENTS_FILE)
+        self._power = Lines(run.path / POWER_FILE)
+        self._steps = self._last_steps()
+
+    def poll(self) -> bool:
+        """Take in what was written since the last time; whether there was anything.
+
+        Raises:
+            RecordsError: a file is gone, damaged, or another one than before.
+        """
+        # Events first: after one that says "finished" there are no more steps to read.
+        return any([self._read_events(), self._read_steps(), self._read_power()])
+
+    def _last_steps(self) -> Lines:
+        return Lines(self.run.path / STEPS_FILE, tail_bytes=_TAIL_BYTES)
+
+    def _read_events(self) -> bool:
+        found = False
+        while tables := self._events.read():
+            found = True
+            for table in tables:
+                self.status.happened(logged_event(table, where=EVENTS_FILE))
+        return found
+
+    def _read_steps(self) -> bool:
+        found = False
+        try:
+            while tables := self._steps.read():
+                found = True
+                for table in tables:
+                    self.status.stepped(_step(table))
+        except Cut:  # a resumed run went back to a checkpoint
+            self._steps = self._last_steps()
+            return self._read_steps()
+        return found
+
+    def _read_power(self) -> bool:
+        found = False
+        while tables := self._power.read():
+            found = True
+            for table in tables:
+                _add(self.status.spending, table)
+            self.status.sampled(_sample(tables[-1]))
+        return found
+
+
+def _step(table: dict[str, object]) -> StepRecord:
+    return structure(StepRecord, table, where=STEPS_FILE, error=RecordsError)
+
+
+def _sample(table: dict[str, object]) -> PowerRecord:
+    return structure(PowerRecord, table, where=POWER_FILE, error=RecordsError)
+
+
+def _add(spending: Spending, table: dict[str, object]) -> None:
+    """Three of its fields count; to check them all would take five times as long."""
+    process, t_s, total_w = table.get("process"), table.get("t_s"), table.get("total_w", "")
+    if not (
+        isinstance(process, int)
+        and isinstance(t_s, float | int)
+        and (total_w is None or isinstance(total_w, float | int))
+    ):
+        _sample(table)  # says what is wrong
+        return
+    spending.add(process, t_s, total_w)

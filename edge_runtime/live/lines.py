@@ -1,0 +1,97 @@
+"""What was added to a file of one JSON table per line since it was last read.
+
+Half a line at the end is left for the next time. A reader never keeps a file open, so that a
+run folder can be moved or removed under it.
+"""
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from edge_runtime.errors import RecordsError
+
+BLOCK_BYTES = 1 << 20  # read at once
+
+
+class Cut(RecordsError):
+    """Lines that were read are not in the file any more."""
+
+
+class Lines:
+    """Reads one file, a block at a time."""
+
+    def __init__(self, path: Path, *, tail_bytes: int | None = None) -> None:
+        """Nothing is read yet.
+
+        Args:
+            path: the file.
+            tail_bytes: begin so far before its end, with a whole line; `None`: at its start.
+        """
+        self._path, self._tail_bytes = path, tail_bytes
+        self._offset = 0
+        self._last = b""  # line read, to know whether it is still there
+
+    def read(self) -> list[dict[str, Any]]:
+        """The next lines, at most a block of them; none: all were read.
+
+        Raises:
+            Cut: the file is another one than before, or shorter.
+            RecordsError: it cannot be read, or a line of it is no JSON table.
+        """
+        try:
+            with self._path.open("rb", buffering=0) as file:
+                block = self._next_block(file.fileno())
+        except OSError as error:
+            raise RecordsError(f"cannot read {self._path}: {error.strerror}.") from error
+        *lines, _ = block.split(b"\n")
+        tables = [self._table(line) for line in lines]
+        if lines:
+            self._offset += block.rfind(b"\n") + 1
+            self._last = lines[-1] + b"\n"
+        return tables
+
+    def _next_block(self, handle: int) -> bytes:
+        """Whole lines, and the beginning of another one."""
+        if self._tail_bytes is not None:
+            self._go_to_tail(handle, self._tail_bytes)
+        self._tail_bytes = None
+        start = self._offset - len(self._last)
+        if os.pread(handle, len(self._last), start) != self._last:
+            raise Cut(
+                f"{self._path} was cut or replaced while it was read. Look at the run again."
+            )
+        size = BLOCK_BYTES
+        block = os.pread(handle, size, self._offset)
+        while len(block) == size and b"\n" not in block:
+            size *= 2
+            block = os.pread(handle, size, self._offset)
+        return block
+
+    def _go_to_tail(self, handle: int, tail_bytes: int) -> None:
+        start = os.fstat(handle).st_size - tail_bytes
+        if start > 0:  # else the whole file is shorter than that
+            self._offset = start + os.pread(handle, tail_bytes, start).find(b"\n") + 1
+
+    def _table(self, line: bytes) -> dict[str, Any]:
+        try:
+            table = json.loads(line)
+        except ValueError as error:
+            raise RecordsError(f"{self._path}: a line is damaged: {error}.") from error
+        if not isinstance(table, dict):
+            raise RecordsError(f"{self._path}: a line is damaged: it is no JSON table.")
+        return table
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process holds a file by `LineFile.hold`; a killed one does not.
+
+    For a moment nobody else can hold it: do not ask while somebody may begin to.
+    """
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

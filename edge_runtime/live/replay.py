@@ -1,0 +1,90 @@
+"""The events of a run, steps included, in the order in which they happened.
+
+As `train` gave them to the process that trained, read from the two files that keep them.
+"""
+
+import heapq
+from collections.abc import Iterator
+
+from edge_runtime.errors import RecordsError
+from edge_runtime.live.lines import Cut, Lines
+from edge_runtime.live.status import ENDINGS
+from edge_runtime.records import Run, events, logged_event
+from edge_runtime.records.events import Event, StepRecord
+from edge_runtime.records.run import EVENTS_FILE, STEPS_FILE
+from edge_runtime.schema import structure
+
+_When = tuple[int, float]  # process, seconds since its start
+_START: _When = (0, 0.0)
+
+
+class Replay:
+    """Reads one run folder from its beginning, a block at a time.
+
+    `ended` is how the run ended, if it did and did not go on: the one event that `poll`
+    keeps back, since what was evaluated afterwards comes before the end here.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.ended: Event | None = None
+        self._steps = Lines(run.path / STEPS_FILE)
+        self._events = Lines(run.path / EVENTS_FILE)
+        self._held: list[tuple[_When, Event]] = []  # read, and not given out
+        self._last_step = self._last_event = _START
+
+    def poll(self) -> Iterator[Event]:
+        """Those that were written since the last time.
+
+        Raises:
+            RecordsError: a file is gone, damaged, or another one than before.
+        """
+        while batch := self._next_batch():
+            for event in batch:
+                yield from self._without_end(event)
+
+    def _next_batch(self) -> list[Event]:
+        held = self._held
+        steps, new = self._new_steps(), self._new_events()
+        if not steps and not held:
+            held, steps, new = new, self._new_steps(), self._new_events()
+        # A step is written before the events that come after it. Steps that are read later
+        # than an event are therefore all that there are before it; an event that is read
+        # later than the steps may have to wait for more of them.
+        known = held + new
+        ready = [item for item in known if item[0] <= self._last_step] if steps else held
+        self._held = known[len(ready) :]
+        return [event for _, event in heapq.merge(steps, ready, key=lambda item: item[0])]
+
+    def _without_end(self, event: Event) -> list[Event]:
+        if isinstance(event, ENDINGS):
+            self.ended = event
+            return []
+        if self.ended is not None and isinstance(event, events.Resumed):
+            before, self.ended = self.ended, None
+            return [before, event]
+        return [event]
+
+    def _new_steps(self) -> list[tuple[_When, Event]]:
+        try:
+            tables = self._steps.read()
+        except Cut:  # a resumed run went back to a checkpoint; what was given out is skipped
+            self._steps = Lines(self.run.path / STEPS_FILE)
+            tables = self._steps.read()
+        found: list[tuple[_When, Event]] = []
+        for table in tables:
+            record = structure(StepRecord, table, where=STEPS_FILE, error=RecordsError)
+            when = (record.measured.process, record.measured.t_s)
+            if when > self._last_step:
+                self._last_step = when
+                found.append((when, record))
+        return found
+
+    def _new_events(self) -> list[tuple[_When, Event]]:
+        found = []
+        for table in self._events.read():
+            _, moment, event = logged_event(table, where=EVENTS_FILE)
+            if moment is not None:  # else of another process: it keeps its place
+                self._last_event = (moment.process, moment.t_s)
+            found.append((self._last_event, event))
+        return found

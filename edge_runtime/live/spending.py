@@ -1,0 +1,50 @@
+"""Seconds and joules of all processes of a run, sample by sample.
+
+For each process the trapezoids between its samples that have a power, plus the time before
+the first one at that one's power, as docs/run-folder.md says. Clock: seconds since the start
+of a process. Joules of a process without a known power are `None`, and so is a sum with them.
+"""
+
+
+class Spending:
+    """What was spent until the newest sample."""
+
+    def __init__(self) -> None:
+        self._process: int | None = None
+        self._before_s = 0.0  # by the processes before this one
+        self._before_j: float | None = 0.0
+        self._t_s = 0.0
+        self._known: tuple[float, float] | None = None  # time and power of the last one
+        self._process_j = 0.0
+
+    def add(self, process: int, t_s: float, total_w: float | None) -> None:
+        """Take one sample; those of a process come in their order."""
+        if process != self._process:
+            if self._process is not None:
+                self._before_s, self._before_j = self.time_s, self.energy_j
+            self._process, self._known, self._process_j = process, None, 0.0
+        self._t_s = t_s
+        if total_w is None:
+            return
+        since_s, since_w = self._known or (0.0, total_w)
+        self._process_j += (t_s - since_s) * (since_w + total_w) / 2
+        self._known = (t_s, total_w)
+
+    @property
+    def time_s(self) -> float:
+        """Of all processes, each from its start to its last sample."""
+        return self._before_s + self._t_s
+
+    @property
+    def energy_j(self) -> float | None:
+        """Gross, of the board's total."""
+        if self._known is None or self._before_j is None:
+            return None
+        return self._before_j + self._process_j
+
+    @property
+    def mean_w(self) -> float | None:
+        """Over the whole run."""
+        if self.energy_j is None or self.time_s == 0:
+            return None
+        return self.energy_j / self.time_s

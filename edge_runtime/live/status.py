@@ -1,0 +1,125 @@
+"""What a run is doing now: the fold of its records that every view of a run shows.
+
+Units: seconds, joules, watts, bytes, degrees Celsius. `None` is unknown, never 0.
+"""
+
+from collections import deque
+
+from edge_runtime.budget import Budget
+from edge_runtime.errors import RecordsError
+from edge_runtime.live.pace import Pace
+from edge_runtime.live.spending import Spending
+from edge_runtime.records import LoggedEvent, RunInfo, events
+from edge_runtime.records.events import Event, StepRecord
+from edge_runtime.records.power import PowerRecord
+from edge_runtime.schema import structure
+
+# After one of these the process that trained ends; `Resumed` begins another one.
+ENDINGS = (events.Finished, events.Interrupted, events.SourceLost, events.Diverged)
+_NEWS = 50
+_NO_NEWS = (events.Started, events.EpochFinished, events.WindowEnded)
+
+
+class Status:
+    """Takes in records: steps, events and samples each in their order, in any mixture."""
+
+    def __init__(self, info: RunInfo) -> None:
+        """Begin.
+
+        Raises:
+            RecordsError: the budget of `info` is none.
+        """
+        self.info = info
+        self.budget = _budget(info.budget)
+        self.pace = Pace(info.total_steps)
+        self.spending = Spending()
+        self.last_step: StepRecord | None = None
+        self.rss_bytes: int | None = None
+        self.sample: PowerRecord | None = None  # the newest
+        self.rung: events.RungChanged | None = None  # the last change
+        self.epoch_loss: float | None = None  # mean of the last whole epoch
+        self.resumed: events.Resumed | None = None  # the last time
+        self.sensor_lost: events.SensorLost | None = None  # and not back yet
+        self.ended: Event | None = None  # how; and not gone on since
+        self.news: deque[LoggedEvent] = deque(maxlen=_NEWS)
+
+    def stepped(self, record: StepRecord) -> None:
+        """Take a step in."""
+        self.last_step = record
+        self.pace.follow(record)
+        if record.measured.rss_bytes is not None:
+            self.rss_bytes = record.measured.rss_bytes
+
+    def happened(self, logged: LoggedEvent) -> None:
+        """Take an event in."""
+        event = logged.event
+        if not isinstance(event, _NO_NEWS):
+            self.news.append(logged)
+        match event:
+            case events.Resumed():
+                self.resumed, self.ended, self.last_step = event, None, None
+                self.sensor_lost = None  # of the process before
+            case events.Planned():
+                self.budget = _budget(event.budget)  # a resumed run may have a larger one
+            case events.RungChanged():
+                self.rung = event
+            case events.EpochFinished():
+                self.epoch_loss = event.mean_loss
+            case events.SensorLost():
+                self.sensor_lost = event
+            case events.SensorBack():
+                self.sensor_lost = None
+            case _ if isinstance(event, ENDINGS):
+                self.ended = event
+
+    def sampled(self, record: PowerRecord) -> None:
+        """Take the newest sample in; `spending` wants all of them."""
+        self.sample = record
+
+    @property
+    def finished(self) -> events.Finished | None:
+        """Its summary, if it came to its end or to that of its budget."""
+        return self.ended if isinstance(self.ended, events.Finished) else None
+
+    @property
+    def steps_done(self) -> int:
+        """Of `info.total_steps`."""
+        if self.last_step is not None:
+            return self.last_step.step
+        return self.resumed.step if self.resumed else 0
+
+    @property
+    def images_done(self) -> int:
+        """Pictures of all steps that count."""
+        return self.steps_done * self.info.settings.batch_size
+
+    @property
+    def is_estimate(self) -> bool:
+        """Whether joules and watts are computed from something that is no power."""
+        if self.finished and self.finished.spent.energy_is_estimate:
+            return True
+        return self.info.power_is_estimate
+
+    @property
+    def spent_s(self) -> float:
+        """By all processes of the run, from process start; its own account once it is done."""
+        return self.finished.spent.time_s if self.finished else self.spending.time_s
+
+    @property
+    def spent_j(self) -> float | None:
+        """See `spent_s`."""
+        return self.finished.spent.energy_j if self.finished else self.spending.energy_j
+
+    @property
+    def power_w(self) -> float | None:
+        """Of the board's total, by the newest sample."""
+        return None if self.sample is None else self.sample.total_w
+
+    @property
+    def left_s(self) -> float | None:
+        """Until the last step."""
+        return 0.0 if self.finished else self.pace.left_s
+
+
+def _budget(table: dict[str, object]) -> Budget:
+    return structure(Budget, table, where="the run's budget", error=RecordsError)
