@@ -14,6 +14,7 @@ broken benchmark goes on where it was.
 import argparse
 import json
 import shlex
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ from pathlib import Path
 
 from parts.common import Row, add_line, edge_train, machine, say, table, versions
 
+from edge_runtime.package import open_package
 from edge_runtime.records import Run, open_run
 
 IMAGE_PX, PATCH_PX = 32, 4
@@ -36,6 +38,7 @@ def main(words: Sequence[str] | None = None) -> None:
         package = folder / "package"
         if not package.exists():
             edge_train(["export", *export_flags(args), "-o", str(package)])
+        refuse_another(package, args)
         for ratio in args.keep_ratios:
             run = train(package, pictures, folder / f"run-{ratio:g}", ratio, args)
             row = row_of(run, pictures, args.data / "test", ratio, args)
@@ -95,12 +98,12 @@ def link_pictures(source: Path, target: Path, images: int) -> Path:
     classes = sorted(path for path in source.iterdir() if path.is_dir())
     if images % len(classes):
         raise SystemExit(f"--images {images} is no multiple of the {len(classes)} classes")
+    if target.exists():  # of an earlier call, which may have wanted more
+        shutil.rmtree(target)
     for folder in classes:
         (target / folder.name).mkdir(parents=True, exist_ok=True)
         for picture in sorted(folder.iterdir())[: images // len(classes)]:
-            link = target / folder.name / picture.name
-            if not link.is_symlink():
-                link.symlink_to(picture.resolve())
+            (target / folder.name / picture.name).symlink_to(picture.resolve())
     return target
 
 
@@ -118,6 +121,17 @@ def export_flags(args: argparse.Namespace) -> list[str]:
         "--seed": args.seed,
     }
     return [str(word) for pair in flags.items() for word in pair]
+
+
+def refuse_another(package: Path, args: argparse.Namespace) -> None:
+    """A package that an earlier call left may be of other flags."""
+    manifest = open_package(package).manifest
+    found = (manifest.model.depth, manifest.batch_size)
+    if found != (args.depth, args.batch_size):
+        raise SystemExit(
+            f"{package} has {found[0]} blocks and batches of {found[1]}: not what is asked "
+            "for. Choose another --work folder."
+        )
 
 
 def train(

@@ -62,8 +62,10 @@ def main(words: Sequence[str] | None = None) -> None:
         args.package, vit_flags(args.depth, args.batch_size, args.keep_ratios)
     ) as package:
         facts = machine()
-        found = interleaved(cases, args.rounds, lambda case: measure(case, package, args))
-    check_losses(found)
+        losses: dict[float, float] = {}
+        found = interleaved(
+            cases, args.rounds, lambda case: measure(case, package, args, losses)
+        )
     rows = [row_of(case, results) for case, results in found.items()]
     if args.json:
         runtimes = list(dict.fromkeys(results[0]["runtime"] for results in found.values()))
@@ -119,8 +121,13 @@ def cases_of(args: argparse.Namespace) -> list[Case]:
     return [Case(*engine, ratio) for engine in engines for ratio in args.keep_ratios]
 
 
-def measure(case: Case, package: Path, args: argparse.Namespace) -> Row:
-    """One process of one row."""
+def measure(
+    case: Case, package: Path, args: argparse.Namespace, losses: dict[float, float]
+) -> Row:
+    """One process of one row, whose first loss must be that of all others.
+
+    `losses` keeps the first one that was found at each keep-ratio.
+    """
     job = {
         "engine": case.engine,
         "package": str(package),
@@ -132,21 +139,13 @@ def measure(case: Case, package: Path, args: argparse.Namespace) -> Row:
     found = in_fresh_process(case.python, ENGINES[case.engine][0], job)
     median_ms = statistics.median(found["step_ms"])
     say(f"{case.engine:13}{found['runtime']:34}{case.keep_ratio:4g}{median_ms:9.1f} ms")
+    loss, wanted = found["first_loss"], losses.setdefault(case.keep_ratio, found["first_loss"])
+    if not math.isclose(loss, wanted, rel_tol=LOSS_TOLERANCE):
+        raise SystemExit(
+            f"{case} does not train what the rows before it do: its first loss is {loss}, "
+            f"theirs {wanted}"
+        )
     return found
-
-
-def check_losses(found: dict[Case, list[Row]]) -> None:
-    """All rows of one keep-ratio must find one loss, or they do not train the same."""
-    for ratio in {case.keep_ratio for case in found}:
-        losses = {
-            case: result["first_loss"]
-            for case, results in found.items()
-            for result in results
-            if case.keep_ratio == ratio
-        }
-        first = next(iter(losses.values()))
-        if not all(math.isclose(x, first, rel_tol=LOSS_TOLERANCE) for x in losses.values()):
-            raise SystemExit(f"first losses differ at keep-ratio {ratio:g}: {losses}")
 
 
 def row_of(case: Case, results: list[Row]) -> Row:
