@@ -1,68 +1,16 @@
-"""A run on the screen: one refreshed line on a terminal, plain lines elsewhere."""
+"""A run as plain lines, for a pipe or a file; on a terminal see `edge_runtime.cli.panel`."""
 
-import shutil
 import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import TextIO
 
+from edge_runtime.live import Pace
 from edge_runtime.records import events
 from edge_runtime.records.events import Event, StepRecord
 from edge_runtime.units import bytes_text, duration_text, energy_text
 
-_RECENT_STEPS = 50  # what speed and time left are estimated from
-_TERMINAL_EVERY_S = 0.1
-_PLAIN_EVERY_S = 5.0
-
-
-class Status(NamedTuple):
-    """What one progress line says. `None` is not known yet."""
-
-    record: StepRecord
-    total_steps: int
-    images_per_s: float
-    left_s: float
-    rss_bytes: int | None
-
-
-class Speed:
-    """Follows step records."""
-
-    def __init__(self, total_steps: int) -> None:
-        self._total_steps = total_steps
-        self._recent: deque[tuple[float, int]] = deque(maxlen=_RECENT_STEPS)
-        self._rss_bytes: int | None = None
-
-    def follow(self, record: StepRecord) -> Status:
-        """Take one record in."""
-        measured = record.measured
-        self._recent.append((measured.step_s + measured.wait_s, record.images))
-        if measured.rss_bytes is not None:
-            self._rss_bytes = measured.rss_bytes
-        recent_s = sum(step_s for step_s, _ in self._recent)
-        return Status(
-            record,
-            self._total_steps,
-            sum(images for _, images in self._recent) / max(recent_s, 1e-9),
-            (self._total_steps - record.step) * recent_s / len(self._recent),
-            self._rss_bytes,
-        )
-
-
-def status_text(status: Status) -> str:
-    """One line."""
-    record = status.record
-    parts = [
-        f"step {record.step}/{status.total_steps}",
-        f"{status.images_per_s:.1f} images/s",
-        f"loss {record.loss:.4f}",
-        f"lr {record.lr:.2e}",
-        f"keep-ratio {record.keep_ratio:g}",
-    ]
-    if status.rss_bytes is not None:
-        parts.append(bytes_text(status.rss_bytes))
-    return "  ".join([*parts, f"{duration_text(status.left_s)} left"])
+_EVERY_S = 5.0
 
 
 def event_text(event: Event, run_dir: Path) -> str:
@@ -145,10 +93,10 @@ class Progress:
         self, run_dir: Path, stream: TextIO, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._run_dir, self._stream, self._clock = run_dir, stream, clock
-        self._terminal = stream.isatty()
-        self._speed: Speed | None = None
+        self._pace: Pace | None = None
+        self._total_steps = 0
+        self._rss_bytes: int | None = None
         self._shown_s = self._epoch_shown_s = -float("inf")
-        self._half_line = False
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
@@ -156,47 +104,54 @@ class Progress:
             self._show_step(event)
             return
         if isinstance(event, events.Started | events.Resumed):
-            self._speed = Speed(event.steps)
+            self._pace, self._total_steps = Pace(event.steps), event.steps
         if isinstance(event, events.EpochFinished) and not self._is_epochs_turn():
             return
-        if isinstance(event, events.Finished) and self._speed is None:
+        if isinstance(event, events.Finished) and self._pace is None:
             self._line(f"{self._run_dir} is finished already")
         if text := event_text(event, self._run_dir):
             self._line(text)
 
+    def close(self) -> None:
+        """Nothing is left to do: whole lines are out."""
+
     def _is_epochs_turn(self) -> bool:
         """Whether the last one was shown long enough ago; short ones would fill the screen."""
         now_s = self._clock()
-        if now_s - self._epoch_shown_s < _PLAIN_EVERY_S:
+        if now_s - self._epoch_shown_s < _EVERY_S:
             return False
         self._epoch_shown_s = now_s
         return True
 
-    def close(self) -> None:
-        """End the line, so that an error message starts a new one."""
-        if self._half_line:
-            self._stream.write("\n")
-            self._stream.flush()
-
     def _show_step(self, record: StepRecord) -> None:
-        if self._speed is None:
+        if self._pace is None:
             return
-        status = self._speed.follow(record)
-        every_s = _TERMINAL_EVERY_S if self._terminal else _PLAIN_EVERY_S
-        if self._clock() - self._shown_s < every_s and record.step < status.total_steps:
+        self._pace.follow(record)
+        if record.measured.rss_bytes is not None:
+            self._rss_bytes = record.measured.rss_bytes
+        now_s = self._clock()
+        if now_s - self._shown_s < _EVERY_S and record.step < self._total_steps:
             return
-        self._shown_s = self._clock()
-        text = status_text(status)
-        if not self._terminal:
-            self._line(text)
-            return
-        width = shutil.get_terminal_size().columns
-        self._stream.write(f"\r\x1b[K{text[: width - 1]}")
-        self._stream.flush()
-        self._half_line = True
+        self._shown_s = now_s
+        self._line(step_text(record, self._total_steps, self._pace, self._rss_bytes))
 
     def _line(self, text: str) -> None:
-        """Write whole lines, over the progress line if there is one."""
-        self._stream.write(f"\r\x1b[K{text}\n" if self._terminal else f"{text}\n")
+        self._stream.write(f"{text}\n")
         self._stream.flush()
-        self._half_line = False
+
+
+def step_text(record: StepRecord, total_steps: int, pace: Pace, rss_bytes: int | None) -> str:
+    """How far a run is, in one line. What is unknown is left out."""
+    parts = [f"step {record.step}/{total_steps}"]
+    if pace.images_per_s is not None:
+        parts.append(f"{pace.images_per_s:.1f} images/s")
+    parts += [
+        f"loss {record.loss:.4f}",
+        f"lr {record.lr:.2e}",
+        f"keep-ratio {record.keep_ratio:g}",
+    ]
+    if rss_bytes is not None:
+        parts.append(bytes_text(rss_bytes))
+    if pace.left_s is not None:
+        parts.append(f"{duration_text(pace.left_s)} left")
+    return "  ".join(parts)

@@ -5,7 +5,7 @@ So a long run opens as fast as its samples can be added up, and takes no memory.
 """
 
 from edge_runtime.errors import RecordsError
-from edge_runtime.live.lines import Cut, Lines
+from edge_runtime.live.lines import CutError, Lines
 from edge_runtime.live.spending import Spending
 from edge_runtime.live.status import Status
 from edge_runtime.records import Run, logged_event
@@ -58,7 +58,7 @@ class Follower:
                 found = True
                 for table in tables:
                     self.status.stepped(_step(table))
-        except Cut:  # a resumed run went back to a checkpoint
+        except CutError:  # a resumed run went back to a checkpoint
             self._steps = self._last_steps()
             return self._read_steps()
         return found

@@ -15,7 +15,7 @@ from edge_runtime.errors import RecordsError
 BLOCK_BYTES = 1 << 20  # read at once
 
 
-class Cut(RecordsError):
+class CutError(RecordsError):
     """Lines that were read are not in the file any more."""
 
 
@@ -37,7 +37,7 @@ class Lines:
         """The next lines, at most a block of them; none: all were read.
 
         Raises:
-            Cut: the file is another one than before, or shorter.
+            CutError: the file is another one than before, or shorter.
             RecordsError: it cannot be read, or a line of it is no JSON table.
         """
         try:
@@ -59,7 +59,7 @@ class Lines:
         self._tail_bytes = None
         start = self._offset - len(self._last)
         if os.pread(handle, len(self._last), start) != self._last:
-            raise Cut(
+            raise CutError(
                 f"{self._path} was cut or replaced while it was read. Look at the run again."
             )
         size = BLOCK_BYTES

@@ -55,8 +55,8 @@ def serve_metrics(run_dir: Path, port: int, address: str = LOOPBACK) -> Iterator
         server, thread = start_http_server(port, address, registry)
     except (OSError, OverflowError) as error:
         raise ConfigError(
-            f"--metrics-port {port}: cannot listen on {address}: {error}. Choose another port, "
-            "or an address of this machine."
+            f"--metrics-port {port}: cannot listen on {address}: {error}. Choose another "
+            "port, or an address of this machine."
         ) from error
     try:
         yield server.server_port

@@ -37,7 +37,7 @@ class Pace:
 
     @property
     def step_s(self) -> float | None:
-        """Seconds per step; of the first one, which loads its graph, only while it is alone."""
+        """Seconds per step. The first one, which loads its graph, counts while it is alone."""
         if self._last is None:
             return None
         measured, first = self._last.measured, self._points[0]

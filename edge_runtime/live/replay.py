@@ -7,7 +7,7 @@ import heapq
 from collections.abc import Iterator
 
 from edge_runtime.errors import RecordsError
-from edge_runtime.live.lines import Cut, Lines
+from edge_runtime.live.lines import CutError, Lines
 from edge_runtime.live.status import ENDINGS
 from edge_runtime.records import Run, events, logged_event
 from edge_runtime.records.events import Event, StepRecord
@@ -68,7 +68,9 @@ class Replay:
     def _new_steps(self) -> list[tuple[_When, Event]]:
         try:
             tables = self._steps.read()
-        except Cut:  # a resumed run went back to a checkpoint; what was given out is skipped
+        except (
+            CutError
+        ):  # a resumed run went back to a checkpoint; what was given out is skipped
             self._steps = Lines(self.run.path / STEPS_FILE)
             tables = self._steps.read()
         found: list[tuple[_When, Event]] = []

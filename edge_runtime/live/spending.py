@@ -41,10 +41,3 @@ class Spending:
         if self._known is None or self._before_j is None:
             return None
         return self._before_j + self._process_j
-
-    @property
-    def mean_w(self) -> float | None:
-        """Over the whole run."""
-        if self.energy_j is None or self.time_s == 0:
-            return None
-        return self.energy_j / self.time_s

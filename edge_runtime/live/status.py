@@ -111,6 +111,13 @@ class Status:
         return self.finished.spent.energy_j if self.finished else self.spending.energy_j
 
     @property
+    def mean_w(self) -> float | None:
+        """Over all that was spent."""
+        if self.spent_j is None or self.spent_s <= 0:
+            return None
+        return self.spent_j / self.spent_s
+
+    @property
     def power_w(self) -> float | None:
         """Of the board's total, by the newest sample."""
         return None if self.sample is None else self.sample.total_w

@@ -1,0 +1,86 @@
+"""A block of lines on a terminal that is drawn over itself; all else scrolls past above it.
+
+The cursor rests on the line below the block and stays visible: a killed process leaves a
+terminal that works. What the process writes to stderr meanwhile, from any thread or library,
+is caught and shown above the block.
+"""
+
+import os
+import select
+from collections.abc import Sequence
+from typing import TextIO
+
+from rich.console import Console
+from rich.text import Text
+
+_UP, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[{}A", "\x1b[K", "\x1b[J"
+_ERRORS = 2  # the file descriptor
+_BLOCK_BYTES = 1 << 16
+
+
+class Screen:
+    """The terminal behind a stream."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._console = stream, Console(file=stream, highlight=False)
+        self._widths: list[int] = []  # of the lines that are on the screen
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Columns and lines that a block may have; the terminal may change them any time."""
+        try:
+            columns, rows = os.get_terminal_size(self._stream.fileno())
+        except (OSError, ValueError):
+            columns, rows = 80, 24
+        return max(1, columns - 1), max(1, rows - 1)
+
+    def draw(self, lines: Sequence[Text], above: str = "") -> None:
+        """Put these lines in the place of those before, and text above them."""
+        with self._console.capture() as captured:
+            self._console.print(Text("\n").join(lines), soft_wrap=True)
+        shown = [*above.splitlines(), *captured.get().splitlines()]
+        text = "".join(f"{line}{_CLEAR_LINE}\n" for line in shown)
+        self._stream.write(f"\r{self._back()}{text}{_CLEAR_BELOW}")
+        self._stream.flush()
+        self._widths = [line.cell_len for line in lines]
+
+    def _back(self) -> str:
+        """To the block's first line. A narrower terminal has broken its lines in several."""
+        columns = self.size[0] + 1
+        rows = sum(max(1, -(-width // columns)) for width in self._widths)
+        return _UP.format(rows) if rows else ""
+
+
+class CaughtErrors:
+    """What goes to stderr, if that is a terminal. `close` lets it be as it was."""
+
+    def __init__(self) -> None:
+        self._reader, writer = os.pipe()
+        self._writer: int | None = writer
+        self._before = os.dup(_ERRORS) if os.isatty(_ERRORS) else None
+        if self._before is not None:
+            os.dup2(writer, _ERRORS)
+
+    def read(self, wait_s: float) -> str:
+        """What came, at the latest after so many seconds; at once after `close`."""
+        if not select.select([self._reader], [], [], wait_s)[0]:
+            return ""
+        return os.read(self._reader, _BLOCK_BYTES).decode(errors="replace")
+
+    def drain(self) -> str:
+        """The last that came, after `close`."""
+        text = ""
+        while more := self.read(0):
+            text += more
+        os.close(self._reader)
+        return text
+
+    def close(self) -> None:
+        """Calling it twice is fine."""
+        if self._writer is None:
+            return
+        if self._before is not None:
+            os.dup2(self._before, _ERRORS)
+            os.close(self._before)
+        os.close(self._writer)
+        self._writer = None

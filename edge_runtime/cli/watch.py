@@ -1,0 +1,140 @@
+"""edge-train watch: see a run that another process is making, or has made."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edge_runtime.records import Run
+    from edge_runtime.records.events import Event
+
+_EVERY_S = 0.5
+_QUIET_LOOKS = 4  # in a row, before the process is missed: it writes a sample each second
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "run_folder", metavar="RUN", type=Path, help="made by `edge-train run`"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON event per line")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show the run until it ends; a bad end is an error, with the exit code that it had."""
+    from edge_runtime.cli.panel import can_redraw
+    from edge_runtime.cli.progress import Progress
+    from edge_runtime.records import open_run
+    from edge_runtime.records.events import event_table
+
+    watched = open_run(args.run_folder)
+    if args.json:
+        ended = replay(
+            watched, lambda event: print(json.dumps(event_table(event)), flush=True)
+        )
+    elif can_redraw(sys.stdout):
+        ended = show_panel(watched)
+    else:
+        ended = replay(watched, Progress(watched.path, sys.stdout))
+    refuse_bad_end(watched, ended)
+    return 0
+
+
+def show_panel(watched: "Run") -> "Event | None":
+    """On a terminal; how the run ended."""
+    from edge_runtime.cli.panel import draw
+    from edge_runtime.cli.progress import finished_text
+    from edge_runtime.cli.screen import Screen
+    from edge_runtime.live import Follower
+
+    follower, screen = Follower(watched), Screen(sys.stdout)
+
+    def look() -> bool:
+        is_new = follower.poll()
+        draw(screen, follower.status, watched.path)
+        return is_new
+
+    ended = until_end(watched, look, lambda: follower.status.ended)
+    if follower.status.finished:
+        print(finished_text(follower.status.finished, watched.path))
+    return ended
+
+
+def replay(watched: "Run", show: Callable[["Event"], None]) -> "Event | None":
+    """Every event from the first one on; how the run ended comes last."""
+    from edge_runtime.live import Replay
+
+    events = Replay(watched)
+
+    def look() -> bool:
+        is_new = False
+        for event in events.poll():
+            is_new = True
+            show(event)
+        return is_new
+
+    ended = until_end(watched, look, lambda: events.ended)
+    if ended:
+        show(ended)
+    return ended
+
+
+def until_end(
+    watched: "Run", look: Callable[[], bool], end: Callable[[], "Event | None"]
+) -> "Event | None":
+    """Look again and again, until the run has ended or its process is gone.
+
+    Args:
+        watched: the run.
+        look: shows what is new, and says whether there was anything.
+        end: how the run ended, as far as was seen.
+
+    Returns:
+        How it ended; `None`: its process is gone without a word.
+    """
+    from edge_runtime.live import is_held
+    from edge_runtime.records.run import STEPS_FILE
+
+    quiet = 0
+    while True:
+        quiet = 0 if look() else quiet + 1
+        # A run that ended and is held is one that somebody goes on with.
+        may_be_over = end() is not None or quiet >= _QUIET_LOOKS
+        if may_be_over and not is_held(watched.path / STEPS_FILE):
+            look()  # what was written before the process let go of it
+            return end()
+        time.sleep(_EVERY_S)
+
+
+def refuse_bad_end(watched: "Run", ended: "Event | None") -> None:
+    """Make the run's error ours.
+
+    Raises:
+        Interrupted: the run was stopped.
+        DataError: it had no more pictures.
+        DivergedError: it diverged.
+        RecordsError: its process was killed.
+    """
+    from edge_runtime.errors import DataError, DivergedError, Interrupted, RecordsError
+    from edge_runtime.records import events
+
+    go_on = "Go on by the same `edge-train run` with --resume."
+    match ended:
+        case events.Interrupted():
+            raise Interrupted(f"{watched.path} was stopped after step {ended.step}. {go_on}")
+        case events.SourceLost():
+            raise DataError(
+                f"{watched.path} had no more pictures after step {ended.step}: "
+                f"{ended.reason} {go_on}"
+            )
+        case events.Diverged():
+            raise DivergedError(f"{watched.path} diverged: {ended.reason}.")
+        case None:
+            raise RecordsError(
+                f"no process works on {watched.path}, and it did not end: it was killed, or "
+                f"the power failed. {go_on}"
+            )
