@@ -4,7 +4,7 @@ Real runs with random memory budgets, each inside a memory control group (root o
 limit is its budget. The cost profile is measured outside, or, with `--unprofiled`, by each run
 itself, inside.
 
-    python benchmarks/memory_trials.py --trials 50 -o docs/results/memory_trials.jsonl
+    python benchmarks/memory_trials.py --trials 50 --seed 0 -o docs/results/memory_trials.jsonl
 
 Outcome: `kept` (the run ended well and the kernel killed nothing of it; measuring a rung that
 does not fit may be killed, that is what its process is for), `refused` (exit code 7, and the
@@ -12,28 +12,60 @@ budget is less than a tenth above what the smallest rung was measured to need), 
 """
 
 import argparse
-import json
-import os
 import random
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from parts.common import Row, add_line, machine, package_at, say, table, versions, vit_flags
+from parts.common import (
+    Row,
+    edge_train,
+    edge_train_command,
+    package_at,
+    say,
+    vit_flags,
+    worker_environment,
+)
+from parts.trials import (
+    BATCH_SIZE,
+    BROKEN,
+    EXIT_REFUSED,
+    KEPT,
+    RATIOS,
+    REFUSED,
+    add_trial_arguments,
+    records_of,
+    run_trials,
+    seeds_of,
+)
 
 from device_tests.cgroup import memory_cgroup
-from edge_runtime.planning import CostProfile, load_profile
-from edge_runtime.records import open_run
-from edge_runtime.records.events import Finished
+from edge_runtime.package import open_package
+from edge_runtime.planning import load_profile
 
-RATIOS = (1.0, 0.8, 0.6, 0.4, 0.25)
-# Long enough for every rung's peak, and for a checkpoint.
-DATA, IMAGES = "digits", 160
+DATA, STEPS = "digits", 10  # enough for every rung's peak, and for a checkpoint
 MARGIN = 0.10
-EXIT_REFUSED = 7
+
+
+def mib(size_bytes: int | None) -> str:
+    """For the table."""
+    return "-" if size_bytes is None else f"{size_bytes / 2**20:.1f} MiB"
+
+
+COLUMNS = {
+    "seed": lambda row: str(row["seed"]),
+    "profiled": lambda row: "yes" if row["profiled"] else "no",
+    "budget": lambda row: mib(row["budget"]),
+    "resident peak": lambda row: mib(row["spent"]),
+    "group peak": lambda row: mib(row["group_peak_bytes"]),
+    "outcome": lambda row: row["outcome"],
+    "rung": lambda row: row["rung"] or "-",
+    "kills": lambda row: str(row["kills"]),
+    "exit code": lambda row: str(row["exit_code"]),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,136 +74,89 @@ class Place:
 
     package: Path
     profile_file: Path
-    profile: CostProfile
-    profiled: bool
+    images: int  # per epoch
+    needs_bytes: list[int]  # of the rungs, as measured outside
+
+
+class Ended(NamedTuple):
+    """A command that ran inside a limit: its exit code, and what the kernel did."""
+
+    exit_code: int
+    kills: int
+    group_peak_bytes: int
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Measure and print."""
-    args = parse(words)
-    rows: list[Row] = []
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    add_trial_arguments(parser)
+    parser.add_argument("--unprofiled", action="store_true", help="runs have no profile")
+    args = parser.parse_args(words)
+    known = {"kind": "memory", "profiled": not args.unprofiled}
+    trials = [{"seed": seed, **known} for seed in seeds_of(args)]
+    run_trials(args, trials, lambda left: rows_of(left, args), COLUMNS)
+
+
+def rows_of(trials: Sequence[Row], args: argparse.Namespace) -> Iterator[Row]:
+    """Do trials with one profile, measured outside."""
     with (
-        package_at(args.package, vit_flags(args.depth, args.batch_size, RATIOS)) as package,
+        package_at(args.package, vit_flags(args.depth, BATCH_SIZE, RATIOS)) as package,
         tempfile.TemporaryDirectory() as folder,
     ):
-        context = {"machine": machine(), "versions": versions("onnxruntime", "numpy")}
         file = Path(folder) / "profile.json"
         say("profiling outside")
-        edge_train_within(None, ["profile", str(package), "-o", str(file)])
+        edge_train(["profile", str(package), "-o", str(file)], show=True)
         place = Place(
             package=package,
             profile_file=file,
-            profile=load_profile(file),
-            profiled=not args.unprofiled,
+            images=STEPS * open_package(package).manifest.batch_size,
+            needs_bytes=[
+                cost.peak_bytes for cost in load_profile(file).rungs if cost.peak_bytes
+            ],
         )
-        for trial, budget_bytes in drawn(args, place):
-            rows.append(row_of(args.seed, trial, budget_bytes, place))
-            add_line(args.output, {**rows[-1], **context})
-    if args.json:
-        print(json.dumps({"rows": rows, **context}, indent=1))
-    else:
-        print(text_of(rows))
+        for trial in trials:
+            yield row_of(trial, place)
 
 
-def parse(words: Sequence[str] | None) -> argparse.Namespace:
-    """Arguments."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--trials", type=int, default=2, help="default: 2")
-    parser.add_argument("--seed", type=int, default=0, help="of the budgets; default: 0")
-    parser.add_argument("--unprofiled", action="store_true", help="runs have no profile")
-    parser.add_argument("--package", metavar="PKG", type=Path, help="default: export one")
-    parser.add_argument("--depth", type=int, default=12, help="blocks; default: 12")
-    parser.add_argument("--batch-size", type=int, default=16, help="default: 16")
-    parser.add_argument(
-        "-o", "--output", metavar="FILE", type=Path, help="a JSON line per trial is added"
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    return parser.parse_args(words)
-
-
-def edge_train_within(limit_bytes: int | None, words: Sequence[str], cache: str = "") -> Row:
-    """Run a command, inside a limit; gives its exit code, and what the kernel did."""
-    command = [sys.executable, "-m", "edge_runtime.cli.main", *words]
-    environment = {**os.environ, **({"EDGE_TRAIN_CACHE": cache} if cache else {})}
-    if limit_bytes is None:
-        code = subprocess.run(command, env=environment, stdout=sys.stderr).returncode
-        return {"exit_code": code, "kills": 0, "group_peak_bytes": None}
-    with memory_cgroup(limit_bytes) as group:
-        code = subprocess.run(
-            group.command(command), env=environment, stdout=subprocess.DEVNULL
-        ).returncode
-        peak = {"kills": group.kills, "group_peak_bytes": group.peak_bytes}
-    return {"exit_code": code, **peak}
-
-
-def drawn(args: argparse.Namespace, place: Place) -> Iterator[tuple[int, int]]:
-    """Budgets from below what the smallest rung needs to above what the largest does."""
-    needs = [cost.peak_bytes for cost in place.profile.rungs if cost.peak_bytes]
-    for trial in range(args.trials):
-        rng = random.Random(f"{args.seed} {trial}")
-        yield trial, int(rng.uniform(0.85 * min(needs), 1.2 * max(needs)))
-
-
-def row_of(seed: int, trial: int, budget_bytes: int, place: Place) -> Row:
+def row_of(trial: Row, place: Place) -> Row:
     """Run one trial and judge it."""
+    budget, least = budget_bytes(trial["seed"], place), min(place.needs_bytes)
     with tempfile.TemporaryDirectory() as folder:
         run_dir = Path(folder) / "run"
         words = ["run", str(place.package), DATA, "-o", str(run_dir)]
-        words += ["--epochs", "1", "--images", str(IMAGES), "--memory", f"{budget_bytes}B"]
-        words += ["--profile", str(place.profile_file)] if place.profiled else []
-        found = edge_train_within(budget_bytes, words, cache=f"{folder}/cache")
-        finished, rung = None, None
-        if run_dir.exists():
-            run = open_run(run_dir)
-            ends = [event for _, event in run.events() if isinstance(event, Finished)]
-            finished = ends[-1] if ends else None
-            rung = run.steps()[-1].rung if finished else None
-    least = min(cost.peak_bytes for cost in place.profile.rungs if cost.peak_bytes)
-    kept = found["exit_code"] == 0 and finished is not None
-    kept = kept and (not place.profiled or found["kills"] == 0)
-    right = found["exit_code"] == EXIT_REFUSED and budget_bytes < least * (1 + MARGIN)
-    row = {
-        "seed": seed,
-        "trial": trial,
-        "kind": "memory",
-        "profiled": place.profiled,
-        "budget": budget_bytes,
+        words += ["--epochs", "1", "--images", str(place.images), "--memory", f"{budget}B"]
+        words += ["--profile", str(place.profile_file)] if trial["profiled"] else []
+        ended = run_within(budget, words, cache=f"{folder}/cache")
+        finished, steps = records_of(run_dir)
+    outcome = BROKEN
+    if ended.exit_code == EXIT_REFUSED and budget < least * (1 + MARGIN):
+        outcome = REFUSED
+    elif ended.exit_code == 0 and finished and not (trial["profiled"] and ended.kills):
+        outcome = KEPT
+    return {
+        **trial,
+        "budget": budget,
         "spent": finished.peak_bytes if finished else None,
-        "outcome": "kept" if kept else "refused" if right else "broken",
-        "rung": rung,
+        "outcome": outcome,
+        "rung": steps[-1].rung if steps else None,
         "smallest_rung_bytes": least,
-        **found,
+        **ended._asdict(),
     }
-    say(f"{trial:3} {budget_bytes / 2**20:8.1f} MiB  {row['outcome']:8} {rung or ''}")
-    return row
 
 
-def text_of(rows: Sequence[Row]) -> str:
-    """The table, in MiB."""
-    columns = (
-        "budget",
-        "resident peak",
-        "group peak",
-        "rung",
-        "outcome",
-        "kills",
-        "exit code",
-    )
+def budget_bytes(seed: int, place: Place) -> int:
+    """From below what the smallest rung needs to above what the largest does."""
+    low, high = 0.85 * min(place.needs_bytes), 1.2 * max(place.needs_bytes)
+    return int(random.Random(f"{seed} budget").uniform(low, high))
 
-    def mib(value: int | None) -> str:
-        return "" if value is None else f"{value / 2**20:.1f}"
 
-    lines = [
-        [
-            *(mib(row[key]) for key in ("budget", "spent", "group_peak_bytes")),
-            *(str(row[key] or "") for key in ("rung", "outcome", "kills")),
-            str(row["exit_code"]),
-        ]
-        for row in rows
-    ]
-    outcomes = [row["outcome"] for row in rows]
-    counts = ", ".join(f"{outcomes.count(name)} {name}" for name in sorted(set(outcomes)))
-    return "\n".join([table(columns, lines), "", counts])
+def run_within(limit_bytes: int, words: Sequence[str], cache: str) -> Ended:
+    """Run a command inside a memory limit."""
+    environment = {**worker_environment(), "EDGE_TRAIN_CACHE": cache}
+    with memory_cgroup(limit_bytes) as group:
+        command = group.command(edge_train_command(words))
+        done = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL)
+        return Ended(done.returncode, group.kills, group.peak_bytes)
 
 
 if __name__ == "__main__":

@@ -111,11 +111,18 @@ def package_at(path: Path | None, export_flags: Sequence[str]) -> Iterator[Path]
         yield target
 
 
-def edge_train(words: Sequence[str], *, show: bool = False) -> str:
+def edge_train_command(words: Sequence[str]) -> list[str]:
+    """The command line of this checkout, by this interpreter."""
+    return [sys.executable, "-m", "edge_runtime.cli.main", *words]
+
+
+def edge_train(
+    words: Sequence[str], *, show: bool = False, environment: Mapping[str, str] | None = None
+) -> str:
     """Run the command line in a new process; gives its stdout, or shows it on stderr."""
-    command = [sys.executable, "-m", "edge_runtime.cli.main", *words]
+    variables = {**worker_environment(), **(environment or {})}
     stdout = sys.stderr if show else subprocess.PIPE
-    done = subprocess.run(command, env=worker_environment(), stdout=stdout, text=True)
+    done = subprocess.run(edge_train_command(words), env=variables, stdout=stdout, text=True)
     if done.returncode:
         raise SystemExit(f"edge-train {' '.join(words)} ended with {done.returncode}")
     return done.stdout

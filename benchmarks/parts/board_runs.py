@@ -1,0 +1,106 @@
+"""Runs on one emulated board with one cost profile, disturbed half-way if they shall be.
+
+Times are those of `time.monotonic`.
+"""
+
+import math
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from device_tests.emulated_board.driving import DriveOptions, HeatModel
+from device_tests.emulated_board.running import RunningBoard, running_board
+from edge_runtime.package import open_package
+from edge_runtime.planning import CostProfile, load_profile
+from parts.common import edge_train, edge_train_command, say, worker_environment
+
+BOARD = "orin_nx"
+DATA, PICTURES = "digits", 1415
+LEAST_STEPS, LEAST_S = 200, 60.0  # of a run that is not refused
+# Warm enough to be limited, and within a minute.
+HEAT = HeatModel(ambient_c=30.0, k_per_w=3.0, time_constant_s=15.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """What all trials share."""
+
+    package: Path
+    profile_file: Path
+    profile: CostProfile
+    board: RunningBoard
+    epochs: int
+    steps: int
+
+
+class Ended(NamedTuple):
+    """A run whose process is gone: its exit code, and when it was started and gone."""
+
+    code: int
+    start_s: float
+    end_s: float
+
+    @property
+    def duration_s(self) -> float:
+        """From process start to exit."""
+        return self.end_s - self.start_s
+
+
+@contextmanager
+def place_for(package: Path) -> Iterator[Place]:
+    """A driven board, and the package's cost profile on it."""
+    options = DriveOptions(heat=HEAT)
+    per_epoch = PICTURES // open_package(package).manifest.batch_size
+    epochs = math.ceil(LEAST_STEPS / per_epoch)
+    with tempfile.TemporaryDirectory() as folder, running_board(BOARD, options) as board:
+        file = Path(folder) / "profile.json"
+        say("profiling")
+        words = ["profile", str(package), "-o", str(file)]
+        edge_train(words, show=True, environment=board.environment)
+        yield Place(
+            package=package,
+            profile_file=file,
+            profile=load_profile(file),
+            board=board,
+            epochs=epochs,
+            steps=epochs * per_epoch,
+        )
+
+
+def run_disturbed(
+    place: Place, run_dir: Path, limit: Sequence[str], disturbance: str | None
+) -> Ended:
+    """Train within a limit, disturbed half a minute after the first step."""
+    words = ["run", str(place.package), DATA, "-o", str(run_dir), *limit]
+    words += ["--epochs", str(place.epochs), "--profile", str(place.profile_file)]
+    environment = {**worker_environment(), **place.board.environment}
+    start_s = time.monotonic()
+    process = subprocess.Popen(
+        edge_train_command(words), env=environment, stdout=subprocess.DEVNULL
+    )
+    half_s = place.profile.startup_s + LEAST_S / 2
+    timer = threading.Timer(half_s, disturb, [disturbance, place.board, process])
+    if disturbance:
+        timer.start()
+    code = process.wait()
+    end_s = time.monotonic()
+    timer.cancel()
+    place.board.set_factor(1.0)
+    return Ended(code, start_s, end_s)
+
+
+def disturb(kind: str, board: RunningBoard, process: "subprocess.Popen[bytes]") -> None:
+    """Until the run ends: more power for the same work, or a processor less."""
+    if kind == "jump":
+        board.set_factor(1.5)
+        return
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
+        process.wait()
+        other.kill()

@@ -1,0 +1,110 @@
+"""Runs with random budgets: what the benchmarks of budgets have in common.
+
+A trial is a table of what it is known by: its seed, its kind, and what is special about it.
+Its row adds the budget, what was spent, the outcome (`kept`, `refused` or `broken`), and what
+else there is to say. Rows are written as they come; trials whose rows are there are skipped.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from edge_runtime.errors import BudgetError
+from edge_runtime.records import open_run
+from edge_runtime.records.events import Finished, StepRecord
+from parts.common import Row, add_line, machine, say, table, versions
+
+KEPT, REFUSED, BROKEN = OUTCOMES = ("kept", "refused", "broken")
+EXIT_REFUSED = BudgetError.exit_code
+RATIOS = (1.0, 0.8, 0.6, 0.4, 0.25)  # of the package, where none is given
+BATCH_SIZE = 16
+
+
+def add_trial_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags that every benchmark of budgets has."""
+    parser.add_argument("--trials", metavar="N", type=int, default=2, help="default: 2")
+    parser.add_argument(
+        "--seed", metavar="S", type=int, default=0, help="of the first trial; default: 0"
+    )
+    parser.add_argument("--package", metavar="PKG", type=Path, help="default: export one")
+    parser.add_argument("--depth", type=int, default=12, help="blocks of it; default: 12")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        type=Path,
+        help="add a JSON line per trial, and skip trials that it has",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def seeds_of(args: argparse.Namespace) -> range:
+    """One per trial: it decides all that is random about it."""
+    return range(args.seed, args.seed + args.trials)
+
+
+def run_trials(
+    args: argparse.Namespace,
+    trials: Sequence[Row],
+    measure: Callable[[Sequence[Row]], Iterable[Row]],
+    columns: Mapping[str, Callable[[Row], str]],
+) -> None:
+    """Do the trials that are left, and print all of them.
+
+    Args:
+        args: with those of `add_trial_arguments`.
+        trials: all with the same keys.
+        measure: gives the rows of these trials one by one.
+        columns: of the text, by title: a row's cell.
+    """
+    known = {_key(row, trials): row for row in _earlier_rows(args.output)}
+    left = [trial for trial in trials if _key(trial, trials) not in known]
+    context = {"machine": machine(), "versions": versions("onnxruntime", "numpy")}
+    if left:
+        for row in measure(left):
+            say("  ".join(f"{title} {cell(row)}" for title, cell in columns.items()))
+            known[_key(row, trials)] = row
+            add_line(args.output, {**row, **context})
+    rows = [known[_key(trial, trials)] for trial in trials]
+    if args.json:
+        print(json.dumps({"rows": rows, **context}, indent=1))
+        return
+    cells = [[cell(row) for cell in columns.values()] for row in rows]
+    print("\n".join([table(list(columns), cells), "", summary(rows)]))
+
+
+def _key(row: Row, trials: Sequence[Row]) -> tuple[object, ...]:
+    return tuple(row.get(name) for name in trials[0])
+
+
+def _earlier_rows(output: Path | None) -> list[Row]:
+    if output is None or not output.exists():
+        return []
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    return [
+        {name: row[name] for name in row if name not in ("machine", "versions")}
+        for row in rows
+    ]
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """One line: how many were kept, refused and broken, and how close it was."""
+    outcomes = [row["outcome"] for row in rows]
+    parts = [", ".join(f"{outcomes.count(outcome)} {outcome}" for outcome in OUTCOMES)]
+    kept = [row for row in rows if row["outcome"] == KEPT]
+    if kept:
+        most = max(row["spent"] / row["budget"] for row in kept)
+        parts.append(f"kept ones spent {most:.1%} of the budget at most")
+    if shares := [row["share"] for row in kept if row.get("share") is not None]:
+        parts.append(f"and trained {min(shares):.1%} of the best in hindsight at least")
+    return f"{len(rows)} trial(s): {'; '.join(parts)}"
+
+
+def records_of(run_dir: Path) -> tuple[Finished | None, list[StepRecord]]:
+    """How a run ended, and its steps; nothing of a run that never began."""
+    if not run_dir.exists():
+        return None, []
+    run = open_run(run_dir)
+    ends = [found.event for found in run.events() if isinstance(found.event, Finished)]
+    return ends[-1] if ends else None, list(run.steps())
