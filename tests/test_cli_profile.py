@@ -1,15 +1,17 @@
 """`edge-train profile`: what it prints and writes, and every way in which it ends."""
 
+import itertools
 import json
 import re
 import signal
 from pathlib import Path
 
 import pytest
-from measuring_fakes import conditions, prepare
+from measuring_fakes import conditions, constant_sensor, prepare
 from training_fakes import write_package
 
 from edge_runtime.cli.main import main
+from edge_runtime.errors import SensorError
 from edge_runtime.planning import load_profile
 from edge_runtime.schema import unstructure
 
@@ -35,11 +37,12 @@ def cached(package, processes) -> Path:
 def test_every_rung_is_told_and_the_profile_is_written(package, cached, capsys) -> None:
     assert main(["profile", str(package.path)]) == 0
     out, err = capsys.readouterr()
-    assert err.splitlines() == [
-        "k050          500.0 ms    19.5 KiB  5 J per step",
-        "k100         1000.0 ms    39.1 KiB  10 J per step",
-    ]
     board = conditions().board.id
+    assert err.splitlines() == [
+        f"measuring 2 rungs on {board}, each for 1 min 0 s at most once it is loaded",
+        "k050         500.0 ms    19.5 KiB  5.00 J per step",
+        "k100           1.00 s    39.1 KiB  10.0 J per step",
+    ]
     assert re.fullmatch(
         rf"board {re.escape(board)}, fake on numpy\npower sensor: replay\n"
         r"start 2\.5 s, load a rung 0\.2 s, end with a checkpoint \d+\.\d s\n"
@@ -80,14 +83,32 @@ def test_estimates_and_missing_sensors_are_said(
 ) -> None:
     monkeypatch.setattr("edge_runtime.training.conditions.Conditions.power_is_estimate", True)
     assert main(["profile", str(package.path)]) == 0
-    assert "5 J per step (estimate)" in capsys.readouterr().err
+    assert "5.00 J per step (estimate)" in capsys.readouterr().err
     monkeypatch.setattr("edge_runtime.training.conditions.open_sensor", lambda board: None)
     processes.do(k050="found(step_j=None, power_w=None)")
     assert main(["profile", str(package.path)]) == 0
     out, err = capsys.readouterr()
     assert "power sensor: none: joules stay unknown" in out
     assert "idle" not in out
-    assert err.splitlines()[0] == "k050          500.0 ms    19.5 KiB"
+    assert err.splitlines()[1] == "k050         500.0 ms    19.5 KiB"
+
+
+def test_a_sensor_that_fails_is_told(package, processes, monkeypatch, capsys) -> None:
+    sensor, reads = constant_sensor(), itertools.count()
+    read = sensor.read
+
+    def fail_once() -> dict[str, float | None]:
+        if next(reads) == 1:
+            raise SensorError("it was unplugged")
+        return read()
+
+    monkeypatch.setattr(sensor, "read", fail_once)
+    monkeypatch.setattr("edge_runtime.training.conditions.open_sensor", lambda board: sensor)
+    processes.do(k050="time.sleep(1.2); found()")
+    assert main(["profile", str(package.path)]) == 0
+    error = capsys.readouterr().err
+    assert "power sensor replay is lost, energy has a gap: it was unplugged" in error
+    assert re.search(r"power sensor replay is back after \d+\.\d s", error)
 
 
 def test_rungs_that_are_not_measured_are_told(package, processes, capsys) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_runtime.cli.budget_flags import add_budget_arguments, budget_of
 from edge_runtime.cli.profile import add_device_arguments
-from edge_runtime.cli.quantities import count_text, positive
+from edge_runtime.cli.quantities import count_text, positive, step_text
 from edge_runtime.cli.table import aligned
 from edge_runtime.errors import ConfigError, DataError, DeviceError
 from edge_runtime.units import bytes_text, duration_text, energy_text, power_text
@@ -174,11 +174,6 @@ def _verdict_lines(plan: dict[str, Any], mark: str) -> list[str]:
         )
         rows.append(row)
     return aligned(rows)
-
-
-def step_text(step_s: float) -> str:
-    """For example `8.3 ms`, `1.25 s`."""
-    return f"{1000 * step_s:.1f} ms" if step_s < 1 else f"{step_s:.2f} s"
 
 
 def _cell(text: Callable[[float], str], value: float | None, mark: str) -> str:

@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_runtime.cli.quantities import duration_s, positive, size_bytes
+from edge_runtime.cli.quantities import duration_s, positive, size_bytes, step_text
 from edge_runtime.cli.signals import stop_on_signals
 from edge_runtime.errors import ConfigError
-from edge_runtime.units import bytes_text
+from edge_runtime.units import bytes_text, duration_text, energy_text
 
 if TYPE_CHECKING:
+    from edge_runtime.device import SensorEvent
     from edge_runtime.planning import CostProfile, RungCost
 
 
@@ -70,7 +71,14 @@ def run(args: argparse.Namespace) -> int:
     refuse_below_state(Budget(memory_bytes=args.memory), package.manifest.state_bytes)
     conditions = Conditions(args.engine, threads=args.threads, board_file=args.board)
     target = args.output or conditions.cached_profile_path(package)
-    with stop_on_signals("stopping") as stop, Meter(conditions.sensor) as meter:
+    _say(
+        f"measuring {len(package.manifest.rungs)} rungs on {conditions.board.id}, each for "
+        f"{duration_text(args.time_per_rung)} at most once it is loaded"
+    )
+    with (
+        stop_on_signals("stopping") as stop,
+        Meter(conditions.sensor, on_event=lambda event: _say(sensor_text(event))) as meter,
+    ):
         profile = profile_package(
             package,
             conditions,
@@ -94,8 +102,15 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def sensor_text(event: "SensorEvent") -> str:
+    """That the power sensor fails, or works again."""
+    if event.kind == "lost":
+        return f"power sensor {event.sensor} is lost, energy has a gap: {event.reason}"
+    return f"power sensor {event.sensor} is back after {event.gap_s:.1f} s"
+
+
 def cost_text(cost: "RungCost", is_estimate: bool) -> str:
-    """One measured rung: `k050  264 ms  402 MiB  1.9 J (estimate)`."""
+    """One measured rung: `k050  264.0 ms  402.0 MiB  1.90 J per step (estimate)`."""
     from edge_runtime.planning.costs import DOES_NOT_FIT
 
     if cost.step_s is None:
@@ -103,11 +118,12 @@ def cost_text(cost: "RungCost", is_estimate: bool) -> str:
         if cost.source != DOES_NOT_FIT and cost.predicted_peak_bytes is not None:
             why = f"not measured: {bytes_text(cost.predicted_peak_bytes)} predicted"
         return f"{cost.rung:10} {why}"
-    parts = [f"{cost.rung:10} {cost.step_s * 1e3:8.1f} ms"]
+    parts = [f"{cost.rung:10} {step_text(cost.step_s):>10}"]
     if cost.peak_bytes is not None:
         parts.append(f"{bytes_text(cost.peak_bytes):>10}")
     if cost.step_j is not None:
-        parts.append(f"{cost.step_j:.3g} J per step" + (" (estimate)" if is_estimate else ""))
+        mark = " (estimate)" if is_estimate else ""
+        parts.append(f"{energy_text(cost.step_j)} per step{mark}")
     return "  ".join(parts)
 
 
