@@ -1,4 +1,4 @@
-"""From run folders to one page that people look at, and to the same numbers as JSON and CSV."""
+"""From run folders to a page that people look at, and the same numbers as JSON and CSV."""
 
 from edge_runtime.report.comparing import summarise
 from edge_runtime.report.page import render_page

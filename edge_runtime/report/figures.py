@@ -1,56 +1,51 @@
-"""The figures of a report, made with plotly: what happened over the time of a run.
+"""The figures of a report that show a run over its time, made with plotly.
 
-Colours come from the page's template, light or dark; every line also differs by dash or symbol.
+Colours come from the page's template, light or dark; lines also differ by dash or symbol.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from edge_runtime.report.series import Line, RunSeries
-from edge_runtime.report.summary import Decision, RunSummary
-from edge_runtime.units import bytes_text, duration_text, energy_text, power_text
+from edge_runtime.report.summary import RunSummary
+from edge_runtime.units import bytes_text, energy_text
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
-_SYMBOLS = {
-    "rung_changed": ("diamond", "rung changed"),
-    "planned": ("circle", "planned"),
-    "paused": ("square", "paused"),
-    "sensor_lost": ("x", "sensor lost"),
-    "sensor_back": ("cross", "sensor back"),
-    "resumed": ("triangle-right", "resumed"),
-    "interrupted": ("hourglass", "interrupted"),
-    "diverged": ("star", "diverged"),
-}
-_MOST_SHAPES = 200  # gaps and the like: more are told by their sum only
+_MIB = 1 << 20
+_MARGIN = 0.03  # of the height, above and below a line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawing:
     """One figure of one run, or of all of them."""
 
-    key: str  # unique in the page
+    key: str  # the section that it belongs to
     figure: go.Figure
     says: str  # the same in a sentence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axes:
-    """What runs side by side share: units and ends of their axes. 0 leaves an end free."""
+    """What runs side by side share: the unit of time and the ends of their axes."""
 
     time_s: float
     time_unit_s: float
     time_unit: str
     power_w: float
-    bytes_: float
+    peak_bytes: float
     step_j: float
     steps: int
-    temperature_c: float
     loss: tuple[float, float]
+
+    @property
+    def end(self) -> float:
+        """Of the axis of time, in its unit."""
+        return self.time_s / self.time_unit_s
 
 
 def axes_of(runs: Sequence[RunSummary], series: Sequence[RunSeries]) -> Axes:
@@ -60,30 +55,28 @@ def axes_of(runs: Sequence[RunSummary], series: Sequence[RunSeries]) -> Axes:
         (found for found in ((3600.0, "h"), (60.0, "min")) if time_s >= 2 * found[0]),
         (1.0, "s"),
     )
-    memory = [run.totals.peak_bytes or 0 for run in runs]
+    memory: list[float] = [run.totals.peak_bytes or 0.0 for run in runs]
     memory += [use.allowed for run in runs for use in run.budget if use.limit == "memory"]
     losses = [_ends(one.loss) for one in series if len(one.loss.y)]
     return Axes(
         time_s=time_s,
         time_unit_s=unit_s,
         time_unit=unit,
-        power_w=max(_top(one.total_w) for one in series),
-        bytes_=max(memory, default=0),
-        step_j=max(_top(one.step_j) for one in series),
+        power_w=max(_ends(one.total_w)[1] for one in series),
+        peak_bytes=max(memory, default=0.0),
+        step_j=max(_ends(one.step_j)[1] for one in series),
         steps=max(run.totals.steps for run in runs),
-        temperature_c=max(_top(one.temperature_c) for one in series),
-        loss=(min((low for low, _ in losses), default=0.0),
-              max((high for _, high in losses), default=0.0)),
-    )  # fmt: skip
+        loss=(
+            min((low for low, _ in losses), default=0.0),
+            max((high for _, high in losses), default=0.0),
+        ),
+    )
 
 
 def _ends(line: Line) -> tuple[float, float]:
-    known = [float(value) for value in line.y if not math.isnan(value)]
-    return (min(known), max(known)) if known else (0.0, 0.0)
-
-
-def _top(line: Line) -> float:
-    return max(_ends(line)[1], 0.0)
+    """Lowest and highest; 0 where nothing is known."""
+    known = line.y[~np.isnan(line.y)]
+    return (float(known.min()), float(known.max())) if len(known) else (0.0, 0.0)
 
 
 def base(height_px: int, **layout: Any) -> go.Layout:
@@ -98,139 +91,29 @@ def base(height_px: int, **layout: Any) -> go.Layout:
     )
 
 
-def power(run: RunSummary, series: RunSeries, axes: Axes) -> Drawing | None:
-    """Power per rail, and below on the same axis rungs, decisions and gaps."""
-    if not run.metering.known_samples:
-        return None
-    figure = make_subplots(
-        rows=2, shared_xaxes=True, row_heights=[0.74, 0.26], vertical_spacing=0.05
-    )
-    figure.update_layout(base(420))
-    for index, (name, line) in enumerate(_power_lines(series)):
-        trace = go.Scatter(
-            x=line.x / axes.time_unit_s,
-            y=line.y,
-            name=name,
-            mode="lines",
-            line={"dash": DASHES[index % len(DASHES)], "width": 2 if index == 0 else 1.2},
-            hovertemplate=f"%{{y:.2f}} W, %{{x:.3~g}} {axes.time_unit}",
-        )
-        figure.add_trace(trace, row=1, col=1)
-    _add_rungs(figure, run, series, axes)
-    _add_spans(figure, series, axes)
-    figure.update_yaxes(
-        title="W", rangemode="tozero", range=_from_zero(axes.power_w), row=1, col=1
-    )
-    figure.update_xaxes(range=[0, axes.time_s / axes.time_unit_s])
-    _time_title(figure, axes, row=2, col=1)
-    totals, mark = run.totals, "estimated " if run.energy_is_estimate else ""
-    says = f"{run.name}: {mark}power of the board over {duration_text(totals.time_s)}"
-    if totals.mean_w is not None:
-        says += f", {power_text(totals.mean_w)} on average"
-    if totals.peak_w is not None:
-        says += f", {power_text(totals.peak_w)} at most"
-    if series.gaps:
-        says += f"; {len(series.gaps)} stretch(es) without readings are shaded"
-    if series.resumed_s:
-        says += "; a vertical line is where a later process went on"
-    return Drawing(key="power", figure=figure, says=says + ".")
-
-
-def _power_lines(series: RunSeries) -> list[tuple[str, Line]]:
-    """The total, and the rails if they are more than it."""
-    rails = list(series.rails_w.items())
-    return [("total", series.total_w), *(rails if len(rails) > 1 else [])]
-
-
-def _add_rungs(figure: go.Figure, run: RunSummary, series: RunSeries, axes: Axes) -> None:
-    """Named windows as bars on a row per rung, decisions as symbols on them."""
-    x: list[float | None] = []
-    y: list[str | None] = []
-    for stretch in series.stretches:
-        x += [stretch.begin_s / axes.time_unit_s, stretch.end_s / axes.time_unit_s, None]
-        y += [stretch.rung, stretch.rung, None]
-    bars = go.Scatter(x=x, y=y, mode="lines", name="rung", line={"width": 9}, showlegend=False,
-                      hovertemplate="rung %{y}<extra></extra>")  # fmt: skip
-    figure.add_trace(bars, row=2, col=1)
-    names = [rung.rung for rung in reversed(run.rungs) if rung.steps]
-    for kind, (symbol, label) in _SYMBOLS.items():
-        found = [d for d in run.decisions if d.kind == kind and d.elapsed_s is not None]
-        if not found:
-            continue
-        marks = go.Scatter(
-            x=[(d.elapsed_s or 0.0) / axes.time_unit_s for d in found],
-            y=[_rung_at(d, series) for d in found],
-            mode="markers",
-            name=label,
-            marker={"symbol": symbol, "size": 11, "line": {"width": 1.5}},
-            text=[_wrapped(f"{label}: {d.text}") for d in found],
-            hovertemplate="%{text}<extra></extra>",
-        )
-        figure.add_trace(marks, row=2, col=1)
-    figure.update_yaxes(
-        type="category", categoryorder="array", categoryarray=names, row=2, col=1
+def line_of(points: Line, axes: Axes, name: str, **more: Any) -> go.Scatter:
+    """A line over time."""
+    return go.Scatter(
+        x=points.x / axes.time_unit_s, y=points.y, name=name, mode="lines", **more
     )
 
 
-def _rung_at(decision: Decision, series: RunSeries) -> str:
-    """The row that a decision is drawn on: its rung, or the one that is being trained."""
-    if decision.rung is not None:
-        return decision.rung
-    at_s = decision.elapsed_s or 0.0
-    before = [stretch.rung for stretch in series.stretches if stretch.begin_s <= at_s]
-    after = [stretch.rung for stretch in series.stretches]
-    return (before[-1:] or after[:1] or [""])[0]
+def level(value: float, axes: Axes, name: str, dash: str) -> go.Scatter:
+    """A line across the whole time."""
+    return go.Scatter(
+        x=[0, axes.end], y=[value, value], name=name, mode="lines", line={"dash": dash}
+    )
 
 
-def _wrapped(text: str) -> str:
-    """Lines of about 60 letters, for the small window over a point."""
-    lines: list[str] = [""]
-    for word in text.replace("<", "&lt;").split():
-        if len(lines[-1]) + len(word) > 60:
-            lines.append("")
-        lines[-1] += f"{word} "
-    return "<br>".join(lines)
+def from_zero(highest: float) -> list[float] | None:
+    """Ends of an axis."""
+    return [0, highest * 1.06] if highest > 0 else None
 
 
-def _add_spans(figure: go.Figure, series: RunSeries, axes: Axes) -> None:
-    """Shade what has no readings and what was lost; a line where another process goes on."""
-    for spans, dash in ((series.gaps, "dot"), (series.lost, "dash")):
-        for begin_s, end_s in spans[:_MOST_SHAPES]:
-            figure.add_shape(
-                type="rect",
-                x0=begin_s / axes.time_unit_s,
-                x1=end_s / axes.time_unit_s,
-                y0=0,
-                y1=1,
-                xref="x",
-                yref="paper",
-                layer="below",
-                line={"width": 1, "dash": dash},
-            )
-    for at_s in series.resumed_s[:_MOST_SHAPES]:
-        at = at_s / axes.time_unit_s
-        figure.add_shape(
-            type="line", x0=at, x1=at, y0=0, y1=1, xref="x", yref="paper", line={"width": 1.5}
-        )
-    for spans, text in ((series.gaps, "no readings"), (series.lost, "lost")):
-        if spans and (spans[0][1] - spans[0][0]) > 0.08 * axes.time_s:
-            middle = sum(spans[0]) / 2 / axes.time_unit_s
-            figure.add_annotation(
-                x=middle,
-                y=1,
-                xref="x",
-                yref="paper",
-                yanchor="top",
-                text=text,
-                showarrow=False,
-            )
-
-
-def _from_zero(top: float) -> list[float] | None:
-    return [0, top * 1.06] if top > 0 else None
-
-
-def _time_title(figure: go.Figure, axes: Axes, **where: int) -> None:
+def name_time(figure: go.Figure, axes: Axes, *, rows: int = 1) -> None:
+    """The same axis of time in every row, named at the last one."""
+    figure.update_xaxes(range=[0, axes.end])
+    where = {"row": rows, "col": 1} if rows > 1 else {}
     figure.update_xaxes(title=f"time in the run ({axes.time_unit})", **where)
 
 
@@ -239,44 +122,51 @@ def spent(run: RunSummary, series: RunSeries, axes: Axes) -> Drawing | None:
     if run.totals.gross_j is None or not len(series.spent_j.x):
         return None
     figure = go.Figure(layout=base(300))
-    figure.add_scatter(x=series.spent_j.x / axes.time_unit_s, y=series.spent_j.y, name="spent",
-                       mode="lines", hovertemplate="%{y:.4~s}J<extra></extra>")  # fmt: skip
-    end = axes.time_s / axes.time_unit_s
-    says = f"{run.name}: {energy_text(run.totals.gross_j)} were spent"
+    hover = "%{y:.4~s}J<extra></extra>"
+    figure.add_trace(line_of(series.spent_j, axes, "spent", hovertemplate=hover))
+    says = f"Spent: {energy_text(run.totals.gross_j)}"
+    name_time(figure, axes)
     planned = {check.name: check.planned for check in run.plan}
-    if planned.get("energy") is not None and planned.get("time"):
+    time_s, energy_j = planned.get("time"), planned.get("energy")
+    if time_s is not None and energy_j is not None:
+        end = time_s / axes.time_unit_s
         figure.add_scatter(
-            x=[0, planned["time"] / axes.time_unit_s], y=[0, planned["energy"]],
-            name="planned", mode="lines+markers", line={"dash": "dot"},
+            x=[0, end],
+            y=[0, energy_j],
+            name="planned",
+            mode="lines+markers",
+            line={"dash": "dot"},
             marker={"symbol": "circle-open", "size": 9},
-        )  # fmt: skip
-        says += f", {energy_text(planned['energy'])} were planned"
+        )
+        figure.update_xaxes(range=[0, 1.02 * max(axes.end, end)])
+        says += f", planned: {energy_text(energy_j)}"
     for use in run.budget:
         if use.limit == "energy":
-            figure.add_scatter(x=[0, end], y=[use.allowed, use.allowed], name="limit",
-                               mode="lines", line={"dash": "dash"})  # fmt: skip
-            says += f", {energy_text(use.allowed)} were allowed"
+            figure.add_trace(level(use.allowed, axes, "limit", "dash"))
+            says += f", allowed: {energy_text(use.allowed)}"
     figure.update_yaxes(title="J", rangemode="tozero", tickformat="~s")
-    figure.update_xaxes(range=[0, max(end, (planned.get("time") or 0) / axes.time_unit_s)])
-    _time_title(figure, axes)
     return Drawing(key="spent", figure=figure, says=says + ".")
 
 
 def step_energy(run: RunSummary, series: RunSeries, axes: Axes) -> Drawing | None:
     """Joules per step over time."""
-    line = series.step_j
-    if not len(line.x):
+    if not len(series.step_j.x):
         return None
     figure = go.Figure(layout=base(260))
-    figure.add_scatter(x=line.x / axes.time_unit_s, y=line.y, mode="lines+markers",
-                       name="J per step", line={"shape": "hvh", "width": 1.2},
-                       marker={"size": 4}, hovertemplate="%{y:.3~g} J per step<extra></extra>")  # fmt: skip
-    figure.update_yaxes(title="J per step", range=_from_zero(axes.step_j))
-    figure.update_xaxes(range=[0, axes.time_s / axes.time_unit_s])
-    _time_title(figure, axes)
-    low, high = _ends(line)
+    figure.add_scatter(
+        x=series.step_j.x / axes.time_unit_s,
+        y=series.step_j.y,
+        mode="lines+markers",
+        name="J per step",
+        line={"shape": "hvh", "width": 1.2},
+        marker={"size": 4},
+        hovertemplate="%{y:.3~g} J per step<extra></extra>",
+    )
+    figure.update_yaxes(title="J per step", range=from_zero(axes.step_j))
+    name_time(figure, axes)
+    low, high = _ends(series.step_j)
     says = (
-        f"{run.name}: energy of a step, means over at least 2 s, from {energy_text(low)} to "
+        f"Energy of a step, means over at least 2 s, from {energy_text(low)} to "
         f"{energy_text(high)}."
     )
     return Drawing(key="step-energy", figure=figure, says=says)
@@ -284,68 +174,56 @@ def step_energy(run: RunSummary, series: RunSeries, axes: Axes) -> Drawing | Non
 
 def memory(run: RunSummary, series: RunSeries, axes: Axes) -> Drawing | None:
     """Resident memory, its peak and its limit."""
-    line = series.rss_bytes
-    if not len(line.x) or run.totals.peak_bytes is None:
+    resident = series.rss_bytes
+    if not len(resident.x) or run.totals.peak_bytes is None:
         return None
-    mib, end = 1 << 20, axes.time_s / axes.time_unit_s
     figure = go.Figure(layout=base(280))
-    levels = [("peak", run.totals.peak_bytes, "dot")]
-    levels += [("limit", use.allowed, "dash") for use in run.budget if use.limit == "memory"]
-    figure.add_scatter(x=line.x / axes.time_unit_s, y=line.y / mib, name="resident",
-                       mode="lines", hovertemplate="%{y:.1f} MiB<extra></extra>")  # fmt: skip
-    for name, value, dash in levels:
-        figure.add_scatter(x=[0, end], y=[value / mib] * 2, name=name, mode="lines",
-                           line={"dash": dash})  # fmt: skip
-    figure.update_yaxes(title="MiB", range=_from_zero(axes.bytes_ / mib))
-    figure.update_xaxes(range=[0, end])
-    _time_title(figure, axes)
-    says = f"{run.name}: at most {bytes_text(run.totals.peak_bytes)} resident"
-    for name, value, _ in levels[1:]:
-        says += f", {name} {bytes_text(value)}"
+    in_mib = Line(resident.x, resident.y / _MIB)
+    hover = "%{y:.1f} MiB<extra></extra>"
+    figure.add_trace(line_of(in_mib, axes, "resident", hovertemplate=hover))
+    figure.add_trace(level(run.totals.peak_bytes / _MIB, axes, "peak", "dot"))
+    says = f"At most {bytes_text(run.totals.peak_bytes)} resident"
+    for use in run.budget:
+        if use.limit == "memory":
+            figure.add_trace(level(use.allowed / _MIB, axes, "limit", "dash"))
+            says += f", limit {bytes_text(use.allowed)}"
+    figure.update_yaxes(title="MiB", range=from_zero(axes.peak_bytes / _MIB))
+    name_time(figure, axes)
     return Drawing(key="memory", figure=figure, says=says + ".")
 
 
 def heat(run: RunSummary, series: RunSeries, axes: Axes) -> Drawing | None:
     """Temperature, and clocks below."""
-    rows: list[tuple[str, list[tuple[str, Line, float]]]] = []
+    rows: list[tuple[str, dict[str, Line]]] = []
     if len(series.temperature_c.x):
-        rows.append(("C", [("temperature", series.temperature_c, 1.0)]))
+        rows.append(("C", {"temperature": series.temperature_c}))
     if series.clocks_hz:
-        clocks = [(f"{name} clock", line, 1e9) for name, line in series.clocks_hz.items()]
+        clocks = {f"{n} clock": Line(x, y / 1e9) for n, (x, y) in series.clocks_hz.items()}
         rows.append(("GHz", clocks))
     if not rows:
         return None
-    figure = make_subplots(rows=len(rows), shared_xaxes=True, vertical_spacing=0.07)
-    figure.update_layout(base(160 + 120 * len(rows)))
+    figure = make_subplots(rows=len(rows), shared_xaxes=True, vertical_spacing=0.09)
+    figure.update_layout(base(170 + 110 * len(rows)))
     for row, (unit, lines) in enumerate(rows, start=1):
-        for index, (name, line, scale) in enumerate(lines):
-            trace = go.Scatter(x=line.x / axes.time_unit_s, y=line.y / scale, name=name,
-                               mode="lines", line={"dash": DASHES[index]})  # fmt: skip
+        for index, (name, line) in enumerate(lines.items()):
+            trace = line_of(line, axes, name, line={"dash": DASHES[index]})
             figure.add_trace(trace, row=row, col=1)
         figure.update_yaxes(title=unit, row=row, col=1)
-        if unit == "GHz":
-            figure.update_yaxes(rangemode="tozero", row=row, col=1)
-    _add_limit(figure, run, axes, bool(len(series.temperature_c.x)))
-    figure.update_xaxes(range=[0, axes.time_s / axes.time_unit_s])
-    _time_title(figure, axes, row=len(rows), col=1)
-    peak, throttled = run.totals.peak_temperature_c, run.totals.throttled
-    says = f"{run.name}: "
-    says += "temperature is unknown" if peak is None else f"{peak:.1f} C at most"
-    known = {
-        None: "whether it was throttled is unknown",
-        True: "throttled",
-        False: "not throttled",
-    }
-    return Drawing(key="heat", figure=figure, says=f"{says}; {known[throttled]}.")
-
-
-def _add_limit(figure: go.Figure, run: RunSummary, axes: Axes, has_temperature: bool) -> None:
+    if series.clocks_hz:
+        figure.update_yaxes(rangemode="tozero", row=len(rows), col=1)
     allowed = [use.allowed for use in run.budget if use.limit == "temperature"]
-    if allowed and has_temperature:
-        end = axes.time_s / axes.time_unit_s
-        trace = go.Scatter(x=[0, end], y=allowed * 2, name="limit", mode="lines",
-                           line={"dash": "dash"})  # fmt: skip
-        figure.add_trace(trace, row=1, col=1)
+    if allowed and len(series.temperature_c.x):
+        figure.add_trace(level(allowed[0], axes, "limit", "dash"), row=1, col=1)
+    name_time(figure, axes, rows=len(rows))
+    return Drawing(key="heat", figure=figure, says=_heat_says(run))
+
+
+def _heat_says(run: RunSummary) -> str:
+    peak_c, throttled = run.totals.peak_temperature_c, run.totals.throttled
+    heat_text = "Temperature is unknown" if peak_c is None else f"{peak_c:.1f} C at most"
+    if throttled is None:
+        return f"{heat_text}; whether the board was throttled is unknown."
+    return f"{heat_text}; the board was {'' if throttled else 'not '}throttled."
 
 
 def learning(run: RunSummary, series: RunSeries, axes: Axes) -> Drawing | None:
@@ -356,25 +234,34 @@ def learning(run: RunSummary, series: RunSeries, axes: Axes) -> Drawing | None:
         rows=2, shared_xaxes=True, row_heights=[0.68, 0.32], vertical_spacing=0.07
     )
     figure.update_layout(base(360))
-    loss = go.Scatter(x=series.loss.x, y=series.loss.y, name="loss", mode="lines",
-                      line={"width": 1.2}, hovertemplate="%{y:.4f}, step %{x}<extra></extra>")  # fmt: skip
+    loss = go.Scatter(
+        x=series.loss.x,
+        y=series.loss.y,
+        name="loss",
+        mode="lines",
+        line={"width": 1.2},
+        hovertemplate="%{y:.4f}, step %{x}<extra></extra>",
+    )
     figure.add_trace(loss, row=1, col=1)
-    x = [step for s in series.stretches for step in (s.first_step, s.last_step)]
-    y = [s.keep_ratio for s in series.stretches for _ in range(2)]
     kept = go.Scatter(
-        x=x, y=y, name="keep-ratio", mode="lines", line={"shape": "hv", "width": 3}
+        x=[step for s in series.stretches for step in (s.first_step, s.last_step)],
+        y=[s.keep_ratio for s in series.stretches for _ in range(2)],
+        name="keep-ratio",
+        mode="lines",
+        line={"shape": "hv", "width": 3},
     )
     figure.add_trace(kept, row=2, col=1)
     _add_planned(figure, run)
     low, high = axes.loss
-    figure.update_yaxes(title="loss", range=[low - 0.03 * (high - low), high + 0.03 * (high - low)],
-                        row=1, col=1)  # fmt: skip
+    room = _MARGIN * (high - low)
+    figure.update_yaxes(title="loss", range=[low - room, high + room], row=1, col=1)
     figure.update_yaxes(title="keep", range=[0, 1.1], row=2, col=1)
     figure.update_xaxes(range=[0, axes.steps])
     figure.update_xaxes(title="step", row=2, col=1)
-    totals = run.totals
-    says = f"{run.name}: loss from {totals.first_loss:.4f} at the first step to a mean of "
-    says += f"{totals.last_loss:.4f} over the last epoch's steps."
+    says = (
+        f"Loss from {run.totals.first_loss:.4f} at the first step to a mean of "
+        f"{run.totals.last_loss:.4f} over the last epoch's steps."
+    )
     return Drawing(key="learning", figure=figure, says=says)
 
 
@@ -391,8 +278,3 @@ def _add_planned(figure: go.Figure, run: RunSummary) -> None:
     if x:
         planned = go.Scatter(x=x, y=y, name="planned", mode="lines", line={"dash": "dot"})
         figure.add_trace(planned, row=2, col=1)
-
-
-OVER_TIME: tuple[Callable[[RunSummary, RunSeries, Axes], Drawing | None], ...] = (
-    power, spent, step_energy, memory, heat, learning,
-)  # fmt: skip

@@ -24,7 +24,7 @@ def windows_of(recorded: Recorded, timeline: Timeline) -> tuple[Window, ...]:
             begins_s = timeline.elapsed_s(moment.process, start_s)
         row = Window(
             name=str(window.get("name", "?")),
-            process=moment and moment.process,
+            process=moment.process if moment else None,
             begins_s=begins_s,
             is_estimate=window.get("is_estimate"),
             **{
@@ -38,7 +38,9 @@ def windows_of(recorded: Recorded, timeline: Timeline) -> tuple[Window, ...]:
 
 def _number(table: dict[str, Any], key: str) -> float | None:
     value = table.get(key)
-    return float(value) if type(value) in (int, float) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value)
 
 
 def decisions_of(recorded: Recorded, timeline: Timeline) -> tuple[Decision, ...]:
@@ -50,8 +52,8 @@ def decisions_of(recorded: Recorded, timeline: Timeline) -> tuple[Decision, ...]
         moment = logged.moment
         decision = Decision(
             at=logged.at,
-            process=moment and moment.process,
-            elapsed_s=moment and timeline.elapsed_s(moment.process, moment.t_s),
+            process=moment.process if moment else None,
+            elapsed_s=timeline.elapsed_s(moment.process, moment.t_s) if moment else None,
             step=getattr(logged.event, "step", None),
             kind=_kind(logged),
             rung=getattr(logged.event, "rung", None),
@@ -118,10 +120,10 @@ def plan_of(recorded: Recorded, totals: Totals) -> tuple[PlanCheck, ...]:
         planned[part["rung"]] = planned.get(part["rung"], 0) + part["steps"]
     steps = recorded.steps
     done = {rung: int((steps.rung == code).sum()) for code, rung in enumerate(steps.rungs)}
-    for rung in dict.fromkeys([*planned, *done]):
-        rows.append(
-            _check(f"steps on {rung}", "steps", planned.get(rung, 0), done.get(rung, 0))
-        )
+    rows += [
+        _check(f"steps on {rung}", "steps", planned.get(rung, 0), done.get(rung, 0))
+        for rung in dict.fromkeys([*planned, *done])
+    ]
     return tuple(rows)
 
 

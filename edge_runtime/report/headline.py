@@ -1,10 +1,11 @@
-"""The top of the page: what was trained, what it took, and what to know before believing it."""
+"""The top of the page: what was trained, what it took, what to know before believing it."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from edge_runtime.report.html import ESTIMATE, PARTIAL, is_energy, number, with_unit
+from edge_runtime.report.html import number, with_unit
+from edge_runtime.report.marks import mark_of
 
 Row = Mapping[str, Any]
 
@@ -54,7 +55,7 @@ _SIDE = (  # rows of the table of several runs
     ("loss, last epoch", "last_loss"),
 )
 _KINDS = {
-    "estimate": "Estimate.",
+    "estimate": "≈ Estimate.",
     "damaged": "Damaged.",
     "missing": "Unknown.",
     "lost": "",
@@ -66,7 +67,11 @@ def head(document: Row) -> str:
     """Title, warnings, the answer."""
     runs = document["runs"]
     names = ", ".join(run["name"] for run in runs)
-    parts = [f"<header><h1>{escape(names)}</h1>"]
+    made = ", ".join(dict.fromkeys(run["created_at"][:10] for run in runs))
+    parts = [
+        f'<header><p class="soft">Energy report of edge-train, {made}</p>'
+        f"<h1>{escape(names)}</h1>"
+    ]
     parts += [
         f'<p class="lead">{sentence(run, i, len(runs))}</p>' for i, run in enumerate(runs)
     ]
@@ -85,11 +90,11 @@ def sentence(run: Row, index: int, count: int) -> str:
     board = run["conditions"]["board"] or "an unknown board"
     key = f"runs.{index}"
     name = f"<b>{escape(run['name'])}</b>: " if count > 1 else ""
-    limits = ", ".join(
-        f"{use['limit']} {number(f'{key}.budget.{i}.allowed', use['allowed'], text=with_unit(use['allowed'], use['unit']))}"
+    limits = [
+        f"{use['limit']} {_allowed(f'{key}.budget.{i}', use)}"
         for i, use in enumerate(run["budget"])
-    )
-    within = f" within {limits}" if limits else ""
+    ]
+    within = f" within {', '.join(limits)}" if limits else ""
     return (
         f"{name}{escape(method)} on {escape(model)}{pruned}, with pictures of "
         f"{escape(trained['source'])}, on <b>{escape(board)}</b>{within}: "
@@ -98,6 +103,11 @@ def sentence(run: Row, index: int, count: int) -> str:
         f"{number(f'{key}.totals.images', totals['images'])} images. "
         f"<b>{escape(run['state'][:1].upper() + run['state'][1:])}.</b>"
     )
+
+
+def _allowed(key: str, use: Row) -> str:
+    text = with_unit(use["allowed"], use["unit"])
+    return number(f"{key}.allowed", use["allowed"], text=text)
 
 
 def _notes(document: Row) -> str:
@@ -120,22 +130,11 @@ def _weight(note: Row) -> str:
     return "plain" if note["kind"] in ("lost", "missing") else "loud"
 
 
-def mark(run: Row, field: str) -> str:
-    """Behind a total."""
-    if not is_energy(field):
-        return ""
-    if run["energy_is_estimate"]:
-        return ESTIMATE
-    return PARTIAL if run["energy_is_incomplete"] and field in ("gross_j", "net_j") else ""
-
-
 def _cards(run: Row) -> str:
-    totals = run["totals"]
     cards = [
-        _card(title, number(f"runs.0.totals.{field}", totals[field], mark=mark(run, field)),
-              _below(run, small))
+        _card(title, _total(run, 0, field), _below(run, small))
         for title, field, small in _CARDS
-    ]  # fmt: skip
+    ]
     if found := _accuracy(run):
         index, row = found
         key = f"runs.0.evaluations.{index}"
@@ -143,6 +142,12 @@ def _cards(run: Row) -> str:
         accuracy = number(f"{key}.accuracy", row["accuracy"])
         cards.append(_card(f"{row['classifier']} accuracy", accuracy, f"untrained {small}"))
     return f'<dl class="cards">{"".join(cards)}</dl>'
+
+
+def _total(run: Row, index: int, field: str) -> str:
+    totals = run["totals"]
+    mark = mark_of(run, field, totals)
+    return number(f"runs.{index}.totals.{field}", totals[field], mark=mark)
 
 
 def _card(title: str, value: str, below: str) -> str:
@@ -154,14 +159,9 @@ def _below(run: Row, field: str) -> str:
     if field == "memory limit":
         for index, use in enumerate(run["budget"]):
             if use["limit"] == "memory":
-                key = f"runs.0.budget.{index}.allowed"
-                text = with_unit(use["allowed"], use["unit"])
-                return _BELOW[field].format(number(key, use["allowed"], text=text))
+                return _BELOW[field].format(_allowed(f"runs.0.budget.{index}", use))
         return "no limit"
-    value = run["totals"][field]
-    if value is None:
-        return ""
-    return _BELOW[field].format(number(f"runs.0.totals.{field}", value, mark=mark(run, field)))
+    return "" if run["totals"][field] is None else _BELOW[field].format(_total(run, 0, field))
 
 
 def _accuracy(run: Row) -> tuple[int, Row] | None:
@@ -182,13 +182,8 @@ def _beside(document: Row) -> str:
     for title, field in _SIDE:
         cells = []
         for index, run in enumerate(runs):
-            value = run["totals"][field]
-            behind = mark(run, field) if value is not None else ""
             place = places.get((run["name"], field)) if index else None
-            cells.append(
-                f"<td>{number(f'runs.{index}.totals.{field}', value, mark=behind)}"
-                f"{_relative(document, place)}</td>"
-            )
+            cells.append(f"<td>{_total(run, index, field)}{_relative(document, place)}</td>")
         rows.append(f'<tr><th scope="row">{escape(title)}</th>{"".join(cells)}</tr>')
     rows.append(_accuracies(runs))
     caption = f"Side by side; differences from {escape(runs[0]['name'])}"

@@ -5,11 +5,11 @@ document, and `data-key` is where it stands there. The last letters of a field's
 unit and decide how it is written.
 """
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
+from edge_runtime.report.columns import Column, Table
 from edge_runtime.units import (
     bytes_text,
     duration_text,
@@ -17,6 +17,11 @@ from edge_runtime.units import (
     power_text,
     temperature_text,
 )
+
+Row: TypeAlias = Mapping[str, Any]
+Mark: TypeAlias = Callable[[str, Row], str]
+
+_MOST_ROWS = 16  # of a table that does not scroll by itself
 
 
 def _percent(value: float) -> str:
@@ -74,9 +79,6 @@ BY_UNIT: dict[str, Callable[[float], str]] = {
     "images": lambda value: f"{value:,.0f}",
     "": lambda value: f"{value:.4g}",
 }
-_ENERGY = ("_j", "_w")
-ESTIMATE = '<abbr class="mark" title="estimate: not measured">est.</abbr>'
-PARTIAL = '<abbr class="mark" title="power is unknown for a part of the run">at least</abbr>'
 
 
 def text_of(name: str, value: Any) -> str:
@@ -90,68 +92,44 @@ def text_of(name: str, value: Any) -> str:
     for ending, written in _BY_ENDING.items():
         if name.endswith(ending):
             # Units are written for amounts; a difference may be below zero.
-            return written(value) if value >= 0 else f"−{written(-value)}"
+            return written(value) if value >= 0 else f"\u2212{written(-value)}"
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
-def is_energy(name: str, unit: str = "") -> bool:
-    """Whether it is computed from power."""
-    return name.endswith(_ENERGY) or name == "images_per_j" or unit.startswith(("J", "W"))
-
-
 def number(key: str, value: Any, *, text: str | None = None, mark: str = "") -> str:
-    """A value with its place in the JSON document, and a mark behind it."""
+    """A value with its place in the JSON document, and a mark before it."""
     where = f'data-key="{escape(key)}"'
     if value is None:
         return f'<span class="unknown" {where}>unknown</span>'
     name = key.rpartition(".")[2]
-    if isinstance(value, float) and not math.isfinite(value):
-        return f'<span class="unknown" {where}>no number</span>'
     exact = str(value).lower() if isinstance(value, bool) else str(value)
     shown = escape(text_of(name, value) if text is None else text)
-    return f'<data {where} value="{escape(exact)}">{shown}</data>{mark}'
+    return f'<data {where} value="{escape(exact)}">{mark}{shown}</data>'
 
 
-class Column(NamedTuple):
-    """One column of a table."""
-
-    title: str
-    field: str
-    is_text: bool = False
-    unit_field: str | None = None  # the field of the row that names the unit
-
-
-def table(
-    caption: str,
-    columns: Sequence[Column],
-    rows: Sequence[Mapping[str, Any]],
-    *,
-    key: str,
-    mark: Callable[[str, Mapping[str, Any]], str],
-    is_tall: bool = False,
-) -> str:
-    """Rows of the JSON document, as they stand there under `key`.
+def table_of(table: Table, rows: Sequence[Row], *, caption: str, key: str, mark: Mark) -> str:
+    """Some rows of the JSON document; empty where there is none to show.
 
     Args:
+        table: what is shown of them.
+        rows: as they stand in the document under `key`.
         caption: what it shows.
-        columns: those that are shown.
-        rows: plain tables.
         key: of the list in the document.
-        mark: what stands behind a field of a row.
-        is_tall: scrolls by itself.
+        mark: what stands before a field of a row.
     """
-    head = "".join(
-        f'<th scope="col"{_class(column)}>{escape(column.title)}</th>' for column in columns
-    )
+    shown = [(index, row) for index, row in enumerate(rows) if table.is_shown(row)]
+    if not shown:
+        return ""
+    columns = [c for c in table.columns if any(row[c.field] is not None for _, row in shown)]
+    head = "".join(f'<th scope="col"{_class(c)}>{escape(c.title)}</th>' for c in columns)
     body = "".join(
-        "<tr>"
-        + "".join(_cell(column, row, f"{key}.{index}", mark) for column in columns)
-        + "</tr>"
-        for index, row in enumerate(rows)
+        f"<tr>{''.join(_cell(c, row, f'{key}.{index}', mark) for c in columns)}</tr>"
+        for index, row in shown
     )
     return (
-        f'<div class="scroll{" tall" if is_tall else ""}" tabindex="0" role="region" '
-        f'aria-label="{escape(caption)}"><table><caption>{escape(caption)}</caption>'
+        f'<div class="scroll{" tall" if len(shown) > _MOST_ROWS else ""}" tabindex="0" '
+        f'role="region" aria-label="{escape(caption)}"><table>'
+        f"<caption>{escape(caption)}</caption>"
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
@@ -160,26 +138,25 @@ def _class(column: Column) -> str:
     return ' class="text"' if column.is_text else ""
 
 
-def _cell(
-    column: Column,
-    row: Mapping[str, Any],
-    key: str,
-    mark: Callable[[str, Mapping[str, Any]], str],
-) -> str:
+def _cell(column: Column, row: Row, key: str, mark: Mark) -> str:
     value, place = row[column.field], f"{key}.{column.field}"
     if column.is_text:
-        return f'<td class="text">{escape("" if value is None else str(value))}</td>'
+        # Kinds of events are names with underscores.
+        shown = "" if value is None else str(value).replace("_", " ")
+        return f'<td class="text">{escape(shown)}</td>'
+    if value is None:
+        title = 'title="unknown" aria-label="unknown"'
+        return f'<td class="unknown" data-key="{escape(place)}" {title}>\u2013</td>'
     text = None
-    if column.unit_field and value is not None:
+    if column.unit_field:
         text = with_unit(value, row[column.unit_field], sign=column.field == "difference")
-    behind = mark(column.field, row) if value is not None else ""
-    return f"<td>{number(place, value, text=text, mark=behind)}</td>"
+    return f"<td>{number(place, value, text=text, mark=mark(column.field, row))}</td>"
 
 
 def with_unit(value: float, unit: str, *, sign: bool = False) -> str:
     """A number whose unit stands beside it."""
     written = BY_UNIT.get(unit, BY_UNIT[""])
-    before = "−" if value < 0 else "+" if sign and value > 0 else ""
+    before = "\u2212" if value < 0 else "+" if sign and value > 0 else ""
     return before + written(abs(value))
 
 

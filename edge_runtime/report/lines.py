@@ -19,10 +19,12 @@ Array = NDArray[Any]
 Tables = Sequence[Mapping[str, Any]]
 Take = Callable[[Tables], dict[str, Array]]  # raises KeyError, TypeError or ValueError
 
-INTEGER = frozenset({int})
-NUMBER = frozenset({int, float})
-NUMBER_OR_NONE = NUMBER | {type(None)}
-FLAG_OR_NONE = frozenset({bool, type(None)})
+Kinds = frozenset[type]
+
+INTEGER: Kinds = frozenset({int})
+NUMBER: Kinds = frozenset({int, float})
+NUMBER_OR_NONE: Kinds = NUMBER | {type(None)}
+FLAG_OR_NONE: Kinds = frozenset({bool, type(None)})
 
 _BLOCK_BYTES = 1 << 18
 
@@ -31,11 +33,11 @@ class Lines(NamedTuple):
     """All whole lines of a file, as columns of the same length."""
 
     columns: dict[str, Array]
-    count: int
+    length: int
     is_cut: bool  # half a line at the end was passed over
 
 
-def column(tables: Tables, key: str, kinds: frozenset[type], dtype: str = "float64") -> Array:
+def column(tables: Tables, key: str, kinds: Kinds, dtype: str = "float64") -> Array:
     """One field of every table; `None` becomes NaN."""
     values = [table[key] for table in tables]
     if not {*map(type, values)} <= kinds:

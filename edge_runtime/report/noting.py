@@ -61,7 +61,8 @@ def _missing(recorded: Recorded, run: RunSummary) -> list[str]:
     elif run.totals.gross_j is None:
         unknown = [str(p.process) for p in run.processes if p.gross_j is None]
         found.append(
-            f"Energy of the whole run is unknown: nothing measured process {', '.join(unknown)}."
+            "Energy of the whole run is unknown: nothing measured the power of process "
+            f"{', '.join(unknown)}."
         )
     elif run.energy_is_incomplete:
         found.append(

@@ -34,8 +34,8 @@ def render_page(report: Report, series: Sequence[RunSeries]) -> str:
         from edge_runtime.report.drawing import drawings_of
     except ImportError as error:
         raise ConfigError(
-            f"a page needs plotly ({error}): pip install 'edge-train[report]'. --json and --csv "
-            "work without it."
+            f"a page needs plotly ({error}): pip install 'edge-train[report]'. --json and "
+            "--csv work without it."
         ) from error
     drawings = drawings_of(report.runs, series)
     document: dict[str, Any] = unstructure(report)

@@ -154,7 +154,7 @@ def _step_columns(tables: Tables, codes: dict[str, int]) -> dict[str, Array]:
 
 def _check_order(lines: Lines, path: Path) -> None:
     """Processes follow each other, and time does not go back in any of them."""
-    if lines.count == 0:
+    if lines.length == 0:
         return
     process, t_s = lines.columns["process"], lines.columns["t_s"]
     back = (process < 1) | (t_s < 0)
@@ -167,7 +167,7 @@ def _check_order(lines: Lines, path: Path) -> None:
 
 def _samples(lines: Lines) -> Samples:
     columns = lines.columns or _sample_columns([_NO_SAMPLE])
-    size = lines.count
+    size = lines.length
     return Samples(
         rails_w={
             name.removeprefix(_RAIL): values[:size]
@@ -185,7 +185,7 @@ def _samples(lines: Lines) -> Samples:
 def _steps(lines: Lines, rungs: tuple[str, ...]) -> Steps:
     columns = lines.columns or _step_columns([_NO_STEP], {})
     return Steps(
-        rungs=rungs, **{name: values[: lines.count] for name, values in columns.items()}
+        rungs=rungs, **{name: values[: lines.length] for name, values in columns.items()}
     )
 
 

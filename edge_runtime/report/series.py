@@ -5,6 +5,7 @@ leaves out only values that lie between its neighbours' lowest and highest.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -204,7 +205,7 @@ def _same(rung: Array) -> list[tuple[int, int]]:
     if not len(rung):
         return []
     changes = [0, *(np.flatnonzero(np.diff(rung)) + 1).tolist(), len(rung)]
-    return list(zip(changes, changes[1:], strict=False))
+    return list(pairwise(changes))
 
 
 def _stretches(recorded: Recorded, timeline: Timeline) -> tuple[Stretch, ...]:

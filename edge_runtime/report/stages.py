@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ def gross_j(timeline: Timeline) -> float | None:
     """Of all processes; unknown if nothing measured one of them, or there is none."""
     if not timeline.processes:
         return None
-    return plus(process.power and process.power.energy_j for process in timeline.processes)
+    return plus(process.energy_j for process in timeline.processes)
 
 
 def stages_of(recorded: Recorded, timeline: Timeline) -> tuple[Stage, ...]:
@@ -93,7 +94,7 @@ def _spans(recorded: Recorded, process: Process) -> list[tuple[str, Array, Array
 
 def _energy_j(spans: Iterable[tuple[Process, Array, Array]]) -> float | None:
     return plus(
-        process.power and float(np.sum(process.power.between_j(begin_s, end_s)))
+        float(np.sum(process.power.between_j(begin_s, end_s))) if process.power else None
         for process, begin_s, end_s in spans
     )
 
@@ -119,14 +120,10 @@ def _rung(recorded: Recorded, timeline: Timeline, name: str) -> RungUse:
     is_enough = covered_s >= MEAN_OVER_S and energy_j is not None
     mean_j = energy_j if is_enough else None
     rss = steps.rss_bytes[mine & ~np.isnan(steps.rss_bytes)]
-    costs = recorded.profile.rungs if recorded.profile else ()
-    ladder = recorded.manifest.rungs if recorded.manifest else ()
-    cost = next((cost for cost in costs if cost.rung == name), None)
-    facts = next((rung for rung in ladder if rung.id == name), None)
     ratios = steps.keep_ratio[mine]
     return RungUse(
         rung=name,
-        keep_ratio=float(ratios[0]) if count else facts and facts.keep_ratio,
+        keep_ratio=float(ratios[0]) if count else _keep_ratio(recorded, name),
         steps=count,
         images=images,
         time_s=time_s,
@@ -137,20 +134,38 @@ def _rung(recorded: Recorded, timeline: Timeline, name: str) -> RungUse:
         seconds_per_image=time_s / images if images else None,
         energy_per_image_j=None if mean_j is None else mean_j / covered_images,
         peak_bytes=int(rss.max()) if len(rss) else None,
-        token_blocks=cost and cost.token_blocks,
-        profile_step_s=cost and cost.step_s,
-        profile_step_j=cost and cost.step_j,
-        profile_peak_bytes=cost and cost.likely_peak_bytes,
-        profile_source=cost and cost.source,
         dominated_by=None,
+        **_profiled(recorded, name),
     )
+
+
+def _keep_ratio(recorded: Recorded, name: str) -> float | None:
+    """Of a rung that was not trained, as its package says."""
+    ladder = recorded.manifest.rungs if recorded.manifest else ()
+    return next((rung.keep_ratio for rung in ladder if rung.id == name), None)
+
+
+def _profiled(recorded: Recorded, name: str) -> dict[str, Any]:
+    """What the cost profile says of a rung."""
+    for cost in recorded.profile.rungs if recorded.profile else ():
+        if cost.rung == name:
+            return {
+                "token_blocks": cost.token_blocks,
+                "profile_step_s": cost.step_s,
+                "profile_step_j": cost.step_j,
+                "profile_peak_bytes": cost.likely_peak_bytes,
+                "profile_source": cost.source,
+            }
+    fields = ("token_blocks", "profile_step_s", "profile_step_j", "profile_peak_bytes")
+    return dict.fromkeys((*fields, "profile_source"))
 
 
 def _covered(
     recorded: Recorded, timeline: Timeline, mine: Array
 ) -> tuple[float | None, float, int, int]:
     """Joules of some steps; and seconds, number and images of those whose power is known."""
-    steps, parts = recorded.steps, []
+    steps = recorded.steps
+    parts: list[float | None] = []
     covered_s, covered_steps, covered_images = 0.0, 0, 0
     for process in timeline.processes:
         chosen = mine[process.steps]
@@ -222,7 +237,7 @@ def _process(recorded: Recorded, process: Process, began_at: str | None) -> Proc
         began_at=began_at,
         begins_s=process.offset_s,
         time_s=process.duration_s,
-        gross_j=process.power and process.power.energy_j,
+        gross_j=process.energy_j,
         first_step=int(steps[0]) if len(steps) else None,
         last_step=int(steps[-1]) if len(steps) else None,
         lost_s=process.duration_s - process.kept_s,

@@ -95,17 +95,17 @@ def _state(recorded: Recorded) -> str:
 
 def _trained(recorded: Recorded) -> Trained:
     info, manifest = recorded.run.info, recorded.manifest
-    model = manifest and manifest.model
+    model = manifest.model if manifest else None
     return Trained(
         package_digest=info.settings.package_digest,
         package_path=info.package_path,
-        method=manifest and manifest.method,
-        tokens=manifest and manifest.tokens,
-        model=model and model.name,
-        image_size_px=model and model.image_size_px,
-        patch_size_px=model and model.patch_size_px,
-        depth=model and model.depth,
-        width=model and model.width,
+        method=manifest.method if manifest else None,
+        tokens=manifest.tokens if manifest else None,
+        model=model.name if model else None,
+        image_size_px=model.image_size_px if model else None,
+        patch_size_px=model.patch_size_px if model else None,
+        depth=model.depth if model else None,
+        width=model.width if model else None,
         source=info.source,
         seed=info.settings.seed,
         batch_size=info.settings.batch_size,
@@ -252,4 +252,8 @@ def _beats(other: RungUse, rung: RungUse) -> bool:
 
 
 def _costs_of(rung: RungUse) -> tuple[float | None, float | None, float | None]:
-    return rung.seconds_per_image, rung.energy_per_image_j, rung.peak_bytes
+    return (
+        rung.step_s or rung.profile_step_s,
+        rung.step_j or rung.profile_step_j,
+        rung.peak_bytes or rung.profile_peak_bytes,
+    )

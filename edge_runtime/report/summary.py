@@ -1,8 +1,8 @@
 """The numbers of a report: one tree of plain facts, format 1, described in docs/report.md.
 
-Page, JSON and CSV show these and nothing else. Units are in the names: seconds, joules, watts,
-bytes. Energy is gross unless it is called net, which is gross without what the idle board would
-have taken. `None` is unknown.
+Page, JSON and CSV show these and nothing else. Units are in the names: seconds, joules,
+watts, bytes. Energy is gross unless it is called net, which is gross without what the idle
+board would have taken. `None` is unknown.
 """
 
 from dataclasses import dataclass

@@ -58,6 +58,11 @@ class Process:
     steps: slice  # of `Recorded.steps`
     power: Power | None  # None: nothing measured it
 
+    @property
+    def energy_j(self) -> float | None:
+        """From its start to its last reading of power."""
+        return None if self.power is None else self.power.energy_j
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeline:
