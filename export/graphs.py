@@ -20,7 +20,7 @@ from edge_runtime.package.manifest import (
     GraphSpec,
     TensorSpec,
 )
-from edge_runtime.package.references import GRAD, NEXT
+from edge_runtime.package.references import EMA_MOMENTUM, GRAD, LOSS, NEXT
 from edge_runtime.state import EMA, PARAM
 from export import official
 from export.example import example_inputs
@@ -28,11 +28,9 @@ from export.lowering.trace import lower
 from export.policies import TokenPolicy
 from export.program import (
     ADAMW,
-    EMA_MOMENTUM,
     ENCODER,
     FEATURES_OUTPUT,
     GLOBAL_VIEWS,
-    LOSS,
     Program,
     Tensors,
 )

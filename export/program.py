@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.func import grad_and_value
 
 from edge_runtime.package.manifest import ModelFacts, ViewGroup
-from edge_runtime.package.references import GRAD, NEXT
+from edge_runtime.package.references import EMA_MOMENTUM, GRAD, LOSS, NEXT
 from edge_runtime.state import EMA, EXP_AVG, EXP_AVG_SQ, PARAM
 from export import vit
 from export.objectives import objective_named
@@ -26,11 +26,9 @@ from export.vit import Weights
 
 Tensors = Mapping[str, Tensor]
 
-LOSS = "loss"
 ENCODER = "encoder."
 GLOBAL_VIEWS = "images.global"
 FEATURES_OUTPUT = "features"
-EMA_MOMENTUM = "ema_momentum"
 ADAMW = ("lr", "weight_decay", "beta1", "beta2", "eps", "step")  # hyper-parameters
 
 

@@ -22,6 +22,7 @@ class TorchEngine:
 
     name = "torch"
     runtime = f"torch {torch.__version__}"
+    threads = None
 
     def __init__(self) -> None:
         self._slot = EngineSlot(self.name)

@@ -24,7 +24,7 @@ LAYERS = [
     {"data"},
     {"engines"},
     {"training", "selftest"},
-    {"evaluation"},
+    {"evaluation", "live", "report"},
     {"cli"},
 ]
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
@@ -38,6 +38,9 @@ HOME = {
     "psutil": ("edge_runtime/device/",),
     "jtop": ("edge_runtime/device/",),
     "pynvml": ("edge_runtime/device/",),
+    "plotly": ("edge_runtime/report/",),
+    "prometheus_client": ("edge_runtime/live/",),
+    "rich": ("edge_runtime/cli/",),
 }
 # What export/ may use of the device side, and what single files of it may use besides.
 EXPORT_MAY_USE = {"errors", "package", "schema", "state", "storage", "version"}

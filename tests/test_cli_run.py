@@ -139,7 +139,7 @@ def test_a_batch_larger_than_the_data_set_is_explained(words, tmp_path, capsys) 
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_saves_and_exits_130(words, tmp_path, monkeypatch, capfd, number) -> None:
     class Signalled(FakeEngine):
         def step(self, rung_id, batch, hyper):
@@ -190,6 +190,51 @@ def test_a_second_signal_ends_the_process_at_once(words) -> None:
     )
     assert done.returncode == -signal.SIGINT
     assert "Traceback" not in done.stderr
+
+
+CUT_OFF = """
+import os, sys
+import edge_runtime.engines
+from edge_runtime.cli.main import main
+from training_fakes import FakeEngine
+
+class Slow(FakeEngine):
+    def step(self, rung_id, batch, hyper):
+        if hyper["step"] == 3:
+            os.write(2, b"third")
+            sys.stdin.read()
+        return super().step(rung_id, batch, hyper)
+
+edge_runtime.engines.create_engine = lambda name, threads: Slow()
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_a_run_that_nobody_reads_any_more_saves(words, tmp_path, flags) -> None:
+    run = subprocess.Popen(
+        [sys.executable, "-c", CUT_OFF, *words, *flags],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=TESTS.parent,
+        env={"PYTHONPATH": f"{TESTS}:{TESTS.parent}"},
+    )
+    assert run.stdin
+    assert run.stdout
+    assert run.stderr
+    assert run.stderr.read(5) == "third"
+    run.stdout.close()
+    run.stdin.close()
+    said = run.stderr.read()
+    run.stderr.close()
+    assert run.wait() == 130
+    assert "Traceback" not in said
+    assert "BrokenPipe" not in said
+    newest = open_run(tmp_path / "run").newest_checkpoint().info.step
+    assert 3 <= newest <= 10
+    assert "go on by the same command with --resume" in said
 
 
 class Terminal(io.StringIO):

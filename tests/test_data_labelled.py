@@ -46,8 +46,14 @@ def test_unreadable_pictures_are_left_out_and_named(caplog) -> None:
 
 def test_too_many_unreadable_pictures_are_an_error() -> None:
     source = FlatPictures(50, bad=[1, 2, 3], labelled=True)
-    with pytest.raises(DataError, match=r"flat: 3 of the 50 pictures.*more than 5%"):
+    with pytest.raises(DataError, match=r"flat: 3 of the 50 pictures.*5% of 50"):
         list(labelled_batches(source, 8, 10, threads=1))
+
+
+def test_bad_pictures_may_lie_together() -> None:
+    source = FlatPictures(400, bad=range(60, 80), labelled=True)
+    batches = list(labelled_batches(source, 8, 10, threads=1))
+    assert sum(len(labels) for _, labels in batches) == 380
 
 
 @pytest.mark.parametrize("source", [FlatPictures(5), FlatFrames()])

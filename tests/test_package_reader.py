@@ -7,7 +7,6 @@ import shutil
 
 import numpy as np
 import pytest
-import tiny_encoder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
@@ -312,9 +311,3 @@ def test_the_command_line_exits_3(folder, capsys, spoil, message, options):
     assert out == ""
     assert error.startswith("edge-train: ")
     assert message in error
-
-
-def test_a_package_without_rungs_is_shown(tmp_path, capsys):
-    tiny_encoder.make_package(tmp_path / "package")
-    assert main(["inspect", str(tmp_path / "package")]) == 0
-    assert capsys.readouterr().out.endswith("tokens by block\n")

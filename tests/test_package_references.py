@@ -10,7 +10,7 @@ from training_fakes import write_package
 
 from edge_runtime.package import open_package
 
-STEP = "graphs/k100/step.onnx"
+STEP, EMBED = "graphs/k100/step.onnx", "graphs/embed.onnx"
 
 
 @pytest.fixture
@@ -131,6 +131,13 @@ def test_names_that_point_elsewhere_are_told(folder):
         ),
         (lambda t: t["views"].append(t["views"][0]), "view group 'global' is there 2 times"),
         (set_in("batch_size", 0), "batch_size: want at least 1, got 0"),
+        (set_in("rungs", []), "rungs: want at least one"),
+        (set_in("views", 0, "size_px", 0), "view group 'global': want views of at least 1 px"),
+        (set_in("views", 0, "views", []), "view group 'global': want views of at least 1 px"),
+        (
+            set_in("rungs", 1, "draws", 0, "kept", 5),
+            "rung 'k050': cannot draw 5 of 4 for 2 views",
+        ),
         (set_in("rungs", 0, "keep_ratio", 0), "rung 'k100': keep_ratio 0 is outside (0, 1]"),
         (
             set_in("rungs", 0, "keep_ratio", 1.5),
@@ -155,9 +162,11 @@ def with_micro_batches(folder):
         parts = {"id": "k050-m2", "micro_batch": 2, "step": None, "accumulate": ACCUMULATE}
         table["rungs"].append({**table["rungs"][1], **parts})
         table["apply"] = APPLY
+        step = table["graphs"][STEP]["outputs"]  # the loss, and all of the state
         inputs, outputs = [spec("grad.w", "gradient")], [spec("next.grad.w", "gradient")]
+        outputs.append(step[0])
         table["graphs"][ACCUMULATE] = {"inputs": inputs, "outputs": outputs, "nodes": 1}
-        table["graphs"][APPLY] = {"inputs": inputs, "outputs": [], "nodes": 1}
+        table["graphs"][APPLY] = {"inputs": inputs, "outputs": step[1:], "nodes": 1}
 
     edit(folder, fill)
 
@@ -217,10 +226,44 @@ DRAW = spec("draws.tokens", "draw", (2, 4, 2), "int64")
 
 def test_borders_of_a_graph_may_be_state_hyper_parameters_images_and_draws(folder):
     inputs = [spec("param.w", "state"), spec("lr", "hyper", ()), IMAGES, DRAW]
-    outputs = [spec("loss", "metric", ()), spec("next.param.w", "state")]
-    graph = {"inputs": inputs, "outputs": outputs, "nodes": 1}
-    edit(folder, set_in("graphs", "graphs/k050/step.onnx", graph))
+    edit(folder, set_in("graphs", "graphs/k050/step.onnx", "inputs", inputs))
     open_package(folder)
+
+
+@pytest.mark.parametrize(
+    ("graph", "side", "border", "wanted"),
+    [
+        (STEP, "outputs", "loss", f"{STEP}: there is no output 'loss'"),
+        (
+            STEP,
+            "outputs",
+            "next.ema.w",
+            f"{STEP}: 1 state tensor(s) are lost, first 'next.ema.w'",
+        ),
+        (APPLY, "outputs", "next.ema.w", f"{APPLY}: 1 state tensor(s) are lost, "),
+        (ACCUMULATE, "outputs", "loss", f"{ACCUMULATE}: there is no output 'loss'"),
+        (EMBED, "inputs", "images", f"{EMBED}: want one tensor of role 'images', got 0"),
+        (EMBED, "outputs", "features", f"{EMBED}: want one tensor of role 'features', got 0"),
+    ],
+)
+def test_a_border_that_an_engine_needs_is_missed(folder, graph, side, border, wanted):
+    with_micro_batches(folder)
+    tensors = json.loads((folder / "manifest.json").read_text())["graphs"][graph][side]
+    left = [tensor for tensor in tensors if tensor["name"] != border]
+    assert len(left) == len(tensors) - 1
+    edit(folder, set_in("graphs", graph, side, left))
+    (problem,) = problems(folder)
+    assert problem.startswith(wanted)
+
+
+def test_a_hyper_parameter_that_nobody_schedules_is_told(folder):
+    inputs = [spec("lr", "hyper", ()), spec("ema_momentum", "hyper", ())]
+    edit(folder, set_in("graphs", STEP, "inputs", inputs))
+    open_package(folder)
+    edit(folder, set_in("schedule", "ema_momentum", None))
+    assert problems(folder) == [f"{STEP}: the schedule has no 'ema_momentum'"]
+    edit(folder, set_in("graphs", STEP, "inputs", [spec("momentum", "hyper", ())]))
+    assert problems(folder) == [f"{STEP}: the schedule has no 'momentum'"]
 
 
 @pytest.mark.parametrize(
@@ -269,6 +312,6 @@ def test_weights_are_looked_for_where_the_encoder_is(tmp_path):
     package = tiny_encoder.make_package(tmp_path / "package", encoder_prefix="ema.")
     edit(package.path, set_in("encoder_prefix", "moved."))
     found = problems(package.path)
-    assert len(found) == 2 * len(tiny_encoder.ENCODER)
+    assert len(found) == 2 * len(tiny_encoder.ENCODER), found
     assert "encoder tensor 'moved.patch.weight' is not in the state" in found
     assert any("the state has no 'moved.fc.weight'" in problem for problem in found)

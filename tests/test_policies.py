@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch", reason="policies are torch functions")
 from torch import Tensor  # noqa: E402
 
 from edge_runtime.errors import ConfigError  # noqa: E402
+from edge_runtime.package.references import LOSS  # noqa: E402
 from edge_runtime.state import EMA, PARAM, Array  # noqa: E402
 from export import vit  # noqa: E402
 from export.example import example_inputs  # noqa: E402
@@ -17,7 +18,7 @@ from export.objectives import OBJECTIVES  # noqa: E402
 from export.policies import POLICIES  # noqa: E402
 from export.policies.base import kept_count, take_rows  # noqa: E402
 from export.policies.simprune import select_pairs, stage_blocks  # noqa: E402
-from export.program import ENCODER, LOSS, Program  # noqa: E402
+from export.program import ENCODER, Program  # noqa: E402
 from export.recipe import make_recipe  # noqa: E402
 
 DROPPED = -1e30

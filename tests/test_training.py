@@ -267,6 +267,11 @@ def test_another_package_is_named(package, tmp_path) -> None:
         ({"rungs": ((1, "k100"), (1, "k050"))}, ConfigError, r"at steps \[1, 1\]"),
         ({"rungs": ((1, "k100"), (5, "k025"))}, ConfigError, "no rung 'k025'"),
         ({"source": FakePictures(count=BATCH - 1)}, DataError, "3"),
+        (
+            {"source": FakePictures(count=BATCH - 1), "images_per_epoch": 5 * BATCH},
+            DataError,
+            r"gives 3 picture\(s\)",
+        ),
     ],
 )
 def test_impossible_options_leave_no_folder(

@@ -161,12 +161,42 @@ def test_less_time_means_fewer_tokens_first(package, tmp_path) -> None:
     assert all(change.reason for change in changes)
     # All on k100 would take more than 3 s. The margin is for a busy machine.
     assert found[-1].spent.time_s < 2.8
-    # The records are a schedule that trains the same again.
     assert open_run(tmp_path / "run").info.settings.rungs is None
-    taken = [(change.step, change.rung) for change in changes]
-    again = run_to_the_end(package, tmp_path / "again", rungs=tuple(taken), epochs=60)
+
+
+def test_the_steps_are_a_schedule_that_trains_the_same_again(package, tmp_path) -> None:
+    budget = Budget(time_s=3.2)
+    with pytest.raises(Interrupted):
+        train_within(package, tmp_path / "run", budget, epochs=60, stop=stop_after(30))
+    newest = tmp_path / "run" / "checkpoints" / "30"
+    newest.rename(newest.with_name(".30-cut"))  # all steps are lost; their events stay
+    train_within(package, tmp_path / "run", budget, epochs=60, resume=True)
+    steps = open_run(tmp_path / "run").steps()
+    before = [None, *(step.rung for step in steps)]
+    taken = [
+        (step.step, step.rung)
+        for step, last in zip(steps, before, strict=False)
+        if step.rung != last
+    ]
+    again = run_to_the_end(package, tmp_path / "again", rungs=taken, epochs=60)
     losses = [step.loss for step in kinds(again, events.StepRecord)]
     assert losses[: len(steps)] == [step.loss for step in steps]
+
+
+def test_a_budget_that_is_gone_before_the_first_step_ends_the_run_well(
+    package, tmp_path
+) -> None:
+    class Slow(FakeEngine):
+        """Loading it takes what the plan has left for the steps."""
+
+        def open(self, package, state):
+            time.sleep(1.2)
+            super().open(package, state)
+
+    finished = train_within(package, tmp_path / "run", Budget(time_s=1.1), engine=Slow())[-1]
+    assert (finished.stopped_by, finished.steps) == ("time", 0)
+    assert (finished.loss, finished.checkpoint, finished.images_per_s) == (None, None, None)
+    assert open_run(tmp_path / "run").events()[-1].event == finished
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ torch = pytest.importorskip("torch", reason="packages are verified against PyTor
 
 from edge_runtime.engines import create_engine  # noqa: E402
 from edge_runtime.errors import EngineError, PackageError  # noqa: E402
-from edge_runtime.package.references import NEXT  # noqa: E402
+from edge_runtime.package.references import LOSS, NEXT  # noqa: E402
 from export import verify as module  # noqa: E402
 from export.build import export_package  # noqa: E402
-from export.program import LOSS, Program  # noqa: E402
+from export.program import Program  # noqa: E402
 from export.recipe import make_recipe  # noqa: E402
 from export.verify import verify  # noqa: E402
 
@@ -182,7 +182,6 @@ def test_what_differs_on_every_batch_is_refused(monkeypatch, package, program):
     with pytest.raises(PackageError, match=f"batch {TRIES - 1} differs"):
         verify(on_ort(package), program)
     assert seeds == list(range(TRIES))
-    assert TRIES > 3  # one batch in ten has a near tie
 
 
 def test_without_any_engine_nothing_is_verified(monkeypatch, package, program):
@@ -192,13 +191,3 @@ def test_without_any_engine_nothing_is_verified(monkeypatch, package, program):
     monkeypatch.setattr(module, "create_engine", missing)
     with pytest.raises(EngineError, match="ort is not installed; install it"):
         verify(package, program)
-
-
-def test_the_step_that_is_compared_is_a_long_one_with_bias_corrections(package):
-    hyper = module.checked_hyper(package.manifest.schedule)
-    # At the learning rate of a first step, rounding of the parameters would hide 1 %.
-    assert hyper["lr"] > 0.01
-    assert hyper["step"] > 1
-    assert (
-        hyper["weight_decay"] == package.manifest.schedule.weight_decay
-    )  # fixed in one engine

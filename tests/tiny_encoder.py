@@ -14,15 +14,19 @@ from edge_runtime.package.manifest import (
     FEATURES,
     FORMAT,
     IMAGES,
+    METRIC,
     STATE,
     WEIGHT,
+    AugmentationSpec,
     EncoderTensor,
     GraphSpec,
     Manifest,
     ModelFacts,
     Official,
+    Rung,
     Schedule,
     TensorSpec,
+    ViewGroup,
 )
 from edge_runtime.schema import unstructure
 from edge_runtime.state import encode_state
@@ -30,7 +34,7 @@ from edge_runtime.state import encode_state
 SIZE_PX = 4
 PIXELS = SIZE_PX * SIZE_PX * 3
 WIDTH = 5
-EMBED = "graphs/embed.onnx"
+EMBED, STEP = "graphs/embed.onnx", "graphs/k100/step.onnx"
 ENCODER = (
     EncoderTensor(name="patch.weight", timm_name="patch_embed.proj.weight", layout="patch"),
     EncoderTensor(name="patch.bias", timm_name="patch_embed.proj.bias", layout="same"),
@@ -57,9 +61,13 @@ def make_state(seed):
 
 def make_package(folder, *, encoder_prefix="ema."):
     folder.mkdir(parents=True)
-    files = {EMBED: embed_graph(), "state.safetensors": encode_state(make_state(0))}
+    files = {
+        EMBED: embed_graph(),
+        STEP: b"step",
+        "state.safetensors": encode_state(make_state(0)),
+    }
     for name, content in files.items():
-        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).parent.mkdir(exist_ok=True, parents=True)
         (folder / name).write_bytes(content)
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     table = unstructure(_manifest(encoder_prefix, hashes))
@@ -72,6 +80,12 @@ def _spec(name, shape, role, dtype="float32"):
 
 
 def _manifest(encoder_prefix, hashes):
+    state = tuple(
+        _spec(f"{prefix}{name}", shape, STATE)
+        for prefix in ("param.", "ema.")
+        for name, shape in SHAPES.items()
+    )
+    moved = tuple(_spec(f"next.{spec.name}", spec.shape, STATE) for spec in state)
     weights = tuple(_spec(name, shape, WEIGHT) for name, shape in SHAPES.items())
     images = _spec("images", (None, SIZE_PX, SIZE_PX, 3), IMAGES, "uint8")
     return Manifest(
@@ -90,7 +104,9 @@ def _manifest(encoder_prefix, hashes):
             heads=1,
             tokens=1,
         ),
-        views=(),
+        views=(
+            ViewGroup(name="global", size_px=SIZE_PX, views=(AugmentationSpec(min_area=1.0),)),
+        ),
         schedule=Schedule(
             lr=1e-3,
             final_lr=0.0,
@@ -107,12 +123,8 @@ def _manifest(encoder_prefix, hashes):
         encoder_prefix=encoder_prefix,
         embed=EMBED,
         state_file="state.safetensors",
-        state=tuple(
-            _spec(f"{prefix}{name}", shape, STATE)
-            for prefix in ("param.", "ema.")
-            for name, shape in SHAPES.items()
-        ),
-        rungs=(),
+        state=state,
+        rungs=(_rung(),),
         apply=None,
         official=Official(refused="too small", checkpoint=None, update=None),
         graphs={
@@ -120,9 +132,27 @@ def _manifest(encoder_prefix, hashes):
                 inputs=(images, *weights),
                 outputs=(_spec("features", (None, WIDTH), FEATURES),),
                 nodes=1,
-            )
+            ),
+            STEP: GraphSpec(inputs=(), outputs=(_spec("loss", (), METRIC), *moved), nodes=1),
         },
         sha256=hashes,
+    )
+
+
+def _rung():
+    """Nothing here trains it."""
+    return Rung(
+        id="k100",
+        keep_ratio=1.0,
+        micro_batch=None,
+        tokens_per_block=(),
+        flops=1,
+        peak_activation_bytes=0,
+        draws=(),
+        step=STEP,
+        accumulate=None,
+        teacher=None,
+        official=None,
     )
 
 

@@ -138,11 +138,7 @@ def write_package(folder: Path, *, width: int = WIDTH, seed: int = 0) -> Package
         rungs=tuple(_rung(rung, *facts) for rung, facts in KEPT.items()),
         apply=None,
         official=Official(refused="a fake has none", checkpoint=None, update=None),
-        graphs={
-            name: GraphSpec(inputs=(), outputs=(), nodes=1)
-            for name in files
-            if "graphs" in name
-        },
+        graphs={name: _graph(name, state) for name in files if "graphs" in name},
         sha256={name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
     )
     files["manifest.json"] = json.dumps(unstructure(manifest)).encode()
@@ -150,6 +146,20 @@ def write_package(folder: Path, *, width: int = WIDTH, seed: int = 0) -> Package
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     return open_package(folder)
+
+
+def _graph(name: str, state: Mapping[str, Any]) -> GraphSpec:
+    """What an engine wants of a step graph, or of the embedding."""
+
+    def spec(name: str, role: str, shape: tuple[int | None, ...], dtype="float32"):
+        return TensorSpec(name=name, dtype=dtype, shape=shape, role=role)
+
+    if name.endswith("embed.onnx"):
+        inputs = (spec("images", "images", (None, 8, 8, 3), "uint8"),)
+        outputs = (spec("features", "features", (None, 4)),)
+        return GraphSpec(inputs=inputs, outputs=outputs, nodes=1)
+    outputs = tuple(spec(f"next.{key}", "state", array.shape) for key, array in state.items())
+    return GraphSpec(inputs=(), outputs=(spec("loss", "metric", ()), *outputs), nodes=1)
 
 
 def _rung(rung_id: str, keep_ratio: float, kept: int) -> Rung:
@@ -198,6 +208,7 @@ class FakeEngine:
 
     name = "fake"
     runtime = "numpy"
+    threads = 1
 
     def __init__(self, *, broken_loss_at: int = 0, broken_state_at: int = 0) -> None:
         self._broken_loss_at, self._broken_state_at = broken_loss_at, broken_state_at

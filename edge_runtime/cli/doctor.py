@@ -196,7 +196,7 @@ def _board_rows(board: dict[str, Any]) -> list[tuple[str, str]]:
     if board["problem"]:
         return [("board", f"unknown: {board['problem']}")]
     exists, available = board["memory_limit_bytes"], board["memory_available_bytes"]
-    degrees = [f"{c:.1f} °C {zone}" for zone, c in board["temperatures_c"].items() if c]
+    degrees = [f"{c:.1f} °C {zone}" for zone, c in board["temperatures_c"].items()]
     heat = {True: "throttled now", False: "not throttled", None: "throttling unknown"}
     return [
         ("board", f"{board['name']} ({board['board']})"),

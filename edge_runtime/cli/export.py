@@ -31,8 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", nargs="?", type=Path, metavar="RECIPE.toml")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="PKG")
     parser.add_argument("--model", help="timm's name, or a family such as vit_tiny")
-    parser.add_argument("--method", help="simclr or mocov3")
-    parser.add_argument("--tokens", help="token policy: none, random or simprune")
+    parser.add_argument("--method", help="such as simclr; all are in docs/recipe.md")
+    parser.add_argument(
+        "--tokens", help="token policy, such as random; all are in docs/recipe.md"
+    )
     parser.add_argument("--image-size", type=int, metavar="PX")
     parser.add_argument("--patch-size", type=int, metavar="PX")
     parser.add_argument("--depth", type=int, help="blocks")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_runtime.cli.quantities import count_text
+from edge_runtime.cli.table import aligned
 from edge_runtime.units import bytes_text
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def collect(package: "Package") -> dict[str, Any]:
         ],
         "parameters": sum(parameters),
         "state_tensors": len(manifest.state),
-        "state_bytes": sizes[manifest.state_file],
+        "state_bytes": manifest.state_bytes,
         "official_artifacts": manifest.official.checkpoint is not None,
         "official_refused": manifest.official.refused,
         "rungs": [
@@ -103,7 +104,7 @@ def render_text(facts: dict[str, Any]) -> str:
 
 
 def _rung_lines(rungs: list[dict[str, Any]]) -> list[str]:
-    most = max((rung["flops"] for rung in rungs), default=1)
+    most = max(rung["flops"] for rung in rungs)
     rows = [
         ("rung", "keep-ratio", "FLOPs per step", "of most", "step graph", "tokens by block")
     ]
@@ -117,11 +118,7 @@ def _rung_lines(rungs: list[dict[str, Any]]) -> list[str]:
             tokens_text(rung["tokens_per_block"]),
         )
         rows.append(row)
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    return aligned(rows)
 
 
 def tokens_text(tokens_per_block: list[int]) -> str:

@@ -3,32 +3,32 @@
 import argparse
 import json
 import os
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from edge_runtime.cli.budget_flags import add_budget_arguments, budget_of
 from edge_runtime.cli.profile import add_device_arguments, cost_text
 from edge_runtime.cli.quantities import duration_s, natural, positive
+from edge_runtime.cli.signals import stop_on_signals
+from edge_runtime.errors import ConfigError
 
 if TYPE_CHECKING:
     from edge_runtime.budget import Budget
     from edge_runtime.device import Meter
     from edge_runtime.package import Package
     from edge_runtime.planning import CostProfile
+    from edge_runtime.records.events import Event
     from edge_runtime.training import Conditions
 
 AUTO = "auto"
 _IDLE_S = 3.0  # long enough for the slowest sensor
 _QUICK_S = 10.0  # of measured steps per rung: the budget pays for them
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_STOPPING = b"\nedge-train: stopping after this step and saving; once more stops at once\n"
+_STOPPING = "stopping after this step and saving"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,42 +90,37 @@ def run(args: argparse.Namespace) -> int:
     from edge_runtime.device import process_elapsed_s
     from edge_runtime.engines import create_engine
     from edge_runtime.package import open_package
-    from edge_runtime.records.events import Event, event_table
+    from edge_runtime.records.events import event_table
     from edge_runtime.training import (
         Conditions,
         Metering,
         TrainingOptions,
         end_of,
-        existing_run,
+        run_to_resume,
         train,
     )
 
     began_s = time.monotonic() - process_elapsed_s()
 
-    def show_json(event: Event) -> None:
+    def show_json(event: "Event") -> None:
         print(json.dumps(event_table(event)), flush=True)
 
     package, budget = open_package(args.package), budget_of(args)
     source = open_source(args.data)
-    before = existing_run(args.output, resume=args.resume)
-    is_finished = before is not None and end_of(before) is not None
     conditions = Conditions(args.engine, threads=args.threads, board_file=args.board)
     with (
-        stop_on_signals() as stop,
+        stop_on_signals(_STOPPING) as stop,
         Metering(conditions.sensor, board=conditions.board, began_s=began_s) as metering,
         closing(Progress(args.output, sys.stdout)) as progress,
     ):
         candidates = rungs_of(package, args.rung, args.keep_ratio, budget)
         fixed = not budget.is_limited and args.keep_ratio != AUTO
-        profile = None
-        if not is_finished:
-            if not fixed:
-                profile = profile_for(package, conditions, metering.meter, candidates, args)
-            know_idle_power(metering.meter, profile)
+        if fixed and args.profile:
+            raise ConfigError("--profile is for a budget, or for --keep-ratio auto.")
+        show = Shown(show_json if args.json else progress)
         options = TrainingOptions(
             engine=create_engine(args.engine, threads=args.threads),
             rungs=((1, candidates[0]),) if fixed else None,
-            profile=profile,
             budget=budget,
             metering=metering,
             epochs=args.epochs,
@@ -133,10 +128,18 @@ def run(args: argparse.Namespace) -> int:
             seed=args.seed,
             resume=args.resume,
             checkpoint_every_s=args.checkpoint_every,
-            stop=stop,
+            stop=lambda: stop() or show.is_gone,
         )
+        before = run_to_resume(package, source, args.output, options)
+        if before is None or not end_of(before):  # there is something to train
+            if not fixed:
+                profile = profile_for(
+                    package, conditions, metering.meter, candidates, args, stop
+                )
+                options = replace(options, profile=profile)
+            know_idle_power(metering.meter, options.profile)
         for event in train(package, source, args.output, options):
-            show_json(event) if args.json else progress(event)
+            show(event)
     return 0
 
 
@@ -173,10 +176,12 @@ def profile_for(
     meter: "Meter",
     candidates: Sequence[str],
     args: argparse.Namespace,
+    stop: Callable[[], bool],
 ) -> "CostProfile":
     """What the candidates cost here: as given, as measured before, or measured now.
 
     Raises:
+        Interrupted: `stop` said so.
         DeviceError: the profile that is given was measured under other conditions.
         RecordsError: it is damaged.
         EngineError: no rung fits into this machine, or one failed.
@@ -199,6 +204,7 @@ def profile_for(
             memory_bytes=args.memory,
             max_s=_QUICK_S,
             report=lambda cost: _say(cost_text(cost, conditions.power_is_estimate)),
+            stop=stop,
         )
         # A larger budget would need the rungs that this one left out.
         if all(cost.source != UNMEASURED for cost in profile.rungs):
@@ -222,21 +228,20 @@ def _say(text: str) -> None:
     print(f"edge-train: {text}", file=sys.stderr, flush=True)
 
 
-@contextmanager
-def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Give a function that says whether SIGINT or SIGTERM came; a second one kills."""
-    came = []
+class Shown:
+    """Shows events until nobody can see them: a closed pipe, a terminal that is gone."""
 
-    def note(number: int, _: FrameType | None) -> None:
-        came.append(number)
-        for each in _SIGNALS:
-            signal.signal(each, signal.SIG_DFL)
-        with suppress(OSError):
-            os.write(2, _STOPPING)  # print is not safe inside a signal handler
+    def __init__(self, show: Callable[["Event"], None]) -> None:
+        self._show = show
+        self.is_gone = False
 
-    before = {each: signal.signal(each, note) for each in _SIGNALS}
-    try:
-        yield lambda: bool(came)
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+    def __call__(self, event: "Event") -> None:
+        """Show one event."""
+        if self.is_gone:
+            return
+        try:
+            self._show(event)
+        except OSError:
+            self.is_gone = True
+            # What is still in Python's buffer goes there, too.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -95,18 +95,20 @@ def steps_per_epoch(
         images: pictures per epoch; `None` for all that there are. Cameras need it.
 
     Raises:
-        DataError: the batch is larger than an epoch, or nobody knows how long an epoch is.
+        DataError: the batch is larger than an epoch or than the data set, or nobody knows
+            how long an epoch is.
     """
     pictures = _pictures_in(source) if images is None else images
     if pictures is None:
         raise DataError(
             f"{source.name} has no end: give the pictures of an epoch (run: --images N)."
         )
-    if pictures < batch_size:
+    present = len(source) if isinstance(source, PictureSource) else pictures
+    if min(pictures, present) < batch_size:
         raise DataError(
             f"a batch of {batch_size} is larger than the data set: {source.name} gives "
-            f"{pictures} picture(s) per epoch. Add pictures, or export the package with a "
-            "smaller batch size."
+            f"{min(pictures, present)} picture(s) per epoch. Add pictures, or export the "
+            "package with a smaller batch size."
         )
     return pictures // batch_size
 
@@ -147,7 +149,7 @@ class _PictureBatches:
         self._seed = seed
         self._per_epoch = steps_per_epoch(source, batch_size)
         self._part_size = -(-batch_size // threads)
-        self._tally = Tally(source.name, one_pass=self._per_epoch * batch_size)
+        self._tally = Tally(source.name, one_pass=len(source))
 
     def jobs(self, flag: StopFlag) -> Iterator[Job[ViewBatch]]:
         """One job per step."""

@@ -61,10 +61,10 @@ def _batches(
         lambda flag: _jobs(source, size_px, batch_size, flag), threads=threads, ahead=threads
     ) as results:
         for views, pictures, skipped in results:
+            tally.readable(len(pictures))
             for bad in skipped:
                 logger.warning("%s cannot be read and is left out: %s", bad.key, bad.reason)
                 tally.unreadable(bad)
-            tally.readable(len(pictures))
             if pictures:
                 yield views, labels[pictures]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from edge_runtime.errors import DataError
 
 MAX_SHARE = 0.05
-MIN_TRIED = 100  # a few bad pictures in the first batches say nothing yet
+SAMPLE = 100  # pictures; of fewer tried nothing is said
 _NAMED = 5
 
 
@@ -25,10 +25,9 @@ class Tally:
 
         Args:
             source_name: for the message.
-            one_pass: pictures of one pass over the data; a small data set is judged after it.
+            one_pass: pictures of one pass over the data.
         """
-        self._source_name = source_name
-        self._enough = min(MIN_TRIED, one_pass)
+        self._source_name, self._one_pass = source_name, one_pass
         self._tried = 0
         self._skipped = 0
         self._first: list[Skipped] = []
@@ -46,7 +45,8 @@ class Tally:
         """Count a picture that was not.
 
         Raises:
-            DataError: more than 5 % of those tried cannot be read; the first ones are named.
+            DataError: more than 5 % of the data cannot be read, however they lie together;
+                or more than half of what was tried. The first ones are named.
         """
         self._tried += 1
         self._skipped += 1
@@ -55,11 +55,13 @@ class Tally:
         self._judge()
 
     def _judge(self) -> None:
-        if self._tried < self._enough or self._skipped <= MAX_SHARE * self._tried:
+        too_many = self._skipped > MAX_SHARE * max(self._one_pass, self._tried)
+        hopeless = self._skipped > self._tried / 2
+        if self._tried < min(SAMPLE, self._one_pass) or not (too_many or hopeless):
             return
         named = "".join(f"\n  {one.key}: {one.reason}" for one in self._first)
         raise DataError(
             f"{self._source_name}: {self._skipped} of the {self._tried} pictures tried so far "
-            f"cannot be read, more than {MAX_SHARE:.0%}. Repair or remove them. The first:"
-            f"{named}"
+            f"cannot be read; {MAX_SHARE:.0%} of {self._one_pass} may be so. Repair or remove "
+            f"them. The first:{named}"
         )

@@ -25,6 +25,7 @@ class Engine(Protocol):
 
     name: str
     runtime: str  # what runs it, with its version: "onnxruntime 1.31.1"
+    threads: int | None  # None: as many as there are processors
 
     def open(self, package: Package, state: State) -> None:
         """Take a copy of `state` and get ready.
@@ -37,7 +38,8 @@ class Engine(Protocol):
         """Train one step; the state moves on.
 
         Raises:
-            EngineError: the runtime failed; the state is that before the step.
+            EngineError: the runtime failed. The state is that before the step, or, where
+                that is lost, all later calls raise, too.
         """
 
     def snapshot(self) -> State:

@@ -17,9 +17,8 @@ from edge_runtime.engines.runtime import (
 from edge_runtime.errors import EngineError
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import DRAW, GRADIENT, HYPER, IMAGES, METRIC, STATE, Rung
+from edge_runtime.package.references import NEXT
 from edge_runtime.state import State
-
-NEXT = "next."  # prefix of a state tensor, or of a gradient, among the outputs
 
 
 class OrtEngine(Closes):
@@ -36,7 +35,7 @@ class OrtEngine(Closes):
         # Not later: an import that fails inside the runtime may keep its callers' variables.
         load_onnxruntime()
         self.runtime = runtime_name()
-        self._threads = threads
+        self.threads = threads
         self._slot = EngineSlot(self.name)
         self._buffers: list[Buffers] = []
         self._current = 0
@@ -64,7 +63,7 @@ class OrtEngine(Closes):
         if self._loaded is None or self._loaded.rung_id != rung_id:
             self._loaded = None  # its memory is free before the next one's is taken
             kind = _WholeBatch if rung.accumulate is None else _MicroBatches
-            self._loaded = kind(package, rung, self._buffers, self._threads)
+            self._loaded = kind(package, rung, self._buffers, self.threads)
             release_free_memory()
         return self._loaded
 

@@ -3,6 +3,8 @@
 import sys
 import tempfile
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,9 @@ from edge_runtime.engines.runtime import (
 from edge_runtime.errors import EngineError
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import HYPER, METRIC, STATE
+from edge_runtime.package.references import NEXT
 from edge_runtime.state import EMA, PARAM, Array, State
-
-NEXT = "next."
+from edge_runtime.storage import storage_errors
 
 
 def load_api() -> Any:
@@ -57,13 +59,14 @@ class OrtTrainingEngine(Closes):
     def __init__(self, *, threads: int | None = None) -> None:
         self._api = load_api()
         self.runtime = runtime_name()
-        self._threads = threads
+        self.threads = threads
         self._slot = EngineSlot(self.name)
         self._checkpoint: Any = None
         self._started: State = {}
         self._teacher: dict[str, Array] = {}
         self._rungs: dict[str, _ApiRung] = {}
         self._update: _TeacherUpdate | None = None
+        self._is_torn = False  # between the first and the last change of a step
 
     def open(self, package: Package, state: State) -> None:
         """See `Engine.open`."""
@@ -75,23 +78,40 @@ class OrtTrainingEngine(Closes):
         self._started = {name: value.copy() for name, value in state.items()}
         self._teacher = {n: v for n, v in self._started.items() if n.startswith(EMA)}
         if package.manifest.official.update is not None:
-            self._update = _TeacherUpdate(package, self._threads)
+            self._update = _TeacherUpdate(package, self.threads)
 
     def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> Metrics:
         """See `Engine.step`."""
-        package = self._slot.package("step")
+        package = self._whole("step")
         _refuse_micro_batches(package, rung_id)
         self._check(package, hyper)
         if self._checkpoint is None:
             self._load(steps_done=int(hyper["step"]) - 1)
         if rung_id not in self._rungs:
             self._rungs[rung_id] = _ApiRung(
-                self._api, package, rung_id, self._checkpoint, self._threads
+                self._api, package, rung_id, self._checkpoint, self.threads
             )
-        metrics = self._rungs[rung_id].run(batch, hyper, self._teacher)
+        metrics = self._rungs[rung_id].differentiate(batch, hyper, self._teacher)
+        self._is_torn = True
+        self._rungs[rung_id].move(hyper)
         if self._update is not None:
             self._teacher = self._update.run(self._checkpoint, self._teacher, hyper)
+        self._is_torn = False
         return metrics
+
+    def _whole(self, action: str) -> Package:
+        """The package, if the state is that after a whole step.
+
+        Raises:
+            EngineError: it is not, or the engine is not open.
+        """
+        package = self._slot.package(action)
+        if self._is_torn:
+            raise EngineError(
+                f"engine ort-training cannot {action}: it failed in the middle of a step. "
+                "Go on from the last checkpoint with --resume."
+            )
+        return package
 
     def _check(self, package: Package, hyper: Hyper) -> None:
         """The optimizer's constants are in its graph: other values would be ignored."""
@@ -105,19 +125,17 @@ class OrtTrainingEngine(Closes):
 
     def _load(self, steps_done: int) -> None:
         """Make the API's state; the step count is known from the first step only."""
-        with tempfile.TemporaryDirectory() as folder, native_errors("load a checkpoint"):
-            path = Path(folder) / "checkpoint"
+        with _scratch_file() as path, native_errors("load a checkpoint"):
             write_checkpoint(path, self._started, steps_done=steps_done)
             self._checkpoint = self._api.CheckpointState.load_checkpoint(str(path))
         self._started = {}
 
     def snapshot(self) -> State:
         """See `Engine.snapshot`."""
-        self._slot.package("snapshot")
+        self._whole("snapshot")
         if self._checkpoint is None:
             return {name: value.copy() for name, value in self._started.items()}
-        with tempfile.TemporaryDirectory() as folder, native_errors("save a checkpoint"):
-            path = Path(folder) / "checkpoint"
+        with _scratch_file() as path, native_errors(f"save a checkpoint to {path}"):
             self._api.CheckpointState.save_checkpoint(self._checkpoint, str(path), True)
             moments = read_moments(path)
         parameters = {
@@ -136,6 +154,18 @@ class OrtTrainingEngine(Closes):
         self._rungs.clear()
         self._checkpoint = self._update = None
         self._started, self._teacher = {}, {}
+
+
+@contextmanager
+def _scratch_file() -> Iterator[Path]:
+    """Where the API writes or reads a checkpoint, which it does by files only.
+
+    Raises:
+        StorageError: there is no room for it.
+    """
+    parent = Path(tempfile.gettempdir())
+    with storage_errors("write", parent), tempfile.TemporaryDirectory(dir=parent) as folder:
+        yield Path(folder) / "checkpoint"
 
 
 def _refuse_micro_batches(package: Package, rung_id: str) -> None:
@@ -178,16 +208,20 @@ class _ApiRung:
         self._kinds = {tensor.name: tensor for tensor in spec.inputs}
         self._metrics = {i: t.name for i, t in enumerate(spec.outputs) if t.role == METRIC}
 
-    def run(self, batch: Batch, hyper: Hyper, teacher: State) -> Metrics:
-        """Forward, backward and AdamW."""
+    def differentiate(self, batch: Batch, hyper: Hyper, teacher: State) -> Metrics:
+        """Forward and backward; the state stays as it is."""
         inputs = [self._input(name, batch, hyper, teacher) for name in self._names]
         with native_errors(f"run a step of rung {self._rung_id}"):
+            self._module.lazy_reset_grad()  # those of the step before, or of one that failed
             outputs = self._module(*inputs)
-            self._optimizer.set_learning_rate(hyper["lr"])
-            self._optimizer.step()
-            self._module.lazy_reset_grad()
         results = outputs if isinstance(outputs, tuple) else (outputs,)
         return {name: float(results[i]) for i, name in self._metrics.items()}
+
+    def move(self, hyper: Hyper) -> None:
+        """AdamW by the gradients that are there."""
+        with native_errors(f"run the optimizer of rung {self._rung_id}"):
+            self._optimizer.set_learning_rate(hyper["lr"])
+            self._optimizer.step()
 
     def _input(self, name: str, batch: Batch, hyper: Hyper, teacher: State) -> Array:
         tensor = self._kinds[name]

@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 from edge_runtime.package.manifest import (
     DRAW,
+    FEATURES,
     GRADIENT,
+    HYPER,
     IMAGES,
     STATE,
     WEIGHT,
@@ -23,6 +25,12 @@ from edge_runtime.state import EMA, PARAM
 
 NEXT = "next."  # prefix of a state tensor, or of a gradient, among a graph's outputs
 GRAD = "grad."  # prefix of a parameter's gradient
+LOSS = "loss"  # the metric of every step
+EMA_MOMENTUM = "ema_momentum"  # scheduled only where the method has a teacher
+# What `edge_runtime.training.schedule` gives to a step
+HYPERS = (
+    "lr", "weight_decay", "beta1", "beta2", "eps", "step", "progress", EMA_MOMENTUM,
+)  # fmt: skip
 LAYOUTS = ("same", "transposed", "patch")
 
 
@@ -33,6 +41,7 @@ def problems_of(manifest: Manifest) -> list[str]:
         *_repetitions(manifest),
         *_values(manifest),
         *_tensors(manifest),
+        *_interfaces(manifest),
     ]
 
 
@@ -104,9 +113,21 @@ def _repetitions(manifest: Manifest) -> Iterator[str]:
 def _values(manifest: Manifest) -> Iterator[str]:
     if manifest.batch_size < 1:
         yield f"batch_size: want at least 1, got {manifest.batch_size}"
+    for key in ("rungs", "views"):
+        if not getattr(manifest, key):
+            yield f"{key}: want at least one"
+    for group in manifest.views:
+        if not group.views or group.size_px < 1:
+            yield f"view group {group.name!r}: want views of at least 1 px"
     for rung in manifest.rungs:
         if not 0 < rung.keep_ratio <= 1:
             yield f"rung {rung.id!r}: keep_ratio {rung.keep_ratio:g} is outside (0, 1]"
+        for draw in rung.draws:
+            if draw.views < 1 or not 1 <= draw.kept <= draw.population:
+                yield (
+                    f"rung {rung.id!r}: cannot draw {draw.kept} of {draw.population} for "
+                    f"{draw.views} views"
+                )
         yield from _micro_batches(manifest, rung)
     for tensor in manifest.encoder:
         if tensor.layout not in LAYOUTS:
@@ -147,6 +168,40 @@ def _tensors(manifest: Manifest) -> Iterator[str]:
             wanted = _state_name(spec, use.weights)
             if wanted is not None and known.get(wanted) != (spec.dtype, spec.shape):
                 yield f"{use.path}: the state has no {wanted!r} of {spec.dtype} {spec.shape}"
+
+
+def _interfaces(manifest: Manifest) -> Iterator[str]:
+    """What an engine asks of each kind of graph."""
+    named = [(rung.step, True, True) for rung in manifest.rungs]
+    named += [(rung.accumulate, True, False) for rung in manifest.rungs]
+    named.append((manifest.apply, False, True))
+    whole = {NEXT + spec.name for spec in manifest.state}
+    for path, has_loss, has_state in named:
+        graph = manifest.graphs.get(path or "")
+        if graph is None:
+            continue  # there is none, or it is told by _files
+        outputs = {spec.name for spec in graph.outputs}
+        if has_loss and LOSS not in outputs:
+            yield f"{path}: there is no output {LOSS!r}"
+        if has_state and (missing := sorted(whole - outputs)):
+            yield f"{path}: {len(missing)} state tensor(s) are lost, first {missing[0]!r}"
+    for use in _uses(manifest):
+        graph = manifest.graphs.get(use.path)
+        inputs = graph.inputs if graph is not None else ()
+        for spec in inputs:
+            if spec.role == HYPER and not _is_scheduled(manifest, spec.name):
+                yield f"{use.path}: the schedule has no {spec.name!r}"
+    embed = manifest.graphs.get(manifest.embed)
+    if embed is not None:
+        for specs, role in ((embed.inputs, IMAGES), (embed.outputs, FEATURES)):
+            if (found := sum(spec.role == role for spec in specs)) != 1:
+                yield f"{manifest.embed}: want one tensor of role {role!r}, got {found}"
+
+
+def _is_scheduled(manifest: Manifest, hyper: str) -> bool:
+    if hyper == EMA_MOMENTUM:
+        return manifest.schedule.ema_momentum is not None
+    return hyper in HYPERS
 
 
 def _state_name(spec: TensorSpec, weights: str) -> str | None:

@@ -207,8 +207,8 @@ class Finished:
     steps: int
     epochs: float  # reached
     images: int  # of all steps
-    loss: float  # of the last step
-    checkpoint: str
+    loss: float | None  # of the last step; None: the budget allowed none
+    checkpoint: str | None
     elapsed_s: float
     images_per_s: float | None
     peak_bytes: int  # resident, of the last process with its children and its GPU share

@@ -61,19 +61,22 @@ class LineFile:
 
         Raises:
             RecordsError: another process holds it.
+            StorageError: the file system knows no locks.
         """
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RecordsError(
-                f"another edge-train is writing to {self.path.parent}. Wait for it, stop it, "
-                "or choose another folder."
-            ) from error
+        with storage_errors("lock", self.path):
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RecordsError(
+                    f"another edge-train is writing to {self.path.parent}. Wait for it, stop "
+                    "it, or choose another folder."
+                ) from error
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other writers of this file out for a moment."""
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        with storage_errors("lock", self.path):
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
         try:
             yield
         finally:

@@ -17,7 +17,7 @@ class Settings:
     batch_size: int
     epochs: int
     images_per_epoch: int | None  # None: all pictures of the source
-    # (first step, rung id), ascending; None: the budget decides, and RungChanged events tell
+    # (first step, rung id), ascending; None: the budget decides, and the steps tell
     rungs: tuple[tuple[int, str], ...] | None
 
 

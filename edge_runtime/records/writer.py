@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import ExitStack, closing
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -83,17 +84,16 @@ class RunWriter:
         """
         self.run = run
         self._checkpoints = run.path / CHECKPOINTS
-        self._steps = LineFile(run.path / STEPS_FILE)
-        self._events = LineFile(run.path / EVENTS_FILE)
-        self._power = LineFile(run.path / POWER_FILE)
-        try:
+        with ExitStack() as opened:
+            self._steps, self._events, self._power = (
+                opened.enter_context(closing(LineFile(run.path / name)))
+                for name in (STEPS_FILE, EVENTS_FILE, POWER_FILE)
+            )
             self._steps.hold()
             with storage_errors("clear", self._checkpoints):
                 for half_done in self._checkpoints.glob(".*"):
                     shutil.rmtree(half_done)
-        except BaseException:
-            self.close()
-            raise
+            self._files = opened.pop_all()  # all went well: kept until `close`
 
     def record(self, event: Event, moment: Moment) -> None:
         """Write one step or event; a step says itself when it was.
@@ -164,9 +164,7 @@ class RunWriter:
 
     def close(self) -> None:
         """Let go of the folder. Calling it twice is fine."""
-        self._steps.close()
-        self._events.close()
-        self._power.close()
+        self._files.close()
 
     def __enter__(self) -> Self:
         return self

@@ -4,14 +4,14 @@ from edge_runtime.training.conditions import Conditions
 from edge_runtime.training.metering import Metering
 from edge_runtime.training.options import TrainingOptions
 from edge_runtime.training.profiling import profile_package
-from edge_runtime.training.train import end_of, existing_run, train
+from edge_runtime.training.train import end_of, run_to_resume, train
 
 __all__ = [
     "Conditions",
     "Metering",
     "TrainingOptions",
     "end_of",
-    "existing_run",
     "profile_package",
+    "run_to_resume",
     "train",
 ]

@@ -2,19 +2,20 @@
 
 Clock: monotonic seconds. With a schedule of rungs, what is trained depends on the package,
 the pictures and the options alone, and the clock decides only when a checkpoint is saved.
-With a budget, clock and meter choose the rungs; the records say which, so that a schedule
-made of them trains the same again.
+With a budget, clock and meter choose the rungs; the steps say which, so that a schedule made
+of them trains the same again.
 """
 
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 import numpy as np
 
 from edge_runtime.data import ViewBatch, draw_inputs, view_batches
 from edge_runtime.device import memory_now, process_tree_rss_bytes
 from edge_runtime.engines.base import Engine
-from edge_runtime.errors import DataError, DivergedError, Interrupted
+from edge_runtime.errors import DataError, DivergedError, EngineError, Interrupted
 from edge_runtime.package.manifest import Rung
 from edge_runtime.records import RunWriter, events
 from edge_runtime.records.events import Event
@@ -49,7 +50,7 @@ class Loop:
         records = writer.run.steps()
         epoch = job.epoch_of(done + 1)
         self._losses = [record.loss for record in records if record.epoch == epoch]
-        self._last_loss = records[-1].loss if records else math.nan
+        self._last_loss = records[-1].loss if records else None
         self._rung = records[-1].rung if records else None
         self._stopped_by: str | None = None
         self._paused_for: str | None = None
@@ -75,7 +76,7 @@ class Loop:
             Interrupted: `stop` said so; the state is saved.
             DataError: the pictures ended; the state is saved.
             DivergedError: a loss or the state is not finite; the last good state is kept.
-            EngineError: the runtime failed.
+            EngineError: the runtime failed; the state is saved if it is whole.
             StorageError: a disk is full; the checkpoints before are unchanged.
         """
         job, options = self._job, self._job.options
@@ -168,7 +169,12 @@ class Loop:
             pictures=batch.pictures,
         )
         ready_s = self._clock()
-        metrics = self._engine.step(rung.id, {**batch.images, **draws}, hyper)
+        try:
+            metrics = self._engine.step(rung.id, {**batch.images, **draws}, hyper)
+        except EngineError:
+            with suppress(EngineError):  # it may have lost the state, too
+                yield from self._end()
+            raise
         end_s = self._clock()
         loss = float(metrics["loss"])
         if not math.isfinite(loss):
@@ -275,7 +281,7 @@ class Loop:
             epochs=self._done / self._job.steps_per_epoch,
             images=self._done * batch_size,
             loss=self._last_loss,
-            checkpoint=f"checkpoints/{self._done}",
+            checkpoint=self._checkpoint(),
             elapsed_s=elapsed_s,
             images_per_s=images / elapsed_s if images else None,
             peak_bytes=memory_now().peak_bytes,

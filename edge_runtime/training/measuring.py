@@ -50,6 +50,8 @@ MIN_WINDOW_S = 2.0  # for the energy of a step
 CONFIDENT = 0.03  # half the width of the median's interval, relative
 FOUND, ERROR = "found.json", "error.txt"  # in the scratch folder
 _RESAMPLES = 1000
+_AT_ONCE = 50_000  # values of resamples: what they take counts as the rung's memory
+_LOOK_EVERY = 1.1  # times as many steps: looking takes time and energy, too
 _ENDLESS = 1_000_000  # epochs; the watch ends the run
 
 
@@ -130,9 +132,13 @@ def measure(job: MeasureJob) -> Measurement:
 
 def median_interval(values: Sequence[float]) -> tuple[float, float]:
     """95 % bootstrap interval of the median (percentile method, fixed seed)."""
-    rng = np.random.default_rng(0)
-    drawn = rng.choice(np.asarray(values), size=(_RESAMPLES, len(values)))
-    low, high = np.percentile(np.median(drawn, axis=1), (2.5, 97.5))
+    rng, known = np.random.default_rng(0), np.asarray(values)
+    rows = max(1, _AT_ONCE // len(known))
+    medians = [
+        np.median(rng.choice(known, size=(rows, len(known))), axis=1)
+        for _ in range(math.ceil(_RESAMPLES / rows))
+    ]
+    low, high = np.percentile(np.concatenate(medians), (2.5, 97.5))
     return float(low), float(high)
 
 
@@ -152,6 +158,7 @@ class Watch:
         self._first_step_s = self._startup_s = 0.0
         self._durations_s: list[float] = []
         self._begin_s = self._end_s = math.nan
+        self._look_at = MIN_STEPS  # so many measured steps
 
     def see(self, event: events.Event) -> None:
         """Take one event in."""
@@ -171,13 +178,15 @@ class Watch:
 
     def is_sure(self) -> bool:
         """Whether the run may end: the median is sure, or time is up."""
-        if len(self._durations_s) < MIN_STEPS:
+        steps = len(self._durations_s)
+        if steps < MIN_STEPS:
             return False
         elapsed_s = self._end_s - self._begin_s
         if elapsed_s >= self._max_s:
             return True
-        if elapsed_s < MIN_WINDOW_S or len(self._durations_s) % MIN_STEPS:
+        if elapsed_s < MIN_WINDOW_S or steps < self._look_at:
             return False
+        self._look_at = math.ceil(_LOOK_EVERY * steps)
         low_s, high_s = median_interval(self._durations_s)
         return (high_s - low_s) / 2 <= CONFIDENT * statistics.median(self._durations_s)
 
@@ -206,7 +215,7 @@ class _WatchedEngine(Closes):
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self.name, self.runtime = engine.name, engine.runtime
+        self.name, self.runtime, self.threads = engine.name, engine.runtime, engine.threads
         self._state_bytes = 0
         self.baseline_bytes = 0
 

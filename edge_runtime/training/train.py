@@ -64,12 +64,10 @@ def train(
         Interrupted: `options.stop` said so; the state is saved.
     """
     job = plan_job(package, source, options)
-    run = existing_run(run_dir, resume=options.resume)
-    if run:
-        _refuse_differences(run, job)
-        if finished := end_of(run):
-            yield finished
-            return
+    run = _existing_run(run_dir, job)
+    if run and (finished := end_of(run)):
+        yield finished
+        return
     with ExitStack() as stack:
         metering = options.metering or stack.enter_context(Metering(None))
         engine = stack.enter_context(options.engine)
@@ -89,32 +87,43 @@ def train(
         yield from loop.run()
 
 
-def existing_run(run_dir: Path, *, resume: bool) -> Run | None:
-    """The run that is to go on; `None` where one begins.
+def run_to_resume(
+    package: Package,
+    source: PictureSource | FrameSource,
+    run_dir: Path,
+    options: TrainingOptions,
+) -> Run | None:
+    """The run that `train` would go on with; `None` where it would begin one.
+
+    For those who measure before they train: `options.profile` may still be missing.
 
     Raises:
-        ConfigError: there is something, and nobody wants to resume it.
-        RecordsError: it is no run folder, or damaged.
+        ConfigError: `run_dir` is in the way, a resumed run has other settings, or `options`
+            do not fit the package.
+        RecordsError: `run_dir` is damaged.
+        DataError: there are too few pictures.
     """
+    return _existing_run(run_dir, plan_job(package, source, options))
+
+
+def _existing_run(run_dir: Path, job: Job) -> Run | None:
     if not run_dir.exists() or (run_dir.is_dir() and not any(run_dir.iterdir())):
         return None
-    if not resume:
+    if not job.options.resume:
         raise ConfigError(
             f"{run_dir} exists. Go on with it by --resume, or choose another folder."
         )
-    return open_run(run_dir)
-
-
-def _refuse_differences(run: Run, job: Job) -> None:
+    run = open_run(run_dir)
     problems = differences(run.info.settings, job.settings())
     if not problems and run.info.total_steps != job.total_steps:  # a video of another length
         problems = [f"  steps: the run has {run.info.total_steps}, not {job.total_steps}"]
     if problems:
         lines = "\n".join(problems)
         raise ConfigError(
-            f"{run.path} cannot be resumed with other settings:\n{lines}\n"
+            f"{run_dir} cannot be resumed with other settings:\n{lines}\n"
             "Give those of the run, or train into another folder."
         )
+    return run
 
 
 def end_of(run: Run) -> events.Finished | None:
@@ -178,7 +187,7 @@ def _info(job: Job, engine: Engine, metering: Metering) -> RunInfo:
         steps_per_epoch=job.steps_per_epoch,
         total_steps=job.total_steps,
         engine=engine.name,
-        threads=job.options.threads,
+        threads=engine.threads,
         versions=_versions(engine),
         machine=dict(machine_facts()),
         board=metering.board.id if metering.board else None,
