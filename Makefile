@@ -12,6 +12,8 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := $(VENV)/bin
+# Named after the Python: with another one, the environment is made anew.
+INSTALLED = $(VENV)/.installed-$(PYTHON_VERSION)
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS)
 
 PYTHON_VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
@@ -31,27 +33,27 @@ MYPY_ARGS := $(if $(TORCH),-p edge_runtime -p export -p device_tests,-p edge_run
 
 .PHONY: demo test check bench test-system system-packages
 
-demo: $(VENV)/.installed
+demo: $(INSTALLED)
 	rm -rf demo
 	$(BIN)/edge-train demo -o demo
 
-test: $(VENV)/.installed-dev
+test: $(INSTALLED)-dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-check: $(VENV)/.installed-dev
+check: $(INSTALLED)-dev
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy $(MYPY_ARGS)
 	$(MAKE) --no-print-directory test
 
 # BENCH_ARGS goes to both: --quick to see that they work, --package PKG where torch is missing.
-bench: $(VENV)/.installed
+bench: $(INSTALLED)
 	$(BIN)/python benchmarks/step_time.py $(BENCH_ARGS)
 	$(BIN)/python benchmarks/input_pipeline.py $(BENCH_ARGS)
 
 # The tests of device_tests/. jetson-stats (AGPL) stays apart, in an environment of its own.
 JETSON_STATS := jetson-stats==7.2.2
-test-system: system-packages $(VENV)/.installed-dev $(VENV)-jtop/.installed
+test-system: system-packages $(INSTALLED)-dev $(VENV)-jtop/.installed
 	EDGE_TRAIN_TEST_JTOP=$(VENV)-jtop $(BIN)/python -m pytest device_tests $(PYTEST_ARGS)
 
 system-packages:
@@ -64,15 +66,15 @@ $(VENV)-jtop/.installed: Makefile
 
 # Made again only when what is to be installed has changed. PyTorch alone comes first: its CPU
 # build answers to the same version, and the second call then keeps it.
-$(VENV)/.installed: pyproject.toml edge_runtime/version.py
+$(INSTALLED): pyproject.toml edge_runtime/version.py
 	@echo "Python $(PYTHON_VERSION): installing edge-train[$(EXTRAS)] into $(VENV), which takes a while"
-	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -c 'import sys, pip; sys.exit("%d.%d" % sys.version_info[:2] != "$(PYTHON_VERSION)")' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
 ifneq ($(TORCH),)
 	@$(PIP) --no-deps $(TORCH) $(if $(TORCH_INDEX),--retries 1 --extra-index-url $(TORCH_INDEX))
 endif
 	@$(PIP) --editable '.[$(EXTRAS)]'
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
+$(INSTALLED)-dev: $(INSTALLED)
 	@$(PIP) --editable '.[$(EXTRAS),dev]'
 	@touch $@

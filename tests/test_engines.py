@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from handed_over import handed_over
 from steps import hyper_of, noise_batch
 
 from edge_runtime.engines import Engine, create_engine
-from edge_runtime.errors import ConfigError, EngineError
+from edge_runtime.errors import ConfigError, EngineError, StorageError
 from edge_runtime.package import Package, open_package
 from edge_runtime.state import EMA, EXP_AVG, State
 
@@ -143,6 +144,47 @@ def test_a_failed_step_leaves_the_state(engine: Engine, package: Package) -> Non
             engine.step(rung, batch, hyper_of(package, 3))
     assert_equal(engine.snapshot(), before)
     train(engine, package, range(3, 4))  # and it goes on
+
+
+@pytest.fixture
+def official(package: Package) -> Iterator[Engine]:
+    """Engine ort-training after two steps."""
+    if package.manifest.apply is not None:
+        pytest.skip("ort-training refuses micro-batches")
+    with make_engine("ort-training") as made:
+        made.open(package, package.initial_state())
+        train(made, package, range(1, 3))
+        yield made
+
+
+def test_half_a_step_is_never_taken_for_a_state(
+    official: Engine, package: Package, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import edge_runtime.engines.ort_training as module
+
+    def fail(*_: object) -> None:
+        raise EngineError("the optimizer is out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module._ApiRung, "move", fail)
+        with pytest.raises(EngineError, match="out of memory"):
+            train(official, package, range(3, 4))
+    uses: list[Callable[[], Any]] = [
+        official.snapshot,
+        official.lend,
+        lambda: train(official, package, range(3, 4)),
+    ]
+    for use in uses:
+        with pytest.raises(EngineError, match=r"in the middle of a step\. .* --resume"):
+            use()
+
+
+def test_a_full_disk_for_scratch_files_is_told(
+    official: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(StorageError, match=r"cannot write .*gone: No such file"):
+        official.snapshot()
 
 
 def test_an_unknown_rung_is_refused(engine: Engine, package: Package) -> None:
