@@ -105,7 +105,8 @@ def rows_of(trials: Sequence[Row], args: argparse.Namespace) -> Iterator[Row]:
     ):
         file = Path(folder) / "profile.json"
         say("profiling outside")
-        edge_train(["profile", str(package), "-o", str(file)], show=True)
+        words = ["profile", str(package), "-o", str(file)]
+        edge_train(words, show=True, environment={"EDGE_TRAIN_CACHE": folder})
         place = Place(
             package=package,
             profile_file=file,

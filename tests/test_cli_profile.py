@@ -148,6 +148,16 @@ def test_a_signal_exits_130_and_the_same_command_goes_on(
     assert cached.exists()
 
 
+def test_an_ignored_signal_stays_ignored(package, processes) -> None:
+    processes.do(k100="os.kill(os.getppid(), signal.SIGHUP); found()")
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        assert main(["profile", str(package.path)]) == 0
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [

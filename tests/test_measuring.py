@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
@@ -100,6 +101,16 @@ def test_the_interval_of_the_median_is_that_of_the_theory() -> None:
     assert (high - low) / 2 == pytest.approx(1.96 * 1.2533 / 20, rel=0.35)
     assert low < np.median(values) < high
     assert median_interval(values) == (low, high)
+
+
+def test_looking_at_many_steps_takes_little_memory() -> None:
+    values = np.random.default_rng(5).normal(10.0, 1.0, size=5_000)
+    tracemalloc.start()
+    try:
+        median_interval(values)
+        assert tracemalloc.get_traced_memory()[1] < 3_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.fixture

@@ -63,7 +63,8 @@ def place_for(package: Path) -> Iterator[Place]:
         file = Path(folder) / "profile.json"
         say("profiling")
         words = ["profile", str(package), "-o", str(file)]
-        edge_train(words, show=True, environment=board.environment)
+        environment = {**board.environment, "EDGE_TRAIN_CACHE": folder}
+        edge_train(words, show=True, environment=environment)
         yield Place(
             package=package,
             profile_file=file,
