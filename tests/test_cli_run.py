@@ -237,11 +237,6 @@ def test_a_run_that_nobody_reads_any_more_saves(words, tmp_path, flags) -> None:
     assert "go on by the same command with --resume" in said
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
 def steps_of(seconds_per_step: float, count: int):
     for step in range(1, count + 1):
         measured = events.Measured(
@@ -290,10 +285,30 @@ def test_plain_output_has_a_line_every_few_seconds() -> None:
     assert "\r" not in "".join(lines)
 
 
-def test_a_terminal_has_one_refreshed_line(monkeypatch) -> None:
-    monkeypatch.setenv("COLUMNS", "40")
-    text = show(Terminal(), 1, 3)
-    assert text.count("\n") == 2  # after "training 100 steps", and at the end
-    refreshed = text.rstrip("\n").split("\r\x1b[K")
-    assert [part.split()[1] for part in refreshed[2:]] == ["1/100", "2/100", "3/100"]
-    assert all(len(part) == 39 for part in refreshed[2:])
+def test_a_run_without_a_step_says_what_there_is() -> None:
+    """Its budget allowed none."""
+    stream = io.StringIO()
+    spent = events.Spent(
+        time_s=12.0, energy_j=None, energy_is_estimate=False, lost_s=0.0, lost_j=None
+    )
+    finished = events.Finished(
+        steps=0,
+        epochs=0.0,
+        images=0,
+        loss=None,
+        checkpoint=None,
+        elapsed_s=0.5,
+        images_per_s=None,
+        peak_bytes=3 << 20,
+        stopped_by="time",
+        spent=spent,
+    )
+    progress = Progress(Path("run"), stream)
+    progress(
+        events.Started(steps=100, steps_per_epoch=50, engine="ort", runtime="onnxruntime 1")
+    )
+    progress(finished)
+    assert stream.getvalue().splitlines()[1:] == [
+        "ended by its time budget: 0 steps, 0 images, 0.50 s",
+        "spent: 12 s, at most 3.0 MiB resident",
+    ]

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -90,7 +91,8 @@ class Panel:
         except Exception as error:  # noqa: BLE001 - the run goes on without its panel
             self._failed.set()
             self._errors.close()
-            sys.stderr.write(self._errors.drain())
+            with suppress(OSError):  # the terminal may be gone
+                sys.stderr.write(self._errors.drain())
             logger.warning("the panel stopped: %s. Plain lines from here on.", error)
 
     def _draw_until_closed(self, errors: CaughtErrors) -> None:

@@ -51,6 +51,8 @@ def panel_text(status: Status, path: Path, *, width: int, height: int) -> list[T
 
 def _state(status: Status) -> Text:
     match status.ended:
+        case None if status.is_gone:
+            return Text("killed", "bold red")
         case None if not status.steps_done and status.last_step is None:
             return Text("starting", "yellow")
         case None:
@@ -72,7 +74,7 @@ def _training(status: Status, width: int) -> list[Text]:
     done = f"step {status.steps_done} of {info.total_steps}"
     if last:
         done += f", epoch {last.epoch + 1} of {info.settings.epochs}"
-    if status.left_s is not None and not status.ended:
+    if status.left_s is not None:
         done += f", {duration_text(status.left_s)} left"
     speed = loss = _UNKNOWN
     if pace.images_per_s is not None:

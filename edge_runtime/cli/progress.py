@@ -66,12 +66,13 @@ def finished_text(event: events.Finished, run_dir: Path) -> str:
     """The summary at the end."""
     speed = "" if event.images_per_s is None else f" ({event.images_per_s:.1f} images/s)"
     end = "finished" if event.stopped_by is None else f"ended by its {event.stopped_by} budget"
-    lines = [
-        f"{end}: {event.steps} steps, {event.images} images, "
-        f"{duration_text(event.elapsed_s)}{speed}, last loss {event.loss:.4f}",
-        spent_text(event.spent, event.peak_bytes),
-        f"checkpoint: {run_dir / event.checkpoint}",
-    ]
+    took = f"{end}: {event.steps} steps, {event.images} images, "
+    took += f"{duration_text(event.elapsed_s)}{speed}"
+    if event.loss is not None:
+        took += f", last loss {event.loss:.4f}"
+    lines = [took, spent_text(event.spent, event.peak_bytes)]
+    if event.checkpoint is not None:
+        lines.append(f"checkpoint: {run_dir / event.checkpoint}")
     return "\n".join(lines)
 
 

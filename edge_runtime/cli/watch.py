@@ -59,6 +59,8 @@ def show_panel(watched: "Run") -> "Event | None":
         return is_new
 
     ended = until_end(watched, look, lambda: follower.status.ended)
+    follower.status.is_gone = ended is None
+    look()
     if follower.status.finished:
         print(finished_text(follower.status.finished, watched.path))
     return ended

@@ -41,6 +41,7 @@ class Status:
         self.resumed: events.Resumed | None = None  # the last time
         self.sensor_lost: events.SensorLost | None = None  # and not back yet
         self.ended: Event | None = None  # how; and not gone on since
+        self.is_gone = False  # its process is, without a word; for those who look for it
         self.news: deque[LoggedEvent] = deque(maxlen=_NEWS)
 
     def stepped(self, record: StepRecord) -> None:
@@ -124,8 +125,8 @@ class Status:
 
     @property
     def left_s(self) -> float | None:
-        """Until the last step."""
-        return 0.0 if self.finished else self.pace.left_s
+        """Until the last step; `None` also if nobody trains."""
+        return None if self.ended or self.is_gone else self.pace.left_s
 
 
 def _budget(table: dict[str, object]) -> Budget:

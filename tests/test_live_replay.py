@@ -1,0 +1,95 @@
+"""The events of a run, in the order in which they happened."""
+
+from live_runs import (
+    DIVERGED,
+    FINISHED,
+    RUNG,
+    STARTED,
+    STOPPED,
+    Writing,
+    finished_run,
+    resumed,
+)
+from training_fakes import FakePictures, options, write_package
+
+from edge_runtime.live import Replay
+from edge_runtime.records import events, log_event, open_run
+from edge_runtime.training import train
+
+EVALUATION = events.Evaluation(
+    step=10, results={}, spent_s=1.0, energy_j=None, energy_is_estimate=False
+)
+
+
+def told(replay: Replay) -> list[object]:
+    """Step numbers, and the kinds of other events."""
+    return [
+        event.step if isinstance(event, events.StepRecord) else type(event).__name__
+        for event in replay.poll()
+    ]
+
+
+def test_a_run_is_told_as_train_told_it(tmp_path) -> None:
+    package = write_package(tmp_path / "package")
+    rungs = ((1, "k100"), (7, "k050"))
+    want = list(train(package, FakePictures(), tmp_path / "run", options(rungs=rungs)))
+    replay = Replay(open_run(tmp_path / "run"))
+    assert list(replay.poll()) == want[:-1]
+    assert replay.ended == want[-1]
+
+
+def test_what_comes_later_is_told_later(tmp_path) -> None:
+    with Writing(tmp_path / "run") as writing:
+        replay = Replay(writing.run)
+        assert told(replay) == []
+        writing.event(0.1, STARTED)
+        assert told(replay) == ["Started"]
+        writing.event(0.2, RUNG)
+        writing.steps(1, 2)
+        assert told(replay) == ["RungChanged", 1, 2]
+        writing.steps(3)
+        writing.event(3.5, RUNG)
+        assert told(replay) == [3, "RungChanged"]
+        assert told(replay) == []
+
+
+def test_the_end_comes_after_what_was_evaluated(tmp_path) -> None:
+    run = finished_run(tmp_path / "run")
+    log_event(run.path, EVALUATION)
+    replay = Replay(run)
+    assert told(replay)[-2:] == [10, "Evaluation"]
+    assert replay.ended == FINISHED
+
+
+def test_an_end_that_was_gone_on_from_is_told_in_its_place(tmp_path) -> None:
+    with Writing(tmp_path / "run") as writing:
+        writing.steps(1, 2)
+        writing.event(3.0, STOPPED)
+    replay = Replay(writing.run)
+    assert told(replay) == [1, 2]
+    with Writing(tmp_path / "run", process=2) as writing:
+        writing.event(1.0, resumed(2))
+        writing.steps(3)
+        writing.event(9.0, DIVERGED)
+    assert told(replay) == ["Interrupted", "Resumed", 3]
+    assert replay.ended == DIVERGED
+
+
+def test_steps_that_are_trained_again_are_told_again(tmp_path) -> None:
+    """And those before the checkpoint are not."""
+    with Writing(tmp_path / "run") as writing:
+        writing.steps(1, 2, 3, 4)
+    replay = Replay(writing.run)
+    assert told(replay) == [1, 2, 3, 4]
+    file = tmp_path / "run/steps.jsonl"
+    file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:2]))
+    with Writing(tmp_path / "run", process=2) as writing:
+        writing.event(0.5, resumed(2))
+        writing.steps(3, 4, 5)
+    assert told(replay) == ["Resumed", 3, 4, 5]
+
+
+def test_many_blocks_keep_their_order(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("edge_runtime.live.lines.BLOCK_BYTES", 700)
+    found = told(Replay(finished_run(tmp_path / "run")))
+    assert found == ["Started", "RungChanged", *range(1, 11)]

@@ -1,0 +1,306 @@
+"""The panel of a run: what it says, and how it is drawn on a terminal."""
+
+import fcntl
+import io
+import os
+import re
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TextIO
+
+import pytest
+from live_runs import FINISHED, RUNG, STARTED, STOPPED, Writing, resumed, sample, step
+from rich.text import Text
+from training_fakes import INFO
+
+from edge_runtime.cli.panel import Panel, can_redraw, progress_on
+from edge_runtime.cli.panel_text import panel_text
+from edge_runtime.cli.progress import Progress
+from edge_runtime.cli.screen import Screen
+from edge_runtime.live import Status
+from edge_runtime.records import LoggedEvent, events
+
+AT = "2030-01-01T12:00:00.000+00:00"
+RUN = Path("runs/one")
+BUDGET = {
+    "memory_bytes": 8 << 20,
+    "energy_j": 500.0,
+    "time_s": 120.0,
+    "power_w": 10.0,
+    "temperature_c": 80.0,
+}
+WHY = "4.2 kJ are left for 300 steps: " + "the plan for the rest is k050 for all of them, " * 8
+
+
+def status_of(*found: events.Event, **info) -> Status:
+    status = Status(replace(INFO, **info))
+    for event in found:
+        if isinstance(event, events.StepRecord):
+            status.stepped(event)
+        else:
+            status.happened(LoggedEvent(AT, None, event))
+    return status
+
+
+def busy(**info) -> Status:
+    """In the middle of everything."""
+    changed = replace(RUNG, step=3, rung="k050", keep_ratio=0.5, reason=WHY)
+    saved = events.CheckpointSaved(
+        step=4, checkpoint="checkpoints/4", size_bytes=9 << 20, save_s=0.25
+    )
+    steps = [step(number, float(number)) for number in range(1, 7)]
+    status = status_of(STARTED, RUNG, *steps, changed, saved, **{"budget": BUDGET} | info)
+    for second in (20.0, 40.0):
+        status.spending.add(1, second, 9.0)
+    status.sampled(sample(40.0, 9.5))
+    return status
+
+
+def shown(status: Status, width: int = 79, height: int = 23) -> list[str]:
+    lines = panel_text(status, RUN, width=width, height=height)
+    return [line.plain for line in lines]
+
+
+def value(status: Status, label: str) -> str:
+    (line,) = [line for line in shown(status) if line.startswith(label)]
+    return re.sub(r" *[━─]+$", "", line[13:]).rstrip()
+
+
+def test_everything_is_said() -> None:
+    status = busy()
+    assert shown(status)[0] == "runs/one  training"
+    assert value(status, "progress") == "step 6 of 10, epoch 2 of 2, 4.00 s left"
+    assert value(status, "speed") == "4.0 images/s"
+    assert value(status, "loss") == "1.5000, lr 1.00e-04"
+    assert value(status, "rung") == "k050, keep-ratio 0.5, since step 3"
+    assert value(status, "time") == "40 s spent, 1 min 20 s left of 2 min 0 s"
+    assert value(status, "energy") == "360.0 J spent, 140.0 J left of 500.0 J"
+    assert value(status, "power") == "9.50 W now, 9.00 W in the mean, at most 10.00 W"
+    assert value(status, "memory") == "2.0 MiB resident, at most 8.0 MiB"
+    assert value(status, "temperature") == "54.0 C, at most 80.0 C"
+    assert shown(status)[-1].endswith("saved checkpoints/4 (9.0 MiB in 0.25 s)")
+
+
+def test_what_is_unknown_says_so_and_is_not_zero() -> None:
+    status = status_of(sensor=None)
+    assert shown(status)[0] == "runs/one  starting"
+    unknown = {
+        label: value(status, label)
+        for label in ("speed", "loss", "rung", "energy", "power", "memory", "temperature")
+    }
+    assert unknown.pop("energy") == unknown.pop("power") == "unknown: no power sensor"
+    assert set(unknown.values()) == {"unknown"}
+    assert value(status_of(), "power") == "unknown: ina3221 has told nothing yet"
+
+
+def test_an_estimate_is_marked_wherever_it_is_shown() -> None:
+    status = busy(power_is_estimate=True)
+    assert value(status, "energy").endswith("(estimate)")
+    assert value(status, "power").endswith("(estimate)")
+
+
+def test_a_lost_sensor_is_said() -> None:
+    status = busy()
+    lost = events.SensorLost(step=5, sensor="jtop", reason="the service is gone")
+    status.happened(LoggedEvent(AT, None, lost))
+    status.sampled(sample(41.0, None))
+    assert value(status, "power").startswith("unknown: jtop is lost since step 5, 9.00 W in")
+
+
+def test_a_throttled_board_is_said() -> None:
+    status = busy()
+    status.sampled(sample(41.0, 9.0, throttled=True))
+    assert "54.0 C, at most 80.0 C, throttled" in value(status, "temperature")
+
+
+@pytest.mark.parametrize(
+    ("found", "word"),
+    [
+        ([FINISHED], "finished"),
+        ([replace(FINISHED, stopped_by="energy")], "ended by its energy budget"),
+        ([STOPPED], "stopped"),
+        ([STOPPED, resumed(4)], "training"),
+    ],
+)
+def test_how_it_ended_is_said(found, word) -> None:
+    assert shown(status_of(*found))[0] == f"runs/one  {word}"
+
+
+def test_a_process_that_is_gone_is_said() -> None:
+    status = busy()
+    status.is_gone = True
+    assert shown(status)[0] == "runs/one  killed"
+    assert "left" not in value(status, "progress")
+
+
+@pytest.mark.parametrize(("width", "height"), [(79, 23), (199, 49), (39, 19), (9, 4), (1, 1)])
+def test_it_fits_any_terminal(width, height) -> None:
+    lines = panel_text(busy(), RUN, width=width, height=height)
+    assert len(lines) <= height
+    assert max(line.cell_len for line in lines) <= width
+
+
+def test_bars_need_room_and_a_limit() -> None:
+    def with_bars(lines: list[str]) -> list[str]:
+        return [line.split()[0] for line in lines[2:] if "━" in line]
+
+    assert with_bars(shown(busy())) == ["time", "energy", "memory", "temperature"]
+    assert with_bars(shown(busy(), width=60)) == []
+    assert with_bars(shown(busy(budget={}))) == []
+
+
+def test_a_long_reason_is_told_in_three_lines_and_whole_where_there_is_room() -> None:
+    narrow = shown(busy())
+    assert [line.strip() for line in narrow if line.startswith(" " * 13)][2].endswith("…")
+    assert WHY.strip() in " ".join(line.strip() for line in shown(busy(), width=199))
+
+
+class Terminal:
+    """Our side of a pseudo-terminal."""
+
+    def __init__(self) -> None:
+        self._master, slave = os.openpty()
+        self.stream: TextIO = os.fdopen(slave, "w")
+        self.resize(80, 24)
+
+    def resize(self, columns: int, rows: int) -> None:
+        size = struct.pack("HHHH", rows, columns, 0, 0)
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, size)
+
+    def read(self) -> str:
+        self.stream.flush()
+        os.set_blocking(self._master, False)
+        text = b""
+        while True:
+            try:
+                text += os.read(self._master, 1 << 16)
+            except BlockingIOError:
+                return text.decode()
+
+    def close(self) -> None:
+        self.stream.close()
+        os.close(self._master)
+
+
+@pytest.fixture
+def terminal(monkeypatch) -> Iterator[Terminal]:
+    monkeypatch.setenv("TERM", "xterm")
+    made = Terminal()
+    yield made
+    made.close()
+
+
+def test_a_block_is_drawn_over_itself(terminal) -> None:
+    screen = Screen(terminal.stream)
+    assert screen.size == (79, 23)
+    screen.draw([Text("one"), Text("two")])
+    assert terminal.read() == "\rone\x1b[K\r\ntwo\x1b[K\r\n\x1b[J"
+    screen.draw([Text("three")], above="a warning\n")
+    assert terminal.read() == "\r\x1b[2Aa warning\x1b[K\r\nthree\x1b[K\r\n\x1b[J"
+
+
+def test_lines_that_a_narrower_terminal_has_broken_are_drawn_over(terminal) -> None:
+    screen = Screen(terminal.stream)
+    screen.draw([Text("x" * 79), Text("y")])
+    terminal.read()
+    terminal.resize(30, 24)
+    screen.draw([Text("x" * 29)])
+    assert terminal.read().startswith("\r\x1b[4A")  # three rows of the first line
+
+
+def test_only_a_terminal_that_can_redraw_has_a_panel(terminal, monkeypatch) -> None:
+    assert can_redraw(terminal.stream)
+    assert not can_redraw(io.StringIO())
+    assert isinstance(progress_on(RUN, terminal.stream), Panel)
+    monkeypatch.setenv("TERM", "dumb")
+    assert isinstance(progress_on(RUN, terminal.stream), Progress)
+
+
+def test_colours_are_a_choice(terminal, monkeypatch) -> None:
+    Screen(terminal.stream).draw([Text("red", "red")])
+    assert "\x1b[31m" in terminal.read()
+    monkeypatch.setenv("NO_COLOR", "1")
+    Screen(terminal.stream).draw([Text("red", "red")])
+    assert "\x1b[31m" not in terminal.read()
+
+
+def test_a_run_leaves_its_last_panel_and_its_summary(terminal, tmp_path) -> None:
+    with Writing(tmp_path / "run") as writing:
+        panel = Panel(tmp_path / "run", terminal.stream)
+        writing.event(0.1, STARTED)
+        panel(STARTED)
+        writing.steps(1, 2, 3)
+        writing.event(4.0, FINISHED)
+        panel(FINISHED)
+        panel.close()
+    *_, last = terminal.read().split("\x1b[J")[-2:]
+    assert last.startswith("finished: 10 steps, 40 images")
+    assert "checkpoint: " in last
+
+
+def test_a_run_that_was_finished_before_needs_no_panel(terminal, tmp_path) -> None:
+    panel = Panel(tmp_path / "run", terminal.stream)
+    panel(FINISHED)
+    panel.close()
+    assert terminal.read().startswith(f"{tmp_path / 'run'} is finished already\r\nfinished:")
+
+
+def test_nothing_is_drawn_before_the_first_event(terminal, tmp_path) -> None:
+    Panel(tmp_path / "run", terminal.stream).close()
+    assert terminal.read() == ""
+
+
+def test_a_panel_that_fails_gives_way_to_lines(terminal, tmp_path, caplog) -> None:
+    panel = Panel(tmp_path / "nowhere", terminal.stream)
+    panel(STARTED)
+    panel._thread.join(10)
+    panel(step(1, 1.0))
+    panel(FINISHED)
+    panel.close()
+    assert "the panel stopped: " in caplog.text
+    lines = terminal.read().splitlines()
+    assert lines[0] == "training 10 steps on fake (numpy)"
+    assert lines[1].startswith("step 1/10 ")
+    assert lines[2].startswith("finished: 10 steps")
+
+
+NOISY = """
+import logging, os, sys, time, warnings
+from pathlib import Path
+from live_runs import *
+from edge_runtime.cli.panel import Panel
+logging.basicConfig(format="edge-train: %(message)s", level=logging.WARNING)
+with Writing(Path(sys.argv[1])) as writing:
+    panel = Panel(writing.run.path, sys.stdout)
+    writing.event(0.1, STARTED)
+    panel(STARTED)
+    logging.warning("from Python")
+    os.write(2, b"from a library\\n")
+    os.system("echo from a child >&2")
+    time.sleep(1)
+    panel.close()
+print("the end", file=sys.stderr)
+"""
+
+
+def test_what_goes_to_stderr_is_shown_above(tmp_path) -> None:
+    terminal = Terminal()
+    path = os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parents[1])))
+    done = subprocess.run(
+        [sys.executable, "-c", NOISY, str(tmp_path / "run")],
+        stdout=terminal.stream,
+        stderr=terminal.stream,
+        env={**os.environ, "PYTHONPATH": path, "TERM": "xterm"},
+    )
+    text = terminal.read()
+    terminal.close()
+    assert done.returncode == 0
+    for message in ("edge-train: from Python", "from a library", "from a child"):
+        (frame,) = [part for part in text.split("\x1b[J") if message in part]
+        assert frame.index(message) < frame.index("starting")  # the panel's first line
+    assert text.endswith("the end\r\n")
