@@ -12,15 +12,15 @@ fail() {
     "Run it as root, in a container with --privileged."
 
 missing() {
-    for command in unshare mount umount findmnt chroot; do
+    for command in unshare mount umount findmnt chroot tmux; do
         command -v "$command" > /dev/null || return 0
     done
     return 1
 }
 if missing; then
-    command -v apt-get > /dev/null || fail "needs util-linux, mount and coreutils; install them."
+    command -v apt-get > /dev/null || fail "needs util-linux, mount, coreutils and tmux; install them."
     apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y util-linux mount coreutils
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y util-linux mount coreutils tmux
 fi
 
 unshare --mount --pid --fork true || fail "may not make namespaces, although it runs as root." \
