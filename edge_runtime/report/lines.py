@@ -7,6 +7,7 @@ arrays, and the rest is forgotten. A damaged line is named by its number. Unknow
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,7 +40,12 @@ class Lines(NamedTuple):
 
 def column(tables: Tables, key: str, kinds: Kinds, dtype: str = "float64") -> Array:
     """One field of every table; `None` becomes NaN."""
-    values = [table[key] for table in tables]
+    values = list(map(itemgetter(key), tables))
+    return numbers(values, key, kinds, dtype)
+
+
+def numbers(values: Sequence[Any], key: str, kinds: Kinds, dtype: str) -> Array:
+    """Values of one field as an array."""
     if not {*map(type, values)} <= kinds:
         wrong = next(value for value in values if type(value) not in kinds)
         raise ValueError(f"{key} is {wrong!r}")
@@ -90,7 +96,8 @@ def _blocks(path: Path) -> Iterator[bytes]:
 def _tables(lines: bytes, path: Path, first: int) -> Tables:
     """Parsed at once, which is much faster; line by line where that shows damage."""
     try:
-        tables = json.loads(b"[" + lines.replace(b"\n", b",") + b"]", parse_constant=_refuse)
+        text = lines.replace(b"\n", b",").decode()
+        tables = json.loads(f"[{text}]", parse_constant=_refuse)
     except (ValueError, RecursionError):
         tables = []
     if len(tables) == lines.count(b"\n") + 1 and {*map(type, tables)} == {dict}:

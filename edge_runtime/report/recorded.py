@@ -6,6 +6,8 @@ Clock: seconds since the start of the process that a line names. Unknown is NaN 
 import hashlib
 import json
 from dataclasses import dataclass
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from edge_runtime.report.lines import (
     Lines,
     Tables,
     column,
+    numbers,
     read_columns,
 )
 from edge_runtime.schema import structure
@@ -124,12 +127,12 @@ def _sample_columns(tables: Tables) -> dict[str, Array]:
     }
     for name in ("temperature_c", "cpu_hz", "gpu_hz", "gpu_load"):
         found[name] = column(tables, name, NUMBER_OR_NONE, "float32")
-    rails: list[Any] = [table["rails_w"] for table in tables]
+    rails: list[Any] = list(map(itemgetter("rails_w"), tables))
     if {*map(type, rails)} != {dict}:
         raise ValueError("rails_w is no table")
-    for name in dict.fromkeys(name for rail in rails for name in rail):
-        values = [{name: rail.get(name)} for rail in rails]
-        found[_RAIL + name] = column(values, name, NUMBER_OR_NONE, "float32")
+    for name in dict.fromkeys(chain.from_iterable(rails)):
+        values = [rail.get(name) for rail in rails]
+        found[_RAIL + name] = numbers(values, name, NUMBER_OR_NONE, "float32")
     return found
 
 

@@ -106,16 +106,28 @@ def envelope(x: Array, y: Array, buckets: int = _BUCKETS) -> Line:
     edges = np.searchsorted(x, np.linspace(x[0], x[-1], buckets + 1)[1:-1])
     begins = np.unique(np.concatenate([[0], edges]))
     begins = begins[begins < len(x)]
-    kept = {0, len(x) - 1}
-    for begin, end in zip(begins, [*begins[1:], len(x)], strict=True):
-        part = y[begin:end]
-        unknown = np.isnan(part)
-        if unknown.any():
-            kept.add(int(begin + np.argmax(unknown)))
-        if not unknown.all():
-            kept |= {int(begin + np.nanargmin(part)), int(begin + np.nanargmax(part))}
-    chosen = np.array(sorted(kept))
+    unknown = np.isnan(y)
+    kept = [
+        np.array([0, len(x) - 1]),
+        _first_of_each(begins, unknown),
+        _first_of_each(begins, _is_extreme(np.where(unknown, np.inf, y), begins, np.minimum)),
+        _first_of_each(begins, _is_extreme(np.where(unknown, -np.inf, y), begins, np.maximum)),
+    ]
+    chosen = np.unique(np.concatenate(kept))
     return Line(x[chosen].astype("float32"), y[chosen].astype("float32"))
+
+
+def _is_extreme(y: Array, begins: Array, extreme: np.ufunc) -> Array:
+    """Where the lowest, or the highest, value of a bucket is."""
+    counts = np.diff(begins, append=len(y))
+    return np.asarray(y == np.repeat(extreme.reduceat(y, begins), counts))
+
+
+def _first_of_each(begins: Array, chosen: Array) -> Array:
+    """Of the chosen places of every bucket the first."""
+    places = np.flatnonzero(chosen)
+    bucket = np.searchsorted(begins, places, side="right")
+    return places[np.flatnonzero(np.diff(bucket, prepend=-1))]
 
 
 def _known_line(x: Array, y: Array) -> Line:
