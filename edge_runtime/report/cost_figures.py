@@ -83,7 +83,6 @@ class _Point(NamedTuple):
 
 def rung_costs(runs: Sequence[RunSummary]) -> list[Drawing]:
     """Energy over time of a picture, and memory over time, of every rung."""
-    says = " ".join(text for run in runs if (text := _rungs_say(run, len(runs))))
     found = []
     for key, title, scale in (
         ("energy_j", "mJ per image", 1e3),
@@ -100,6 +99,7 @@ def rung_costs(runs: Sequence[RunSummary]) -> list[Drawing]:
         reach = max(max(trace.x) for trace in figure.data), max(max(t.y) for t in figure.data)
         figure.update_xaxes(title="ms per image", range=[0, 1.15 * reach[0]])
         figure.update_yaxes(title=title, range=[0, 1.2 * reach[1]])
+        says = " ".join(text for run in runs if (text := _rungs_say(run, len(runs), key)))
         found.append(Drawing(key=f"rungs-{key}", figure=figure, says=says))
     return found
 
@@ -159,17 +159,17 @@ def _add_points(
     )
 
 
-def _rungs_say(run: RunSummary, count: int) -> str:
+def _rungs_say(run: RunSummary, count: int, key: str) -> str:
     parts = []
     for rung in run.rungs:
         if not rung.seconds_per_image:
             continue
         text = f"{rung.rung} {1e3 * rung.seconds_per_image:.2f} ms"
-        if rung.energy_per_image_j is not None:
-            text += f", {1e3 * rung.energy_per_image_j:.3g} mJ"
-        if rung.peak_bytes is not None:
-            text += f", {bytes_text(rung.peak_bytes)}"
+        if key == "peak_bytes" and rung.peak_bytes is not None:
+            text += f" and {bytes_text(rung.peak_bytes)}"
+        elif key == "energy_j" and rung.energy_per_image_j is not None:
+            text += f" and {1e3 * rung.energy_per_image_j:.3g} mJ"
         if rung.dominated_by:
             text += f" (no better than {rung.dominated_by})"
         parts.append(text)
-    return f"{_whose(run, count)}Cost of a picture: {'; '.join(parts)}." if parts else ""
+    return f"{_whose(run, count)}Cost of a picture: {', '.join(parts)}." if parts else ""

@@ -21,7 +21,7 @@ _METHODS = {
 }
 _CARDS: Sequence[tuple[str, str, str]] = (  # title, field of totals, smaller field below
     ("energy, gross", "gross_j", "mean_w"),
-    ("energy, net of the idle board", "net_j", "idle_j"),
+    ("energy above idle", "net_j", "idle_j"),
     ("per image", "energy_per_image_j", "images_per_j"),
     ("per epoch", "energy_per_epoch_j", "epochs"),
     ("time", "time_s", "images_per_s"),
@@ -86,7 +86,7 @@ def sentence(run: Row, index: int, count: int) -> str:
     method = _METHODS.get(trained["method"], trained["method"] or "An unknown method")
     model = trained["model"] or "an unknown model"
     policy = trained["tokens"]
-    pruned = f", tokens selected by {escape(policy)}" if policy and policy != "none" else ""
+    pruned = f" with token policy {escape(policy)}" if policy and policy != "none" else ""
     board = run["conditions"]["board"] or "an unknown board"
     key = f"runs.{index}"
     name = f"<b>{escape(run['name'])}</b>: " if count > 1 else ""
@@ -96,8 +96,8 @@ def sentence(run: Row, index: int, count: int) -> str:
     ]
     within = f" within {', '.join(limits)}" if limits else ""
     return (
-        f"{name}{escape(method)} on {escape(model)}{pruned}, with pictures of "
-        f"{escape(trained['source'])}, on <b>{escape(board)}</b>{within}: "
+        f"{name}{escape(method)}{pruned} trained {escape(model)} on "
+        f"{escape(trained['source'])}, on the board <b>{escape(board)}</b>{within}: "
         f"{number(f'{key}.totals.steps', totals['steps'])} of "
         f"{number(f'{key}.trained.total_steps', trained['total_steps'])} steps, "
         f"{number(f'{key}.totals.images', totals['images'])} images. "

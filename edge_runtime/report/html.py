@@ -141,8 +141,9 @@ def _class(column: Column) -> str:
 def _cell(column: Column, row: Row, key: str, mark: Mark) -> str:
     value, place = row[column.field], f"{key}.{column.field}"
     if column.is_text:
-        # Kinds of events are names with underscores.
-        shown = "" if value is None else str(value).replace("_", " ")
+        shown = "" if value is None else str(value)
+        if column.field == "kind":
+            shown = shown.replace("_", " ")
         return f'<td class="text">{escape(shown)}</td>'
     if value is None:
         title = 'title="unknown" aria-label="unknown"'

@@ -2,7 +2,7 @@
 
 from edge_runtime.report.recorded import Recorded
 from edge_runtime.report.summary import Note, RunSummary
-from edge_runtime.units import duration_text
+from edge_runtime.units import duration_text, power_text
 
 ESTIMATE, MISSING, DAMAGED, LOST = "estimate", "missing", "damaged", "lost"
 
@@ -71,6 +71,12 @@ def _missing(recorded: Recorded, run: RunSummary) -> list[str]:
         )
     if metering.known_samples and run.conditions.idle_w is None:
         found.append("The idle power is unknown, so net energy is, too.")
+    if (net_j := run.totals.net_j) is not None and net_j < 0:
+        found.append(
+            f"The idle power, {power_text(run.conditions.idle_w or 0.0)}, is more than the "
+            "run drew on average: something else was busy when it was measured. Net energy "
+            "and the idle board's share mean nothing here."
+        )
     if recorded.manifest is None:
         found.append(
             f"The package is not at {run.trained.package_path} any more, or was changed: "

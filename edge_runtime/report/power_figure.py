@@ -1,5 +1,6 @@
 """The figure of power: watts by rail; on the same axis rungs, decisions, gaps, lost work."""
 
+import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
@@ -75,9 +76,14 @@ def _says(run: RunSummary, series: RunSeries) -> str:
 
 
 def _lines(series: RunSeries) -> dict[str, Line]:
-    """The total, and the rails if they are more than it."""
-    rails = series.rails_w if len(series.rails_w) > 1 else {}
-    return {"total": series.total_w, **rails}
+    """The total, and the rails that are not the same line once more."""
+    total = series.total_w
+    rails = {
+        rail: line
+        for rail, line in series.rails_w.items()
+        if not np.array_equal(line.y, total.y, equal_nan=True)
+    }
+    return {"total": total, **rails}
 
 
 def _add_rungs(figure: go.Figure, run: RunSummary, series: RunSeries, axes: Axes) -> None:

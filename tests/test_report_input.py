@@ -1,0 +1,239 @@
+"""What a report does with runs that are unfinished, damaged, foreign, or no runs."""
+
+import builtins
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_runs import MadeRun, gap_run, info, resumed_run
+from test_report_numbers import run_command
+
+from edge_runtime.errors import ConfigError, RecordsError, StorageError
+from edge_runtime.report import render_page, summarise
+
+
+def page_of(*folders: Path) -> str:
+    report, series = summarise(folders)
+    return render_page(report, series)
+
+
+def test_a_run_that_has_done_nothing_is_a_page_that_says_so(tmp_path: Path) -> None:
+    page = page_of(MadeRun().write(tmp_path / "run"))
+    assert "No training step is recorded yet." in page
+    assert "Power and energy are unknown." in page
+    assert "Unfinished." in page
+
+
+def test_a_run_without_a_sensor_shows_time_by_stage(tmp_path: Path) -> None:
+    run = gap_run()
+    run.info = info(sensor=None, idle_w=None)
+    for row in run.power:
+        row["total_w"], row["rails_w"] = None, {}
+    folder = run.write(tmp_path / "run")
+    assert "Power and energy are unknown: there is no power sensor." in page_of(folder)
+    assert "Time by stage: " in page_of(folder)
+    report, _ = summarise([folder])
+    assert report.runs[0].totals.gross_j is None
+    assert all(rung.step_j is None for rung in report.runs[0].rungs)
+
+
+@pytest.mark.parametrize("name", ["power.jsonl", "steps.jsonl", "events.jsonl"])
+def test_half_a_line_at_the_end_is_passed_over_and_told(name: str, tmp_path: Path) -> None:
+    folder = gap_run().write(tmp_path / "run")
+    whole, _ = summarise([folder])
+    with (folder / name).open("a") as file:
+        file.write('{"process": 1, "t_s": 14.1, "tot')
+    (cut,), _ = summarise([folder])[0].runs, None
+    assert cut.totals == whole.runs[0].totals
+    assert [note.text for note in cut.notes if note.kind == "damaged"] == [
+        f"{name} ends in the middle of a line, which was passed over: a process was killed or "
+        "the disk was full."
+    ]
+
+
+def spoil(folder: Path, name: str, line: int, change: Callable[[str], str]) -> None:
+    lines = (folder / name).read_text().splitlines(keepends=True)
+    lines[line - 1] = change(lines[line - 1])
+    (folder / name).write_text("".join(lines))
+
+
+def without(key: str) -> Callable[[str], str]:
+    def change(line: str) -> str:
+        table: dict[str, Any] = json.loads(line)
+        del table[key]
+        return json.dumps(table) + "\n"
+
+    return change
+
+
+DAMAGE = {
+    "cut in the middle": ("power.jsonl", lambda line: line[:30] + "\n", "is damaged"),
+    "no table": ("power.jsonl", lambda line: "[1]\n", "it is no JSON table"),
+    "two on a line": ("power.jsonl", lambda line: f"{line[:-1]},{line}", "is damaged"),
+    "empty": ("power.jsonl", lambda line: "\n", "is damaged"),
+    "NaN": ("power.jsonl", lambda line: line.replace("40.", "NaN, "), "is damaged"),
+    "a text": ("power.jsonl", lambda line: line.replace("1500000000.0", '"x"'),
+               "cpu_hz is 'x'"),
+    "a flag": ("power.jsonl", lambda line: line.replace('"process": 1', '"process": true'),
+               "process is True"),
+    "no total": ("power.jsonl", without("total_w"), "total_w is missing"),
+    "no rails": ("power.jsonl", without("rails_w"), "rails_w is missing"),
+    "back in time": ("power.jsonl", lambda line: line.replace('"t_s": 0.', '"t_s": 0.0'),
+                     "its time goes back"),
+    "no loss": ("steps.jsonl", without("loss"), "loss is missing"),
+    "nothing measured": ("steps.jsonl", without("measured"), "measured is missing"),
+    "no rung": ("steps.jsonl", lambda line: line.replace('"k100"', "3"), "rung is no text"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_line_is_named(damage: str, tmp_path: Path) -> None:
+    name, change, reason = DAMAGE[damage]
+    folder = gap_run().write(tmp_path / "run")
+    spoil(folder, name, 4, change)
+    with pytest.raises(RecordsError, match=rf"{name}, line 4 is damaged.*") as found:
+        summarise([folder])
+    assert reason in str(found.value)
+    assert found.value.exit_code == 6
+
+
+def test_a_damaged_line_is_named_in_a_later_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_runtime.report.lines._BLOCK_BYTES", 1000)
+    folder = gap_run().write(tmp_path / "run")
+    whole, _ = summarise([folder])
+    spoil(folder, "power.jsonl", 77, without("t_s"))
+    with pytest.raises(RecordsError, match=r"power.jsonl, line 77 is damaged: t_s is missing"):
+        summarise([folder])
+    spoil(folder, "power.jsonl", 77, lambda line: line.replace('{"', '{"t_s": 11.7, "', 1))
+    assert summarise([folder])[0].runs[0].metering == whole.runs[0].metering
+
+
+def test_a_rail_that_some_lines_do_not_have_is_unknown_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_runtime.report.lines._BLOCK_BYTES", 1000)
+    run = gap_run()
+    for row in run.power[30:60]:
+        row["rails_w"]["VDD_LATE"] = 2.0
+    report, _ = summarise([run.write(tmp_path / "run")])
+    (late,) = [rail for rail in report.runs[0].rails if rail.rail == "VDD_LATE"]
+    assert late.peak_w == 2.0
+    last_s = run.power[59]["t_s"]
+    assert late.energy_j == pytest.approx(2.0 * last_s)
+
+
+def test_a_newer_format_is_refused(tmp_path: Path) -> None:
+    folder = MadeRun(info(format=2)).write(tmp_path / "run")
+    with pytest.raises(RecordsError, match="run format 2 is unknown"):
+        summarise([folder])
+
+
+def test_an_unknown_event_is_refused(tmp_path: Path) -> None:
+    run = gap_run()
+    run.happened(1, 13.6, "teleported", step=10)
+    with pytest.raises(RecordsError, match="unknown event 'teleported'"):
+        summarise([run.write(tmp_path / "run")])
+
+
+def test_what_is_no_run_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecordsError, match="is not a run folder"):
+        summarise([tmp_path])
+
+
+@pytest.mark.parametrize("name", ["power.jsonl", "steps.jsonl", "events.jsonl"])
+def test_a_missing_file_is_refused(name: str, tmp_path: Path) -> None:
+    folder = gap_run().write(tmp_path / "run")
+    (folder / name).unlink()
+    with pytest.raises(RecordsError, match=f"cannot read .*{name}: No such file"):
+        summarise([folder])
+
+
+def test_runs_of_two_packages_are_marked_as_not_comparable(tmp_path: Path) -> None:
+    other = resumed_run()
+    other.info["settings"]["package_digest"] = "cd" * 32
+    page = page_of(gap_run().write(tmp_path / "a"), other.write(tmp_path / "b"))
+    assert "Not comparable: b trained another package than a." in page
+
+
+def test_runs_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
+    one, two = gap_run().write(tmp_path / "x/run"), gap_run().write(tmp_path / "y/run")
+    report, _ = summarise([one, two, two])
+    assert [run.name for run in report.runs] == ["x/run", "y/run (1)", "y/run (2)"]
+
+
+def test_text_of_the_records_is_text_in_the_page(tmp_path: Path) -> None:
+    run = gap_run()
+    run.info["board"] = "<script>alert(1)</script>"
+    run.events[1]["reason"] = "</script><script>alert(2)</script>"
+    page = page_of(run.write(tmp_path / "run"))
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert(1)" in page
+
+
+def test_a_page_asks_the_network_for_nothing(tmp_path: Path) -> None:
+    page = page_of(gap_run().write(tmp_path / "run"))
+    assert "default-src 'none'" in page
+    head = page.partition("<script>/**")[0]  # before plotly.js
+    assert "src=" not in head.replace("default-src", "").replace("-src ", "")
+    assert "<link" not in head
+    assert "@import" not in head
+
+
+def test_the_same_runs_make_the_same_page(tmp_path: Path) -> None:
+    folder = gap_run().write(tmp_path / "run")
+    assert page_of(folder) == page_of(folder)
+
+
+def test_nothing_to_make_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"say what to make: a page with -o report\.html"):
+        run_command([str(tmp_path)])
+
+
+def test_a_page_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:
+    folder = gap_run().write(tmp_path / "run")
+    with pytest.raises(StorageError, match=r"cannot write .*no/report\.html"):
+        run_command([str(folder), "-o", str(tmp_path / "no/report.html")])
+    with pytest.raises(StorageError, match=r"cannot make .*run\.json"):
+        run_command([str(folder), "--csv", str(folder / "run.json")])
+
+
+def test_without_plotly_a_page_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = gap_run().write(tmp_path / "run")
+    real = builtins.__import__
+
+    def blocked(name: str, *rest: Any, **more: Any) -> Any:
+        if name.startswith("plotly"):
+            raise ModuleNotFoundError("No module named 'plotly'")
+        return real(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", blocked)
+    with pytest.raises(ConfigError, match=r"pip install 'edge-train\[report\]'"):
+        page_of(folder)
+
+
+def test_json_and_csv_need_no_plotly(tmp_path: Path) -> None:
+    folder = gap_run().write(tmp_path / "run")
+    code = (
+        "import argparse, sys\n"
+        "sys.modules['plotly'] = None\n"
+        "from edge_runtime.cli import report\n"
+        "parser = argparse.ArgumentParser()\n"
+        "report.add_arguments(parser)\n"
+        f"report.run(parser.parse_args([{str(folder)!r}, '--json']))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["format"] == 1

@@ -1,0 +1,255 @@
+"""A report's numbers against the records, integrated exactly and slowly."""
+
+import csv
+import json
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_runs import RUNS, MadeRun, energy_j, estimated_run, gap_run, processes, resumed_run
+
+from edge_runtime.cli import report as command
+from edge_runtime.report import Report, RunSummary, summarise
+
+EXACT = 1e-9  # relative: both sides are float64 or better, only the order of sums differs
+
+
+def summary_of(run: MadeRun, folder: Path) -> RunSummary:
+    report, _ = summarise([run.write(folder / "run")])
+    return report.runs[0]
+
+
+@pytest.mark.parametrize("make", RUNS.values(), ids=RUNS)
+def test_totals_are_those_of_the_records(make: Callable[[], MadeRun], tmp_path: Path) -> None:
+    run = make()
+    totals = summary_of(run, tmp_path).totals
+    found = list(processes(run))
+    want_j = sum(energy_j(known, 0, end_s) for _, known, end_s in found)
+    want_s = sum(end_s for _, _, end_s in found)
+    assert totals.gross_j == pytest.approx(want_j, rel=EXACT)
+    assert totals.time_s == pytest.approx(want_s, rel=EXACT)
+    assert totals.mean_w == pytest.approx(want_j / want_s, rel=EXACT)
+    assert totals.energy_per_image_j == pytest.approx(want_j / (4 * len(run.steps)), rel=EXACT)
+    assert totals.images_per_j == pytest.approx(4 * len(run.steps) / want_j, rel=EXACT)
+    assert totals.energy_per_epoch_j == pytest.approx(want_j / (len(run.steps) / 5), rel=EXACT)
+    idle_w = run.info["idle_w"]
+    if idle_w is None:
+        assert totals.net_j is None
+    else:
+        assert totals.net_j == pytest.approx(want_j - idle_w * want_s, rel=EXACT)
+
+
+@pytest.mark.parametrize("make", RUNS.values(), ids=RUNS)
+def test_stages_are_those_of_the_records_and_add_up(
+    make: Callable[[], MadeRun], tmp_path: Path
+) -> None:
+    run = make()
+    summary = summary_of(run, tmp_path)
+    known = {number: samples for number, samples, _ in processes(run)}
+    want: dict[str, list[tuple[int, float, float]]] = {"step": [], "waiting for input": []}
+    for row in run.steps:
+        measured = row["measured"]
+        ready_s = measured["t_s"] - measured["step_s"]
+        want["step"].append((measured["process"], ready_s, measured["t_s"]))
+        begin_s = ready_s - measured["wait_s"]
+        want["waiting for input"].append((measured["process"], begin_s, ready_s))
+    want["checkpoint"] = [
+        (row["process"], row["t_s"] - row["save_s"], row["t_s"])
+        for row in run.events
+        if row["event"] == "checkpoint_saved"
+    ]
+    stages = {stage.stage: stage for stage in summary.stages}
+    for name, spans in want.items():
+        want_j = sum(energy_j(known[number], a, b) for number, a, b in spans)
+        assert stages[name].gross_j == pytest.approx(want_j, rel=EXACT, abs=1e-9)
+        want_s = sum(b - a for _, a, b in spans)
+        assert stages[name].time_s == pytest.approx(want_s, rel=EXACT, abs=1e-9)
+    total_j = sum(stage.gross_j or 0.0 for stage in summary.stages)
+    assert total_j == pytest.approx(summary.totals.gross_j, rel=EXACT)
+    total_s = sum(stage.time_s for stage in summary.stages)
+    assert total_s == pytest.approx(summary.totals.time_s, rel=EXACT)
+    assert all(stage.time_s >= 0 for stage in summary.stages)
+
+
+@pytest.mark.parametrize("make", RUNS.values(), ids=RUNS)
+def test_a_rung_costs_what_its_steps_took(make: Callable[[], MadeRun], tmp_path: Path) -> None:
+    run = make()
+    known = {number: samples for number, samples, _ in processes(run)}
+    for rung in summary_of(run, tmp_path).rungs:
+        spans = [
+            (row["measured"]["process"], row["measured"]["t_s"])
+            for row in run.steps
+            if row["rung"] == rung.rung
+        ]
+        want_j = sum(energy_j(known[number], t_s - 1.0, t_s) for number, t_s in spans)
+        assert rung.gross_j == pytest.approx(want_j, rel=EXACT)
+        assert rung.step_j == pytest.approx(want_j / len(spans), rel=EXACT)
+        assert rung.energy_per_image_j == pytest.approx(want_j / len(spans) / 4, rel=EXACT)
+
+
+def test_a_gap_is_told(tmp_path: Path) -> None:
+    summary = summary_of(gap_run(), tmp_path)
+    assert summary.metering.largest_gap_s == pytest.approx(4.0)
+    assert summary.metering.gap_s == pytest.approx(4.0)
+    assert summary.metering.before_s == pytest.approx(0.5)
+    assert summary.metering.samples == 46 + 4 + 51
+    assert summary.metering.known_samples == 46 + 51
+    assert any("no readings of power" in note.text for note in summary.notes)
+    assert not summary.energy_is_incomplete
+
+
+def test_lost_work_is_lost_and_processes_lie_behind_each_other(tmp_path: Path) -> None:
+    run = resumed_run()
+    summary = summary_of(run, tmp_path)
+    known = {number: samples for number, samples, _ in processes(run)}
+    first, second = summary.processes
+    assert first.lost_s == pytest.approx(first.time_s - 5.75)
+    assert first.lost_j == pytest.approx(energy_j(known[1], 5.75, first.time_s), rel=EXACT)
+    assert second.begins_s == first.time_s
+    assert second.lost_s == 0
+    assert second.lost_j == pytest.approx(0, abs=1e-9)
+    lost = next(stage for stage in summary.stages if stage.stage == "lost work")
+    assert lost.time_s == summary.totals.lost_s == first.lost_s
+    assert lost.gross_j == pytest.approx(first.lost_j, rel=EXACT)
+    resumed = next(decision for decision in summary.decisions if decision.kind == "resumed")
+    assert resumed.elapsed_s == pytest.approx(first.time_s + 2.0)
+    assert any("2 processes worked on this run" in note.text for note in summary.notes)
+
+
+def test_an_estimate_is_told(tmp_path: Path) -> None:
+    summary = summary_of(estimated_run(), tmp_path)
+    assert summary.energy_is_estimate
+    assert any("No power was measured" in note.text for note in summary.notes)
+    assert any("idle power is unknown" in note.text for note in summary.notes)
+    (evaluation,) = summary.evaluations
+    assert (evaluation.classifier, evaluation.accuracy) == ("kNN", 0.75)
+
+
+def test_joules_of_a_step_are_a_mean_over_two_seconds_or_nothing(tmp_path: Path) -> None:
+    run = gap_run()
+    run.steps = run.steps[:1]
+    (rung,) = summary_of(run, tmp_path).rungs
+    assert rung.gross_j == pytest.approx(energy_j(next(processes(run))[1], 2.0, 3.0))
+    assert rung.step_j is None
+    assert rung.energy_per_image_j is None
+
+
+def test_joules_after_the_last_reading_are_not_made_up(tmp_path: Path) -> None:
+    run = gap_run()
+    run.power = [row for row in run.power if row["t_s"] < 5.1]  # lost, and never back
+    summary = summary_of(run, tmp_path)
+    assert summary.energy_is_incomplete
+    assert summary.metering.after_s == pytest.approx(13.5 - 5.0)
+    assert summary.totals.gross_j == pytest.approx(energy_j(next(processes(run))[1], 0, 13.5))
+    cheap = next(rung for rung in summary.rungs if rung.rung == "k050")
+    assert cheap.step_j is None  # nothing measured it: zero would be wrong
+
+
+def test_a_process_that_nothing_measured_makes_the_energy_unknown(tmp_path: Path) -> None:
+    run = resumed_run()
+    for row in run.power:
+        if row["process"] == 2:
+            row["total_w"] = None
+    summary = summary_of(run, tmp_path)
+    assert summary.totals.gross_j is None
+    assert all(stage.gross_j is None for stage in summary.stages)
+    assert summary.processes[0].gross_j is not None
+    assert any("nothing measured the power of process 2" in n.text for n in summary.notes)
+
+
+def test_limits_are_compared_with_what_was_used(tmp_path: Path) -> None:
+    run = gap_run()
+    run.info["budget"] = {"memory_bytes": 500_000, "energy_j": 500.0, "time_s": None}
+    summary = summary_of(run, tmp_path)
+    memory, energy = summary.budget
+    assert (memory.limit, memory.used, memory.kept) == ("memory", 600_000, False)
+    assert energy.share == pytest.approx((summary.totals.gross_j or 0) / 500.0)
+    assert energy.kept is True
+
+
+class Numbers(HTMLParser):
+    """Values of a page by their place in the JSON document."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: dict[str, set[str]] = {}
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        table = dict(attrs)
+        if key := table.get("data-key"):
+            value = table.get("value") if tag == "data" else "null"
+            self.values.setdefault(key, set()).add(value or "")
+
+
+def at(document: Any, key: str) -> Any:
+    for part in key.split("."):
+        document = document[int(part)] if part.isdecimal() else document[part]
+    return document
+
+
+def test_page_json_and_csv_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [make().write(tmp_path / name) for name, make in RUNS.items()]
+    page, folder = tmp_path / "report.html", tmp_path / "csv"
+    words = [*map(str, runs), "-o", str(page), "--csv", str(folder), "--json"]
+    assert run_command(words) == 0
+    document = json.loads(capsys.readouterr().out)
+
+    numbers = Numbers()
+    numbers.feed(page.read_text())
+    assert len(numbers.values) > 150
+    for key, shown in numbers.values.items():
+        assert shown == {as_text(at(document, key))}, key
+
+    rows = read_csv(folder / "runs.csv")
+    for row, run in zip(rows, document["runs"], strict=True):
+        for field, value in run["totals"].items():
+            assert row[field] == as_cell(value), field
+    for name in ("stages", "rungs", "processes", "decisions", "budget", "evaluations"):
+        want = [
+            {"run": run["name"], **{key: as_cell(value) for key, value in row.items()}}
+            for run in document["runs"]
+            for row in run[name]
+        ]
+        assert read_csv(folder / f"{name}.csv") == want
+    assert len(read_csv(folder / "differences.csv")) == len(document["differences"])
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def as_text(value: Any) -> str:
+    return json.dumps(value).strip('"')
+
+
+def as_cell(value: Any) -> str:
+    return "" if value is None else as_text(value)
+
+
+def run_command(words: list[str]) -> int:
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    return command.run(parser.parse_args(words))
+
+
+def test_differences_are_from_the_first_run(tmp_path: Path) -> None:
+    report: Report
+    report, _ = summarise(
+        [gap_run().write(tmp_path / "a"), resumed_run().write(tmp_path / "b")]
+    )
+    found = {row.name: row for row in report.differences}
+    first, second = report.runs
+    assert found["gross_j"].run == "b"
+    assert found["gross_j"].difference == pytest.approx(
+        (second.totals.gross_j or 0) - (first.totals.gross_j or 0)
+    )
+    assert found["gross_j"].relative == pytest.approx(
+        (second.totals.gross_j or 0) / (first.totals.gross_j or 1) - 1
+    )
+    assert found["knn_accuracy"].difference is None
+    assert report.notes == ()

@@ -1,0 +1,81 @@
+"""The lines of the figures: fewer points, every peak."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from report_runs import energy_j, gap_run, processes, resumed_run
+
+from edge_runtime.report import summarise
+from edge_runtime.report.series import envelope
+
+values = st.lists(
+    st.one_of(st.none(), st.floats(-1e6, 1e6, width=32)), min_size=1, max_size=300
+)
+
+
+@settings(deadline=None, max_examples=60)  # the machine may be shared
+@given(values, st.integers(2, 20))
+def test_no_peak_is_lost_and_few_points_are_kept(
+    raw: list[float | None], buckets: int
+) -> None:
+    y = np.array(raw, dtype="float64")
+    x = np.arange(len(y)) * 0.5
+    line = envelope(x, y, buckets)
+    assert len(line.x) <= max(2 * buckets, 3 * buckets + 2)
+    assert np.all(np.diff(line.x) > 0)
+    known = y[~np.isnan(y)]
+    kept = line.y[~np.isnan(line.y)]
+    if len(known):
+        assert kept.min() == known.min()
+        assert kept.max() == known.max()
+    # Nothing is made up: every point that is kept was there.
+    np.testing.assert_array_equal(line.y, y[np.round(line.x * 2).astype(int)])
+
+
+def test_one_high_sample_of_a_million_is_in_the_line() -> None:
+    y = np.sin(np.arange(1_000_000) / 1e5)
+    y[777_777] = 50.0
+    line = envelope(np.arange(1_000_000) / 10, y)
+    assert line.y.max() == 50.0
+    assert line.x[np.argmax(line.y)] == pytest.approx(77_777.7)
+    assert len(line.x) < 2100
+
+
+def test_a_line_is_broken_where_nothing_was_read(tmp_path: Path) -> None:
+    _, (series,) = summarise([gap_run().write(tmp_path / "run")])
+    ((begin_s, end_s),) = series.gaps
+    assert (begin_s, end_s) == (pytest.approx(5.0), pytest.approx(9.0))
+    inside = (series.total_w.x > 5.05) & (series.total_w.x < 8.95)
+    assert np.isnan(series.total_w.y[inside]).all()
+
+
+def test_spent_energy_ends_at_the_total(tmp_path: Path) -> None:
+    report, (series,) = summarise([resumed_run().write(tmp_path / "run")])
+    assert series.spent_j.y[-1] == pytest.approx(report.runs[0].totals.gross_j, rel=1e-6)
+    assert np.all(np.diff(series.spent_j.y) >= 0)
+    first = report.runs[0].processes[0]
+    assert series.resumed_s == (first.time_s,)
+    assert series.lost == ((pytest.approx(5.75), pytest.approx(first.time_s)),)
+
+
+def test_energy_of_a_step_is_a_mean_over_whole_steps(tmp_path: Path) -> None:
+    run = gap_run()
+    _, (series,) = summarise([run.write(tmp_path / "run")])
+    known = next(processes(run))[1]
+    ends_s = [row["measured"]["t_s"] for row in run.steps]
+    for end_s, mean_j in zip(series.step_j.x, series.step_j.y, strict=True):
+        last = int(np.argmin(np.abs(np.array(ends_s) - end_s)))
+        counts = [n for n in range(2, 7) if last - n >= -1]
+        spans = [(ends_s[last - n + 1] - 1.0, ends_s[last], n) for n in counts]
+        assert any(mean_j == pytest.approx(energy_j(known, a, b) / n, rel=1e-5)
+                   for a, b, n in spans)  # fmt: skip
+    assert len(series.step_j.x) >= 3
+
+
+def test_stretches_are_the_rungs_in_their_order(tmp_path: Path) -> None:
+    _, (series,) = summarise([gap_run().write(tmp_path / "run")])
+    found = [(s.rung, s.first_step, s.last_step, s.begin_s, s.end_s) for s in series.stretches]
+    assert found == [("k100", 1, 6, 2.0, 8.0), ("k050", 7, 10, 8.25, 12.25)]
