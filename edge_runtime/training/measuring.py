@@ -52,6 +52,7 @@ FOUND, ERROR = "found.json", "error.txt"  # in the scratch folder
 _RESAMPLES = 1000
 _AT_ONCE = 50_000  # values of resamples: what they take counts as the rung's memory
 _LOOK_EVERY = 1.1  # times as many steps: looking takes time and energy, too
+_TRIES = 100  # to remove a folder that the run still writes into
 _ENDLESS = 1_000_000  # epochs; the watch ends the run
 
 
@@ -102,7 +103,10 @@ def main() -> int:
 def _end_with_parent(scratch: Path) -> None:
     """End when stdin does, and leave nothing behind."""
     os.read(0, 1)  # by `sys.stdin` it would hold a lock that the interpreter's exit wants
-    shutil.rmtree(scratch, ignore_errors=True)
+    for _ in range(_TRIES):
+        shutil.rmtree(scratch, ignore_errors=True)
+        if not scratch.exists():
+            break
     os._exit(1)
 
 
