@@ -49,7 +49,6 @@ class Samples:
     throttled: Array  # 0, 1 or NaN
     cpu_hz: Array
     gpu_hz: Array
-    gpu_load: Array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,9 +122,9 @@ def _sample_columns(tables: Tables) -> dict[str, Array]:
         "process": column(tables, "process", INTEGER, "int32"),
         "t_s": column(tables, "t_s", NUMBER),
         "total_w": column(tables, "total_w", NUMBER_OR_NONE),
-        "throttled": column(tables, "throttled", FLAG_OR_NONE, "float32"),
+        "throttled": column(tables, "throttled", FLAG_OR_NONE, "float16"),
     }
-    for name in ("temperature_c", "cpu_hz", "gpu_hz", "gpu_load"):
+    for name in ("temperature_c", "cpu_hz", "gpu_hz"):
         found[name] = column(tables, name, NUMBER_OR_NONE, "float32")
     rails: list[Any] = list(map(itemgetter("rails_w"), tables))
     if {*map(type, rails)} != {dict}:
@@ -197,7 +196,7 @@ _NO_SAMPLE: dict[str, Any] = {
     "process": 1,
     "t_s": 0,
     "rails_w": {},
-    **dict.fromkeys(("total_w", "temperature_c", "throttled", "cpu_hz", "gpu_hz", "gpu_load")),
+    **dict.fromkeys(("total_w", "temperature_c", "throttled", "cpu_hz", "gpu_hz")),
 }
 _NO_STEP: dict[str, Any] = {
     **dict.fromkeys(("step", "epoch", "images", "keep_ratio", "loss"), 0),

@@ -62,8 +62,10 @@ class RunSeries:
 def series_of(recorded: Recorded, timeline: Timeline) -> RunSeries:
     """All lines of one run."""
     samples, steps = recorded.samples, recorded.steps
-    at_s = timeline.elapsed_of(samples.process, samples.t_s)
-    done_s = timeline.elapsed_of(steps.process, steps.t_s)
+    at_s, done_s = samples.t_s.copy(), steps.t_s.copy()
+    for process in timeline.processes:
+        at_s[process.samples] += process.offset_s
+        done_s[process.steps] += process.offset_s
     clocks_hz = {"CPU": samples.cpu_hz, "GPU": samples.gpu_hz}
     return RunSeries(
         duration_s=timeline.duration_s,
@@ -101,8 +103,9 @@ def envelope(x: Array, y: Array, buckets: int = _BUCKETS) -> Line:
         y: as many; NaN is unknown.
         buckets: of the same width in x. Where there are few points, all are kept.
     """
+    y = y.astype("float32", copy=False)
     if len(x) <= 2 * buckets:
-        return Line(x.astype("float32"), y.astype("float32"))
+        return Line(x.astype("float32"), y)
     edges = np.searchsorted(x, np.linspace(x[0], x[-1], buckets + 1)[1:-1])
     begins = np.unique(np.concatenate([[0], edges]))
     begins = begins[begins < len(x)]
@@ -110,11 +113,15 @@ def envelope(x: Array, y: Array, buckets: int = _BUCKETS) -> Line:
     kept = [
         np.array([0, len(x) - 1]),
         _first_of_each(begins, unknown),
-        _first_of_each(begins, _is_extreme(np.where(unknown, np.inf, y), begins, np.minimum)),
-        _first_of_each(begins, _is_extreme(np.where(unknown, -np.inf, y), begins, np.maximum)),
+        _first_of_each(
+            begins, _is_extreme(np.where(unknown, np.float32(np.inf), y), begins, np.minimum)
+        ),
+        _first_of_each(
+            begins, _is_extreme(np.where(unknown, np.float32(-np.inf), y), begins, np.maximum)
+        ),
     ]
     chosen = np.unique(np.concatenate(kept))
-    return Line(x[chosen].astype("float32"), y[chosen].astype("float32"))
+    return Line(x[chosen].astype("float32"), y[chosen])
 
 
 def _is_extreme(y: Array, begins: Array, extreme: np.ufunc) -> Array:

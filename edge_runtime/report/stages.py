@@ -10,7 +10,7 @@ from edge_runtime.records.events import CheckpointSaved
 from edge_runtime.report.lines import Array
 from edge_runtime.report.recorded import Recorded
 from edge_runtime.report.summary import ProcessUse, RailUse, RungUse, Stage
-from edge_runtime.report.timeline import Power, Process, Timeline
+from edge_runtime.report.timeline import Process, Timeline, rail_energy_j
 
 STEP, WAIT, CHECKPOINT = "step", "waiting for input", "checkpoint"
 START_UP, OTHER, LOST = "start-up", "other", "lost work"
@@ -188,12 +188,10 @@ def rails_of(recorded: Recorded, timeline: Timeline) -> tuple[RailUse, ...]:
     """What every rail took, by the same rule as the total."""
     found = []
     for rail, rail_w in recorded.samples.rails_w.items():
-        parts: list[float | None] = []
-        for process in timeline.processes:
-            power_w = rail_w[process.samples].astype("float64")
-            known = ~np.isnan(power_w)
-            t_s = recorded.samples.t_s[process.samples]
-            parts.append(Power(t_s[known], power_w[known]).energy_j if known.any() else None)
+        parts = [
+            rail_energy_j(recorded.samples.t_s[process.samples], rail_w[process.samples])
+            for process in timeline.processes
+        ]
         energy_j, duration_s = plus(parts), timeline.duration_s
         calibration = recorded.run.info.calibration.get(rail, {})
         use = RailUse(

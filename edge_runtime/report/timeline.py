@@ -23,8 +23,11 @@ class Power:
     def __init__(self, t_s: Array, power_w: Array) -> None:
         """At least one sample; none is NaN, and time does not go back."""
         self.t_s, self.power_w = t_s, power_w
-        parts_j = np.diff(t_s) * (power_w[1:] + power_w[:-1]) / 2
-        self._until_j = np.concatenate([[0.0], np.cumsum(parts_j)])
+        parts_j = np.diff(t_s)  # in place from here: there may be millions
+        parts_j *= power_w[1:] + power_w[:-1]
+        parts_j /= 2
+        self._until_j = np.zeros(len(t_s))
+        np.cumsum(parts_j, out=self._until_j[1:])
 
     @property
     def energy_j(self) -> float:
@@ -84,13 +87,6 @@ class Timeline:
         """Where a moment of a process lies in the run."""
         return self.process(number).offset_s + t_s
 
-    def elapsed_of(self, numbers: Array, t_s: Array) -> Array:
-        """The same for columns."""
-        offsets = {process.number: process.offset_s for process in self.processes}
-        known = sorted(offsets)
-        begins_s = np.array([offsets[number] for number in known])
-        return np.asarray(t_s + begins_s[np.searchsorted(known, numbers)])
-
 
 def timeline_of(recorded: Recorded) -> Timeline:
     """Lay the processes of a run behind each other."""
@@ -139,6 +135,12 @@ def _slice(numbers: Array, number: int) -> slice:
 def _event_times(recorded: Recorded, number: int) -> list[float]:
     moments = [logged.moment for logged in recorded.events if logged.moment]
     return [moment.t_s for moment in moments if moment.process == number]
+
+
+def rail_energy_j(t_s: Array, power_w: Array) -> float | None:
+    """Of one process, by the same rule; `None` where no sample has a power."""
+    power = _power(t_s, power_w)
+    return None if power is None else power.energy_j
 
 
 def _power(t_s: Array, total_w: Array) -> Power | None:
