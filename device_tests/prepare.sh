@@ -23,6 +23,13 @@ if missing; then
     DEBIAN_FRONTEND=noninteractive apt-get install -qq -y util-linux mount coreutils tmux
 fi
 
+# The page of `edge-train report` is looked at in a real browser.
+if ! command -v chromium > /dev/null; then
+    command -v apt-get > /dev/null || fail "needs chromium; install it."
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium
+fi
+
 unshare --mount --pid --fork true || fail "may not make namespaces, although it runs as root." \
     "A container needs --privileged."
 unshare --mount sh -ec '

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import plotly.graph_objects as go
 
 from edge_runtime.report.figures import Drawing, base
+from edge_runtime.report.html import short_time_text, small_energy_text
 from edge_runtime.report.summary import RunSummary
 from edge_runtime.units import bytes_text
 
@@ -164,11 +165,11 @@ def _rungs_say(run: RunSummary, count: int, key: str) -> str:
     for rung in run.rungs:
         if not rung.seconds_per_image:
             continue
-        text = f"{rung.rung} {1e3 * rung.seconds_per_image:.2f} ms"
+        text = f"{rung.rung} {short_time_text(rung.seconds_per_image)}"
         if key == "peak_bytes" and rung.peak_bytes is not None:
             text += f" and {bytes_text(rung.peak_bytes)}"
         elif key == "energy_j" and rung.energy_per_image_j is not None:
-            text += f" and {1e3 * rung.energy_per_image_j:.3g} mJ"
+            text += f" and {small_energy_text(rung.energy_per_image_j)}"
         if rung.dominated_by:
             text += f" (no better than {rung.dominated_by})"
         parts.append(text)

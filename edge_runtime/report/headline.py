@@ -39,6 +39,7 @@ _BELOW = {  # how the smaller number is introduced
     "throttled": "throttled: {}",
     "first_loss": "first step {}",
 }
+_SAME = 0.0005  # relative; less is not told
 _SIDE = (  # rows of the table of several runs
     ("time", "time_s"),
     ("steps", "steps"),
@@ -58,7 +59,7 @@ _KINDS = {
     "estimate": "≈ Estimate.",
     "damaged": "Damaged.",
     "missing": "Unknown.",
-    "lost": "",
+    "lost": "Resumed.",
     "comparison": "Comparison.",
 }
 
@@ -198,6 +199,8 @@ def _relative(document: Row, place: int | None) -> str:
     if place is None or document["differences"][place]["relative"] is None:
         return ""
     relative = document["differences"][place]["relative"]
+    if abs(relative) < _SAME:
+        return ""
     shown = number(f"differences.{place}.relative", relative)
     return f' <span class="soft">{shown}</span>'
 
