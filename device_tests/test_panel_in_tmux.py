@@ -106,6 +106,11 @@ def at_step(lines: list[str]) -> int:
     return int(found[1]) if found else 0
 
 
+def is_after(step: int) -> Callable[[list[str]], bool]:
+    """Whether a screen shows a later step."""
+    return lambda lines: at_step(lines) > step
+
+
 def has_one_panel(lines: list[str]) -> bool:
     """Its labels, once and in their order; no remains of another one."""
     labels = ["progress", "speed", "loss", "rung", "time", "energy", "power", "memory"]
@@ -116,7 +121,7 @@ def has_one_panel(lines: list[str]) -> bool:
 @pytest.mark.parametrize("tmux", [(80, 24), (200, 50), (40, 20)], indirect=True)
 def test_a_run_shows_one_panel_and_leaves_its_summary(tmux: Tmux, tmp_path: Path) -> None:
     tmux.type(run_command(tmp_path))
-    lines = tmux.until(lambda lines: at_step(lines) > 60)
+    lines = tmux.until(is_after(60))
     assert has_one_panel(lines)
     text = "\n".join(lines)
     assert text.index("a warning of step 40") < text.index("progress")
@@ -133,14 +138,14 @@ def test_a_terminal_may_change_its_size(tmux: Tmux, tmp_path: Path) -> None:
     for columns, rows in [(80, 24), (50, 24), (200, 50), (100, 30), (60, 20)]:
         tmux.resize(columns, rows)
         step = at_step(tmux.until(at_step))
-        lines = tmux.until(lambda lines, step=step: at_step(lines) > step + 20)
+        lines = tmux.until(is_after(step + 20))
         assert has_one_panel(lines), "\n".join(lines)
 
 
 @pytest.mark.parametrize("tmux", [(80, 24)], indirect=True)
 def test_a_killed_run_leaves_a_terminal_that_works(tmux: Tmux, tmp_path: Path) -> None:
     tmux.type(run_command(tmp_path))
-    lines = tmux.until(lambda lines: at_step(lines) > 5)
+    lines = tmux.until(is_after(5))
     (process,) = re.findall(r"os.getpid\(\) is (\d+)", "\n".join(lines))
     os.kill(int(process), signal.SIGKILL)
     tmux.until(lambda lines: "READY$" in lines[-1] or "Killed" in "\n".join(lines))
@@ -162,7 +167,7 @@ def test_a_run_is_watched_from_another_terminal(tmux: Tmux, tmp_path: Path) -> N
         while not (tmp_path / "run/steps.jsonl").exists():
             time.sleep(0.1)
         tmux.type(watch_command(tmp_path))
-        assert has_one_panel(tmux.until(lambda lines: at_step(lines) > 20))
+        assert has_one_panel(tmux.until(is_after(20)))
         lines = tmux.until(lambda lines: any("exit code 0" in line for line in lines))
         assert run.wait() == 0
     assert has_one_panel(lines)
