@@ -93,3 +93,21 @@ def test_many_blocks_keep_their_order(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("edge_runtime.live.lines.BLOCK_BYTES", 700)
     found = told(Replay(finished_run(tmp_path / "run")))
     assert found == ["Started", "RungChanged", *range(1, 11)]
+
+
+def test_an_event_waits_for_a_step_that_was_written_meanwhile(tmp_path, monkeypatch) -> None:
+    with Writing(tmp_path / "run") as writing:
+        writing.steps(1)
+        writing.event(1.5, RUNG)
+        replay = Replay(writing.run)
+        read, calls = replay._new_events, []
+
+        def read_late():
+            calls.append(1)
+            if len(calls) == 2:  # the steps have been looked at, the events not yet
+                writing.steps(2)
+                writing.event(2.5, STARTED)
+            return read()
+
+        monkeypatch.setattr(replay, "_new_events", read_late)
+        assert told(replay) == [1, "RungChanged", 2, "Started"]
