@@ -1,5 +1,6 @@
 """A headless Chromium, driven through its debugging pipe; no library in between."""
 
+import fcntl
 import json
 import os
 import subprocess
@@ -130,8 +131,10 @@ def open_browser() -> Iterator[Browser]:
     from_read, from_write = os.pipe()
 
     def as_three_and_four() -> None:  # what --remote-debugging-pipe reads and writes
-        os.dup2(to_read, 3)
-        os.dup2(from_write, 4)
+        # Out of the way first: they may be 3 or 4 themselves, the other way round.
+        high = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (to_read, from_write)]
+        os.dup2(high[0], 3)
+        os.dup2(high[1], 4)
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         command = [

@@ -62,26 +62,40 @@ def read_columns(path: Path, take: Take) -> Lines:
     Raises:
         RecordsError: the file cannot be read, or a line is damaged.
     """
-    parts: dict[str, list[Array]] = {}
-    count, rest = 0, b""
+    columns: dict[str, _Growing] = {}
+    length, rest = 0, b""
     for block in _blocks(path):
         whole, newline, rest = (rest + block).rpartition(b"\n")
         if not newline:
             continue
-        tables = _tables(whole, path, count + 1)
-        for name, values in _taken(tables, take, path, count + 1).items():
-            known = parts.setdefault(name, [])
-            missing = count - sum(map(len, known)) if len(known) < count else 0
-            if missing:
-                known.append(np.full(missing, np.nan, values.dtype))
-            known.append(values)
-        count += len(tables)
-    columns = {}
-    for name in list(parts):  # one after the other: each is in memory twice for a moment
-        known = parts.pop(name)
-        missing = count - sum(map(len, known))
-        columns[name] = np.concatenate([*known, np.full(missing, np.nan, known[0].dtype)])
-    return Lines(columns, count, is_cut=bool(rest))
+        tables = _tables(whole, path, length + 1)
+        for name, values in _taken(tables, take, path, length + 1).items():
+            columns.setdefault(name, _Growing(values.dtype)).add(values, at=length)
+        length += len(tables)
+    arrays = {name: growing.array(length) for name, growing in columns.items()}
+    return Lines(arrays, length, is_cut=bool(rest))
+
+
+class _Growing:
+    """A column in the making. Grows in place: a list of parts would be in memory twice."""
+
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        self._dtype, self._content = dtype, bytearray()
+
+    def add(self, values: Array, *, at: int) -> None:
+        """Put values at a place; what is missing before it is NaN."""
+        self._fill(at)
+        self._content += values.tobytes()
+
+    def array(self, length: int) -> Array:
+        """The whole column."""
+        self._fill(length)
+        return np.frombuffer(self._content, self._dtype)
+
+    def _fill(self, length: int) -> None:
+        missing = length - len(self._content) // self._dtype.itemsize
+        if missing:
+            self._content += np.full(missing, np.nan, self._dtype).tobytes()
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
