@@ -80,6 +80,28 @@ def test_a_window_has_its_energy_and_how_sure_it_is() -> None:
     assert (energy.idle_j, energy.net_j) == (None, None)  # no baseline was measured
 
 
+class Counting(Scripted):
+    """Counts 10 W, and 0.1 J for each reading: what a coarse counter may be wrong by."""
+
+    counts_energy = True
+
+    def read(self) -> dict[str, float | None]:
+        self.reads += 1
+        return {"VDD_IN": 10.0 * time.monotonic() + 0.1 * self.reads}
+
+
+def test_a_counter_is_never_read_twice_in_a_moment() -> None:
+    seen: list[PowerSample] = []
+    with Meter(Counting(), rate_hz=20, record=seen.append) as meter:
+        for _ in range(60):
+            with meter.window("short"):
+                time.sleep(0.011)
+    times_s = [sample.t_s for sample in seen[:-1]]  # the last is that of the end
+    assert len(times_s) > 5
+    assert min(b - a for a, b in pairwise(times_s)) >= 0.02
+    assert max(sample.total_w or 0.0 for sample in seen[:-1]) < 15  # 10, and 0.1 J in 25 ms
+
+
 def test_a_short_window_is_read_at_its_edges() -> None:
     sensor = Scripted(5.0)
     with Meter(sensor, rate_hz=0.5) as meter, meter.window("step") as window:

@@ -25,7 +25,9 @@ def test_the_newest_version_of_the_changelog_is_ours() -> None:
 
 
 def test_the_lowest_versions_are_those_that_are_tested() -> None:
-    allowed = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["ort"]]
+    extras = PROJECT["optional-dependencies"]
+    tested_extras = ("ort", "metrics", "report")
+    allowed = [*PROJECT["dependencies"], *(x for name in tested_extras for x in extras[name])]
     floors = {
         found.expand(r"\1==\2") if (found := re.match(r"([\w-]+)>=([\d.]+)", line)) else line
         for line in allowed

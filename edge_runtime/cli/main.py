@@ -24,6 +24,8 @@ COMMANDS = {  # command -> (module, what it does)
     "profile": ("edge_runtime.cli.profile", "measure what every rung costs on this board"),
     "plan": ("edge_runtime.cli.plan", "show which rungs a budget is enough for"),
     "run": ("edge_runtime.cli.run", "train a package on pictures"),
+    "watch": ("edge_runtime.cli.watch", "see a run that another process makes, or has made"),
+    "report": ("edge_runtime.cli.report", "make a page of what runs took"),
     "eval": ("edge_runtime.cli.evaluate", "measure the trained encoder of a run"),
     "export-encoder": (
         "edge_runtime.cli.export_encoder",

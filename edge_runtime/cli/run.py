@@ -5,8 +5,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,15 +15,16 @@ from edge_runtime.cli.budget_flags import add_budget_arguments, budget_of
 from edge_runtime.cli.profile import add_device_arguments, cost_text
 from edge_runtime.cli.quantities import duration_s, natural, positive
 from edge_runtime.cli.signals import stop_on_signals
-from edge_runtime.errors import ConfigError
+from edge_runtime.errors import ConfigError, DeviceError
 
 if TYPE_CHECKING:
     from edge_runtime.budget import Budget
+    from edge_runtime.data import FrameSource, PictureSource
     from edge_runtime.device import Meter
     from edge_runtime.package import Package
     from edge_runtime.planning import CostProfile
     from edge_runtime.records.events import Event
-    from edge_runtime.training import Conditions
+    from edge_runtime.training import Conditions, Metering, TrainingOptions
 
 AUTO = "auto"
 _IDLE_S = 3.0  # long enough for the slowest sensor
@@ -80,67 +81,110 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="5min",
         help="such as 90s or 1h; default: 5min",
     )
+    parser.add_argument(
+        "--metrics-port",
+        metavar="N",
+        type=positive,
+        help="serve what the run does to Prometheus, see docs/watching.md",
+    )
+    parser.add_argument(
+        "--metrics-address",
+        metavar="HOST",
+        default="127.0.0.1",
+        help="where to serve it; default: 127.0.0.1, this machine alone",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON event per line")
 
 
 def run(args: argparse.Namespace) -> int:
     """Train, and show every event."""
-    from edge_runtime.cli.progress import Progress
+    from edge_runtime.cli.panel import progress_on
     from edge_runtime.data import open_source
     from edge_runtime.device import process_elapsed_s
-    from edge_runtime.engines import create_engine
+    from edge_runtime.live.metrics import serve_metrics
     from edge_runtime.package import open_package
-    from edge_runtime.records.events import event_table
-    from edge_runtime.training import (
-        Conditions,
-        Metering,
-        TrainingOptions,
-        end_of,
-        run_to_resume,
-        train,
-    )
+    from edge_runtime.training import Conditions, Metering, train
 
     began_s = time.monotonic() - process_elapsed_s()
-
-    def show_json(event: "Event") -> None:
-        print(json.dumps(event_table(event)), flush=True)
-
-    package, budget = open_package(args.package), budget_of(args)
-    source = open_source(args.data)
+    package, source = open_package(args.package), open_source(args.data)
     conditions = Conditions(args.engine, threads=args.threads, board_file=args.board)
+    metrics: AbstractContextManager[object] = nullcontext()
+    if args.metrics_port:
+        metrics = serve_metrics(args.output, args.metrics_port, args.metrics_address)
     with (
+        metrics,
         stop_on_signals(_STOPPING) as stop,
         Metering(conditions.sensor, board=conditions.board, began_s=began_s) as metering,
-        closing(Progress(args.output, sys.stdout)) as progress,
+        closing(progress_on(args.output, sys.stdout)) as progress,
     ):
-        candidates = rungs_of(package, args.rung, args.keep_ratio, budget)
-        fixed = not budget.is_limited and args.keep_ratio != AUTO
-        if fixed and args.profile:
-            raise ConfigError("--profile is for a budget, or for --keep-ratio auto.")
         show = Shown(show_json if args.json else progress)
-        options = TrainingOptions(
-            engine=create_engine(args.engine, threads=args.threads),
-            rungs=((1, candidates[0]),) if fixed else None,
-            budget=budget,
-            metering=metering,
-            epochs=args.epochs,
-            images_per_epoch=args.images,
-            seed=args.seed,
-            resume=args.resume,
-            checkpoint_every_s=args.checkpoint_every,
-            stop=lambda: stop() or show.is_gone,
-        )
-        before = run_to_resume(package, source, args.output, options)
-        if before is None or not end_of(before):  # there is something to train
-            if not fixed:
-                profile = profile_for(
-                    package, conditions, metering.meter, candidates, args, stop
-                )
+        options = options_of(args, package, metering, lambda: stop() or show.is_gone)
+        if not is_finished(package, source, args.output, options):
+            if options.rungs is None:
+                profile = profile_for(package, conditions, metering.meter, args, stop)
                 options = replace(options, profile=profile)
             know_idle_power(metering.meter, options.profile)
         for event in train(package, source, args.output, options):
             show(event)
     return 0
+
+
+def options_of(
+    args: argparse.Namespace,
+    package: "Package",
+    metering: "Metering",
+    stop: Callable[[], bool],
+) -> "TrainingOptions":
+    """What the flags ask for, but for the cost profile.
+
+    Raises:
+        ConfigError: the package has no such rung, or flags contradict each other.
+        EngineError: the engine is not installed.
+    """
+    from edge_runtime.engines import create_engine
+    from edge_runtime.training import TrainingOptions
+
+    budget = budget_of(args)
+    candidates = rungs_of(package, args, budget)
+    is_fixed = not budget.is_limited and args.keep_ratio != AUTO
+    if is_fixed and args.profile:
+        raise ConfigError("--profile is for a budget, or for --keep-ratio auto.")
+    return TrainingOptions(
+        engine=create_engine(args.engine, threads=args.threads),
+        rungs=((1, candidates[0]),) if is_fixed else None,
+        budget=budget,
+        metering=metering,
+        epochs=args.epochs,
+        images_per_epoch=args.images,
+        seed=args.seed,
+        resume=args.resume,
+        checkpoint_every_s=args.checkpoint_every,
+        stop=stop,
+    )
+
+
+def is_finished(
+    package: "Package",
+    source: "PictureSource | FrameSource",
+    run_dir: Path,
+    options: "TrainingOptions",
+) -> bool:
+    """Whether there is nothing left to train, and so nothing to measure.
+
+    Raises:
+        EdgeRuntimeError: what `train` would refuse, before minutes are spent on measuring.
+    """
+    from edge_runtime.training import end_of, run_to_resume
+
+    before = run_to_resume(package, source, run_dir, options)
+    return before is not None and end_of(before) is not None
+
+
+def show_json(event: "Event") -> None:
+    """One line of JSON."""
+    from edge_runtime.records.events import event_table
+
+    print(json.dumps(event_table(event)), flush=True)
 
 
 def keep_ratio(text: str) -> float | str:
@@ -153,17 +197,15 @@ def keep_ratio(text: str) -> float | str:
         raise argparse.ArgumentTypeError(f"{text!r} is neither `auto` nor a number") from None
 
 
-def rungs_of(
-    package: "Package", rung_id: str | None, ratio: float | str | None, budget: "Budget"
-) -> list[str]:
+def rungs_of(package: "Package", args: argparse.Namespace, budget: "Budget") -> list[str]:
     """Ids of the rungs that may be trained: one, all of a keep-ratio, or all there are.
 
     Raises:
         ConfigError: the package has no such rung.
     """
-    rungs = package.manifest.rungs
-    if rung_id is not None:
-        return [package.rung(rung_id).id]
+    rungs, ratio = package.manifest.rungs, args.keep_ratio
+    if args.rung is not None:
+        return [package.rung(args.rung).id]
     if ratio == AUTO or (ratio is None and budget.is_limited):
         return [rung.id for rung in rungs]
     wanted = max(rung.keep_ratio for rung in rungs) if ratio is None else float(ratio)
@@ -174,7 +216,6 @@ def profile_for(
     package: "Package",
     conditions: "Conditions",
     meter: "Meter",
-    candidates: Sequence[str],
     args: argparse.Namespace,
     stop: Callable[[], bool],
 ) -> "CostProfile":
@@ -182,16 +223,24 @@ def profile_for(
 
     Raises:
         Interrupted: `stop` said so.
-        DeviceError: the profile that is given was measured under other conditions.
+        DeviceError: the profile that is given was measured under other conditions, or a
+            limit needs a sensor and there is none.
         RecordsError: it is damaged.
         EngineError: no rung fits into this machine, or one failed.
         BudgetError: the memory limit is below the package's state.
     """
-    from edge_runtime.planning import refuse_below_state, save_profile
-    from edge_runtime.planning.costs import UNMEASURED
+    from edge_runtime.planning import interpolate, refuse_below_state, save_profile
+    from edge_runtime.planning.costs import MEASURED
     from edge_runtime.training import profile_package
 
-    refuse_below_state(budget_of(args), package.manifest.state_bytes)
+    budget = budget_of(args)
+    refuse_below_state(budget, package.manifest.state_bytes)
+    if conditions.sensor is None and (budget.energy_j or budget.power_w):
+        raise DeviceError(
+            "a limit on energy or power needs a power sensor, and this board shows none. "
+            "`edge-train doctor` says what was tried; a board file with idle_w and full_w "
+            "(--board) allows an estimate."
+        )
     path = args.profile or conditions.cached_profile_path(package)
     if args.profile or path.exists():
         profile = conditions.profile(package, path)
@@ -206,12 +255,12 @@ def profile_for(
             report=lambda cost: _say(cost_text(cost, conditions.power_is_estimate)),
             stop=stop,
         )
-        # A larger budget would need the rungs that this one left out.
-        if all(cost.source != UNMEASURED for cost in profile.rungs):
+        # A larger budget would need the rungs that this one left out, or killed.
+        if all(cost.source == MEASURED for cost in profile.rungs):
             save_profile(profile, path)
-    return replace(
-        profile, rungs=tuple(cost for cost in profile.rungs if cost.rung in candidates)
-    )
+    candidates = rungs_of(package, args, budget)
+    costs = interpolate(profile.rungs)  # between all that are measured, then choose
+    return replace(profile, rungs=tuple(cost for cost in costs if cost.rung in candidates))
 
 
 def know_idle_power(meter: "Meter", profile: "CostProfile | None") -> None:

@@ -132,11 +132,10 @@ class Meter:
         self._record, self._on_event = record, on_event
         self._period_s = max(1 / rate_hz, sensor.period_s if sensor else _SURROUNDINGS_S)
         self.rate_hz = 1 / self._period_s
-        # At the edge of a window a sensor is read once more, unless it has nothing new; the
-        # mean power of a counter over too short a time would be noise.
-        self._edge_s = (
-            max(sensor.period_s, sensor.counts_energy / rate_hz / 2) if sensor else 0
-        )
+        # The mean power of a counter over too short a time would be noise.
+        self._least_s = 0.5 / rate_hz if sensor and sensor.counts_energy else 0.0
+        # At the edge of a window a sensor is read once more, unless it has nothing new.
+        self._edge_s = max(sensor.period_s, self._least_s) if sensor else 0.0
         self._probe = Probe(sensor, self._tell) if sensor else None
         self._ledger = Ledger(
             sensor.rails if sensor else (),
@@ -257,7 +256,9 @@ class Meter:
     def _take_in_time(self, late: int) -> None:
         """A regular sample, after so many that came too late."""
         with self._reading:
-            sample = self._take()
+            # Where the edge of a window has just been read, that is the sample.
+            is_new = not 0 <= self._clock() - self._ledger.last_s < self._least_s
+            sample = self._take() if is_new else self._latest
         with self._lock:
             self._ledger.miss(late + (sample is None))
         self._write(sample)
