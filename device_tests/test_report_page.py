@@ -1,5 +1,6 @@
 """The page of `edge-train report` in a real browser."""
 
+import importlib
 import os
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from device_tests.browser import Browser, open_browser
 from edge_runtime.report import render_page, summarise
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
-from report_runs import estimated_run, gap_run, resumed_run
+made = importlib.import_module("report_runs")
 
 PICTURES = os.environ.get("EDGE_TRAIN_TEST_PICTURES")  # a folder that keeps what was seen
 EVERY_FIGURE = "[...document.querySelectorAll('.plot')]"
@@ -26,7 +27,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("report")
-    runs = {"gap": gap_run(), "resumed": resumed_run(), "estimated": estimated_run()}
+    runs = {name: make() for name, make in made.RUNS.items()}
     folders = {name: run.write(folder / name) for name, run in runs.items()}
     found = {}
     for name, paths in {"one": ["resumed"], "several": list(folders)}.items():

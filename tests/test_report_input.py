@@ -171,6 +171,8 @@ def test_text_of_the_records_is_text_in_the_page(tmp_path: Path) -> None:
     run = gap_run()
     run.info["board"] = "<script>alert(1)</script>"
     run.events[1]["reason"] = "</script><script>alert(2)</script>"
+    for row in run.power:
+        row["rails_w"]["</script><script>alert(3)"] = 1.0
     page = page_of(run.write(tmp_path / "run"))
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert(1)" in page

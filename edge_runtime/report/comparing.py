@@ -120,5 +120,7 @@ def _difference(
         first=first,
         value=value,
         difference=difference,
-        relative=difference / first if difference is not None and first else None,
+        relative=difference / first
+        if difference is not None and first and first > 0
+        else None,
     )

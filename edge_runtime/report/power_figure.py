@@ -28,7 +28,7 @@ _SYMBOLS = {  # event -> symbol and name
     "diverged": ("star", "diverged"),
 }
 _MOST_SPANS = 200  # that are shaded; of more only the sum is told
-_NAMED_SHARE = 0.08  # of the width: a shaded span that wide has its name in it
+_NAMED_SHARE = 0.22  # of the width: a shaded span that wide has its name in it
 
 
 def power(run: RunSummary, series: RunSeries, axes: Axes) -> Drawing | None:

@@ -263,7 +263,7 @@ class Difference:
     first: float | None
     value: float | None
     difference: float | None  # value - first
-    relative: float | None  # of the first
+    relative: float | None  # of the first, where that is above zero
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
