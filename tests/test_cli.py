@@ -156,7 +156,7 @@ def test_inspect_describes_a_package(tmp_path, capsys) -> None:
         "trains    simclr, token policy random; a step takes 4 pictures, 2 views of 8 x 8 px",
         "model     vit_fake: 2 blocks, width 64, 1 heads, 5 tokens; "
         "8 x 8 px in patches of 4 px",
-        "state     64 parameters; 4 tensors, 1.3 KiB",
+        "state     64 parameters; 4 tensors, 1.0 KiB",
         "official  onnxruntime training artifacts: no: a fake has none",
         "",
         "rung  keep-ratio  FLOPs per step  of most  step graph  tokens by block",

@@ -139,6 +139,29 @@ def test_a_batch_larger_than_the_data_set_is_explained(words, tmp_path, capsys) 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("flags", "code", "message"),
+    [
+        (["--energy", "1kJ"], 4, "a limit on energy or power needs a power sensor"),
+        (["--power", "5W"], 4, "a limit on energy or power needs a power sensor"),
+        (["--profile", "p.json"], 2, "--profile is for a budget, or for --keep-ratio auto"),
+        (["--time", "1h", "--images", "3"], 6, "a batch of 4 is larger than the data set"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_measured(
+    words, tmp_path, monkeypatch, capsys, flags, code, message
+) -> None:
+    def measure(*_, **__):
+        raise AssertionError("this takes minutes")
+
+    monkeypatch.setattr("edge_runtime.training.profile_package", measure)
+    monkeypatch.setattr("edge_runtime.training.conditions.open_sensor", lambda board: None)
+    monkeypatch.setenv("EDGE_TRAIN_CACHE", str(tmp_path / "cache"))
+    assert main([*words, *flags]) == code
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_saves_and_exits_130(words, tmp_path, monkeypatch, capfd, number) -> None:
     class Signalled(FakeEngine):

@@ -8,8 +8,9 @@ import pytest
 from live_runs import FINISHED, STARTED, Writing, finished_run, resumed, sample
 
 from edge_runtime.errors import RecordsError
-from edge_runtime.live import Follower, is_held
+from edge_runtime.live import Follower
 from edge_runtime.live.lines import BLOCK_BYTES, CutError, Lines
+from edge_runtime.records.lines import is_held
 from edge_runtime.schema import unstructure
 
 

@@ -1,18 +1,18 @@
 """What a run is doing, as the fold of its records says it."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from live_runs import DIVERGED, FINISHED, LOST, RUNG, STOPPED, resumed, sample, step
+from live_runs import DIVERGED, FINISHED, LOST, RUNG, STOPPED, resumed, step
 from training_fakes import INFO
 
 from edge_runtime.errors import RecordsError
 from edge_runtime.live import Pace, Status
-from edge_runtime.live.spending import Spending
 from edge_runtime.records import LoggedEvent, events
-from edge_runtime.training.accounts import spent_by
+from edge_runtime.records.spending import Spending
 
 AT = "2030-01-01T00:00:00.000+00:00"
 
@@ -157,15 +157,20 @@ a_sample = st.tuples(st.floats(0.01, 5), st.none() | st.floats(0, 60))
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.lists(a_sample, min_size=1, max_size=6), min_size=1, max_size=4))
-def test_spending_is_that_of_the_accounts_of_a_run(processes) -> None:
+def test_spending_is_the_sum_of_the_trapezoids_of_each_process(processes) -> None:
     """The budget of a resumed run counts what this says of the processes before."""
-    spending, records = Spending(), []
+    spending, want_s, want_j = Spending(), 0.0, []
     for process, samples in enumerate(processes, start=1):
-        t_s = 0.0
-        for passed_s, watts in samples:
-            t_s += passed_s
-            records.append(sample(t_s, watts, process=process))
+        times_s = list(itertools.accumulate(passed_s for passed_s, _ in samples))
+        for t_s, (_, watts) in zip(times_s, samples, strict=True):
             spending.add(process, t_s, watts)
-    want = spent_by(records, energy_is_estimate=False)
-    assert spending.time_s == pytest.approx(want.time_s)
-    assert spending.energy_j == (want.energy_j and pytest.approx(want.energy_j))
+        known = [(t, w) for t, (_, w) in zip(times_s, samples, strict=True) if w is not None]
+        known = [(0.0, known[0][1]), *known] if known else []
+        parts = [(b - a) * (v + w) / 2 for (a, v), (b, w) in itertools.pairwise(known)]
+        want_s, want_j = want_s + times_s[-1], [*want_j, sum(parts) if known else None]
+    assert spending.process == len(processes)
+    assert spending.time_s == pytest.approx(want_s)
+    if None in want_j:
+        assert spending.energy_j is None
+    else:
+        assert spending.energy_j == pytest.approx(sum(want_j))

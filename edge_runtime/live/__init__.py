@@ -6,9 +6,8 @@ writes to a run folder or needs the process that trains.
 """
 
 from edge_runtime.live.follower import Follower
-from edge_runtime.live.lines import is_held
 from edge_runtime.live.pace import Pace
 from edge_runtime.live.replay import Replay
 from edge_runtime.live.status import ENDINGS, Status
 
-__all__ = ["ENDINGS", "Follower", "Pace", "Replay", "Status", "is_held"]
+__all__ = ["ENDINGS", "Follower", "Pace", "Replay", "Status"]

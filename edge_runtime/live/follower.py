@@ -6,12 +6,12 @@ So a long run opens as fast as its samples can be added up, and takes no memory.
 
 from edge_runtime.errors import RecordsError
 from edge_runtime.live.lines import CutError, Lines
-from edge_runtime.live.spending import Spending
 from edge_runtime.live.status import Status
 from edge_runtime.records import Run, logged_event
 from edge_runtime.records.events import StepRecord
 from edge_runtime.records.power import PowerRecord
 from edge_runtime.records.run import EVENTS_FILE, POWER_FILE, STEPS_FILE
+from edge_runtime.records.spending import add_table
 from edge_runtime.schema import structure
 
 _TAIL_BYTES = 1 << 16  # some 200 steps
@@ -68,7 +68,7 @@ class Follower:
         while tables := self._power.read():
             found = True
             for table in tables:
-                _add(self.status.spending, table)
+                add_table(self.status.spending, table)
             self.status.sampled(_sample(tables[-1]))
         return found
 
@@ -79,16 +79,3 @@ def _step(table: dict[str, object]) -> StepRecord:
 
 def _sample(table: dict[str, object]) -> PowerRecord:
     return structure(PowerRecord, table, where=POWER_FILE, error=RecordsError)
-
-
-def _add(spending: Spending, table: dict[str, object]) -> None:
-    """Three of its fields count; to check them all would take five times as long."""
-    process, t_s, total_w = table.get("process"), table.get("t_s"), table.get("total_w", "")
-    if not (
-        isinstance(process, int)
-        and isinstance(t_s, float | int)
-        and (total_w is None or isinstance(total_w, float | int))
-    ):
-        _sample(table)  # says what is wrong
-        return
-    spending.add(process, t_s, total_w)

@@ -4,7 +4,6 @@ Half a line at the end is left for the next time. A reader never keeps a file op
 run folder can be moved or removed under it.
 """
 
-import fcntl
 import json
 import os
 from pathlib import Path
@@ -82,16 +81,3 @@ class Lines:
         if not isinstance(table, dict):
             raise RecordsError(f"{self._path}: a line is damaged: it is no JSON table.")
         return table
-
-
-def is_held(path: Path) -> bool:
-    """Whether a process holds a file by `LineFile.hold`; a killed one does not.
-
-    For a moment nobody else can hold it: do not ask while somebody may begin to.
-    """
-    with path.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False

@@ -8,10 +8,10 @@ from collections import deque
 from edge_runtime.budget import Budget
 from edge_runtime.errors import RecordsError
 from edge_runtime.live.pace import Pace
-from edge_runtime.live.spending import Spending
 from edge_runtime.records import LoggedEvent, RunInfo, events
 from edge_runtime.records.events import Event, StepRecord
 from edge_runtime.records.power import PowerRecord
+from edge_runtime.records.spending import Spending
 from edge_runtime.schema import structure
 
 # After one of these the process that trained ends; `Resumed` begins another one.

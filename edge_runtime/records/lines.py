@@ -107,23 +107,39 @@ def complete_length(handle: int) -> int:
     return 0
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """All whole lines of a file.
+def each_line(path: Path) -> Iterator[dict[str, Any]]:
+    """The whole lines of a file, one by one: a long run's do not fit into memory.
 
     Raises:
         RecordsError: the file cannot be read, or a line in it is no JSON table.
     """
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.endswith(b"\n"):
+                    yield _table(line, f"{path}, line {number}")
     except OSError as error:
         raise RecordsError(f"cannot read {path}: {error.strerror}.") from error
-    tables = []
-    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+
+
+def _table(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        table = json.loads(line)
+    except ValueError as error:
+        raise RecordsError(f"{where} is damaged: {error}.") from error
+    if not isinstance(table, dict):
+        raise RecordsError(f"{where} is damaged: it is no JSON table.")
+    return table
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process holds a file by `LineFile.hold`; a killed one does not.
+
+    For a moment nobody else can hold it: do not ask while somebody may begin to.
+    """
+    with path.open("rb") as file:
         try:
-            table = json.loads(line)
-        except ValueError as error:
-            raise RecordsError(f"{path}, line {number} is damaged: {error}.") from error
-        if not isinstance(table, dict):
-            raise RecordsError(f"{path}, line {number} is damaged: it is no JSON table.")
-        tables.append(table)
-    return tables
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

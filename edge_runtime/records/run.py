@@ -11,6 +11,7 @@ checkpoints/     see `edge_runtime.records.checkpoints`
 
 import json
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,9 +25,10 @@ from edge_runtime.records.events import (
     StepRecord,
     event_of,
 )
-from edge_runtime.records.lines import read_lines
+from edge_runtime.records.lines import each_line
 from edge_runtime.records.power import PowerRecord
 from edge_runtime.records.settings import FORMAT, RunInfo
+from edge_runtime.records.spending import Spending, add_table
 from edge_runtime.schema import structure
 
 RUN_FILE, STEPS_FILE, EVENTS_FILE = "run.json", "steps.jsonl", "events.jsonl"
@@ -51,17 +53,19 @@ class Run:
     path: Path
     info: RunInfo
 
-    def steps(self) -> list[StepRecord]:
-        """The records of all steps done.
+    def each_step(self) -> Iterator[StepRecord]:
+        """The records of all steps done, one by one.
 
         Raises:
             RecordsError: steps.jsonl is missing or damaged.
         """
         file = self.path / STEPS_FILE
-        return [
-            structure(StepRecord, table, where=str(file), error=RecordsError)
-            for table in read_lines(file)
-        ]
+        for table in each_line(file):
+            yield structure(StepRecord, table, where=str(file), error=RecordsError)
+
+    def steps(self) -> list[StepRecord]:
+        """All of `each_step`."""
+        return list(self.each_step())
 
     def events(self) -> list[LoggedEvent]:
         """All events, oldest first; those of every process that worked on the run.
@@ -70,7 +74,7 @@ class Run:
             RecordsError: events.jsonl is missing or damaged.
         """
         file = self.path / EVENTS_FILE
-        return [logged_event(table, where=str(file)) for table in read_lines(file)]
+        return [logged_event(table, where=str(file)) for table in each_line(file)]
 
     def power(self) -> list[PowerRecord]:
         """All samples of the meter, in the order in which they were taken.
@@ -81,8 +85,19 @@ class Run:
         file = self.path / POWER_FILE
         return [
             structure(PowerRecord, table, where=str(file), error=RecordsError)
-            for table in read_lines(file)
+            for table in each_line(file)
         ]
+
+    def spending(self) -> Spending:
+        """Seconds and joules of all processes, by their samples; reads them one by one.
+
+        Raises:
+            RecordsError: power.jsonl is missing or damaged.
+        """
+        spending = Spending()
+        for table in each_line(self.path / POWER_FILE):
+            add_table(spending, table)
+        return spending
 
     def newest_checkpoint(self) -> Checkpoint:
         """The newest checkpoint that can be used.

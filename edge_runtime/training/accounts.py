@@ -5,14 +5,13 @@ with an unknown part is unknown.
 """
 
 import threading
-from collections.abc import Sequence
 from dataclasses import replace
-from itertools import groupby, pairwise
 
 from edge_runtime.device import PowerSample
 from edge_runtime.records import RunWriter
 from edge_runtime.records.events import Spent
 from edge_runtime.records.power import PowerRecord
+from edge_runtime.records.spending import Spending
 
 NOTHING = Spent(
     time_s=0.0,
@@ -76,30 +75,15 @@ class PowerLog:
         writer.sample(record)
 
 
-def spent_by(records: Sequence[PowerRecord], *, energy_is_estimate: bool) -> Spent:
-    """What the processes behind these samples took, each from its start to its last sample.
-
-    Before a process's first sample the power is taken to be that of the first one.
-    """
-    total = replace(NOTHING, energy_is_estimate=energy_is_estimate)
-    for _, group in groupby(records, key=lambda record: record.process):
-        samples = list(group)
-        total = replace(
-            total,
-            time_s=total.time_s + samples[-1].t_s,
-            energy_j=plus(total.energy_j, _energy_j(samples)),
-        )
-    return total
-
-
-def _energy_j(samples: Sequence[PowerRecord]) -> float | None:
-    """Trapezoids over the samples that have a power; over a gap it is interpolated."""
-    known = [(s.t_s, s.total_w) for s in samples if s.total_w is not None]
-    if not known:
-        return None
-    start_s, start_w = known[0]
-    return start_s * start_w + sum(
-        (b_s - a_s) * (a_w + b_w) / 2 for (a_s, a_w), (b_s, b_w) in pairwise(known)
+def spent_before(spending: Spending, *, energy_is_estimate: bool) -> Spent:
+    """What the processes of a run took, each from its start to its last sample."""
+    if not spending.process:  # killed before the first sample
+        return NOTHING
+    return replace(
+        NOTHING,
+        time_s=spending.time_s,
+        energy_j=spending.energy_j,
+        energy_is_estimate=energy_is_estimate,
     )
 
 

@@ -47,11 +47,13 @@ class Loop:
         self._course, self._metering = course, metering
         self._clock = job.options.clock
         self._first = self._done = self._saved = done  # steps
-        records = writer.run.steps()
-        epoch = job.epoch_of(done + 1)
-        self._losses = [record.loss for record in records if record.epoch == epoch]
-        self._last_loss = records[-1].loss if records else None
-        self._rung = records[-1].rung if records else None
+        epoch, last = job.epoch_of(done + 1), None
+        self._losses: list[float] = []  # of the present epoch
+        for last in writer.run.each_step():
+            if last.epoch == epoch:
+                self._losses.append(last.loss)
+        self._last_loss = last.loss if last else None
+        self._rung = last.rung if last else None
         self._stopped_by: str | None = None
         self._paused_for: str | None = None
         self._told: set[str] = set()  # pictures reported as skipped

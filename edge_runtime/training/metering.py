@@ -27,7 +27,7 @@ from edge_runtime.training.accounts import (
     NOTHING,
     PowerLog,
     plus,
-    spent_by,
+    spent_before,
     with_loss,
 )
 
@@ -89,10 +89,10 @@ class Metering:
         Raises:
             RecordsError: power.jsonl is damaged.
         """
-        records = run.power()
+        spending = run.spending()
         estimated = run.info.power_is_estimate
-        self.earlier = spent_by(records, energy_is_estimate=estimated)
-        self._process = records[-1].process + 1 if records else 1
+        self.earlier = spent_before(spending, energy_is_estimate=estimated)
+        self._process = spending.process + 1
 
     def count_lost(self, at_checkpoint: Spent) -> None:
         """What was spent after this checkpoint was spent for nothing."""

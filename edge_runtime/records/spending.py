@@ -5,6 +5,12 @@ the first one at that one's power, as docs/run-folder.md says. Clock: seconds si
 of a process. Joules of a process without a known power are `None`, and so is a sum with them.
 """
 
+from typing import Any
+
+from edge_runtime.errors import RecordsError
+from edge_runtime.records.power import PowerRecord
+from edge_runtime.schema import structure
+
 
 class Spending:
     """What was spent until the newest sample."""
@@ -41,3 +47,27 @@ class Spending:
         if self._known is None or self._before_j is None:
             return None
         return self._before_j + self._process_j
+
+    @property
+    def process(self) -> int:
+        """The number of the last one; 0: there is none."""
+        return self._process or 0
+
+
+def add_table(spending: Spending, table: dict[str, Any]) -> None:
+    """Add a line of power.jsonl.
+
+    Three of its fields count; to check them all would take five times as long.
+
+    Raises:
+        RecordsError: they are wrong.
+    """
+    process, t_s, total_w = table.get("process"), table.get("t_s"), table.get("total_w", "")
+    if not (
+        isinstance(process, int)
+        and isinstance(t_s, float | int)
+        and (total_w is None or isinstance(total_w, float | int))
+    ):
+        structure(PowerRecord, table, where="power.jsonl", error=RecordsError)  # says what
+        return
+    spending.add(process, t_s, total_w)
