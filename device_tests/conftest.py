@@ -1,6 +1,7 @@
 """Where the other environment is that `make test-system` makes."""
 
 import os
+import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "device_tests/emulated_board/run_jtop_service.sh"
 VARIABLE = "EDGE_TRAIN_TEST_JTOP"
+
+
+def pytest_configure() -> None:
+    """Signals mean what they do at a terminal, also where a shell's background ignores them."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 class OnBoard(Protocol):

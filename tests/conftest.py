@@ -1,6 +1,7 @@
 """Packages that several test files share, exported once."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,13 @@ from edge_runtime.package import Package
 
 # On tensors of this size PyTorch's threads only wait for each other. Read when it is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_configure() -> None:
+    """Signals mean what they do at a terminal, also where a shell's background ignores them."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
 
 SMALL: dict[str, Any] = {
     "model": {
