@@ -24,9 +24,9 @@ endif
 # PyTorch, which exports packages, is used on Python 3.11. The official training API has wheels
 # for x86-64 only. Everywhere else: the device side, with the package inside edge-train.
 ifeq ($(PYTHON_VERSION),3.11)
-EXTRAS ?= export,$(if $(filter x86_64,$(shell uname -m)),ort-training,ort)
+EXTRAS ?= export,$(if $(filter x86_64,$(shell uname -m)),ort-training,ort),report
 else
-EXTRAS ?= ort
+EXTRAS ?= ort,report
 endif
 TORCH := $(if $(findstring export,$(EXTRAS)),$(shell sed -n 's/.*"\(torch==[0-9.]*\)".*/\1/p' pyproject.toml))
 MYPY_ARGS := $(if $(TORCH),-p edge_runtime -p export -p device_tests,-p edge_runtime -p device_tests --follow-imports silent)
