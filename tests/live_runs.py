@@ -3,17 +3,16 @@
 from dataclasses import replace
 from pathlib import Path
 
-from training_fakes import INFO, STEP
+from training_fakes import INFO, SPENT, STEP
 
-from edge_runtime.records import Run, RunWriter, create_run, events
+from edge_runtime.live import Status
+from edge_runtime.records import LoggedEvent, Run, RunWriter, create_run, events
 from edge_runtime.records.events import Event, Moment, StepRecord
 from edge_runtime.records.power import PowerRecord
 
+AT = "2030-01-01T12:00:00.000+00:00"
 STARTED = events.Started(steps=10, steps_per_epoch=5, engine="fake", runtime="numpy")
 RUNG = events.RungChanged(step=1, rung="k100", keep_ratio=1.0, reason=None)
-SPENT = events.Spent(
-    time_s=12.5, energy_j=50.0, energy_is_estimate=False, lost_s=1.5, lost_j=None
-)
 FINISHED = events.Finished(
     steps=10,
     epochs=2.0,
@@ -103,3 +102,14 @@ def finished_run(folder: Path, **info) -> Run:
         writing.samples(*(sample(float(second), 5.0) for second in range(1, 11)))
         writing.event(10.5, FINISHED)
     return writing.run
+
+
+def status_of(*found: events.Event, **info) -> Status:
+    """What these events of a run make of its status."""
+    status = Status(replace(INFO, **info))
+    for event in found:
+        if isinstance(event, events.StepRecord):
+            status.stepped(event)
+        else:
+            status.happened(LoggedEvent(AT, None, event))
+    return status

@@ -6,25 +6,12 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from live_runs import DIVERGED, FINISHED, LOST, RUNG, STOPPED, resumed, step
-from training_fakes import INFO
+from live_runs import DIVERGED, FINISHED, LOST, RUNG, STOPPED, resumed, status_of, step
 
 from edge_runtime.errors import RecordsError
-from edge_runtime.live import Pace, Status
-from edge_runtime.records import LoggedEvent, events
+from edge_runtime.live import Pace
+from edge_runtime.records import events
 from edge_runtime.records.spending import Spending
-
-AT = "2030-01-01T00:00:00.000+00:00"
-
-
-def status_of(*found: events.Event, **info) -> Status:
-    status = Status(replace(INFO, **info))
-    for event in found:
-        if isinstance(event, events.StepRecord):
-            status.stepped(event)
-        else:
-            status.happened(LoggedEvent(AT, None, event))
-    return status
 
 
 def test_nothing_is_known_in_advance() -> None:

@@ -14,9 +14,19 @@ from pathlib import Path
 from typing import TextIO
 
 import pytest
-from live_runs import FINISHED, RUNG, STARTED, STOPPED, Writing, resumed, sample, step
+from live_runs import (
+    AT,
+    FINISHED,
+    RUNG,
+    STARTED,
+    STOPPED,
+    Writing,
+    resumed,
+    sample,
+    status_of,
+    step,
+)
 from rich.text import Text
-from training_fakes import INFO
 
 from edge_runtime.cli.panel import Panel, can_redraw, progress_on
 from edge_runtime.cli.panel_text import panel_text
@@ -25,7 +35,6 @@ from edge_runtime.cli.screen import Screen
 from edge_runtime.live import Status
 from edge_runtime.records import LoggedEvent, events
 
-AT = "2030-01-01T12:00:00.000+00:00"
 RUN = Path("runs/one")
 BUDGET = {
     "memory_bytes": 8 << 20,
@@ -35,16 +44,6 @@ BUDGET = {
     "temperature_c": 80.0,
 }
 WHY = "4.2 kJ are left for 300 steps: " + "the plan for the rest is k050 for all of them, " * 8
-
-
-def status_of(*found: events.Event, **info) -> Status:
-    status = Status(replace(INFO, **info))
-    for event in found:
-        if isinstance(event, events.StepRecord):
-            status.stepped(event)
-        else:
-            status.happened(LoggedEvent(AT, None, event))
-    return status
 
 
 def busy(**info) -> Status:

@@ -104,9 +104,11 @@ def _say(text: str) -> None:
 
 def sensor_text(event: "SensorEvent") -> str:
     """That the power sensor fails, or works again."""
+    from edge_runtime.cli.progress import sensor_back_text, sensor_lost_text
+
     if event.kind == "lost":
-        return f"power sensor {event.sensor} is lost, energy has a gap: {event.reason}"
-    return f"power sensor {event.sensor} is back after {event.gap_s:.1f} s"
+        return sensor_lost_text(event.sensor, event.reason)
+    return sensor_back_text(event.sensor, event.gap_s)
 
 
 def cost_text(cost: "RungCost", is_estimate: bool) -> str:

@@ -32,9 +32,9 @@ def event_text(event: Event, run_dir: Path) -> str:
         case events.Paused():
             return f"waiting before step {event.step + 1}: {event.reason}"
         case events.SensorLost():
-            return f"power sensor {event.sensor} is lost, energy has a gap: {event.reason}"
+            return sensor_lost_text(event.sensor, event.reason)
         case events.SensorBack():
-            return f"power sensor {event.sensor} is back after {event.gap_s:.1f} s"
+            return sensor_back_text(event.sensor, event.gap_s)
         case events.PictureSkipped():
             return f"skipped {event.picture}: {event.reason}"
         case events.CheckpointSaved():
@@ -48,6 +48,16 @@ def event_text(event: Event, run_dir: Path) -> str:
             return finished_text(event, run_dir)
         case _:  # what ends a run badly is told by its error
             return ""
+
+
+def sensor_lost_text(sensor: str, reason: str | None) -> str:
+    """It gives no readings."""
+    return f"power sensor {sensor} is lost, energy has a gap: {reason}"
+
+
+def sensor_back_text(sensor: str, gap_s: float | None) -> str:
+    """It gives readings again."""
+    return f"power sensor {sensor} is back after {gap_s:.1f} s"
 
 
 def planned_text(event: events.Planned) -> str:

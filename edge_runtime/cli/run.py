@@ -121,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
         options = options_of(args, package, metering, lambda: stop() or show.is_gone)
         if not is_finished(package, source, args.output, options):
             if options.rungs is None:
-                profile = profile_for(package, conditions, metering.meter, args, stop)
+                profile = profile_for(package, conditions, metering.meter, args, options)
                 options = replace(options, profile=profile)
             know_idle_power(metering.meter, options.profile)
         for event in train(package, source, args.output, options):
@@ -217,12 +217,12 @@ def profile_for(
     conditions: "Conditions",
     meter: "Meter",
     args: argparse.Namespace,
-    stop: Callable[[], bool],
+    options: "TrainingOptions",
 ) -> "CostProfile":
     """What the candidates cost here: as given, as measured before, or measured now.
 
     Raises:
-        Interrupted: `stop` said so.
+        Interrupted: the options' `stop` said so.
         DeviceError: the profile that is given was measured under other conditions, or a
             limit needs a sensor and there is none.
         RecordsError: it is damaged.
@@ -233,7 +233,7 @@ def profile_for(
     from edge_runtime.planning.costs import MEASURED
     from edge_runtime.training import profile_package
 
-    budget = budget_of(args)
+    budget = options.budget
     refuse_below_state(budget, package.manifest.state_bytes)
     if conditions.sensor is None and (budget.energy_j or budget.power_w):
         raise DeviceError(
@@ -253,7 +253,7 @@ def profile_for(
             memory_bytes=args.memory,
             max_s=_QUICK_S,
             report=lambda cost: _say(cost_text(cost, conditions.power_is_estimate)),
-            stop=stop,
+            stop=options.stop,
         )
         # A larger budget would need the rungs that this one left out, or killed.
         if all(cost.source == MEASURED for cost in profile.rungs):

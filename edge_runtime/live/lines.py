@@ -4,12 +4,12 @@ Half a line at the end is left for the next time. A reader never keeps a file op
 run folder can be moved or removed under it.
 """
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from edge_runtime.errors import RecordsError
+from edge_runtime.records.lines import table_of
 
 BLOCK_BYTES = 1 << 20  # read at once
 
@@ -45,7 +45,7 @@ class Lines:
         except OSError as error:
             raise RecordsError(f"cannot read {self._path}: {error.strerror}.") from error
         *lines, _ = block.split(b"\n")
-        tables = [self._table(line) for line in lines]
+        tables = [table_of(line, f"{self._path}: a line") for line in lines]
         if lines:
             self._offset += block.rfind(b"\n") + 1
             self._last = lines[-1] + b"\n"
@@ -72,12 +72,3 @@ class Lines:
         start = os.fstat(handle).st_size - tail_bytes
         if start > 0:  # else the whole file is shorter than that
             self._offset = start + os.pread(handle, tail_bytes, start).find(b"\n") + 1
-
-    def _table(self, line: bytes) -> dict[str, Any]:
-        try:
-            table = json.loads(line)
-        except ValueError as error:
-            raise RecordsError(f"{self._path}: a line is damaged: {error}.") from error
-        if not isinstance(table, dict):
-            raise RecordsError(f"{self._path}: a line is damaged: it is no JSON table.")
-        return table

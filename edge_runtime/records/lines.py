@@ -7,7 +7,7 @@ leave half a line at the end: readers pass over it, the next writer cuts it off.
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -117,15 +117,22 @@ def each_line(path: Path) -> Iterator[dict[str, Any]]:
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 if line.endswith(b"\n"):
-                    yield _table(line, f"{path}, line {number}")
+                    yield table_of(line, f"{path}, line {number}")
     except OSError as error:
         raise RecordsError(f"cannot read {path}: {error.strerror}.") from error
 
 
-def _table(line: bytes, where: str) -> dict[str, Any]:
+def table_of(
+    line: bytes, where: str, *, parse_constant: Callable[[str], object] | None = None
+) -> dict[str, Any]:
+    """One line, parsed; `parse_constant` is that of `json.loads`.
+
+    Raises:
+        RecordsError: it is no JSON table; `where` begins the message.
+    """
     try:
-        table = json.loads(line)
-    except ValueError as error:
+        table = json.loads(line, parse_constant=parse_constant)
+    except (ValueError, RecursionError) as error:
         raise RecordsError(f"{where} is damaged: {error}.") from error
     if not isinstance(table, dict):
         raise RecordsError(f"{where} is damaged: it is no JSON table.")

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.errors import RecordsError
+from edge_runtime.records.lines import table_of
 
 Array = NDArray[Any]
 Tables = Sequence[Mapping[str, Any]]
@@ -116,17 +117,10 @@ def _tables(lines: bytes, path: Path, first: int) -> Tables:
         tables = []
     if len(tables) == lines.count(b"\n") + 1 and {*map(type, tables)} == {dict}:
         return tables  # type: ignore[no-any-return]
-    return [_table(line, path, first + i) for i, line in enumerate(lines.split(b"\n"))]
-
-
-def _table(line: bytes, path: Path, number: int) -> Mapping[str, Any]:
-    try:
-        table = json.loads(line, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        raise RecordsError(f"{path}, line {number} is damaged: {error}.") from error
-    if not isinstance(table, dict):
-        raise RecordsError(f"{path}, line {number} is damaged: it is no JSON table.")
-    return table
+    return [
+        table_of(line, f"{path}, line {number}", parse_constant=_refuse)
+        for number, line in enumerate(lines.split(b"\n"), start=first)
+    ]
 
 
 def _refuse(name: str) -> None:

@@ -19,7 +19,6 @@ from edge_runtime.errors import DataError, DivergedError, EngineError, Interrupt
 from edge_runtime.package.manifest import Rung
 from edge_runtime.records import RunWriter, events
 from edge_runtime.records.events import Event
-from edge_runtime.schema import unstructure
 from edge_runtime.state import State
 from edge_runtime.training.course import Choice, Course
 from edge_runtime.training.metering import Metering
@@ -184,8 +183,10 @@ class Loop:
         self._done = batch.step
         self._losses.append(loss)
         self._last_loss = loss
+        moment = self._metering.moment(end_s)
         measured = events.Measured(
-            **unstructure(self._metering.moment(end_s)),
+            process=moment.process,
+            t_s=moment.t_s,
             step_s=end_s - ready_s,
             wait_s=ready_s - begin_s,
             rss_bytes=self._memory_bytes(end_s),
