@@ -4,6 +4,7 @@ Every write goes to a hidden neighbour, is flushed to the disk and renamed into 
 `OSError` of a write leaves here as `StorageError`, with the old file or folder untouched.
 """
 
+import errno
 import os
 import shutil
 import tempfile
@@ -13,6 +14,8 @@ from pathlib import Path
 
 from edge_runtime.errors import StorageError
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 @contextmanager
 def storage_errors(action: str, path: Path) -> Iterator[None]:
@@ -21,9 +24,10 @@ def storage_errors(action: str, path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
+        advice = "Free some space or choose" if error.errno in _FULL else "Choose"
         raise StorageError(
-            f"cannot {action} {path}: {reason}. Free some space or choose another folder; "
-            "what was saved before is unchanged."
+            f"cannot {action} {path}: {reason}. {advice} another folder; what was saved "
+            "before is unchanged."
         ) from error
 
 

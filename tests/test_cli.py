@@ -81,7 +81,9 @@ def test_wrong_usage_exits_2(words, message, capsys) -> None:
     with pytest.raises(SystemExit) as caught:
         main(words)
     assert caught.value.code == 2
-    assert message in capsys.readouterr().err
+    problem, help_line = capsys.readouterr().err.splitlines()
+    assert message in problem
+    assert help_line.endswith("--help` shows what there is.")
 
 
 @pytest.mark.parametrize(

@@ -218,7 +218,8 @@ def test_a_profile_of_another_machine_needs_its_board(plan, tmp_path) -> None:
             ["--energy", "100J"],
             7,
             r"no plan of 100 steps fits --energy 100J: --energy is too little\. The nearest "
-            r"budget that works is --energy 117\.\dJ; this one is enough for 83 steps\.",
+            r"budget that works is --energy 117\.\dJ; this one is enough for 83 steps: ask "
+            r"for fewer with --epochs or --images",
         ),
         (
             ["--memory", "200MiB", "--energy", "100J"],
@@ -259,7 +260,18 @@ def test_wrong_flags_exit_2(plan, words, message, capsys) -> None:
 def test_a_plan_needs_the_length_of_an_epoch(plan) -> None:
     code, _, error = plan(images=None)
     assert code == 2
-    assert "say how many pictures an epoch has with --images N" in error
+    assert "give DATA, whose pictures are counted, or say how many an epoch has" in error
+
+
+def test_the_pictures_of_an_epoch_can_be_counted(package, profile, tmp_path, capsys) -> None:
+    path = tmp_path / "profile.json"
+    save_profile(profile, path)
+    words = ["plan", str(package.path), "digits", "--profile", str(path), "--json"]
+    assert main([*words, "--epochs", "2"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["images"], facts["plan"]["steps"]) == (1412, 2 * 1415 // 4 - 1)
+    assert main([*words, "--images", "40"]) == 0  # of them
+    assert json.loads(capsys.readouterr().out)["plan"]["steps"] == 100 * 10
 
 
 def test_fewer_pictures_than_a_batch_are_refused(plan) -> None:

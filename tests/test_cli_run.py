@@ -57,7 +57,7 @@ def test_a_run_prints_what_it_did(words, tmp_path, capsys) -> None:
     # The second epoch came too soon after the first to be shown.
     assert re.fullmatch(r"saved .*run/checkpoints/10 \(\d\.\d KiB in \d\.\d\d s\)", lines[4])
     assert re.fullmatch(
-        r"finished: 10 steps, 40 images, .* \(.* images/s\), last loss \d+\.\d{4}", lines[5]
+        r"finished: 10 steps, 40 images \(.* images/s\), last loss \d+\.\d{4}", lines[5]
     )
     assert re.fullmatch(r"spent: .*, at most .* resident", lines[6])
     assert lines[7] == f"checkpoint: {tmp_path / 'run' / 'checkpoints' / '10'}"
@@ -332,6 +332,6 @@ def test_a_run_without_a_step_says_what_there_is() -> None:
     )
     progress(finished)
     assert stream.getvalue().splitlines()[1:] == [
-        "ended by its time budget: 0 steps, 0 images, 0.50 s",
+        "ended by its time budget: 0 steps, 0 images",
         "spent: 12 s, at most 3.0 MiB resident",
     ]

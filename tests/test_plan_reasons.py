@@ -88,7 +88,8 @@ def test_with_waiting_of_no_use_a_rung_that_draws_less_is_taken() -> None:
         (
             Budget(energy_j=300),
             r"no plan of 1000 steps fits --energy 300J: --energy is too little\. The nearest "
-            r"budget that works is --energy 63\d(\.\d)?J; this one is enough for \d+ steps\.",
+            r"budget that works is --energy 63\d(\.\d)?J; this one is enough for \d+ steps: "
+            r"ask for fewer",
         ),
         (
             Budget(energy_j=300, time_s=10),

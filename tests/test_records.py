@@ -215,5 +215,6 @@ def test_only_differing_settings_are_named() -> None:
     assert differences(SETTINGS, asked) == [
         "  package_digest: the run has abababababab..., this command asks for efefefefefef...",
         "  seed: the run has 3, this command asks for 4",
-        "  rungs: the run has [(1, 'k100'), (7, 'k050')], this command asks for [(1, 'k050')]",
+        "  rungs: the run has k100 from step 1, k050 from step 7, "
+        "this command asks for k050 from step 1",
     ]

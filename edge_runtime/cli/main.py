@@ -12,6 +12,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import NoReturn
 
 from edge_runtime.errors import EdgeRuntimeError
 from edge_runtime.version import __version__
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser_for(words: Sequence[str]) -> argparse.ArgumentParser:
     """The whole command line; only the command named first gets its arguments."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="edge-train",
         description="Self-supervised training of Vision Transformers on this device.",
     )
@@ -73,6 +74,14 @@ def parser_for(words: Sequence[str]) -> argparse.ArgumentParser:
             module.add_arguments(command)
             command.set_defaults(command=module.run)
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """A wrong flag is one line, not a page of usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit code 2."""
+        self.exit(2, f"{self.prog}: {message}\n`{self.prog} --help` shows what there is.\n")
 
 
 def _bug_report(error: Exception, words: Sequence[str]) -> str:

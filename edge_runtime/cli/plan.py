@@ -24,9 +24,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "package", metavar="PKG", type=Path, help="made by `edge-train export`"
     )
     parser.add_argument(
+        "data", metavar="DATA", nargs="?", help="pictures to be trained on; they are counted"
+    )
+    parser.add_argument(
         "--epochs", metavar="N", type=positive, default=100, help="default: 100"
     )
-    parser.add_argument("--images", metavar="N", type=positive, help="pictures per epoch")
+    parser.add_argument(
+        "--images",
+        metavar="N",
+        type=positive,
+        help="pictures per epoch; default: all of DATA",
+    )
     parser.add_argument(
         "--profile",
         metavar="FILE",
@@ -46,11 +54,14 @@ def run(args: argparse.Namespace) -> int:
     from edge_runtime.schema import unstructure
 
     budget, package = budget_of(args), open_package(args.package)
-    steps = _steps(package, args)
+    per_epoch, batch_size = _steps_per_epoch(package, args), package.manifest.batch_size
     refuse_below_state(budget, package.manifest.state_bytes)
     path, profile = find_profile(package, args)
     plan = make_plan(
-        interpolate(profile.rungs), budget, steps=steps, overhead=overhead_of(profile)
+        interpolate(profile.rungs),
+        budget,
+        steps=args.epochs * per_epoch,
+        overhead=overhead_of(profile),
     )
     measured = {key: value for key, value in unstructure(profile).items() if key != "rungs"}
     facts = {
@@ -58,8 +69,8 @@ def run(args: argparse.Namespace) -> int:
         "profile": {"path": str(path), **measured},
         "budget": unstructure(budget),
         "epochs": args.epochs,
-        "images": args.images,
-        "batch_size": package.manifest.batch_size,
+        "images": args.images or per_epoch * batch_size,
+        "batch_size": batch_size,
         "energy_is_estimate": profile.energy_is_estimate,
         "plan": unstructure(plan),
     }
@@ -67,18 +78,23 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _steps(package: "Package", args: argparse.Namespace) -> int:
+def _steps_per_epoch(package: "Package", args: argparse.Namespace) -> int:
+    from edge_runtime.data import open_source, steps_per_epoch
+
     batch_size = package.manifest.batch_size
+    if args.data is not None:
+        return steps_per_epoch(open_source(args.data), batch_size, images=args.images)
     if args.images is None:
         raise ConfigError(
-            "a plan is for a whole run: say how many pictures an epoch has with --images N."
+            "a plan is for a whole run: give DATA, whose pictures are counted, or say how "
+            "many an epoch has with --images N."
         )
     if args.images < batch_size:
         raise DataError(
             f"a batch of {batch_size} is larger than an epoch of {args.images} picture(s). "
             "Add pictures, or export the package with a smaller batch size."
         )
-    return int(args.epochs * (args.images // batch_size))
+    return int(args.images // batch_size)
 
 
 def find_profile(package: "Package", args: argparse.Namespace) -> tuple[Path, "CostProfile"]:

@@ -76,8 +76,7 @@ def finished_text(event: events.Finished, run_dir: Path) -> str:
     """The summary at the end."""
     speed = "" if event.images_per_s is None else f" ({event.images_per_s:.1f} images/s)"
     end = "finished" if event.stopped_by is None else f"ended by its {event.stopped_by} budget"
-    took = f"{end}: {event.steps} steps, {event.images} images, "
-    took += f"{duration_text(event.elapsed_s)}{speed}"
+    took = f"{end}: {event.steps} steps, {event.images} images{speed}"
     if event.loss is not None:
         took += f", last loss {event.loss:.4f}"
     lines = [took, spent_text(event.spent, event.peak_bytes)]

@@ -111,4 +111,8 @@ def _fewer_steps(task: Task, budget: Budget) -> str:
         middle = (enough + too_many) // 2
         fits = best_mix(replace(task, steps=middle), budget)
         enough, too_many = (middle, too_many) if fits else (enough, middle)
-    return f"; this one is enough for {enough} steps" if enough else ""
+    return (
+        f"; this one is enough for {enough} steps: ask for fewer with --epochs or --images"
+        if enough
+        else ""
+    )

@@ -1,6 +1,7 @@
 """What a run is: `run.json`, format 1."""
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 from edge_runtime.schema import unstructure
 
@@ -51,12 +52,21 @@ def differences(recorded: Settings, asked: Settings) -> list[str]:
     """One line per setting in which a run and a command differ."""
     old, new = unstructure(recorded), unstructure(asked)
     return [
-        f"  {field.name}: the run has {_short(old[field.name])}, "
-        f"this command asks for {_short(new[field.name])}"
+        f"  {field.name}: the run has {_text(field.name, old[field.name])}, "
+        f"this command asks for {_text(field.name, new[field.name])}"
         for field in fields(Settings)
         if old[field.name] != new[field.name]
     ]
 
 
-def _short(value: object) -> str:
-    return f"{value[:12]}..." if isinstance(value, str) and len(value) > 16 else repr(value)
+def _text(name: str, value: Any) -> str:
+    """A setting for people."""
+    if value is None:
+        return {
+            "pictures_digest": "a video or a camera",
+            "images_per_epoch": "all pictures",
+            "rungs": "those that the budget decides",
+        }[name]
+    if name == "rungs":
+        return ", ".join(f"{rung} from step {first}" for first, rung in value)
+    return f"{value[:12]}..." if isinstance(value, str) else str(value)

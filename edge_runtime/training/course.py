@@ -94,8 +94,8 @@ class GovernedCourse:
         limit_c, sample = self._job.options.budget.temperature_c, self._metering.meter.latest()
         if limit_c is not None and (sample is None or sample.temperature_c is None):
             raise DeviceError(
-                f"--temperature {limit_c:g}C cannot be kept: nothing here tells one. "
-                "`edge-train doctor` shows what this board tells."
+                f"--temperature {limit_c:g}C cannot be kept: no temperature sensor was found. "
+                "`edge-train doctor` shows what this board has."
             )
 
     def planned(self, done: int) -> Planned:
