@@ -150,6 +150,7 @@ def _steps(count: int) -> Iterator[dict[str, Any]]:
                 "t_s": 2.0 + step,
                 "step_s": 0.9,
                 "wait_s": 0.06,
+                "pause_s": 0.0,
                 "rss_bytes": 300 * MIB + step * 997 % (20 * MIB),
             },
         }

@@ -94,9 +94,12 @@ class Browser:
             raise RuntimeError(f"{expression}: {answer['exceptionDetails']}")
         return answer["result"].get("value")
 
-    def picture(self, path: Path) -> None:
-        """Save a picture of the whole page."""
-        answer = self.call("Page.captureScreenshot", captureBeyondViewport=True)
+    def picture(self, path: Path, *, height_px: int | None = None) -> None:
+        """Save a picture of the page: of its first pixels, or of all of it."""
+        size = self.call("Page.getLayoutMetrics")["cssContentSize"]
+        height_px = round(size["height"]) if height_px is None else height_px
+        clip = {"x": 0, "y": 0, "width": size["width"], "height": height_px, "scale": 1}
+        answer = self.call("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
         path.write_bytes(b64decode(answer["data"]))
 
     def _listen(self) -> None:

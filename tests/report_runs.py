@@ -81,9 +81,9 @@ class MadeRun:
 
     def stepped(
         self, process: int, steps: range, *, begin_s: float, step_s: float = 0.75,
-        wait_s: float = 0.25, rung: str = "k100",
+        wait_s: float = 0.25, pause_s: float = 0.0, rung: str = "k100",
     ) -> None:  # fmt: skip
-        """Add steps, one right after the other."""
+        """Add steps, one right after the other, with a pause before each."""
         for index, step in enumerate(steps):
             row = {
                 "step": step,
@@ -95,9 +95,10 @@ class MadeRun:
                 "images": 4,
                 "measured": {
                     "process": process,
-                    "t_s": begin_s + (index + 1) * (wait_s + step_s),
+                    "t_s": begin_s + (index + 1) * (pause_s + wait_s + step_s),
                     "step_s": step_s,
                     "wait_s": wait_s,
+                    "pause_s": pause_s,
                     "rss_bytes": 500_000 + step if step % 2 else None,
                 },
             }
@@ -185,7 +186,7 @@ def estimated_run() -> MadeRun:
     """One process whose power is computed from the processor's load."""
     run = MadeRun(info(sensor="estimate", power_is_estimate=True, idle_w=None))
     run.sampled(1, [(0.3 + 0.2 * i, 10.0 + i % 3) for i in range(60)])
-    run.stepped(1, range(1, 11), begin_s=1.5)
+    run.stepped(1, range(1, 11), begin_s=1.25, pause_s=0.0625)
     run.happened(
         None, None, "evaluation", step=10, spent_s=2.0, energy_j=20.0,
         energy_is_estimate=True,

@@ -311,7 +311,8 @@ def test_no_room_for_temporary_files_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
     program = Program(make_recipe(ONE_RUNG, where="test"))
     with pytest.raises(
-        StorageError, match=r"cannot write to .*gone: No such file or directory\. Choose another"
+        StorageError,
+        match=r"cannot write to .*gone: No such file or directory\. Choose another",
     ):
         graphs.official_graphs(program, program.policy(1.0), program.initial_state())
 

@@ -267,6 +267,7 @@ def steps_of(seconds_per_step: float, count: int):
             t_s=step * seconds_per_step,
             step_s=seconds_per_step - 0.5,
             wait_s=0.5,
+            pause_s=0.0,
             rss_bytes=3 << 20 if step == 1 else None,
         )
         yield events.StepRecord(

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections import defaultdict
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -48,13 +49,15 @@ def test_stages_are_those_of_the_records_and_add_up(
     run = make()
     summary = summary_of(run, tmp_path)
     known = {number: samples for number, samples, _ in processes(run)}
-    want: dict[str, list[tuple[int, float, float]]] = {"step": [], "waiting for input": []}
+    want: dict[str, list[tuple[int, float, float]]] = defaultdict(list)
     for row in run.steps:
         measured = row["measured"]
         ready_s = measured["t_s"] - measured["step_s"]
         want["step"].append((measured["process"], ready_s, measured["t_s"]))
         begin_s = ready_s - measured["wait_s"]
         want["waiting for input"].append((measured["process"], begin_s, ready_s))
+        asked_s = begin_s - measured["pause_s"]
+        want["pause"].append((measured["process"], asked_s, begin_s))
     want["checkpoint"] = [
         (row["process"], row["t_s"] - row["save_s"], row["t_s"])
         for row in run.events

@@ -239,7 +239,7 @@ def test_a_folder_in_the_way_is_refused(package, tmp_path) -> None:
         ({"seed": 1}, "  seed: the run has 0, this command asks for 1"),
         ({"epochs": 3}, "  epochs: the run has 2, this command asks for 3"),
         ({"rungs": ((1, "k050"),)}, "  rungs: .*k100.*k050.*"),
-        ({"images_per_epoch": 16}, "  images_per_epoch: the run has None, .* 16"),
+        ({"images_per_epoch": 16}, "  images_per_epoch: the run has all pictures, .* 16"),
         ({"source": FakePictures(prefix="photo")}, "  pictures_digest: .*"),
     ],
 )
@@ -314,4 +314,11 @@ def test_a_run_folder_is_plain_json(package, tmp_path) -> None:
         "images",
         "measured",
     }
-    assert line["measured"].keys() == {"process", "t_s", "step_s", "wait_s", "rss_bytes"}
+    assert line["measured"].keys() == {
+        "process",
+        "t_s",
+        "step_s",
+        "wait_s",
+        "pause_s",
+        "rss_bytes",
+    }

@@ -23,6 +23,7 @@ from edge_runtime.training import Metering, train
 
 STEP_S = 0.01
 POWER_W = 10.0
+CONSTANT = ((0.0, {"VDD_IN": POWER_W}),)
 
 
 class SlowEngine(FakeEngine):
@@ -86,11 +87,11 @@ def profile(step_s: float = STEP_S, power_w: float | None = POWER_W) -> CostProf
     )
 
 
-def sensor() -> ReplaySensor:
-    return ReplaySensor([(0.0, {"VDD_IN": POWER_W})], total=["VDD_IN"])
+def sensor(trace=CONSTANT) -> ReplaySensor:
+    return ReplaySensor(trace, total=["VDD_IN"])
 
 
-def train_within(package, folder, budget, *, slower=1.0, epochs=20, **changes):
+def train_within(package, folder, budget, *, slower=1.0, epochs=20, trace=CONSTANT, **changes):
     """All events of a governed run; 5 steps per epoch."""
     given = {
         "engine": SlowEngine(slower),
@@ -99,9 +100,20 @@ def train_within(package, folder, budget, *, slower=1.0, epochs=20, **changes):
         "budget": budget,
         "epochs": epochs,
     }
-    with Metering(sensor()) as metering:
+    with Metering(sensor(trace)) as metering:
         asked = options(**given | {"metering": metering} | changes)
         return list(train(package, FakePictures(), folder, asked))
+
+
+def test_pauses_are_told_and_counted_to_the_step_after_them(package, tmp_path) -> None:
+    """More than the limit at first: only waiting brings the mean down."""
+    trace = [(0.0, {"VDD_IN": 10.0}), (0.4, {"VDD_IN": 2.0})]
+    found = train_within(package, tmp_path / "run", Budget(power_w=8.0), trace=trace)
+    (paused, *_) = kinds(found, events.Paused)
+    assert "--power 8W" in paused.reason
+    paused_s = sum(step.measured.pause_s for step in kinds(found, events.StepRecord))
+    (finished,) = kinds(found, events.Finished)
+    assert 0.2 < paused_s < finished.elapsed_s
 
 
 def test_a_run_with_room_trains_all_on_the_best_rung(package, tmp_path) -> None:

@@ -93,7 +93,9 @@ STEP = events.StepRecord(
     loss=0.1 + 0.2,
     lr=1e-4,
     images=4,
-    measured=events.Measured(process=1, t_s=0.75, step_s=0.5, wait_s=0.25, rss_bytes=None),
+    measured=events.Measured(
+        process=1, t_s=0.75, step_s=0.5, wait_s=0.25, pause_s=0.0, rss_bytes=None
+    ),
 )
 
 

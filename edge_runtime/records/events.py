@@ -28,6 +28,7 @@ class Measured:
     t_s: float  # when the step was done, since the start of that process
     step_s: float  # inside the engine
     wait_s: float  # for pictures, before that
+    pause_s: float  # as the governor said, before that
     rss_bytes: int | None  # resident memory of the process tree, about once per second
 
 

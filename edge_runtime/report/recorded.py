@@ -65,6 +65,7 @@ class Steps:
     t_s: Array  # when it was done
     step_s: Array
     wait_s: Array  # before that
+    pause_s: Array  # before that
     rss_bytes: Array
     rungs: tuple[str, ...]  # in the order in which they were first trained
 
@@ -150,8 +151,8 @@ def _step_columns(tables: Tables, codes: dict[str, int]) -> dict[str, Array]:
     found |= {name: column(tables, name, INTEGER, "int64") for name in ("step", "images")}
     found["epoch"] = column(tables, "epoch", INTEGER, "int32")
     found |= {name: column(tables, name, NUMBER) for name in ("keep_ratio", "loss")}
-    found |= {name: column(measured, name, NUMBER) for name in ("t_s", "step_s", "wait_s")}
-    return found
+    times = ("t_s", "step_s", "wait_s", "pause_s")
+    return found | {name: column(measured, name, NUMBER) for name in times}
 
 
 def _check_order(lines: Lines, path: Path) -> None:
@@ -201,7 +202,10 @@ _NO_SAMPLE: dict[str, Any] = {
 _NO_STEP: dict[str, Any] = {
     **dict.fromkeys(("step", "epoch", "images", "keep_ratio", "loss"), 0),
     "rung": "",
-    "measured": {"process": 1, "t_s": 0, "step_s": 0, "wait_s": 0, "rss_bytes": None},
+    "measured": {
+        **{"process": 1, "t_s": 0, "step_s": 0, "wait_s": 0, "pause_s": 0},
+        "rss_bytes": None,
+    },
 }
 
 

@@ -12,9 +12,9 @@ from edge_runtime.report.recorded import Recorded
 from edge_runtime.report.summary import ProcessUse, RailUse, RungUse, Stage
 from edge_runtime.report.timeline import Process, Timeline, rail_energy_j
 
-STEP, WAIT, CHECKPOINT = "step", "waiting for input", "checkpoint"
-START_UP, OTHER, LOST = "start-up", "other", "lost work"
-STAGES = (START_UP, STEP, WAIT, CHECKPOINT, OTHER, LOST)
+START_UP, STEP, WAIT, PAUSE = "start-up", "step", "waiting for input", "pause"
+CHECKPOINT, OTHER, LOST = "checkpoint", "other", "lost work"
+STAGES = (START_UP, STEP, WAIT, PAUSE, CHECKPOINT, OTHER, LOST)
 
 MEAN_OVER_S = 2.0  # joules of a step are only told as a mean over this long
 
@@ -73,7 +73,7 @@ def _spans(recorded: Recorded, process: Process) -> list[tuple[str, Array, Array
     """Begins and ends of all stages of a process but the rest, in its seconds."""
     steps = recorded.steps
     end_s, step_s = steps.t_s[process.steps], steps.step_s[process.steps]
-    began_s = steps.began_s[process.steps]
+    began_s, pause_s = steps.began_s[process.steps], steps.pause_s[process.steps]
     saves = [
         (logged.moment.t_s - logged.event.save_s, logged.moment.t_s)
         for logged in recorded.events
@@ -82,9 +82,10 @@ def _spans(recorded: Recorded, process: Process) -> list[tuple[str, Array, Array
         and logged.moment.process == process.number
         and logged.moment.t_s <= process.kept_s
     ]
-    ready_s = float(began_s[0]) if len(began_s) else process.kept_s
+    ready_s = float(began_s[0] - pause_s[0]) if len(began_s) else process.kept_s
     return [
         (START_UP, np.array([0.0]), np.array([min(ready_s, process.kept_s)])),
+        (PAUSE, began_s - pause_s, began_s),
         (WAIT, began_s, end_s - step_s),
         (STEP, end_s - step_s, end_s),
         (CHECKPOINT, *np.array(saves, dtype="float64").reshape(-1, 2).T),

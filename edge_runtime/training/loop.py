@@ -55,6 +55,7 @@ class Loop:
         self._rung = last.rung if last else None
         self._stopped_by: str | None = None
         self._paused_for: str | None = None
+        self._paused_s = 0.0  # since the last step
         self._told: set[str] = set()  # pictures reported as skipped
         self._started_s = self._saved_s = self._clock()
         self._memory_s = -math.inf
@@ -129,7 +130,9 @@ class Loop:
                     step=self._done, pause_s=choice.pause_s, reason=choice.reason or ""
                 )
             )
+        begin_s = self._clock()
         self._job.options.sleep(min(choice.pause_s, _PAUSE_S))
+        self._paused_s += self._clock() - begin_s
 
     def _next_step(self, batches: Iterator[ViewBatch], rung_id: str) -> Iterator[Event]:
         begin_s = self._clock()
@@ -189,8 +192,10 @@ class Loop:
             t_s=moment.t_s,
             step_s=end_s - ready_s,
             wait_s=ready_s - begin_s,
+            pause_s=self._paused_s,
             rss_bytes=self._memory_bytes(end_s),
         )
+        self._paused_s = 0.0
         yield self._log(
             events.StepRecord(
                 step=batch.step,
