@@ -114,17 +114,20 @@ def _rung(step: int) -> tuple[str, float]:
 
 
 def _samples(count: int) -> Iterator[dict[str, Any]]:
+    spent_j = 0.0
     for number in range(count):
         ratio = _rung(number // 10)[1]
         power_w = 6.0 + 9.0 * ratio + (number * 7919 % 1000) / 1000
         if number == 12_345:
             power_w = 24.0
+        spent_j += power_w / RATE_HZ
         is_gap = number % 200_000 in range(150_000, 150_300)
         rails = {"VDD_IN": power_w, "VDD_CPU_GPU_CV": 0.5 * power_w, "VDD_SOC": 0.2 * power_w}
         yield {
             "process": 1,
             "t_s": 2.0 + number / RATE_HZ + (number * 31 % 17) / 1000,
             "total_w": None if is_gap else power_w,
+            "energy_j": None if is_gap else spent_j,
             "rails_w": dict.fromkeys(rails) if is_gap else rails,
             "temperature_c": 45.0 + 10 * ratio + (number * 13 % 100) / 50,
             "throttled": False,

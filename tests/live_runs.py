@@ -52,10 +52,12 @@ def step(number: int, t_s: float, *, process: int = 1, **changes) -> StepRecord:
 
 
 def sample(t_s: float, total_w: float | None, *, process: int = 1, **changes) -> PowerRecord:
+    """As if the power had been the same from the start of the process on."""
     given = {
         "process": process,
         "t_s": t_s,
         "total_w": total_w,
+        "energy_j": None if total_w is None else t_s * total_w,
         "rails_w": {"VDD_IN": total_w},
         "temperature_c": 54.0,
         "throttled": False,

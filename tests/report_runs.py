@@ -134,6 +134,11 @@ class MadeRun:
     def write(self, folder: Path) -> Path:
         """Make the run folder."""
         folder.mkdir(parents=True)
+        for number, known, _ in processes(self):
+            for row in self.power:
+                if row["process"] == number:
+                    is_known = row["total_w"] is not None
+                    row["energy_j"] = energy_j(known, 0, row["t_s"]) if is_known else None
         (folder / "run.json").write_text(json.dumps(self.info))
         for name, rows in (
             ("power", self.power), ("steps", self.steps), ("events", self.events),
@@ -220,15 +225,12 @@ def processes(run: MadeRun) -> Iterator[tuple[int, list[tuple[Fraction, Fraction
 def energy_j(known: list[tuple[Fraction, Fraction]], begin_s: float, end_s: float) -> float:
     """Joules between two times of a process, exactly, piece by piece.
 
-    Before the first sample at its power, on a straight line between two, nothing after.
+    Before the first sample at its power, trapezoids between two, evenly spread, nothing after.
     """
     pieces = [((Fraction(0), known[0][1]), known[0]), *pairwise(known)]
     total = Fraction(0)
     for (a_s, a_w), (b_s, b_w) in pieces:
         low, high = max(a_s, Fraction(begin_s)), min(b_s, Fraction(end_s))
-        if low >= high:
-            continue
-        slope = (b_w - a_w) / (b_s - a_s)
-        middle_w = a_w + slope * ((low + high) / 2 - a_s)
-        total += (high - low) * middle_w
+        if low < high:
+            total += (high - low) * (a_w + b_w) / 2
     return float(total)

@@ -27,7 +27,7 @@ def test_what_is_new_is_taken_in(tmp_path) -> None:
         writing.samples(sample(1.0, 4.0), sample(2.0, 8.0))
         assert follower.poll()
         assert (follower.status.steps_done, follower.status.power_w) == (3, 8.0)
-        assert follower.status.spent_j == 10.0
+        assert follower.status.spent_j == 16.0
         writing.event(4.0, FINISHED)
         follower.poll()
         assert follower.status.ended == FINISHED

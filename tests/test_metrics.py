@@ -49,7 +49,7 @@ def test_a_run_is_scraped_while_it_goes_on(tmp_path) -> None:
             assert found["edge_train_loss", ()] == 1.5
             assert found["edge_train_rung_info", (("rung", "k100"),)] == 1
             measured = (("estimate", "false"),)
-            assert found["edge_train_energy_joules_total", measured] == 10.0
+            assert found["edge_train_energy_joules_total", measured] == 16.0
             assert found["edge_train_power_watts", measured] == 8.0
             rail = (("estimate", "false"), ("rail", "VDD_IN"))
             assert found["edge_train_rail_power_watts", rail] == 8.0

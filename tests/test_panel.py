@@ -54,8 +54,7 @@ def busy(**info) -> Status:
     )
     steps = [step(number, float(number)) for number in range(1, 7)]
     status = status_of(STARTED, RUNG, *steps, changed, saved, **{"budget": BUDGET} | info)
-    for second in (20.0, 40.0):
-        status.spending.add(1, second, 9.0)
+    status.spending.add(1, 40.0, 360.0)
     status.sampled(sample(40.0, 9.5))
     return status
 

@@ -33,7 +33,7 @@ def test_a_finished_run_is_shown_with_its_summary(tmp_path, capsys) -> None:
     assert main(["watch", str(tmp_path / "run")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "training 10 steps on fake (numpy)"
-    assert lines[-3].startswith("finished: 10 steps, 40 images, 10 s")
+    assert lines[-3].startswith("finished: 10 steps, 40 images (4.0 images/s)")
     assert lines[-1] == f"checkpoint: {tmp_path / 'run' / 'checkpoints/10'}"
 
 

@@ -39,6 +39,7 @@ class PowerSample:
     t_s: float
     rails_w: dict[str, float | None]
     total_w: float | None
+    energy_j: float | None  # gross, of the board since the meter counts; None: no total_w
     temperature_c: float | None  # of the hottest zone
     throttled: bool | None
     cpu_hz: float | None
@@ -107,6 +108,7 @@ class Meter:
         sensor: PowerSensor | None,
         *,
         rate_hz: float = 10.0,
+        since_s: float | None = None,
         clock: Callable[[], float] = time.monotonic,
         record: Callable[[PowerSample], None] | None = None,
         on_event: Callable[[SensorEvent], None] | None = None,
@@ -117,6 +119,8 @@ class Meter:
         Args:
             sensor: `None` leaves every energy unknown; temperatures are still read.
             rate_hz: readings per second, or fewer where the sensor has no more.
+            since_s: when to count from, by the clock, if that is before the meter is entered;
+                what the board took until the first reading is counted at its power.
             clock: monotonic seconds.
             record: is given every regular sample, in the meter's thread, and the first and
                 the last one in that of the block.
@@ -129,6 +133,7 @@ class Meter:
         if not 0 < rate_hz < math.inf:
             raise ConfigError(f"meter: rate_hz: want a number > 0, got {rate_hz:g}")
         self.sensor, self._clock, self._root = sensor, clock, root
+        self._since_s = since_s
         self._record, self._on_event = record, on_event
         self._period_s = max(1 / rate_hz, sensor.period_s if sensor else _SURROUNDINGS_S)
         self.rate_hz = 1 / self._period_s
@@ -160,8 +165,8 @@ class Meter:
     def __enter__(self) -> Self:
         self._surroundings = Surroundings(self._root)
         self._now = self._surroundings.read()
+        self._whole = self._open("whole", self._since_s)
         self._write(self._take_at_edge())
-        self._whole = self._open("whole")
         self._thread.start()
         return self
 
@@ -208,7 +213,7 @@ class Meter:
         return self.idle_w
 
     def spent_j(self) -> float | None:
-        """Gross energy of the board since the meter began; never less than it was before.
+        """Gross energy of the board since the meter counts; never less than it was before.
 
         Raises:
             Exception: the first one of `record` or `on_event`, once.
@@ -294,8 +299,15 @@ class Meter:
             return self._latest
 
     def _sample(self, t_s: float, watts: Watts) -> PowerSample:
+        energy_j = None
+        if watts.total_w is not None and self._whole is not None:
+            energy_j = self._ledger.total(self._whole.account, t_s).energy_j
         return PowerSample(
-            t_s=t_s, rails_w=watts.rails_w, total_w=watts.total_w, **self._now._asdict()
+            t_s=t_s,
+            rails_w=watts.rails_w,
+            total_w=watts.total_w,
+            energy_j=energy_j,
+            **self._now._asdict(),
         )
 
     def _look_around(self) -> None:
@@ -321,9 +333,10 @@ class Meter:
         if failure is not None:
             raise failure
 
-    def _open(self, name: str) -> Window:
+    def _open(self, name: str, since_s: float | None = None) -> Window:
         with self._lock:
-            window = Window(name, self._ledger.open(self._clock()), self._energy)
+            since_s = self._clock() if since_s is None else since_s
+            window = Window(name, self._ledger.open(since_s), self._energy)
             window.see(self._now)
             self._windows.append(window)
         return window

@@ -13,6 +13,7 @@ class PowerRecord:
     process: int  # counts the processes that worked on the run, from 1
     t_s: float  # since the start of that process
     total_w: float | None  # the board's input
+    energy_j: float | None  # gross, since the start of that process; None where total_w is
     rails_w: dict[str, float | None]
     temperature_c: float | None  # of the hottest zone
     throttled: bool | None

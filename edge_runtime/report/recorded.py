@@ -44,6 +44,7 @@ class Samples:
     process: Array
     t_s: Array
     total_w: Array
+    energy_j: Array  # since the start of the process
     rails_w: dict[str, Array]
     temperature_c: Array
     throttled: Array  # 0, 1 or NaN
@@ -123,6 +124,7 @@ def _sample_columns(tables: Tables) -> dict[str, Array]:
         "process": column(tables, "process", INTEGER, "int32"),
         "t_s": column(tables, "t_s", NUMBER),
         "total_w": column(tables, "total_w", NUMBER_OR_NONE),
+        "energy_j": column(tables, "energy_j", NUMBER_OR_NONE),
         "throttled": column(tables, "throttled", FLAG_OR_NONE, "float16"),
     }
     for name in ("temperature_c", "cpu_hz", "gpu_hz"):
@@ -197,13 +199,14 @@ _NO_SAMPLE: dict[str, Any] = {
     "process": 1,
     "t_s": 0,
     "rails_w": {},
-    **dict.fromkeys(("total_w", "temperature_c", "throttled", "cpu_hz", "gpu_hz")),
+    **dict.fromkeys(("total_w", "energy_j", "temperature_c", "throttled", "cpu_hz", "gpu_hz")),
 }
 _NO_STEP: dict[str, Any] = {
     **dict.fromkeys(("step", "epoch", "images", "keep_ratio", "loss"), 0),
     "rung": "",
     "measured": {
-        **{"process": 1, "t_s": 0, "step_s": 0, "wait_s": 0, "pause_s": 0},
+        **dict.fromkeys(("t_s", "step_s", "wait_s", "pause_s"), 0),
+        "process": 1,
         "rss_bytes": None,
     },
 }

@@ -10,7 +10,7 @@ from edge_runtime.records.events import CheckpointSaved
 from edge_runtime.report.lines import Array
 from edge_runtime.report.recorded import Recorded
 from edge_runtime.report.summary import ProcessUse, RailUse, RungUse, Stage
-from edge_runtime.report.timeline import Process, Timeline, rail_energy_j
+from edge_runtime.report.timeline import Process, Timeline
 
 START_UP, STEP, WAIT, PAUSE = "start-up", "step", "waiting for input", "pause"
 CHECKPOINT, OTHER, LOST = "checkpoint", "other", "lost work"
@@ -186,11 +186,11 @@ def _covered(
 
 
 def rails_of(recorded: Recorded, timeline: Timeline) -> tuple[RailUse, ...]:
-    """What every rail took, by the same rule as the total."""
+    """What every rail took: trapezoids, as only the total is recorded as joules."""
     found = []
     for rail, rail_w in recorded.samples.rails_w.items():
         parts = [
-            rail_energy_j(recorded.samples.t_s[process.samples], rail_w[process.samples])
+            _rail_j(recorded.samples.t_s[process.samples], rail_w[process.samples])
             for process in timeline.processes
         ]
         energy_j, duration_s = plus(parts), timeline.duration_s
@@ -205,6 +205,16 @@ def rails_of(recorded: Recorded, timeline: Timeline) -> tuple[RailUse, ...]:
         )
         found.append(use)
     return tuple(found)
+
+
+def _rail_j(t_s: Array, power_w: Array) -> float | None:
+    """Of one process; before its first sample at that one's power."""
+    known = ~np.isnan(power_w)
+    if not known.any():
+        return None
+    t_s, power_w = t_s[known], power_w[known]
+    means_w = (power_w[1:] + power_w[:-1]) / 2
+    return float(t_s[0] * power_w[0] + np.sum(np.diff(t_s) * means_w))
 
 
 def highest(values: Array) -> float | None:

@@ -1,9 +1,9 @@
 """The time of a run: its processes one after the other, their energy, what work was kept.
 
 Seconds and joules. `t_s` counts from the start of a process, `elapsed_s` from that of the run,
-without the pauses between processes: what happened then is no part of it. Energy is gross:
-trapezoids between the samples that have a power, and before the first of them at its power, as
-docs/run-folder.md says. After the last one it is unknown and counted nowhere.
+without the pauses between processes: what happened then is no part of it. Energy is gross, as
+the samples say; between two of them at constant power, after the last one unknown and counted
+nowhere.
 """
 
 from dataclasses import dataclass
@@ -18,31 +18,22 @@ _GAP_S = 1.0  # readings further apart leave a gap; three periods of a slower se
 
 
 class Power:
-    """The power of one process, where it is known at all."""
+    """The energy of one process, where it is known at all."""
 
-    def __init__(self, t_s: Array, power_w: Array) -> None:
-        """At least one sample; none is NaN, and time does not go back."""
-        self.t_s, self.power_w = t_s, power_w
-        parts_j = np.diff(t_s)  # in place from here: there may be millions
-        parts_j *= power_w[1:] + power_w[:-1]
-        parts_j /= 2
-        self._until_j = np.zeros(len(t_s))
-        np.cumsum(parts_j, out=self._until_j[1:])
+    def __init__(self, t_s: Array, energy_j: Array) -> None:
+        """Samples, at least one: their times, and joules from the process's start to them."""
+        self.t_s = t_s
+        self._times_s = np.concatenate([[0.0], t_s])
+        self._until_j = np.concatenate([[0.0], energy_j])
 
     @property
     def energy_j(self) -> float:
         """From the start of the process to the last sample."""
-        return float(self.t_s[0] * self.power_w[0] + self._until_j[-1])
+        return float(self._until_j[-1])
 
     def until_j(self, t_s: Array) -> Array:
         """Joules from the start of the process to each of some times."""
-        last = np.searchsorted(self.t_s, t_s, side="right") - 1
-        last = np.clip(last, 0, len(self.t_s) - 1)
-        inside_s = np.clip(t_s, self.t_s[0], self.t_s[-1])
-        power_w = np.interp(inside_s, self.t_s, self.power_w)
-        rest_j = (inside_s - self.t_s[last]) * (self.power_w[last] + power_w) / 2
-        lead_j = np.minimum(t_s, self.t_s[0]) * self.power_w[0]
-        return np.asarray(lead_j + self._until_j[last] + rest_j)
+        return np.asarray(np.interp(t_s, self._times_s, self._until_j))
 
     def between_j(self, begin_s: Array, end_s: Array) -> Array:
         """Joules of some stretches of time."""
@@ -107,7 +98,7 @@ def timeline_of(recorded: Recorded) -> Timeline:
             kept_s=float(min(kept_s.get(number, np.inf), max(ends_s))),
             samples=samples,
             steps=steps,
-            power=_power(recorded.samples.t_s[samples], recorded.samples.total_w[samples]),
+            power=_power(recorded.samples.t_s[samples], recorded.samples.energy_j[samples]),
         )
         processes.append(process)
         offset_s += process.duration_s
@@ -137,17 +128,11 @@ def _event_times(recorded: Recorded, number: int) -> list[float]:
     return [moment.t_s for moment in moments if moment.process == number]
 
 
-def rail_energy_j(t_s: Array, power_w: Array) -> float | None:
-    """Of one process, by the same rule; `None` where no sample has a power."""
-    power = _power(t_s, power_w)
-    return None if power is None else power.energy_j
-
-
-def _power(t_s: Array, total_w: Array) -> Power | None:
-    known = ~np.isnan(total_w)
+def _power(t_s: Array, energy_j: Array) -> Power | None:
+    known = ~np.isnan(energy_j)
     if not known.any():
         return None
-    return Power(t_s, total_w) if known.all() else Power(t_s[known], total_w[known])
+    return Power(t_s, energy_j) if known.all() else Power(t_s[known], energy_j[known])
 
 
 def _kept_until(recorded: Recorded) -> dict[int, float]:

@@ -34,13 +34,10 @@ class PowerLog:
         self._early: list[PowerSample] = []
         self._writer: RunWriter | None = None
         self._process = 0
-        self.first: PowerSample | None = None  # that has a power
 
     def __call__(self, sample: PowerSample) -> None:
         """Take one sample."""
         with self._lock:
-            if self.first is None and sample.total_w is not None:
-                self.first = sample
             if self._writer is None:
                 self._early.append(sample)
             else:
@@ -65,6 +62,7 @@ class PowerLog:
             process=self._process,
             t_s=sample.t_s - self._began_s,
             total_w=sample.total_w,
+            energy_j=sample.energy_j,
             rails_w=sample.rails_w,
             temperature_c=sample.temperature_c,
             throttled=sample.throttled,

@@ -56,9 +56,10 @@ class Metering:
         self.began_s = time.monotonic() if began_s is None else began_s
         self._log = PowerLog(began_s=self.began_s)
         self._news: SimpleQueue[SensorEvent] = SimpleQueue()
-        self.meter = Meter(sensor, record=self._log, on_event=self._news.put)
+        self.meter = Meter(
+            sensor, since_s=self.began_s, record=self._log, on_event=self._news.put
+        )
         self.sensor, self.board = sensor, board
-        self._entered_s = self.began_s
         self.earlier = NOTHING
         self._process = 1
         self._open = ExitStack()  # the window of the present rung
@@ -116,16 +117,9 @@ class Metering:
         return replace(
             before,
             time_s=before.time_s + now_s - self.began_s,
-            energy_j=plus(before.energy_j, self._energy_j()),
+            energy_j=plus(before.energy_j, self.meter.spent_j()),
             energy_is_estimate=before.energy_is_estimate or self.is_estimate,
         )
-
-    def _energy_j(self) -> float | None:
-        """Of this process; before the meter began at the power that it found first."""
-        first = self._log.first
-        if first is None or first.total_w is None:
-            return None
-        return plus((self._entered_s - self.began_s) * first.total_w, self.meter.spent_j())
 
     def news(self, step: int) -> Iterator[Event]:
         """What became of the sensor since this was last asked."""
@@ -154,7 +148,6 @@ class Metering:
         self._log.stop()
 
     def __enter__(self) -> Self:
-        self._entered_s = time.monotonic()
         self.meter.__enter__()
         return self
 
