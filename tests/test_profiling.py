@@ -50,14 +50,13 @@ def leftovers(tmp_path) -> list[Path]:
     ]
 
 
-def test_every_rung_is_measured_the_smallest_first(package, processes, tmp_path) -> None:
+def test_every_rung_is_measured_twice_up_and_down_again(package, processes, tmp_path) -> None:
     told = []
     found = profile(package, max_s=7.0, report=told.append)
-    assert [(job["rung"], job["max_s"]) for job in processes.jobs] == [
-        ("k050", 7.0),
-        ("k100", 7.0),
-    ]
-    assert [cost.rung for cost in told] == ["k050", "k100"]
+    there_and_back = ["k050", "k100", "k100", "k050"]
+    assert [job["rung"] for job in processes.jobs] == there_and_back
+    assert {job["max_s"] for job in processes.jobs} == {3.5}
+    assert [cost.rung for cost in told] == there_and_back
     assert [cost.rung for cost in found.rungs] == ["k100", "k050"]  # as in the manifest
     assert [(cost.step_s, cost.step_j, cost.source) for cost in found.rungs] == [
         (1.0, 10.0, "measured"),
@@ -70,6 +69,26 @@ def test_every_rung_is_measured_the_smallest_first(package, processes, tmp_path)
     assert leftovers(tmp_path) == []
 
 
+def test_both_times_count(package, processes) -> None:
+    """A board that gets slower all the time: a rung costs its mean, and the others theirs."""
+    slower = "n = sum(1 for _ in open(LOG)); found(step_s=0.5 + n / 10, step_s_high=2.0 + n, "
+    slower += "peak_bytes=100 - n, step_j=float(n))"
+    processes.do(k050=slower, k100=slower)
+    found = profile(package)
+    low, high = cost(found, "k050"), cost(found, "k100")
+    assert low.step_s == pytest.approx(0.75)  # number 1 and 4
+    assert high.step_s == pytest.approx(2 * 0.75)  # number 2 and 3
+    assert (low.step_s_high, low.peak_bytes, low.step_j) == (6.0, 99, 2.5)
+
+
+def test_a_rung_that_is_killed_the_second_time_does_not_fit(package, processes) -> None:
+    once = "sum(1 for _ in open(LOG)) == 2"
+    processes.do(k100=f"found() if {once} else os.kill(os.getpid(), signal.SIGKILL)")
+    found = profile(package)
+    assert (cost(found, "k100").source, cost(found, "k100").step_s) == ("does_not_fit", None)
+    assert cost(found, "k050").source == "measured"
+
+
 def test_a_rung_is_predicted_by_what_the_first_one_showed(package, processes) -> None:
     found = profile(package)
     rung = package.rung("k100")
@@ -78,7 +97,7 @@ def test_a_rung_is_predicted_by_what_the_first_one_showed(package, processes) ->
     assert cost(found, "k050").predicted_peak_bytes is None
     processes.do()
     found = profile(package, memory_bytes=want - 1)
-    assert [job["rung"] for job in processes.jobs] == ["k050"]
+    assert [job["rung"] for job in processes.jobs] == ["k050", "k050"]
     left_out = cost(found, "k100")
     assert (left_out.source, left_out.step_s) == ("unmeasured", None)
     assert left_out.predicted_peak_bytes == want
@@ -152,18 +171,23 @@ def test_what_was_measured_before_an_interruption_is_kept(
     message = r"stopped while k100 was measured\. Measured are k050: the same command goes on"
     with pytest.raises(Interrupted, match=message):
         profile(package, stop=processes.begun(2))
-    processes.do(k050="fail('measured twice', 1)")
+    processes.do(k050="time.sleep(1000)")
+    with pytest.raises(Interrupted, match="Measured are k050, k100: "):
+        profile(package, stop=processes.begun(3))  # both of k100, and the second of k050
+    processes.do(k100="fail('a third time', 1)")
     found = profile(package)
-    assert caplog.messages == ["k050 was measured before the interruption"]
+    assert len(processes.jobs) == 1
+    told = ["k050", "k050", "k100"]  # by the second call, by the third
+    assert caplog.messages == [f"{rung} was measured before the interruption" for rung in told]
     assert [cost.source for cost in found.rungs] == ["measured"] * 2
     assert leftovers(tmp_path) == []  # the next one measures everything
     processes.do()
     profile(package)
-    assert len(processes.jobs) == 2
+    assert len(processes.jobs) == 4
 
 
 def test_what_another_version_kept_is_measured_again(package, processes) -> None:
-    kept = conditions().cached_profile_path(package).with_suffix("") / "k050.json"
+    kept = conditions().cached_profile_path(package).with_suffix("") / "k050-1.json"
     kept.parent.mkdir(parents=True)
     for content in ("{", "{}", '{"end_s": 1.0, "end_j": null, "found": {"step_s": 1.0}}'):
         kept.write_text(content)

@@ -1,5 +1,7 @@
-"""The cost profile of a package on this board: every rung in a fresh process of its own.
+"""The cost profile of a package on this board: every rung in fresh processes of its own.
 
+Rungs are measured twice, from the smallest up and down again: a board that gets hot, or a
+neighbour that comes and goes, so hits all of them alike, and plans live on how rungs compare.
 A process that is killed marks its rung as not fitting; the others go on. What is measured is
 kept in the cache until the profile is complete: after an interruption the same call goes on.
 """
@@ -7,10 +9,11 @@ kept in the cache until the profile is complete: after an interruption the same 
 import json
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 from edge_runtime.device import Meter, memory_now
 from edge_runtime.errors import EngineError, Interrupted, RecordsError
@@ -44,15 +47,15 @@ def profile_package(
     report: Callable[[RungCost], None] = lambda _: None,
     stop: Callable[[], bool] = _never,
 ) -> CostProfile:
-    """Measure every rung, the smallest first.
+    """Measure every rung twice, the smallest first and last.
 
     Args:
         package: what is to be trained.
         conditions: on what.
         meter: of this process, for the idle power and what the end of a run takes.
         memory_bytes: measure no rung that is predicted to take more.
-        max_s: of measured steps per rung.
-        report: called after each rung.
+        max_s: of measured steps per rung, half of them each time.
+        report: called after each time with what is known of the rung by then.
         stop: asked several times a second while a rung is measured.
 
     Raises:
@@ -61,23 +64,31 @@ def profile_package(
         Interrupted: `stop` said so.
     """
     idle_w = meter.measure_idle(_IDLE_S) if meter.sensor else None
-    bench = _Bench(package, conditions, meter, max_s=max_s, stop=stop)
-    costs: list[RungCost] = []
+    bench = _Bench(package, conditions, meter, max_s=max_s / 2, stop=stop)
+    costs: dict[str, RungCost] = {}
     limit_bytes = _smallest(memory_bytes, memory_now().limit_bytes)
-    for rung in sorted(package.manifest.rungs, key=lambda rung: rung.peak_activation_bytes):
+    rungs = sorted(package.manifest.rungs, key=lambda rung: rung.peak_activation_bytes)
+    for rung in rungs:
         predicted = bench.predicted_bytes(rung)
         cost = _unmeasured(package, rung, predicted)
         if predicted is None or limit_bytes is None or predicted <= limit_bytes:
             cost = _with(cost, bench.measure(rung.id))
-        costs.append(cost)
+        costs[rung.id] = cost
         report(cost)
     if not bench.measured:
         raise EngineError(
             f"no rung of {package.path} fits into the memory of this board; the smallest, "
-            f"{costs[0].rung}, was killed. Export one with a smaller batch or model."
+            f"{rungs[0].id}, was killed. Export one with a smaller batch or model."
         )
+    for rung in reversed(rungs):
+        cost = costs[rung.id]
+        if cost.source == MEASURED:
+            bare = _unmeasured(package, rung, cost.predicted_peak_bytes)
+            costs[rung.id] = _with(bare, bench.measure(rung.id))
+            report(costs[rung.id])
     bench.forget()
-    return _profile(package, conditions, meter, idle_w, list(bench.measured.values()), costs)
+    measured = [known for passes in bench.measured.values() for known in passes]
+    return _profile(package, conditions, meter, idle_w, measured, list(costs.values()))
 
 
 def _smallest(*limits: int | None) -> int | None:
@@ -99,18 +110,19 @@ class _Bench:
         self._package, self._conditions, self._meter = package, conditions, meter
         self._max_s, self._stop = max_s, stop
         self._kept = conditions.cached_profile_path(package).with_suffix("")
-        self.measured: dict[str, MeasuredRung] = {}
+        self.measured: dict[str, list[MeasuredRung]] = {}
 
     def predicted_bytes(self, rung: Rung) -> int | None:
         """The peak of a rung by what the first one showed of this board."""
         if not self.measured:
             return None
-        first = next(iter(self.measured.values()))
+        first = next(iter(self.measured.values()))[0]
         return predicted_peak_bytes(self._package.manifest, rung, first.found.baseline_bytes)
 
-    def measure(self, rung_id: str) -> MeasuredRung | None:
-        """What it takes; `None` if it was killed."""
-        known = self._read(rung_id)
+    def measure(self, rung_id: str) -> list[MeasuredRung] | None:
+        """Once more: what it took each time; `None` if it was killed now."""
+        times = len(self.measured.get(rung_id, ()))
+        known = self._read(rung_id, times)
         if known is None:
             try:
                 known = measure_rung(
@@ -123,11 +135,11 @@ class _Bench:
                 )
             except Stopped:
                 raise Interrupted(self._so_far(rung_id)) from None
-            if known:
-                self._keep(rung_id, known)
-        if known:
-            self.measured[rung_id] = known
-        return known
+            if known is None:
+                return None
+            self._keep(rung_id, times, known)
+        self.measured.setdefault(rung_id, []).append(known)
+        return self.measured[rung_id]
 
     def forget(self) -> None:
         """Keep nothing for a next call: the profile is complete."""
@@ -139,25 +151,27 @@ class _Bench:
         done = ", ".join(self.measured)
         return (
             f"stopped while {rung_id} was measured. Measured are {done}: the same command "
-            "goes on with the others."
+            "goes on from there."
         )
 
-    def _read(self, rung_id: str) -> MeasuredRung | None:
+    def _read(self, rung_id: str, times: int) -> MeasuredRung | None:
         # Not there, or written by another version of edge-train.
         with suppress(OSError, ValueError, RecordsError):
-            table = json.loads(self._file(rung_id).read_bytes())
+            table = json.loads(self._file(rung_id, times).read_bytes())
             known = structure(MeasuredRung, table, where=rung_id, error=RecordsError)
-            logger.warning("%s was measured before the interruption", rung_id)
+            if not times:
+                logger.warning("%s was measured before the interruption", rung_id)
             return known
         return None
 
-    def _keep(self, rung_id: str, known: MeasuredRung) -> None:
+    def _keep(self, rung_id: str, times: int, known: MeasuredRung) -> None:
         with storage_errors("write", self._kept):
             self._kept.mkdir(parents=True, exist_ok=True)
-        write_file(self._file(rung_id), json.dumps(unstructure(known)).encode())
+        write_file(self._file(rung_id, times), json.dumps(unstructure(known)).encode())
 
-    def _file(self, rung_id: str) -> Path:
-        return self._kept / f"{rung_id}.json"
+    def _file(self, rung_id: str, times: int) -> Path:
+        """Of a rung that was measured so many times before."""
+        return self._kept / f"{rung_id}-{times + 1}.json"
 
 
 def _unmeasured(package: Package, rung: Rung, predicted_bytes: int | None) -> RungCost:
@@ -178,21 +192,27 @@ def _unmeasured(package: Package, rung: Rung, predicted_bytes: int | None) -> Ru
     )
 
 
-def _with(cost: RungCost, known: MeasuredRung | None) -> RungCost:
-    """A rung's cost with what its process found; `None`: it was killed."""
-    if known is None:
+def _with(cost: RungCost, measured: Sequence[MeasuredRung] | None) -> RungCost:
+    """A rung's cost with what its processes found; `None`: the last one was killed."""
+    if measured is None:
         return replace(cost, source=DOES_NOT_FIT)
-    found = known.found
+    found = [known.found for known in measured]
     return replace(
         cost,
-        step_s=found.step_s,
-        step_s_low=found.step_s_low,
-        step_s_high=found.step_s_high,
-        step_j=found.step_j,
-        power_w=found.power_w,
-        peak_bytes=found.peak_bytes,
+        step_s=_mean(each.step_s for each in found),
+        step_s_low=min(each.step_s_low for each in found),
+        step_s_high=max(each.step_s_high for each in found),
+        step_j=_mean(each.step_j for each in found),
+        power_w=_mean(each.power_w for each in found),
+        peak_bytes=max(each.peak_bytes for each in found),
         source=MEASURED,
     )
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Unknown if one of them is."""
+    known = list(values)
+    return None if None in known else fmean(value for value in known if value is not None)
 
 
 def _profile(
