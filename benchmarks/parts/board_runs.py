@@ -37,6 +37,7 @@ class Place:
     profile: CostProfile
     board: RunningBoard
     epochs: int
+    images: int  # per epoch
     steps: int
 
 
@@ -57,8 +58,9 @@ class Ended(NamedTuple):
 def place_for(package: Path) -> Iterator[Place]:
     """A driven board, and the package's cost profile on it."""
     options = DriveOptions(heat=HEAT)
-    per_epoch = PICTURES // open_package(package).manifest.batch_size
-    epochs = math.ceil(LEAST_STEPS / per_epoch)
+    batch_size = open_package(package).manifest.batch_size
+    epochs = math.ceil(LEAST_STEPS / (PICTURES // batch_size))
+    per_epoch = math.ceil(LEAST_STEPS / epochs)
     with tempfile.TemporaryDirectory() as folder, running_board(BOARD, options) as board:
         file = Path(folder) / "profile.json"
         say("profiling")
@@ -71,6 +73,7 @@ def place_for(package: Path) -> Iterator[Place]:
             profile=load_profile(file),
             board=board,
             epochs=epochs,
+            images=per_epoch * batch_size,
             steps=epochs * per_epoch,
         )
 
@@ -80,7 +83,8 @@ def run_disturbed(
 ) -> Ended:
     """Train within a limit, disturbed half a minute after the first step."""
     words = ["run", str(place.package), DATA, "-o", str(run_dir), *limit]
-    words += ["--epochs", str(place.epochs), "--profile", str(place.profile_file)]
+    words += ["--epochs", str(place.epochs), "--images", str(place.images)]
+    words += ["--profile", str(place.profile_file)]
     environment = {**worker_environment(), **place.board.environment}
     start_s = time.monotonic()
     process = subprocess.Popen(
@@ -93,6 +97,8 @@ def run_disturbed(
     code = process.wait()
     end_s = time.monotonic()
     timer.cancel()
+    if disturbance:
+        timer.join()  # it may be at work just now
     place.board.set_factor(1.0)
     return Ended(code, start_s, end_s)
 

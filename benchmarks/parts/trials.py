@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from edge_runtime.cli.quantities import positive
 from edge_runtime.errors import BudgetError
 from edge_runtime.records import open_run
 from edge_runtime.records.events import Finished, StepRecord
@@ -23,7 +24,7 @@ BATCH_SIZE = 16
 
 def add_trial_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags that every benchmark of budgets has."""
-    parser.add_argument("--trials", metavar="N", type=int, default=2, help="default: 2")
+    parser.add_argument("--trials", metavar="N", type=positive, default=2, help="default: 2")
     parser.add_argument(
         "--seed", metavar="S", type=int, default=0, help="of the first trial; default: 0"
     )
@@ -64,11 +65,11 @@ def run_trials(
     if left:
         for row in measure(left):
             say("  ".join(f"{title} {cell(row)}" for title, cell in columns.items()))
-            known[_key(row, trials)] = row
+            known[_key(row, trials)] = {**row, **context}
             add_line(args.output, {**row, **context})
     rows = [known[_key(trial, trials)] for trial in trials]
     if args.json:
-        print(json.dumps({"rows": rows, **context}, indent=1))
+        print(json.dumps({"rows": rows}, indent=1))
         return
     cells = [[cell(row) for cell in columns.values()] for row in rows]
     print("\n".join([table(list(columns), cells), "", summary(rows)]))
@@ -81,11 +82,7 @@ def _key(row: Row, trials: Sequence[Row]) -> tuple[object, ...]:
 def _earlier_rows(output: Path | None) -> list[Row]:
     if output is None or not output.exists():
         return []
-    rows = [json.loads(line) for line in output.read_text().splitlines()]
-    return [
-        {name: row[name] for name in row if name not in ("machine", "versions")}
-        for row in rows
-    ]
+    return [json.loads(line) for line in output.read_text().splitlines()]
 
 
 def summary(rows: Sequence[Row]) -> str:
