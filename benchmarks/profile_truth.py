@@ -1,10 +1,11 @@
 """Does a rung cost in a run what its cost profile said?
 
-On an emulated board that is driven by this machine's CPU load: one profile, then one run of
-each rung, planned with it. Time and energy of a run are those from process start to exit; its
-memory is the highest of its processes. One row is one rung.
+On an emulated board that is driven by this machine's CPU load: one profile, then runs of each
+rung, planned with it and interleaved over rounds. A step is compared as the profile has it, a
+median without the first one; time and energy of a run are those from process start to exit,
+its memory is the highest of its processes. One row is one rung, the median of its rounds.
 
-    python benchmarks/profile_truth.py --json
+    python benchmarks/profile_truth.py --rounds 3 --json
 """
 
 import argparse
@@ -12,30 +13,33 @@ import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from statistics import median
 
+import numpy as np
 from parts.board_runs import DATA, Place, place_for
 from parts.common import (
     MIB,
     Row,
     edge_train,
+    interleaved,
     machine,
     package_at,
-    say,
     table,
     versions,
     vit_flags,
 )
 from parts.trials import BATCH_SIZE, RATIOS
 
-PAIRS = {  # what is compared: factor of its unit in the table, digits
-    "step_s": (1000, 1),
-    "step_j": (1, 2),
-    "peak_bytes": (1 / MIB, 1),
-    "time_s": (1, 1),
-    "energy_j": (1, 0),
+from edge_runtime.records import open_run
+from edge_runtime.records.events import Finished, Planned
+
+SHOWN = {  # what is compared: title, factor of its unit in the table, digits
+    "step_s": ("step ms", 1000, 1),
+    "step_j": ("step J", 1, 2),
+    "peak_bytes": ("peak MiB", 1 / MIB, 1),
+    "time_s": ("run s", 1, 1),
+    "energy_j": ("run J", 1, 0),
 }
-TITLES = ("step ms", "step J", "peak MiB", "run s", "run J")
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -44,6 +48,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--package", metavar="PKG", type=Path, help="default: export one")
     parser.add_argument("--depth", type=int, default=12, help="blocks of it; default: 12")
     parser.add_argument("--epochs", type=int, default=1, help="of each run; default: 1")
+    parser.add_argument("--rounds", type=int, default=1, help="default: 1")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     args = parser.parse_args(words)
     context = {"machine": machine(), "versions": versions("onnxruntime", "numpy")}
@@ -52,55 +57,62 @@ def main(words: Sequence[str] | None = None) -> None:
         place_for(package) as place,
     ):
         rungs = [cost.rung for cost in place.profile.rungs]
-        rows = [row_of(rung, place, args.epochs) for rung in rungs]
+        runs = interleaved(rungs, args.rounds, lambda rung: trained(rung, place, args.epochs))
+        rows = [row_of(rung, found, place) for rung, found in runs.items()]
     if args.json:
         print(json.dumps({"rows": rows, **context}, indent=1))
     else:
-        cells = [[row["rung"], *map(cell, PAIRS, [row] * len(PAIRS))] for row in rows]
-        print(table(["rung", *TITLES], cells))
+        cells = [[row["rung"], *(cell(name, row) for name in SHOWN)] for row in rows]
+        print(table(["rung", *(title for title, _, _ in SHOWN.values())], cells))
 
 
-def row_of(rung: str, place: Place, epochs: int) -> Row:
-    """Train on one rung; what its profile said, and what its report says."""
+def trained(rung: str, place: Place, epochs: int) -> Row:
+    """Train on one rung: what was planned, and what it took."""
     with tempfile.TemporaryDirectory() as folder:
-        run_dir = str(Path(folder) / "run")
-        words = ["run", str(place.package), DATA, "-o", run_dir, "--rung", rung]
+        run_dir = Path(folder) / "run"
+        words = ["run", str(place.package), DATA, "-o", str(run_dir), "--rung", rung]
         words += ["--epochs", str(epochs), "--profile", str(place.profile_file)]
         # A budget, so that there is a plan; far more than is needed.
         edge_train([*words, "--time", "24h"], environment=place.board.environment)
-        report: dict[str, Any] = json.loads(edge_train(["report", run_dir, "--json"]))
-    (run,) = report["runs"]
-    used = next(found for found in run["rungs"] if found["rung"] == rung)
-    planned = {found["name"]: found["planned"] for found in run["plan"]}
-    row = {
-        "rung": rung,
-        "steps": used["steps"],
-        "board": run["conditions"]["board"],
-        **pair("step_s", used["profile_step_s"], used["step_s"]),
-        **pair("step_j", used["profile_step_j"], used["step_j"]),
-        **pair("peak_bytes", used["profile_peak_bytes"], run["totals"]["peak_bytes"]),
-        **pair("time_s", planned["time"], run["totals"]["time_s"]),
-        **pair("energy_j", planned["energy"], run["totals"]["gross_j"]),
-    }
-    say("  ".join([rung, *(cell(name, row) for name in PAIRS)]))
-    return row
-
-
-def pair(name: str, predicted: float, measured: float) -> Row:
-    """Both, and how they differ."""
+        run = open_run(run_dir)
+        steps, samples, told = list(run.steps()), run.power(), run.events()
+    (plan,) = (found.event.plan for found in told if isinstance(found.event, Planned))
+    (end,) = (found.event for found in told if isinstance(found.event, Finished))
+    ends_s = [step.measured.t_s for step in steps]
+    known = [(each.t_s, each.energy_j) for each in samples if each.energy_j is not None]
+    first_j, last_j = np.interp([ends_s[0], ends_s[-1]], *zip(*known, strict=True))
     return {
-        f"predicted_{name}": predicted,
-        f"measured_{name}": measured,
-        f"relative_{name}": round(measured / predicted - 1, 4),
+        "planned": {name: plan[name] for name in ("time_s", "energy_j")},
+        "step_s": median(step.measured.step_s + step.measured.wait_s for step in steps[1:]),
+        "step_j": (last_j - first_j) / (len(steps) - 1),
+        "peak_bytes": end.peak_bytes,
+        "time_s": end.spent.time_s,
+        "energy_j": end.spent.energy_j,
     }
+
+
+def row_of(rung: str, runs: Sequence[Row], place: Place) -> Row:
+    """Predicted and measured, and by how much they differ."""
+    cost = next(cost for cost in place.profile.rungs if cost.rung == rung)
+    predicted = {name: getattr(cost, name) for name in ("step_s", "step_j", "peak_bytes")}
+    predicted |= runs[0]["planned"]
+    row: Row = {"rung": rung, "rounds": len(runs)}
+    for name, value in predicted.items():
+        found = [run[name] for run in runs]
+        row[f"predicted_{name}"] = value
+        row[f"measured_{name}"] = median(found)
+        row[f"measured_{name}_min"], row[f"measured_{name}_max"] = min(found), max(found)
+    return row
 
 
 def cell(name: str, row: Row) -> str:
     """For the table: `predicted -> measured (difference)`."""
-    factor, digits = PAIRS[name]
-    values = [row[f"{kind}_{name}"] * factor for kind in ("predicted", "measured")]
-    before, after = (f"{value:.{digits}f}" for value in values)
-    return f"{before} -> {after} ({row[f'relative_{name}']:+.1%})"
+    _, factor, digits = SHOWN[name]
+    before, after = (row[f"{kind}_{name}"] for kind in ("predicted", "measured"))
+    return (
+        f"{before * factor:.{digits}f} -> {after * factor:.{digits}f} "
+        f"({after / before - 1:+.1%})"
+    )
 
 
 if __name__ == "__main__":

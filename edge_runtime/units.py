@@ -37,7 +37,9 @@ def duration_text(duration_s: float) -> str:
 
 
 def energy_text(energy_j: float) -> str:
-    """For example `0.82 J`, `420.0 J`, `23.4 kJ`, `1.2 MJ`."""
+    """For example `820 mJ`, `4.20 J`, `420.0 J`, `23.4 kJ`, `1.2 MJ`."""
+    if energy_j < 1:
+        return f"{1000 * energy_j:.3g} mJ"
     if energy_j < 10:
         return f"{energy_j:.2f} J"
     for unit in ("J", "kJ", "MJ"):

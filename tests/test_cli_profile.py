@@ -48,7 +48,9 @@ def test_every_rung_is_told_and_the_profile_is_written(package, cached, capsys) 
     assert re.fullmatch(
         rf"board {re.escape(board)}, fake on numpy\npower sensor: replay\n"
         r"start 2\.5 s, load a rung 0\.2 s, end with a checkpoint \d+\.\d s\n"
-        rf"idle: 10\.00 W\nprofile: {re.escape(str(cached))}\n",
+        r"idle: 10\.00 W\nk100 +1\.00 s +39\.1 KiB  10\.0 J per step\n"
+        r"k050 +500\.0 ms +19\.5 KiB  5\.00 J per step\n"
+        rf"profile: {re.escape(str(cached))}\n",
         out,
     )
     assert [cost.rung for cost in load_profile(cached).rungs] == ["k100", "k050"]

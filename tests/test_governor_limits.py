@@ -19,6 +19,7 @@ from simulated_board import (
 
 from edge_runtime.budget import Budget
 from edge_runtime.planning import Governor, Reading
+from edge_runtime.planning.caution import Caution
 from edge_runtime.planning.mix import Task, best_mix
 
 STEPS = 1500
@@ -100,6 +101,31 @@ def test_a_long_pause_ends_before_the_time_is_up() -> None:
 
 
 # Heat
+
+
+def test_an_unknown_temperature_lifts_no_ceiling() -> None:
+    caution = Caution(COOLER[::-1], Budget(temperature_c=60))
+    power_w = {cost.rung: cost.power_w for cost in COOLER}
+    caution.watch(0.0, "k100", Reading(temperature_c=59.5), power_w)
+    assert [cost.rung for cost in caution.allowed] == ["k050", "k075"]
+    caution.watch(1000.0, "k075", Reading(temperature_c=None), power_w)
+    assert [cost.rung for cost in caution.allowed] == ["k050", "k075"]
+    caution.watch(1001.0, "k075", Reading(temperature_c=50.0), power_w)
+    assert [cost.rung for cost in caution.allowed] == ["k050", "k075", "k100"]
+
+
+def test_leaving_a_rung_for_memory_lifts_no_ceiling_of_heat() -> None:
+    """The hot board is on k050 of four rungs; k075 and k100 need less memory than it."""
+    costs = [
+        replace(cost, peak_bytes=peak_bytes)
+        for cost, peak_bytes in zip(COOLER[::-1], (900, 500, 500), strict=True)
+    ]
+    caution = Caution(costs, Budget(temperature_c=60, memory_bytes=1000))
+    power_w = {"k050": 6.0, "k075": 9.0, "k100": 10.0}
+    caution.watch(0.0, "k100", Reading(temperature_c=61.0), power_w)
+    assert [cost.rung for cost in caution.allowed] == ["k050"]
+    caution.watch(30.0, "k050", Reading(temperature_c=61.0, rss_bytes=1001), power_w)
+    assert caution.allowed == []
 
 
 @pytest.mark.parametrize(("limit_c", "time_s"), [(55, None), (55, 373), (50, 388)])

@@ -1,8 +1,10 @@
 """A run folder that is followed while it is written."""
 
+import fcntl
 import json
 import os
 import resource
+import threading
 
 import pytest
 from live_runs import FINISHED, STARTED, Writing, finished_run, resumed, sample
@@ -10,7 +12,7 @@ from live_runs import FINISHED, STARTED, Writing, finished_run, resumed, sample
 from edge_runtime.errors import RecordsError
 from edge_runtime.live import Follower
 from edge_runtime.live.lines import BLOCK_BYTES, CutError, Lines
-from edge_runtime.records.lines import is_held
+from edge_runtime.records.lines import LineFile, is_held
 from edge_runtime.schema import unstructure
 
 
@@ -137,6 +139,21 @@ def test_a_shorter_file_is_a_cut_one(tmp_path) -> None:
     os.truncate(file, 9)
     with pytest.raises(CutError, match="lines was cut or replaced"):
         lines.read()
+
+
+def test_who_asks_whether_a_run_is_held_is_told_what_is_wrong(tmp_path) -> None:
+    with pytest.raises(RecordsError, match=r"cannot look at .*gone: No such file"):
+        is_held(tmp_path / "gone")
+
+
+def test_asking_whether_a_run_is_held_keeps_nobody_out(tmp_path) -> None:
+    path = tmp_path / "lines"
+    file = LineFile(path)
+    with path.open("rb") as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)
+        threading.Timer(0.01, asking.close).start()
+        file.hold()
+    file.close()
 
 
 def test_a_run_is_held_while_a_process_works_on_it(tmp_path) -> None:

@@ -1,5 +1,6 @@
 """The events of a run, in the order in which they happened."""
 
+import pytest
 from live_runs import (
     DIVERGED,
     FINISHED,
@@ -75,8 +76,12 @@ def test_an_end_that_was_gone_on_from_is_told_in_its_place(tmp_path) -> None:
     assert replay.ended == DIVERGED
 
 
-def test_steps_that_are_trained_again_are_told_again(tmp_path) -> None:
-    """And those before the checkpoint are not."""
+@pytest.mark.parametrize("block_bytes", [1 << 20, 250])
+def test_steps_that_are_trained_again_are_told_again(
+    tmp_path, monkeypatch, block_bytes
+) -> None:
+    """And those before the checkpoint are not, also where a block has no others."""
+    monkeypatch.setattr("edge_runtime.live.lines.BLOCK_BYTES", block_bytes)
     with Writing(tmp_path / "run") as writing:
         writing.steps(1, 2, 3, 4)
     replay = Replay(writing.run)

@@ -63,6 +63,18 @@ def test_a_lost_sensor_is_lost_until_it_is_back() -> None:
     assert status_of(lost, resumed(3)).sensor_lost is None
 
 
+def test_a_resumed_run_has_no_rung_before_its_first_step() -> None:
+    """That of the process before may have been lost with its steps."""
+    status = status_of(RUNG, step(1, 1.0), resumed(0))
+    assert (status.rung, status.rss_bytes, status.last_step) == (None, None, None)
+
+
+def test_of_pauses_in_a_row_the_newest_is_news() -> None:
+    pauses = [events.Paused(step=n, pause_s=1.0, reason=f"{n} W") for n in (3, 4)]
+    news = [logged.event for logged in status_of(pauses[0], RUNG, *pauses).news]
+    assert news == [pauses[0], RUNG, pauses[1]]
+
+
 def test_a_resumed_run_may_have_another_budget() -> None:
     planned = events.Planned(step=4, budget={"energy_j": 900.0, "time_s": 60}, plan={})
     assert status_of().budget.energy_j == 500.0

@@ -78,7 +78,7 @@ def test_a_reserve_is_kept_where_it_can_be() -> None:
 def test_what_is_left_is_said() -> None:
     assert outlook(Budget(power_w=5)).left_text() == ""
     view = outlook(Budget(time_s=200, energy_j=500), time_s=100, energy_j=600)
-    assert view.left_text() == " with 0.00 J and 1 min 40 s left"
+    assert view.left_text() == " with 0 mJ and 1 min 40 s left"
 
 
 def test_costs_without_energy_reach_as_far_as_time() -> None:

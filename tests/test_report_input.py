@@ -13,7 +13,8 @@ from report_runs import MadeRun, gap_run, info, resumed_run
 from test_report_numbers import run_command
 
 from edge_runtime.errors import ConfigError, RecordsError, StorageError
-from edge_runtime.report import render_page, summarise
+from edge_runtime.report import render_page, summarise, tables
+from edge_runtime.schema import unstructure
 
 
 def page_of(*folders: Path) -> str:
@@ -26,6 +27,13 @@ def test_a_run_that_has_done_nothing_is_a_page_that_says_so(tmp_path: Path) -> N
     assert "No training step is recorded yet." in page
     assert "Power and energy are unknown." in page
     assert "Unfinished." in page
+
+
+def test_the_columns_of_runs_are_of_one_part_each(tmp_path: Path) -> None:
+    report, _ = summarise([gap_run().write(tmp_path / "run")])
+    parts = [unstructure(getattr(report.runs[0], part)) for part in tables._PARTS]
+    names = [name for part in parts for name in part]
+    assert len(names) == len(set(names))
 
 
 def test_a_run_without_a_sensor_shows_time_by_stage(tmp_path: Path) -> None:

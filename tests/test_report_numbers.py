@@ -96,7 +96,7 @@ def test_a_gap_is_told(tmp_path: Path) -> None:
     summary = summary_of(gap_run(), tmp_path)
     assert summary.metering.largest_gap_s == pytest.approx(4.0)
     assert summary.metering.gap_s == pytest.approx(4.0)
-    assert summary.metering.before_s == pytest.approx(0.5)
+    assert summary.metering.before_s == 0.0  # half a second is none
     assert summary.metering.samples == 46 + 4 + 51
     assert summary.metering.known_samples == 46 + 51
     assert any("no readings of power" in note.text for note in summary.notes)
@@ -148,6 +148,25 @@ def test_joules_after_the_last_reading_are_not_made_up(tmp_path: Path) -> None:
     assert summary.totals.gross_j == pytest.approx(energy_j(next(processes(run))[1], 0, 13.5))
     cheap = next(rung for rung in summary.rungs if rung.rung == "k050")
     assert cheap.step_j is None  # nothing measured it: zero would be wrong
+    dense = next(rung for rung in summary.rungs if rung.rung == "k100")
+    want_j = energy_j(next(processes(run))[1], 2.0, 5.0)
+    assert dense.step_j == pytest.approx(want_j / 3)  # of the steps that were measured
+    (energy,) = (limit for limit in summary.budget if limit.limit == "energy")
+    assert (energy.used, energy.kept) == (summary.totals.gross_j, None)
+
+
+def test_a_larger_budget_of_a_resumed_run_counts(tmp_path: Path) -> None:
+    run = resumed_run()
+    run.info["budget"] = {"energy_j": 50.0}
+    run.happened(2, 2.05, "planned", step=4, budget={"energy_j": 5000.0}, plan={})
+    (energy,) = summary_of(run, tmp_path).budget
+    assert (energy.allowed, energy.kept) == (5000.0, True)
+
+
+def test_one_process_with_the_estimate_makes_the_run_an_estimate(tmp_path: Path) -> None:
+    run = resumed_run()
+    run.happened(1, 5.9, "window", step=4, window={"name": "w", "is_estimate": True})
+    assert summary_of(run, tmp_path).energy_is_estimate
 
 
 def test_a_process_that_nothing_measured_makes_the_energy_unknown(tmp_path: Path) -> None:

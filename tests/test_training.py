@@ -178,6 +178,18 @@ def test_a_stop_before_the_first_step_saves_nothing(package, tmp_path) -> None:
     assert_same_result(tmp_path / "whole", tmp_path / "run")
 
 
+def test_every_process_has_a_number_of_its_own(package, tmp_path) -> None:
+    """Also one that ended before it wrote a sample."""
+    for _ in range(2):
+        with pytest.raises(Interrupted):
+            run_to_the_end(package, tmp_path / "run", stop=stop_after(2), resume=True)
+    run_to_the_end(package, tmp_path / "run", resume=True)
+    run = open_run(tmp_path / "run")
+    assert list(dict.fromkeys(found.moment.process for found in run.events())) == [1, 2, 3]
+    changes = [f for f in run.events() if isinstance(f.event, events.RungChanged)]
+    assert {found.moment.process for found in changes} == {1, 2, 3}
+
+
 def test_a_stop_right_after_resuming_has_nothing_to_save(package, tmp_path) -> None:
     for polls in (4, 0):
         with pytest.raises(Interrupted, match="after step 4 of 10"):

@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import median
 
 from edge_runtime.budget import Budget
 from edge_runtime.errors import BudgetError
 from edge_runtime.planning import CostProfile, Overhead, RungCost, make_plan
 from edge_runtime.records.events import StepRecord
+
+_NEXT = 5  # steps after a load say what its step took without it
 
 
 def best_token_blocks(
@@ -27,15 +30,17 @@ def best_token_blocks(
         run_j: gross energy of that time.
         total_steps: that it was asked for.
     """
-    trained_s = sum(record.measured.step_s + record.measured.wait_s for record in steps)
     mean_w = run_j / run_s
+    steps, loads_s = without_loads(steps)
     costs = [as_it_was(cost, profile, steps, mean_w) for cost in profile.rungs]
-    rest_s = run_s - trained_s
+    trained_s = sum(took_s(record) for record in steps)
+    switch_s = sum(loads_s) / len(loads_s) if loads_s else profile.switch_s
+    rest_s = run_s - trained_s - sum(loads_s)
     overhead = Overhead(
         startup_s=rest_s,
         startup_j=rest_s * mean_w,
-        switch_s=0.0,
-        switch_j=0.0,
+        switch_s=switch_s,
+        switch_j=switch_s * mean_w,
         checkpoint_s=0.0,
         checkpoint_j=0.0,
         idle_w=profile.idle_w,
@@ -49,13 +54,33 @@ def best_token_blocks(
     return 0
 
 
+def took_s(record: StepRecord) -> float:
+    """Waiting for its pictures included."""
+    return record.measured.step_s + record.measured.wait_s
+
+
+def without_loads(steps: Sequence[StepRecord]) -> tuple[list[StepRecord], list[float]]:
+    """Steps as if no rung had been loaded in them, and seconds of each load."""
+    plain, loads_s = [], []
+    for index, record in enumerate(steps):
+        if index and steps[index - 1].rung == record.rung:
+            plain.append(record)
+            continue
+        same = [took_s(s) for s in steps[index + 1 :] if s.rung == record.rung][:_NEXT]
+        usual_s = median(same) if same else took_s(record)
+        loads_s.append(max(0.0, took_s(record) - usual_s))
+        measured = replace(record.measured, step_s=usual_s, wait_s=0.0)
+        plain.append(replace(record, measured=measured))
+    return plain, loads_s
+
+
 def as_it_was(
     cost: RungCost, profile: CostProfile, steps: Sequence[StepRecord], mean_w: float
 ) -> RungCost:
     """A rung's cost by the run's own steps."""
     expected = {other.rung: other.step_s or 0.0 for other in profile.rungs}
-    took_s = [s.measured.step_s + s.measured.wait_s for s in steps]
-    ratio = sum(took_s) / sum(expected[record.rung] for record in steps)
-    own = [t for t, record in zip(took_s, steps, strict=True) if record.rung == cost.rung]
+    seconds = [took_s(record) for record in steps]
+    ratio = sum(seconds) / sum(expected[record.rung] for record in steps)
+    own = [t for t, record in zip(seconds, steps, strict=True) if record.rung == cost.rung]
     step_s = sum(own) / len(own) if own else (cost.step_s or 0.0) * ratio
     return replace(cost, step_s=step_s, step_j=step_s * mean_w, power_w=mean_w)

@@ -142,4 +142,5 @@ def profile_text(profile: "CostProfile") -> str:
     ]
     if profile.idle_w is not None:
         lines.append(f"idle: {profile.idle_w:.2f} W")
+    lines += [cost_text(cost, profile.energy_is_estimate) for cost in profile.rungs]
     return "\n".join(lines)

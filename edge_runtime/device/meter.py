@@ -264,8 +264,9 @@ class Meter:
             # Where the edge of a window has just been read, that is the sample.
             is_new = not 0 <= self._clock() - self._ledger.last_s < self._least_s
             sample = self._take() if is_new else self._latest
+            is_lost = self._probe is not None and self._probe.is_lost
         with self._lock:
-            self._ledger.miss(late + (sample is None))
+            self._ledger.miss(late + (sample is None or is_lost))
         self._write(sample)
 
     def _take_at_edge(self) -> PowerSample | None:
@@ -288,10 +289,10 @@ class Meter:
         """Read the sensor; `None` if there is nothing to tell. `_reading` is held."""
         read = self._probe.read(self._clock) if self._probe else (self._clock(), {})
         with self._lock:
-            if read is None:
+            if read is None:  # the rest of a sample is known still
                 unknown = dict.fromkeys(self.sensor.rails if self.sensor else ())
                 self._latest = self._sample(self._clock(), Watts(unknown, None))
-                return None
+                return self._latest
             watts = self._ledger.add(*read)
             if watts is None:
                 return None

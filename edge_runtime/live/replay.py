@@ -5,6 +5,7 @@ As `train` gave them to the process that trained, read from the two files that k
 
 import heapq
 from collections.abc import Iterator
+from typing import Any
 
 from edge_runtime.errors import RecordsError
 from edge_runtime.live.lines import CutError, Lines
@@ -66,21 +67,23 @@ class Replay:
         return [event]
 
     def _new_steps(self) -> list[tuple[_When, Event]]:
-        try:
-            tables = self._steps.read()
-        except (
-            CutError
-        ):  # a resumed run went back to a checkpoint; what was given out is skipped
-            self._steps = Lines(self.run.path / STEPS_FILE)
-            tables = self._steps.read()
         found: list[tuple[_When, Event]] = []
-        for table in tables:
-            record = structure(StepRecord, table, where=STEPS_FILE, error=RecordsError)
-            when = (record.measured.process, record.measured.t_s)
-            if when > self._last_step:
-                self._last_step = when
-                found.append((when, record))
+        while not found and (tables := self._step_tables()):
+            for table in tables:
+                record = structure(StepRecord, table, where=STEPS_FILE, error=RecordsError)
+                when = (record.measured.process, record.measured.t_s)
+                if when > self._last_step:
+                    self._last_step = when
+                    found.append((when, record))
         return found
+
+    def _step_tables(self) -> list[dict[str, Any]]:
+        try:
+            return self._steps.read()
+        except CutError:
+            # A resumed run went back to a checkpoint; what was given out will be skipped.
+            self._steps = Lines(self.run.path / STEPS_FILE)
+            return self._steps.read()
 
     def _new_events(self) -> list[tuple[_When, Event]]:
         found = []

@@ -55,11 +55,14 @@ class Status:
         """Take an event in."""
         event = logged.event
         if not isinstance(event, _NO_NEWS):
+            if self.news and type(event) is type(self.news[-1].event) is events.Paused:
+                self.news.pop()  # one pause after the other: the newest is enough
             self.news.append(logged)
         match event:
             case events.Resumed():
-                self.resumed, self.ended, self.last_step = event, None, None
-                self.sensor_lost = None  # of the process before
+                self.resumed, self.ended = event, None
+                # What follows was of the process before.
+                self.last_step = self.rung = self.rss_bytes = self.sensor_lost = None
             case events.Planned():
                 self.budget = _budget(event.budget)  # a resumed run may have a larger one
             case events.RungChanged():

@@ -20,6 +20,7 @@ from edge_runtime.planning.governor import Decision, Governor
 from edge_runtime.planning.ledger import Spent
 from edge_runtime.planning.planner import Plan, RungVerdict, Segment, make_plan
 from edge_runtime.planning.refusal import refuse_below_state
+from edge_runtime.planning.straightening import straightened
 
 __all__ = [
     "FORMAT",
@@ -41,4 +42,5 @@ __all__ = [
     "overhead_of",
     "refuse_below_state",
     "save_profile",
+    "straightened",
 ]

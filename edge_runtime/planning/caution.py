@@ -92,20 +92,24 @@ class Caution:
 
     def _is_quiet(self, reading: Reading) -> bool:
         limit_c, found_c = self._budget.temperature_c, reading.temperature_c
-        warm = limit_c is not None and found_c is not None and found_c > limit_c - COOL_C
+        warm = limit_c is not None and (found_c is None or found_c > limit_c - COOL_C)
         return not warm and (reading.memory_pressure or 0.0) <= _NO_PRESSURE
 
     def _leave(self, place: int, now_s: float, used: int, limit: int) -> None:
         """Never train this rung again, nor one that needs as much."""
         if now_s - self._lowered_s < _EFFECT_S:
             return
-        here = self._costs[place].need_bytes
-        self._costs = [
-            cost
-            for cost in self._costs
-            if here is not None and cost.need_bytes is not None and cost.need_bytes < here
-        ]
-        self._top, self._lowered_s = len(self._costs) - 1, now_s
+        here, allowed = self._costs[place].need_bytes, self.allowed
+
+        def smaller(costs: Sequence[RungCost]) -> list[RungCost]:
+            return [
+                cost
+                for cost in costs
+                if here is not None and cost.need_bytes is not None and cost.need_bytes < here
+            ]
+
+        self._costs = smaller(self._costs)
+        self._top, self._lowered_s = len(smaller(allowed)) - 1, now_s  # heat lowered it, too
         self.reason = f"{bytes_text(used)} is over {flag_text(MEMORY, limit)}"
 
     def _lower(self, place: int | None, now_s: float, reason: str) -> None:

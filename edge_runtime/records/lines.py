@@ -7,6 +7,7 @@ leave half a line at the end: readers pass over it, the next writer cuts it off.
 import fcntl
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from edge_runtime.errors import RecordsError
 from edge_runtime.storage import storage_errors
 
 _BLOCK_BYTES = 4096
+_LOOKING_S = 0.05  # longer than `is_held` takes
 
 
 class LineFile:
@@ -45,6 +47,16 @@ class LineFile:
         """Bytes up to and including the last whole line."""
         return complete_length(self._fd)
 
+    def count_after(self, size_bytes: int) -> int:
+        """Whole lines after the first `size_bytes` bytes.
+
+        Raises:
+            StorageError: the file cannot be read.
+        """
+        with storage_errors("read", self.path), self.path.open("rb") as file:
+            file.seek(size_bytes)
+            return sum(line.endswith(b"\n") for line in file)
+
     def truncate(self, size_bytes: int) -> None:
         """Forget all lines after the first `size_bytes` bytes."""
         with storage_errors("shorten", self.path):
@@ -65,12 +77,20 @@ class LineFile:
         """
         with storage_errors("lock", self.path):
             try:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._lock_soon()
             except BlockingIOError as error:
                 raise RecordsError(
                     f"another edge-train is writing to {self.path.parent}. Wait for it, stop "
                     "it, or choose another folder."
                 ) from error
+
+    def _lock_soon(self) -> None:
+        """Try twice: somebody may be in `is_held` just now."""
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_LOOKING_S)
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -142,11 +162,16 @@ def table_of(
 def is_held(path: Path) -> bool:
     """Whether a process holds a file by `LineFile.hold`; a killed one does not.
 
-    For a moment nobody else can hold it: do not ask while somebody may begin to.
+    For a moment nobody else can hold it; `LineFile.hold` waits as long.
+
+    Raises:
+        RecordsError: the file is gone, or its file system knows no locks.
     """
-    with path.open("rb") as file:
-        try:
+    try:
+        with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        raise RecordsError(f"cannot look at {path}: {error.strerror}.") from error
     return False

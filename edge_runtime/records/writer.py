@@ -137,14 +137,14 @@ class RunWriter:
         """Forget all after a checkpoint (`None`: all). Returns how many steps are lost.
 
         Raises:
-            StorageError: it cannot be written.
+            StorageError: it cannot be read or written.
         """
         step = checkpoint.info.step if checkpoint else 0
         steps_bytes = checkpoint.info.steps_bytes if checkpoint else 0
         for path in checkpoint_paths(self._checkpoints):
             if int(path.name) > step:
                 remove_checkpoint(path)
-        lost_steps = self._steps.path.read_bytes().count(b"\n", steps_bytes)
+        lost_steps = self._steps.count_after(steps_bytes)
         self._steps.truncate(steps_bytes)
         return lost_steps
 

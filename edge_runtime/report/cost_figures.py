@@ -6,9 +6,9 @@ from typing import NamedTuple
 import plotly.graph_objects as go
 
 from edge_runtime.report.figures import Drawing, base
-from edge_runtime.report.html import short_time_text, small_energy_text
+from edge_runtime.report.html import short_time_text
 from edge_runtime.report.summary import RunSummary
-from edge_runtime.units import bytes_text
+from edge_runtime.units import bytes_text, energy_text
 
 _PATTERNS = ("", "/", "x", "-", ".")
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross")
@@ -169,7 +169,7 @@ def _rungs_say(run: RunSummary, count: int, key: str) -> str:
         if key == "peak_bytes" and rung.peak_bytes is not None:
             text += f" and {bytes_text(rung.peak_bytes)}"
         elif key == "energy_j" and rung.energy_per_image_j is not None:
-            text += f" and {small_energy_text(rung.energy_per_image_j)}"
+            text += f" and {energy_text(rung.energy_per_image_j)}"
         if rung.dominated_by:
             text += f" (no better than {rung.dominated_by})"
         parts.append(text)

@@ -28,11 +28,6 @@ def _percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
-def small_energy_text(value: float) -> str:
-    """For example `0.82 mJ`, `3.10 J`."""
-    return f"{1000 * value:.3g} mJ" if abs(value) < 1 else energy_text(value)
-
-
 def short_time_text(value: float) -> str:
     """For example `8.31 ms`, `1.25 s`."""
     return f"{1000 * value:.3g} ms" if value < 1 else duration_text(value)
@@ -47,7 +42,6 @@ _BY_NAME: dict[str, Callable[[float], str]] = {
     "relative": lambda value: f"{100 * value:+.1f} %",
     "accuracy": _percent,
     "untrained_accuracy": _percent,
-    "energy_per_image_j": small_energy_text,
     "images_per_j": _rate("images/J"),
     "images_per_s": _rate("images/s"),
     "seconds_per_image": short_time_text,
@@ -73,7 +67,7 @@ BY_UNIT: dict[str, Callable[[float], str]] = {
     "s": duration_text,
     "bytes": bytes_text,
     "C": temperature_text,
-    "J/image": small_energy_text,
+    "J/image": energy_text,
     "J/epoch": energy_text,
     "images/J": _rate("images/J"),
     "images/s": _rate("images/s"),

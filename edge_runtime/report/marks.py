@@ -6,10 +6,15 @@ from typing import Any
 ESTIMATE = '<abbr class="mark" title="estimate, not measured">≈</abbr>'
 AT_LEAST = '<abbr class="mark" title="power is unknown for a part of the run">≥</abbr>'
 
+AT_MOST = '<abbr class="mark" title="power is unknown for a part of the run">≤</abbr>'
+
 _FROM_POWER = ("_j", "_w")  # endings of names
 _CHOSEN = {"allowed", "offset_w"}  # a person's, not a measurement
 _BY_UNIT = {"used", "planned", "actual", "difference"}
-_WHOLE = {"gross_j", "net_j", "energy_j", "used", "actual", "lost_j"}
+_WHOLE = {
+    *("gross_j", "net_j", "energy_j", "used", "actual", "lost_j"),
+    *("mean_w", "energy_per_image_j", "energy_per_epoch_j"),
+}
 
 Row = Mapping[str, Any]
 
@@ -33,10 +38,14 @@ def mark_of(run: Row, field: str, row: Row) -> str:
     """
     if not is_from_power(field, row):
         return ""
-    if field in ("planned", "profile_step_j"):  # of the cost profile
-        is_estimate = bool(row.get("is_estimate"))
+    if field == "profile_step_j":
+        is_estimate = row["profile_is_estimate"]
+    elif field == "planned":
+        is_estimate = row["is_estimate"]
     else:
-        is_estimate = bool(row.get("energy_is_estimate", run["energy_is_estimate"]))
+        is_estimate = row.get("energy_is_estimate", run["energy_is_estimate"])
     if is_estimate:
         return ESTIMATE
-    return AT_LEAST if run["energy_is_incomplete"] and field in _WHOLE else ""
+    if not run["energy_is_incomplete"]:
+        return ""
+    return AT_MOST if field == "images_per_j" else AT_LEAST if field in _WHOLE else ""

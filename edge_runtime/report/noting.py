@@ -35,7 +35,7 @@ def _estimates(run: RunSummary) -> list[str]:
             f"For {duration_text(metering.gap_s)} there were no readings of power; it was "
             "taken as a straight line between the readings before and after."
         )
-    if metering.known_samples and metering.before_s > metering.gap_limit_s:
+    if metering.before_s > 0:
         found.append(
             f"Before the first reading, {duration_text(metering.before_s)} were counted at "
             "the power of that reading."
@@ -66,8 +66,8 @@ def _missing(recorded: Recorded, run: RunSummary) -> list[str]:
         )
     elif run.energy_is_incomplete:
         found.append(
-            f"For the last {duration_text(metering.after_s)} there were no readings of power: "
-            "joules after them are not counted, and totals are more than shown."
+            f"For {duration_text(metering.after_s)} at the end there were no readings of "
+            "power: joules of that time are not counted, and totals are more than shown."
         )
     if metering.known_samples and run.conditions.idle_w is None:
         found.append("The idle power is unknown, so net energy is, too.")

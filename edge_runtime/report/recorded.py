@@ -19,6 +19,7 @@ from edge_runtime.package.manifest import Manifest
 from edge_runtime.package.reader import MANIFEST
 from edge_runtime.planning import CostProfile
 from edge_runtime.records import LoggedEvent, Run, open_run
+from edge_runtime.records.events import Planned
 from edge_runtime.records.run import EVENTS_FILE, POWER_FILE, STEPS_FILE
 from edge_runtime.report.lines import (
     FLAG_OR_NONE,
@@ -87,6 +88,14 @@ class Recorded:
     profile: CostProfile | None
     manifest: Manifest | None  # None: the package is not where it was
     cut_files: tuple[str, ...]  # that end in half a line
+
+    @property
+    def budget(self) -> dict[str, Any]:
+        """Of the last process: a resumed run may have another one than it began with."""
+        planned = [
+            each.event.budget for each in self.events if isinstance(each.event, Planned)
+        ]
+        return dict(planned[-1] if planned else self.run.info.budget)
 
 
 def read_run(path: Path) -> Recorded:

@@ -148,17 +148,19 @@ def _keep_ratio(recorded: Recorded, name: str) -> float | None:
 
 def _profiled(recorded: Recorded, name: str) -> dict[str, Any]:
     """What the cost profile says of a rung."""
-    for cost in recorded.profile.rungs if recorded.profile else ():
-        if cost.rung == name:
+    profile = recorded.profile
+    for cost in profile.rungs if profile else ():
+        if profile and cost.rung == name:
             return {
                 "token_blocks": cost.token_blocks,
                 "profile_step_s": cost.step_s,
                 "profile_step_j": cost.step_j,
                 "profile_peak_bytes": cost.likely_peak_bytes,
                 "profile_source": cost.source,
+                "profile_is_estimate": profile.energy_is_estimate,
             }
-    fields = ("token_blocks", "profile_step_s", "profile_step_j", "profile_peak_bytes")
-    return dict.fromkeys((*fields, "profile_source"))
+    fields = ("step_s", "step_j", "peak_bytes", "source", "is_estimate")
+    return dict.fromkeys(("token_blocks", *(f"profile_{field}" for field in fields)))
 
 
 def _covered(
@@ -175,13 +177,13 @@ def _covered(
         if process.power is None:
             parts.append(None)
             continue
+        chosen = chosen & (steps.t_s[process.steps] <= process.power.t_s[-1])
         end_s = steps.t_s[process.steps][chosen]
         began_s = steps.began_s[process.steps][chosen]
         parts.append(float(np.sum(process.power.between_j(began_s, end_s))))
-        known = end_s <= process.power.t_s[-1] + timeline.gap_s
-        covered_s += float(np.sum((end_s - began_s)[known]))
-        covered_steps += int(np.sum(known))
-        covered_images += int(np.sum(steps.images[process.steps][chosen][known]))
+        covered_s += float(np.sum(end_s - began_s))
+        covered_steps += len(end_s)
+        covered_images += int(np.sum(steps.images[process.steps][chosen]))
     return plus(parts), covered_s, covered_steps, covered_images
 
 

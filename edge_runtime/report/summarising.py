@@ -46,20 +46,20 @@ def summarise_run(recorded: Recorded, timeline: Timeline, name: str) -> RunSumma
     processes = processes_of(recorded, timeline)
     totals = _totals(recorded, timeline, processes)
     metering = _metering(recorded, timeline)
+    is_incomplete = totals.gross_j is not None and metering.after_s > 0
     summary = RunSummary(
         name=name,
         path=str(recorded.run.path),
         created_at=info.created_at,
         state=_state(recorded),
-        energy_is_estimate=info.power_is_estimate,
-        energy_is_incomplete=totals.gross_j is not None
-        and metering.after_s > metering.gap_limit_s,
+        energy_is_estimate=_is_estimate(recorded),
+        energy_is_incomplete=is_incomplete,
         notes=(),
         trained=_trained(recorded),
         conditions=_conditions(recorded),
         totals=totals,
         metering=metering,
-        budget=_budget(recorded, totals),
+        budget=_budget(recorded, totals, is_incomplete=is_incomplete),
         stages=stages_of(recorded, timeline),
         rungs=_marked(rungs_of(recorded, timeline)),
         rails=rails_of(recorded, timeline),
@@ -93,6 +93,20 @@ def _state(recorded: Recorded) -> str:
     return "unfinished"
 
 
+def _is_estimate(recorded: Recorded) -> bool:
+    """Whether any process had its joules from something that is no power."""
+    found = [each.event for each in recorded.events]
+    return (
+        recorded.run.info.power_is_estimate
+        or any(e.spent.energy_is_estimate for e in found if isinstance(e, events.Finished))
+        or any(
+            bool(e.window.get("is_estimate"))
+            for e in found
+            if isinstance(e, events.WindowEnded)
+        )
+    )
+
+
 def _trained(recorded: Recorded) -> Trained:
     info, manifest = recorded.run.info, recorded.manifest
     model = manifest.model if manifest else None
@@ -109,7 +123,7 @@ def _trained(recorded: Recorded) -> Trained:
         source=info.source,
         seed=info.settings.seed,
         batch_size=info.settings.batch_size,
-        epochs=info.settings.epochs,
+        total_epochs=info.settings.epochs,
         steps_per_epoch=info.steps_per_epoch,
         total_steps=info.total_steps,
     )
@@ -188,8 +202,8 @@ def _metering(recorded: Recorded, timeline: Timeline) -> Metering:
         if process.power is None:
             continue
         t_s = process.power.t_s
-        before_s += float(t_s[0])
-        after_s += process.duration_s - float(t_s[-1])
+        before_s += _if_gap(float(t_s[0]), timeline.gap_s)
+        after_s += _if_gap(process.duration_s - float(t_s[-1]), timeline.gap_s)
         span_s += float(t_s[-1] - t_s[0])
         if len(t_s) > 1:
             apart_s = np.diff(t_s)
@@ -208,20 +222,30 @@ def _metering(recorded: Recorded, timeline: Timeline) -> Metering:
     )
 
 
-def _budget(recorded: Recorded, totals: Totals) -> tuple[LimitUse, ...]:
+def _if_gap(apart_s: float, limit_s: float) -> float:
+    """Only what is too long for a pause between two readings."""
+    return apart_s if apart_s > limit_s else 0.0
+
+
+def _budget(
+    recorded: Recorded, totals: Totals, *, is_incomplete: bool
+) -> tuple[LimitUse, ...]:
     found = []
     for limit in LIMITS:
-        allowed = recorded.run.info.budget.get(limit.field)
+        allowed = recorded.budget.get(limit.field)
         if not isinstance(allowed, int | float):
             continue
         used = getattr(totals, _USED[limit.name])
+        kept = None if used is None else used <= allowed
+        if kept and is_incomplete and limit.name in ("energy", "power"):
+            kept = None  # it took more than is known
         use = LimitUse(
             limit=limit.name,
             unit=_UNITS[limit.name],
             allowed=allowed,
             used=used,
             share=_over(used, allowed),
-            kept=None if used is None else used <= allowed,
+            kept=kept,
         )
         found.append(use)
     return tuple(found)
@@ -242,18 +266,19 @@ def _marked(rungs: tuple[RungUse, ...]) -> tuple[RungUse, ...]:
 
 def _beats(other: RungUse, rung: RungUse) -> bool:
     """Whether it keeps at least as much, costs no more of anything, and less of something."""
-    mine, theirs = _costs_of(rung), _costs_of(other)
+    if other.token_blocks is None or rung.token_blocks is None:
+        return False
+    in_run = bool(other.steps and rung.steps)  # else as the profile says, of both
+    mine, theirs = _costs_of(rung, in_run=in_run), _costs_of(other, in_run=in_run)
     both = [
         (a, b) for a, b in zip(mine, theirs, strict=True) if a is not None and b is not None
     ]
-    if len(both) < 2 or (other.keep_ratio or 0.0) < (rung.keep_ratio or 0.0):
+    if len(both) < 2 or other.token_blocks < rung.token_blocks:
         return False
     return all(b <= a for a, b in both) and any(b < a for a, b in both)
 
 
-def _costs_of(rung: RungUse) -> tuple[float | None, float | None, float | None]:
-    return (
-        rung.step_s or rung.profile_step_s,
-        rung.step_j or rung.profile_step_j,
-        rung.peak_bytes or rung.profile_peak_bytes,
-    )
+def _costs_of(rung: RungUse, *, in_run: bool) -> tuple[float | None, ...]:
+    if in_run:
+        return rung.step_s, rung.step_j, rung.peak_bytes
+    return rung.profile_step_s, rung.profile_step_j, rung.profile_peak_bytes

@@ -34,7 +34,7 @@ class Trained:
     source: str
     seed: int
     batch_size: int
-    epochs: int  # asked for
+    total_epochs: int  # asked for
     steps_per_epoch: int
     total_steps: int  # asked for
 
@@ -92,8 +92,8 @@ class Metering:
     largest_gap_s: float | None  # between two known samples of a process
     gap_s: float  # sum of the gaps over `gap_limit_s`, where the power is interpolated
     gap_limit_s: float
-    before_s: float  # before the first known samples, counted at their power
-    after_s: float  # after the last known samples, not counted
+    before_s: float  # gaps before the first known samples, counted at their power
+    after_s: float  # gaps after the last known samples, not counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +112,7 @@ class LimitUse:
 class Stage:
     """Time and energy of one stage of the loop. The stages of a run add up to its totals."""
 
-    stage: str  # "start-up", "step", "waiting for input", "checkpoint", "other", "lost work"
+    stage: str  # one of `edge_runtime.report.stages.STAGES`
     time_s: float
     share: float | None  # of the run's time
     gross_j: float | None
@@ -141,6 +141,7 @@ class RungUse:
     profile_step_j: float | None
     profile_peak_bytes: int | None
     profile_source: str | None
+    profile_is_estimate: bool | None
     dominated_by: str | None  # a rung that keeps as much and costs no more of anything
 
 
@@ -234,7 +235,7 @@ class RunSummary:
     name: str
     path: str
     created_at: str
-    state: str  # "finished", "stopped by energy", "interrupted", "diverged", "unfinished", ...
+    state: str  # as docs/report.md lists them
     energy_is_estimate: bool
     energy_is_incomplete: bool  # power is unknown for a part of the run: joules are too few
     notes: tuple[Note, ...]

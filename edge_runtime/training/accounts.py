@@ -102,3 +102,8 @@ def with_loss(earlier: Spent, at_checkpoint: Spent) -> Spent:
 def plus(a: float | None, b: float | None) -> float | None:
     """A sum; unknown if a part is."""
     return None if a is None or b is None else a + b
+
+
+def minus(a: float | None, b: float | None) -> float | None:
+    """A difference; unknown if a part is."""
+    return None if a is None or b is None else a - b

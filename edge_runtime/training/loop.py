@@ -52,9 +52,8 @@ class Loop:
             if last.epoch == epoch:
                 self._losses.append(last.loss)
         self._last_loss = last.loss if last else None
-        self._rung = last.rung if last else None
+        self._rung: str | None = None
         self._stopped_by: str | None = None
-        self._paused_for: str | None = None
         self._paused_s = 0.0  # since the last step
         self._told: set[str] = set()  # pictures reported as skipped
         self._started_s = self._saved_s = self._clock()
@@ -123,8 +122,7 @@ class Loop:
 
     def _pause(self, choice: Choice) -> Iterator[Event]:
         """Wait as the governor says, but hear of `stop` soon."""
-        if choice.reason != self._paused_for:
-            self._paused_for = choice.reason
+        if not self._paused_s:  # told once, however often the governor looks again
             yield self._log(
                 events.Paused(
                     step=self._done, pause_s=choice.pause_s, reason=choice.reason or ""

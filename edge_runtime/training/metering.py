@@ -88,12 +88,15 @@ class Metering:
         """Count what earlier processes of a run spent.
 
         Raises:
-            RecordsError: power.jsonl is damaged.
+            RecordsError: power.jsonl or events.jsonl is damaged.
         """
-        spending = run.spending()
-        estimated = run.info.power_is_estimate
+        spending, found = run.spending(), run.events()
+        windows = [each.event.window for each in found if isinstance(each.event, WindowEnded)]
+        estimated = run.info.power_is_estimate or any(w.get("is_estimate") for w in windows)
         self.earlier = spent_before(spending, energy_is_estimate=estimated)
-        self._process = spending.process + 1
+        # A process that ended before its first sample has told what it began.
+        told = [each.moment.process for each in found if each.moment]
+        self._process = max([spending.process, *told]) + 1
 
     def count_lost(self, at_checkpoint: Spent) -> None:
         """What was spent after this checkpoint was spent for nothing."""

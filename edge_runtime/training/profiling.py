@@ -2,6 +2,7 @@
 
 Rungs are measured twice, from the smallest up and down again: a board that gets hot, or a
 neighbour that comes and goes, so hits all of them alike, and plans live on how rungs compare.
+Where it still makes them differ, they are drawn towards a straight line over their FLOPs.
 A process that is killed marks its rung as not fitting; the others go on. What is measured is
 kept in the cache until the profile is complete: after an interruption the same call goes on.
 """
@@ -19,7 +20,7 @@ from edge_runtime.device import Meter, memory_now
 from edge_runtime.errors import EngineError, Interrupted, RecordsError
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
-from edge_runtime.planning import CostProfile, RungCost
+from edge_runtime.planning import CostProfile, RungCost, straightened
 from edge_runtime.planning.costs import DOES_NOT_FIT, FORMAT, MEASURED, UNMEASURED
 from edge_runtime.planning.memory import predicted_peak_bytes
 from edge_runtime.records import utc_now
@@ -88,7 +89,8 @@ def profile_package(
             report(costs[rung.id])
     bench.forget()
     measured = [known for passes in bench.measured.values() for known in passes]
-    return _profile(package, conditions, meter, idle_w, measured, list(costs.values()))
+    straight = straightened(list(costs.values()))
+    return _profile(package, conditions, meter, idle_w, measured, straight)
 
 
 def _smallest(*limits: int | None) -> int | None:

@@ -24,7 +24,7 @@ from edge_runtime.records import (
 )
 from edge_runtime.records.events import Event
 from edge_runtime.schema import unstructure
-from edge_runtime.training.accounts import NOTHING
+from edge_runtime.training.accounts import NOTHING, minus
 from edge_runtime.training.course import course_of
 from edge_runtime.training.loop import Loop
 from edge_runtime.training.metering import Metering
@@ -144,7 +144,8 @@ def _go_on(
 ) -> Generator[Event, None, Loop]:
     checkpoint, damaged = find_checkpoint(writer.run)
     done = checkpoint.info.step if checkpoint else 0
-    metering.count_lost(checkpoint.info.spent if checkpoint else NOTHING)
+    saved = checkpoint.info.spent if checkpoint else NOTHING
+    metering.count_lost(saved)
     course = course_of(job, metering, done=done)  # may refuse: nothing is changed yet
     engine.open(job.package, checkpoint.state if checkpoint else job.package.initial_state())
     lost_steps = writer.go_back(checkpoint)
@@ -159,8 +160,8 @@ def _go_on(
             steps=job.total_steps,
             checkpoint=f"checkpoints/{done}" if checkpoint else None,
             lost_steps=lost_steps,
-            lost_s=spent.lost_s,
-            lost_j=spent.lost_j,
+            lost_s=spent.lost_s - saved.lost_s,
+            lost_j=minus(spent.lost_j, saved.lost_j),
             engine=engine.name,
             runtime=engine.runtime,
         )

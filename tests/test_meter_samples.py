@@ -1,0 +1,56 @@
+"""The samples that a meter hands over, and the joules that they hold."""
+
+import time
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+from test_meter import Counting, Scripted, until
+
+from edge_runtime.device import Meter, PowerSample
+
+
+def samples_beyond(samples: list[PowerSample], count: int) -> Callable[[], bool]:
+    return lambda: len(samples) > count
+
+
+def test_every_regular_sample_is_handed_over() -> None:
+    samples: list[PowerSample] = []
+    with Meter(Scripted(5.0), rate_hz=50, record=samples.append) as meter:
+        with meter.window("edges are no regular samples"):
+            pass
+        until(lambda: len(samples) >= 5)
+    steps_s = [b.t_s - a.t_s for a, b in pairwise(samples)]
+    assert min(steps_s) > 0
+    assert all(sample.total_w == 5.0 for sample in samples)
+
+
+def test_a_sample_has_the_joules_until_then() -> None:
+    """Also those of before the meter: the board took the power that was seen first."""
+    sensor, samples = Scripted(5.0), []
+    began_s = time.monotonic()
+    time.sleep(0.05)
+    with Meter(sensor, rate_hz=100, since_s=began_s, record=samples.append):
+        for power_w in (8.0, None, 3.0):
+            until(samples_beyond(samples, len(samples) + 3))
+            sensor.power_w = power_w
+        until(samples_beyond(samples, len(samples) + 3))
+    known = [sample for sample in samples if sample.total_w is not None]
+    want_j = (known[0].t_s - began_s) * known[0].total_w
+    assert known[0].energy_j == pytest.approx(want_j)
+    for before, sample in pairwise(known):
+        want_j += (sample.t_s - before.t_s) * (before.total_w + sample.total_w) / 2
+        assert sample.energy_j == pytest.approx(want_j)
+    unknown = [sample for sample in samples if sample.total_w is None]
+    assert len(unknown) >= 3
+    assert all(sample.energy_j is None for sample in unknown)
+
+
+def test_a_sample_of_a_counter_has_the_joules_that_it_counted() -> None:
+    samples: list[PowerSample] = []
+    with Meter(Counting(), rate_hz=50, record=samples.append):
+        until(samples_beyond(samples, 10))
+    assert samples[0].energy_j is None  # one reading of a counter says nothing
+    for before, sample in pairwise(samples[1:]):
+        mean_w = (sample.energy_j - before.energy_j) / (sample.t_s - before.t_s)
+        assert mean_w == pytest.approx(sample.total_w)
