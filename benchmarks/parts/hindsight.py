@@ -9,6 +9,7 @@ from edge_runtime.errors import BudgetError
 from edge_runtime.planning import CostProfile, Overhead, RungCost, make_plan
 from edge_runtime.records.events import StepRecord
 
+_KNOWN_S = 10.0  # of steps on a rung; less is a moment of a noisy machine
 _NEXT = 5  # steps after a load say what its step took without it
 
 
@@ -77,10 +78,11 @@ def without_loads(steps: Sequence[StepRecord]) -> tuple[list[StepRecord], list[f
 def as_it_was(
     cost: RungCost, profile: CostProfile, steps: Sequence[StepRecord], mean_w: float
 ) -> RungCost:
-    """A rung's cost by the run's own steps."""
+    """A rung's cost by the run's own steps, or as much off the profile as all of them."""
     expected = {other.rung: other.step_s or 0.0 for other in profile.rungs}
     seconds = [took_s(record) for record in steps]
     ratio = sum(seconds) / sum(expected[record.rung] for record in steps)
     own = [t for t, record in zip(seconds, steps, strict=True) if record.rung == cost.rung]
-    step_s = sum(own) / len(own) if own else (cost.step_s or 0.0) * ratio
+    is_known = sum(own) >= _KNOWN_S
+    step_s = sum(own) / len(own) if is_known else (cost.step_s or 0.0) * ratio
     return replace(cost, step_s=step_s, step_j=step_s * mean_w, power_w=mean_w)

@@ -72,8 +72,8 @@ def run(args: argparse.Namespace) -> int:
     conditions = Conditions(args.engine, threads=args.threads, board_file=args.board)
     target = args.output or conditions.cached_profile_path(package)
     _say(
-        f"measuring {len(package.manifest.rungs)} rungs on {conditions.board.id}, up and down "
-        f"again, each for {duration_text(args.time_per_rung)} at most once it is loaded"
+        f"measuring {len(package.manifest.rungs)} rungs on {conditions.board.id} three times, "
+        f"each for {duration_text(args.time_per_rung)} at most once it is loaded"
     )
     with (
         stop_on_signals("stopping") as stop,

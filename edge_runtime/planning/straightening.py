@@ -1,7 +1,7 @@
 """What noise did to measured costs, taken back as far as it is noise.
 
-The time of a step is nearly a straight line over its FLOPs. Where the two times that a rung
-was measured disagree, the line of all rungs knows better; where they agree, they do. Seconds,
+The time of a step is nearly a straight line over its FLOPs. Where the times that a rung was
+measured disagree, the line of all rungs knows better; where they agree, they do. Seconds,
 joules.
 """
 

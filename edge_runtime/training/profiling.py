@@ -1,8 +1,9 @@
 """The cost profile of a package on this board: every rung in fresh processes of its own.
 
-Rungs are measured twice, from the smallest up and down again: a board that gets hot, or a
-neighbour that comes and goes, so hits all of them alike, and plans live on how rungs compare.
-Where it still makes them differ, they are drawn towards a straight line over their FLOPs.
+Rungs are measured three times, from the smallest up, down and up again: a board that gets hot
+so hits all of them alike, and of a neighbour that comes and goes the median knows nothing.
+Plans live on how rungs compare. Where the times still disagree, they are drawn towards a
+straight line over their FLOPs.
 A process that is killed marks its rung as not fitting; the others go on. What is measured is
 kept in the cache until the profile is complete: after an interruption the same call goes on.
 """
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
+from statistics import median
 
 from edge_runtime.device import Meter, memory_now
 from edge_runtime.errors import EngineError, Interrupted, RecordsError
@@ -31,6 +32,7 @@ from edge_runtime.training.rung_process import MeasuredRung, Stopped, measure_ru
 
 logger = logging.getLogger(__name__)
 
+_TIMES = 3  # that a rung is measured
 _IDLE_S = 5.0  # the board's idle power is the mean over so long
 
 
@@ -48,14 +50,14 @@ def profile_package(
     report: Callable[[RungCost], None] = lambda _: None,
     stop: Callable[[], bool] = _never,
 ) -> CostProfile:
-    """Measure every rung twice, the smallest first and last.
+    """Measure every rung three times, the smallest first.
 
     Args:
         package: what is to be trained.
         conditions: on what.
         meter: of this process, for the idle power and what the end of a run takes.
         memory_bytes: measure no rung that is predicted to take more.
-        max_s: of measured steps per rung, half of them each time.
+        max_s: of measured steps per rung, a third of them each time.
         report: called after each time with what is known of the rung by then.
         stop: asked several times a second while a rung is measured.
 
@@ -65,7 +67,7 @@ def profile_package(
         Interrupted: `stop` said so.
     """
     idle_w = meter.measure_idle(_IDLE_S) if meter.sensor else None
-    bench = _Bench(package, conditions, meter, max_s=max_s / 2, stop=stop)
+    bench = _Bench(package, conditions, meter, max_s=max_s / _TIMES, stop=stop)
     costs: dict[str, RungCost] = {}
     limit_bytes = _smallest(memory_bytes, memory_now().limit_bytes)
     rungs = sorted(package.manifest.rungs, key=lambda rung: rung.peak_activation_bytes)
@@ -81,7 +83,7 @@ def profile_package(
             f"no rung of {package.path} fits into the memory of this board; the smallest, "
             f"{rungs[0].id}, was killed. Export one with a smaller batch or model."
         )
-    for rung in reversed(rungs):
+    for rung in [*reversed(rungs), *rungs]:
         cost = costs[rung.id]
         if cost.source == MEASURED:
             bare = _unmeasured(package, rung, cost.predicted_peak_bytes)
@@ -201,20 +203,20 @@ def _with(cost: RungCost, measured: Sequence[MeasuredRung] | None) -> RungCost:
     found = [known.found for known in measured]
     return replace(
         cost,
-        step_s=_mean(each.step_s for each in found),
+        step_s=median(each.step_s for each in found),
         step_s_low=min(each.step_s_low for each in found),
         step_s_high=max(each.step_s_high for each in found),
-        step_j=_mean(each.step_j for each in found),
-        power_w=_mean(each.power_w for each in found),
+        step_j=_median(each.step_j for each in found),
+        power_w=_median(each.power_w for each in found),
         peak_bytes=max(each.peak_bytes for each in found),
         source=MEASURED,
     )
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
+def _median(values: Iterable[float | None]) -> float | None:
     """Unknown if one of them is."""
     known = list(values)
-    return None if None in known else fmean(value for value in known if value is not None)
+    return None if None in known else median(value for value in known if value is not None)
 
 
 def _profile(
