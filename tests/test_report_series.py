@@ -1,14 +1,16 @@
 """The lines of the figures: fewer points, every peak."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from report_runs import energy_j, gap_run, processes, resumed_run
+from report_runs import RUNS, energy_j, gap_run, processes, resumed_run
 
 from edge_runtime.report import summarise
+from edge_runtime.report.drawing import drawings_of
 from edge_runtime.report.series import envelope
 
 values = st.lists(
@@ -79,3 +81,20 @@ def test_stretches_are_the_rungs_in_their_order(tmp_path: Path) -> None:
     _, (series,) = summarise([gap_run().write(tmp_path / "run")])
     found = [(s.rung, s.first_step, s.last_step, s.begin_s, s.end_s) for s in series.stretches]
     assert found == [("k100", 1, 6, 2.0, 8.0), ("k050", 7, 10, 8.25, 12.25)]
+
+
+@pytest.mark.parametrize(
+    "key", ["power", "spent", "step-energy", "memory", "heat", "learning"]
+)
+def test_runs_side_by_side_have_the_same_axes(tmp_path: Path, key: str) -> None:
+    folders = [make().write(tmp_path / name) for name, make in RUNS.items()]
+    report, series = summarise(folders)
+    drawn = drawings_of(report.runs, series)[key]
+    layouts = [json.loads(figure.json)["layout"] for figure in drawn]
+    assert len(layouts) > 1
+    axes = [
+        {name: axis.get("range") for name, axis in layout.items() if name[1:5] == "axis"}
+        for layout in layouts
+    ]
+    assert all(found["xaxis"] is not None and found["yaxis"] is not None for found in axes)
+    assert axes[1:] == axes[:-1]

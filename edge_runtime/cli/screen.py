@@ -7,6 +7,7 @@ is caught and shown above the block.
 
 import os
 import select
+import threading
 from collections.abc import Sequence
 from typing import TextIO
 
@@ -57,6 +58,7 @@ class CaughtErrors:
     def __init__(self) -> None:
         self._reader, writer = os.pipe()
         self._writer: int | None = writer
+        self._closing = threading.Lock()
         self._before = os.dup(_ERRORS) if os.isatty(_ERRORS) else None
         if self._before is not None:
             os.dup2(writer, _ERRORS)
@@ -76,11 +78,12 @@ class CaughtErrors:
         return text
 
     def close(self) -> None:
-        """Calling it twice is fine."""
-        if self._writer is None:
-            return
-        if self._before is not None:
-            os.dup2(self._before, _ERRORS)
-            os.close(self._before)
-        os.close(self._writer)
-        self._writer = None
+        """Calling it twice is fine, also from two threads at once."""
+        with self._closing:
+            if self._writer is None:
+                return
+            if self._before is not None:
+                os.dup2(self._before, _ERRORS)
+                os.close(self._before)
+            os.close(self._writer)
+            self._writer = None

@@ -55,6 +55,8 @@ class Ledger:
         elif (power_w := self._power_w(rung)) is not None:
             self.energy_j = (self.energy_j or 0.0) + power_w * passed_s
         self.time_s = spent.time_s
+        if rung is None:  # the time before the first step was no training
+            return
         kept = math.exp(-passed_s / _DUTY_MEMORY_S)
         self._trained_s = self._trained_s * kept + (0.0 if cooling else passed_s)
         self._cooled_s = self._cooled_s * kept + (passed_s if cooling else 0.0)

@@ -181,7 +181,12 @@ SECTIONS = (
     Section(
         "heat", "Temperature and clocks", "The hottest zone, and the processors' clocks.", ()
     ),
-    Section("learning", "Loss and keep-ratio", "By step. Lost steps are not shown.", ()),
+    Section(
+        "learning",
+        "Loss and keep-ratio",
+        "By step. Lost steps are not shown. Losses of keep-ratios are not comparable.",
+        (),
+    ),
     Section(
         "spent",
         "Plan against reality",

@@ -85,8 +85,7 @@ def _notes(runs: Sequence[RunSummary]) -> list[Note]:
     if len({run.energy_is_estimate for run in runs}) > 1:
         estimated = [run for run in runs if run.energy_is_estimate]
         notes.append(
-            f"The energy of {_listed(estimated)} is an estimate, that of the others is "
-            "measured."
+            f"The energy of {_listed(estimated)} is an estimate, that of the others is not."
         )
     return [Note(kind="comparison", text=text) for text in notes]
 

@@ -37,6 +37,10 @@ class Axes:
     time_unit_s: float
     time_unit: str
     power_w: float
+    planned_s: float  # of the longest plan
+    spent_j: float  # with what was planned and allowed
+    heat_c: tuple[float, float]
+    clock_hz: float
     peak_bytes: float
     step_j: float
     steps: int
@@ -56,20 +60,41 @@ def axes_of(runs: Sequence[RunSummary], series: Sequence[RunSeries]) -> Axes:
         (1.0, "s"),
     )
     memory: list[float] = [run.totals.peak_bytes or 0.0 for run in runs]
-    memory += [use.allowed for run in runs for use in run.budget if use.limit == "memory"]
+    memory += _allowed(runs, "memory")
+    joules = [run.totals.gross_j or 0.0 for run in runs]
+    joules += _planned(runs, "energy") + _allowed(runs, "energy")
     losses = [_ends(one.loss) for one in series if len(one.loss.y)]
+    heats = [_ends(one.temperature_c) for one in series if len(one.temperature_c.y)]
+    clocks = [_ends(line)[1] for one in series for line in one.clocks_hz.values()]
     return Axes(
         time_s=time_s,
         time_unit_s=unit_s,
         time_unit=unit,
         power_w=max(_ends(one.total_w)[1] for one in series),
+        planned_s=max(_planned(runs, "time"), default=0.0),
+        spent_j=max(joules, default=0.0),
+        heat_c=_hull([*heats, *((c, c) for c in _allowed(runs, "temperature"))]),
+        clock_hz=max(clocks, default=0.0),
         peak_bytes=max(memory, default=0.0),
         step_j=max(_ends(one.step_j)[1] for one in series),
         steps=max(run.totals.steps for run in runs),
-        loss=(
-            min((low for low, _ in losses), default=0.0),
-            max((high for _, high in losses), default=0.0),
-        ),
+        loss=_hull(losses),
+    )
+
+
+def _planned(runs: Sequence[RunSummary], name: str) -> list[float]:
+    return [c.planned for run in runs for c in run.plan if c.name == name and c.planned]
+
+
+def _allowed(runs: Sequence[RunSummary], limit: str) -> list[float]:
+    return [use.allowed for run in runs for use in run.budget if use.limit == limit]
+
+
+def _hull(ends: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """From the lowest to the highest; 0 where there is none."""
+    return (
+        min((low for low, _ in ends), default=0.0),
+        max((high for _, high in ends), default=0.0),
     )
 
 
@@ -110,6 +135,13 @@ def from_zero(highest: float) -> list[float] | None:
     return [0, highest * 1.06] if highest > 0 else None
 
 
+def with_margin(ends: tuple[float, float]) -> list[float] | None:
+    """Ends of an axis; plotly's own choice where they are one."""
+    low, high = ends
+    room = _MARGIN * (high - low)
+    return [low - room, high + room] if room > 0 else None
+
+
 def name_time(figure: go.Figure, axes: Axes, *, rows: int = 1) -> None:
     """The same axis of time in every row, named at the last one."""
     figure.update_xaxes(range=[0, axes.end])
@@ -138,13 +170,13 @@ def spent(run: RunSummary, series: RunSeries, axes: Axes) -> Drawing | None:
             line={"dash": "dot"},
             marker={"symbol": "circle-open", "size": 9},
         )
-        figure.update_xaxes(range=[0, 1.02 * max(axes.end, end)])
         says += f", planned: {energy_text(energy_j)}"
     for use in run.budget:
         if use.limit == "energy":
             figure.add_trace(level(use.allowed, axes, "limit", "dash"))
             says += f", allowed: {energy_text(use.allowed)}"
-    figure.update_yaxes(title="J", rangemode="tozero", tickformat="~s")
+    figure.update_xaxes(range=[0, 1.02 * max(axes.end, axes.planned_s / axes.time_unit_s)])
+    figure.update_yaxes(title="J", range=from_zero(axes.spent_j), tickformat="~s")
     return Drawing(key="spent", figure=figure, says=says + ".")
 
 
@@ -208,9 +240,8 @@ def heat(run: RunSummary, series: RunSeries, axes: Axes) -> Drawing | None:
         for index, (name, line) in enumerate(lines.items()):
             trace = line_of(line, axes, name, line={"dash": DASHES[index]})
             figure.add_trace(trace, row=row, col=1)
-        figure.update_yaxes(title=unit, row=row, col=1)
-    if series.clocks_hz:
-        figure.update_yaxes(rangemode="tozero", row=len(rows), col=1)
+        ends = with_margin(axes.heat_c) if unit == "C" else from_zero(axes.clock_hz / 1e9)
+        figure.update_yaxes(title=unit, range=ends, row=row, col=1)
     allowed = [use.allowed for use in run.budget if use.limit == "temperature"]
     if allowed and len(series.temperature_c.x):
         figure.add_trace(level(allowed[0], axes, "limit", "dash"), row=1, col=1)
@@ -252,9 +283,7 @@ def learning(run: RunSummary, series: RunSeries, axes: Axes) -> Drawing | None:
     )
     figure.add_trace(kept, row=2, col=1)
     _add_planned(figure, run)
-    low, high = axes.loss
-    room = _MARGIN * (high - low)
-    figure.update_yaxes(title="loss", range=[low - room, high + room], row=1, col=1)
+    figure.update_yaxes(title="loss", range=with_margin(axes.loss), row=1, col=1)
     figure.update_yaxes(title="keep", range=[0, 1.1], row=2, col=1)
     figure.update_xaxes(range=[0, axes.steps])
     figure.update_xaxes(title="step", row=2, col=1)

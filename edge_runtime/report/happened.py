@@ -86,7 +86,7 @@ def _text(event: Event) -> str | None:
         case events.CheckpointDamaged():
             return f"{event.checkpoint} was passed over: {event.reason}"
         case events.Interrupted():
-            return "stopped by a signal, state saved"
+            return "stopped as it was asked to" + (", state saved" if event.checkpoint else "")
         case events.SourceLost() | events.Diverged():
             return event.reason
         case events.Finished():
