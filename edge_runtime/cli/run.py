@@ -238,8 +238,8 @@ def profile_for(
     if conditions.sensor is None and (budget.energy_j or budget.power_w):
         raise DeviceError(
             "a limit on energy or power needs a power sensor, and this board shows none. "
-            "`edge-train doctor` says what was tried; a board file with idle_w and full_w "
-            "(--board) allows an estimate."
+            "`edge-train doctor` says what was tried; a board file (--board) with "
+            "power.idle_w and power.full_w allows an estimate."
         )
     path = args.profile or conditions.cached_profile_path(package)
     if args.profile or path.exists():
