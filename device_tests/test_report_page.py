@@ -157,6 +157,18 @@ def test_every_figure_says_in_words_what_it_shows(
     assert browser.value("[...document.querySelectorAll('table')].every(t => t.caption)")
 
 
+def test_on_paper_nothing_is_side_by_side(browser: Browser, pages: dict[str, Path]) -> None:
+    """Figures keep the width that they had on the screen, and would overlap."""
+    browser.show(pages["several"], width_px=1280)
+    columns = (
+        "Math.max(...[...document.querySelectorAll('.side')].map(side => "
+        "new Set([...side.children].map(part => part.getBoundingClientRect().left)).size))"
+    )
+    assert browser.value(columns) > 1
+    browser.prefer("light", media="print")
+    assert browser.value(columns) == 1
+
+
 def test_it_prints_in_light_colours(browser: Browser, pages: dict[str, Path]) -> None:
     browser.show(pages["one"], width_px=1280, dark=True)
     printed = browser.call("Page.printToPDF", printBackground=True, preferCSSPageSize=True)
