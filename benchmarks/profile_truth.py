@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from parts.board_runs import DATA, Place, place_for
+from parts.board_runs import DATA, ONE_THREAD, Place, place_for
 from parts.common import (
     MIB,
     Row,
@@ -71,7 +71,7 @@ def trained(rung: str, place: Place, epochs: int) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         run_dir = Path(folder) / "run"
         words = ["run", str(place.package), DATA, "-o", str(run_dir), "--rung", rung]
-        words += ["--epochs", str(epochs), "--profile", str(place.profile_file)]
+        words += ["--epochs", str(epochs), "--profile", str(place.profile_file), *ONE_THREAD]
         # A budget, so that there is a plan; far more than is needed.
         edge_train([*words, "--time", "24h"], environment=place.board.environment)
         run = open_run(run_dir)
