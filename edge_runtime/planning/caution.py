@@ -100,16 +100,14 @@ class Caution:
         if now_s - self._lowered_s < _EFFECT_S:
             return
         here, allowed = self._costs[place].need_bytes, self.allowed
-
-        def smaller(costs: Sequence[RungCost]) -> list[RungCost]:
-            return [
-                cost
-                for cost in costs
-                if here is not None and cost.need_bytes is not None and cost.need_bytes < here
-            ]
-
-        self._costs = smaller(self._costs)
-        self._top, self._lowered_s = len(smaller(allowed)) - 1, now_s  # heat lowered it, too
+        self._costs = [
+            cost
+            for cost in self._costs
+            if here is not None and cost.need_bytes is not None and cost.need_bytes < here
+        ]
+        # Heat may have lowered the ceiling: it stays above those that it left.
+        self._top = sum(cost in allowed for cost in self._costs) - 1
+        self._lowered_s = now_s
         self.reason = f"{bytes_text(used)} is over {flag_text(MEMORY, limit)}"
 
     def _lower(self, place: int | None, now_s: float, reason: str) -> None:

@@ -1,7 +1,14 @@
 """The run folder: what was asked, every step, every event, the last checkpoints."""
 
 from edge_runtime.records.checkpoints import Checkpoint, CheckpointInfo
-from edge_runtime.records.run import LoggedEvent, Run, find_checkpoint, logged_event, open_run
+from edge_runtime.records.run import (
+    LoggedEvent,
+    Run,
+    find_checkpoint,
+    has_estimates,
+    logged_event,
+    open_run,
+)
 from edge_runtime.records.settings import FORMAT, RunInfo, Settings, differences
 from edge_runtime.records.writer import RunWriter, create_run, log_event, utc_now
 
@@ -17,6 +24,7 @@ __all__ = [
     "create_run",
     "differences",
     "find_checkpoint",
+    "has_estimates",
     "log_event",
     "logged_event",
     "open_run",

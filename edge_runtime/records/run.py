@@ -11,7 +11,7 @@ checkpoints/     see `edge_runtime.records.checkpoints`
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,8 +21,10 @@ from edge_runtime.records.checkpoints import Checkpoint, checkpoint_paths, load_
 from edge_runtime.records.events import (
     CheckpointDamaged,
     Event,
+    Finished,
     Moment,
     StepRecord,
+    WindowEnded,
     event_of,
 )
 from edge_runtime.records.lines import each_line
@@ -113,6 +115,16 @@ class Run:
                 f"{self.path} has no checkpoint yet. Let `edge-train run` go on with --resume."
             )
         return checkpoint
+
+
+def has_estimates(info: RunInfo, found: Iterable[LoggedEvent]) -> bool:
+    """Whether joules of any process of a run are computed from something that is no power."""
+    return info.power_is_estimate or any(
+        bool(event.window.get("is_estimate"))
+        if isinstance(event, WindowEnded)
+        else isinstance(event, Finished) and event.spent.energy_is_estimate
+        for _, _, event in found
+    )
 
 
 def logged_event(table: dict[str, Any], *, where: str) -> LoggedEvent:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from edge_runtime.budget import LIMITS
-from edge_runtime.records import events
+from edge_runtime.records import events, has_estimates
 from edge_runtime.report.happened import decisions_of, evaluations_of, plan_of, windows_of
 from edge_runtime.report.noting import notes_of
 from edge_runtime.report.recorded import Recorded
@@ -52,7 +52,7 @@ def summarise_run(recorded: Recorded, timeline: Timeline, name: str) -> RunSumma
         path=str(recorded.run.path),
         created_at=info.created_at,
         state=_state(recorded),
-        energy_is_estimate=_is_estimate(recorded),
+        energy_is_estimate=has_estimates(info, recorded.events),
         energy_is_incomplete=is_incomplete,
         notes=(),
         trained=_trained(recorded),
@@ -91,20 +91,6 @@ def _state(recorded: Recorded) -> str:
             case _:
                 return "unfinished"
     return "unfinished"
-
-
-def _is_estimate(recorded: Recorded) -> bool:
-    """Whether any process had its joules from something that is no power."""
-    found = [each.event for each in recorded.events]
-    return (
-        recorded.run.info.power_is_estimate
-        or any(e.spent.energy_is_estimate for e in found if isinstance(e, events.Finished))
-        or any(
-            bool(e.window.get("is_estimate"))
-            for e in found
-            if isinstance(e, events.WindowEnded)
-        )
-    )
 
 
 def _trained(recorded: Recorded) -> Trained:

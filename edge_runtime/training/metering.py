@@ -13,7 +13,7 @@ from types import TracebackType
 from typing_extensions import Self
 
 from edge_runtime.device import Board, Meter, PowerSensor, SensorEvent, Window
-from edge_runtime.records import Run, RunWriter
+from edge_runtime.records import Run, RunWriter, has_estimates
 from edge_runtime.records.events import (
     Event,
     Moment,
@@ -91,8 +91,7 @@ class Metering:
             RecordsError: power.jsonl or events.jsonl is damaged.
         """
         spending, found = run.spending(), run.events()
-        windows = [each.event.window for each in found if isinstance(each.event, WindowEnded)]
-        estimated = run.info.power_is_estimate or any(w.get("is_estimate") for w in windows)
+        estimated = has_estimates(run.info, found)
         self.earlier = spent_before(spending, energy_is_estimate=estimated)
         # A process that ended before its first sample has told what it began.
         told = [each.moment.process for each in found if each.moment]
