@@ -2,7 +2,7 @@
 
 On emulated boards, which know the truth: their power follows the CPU load of this machine.
 It is constant, a ramp, or a square wave of two seconds, made by threads beside the meter, over
-a window of at least 20 s; or a real `edge-train run` from its start to its end. Read through
+a window of 40 to 60 s; or a real `edge-train run` from its start to its end. Read through
 sysfs, and through the real service of jetson-stats (root only). One row is one window.
 
     python benchmarks/energy_truth.py --trials 3 --seed 0
@@ -61,7 +61,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
         help="that is trained; default: the one inside edge-train",
     )
     parser.add_argument(
-        "--epochs", type=int, default=30, help="of the run, on digits; default: 30"
+        "--epochs", type=int, default=100, help="of the run, on digits; default: 100"
     )
     parser.add_argument(
         "--jtop",
@@ -126,7 +126,7 @@ def load_job(load: str, rng: random.Random, args: argparse.Namespace) -> dict[st
         "ramp": dict(zip(("first", "last"), rng.sample([low, high], 2), strict=True)),
         "square": {"low": low, "high": high, "period_s": 2.0, "phase": rng.random()},
     }[load]
-    window_s = 3.0 if args.quick else rng.uniform(20.0, 30.0)
+    window_s = 3.0 if args.quick else rng.uniform(40.0, 60.0)
     return {"load": load, "pattern": pattern, "window_s": window_s}
 
 

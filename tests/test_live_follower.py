@@ -11,7 +11,7 @@ from live_runs import FINISHED, STARTED, Writing, finished_run, resumed, sample
 
 from edge_runtime.errors import RecordsError
 from edge_runtime.live import Follower
-from edge_runtime.live.lines import BLOCK_BYTES, CutError, Lines
+from edge_runtime.live.lines import BLOCK_BYTES, CutError, LineReader
 from edge_runtime.records.lines import LineFile, is_held
 from edge_runtime.schema import unstructure
 
@@ -118,7 +118,7 @@ def test_only_the_end_of_many_steps_is_read(tmp_path, monkeypatch) -> None:
 def test_lines_longer_than_a_block_are_read(tmp_path) -> None:
     file = tmp_path / "lines"
     file.write_text(json.dumps({"a": "x" * 3 * BLOCK_BYTES}) + "\n" + '{"b": 1}\n')
-    lines = Lines(file)
+    lines = LineReader(file)
     assert [[*table] for table in lines.read()] == [["a"], ["b"]]
     assert lines.read() == []
 
@@ -126,15 +126,15 @@ def test_lines_longer_than_a_block_are_read(tmp_path) -> None:
 def test_a_tail_begins_with_a_whole_line(tmp_path) -> None:
     file = tmp_path / "lines"
     file.write_text("".join(json.dumps({"n": n}) + "\n" for n in range(100)))
-    found = Lines(file, tail_bytes=50).read()
+    found = LineReader(file, tail_bytes=50).read()
     assert [table["n"] for table in found] == [96, 97, 98, 99]
-    assert len(Lines(file, tail_bytes=5000).read()) == 100
+    assert len(LineReader(file, tail_bytes=5000).read()) == 100
 
 
 def test_a_shorter_file_is_a_cut_one(tmp_path) -> None:
     file = tmp_path / "lines"
     file.write_text('{"n": 1}\n{"n": 2}\n')
-    lines = Lines(file)
+    lines = LineReader(file)
     lines.read()
     os.truncate(file, 9)
     with pytest.raises(CutError, match="lines was cut or replaced"):

@@ -5,7 +5,7 @@ So a long run opens as fast as its samples can be added up, and takes no memory.
 """
 
 from edge_runtime.errors import RecordsError
-from edge_runtime.live.lines import CutError, Lines
+from edge_runtime.live.lines import CutError, LineReader
 from edge_runtime.live.status import Status
 from edge_runtime.records import Run, logged_event
 from edge_runtime.records.events import StepRecord
@@ -27,8 +27,8 @@ class Follower:
             RecordsError: run.json names no budget.
         """
         self.run, self.status = run, Status(run.info)
-        self._events = Lines(run.path / EVENTS_FILE)
-        self._power = Lines(run.path / POWER_FILE)
+        self._events = LineReader(run.path / EVENTS_FILE)
+        self._power = LineReader(run.path / POWER_FILE)
         self._steps = self._last_steps()
 
     def poll(self) -> bool:
@@ -40,8 +40,8 @@ class Follower:
         # Events first: after one that says "finished" there are no more steps to read.
         return any([self._read_events(), self._read_steps(), self._read_power()])
 
-    def _last_steps(self) -> Lines:
-        return Lines(self.run.path / STEPS_FILE, tail_bytes=_TAIL_BYTES)
+    def _last_steps(self) -> LineReader:
+        return LineReader(self.run.path / STEPS_FILE, tail_bytes=_TAIL_BYTES)
 
     def _read_events(self) -> bool:
         found = False

@@ -18,7 +18,7 @@ class CutError(RecordsError):
     """Lines that were read are not in the file any more."""
 
 
-class Lines:
+class LineReader:
     """Reads one file, a block at a time."""
 
     def __init__(self, path: Path, *, tail_bytes: int | None = None) -> None:

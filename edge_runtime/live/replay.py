@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from edge_runtime.errors import RecordsError
-from edge_runtime.live.lines import CutError, Lines
+from edge_runtime.live.lines import CutError, LineReader
 from edge_runtime.live.status import ENDINGS
 from edge_runtime.records import Run, events, logged_event
 from edge_runtime.records.events import Event, StepRecord
@@ -29,8 +29,8 @@ class Replay:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.ended: Event | None = None
-        self._steps = Lines(run.path / STEPS_FILE)
-        self._events = Lines(run.path / EVENTS_FILE)
+        self._steps = LineReader(run.path / STEPS_FILE)
+        self._events = LineReader(run.path / EVENTS_FILE)
         self._held: list[tuple[_When, Event]] = []  # read, and not given out
         self._last_step = self._last_event = _START
 
@@ -82,7 +82,7 @@ class Replay:
             return self._steps.read()
         except CutError:
             # A resumed run went back to a checkpoint; what was given out will be skipped.
-            self._steps = Lines(self.run.path / STEPS_FILE)
+            self._steps = LineReader(self.run.path / STEPS_FILE)
             return self._steps.read()
 
     def _new_events(self) -> list[tuple[_When, Event]]:

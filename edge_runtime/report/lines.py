@@ -31,7 +31,7 @@ FLAG_OR_NONE: Kinds = frozenset({bool, type(None)})
 _BLOCK_BYTES = 1 << 18
 
 
-class Lines(NamedTuple):
+class Columns(NamedTuple):
     """All whole lines of a file, as columns of the same length."""
 
     columns: dict[str, Array]
@@ -53,7 +53,7 @@ def numbers(values: Sequence[Any], key: str, kinds: Kinds, dtype: str) -> Array:
     return np.array(values, dtype=dtype)
 
 
-def read_columns(path: Path, take: Take) -> Lines:
+def read_columns(path: Path, take: Take) -> Columns:
     """Read a whole file.
 
     Args:
@@ -74,7 +74,7 @@ def read_columns(path: Path, take: Take) -> Lines:
             columns.setdefault(name, _Growing(values.dtype)).add(values, at=length)
         length += len(tables)
     arrays = {name: growing.array(length) for name, growing in columns.items()}
-    return Lines(arrays, length, is_cut=bool(rest))
+    return Columns(arrays, length, is_cut=bool(rest))
 
 
 class _Growing:

@@ -27,7 +27,7 @@ from edge_runtime.report.lines import (
     NUMBER,
     NUMBER_OR_NONE,
     Array,
-    Lines,
+    Columns,
     Tables,
     column,
     numbers,
@@ -166,7 +166,7 @@ def _step_columns(tables: Tables, codes: dict[str, int]) -> dict[str, Array]:
     return found | {name: column(measured, name, NUMBER) for name in times}
 
 
-def _check_order(lines: Lines, path: Path) -> None:
+def _check_order(lines: Columns, path: Path) -> None:
     """Processes follow each other, and time does not go back in any of them."""
     if lines.length == 0:
         return
@@ -179,7 +179,7 @@ def _check_order(lines: Lines, path: Path) -> None:
         raise RecordsError(f"{path}, line {number} is damaged: its time goes back.")
 
 
-def _samples(lines: Lines) -> Samples:
+def _samples(lines: Columns) -> Samples:
     columns = lines.columns or _sample_columns([_NO_SAMPLE])
     size = lines.length
     return Samples(
@@ -196,7 +196,7 @@ def _samples(lines: Lines) -> Samples:
     )
 
 
-def _steps(lines: Lines, rungs: tuple[str, ...]) -> Steps:
+def _steps(lines: Columns, rungs: tuple[str, ...]) -> Steps:
     columns = lines.columns or _step_columns([_NO_STEP], {})
     return Steps(
         rungs=rungs, **{name: values[: lines.length] for name, values in columns.items()}
