@@ -16,13 +16,15 @@ value.
 """
 
 import argparse
+import math
 import random
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from parts.board_runs import HEAT, LEAST_S, Ended, Place, place_for, run_disturbed
+from parts.board_runs import COOL_S, HEAT, LEAST_S, Ended, Place, place_for, run_disturbed
 from parts.common import Row, package_at, vit_flags
 from parts.hindsight import best_token_blocks
 from parts.trials import (
@@ -111,6 +113,8 @@ def row_of(trial: Row, place: Place) -> Row:
     """Run one trial and judge it."""
     kind, budget = trial["kind"], budget_of(trial, place)
     flag, _, unit = KINDS[kind]
+    if kind == "temperature":
+        time.sleep(COOL_S)  # what was before may have left the board hot
     with tempfile.TemporaryDirectory() as folder:
         run_dir = Path(folder) / "run"
         limit = [flag, f"{budget}{unit}"]
@@ -158,26 +162,31 @@ def spent_of(kind: str, place: Place, ended: Ended, joules: float) -> float:
 
 
 def budget_of(trial: Row, place: Place) -> float:
-    """Between what the cheapest rung needs and what the best one does, or a little beside."""
+    """Between what the cheapest rung needs and what the best one does, or a little beside.
+
+    Of power, also of that which heats, from half of what the cheapest adds to the idle board.
+    """
     overhead, costs = overhead_of(place.profile), place.profile.rungs
     ends = min(costs, key=lambda cost: cost.flops), max(costs, key=lambda cost: cost.flops)
     low, high = (
         reach(make_plan([cost], Budget(), steps=place.steps, overhead=overhead), trial["kind"])
         for cost in ends
     )
+    if trial["kind"] in ("power", "temperature"):
+        low = (low + (overhead.idle_w or 0.0)) / 2
     share = random.Random(f"{trial['seed']} budget").uniform(-0.05, 1.05)
-    return round(low + share * (high - low), 1)
+    value = low + share * (high - low)
+    is_heat = trial["kind"] == "temperature"
+    return round(HEAT.after(0.0, value, math.inf) if is_heat else value, 1)
 
 
 def reach(plan: Any, kind: str) -> float:
-    """What a plan takes of a kind of limit; for long enough runs, never under a minute's."""
+    """What a plan takes, for long enough runs: of energy and time never under a minute's."""
     if kind == "energy":
         return max(plan.energy_j, plan.power_w * LEAST_S)
     if kind == "time":
         return max(plan.time_s, LEAST_S)
-    if kind == "power":
-        return plan.power_w
-    return HEAT.ambient_c + HEAT.k_per_w * plan.power_w * 0.9
+    return plan.power_w
 
 
 def allowed(kind: str, budget: float, mean_w: float, steps: Sequence[StepRecord]) -> float:

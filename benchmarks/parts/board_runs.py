@@ -29,6 +29,7 @@ LEAST_STEPS, LEAST_S = 200, 60.0  # of a run that is not refused
 ONE_THREAD = ("--threads", "1")
 # Warm enough to be limited, and within a minute.
 HEAT = HeatModel(ambient_c=30.0, k_per_w=3.0, time_constant_s=15.0)
+COOL_S = 2 * HEAT.time_constant_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
