@@ -30,8 +30,8 @@ from device_tests.emulated_board.running import running_board
 PACKAGE = vit_flags(6, 32, (1.0, 0.75, 0.5, 0.25))
 EPOCHS, KILL_AFTER_S = 3, 75.0
 # No meter sees this machine: what it takes at rest and at full load is assumed.
-ESTIMATE = """id = "assumed"
-name = "x86-64, 2 processors, power assumed"
+ESTIMATE = """id = "small-pc"
+name = "small PC, x86-64, 2 processors, power assumed"
 [recognise]
 [power]
 idle_w = 6.0
