@@ -50,8 +50,8 @@ class HeatModel:
 class DriveOptions:
     """How a board is driven; the defaults are those of the command line."""
 
-    # Updates per second. The kernel counts the CPU time of the machine in ticks, often of 4 ms,
-    # and tells hundredths of a second: in 40 ms a steady load is steady, in 50 it alternates.
+    # Updates per second. The kernel counts CPU time in ticks, often of 4 ms, and tells
+    # hundredths of a second: over 40 ms a steady load is steady, over 50 ms it alternates.
     hz: float = 25.0
     pid: int | None = None  # follow this process instead of the machine
     idle_mw: float | None = None  # of the module; None: the board's own. The rails scale.
