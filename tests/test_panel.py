@@ -1,5 +1,6 @@
 """The panel of a run: what it says, and how it is drawn on a terminal."""
 
+import codecs
 import fcntl
 import io
 import os
@@ -8,6 +9,7 @@ import struct
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -163,6 +165,7 @@ class Terminal:
 
     def __init__(self) -> None:
         self._master, slave = os.openpty()
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
         self.stream: TextIO = os.fdopen(slave, "w")
         self.resize(80, 24)
 
@@ -178,7 +181,7 @@ class Terminal:
             try:
                 text += os.read(self._master, 1 << 16)
             except BlockingIOError:
-                return text.decode()
+                return self._decoder.decode(text)
 
     def close(self) -> None:
         self.stream.close()
@@ -289,15 +292,19 @@ print("the end", file=sys.stderr)
 def test_what_goes_to_stderr_is_shown_above(tmp_path) -> None:
     terminal = Terminal()
     path = os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parents[1])))
-    done = subprocess.run(
+    child = subprocess.Popen(
         [sys.executable, "-c", NOISY, str(tmp_path / "run")],
         stdout=terminal.stream,
         stderr=terminal.stream,
         env={**os.environ, "PYTHONPATH": path, "TERM": "xterm"},
     )
-    text = terminal.read()
+    text = ""
+    while child.poll() is None:  # nothing more can be written to a terminal that is full
+        text += terminal.read()
+        time.sleep(0.05)
+    text += terminal.read()
     terminal.close()
-    assert done.returncode == 0
+    assert child.returncode == 0
     for message in ("edge-train: from Python", "from a library", "from a child"):
         (frame,) = [part for part in text.split("\x1b[J") if message in part]
         assert frame.index(message) < frame.index("starting")  # the panel's first line
