@@ -12,7 +12,9 @@ Outcome: `kept` (spent at most 2 % or one step more than the budget), `refused` 
 and the budget is less than a tenth above what is needed by the profile), or `broken`. `share`
 is what was trained, in token-blocks, of what the best schedule would have trained, had it
 known what steps were going to cost; not said of disturbed trials, whose costs have no one
-value.
+value. `host_pace` is how slow the machine itself was before or after, whichever was slower, in
+times of what it was beside the profile: a trial above 1.2 stays in the file, and is done again
+the next time.
 """
 
 import argparse
@@ -62,6 +64,7 @@ COLUMNS = {
     "stopped by": lambda row: row["stopped_by"] or "-",
     "steps": lambda row: str(row["steps"]),
     "share": lambda row: "-" if row["share"] is None else f"{row['share']:.2f}",
+    "host pace": lambda row: f"{row['host_pace']:.2f}" if "host_pace" in row else "-",
 }
 
 
@@ -112,6 +115,7 @@ def rows_of(trials: Sequence[Row], args: argparse.Namespace) -> Iterator[Row]:
 def row_of(trial: Row, place: Place) -> Row:
     """Run one trial and judge it."""
     kind, budget = trial["kind"], budget_of(trial, place)
+    pace_before = place.host.now()
     flag, _, unit = KINDS[kind]
     if kind == "temperature":
         time.sleep(COOL_S)  # what was before may have left the board hot
@@ -146,6 +150,7 @@ def row_of(trial: Row, place: Place) -> Row:
         "token_blocks": trained,
         "hindsight_token_blocks": best,
         "share": round(trained / best, 4) if best else None,
+        "host_pace": round(max(pace_before, place.host.now()), 3),
     }
 
 

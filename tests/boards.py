@@ -1,6 +1,6 @@
 """Boards that tests make up."""
 
-from edge_runtime.device import Board, BoardSigns, Calibration, PowerFacts
+from edge_runtime.device import Board, Calibration, PowerFacts
 
 
 def board(
@@ -14,7 +14,6 @@ def board(
     return Board(
         id="shed",
         name="Shed camera",
-        recognise=BoardSigns(),
         power=PowerFacts(rails=total, total=total, idle_w=idle_w, full_w=full_w),
         calibration=calibration or {},
     )

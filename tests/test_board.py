@@ -215,7 +215,6 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 GOOD_POWER = """
 id = "shed"
 name = "Shed camera"
-[recognise]
 [power]
 rails = ["VDD_IN", "VDD_SOC"]
 total = ["VDD_IN"]
@@ -224,6 +223,15 @@ full_w = 9.5
 [calibration.VDD_IN]
 gain = 1.08
 """
+
+
+def test_the_example_of_the_readme_is_a_board(tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[1] / "profiles" / "README.md").read_text()
+    path = tmp_path / "mine.toml"
+    path.write_text(readme.partition("```toml\n")[2].partition("```")[0])
+    board = load_board(path)
+    assert (board.id, board.power.total) == ("my-orin-nx", ("VDD_IN",))
+    assert board.recognise == BoardSigns()
 
 
 def test_a_file_may_tell_powers_and_calibrations(tmp_path: Path) -> None:
@@ -251,7 +259,7 @@ def test_a_file_may_tell_powers_and_calibrations(tmp_path: Path) -> None:
          "calibration.VDD_IN.offset_w: want a finite number, got inf"),
         ("gain = 1.08", "factor = 2", "unknown key factor; known are gain, offset_w"),
         ("[calibration.VDD_IN]", "[calibration.VIN]", "calibration: unknown rail 'VIN'"),
-        ("[recognise]", "memory_gib = 0\n[recognise]", "memory_gib: want a number > 0, got 0"),
+        ("[power]", "memory_gib = 0\n[power]", "memory_gib: want a number > 0, got 0"),
     ],
 )  # fmt: skip
 def test_a_contradiction_is_named(tmp_path: Path, good: str, bad: str, problem: str) -> None:
@@ -298,7 +306,6 @@ def test_a_total_without_rails_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("table", ["power = 3", "calibration = [1]", "recognise = false"])
 def test_a_table_that_is_none_is_one_problem(tmp_path: Path, table: str) -> None:
     path = tmp_path / "mine.toml"
-    rest = "" if "recognise" in table else "[recognise]\n"
-    path.write_text(f'id = "shed"\nname = "Shed"\n{table}\n{rest}')
+    path.write_text(f'id = "shed"\nname = "Shed"\n{table}\n')
     with pytest.raises(ConfigError, match=r"1 problem\(s\)\n  \w+: want a table"):
         load_board(path)

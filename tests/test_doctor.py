@@ -120,7 +120,6 @@ OWN = """
 id = "shed"
 name = "Shed camera"
 note = "Bring a ladder."
-[recognise]
 [power]
 idle_w = 2.5
 full_w = 7

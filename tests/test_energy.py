@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_runtime.device.energy import History, Stretch, Tally, Track
-from edge_runtime.device.ledger import Account, Ledger
+from edge_runtime.device.energy_ledger import Account, EnergyLedger
 
 LONGEST_S = 1.0
 
@@ -44,8 +44,8 @@ def gaps_slowly(known: list[tuple[float, float]], from_s: float, to_s: float) ->
     ]
 
 
-def new_ledger(*, counts_energy: bool = False, history_s: float = 1e6) -> Ledger:
-    return Ledger(
+def new_ledger(*, counts_energy: bool = False, history_s: float = 1e6) -> EnergyLedger:
+    return EnergyLedger(
         ("A", "B"),
         ("A", "B"),
         counts_energy=counts_energy,
@@ -55,7 +55,7 @@ def new_ledger(*, counts_energy: bool = False, history_s: float = 1e6) -> Ledger
 
 
 def filled(
-    ledger: Ledger, known: list[tuple[float, float]], from_s: float, to_s: float
+    ledger: EnergyLedger, known: list[tuple[float, float]], from_s: float, to_s: float
 ) -> Account:
     """An account open from `from_s` to `to_s` while the readings come in."""
     account = None
@@ -126,7 +126,7 @@ def test_counted_energy_is_the_difference_of_counts(
         assert got_j == pytest.approx(want_j, rel=1e-9, abs=1e-9)
 
 
-def total_j(ledger: Ledger, account: Account, at_s: float) -> float | None:
+def total_j(ledger: EnergyLedger, account: Account, at_s: float) -> float | None:
     return ledger.total(account, at_s).energy_j
 
 

@@ -188,7 +188,7 @@ def test_a_sum_is_not_written_over_its_input():
 
 def pieces_in_onnxruntime(op, **attributes):
     """How many tensors' memory a chain of nodes takes, with as much before and behind it."""
-    rows, columns = 4, 1 << 19  # 8 MiB
+    rows, columns = 4, 1 << 21  # 32 MiB, beside which the process takes little else
     chain = [node(op, [f"t{i}"], [f"t{i + 1}"], **attributes) for i in range(4)]
     nodes = [node("Cast", ["x"], ["t0"], to=TensorProto.FLOAT), *chain]
     nodes.append(node("ReduceSum", ["t4"], ["y"], keepdims=0))

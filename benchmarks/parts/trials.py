@@ -2,7 +2,8 @@
 
 A trial is a table of what it is known by: its seed, its kind, and what is special about it.
 Its row adds the budget, what was spent, the outcome (`kept`, `refused` or `broken`), and what
-else there is to say. Rows are written as they come; trials whose rows are there are skipped.
+else there is to say. Rows are written as they come; trials whose rows are there are skipped,
+but for those that others on the machine's host disturbed.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from edge_runtime.errors import BudgetError
 from edge_runtime.records import open_run
 from edge_runtime.records.events import Finished, StepRecord
 from parts.common import Row, add_line, machine, say, table, versions
+from parts.host_pace import STEADY
 
 KEPT, REFUSED, BROKEN = OUTCOMES = ("kept", "refused", "broken")
 EXIT_REFUSED = BudgetError.exit_code
@@ -59,7 +61,8 @@ def run_trials(
         measure: gives the rows of these trials one by one.
         columns: of the text, by title: a row's cell.
     """
-    known = {_key(row, trials): row for row in _earlier_rows(args.output)}
+    earlier = [row for row in _earlier_rows(args.output) if is_steady(row)]
+    known = {_key(row, trials): row for row in earlier}
     left = [trial for trial in trials if _key(trial, trials) not in known]
     context = {"machine": machine(), "versions": versions("onnxruntime", "numpy")}
     if left:
@@ -83,6 +86,11 @@ def _earlier_rows(output: Path | None) -> list[Row]:
     if output is None or not output.exists():
         return []
     return [json.loads(line) for line in output.read_text().splitlines()]
+
+
+def is_steady(row: Row) -> bool:
+    """Whether the machine was about as fast as in the beginning, as far as that was asked."""
+    return row.get("host_pace", 1.0) <= STEADY
 
 
 def summary(rows: Sequence[Row]) -> str:

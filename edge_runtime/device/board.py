@@ -61,7 +61,7 @@ class Board:
 
     id: str  # as run folders and results name it
     name: str
-    recognise: BoardSigns
+    recognise: BoardSigns = field(default_factory=BoardSigns)  # none: by --board only
     memory_gib: float | None = None  # that it is sold with
     note: str | None = None  # what its owner has to know
     power: PowerFacts = field(default_factory=PowerFacts)

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from typing_extensions import Self
 
-from edge_runtime.device.ledger import Account, Ledger, Watts
+from edge_runtime.device.energy_ledger import Account, EnergyLedger, Watts
 from edge_runtime.device.probe import Probe, SensorEvent
 from edge_runtime.device.sensors.base import PowerSensor
 from edge_runtime.device.surroundings import Surroundings, SurroundingsNow
@@ -142,7 +142,7 @@ class Meter:
         # At the edge of a window a sensor is read once more, unless it has nothing new.
         self._edge_s = max(sensor.period_s, self._least_s) if sensor else 0.0
         self._probe = Probe(sensor, self._tell) if sensor else None
-        self._ledger = Ledger(
+        self._ledger = EnergyLedger(
             sensor.rails if sensor else (),
             sensor.total if sensor else (),
             counts_energy=sensor.counts_energy if sensor else False,

@@ -27,7 +27,7 @@ class Account:
         self.samples = self.missed = 0
 
 
-class Ledger:
+class EnergyLedger:
     """Adds up what a sensor says, for every open account."""
 
     def __init__(
