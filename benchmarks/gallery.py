@@ -32,7 +32,6 @@ EPOCHS, KILL_AFTER_S = 3, 75.0
 # No meter sees this machine: what it takes at rest and at full load is assumed.
 ESTIMATE = """id = "small-pc"
 name = "small PC, x86-64, 2 processors, power assumed"
-[recognise]
 [power]
 idle_w = 6.0
 full_w = 20.0

@@ -20,7 +20,6 @@ from device_tests.emulated_board.running import RunningBoard, running_board
 from edge_runtime.package import open_package
 from edge_runtime.planning import CostProfile, load_profile
 from parts.common import edge_train, edge_train_command, say, worker_environment
-from parts.host_pace import HostPace
 
 BOARD = "orin_nx"
 DATA, PICTURES = "digits", 1415
@@ -41,7 +40,6 @@ class Place:
     profile_file: Path
     profile: CostProfile
     board: RunningBoard
-    host: HostPace
     epochs: int
     images: int  # per epoch
     steps: int
@@ -78,7 +76,6 @@ def place_for(package: Path) -> Iterator[Place]:
             profile_file=file,
             profile=load_profile(file),
             board=board,
-            host=HostPace(),
             epochs=epochs,
             images=per_epoch * batch_size,
             steps=epochs * per_epoch,

@@ -61,7 +61,7 @@ def run_trials(
         measure: gives the rows of these trials one by one.
         columns: of the text, by title: a row's cell.
     """
-    earlier = [row for row in _earlier_rows(args.output) if is_steady(row)]
+    earlier = [row for row in _earlier_rows(args.output) if _is_steady(row)]
     known = {_key(row, trials): row for row in earlier}
     left = [trial for trial in trials if _key(trial, trials) not in known]
     context = {"machine": machine(), "versions": versions("onnxruntime", "numpy")}
@@ -88,7 +88,7 @@ def _earlier_rows(output: Path | None) -> list[Row]:
     return [json.loads(line) for line in output.read_text().splitlines()]
 
 
-def is_steady(row: Row) -> bool:
+def _is_steady(row: Row) -> bool:
     """Whether the machine was about as fast as in the beginning, as far as that was asked."""
     return row.get("host_pace", 1.0) <= STEADY
 
