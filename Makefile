@@ -29,7 +29,7 @@ else
 EXTRAS ?= ort,report
 endif
 TORCH := $(if $(findstring export,$(EXTRAS)),$(shell sed -n 's/.*"\(torch==[0-9.]*\)".*/\1/p' pyproject.toml))
-MYPY_ARGS := $(if $(TORCH),-p edge_runtime -p export -p device_tests,-p edge_runtime -p device_tests --follow-imports silent)
+MYPY_ARGS := $(if $(TORCH),-p edge_runtime -p edge_export -p device_tests,-p edge_runtime -p device_tests --follow-imports silent)
 
 .PHONY: demo test check bench test-system system-packages
 

@@ -41,8 +41,8 @@ def small_package(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, st
     micro-batches of two pictures.
     """
     pytest.importorskip("torch", reason="exports a package")
-    from export.build import export_package
-    from export.recipe import make_recipe
+    from edge_export.package.build import export_package
+    from edge_export.recipe import make_recipe
 
     folder: Path = tmp_path_factory.mktemp("packages")
     made: dict[tuple[str, str], Package] = {}

@@ -5,7 +5,7 @@ import onnx
 import onnxruntime
 import torch
 
-from export.lowering.trace import lower
+from edge_export.lowering.trace import lower
 
 RELATIVE, ABSOLUTE = 1e-5, 1e-6  # float32 on both sides, sums in another order
 

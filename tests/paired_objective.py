@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from export.objectives import OBJECTIVES
-from export.objectives.base import (
+from edge_export.objectives import OBJECTIVES
+from edge_export.objectives.base import (
     ContrastiveOptions,
     Defaults,
     crop_views,

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from edge_export.recipe import make_recipe
+from edge_export.step.program import LOSS, Program
 from edge_runtime.engines.base import Batch, EngineSlot, Hyper, Metrics
 from edge_runtime.package import Package
 from edge_runtime.state import EMA, EXP_AVG, EXP_AVG_SQ, PARAM, State
-from export.program import LOSS, Program
-from export.recipe import make_recipe
 
 
 def program_of(package: Package) -> Program:

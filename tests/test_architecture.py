@@ -33,7 +33,10 @@ RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 HOME = {
     "torch": ("export/",),
     "onnx": ("export/",),
-    "onnxruntime": ("edge_runtime/engines/", "export/official.py"),  # its artifact generator
+    "onnxruntime": (
+        "edge_runtime/engines/",
+        "export/edge_export/ort_training/",
+    ),  # its artifact generator
     "cv2": ("edge_runtime/data/",),
     "psutil": ("edge_runtime/device/",),
     "jtop": ("edge_runtime/device/",),
@@ -44,7 +47,10 @@ HOME = {
 }
 # What export/ may use of the device side, and what single files of it may use besides.
 EXPORT_MAY_USE = {"errors", "package", "schema", "state", "storage", "version"}
-ALSO = {"export/verify.py": {"engines"}, "export/selftest.py": {"selftest"}}
+ALSO = {
+    "export/edge_export/package/verify.py": {"engines"},
+    "export/edge_export/selftest.py": {"selftest"},
+}
 MAY_USE_EXPORT = {"edge_runtime/cli/export.py"}
 
 
@@ -162,7 +168,7 @@ def test_export_uses_the_contract_only() -> None:
 
 
 def test_the_device_side_knows_export_in_one_command_only() -> None:
-    users = [found for found in imports("edge_runtime") if found.package == "export"]
+    users = [found for found in imports("edge_runtime") if found.package == "edge_export"]
     assert {found.file for found in users} == MAY_USE_EXPORT
     assert [found for found in users if not found.in_function] == []
 
@@ -186,7 +192,9 @@ def test_the_device_side_imports_nothing_heavy() -> None:
     )
     loaded = loaded_by(code)
     assert "edge_runtime" in loaded
-    assert loaded & {"torch", "onnx", "onnxruntime", "pandas", "sklearn", "export"} == set()
+    assert (
+        loaded & {"torch", "onnx", "onnxruntime", "pandas", "sklearn", "edge_export"} == set()
+    )
 
 
 def test_help_imports_no_numpy() -> None:
@@ -196,7 +204,7 @@ def test_help_imports_no_numpy() -> None:
         "with contextlib.suppress(SystemExit):\n"
         "    main(['--help'])"
     )
-    assert loaded_by(code) & {"numpy", "cv2", "onnxruntime", "export"} == set()
+    assert loaded_by(code) & {"numpy", "cv2", "onnxruntime", "edge_export"} == set()
 
 
 def test_the_command_line_starts_fast() -> None:

@@ -20,15 +20,16 @@ torch = pytest.importorskip("torch", reason="packages are exported with PyTorch"
 
 import onnx  # noqa: E402
 
+from edge_export.analysis.liveness import peak_bytes  # noqa: E402
+from edge_export.lowering.aten import TABLE  # noqa: E402
+from edge_export.ort_training import artifacts as official  # noqa: E402
+from edge_export.package import graphs, verify  # noqa: E402
+from edge_export.package.build import export_package, initial_state, rung_name  # noqa: E402
+from edge_export.recipe import make_recipe  # noqa: E402
+from edge_export.step.program import Program  # noqa: E402
 from edge_runtime.errors import ConfigError, PackageError, StorageError  # noqa: E402
 from edge_runtime.package import open_package  # noqa: E402
 from edge_runtime.state import PARAM  # noqa: E402
-from export import graphs, official, verify  # noqa: E402
-from export.build import export_package, initial_state, rung_name  # noqa: E402
-from export.liveness import peak_bytes  # noqa: E402
-from export.lowering.aten import TABLE  # noqa: E402
-from export.program import Program  # noqa: E402
-from export.recipe import make_recipe  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 SIZES = {"image_size": 16, "patch_size": 4, "depth": 1, "width": 16, "heads": 1}

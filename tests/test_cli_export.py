@@ -17,7 +17,9 @@ TINY = [*SIZES, "--depth", "1", "--width", "16", "--heads", "1", "--batch-size",
 @pytest.fixture
 def recipe_of(monkeypatch, tmp_path):
     """The recipe and the arguments that a command line leads to; nothing is exported."""
-    build = pytest.importorskip("export.build", reason="recipes are read on the torch side")
+    build = pytest.importorskip(
+        "edge_export.package.build", reason="recipes are read on the torch side"
+    )
     seen = []
 
     def keep(recipe, target, *, init, report):
@@ -193,7 +195,7 @@ def test_wrong_usage_exits_2(capsys, words, message):
 
 @pytest.mark.parametrize("module", ["torch", "onnx"])
 def test_without_torch_and_onnx_it_says_what_to_do(capsys, tmp_path, monkeypatch, module):
-    for name in [name for name in sys.modules if name.partition(".")[0] == "export"]:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "edge_export"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
     error = refused(capsys, tmp_path, *SIZES)

@@ -8,13 +8,13 @@ torch = pytest.importorskip("torch", reason="its counter is the oracle")
 
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-from export.build import rung_flops  # noqa: E402
-from export.cost import encoder_forward_flops  # noqa: E402
-from export.example import example_inputs  # noqa: E402
-from export.models import model_facts  # noqa: E402
-from export.policies import Setting, policy_named  # noqa: E402
-from export.program import Program  # noqa: E402
-from export.recipe import make_recipe  # noqa: E402
+from edge_export.analysis.cost import encoder_forward_flops  # noqa: E402
+from edge_export.models import model_facts  # noqa: E402
+from edge_export.package.build import rung_flops  # noqa: E402
+from edge_export.policies import Setting, policy_named  # noqa: E402
+from edge_export.recipe import make_recipe  # noqa: E402
+from edge_export.step.example import example_inputs  # noqa: E402
+from edge_export.step.program import Program  # noqa: E402
 
 BATCH, PROJECTED = 4, 8
 PLACEMENTS = ("before-mlp", "before-block", "after-block")
@@ -50,7 +50,7 @@ def counted_flops(program, policy):
 
 
 def comparison_flops(program, policy):
-    """The products that `export.cost` leaves out: between pictures, and between tokens."""
+    """The products that `analysis.cost` leaves out: between pictures, and between tokens."""
     has_teacher = bool(program.teacher_names)
     if has_teacher:  # two losses; the teacher's keys have no gradient
         loss = 2 * 2 * (2 * BATCH * BATCH * PROJECTED)

@@ -9,12 +9,12 @@ torch = pytest.importorskip("torch", reason="checkpoints are loaded on the torch
 
 from safetensors.torch import save_file  # noqa: E402
 
+from edge_export.package.build import initial_state  # noqa: E402
+from edge_export.recipe import make_recipe  # noqa: E402
+from edge_export.step.program import Program  # noqa: E402
 from edge_runtime.errors import ConfigError  # noqa: E402
 from edge_runtime.evaluation import export_encoder  # noqa: E402
 from edge_runtime.state import EMA, EXP_AVG, PARAM, encode_state  # noqa: E402
-from export.build import initial_state  # noqa: E402
-from export.program import Program  # noqa: E402
-from export.recipe import make_recipe  # noqa: E402
 
 WIDTH, HEADS, DEPTH, PATCH = 12, 2, 2, 4
 

@@ -15,9 +15,7 @@ import onnx  # noqa: E402
 import onnxruntime  # noqa: E402
 from onnx import TensorProto, helper  # noqa: E402
 
-from edge_runtime.engines.runtime import release_free_memory, session_options  # noqa: E402
-from export import graphs  # noqa: E402
-from export.liveness import (  # noqa: E402
+from edge_export.analysis.liveness import (  # noqa: E402
     IN_PLACE,
     VIEWS,
     Life,
@@ -26,9 +24,11 @@ from export.liveness import (  # noqa: E402
     most_at_once,
     peak_bytes,
 )
-from export.lowering.graph import IR_VERSION  # noqa: E402
-from export.program import Program  # noqa: E402
-from export.recipe import make_recipe  # noqa: E402
+from edge_export.lowering.graph import IR_VERSION  # noqa: E402
+from edge_export.package import graphs  # noqa: E402
+from edge_export.recipe import make_recipe  # noqa: E402
+from edge_export.step.program import Program  # noqa: E402
+from edge_runtime.engines.runtime import release_free_memory, session_options  # noqa: E402
 
 RECIPE = {
     "model": {"image_size": 16, "patch_size": 4, "depth": 2, "width": 16, "heads": 2},

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch", reason="what is lowered are PyTorch's funct
 from lowered import assert_same, lowered, normal, run  # noqa: E402
 from torch.nn import functional as F  # noqa: E402, N812
 
-from export.policies.base import take_rows  # noqa: E402
+from edge_export.policies.base import take_rows  # noqa: E402
 
 X, SCALE, SHIFT = normal(2, 3, 4), normal(4, seed=3), normal(4, seed=4)
 

@@ -10,7 +10,7 @@ pytest.importorskip("torch", reason="the export side is installed with PyTorch")
 import onnx
 import onnxruntime
 
-from export.lowering.graph import IR_VERSION, OPSET, GraphBuilder, broadcast
+from edge_export.lowering.graph import IR_VERSION, OPSET, GraphBuilder, broadcast
 
 SHAPE = (2, 3, 4)
 NUMBERS = np.arange(24, dtype=np.float32).reshape(SHAPE)

@@ -13,15 +13,16 @@ torch = pytest.importorskip("torch", reason="packages are exported with PyTorch"
 from paired_objective import Paired, paired_method  # noqa: E402
 from steps import hyper_of, noise_batch  # noqa: E402
 
+from edge_export.objectives import OBJECTIVES  # noqa: E402
+from edge_export.objectives.simclr import SimCLR  # noqa: E402
+from edge_export.ort_training import artifacts as official  # noqa: E402
+from edge_export.package import verify  # noqa: E402
+from edge_export.package.build import export_package  # noqa: E402
+from edge_export.recipe import make_recipe  # noqa: E402
 from edge_runtime.engines import create_engine  # noqa: E402
 from edge_runtime.errors import ConfigError, EngineError, PackageError  # noqa: E402
 from edge_runtime.package.manifest import GRADIENT  # noqa: E402
 from edge_runtime.state import EXP_AVG  # noqa: E402
-from export import official, verify  # noqa: E402
-from export.build import export_package  # noqa: E402
-from export.objectives import OBJECTIVES  # noqa: E402
-from export.objectives.simclr import SimCLR  # noqa: E402
-from export.recipe import make_recipe  # noqa: E402
 
 BATCH = 4
 RELATIVE, ABSOLUTE = 1e-5, 1e-8

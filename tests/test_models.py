@@ -7,10 +7,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="parameters are PyTorch's tensors")
 
+from edge_export.models import FAMILIES, model_facts  # noqa: E402
+from edge_export.parameters import Parameter, initial_values, linear  # noqa: E402
+from edge_export.vit import encoder_parameters  # noqa: E402
 from edge_runtime.errors import ConfigError  # noqa: E402
-from export.models import FAMILIES, model_facts  # noqa: E402
-from export.parameters import Parameter, initial_values, linear  # noqa: E402
-from export.vit import encoder_parameters  # noqa: E402
 
 
 def test_a_full_name_has_all_sizes():

@@ -17,14 +17,14 @@ torch = pytest.importorskip("torch", reason="the reference is PyTorch")
 from reference_engine import TorchEngine, program_of  # noqa: E402
 from steps import hyper_of, noise_batch  # noqa: E402
 
-import export.policies.simprune as simprune  # noqa: E402
+import edge_export.policies.simprune as simprune  # noqa: E402
+from edge_export.objectives import OBJECTIVES  # noqa: E402
+from edge_export.policies import POLICIES  # noqa: E402
 from edge_runtime.engines import Batch, Engine, Hyper, create_engine  # noqa: E402
 from edge_runtime.errors import EngineError  # noqa: E402
 from edge_runtime.package import Package  # noqa: E402
 from edge_runtime.package.manifest import METRIC, SELECTION  # noqa: E402
 from edge_runtime.state import EMA, EXP_AVG, PARAM, Array, State  # noqa: E402
-from export.objectives import OBJECTIVES  # noqa: E402
-from export.policies import POLICIES  # noqa: E402
 
 STEPS = 20
 RELATIVE, ABSOLUTE = 1e-4, 1e-7

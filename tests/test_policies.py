@@ -9,17 +9,17 @@ torch = pytest.importorskip("torch", reason="policies are torch functions")
 
 from torch import Tensor  # noqa: E402
 
+from edge_export import vit  # noqa: E402
+from edge_export.objectives import OBJECTIVES  # noqa: E402
+from edge_export.policies import POLICIES  # noqa: E402
+from edge_export.policies.base import kept_count, take_rows  # noqa: E402
+from edge_export.policies.simprune import select_pairs, stage_blocks  # noqa: E402
+from edge_export.recipe import make_recipe  # noqa: E402
+from edge_export.step.example import example_inputs  # noqa: E402
+from edge_export.step.program import ENCODER, Program  # noqa: E402
 from edge_runtime.errors import ConfigError  # noqa: E402
 from edge_runtime.package.references import LOSS  # noqa: E402
 from edge_runtime.state import EMA, PARAM, Array  # noqa: E402
-from export import vit  # noqa: E402
-from export.example import example_inputs  # noqa: E402
-from export.objectives import OBJECTIVES  # noqa: E402
-from export.policies import POLICIES  # noqa: E402
-from export.policies.base import kept_count, take_rows  # noqa: E402
-from export.policies.simprune import select_pairs, stage_blocks  # noqa: E402
-from export.program import ENCODER, Program  # noqa: E402
-from export.recipe import make_recipe  # noqa: E402
 
 DROPPED = -1e30
 

@@ -8,9 +8,9 @@ import pytest
 
 pytest.importorskip("torch", reason="recipes are read on the torch side")
 
+from edge_export.objectives import OBJECTIVES
+from edge_export.recipe import ModelTable, make_recipe, read_recipe
 from edge_runtime.errors import ConfigError
-from export.objectives import OBJECTIVES
-from export.recipe import ModelTable, make_recipe, read_recipe
 
 SIZES = {"image_size": 16, "patch_size": 4, "depth": 2, "width": 16, "heads": 2}
 

@@ -8,9 +8,9 @@ from edge_runtime.package.manifest import AugmentationSpec
 
 pytest.importorskip("torch", reason="reads recipes")
 
-from export.objectives import objective_named
-from export.program import Program
-from export.recipe import AugmentationTable, make_recipe
+from edge_export.objectives import objective_named
+from edge_export.recipe import AugmentationTable, make_recipe
+from edge_export.step.program import Program
 
 MODEL = {"image_size": 128, "patch_size": 16, "depth": 1, "width": 32, "heads": 2}
 

@@ -9,11 +9,10 @@ import pytest
 
 pytest.importorskip("torch", reason="recipes are read on the torch side")
 
-from edge_runtime.cli.export import _FLAGS
-from export.models import FAMILIES
-from export.objectives import OBJECTIVES
-from export.policies import POLICIES
-from export.recipe import (
+from edge_export.models import FAMILIES
+from edge_export.objectives import OBJECTIVES
+from edge_export.policies import POLICIES
+from edge_export.recipe import (
     AugmentationTable,
     ModelTable,
     OptimizerTable,
@@ -21,6 +20,7 @@ from export.recipe import (
     make_recipe,
     read_recipe,
 )
+from edge_runtime.cli.export import _FLAGS
 
 DOCUMENT = (Path(__file__).parents[1] / "docs" / "recipe.md").read_text()
 

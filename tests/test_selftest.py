@@ -127,8 +127,8 @@ def test_a_half_installed_edge_train_is_explained(monkeypatch, tmp_path: Path) -
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The self-test package and its expected results, as this environment makes them."""
     pytest.importorskip("torch", reason="exports a package")
-    from export import official
-    from export.selftest import write_selftest
+    from edge_export.ort_training import artifacts as official
+    from edge_export.selftest import write_selftest
 
     if not official.is_available():
         pytest.skip(official.MISSING)
@@ -141,7 +141,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_exporting_it_again_gives_the_same_content(written: Path) -> None:
     made, shipped = open_package(written / "package"), open_selftest()
-    assert contents(made.path) == contents(shipped.path), "run: python -m export.selftest"
+    assert contents(made.path) == contents(shipped.path), "run: python -m edge_export.selftest"
     assert plain(made.path) == plain(shipped.path)
     assert made.manifest.producer.keys() == shipped.manifest.producer.keys()
 
@@ -187,8 +187,8 @@ def test_a_package_without_official_artifacts_is_not_taken(
     monkeypatch, tmp_path: Path
 ) -> None:
     pytest.importorskip("torch", reason="exports a package")
-    from export import official
-    from export.selftest import write_selftest
+    from edge_export.ort_training import artifacts as official
+    from edge_export.selftest import write_selftest
 
     monkeypatch.setattr(official, "is_available", lambda: False)
     with pytest.raises(EngineError, match="self-test package needs official artifacts"):

@@ -63,8 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Export; the stages and their times go to stderr as they end."""
     load_export()
-    from export.build import export_package
-    from export.recipe import make_recipe, read_recipe
+    from edge_export.package.build import export_package
+    from edge_export.recipe import make_recipe, read_recipe
 
     table = read_recipe(args.recipe) if args.recipe else {}
     for flag, path in _FLAGS.items():
@@ -111,7 +111,7 @@ def load_export() -> None:
         ConfigError: they are not installed, or cannot be loaded.
     """
     try:
-        import export.build  # noqa: F401
+        import edge_export.package.build  # noqa: F401
     except ImportError as error:
         raise ConfigError(
             f"export needs torch and onnx ({error}): pip install 'edge-train[export]'. "

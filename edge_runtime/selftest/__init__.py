@@ -1,7 +1,7 @@
 """A small training package inside edge-train, and what it has to give on every machine.
 
 `package/` is exported from `recipe.toml`, and `expected.json` computed by PyTorch, by
-`python -m export.selftest`. `edge-train doctor` proves engines with it; `edge-train demo`
+`python -m edge_export.selftest`. `edge-train doctor` proves engines with it; `edge-train demo`
 trains it. Nothing here reads pictures, so that an engine is judged alone.
 """
 

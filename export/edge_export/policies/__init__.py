@@ -1,9 +1,9 @@
 """Token policies, one file each. Adding one is one file and one line here."""
 
+from edge_export.policies.base import Setting, TokenPolicy
+from edge_export.policies.random import RandomPolicy
+from edge_export.policies.simprune import SimPrunePolicy
 from edge_runtime.errors import ConfigError
-from export.policies.base import Setting, TokenPolicy
-from export.policies.random import RandomPolicy
-from export.policies.simprune import SimPrunePolicy
 
 POLICIES: dict[str, type[TokenPolicy]] = {
     policy.name: policy

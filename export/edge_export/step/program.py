@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 from torch.func import grad_and_value
 
+from edge_export import vit
+from edge_export.objectives import objective_named
+from edge_export.parameters import Parameter, initial_values
+from edge_export.policies import Setting, TokenPolicy, policy_named
+from edge_export.policies.base import Branches, embed_all
+from edge_export.recipe import Recipe
+from edge_export.vit import Weights
 from edge_runtime.package.manifest import ModelFacts, ViewGroup
 from edge_runtime.package.references import EMA_MOMENTUM, GRAD, LOSS, NEXT
 from edge_runtime.state import EMA, EXP_AVG, EXP_AVG_SQ, PARAM
-from export import vit
-from export.objectives import objective_named
-from export.parameters import Parameter, initial_values
-from export.policies import Setting, TokenPolicy, policy_named
-from export.policies.base import Branches, embed_all
-from export.recipe import Recipe
-from export.vit import Weights
 
 Tensors = Mapping[str, Tensor]
 

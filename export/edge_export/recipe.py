@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edge_export.models import model_facts
+from edge_export.objectives import OBJECTIVES, objective_named
+from edge_export.policies import policy_named
 from edge_runtime.errors import ConfigError
 from edge_runtime.package.manifest import AugmentationSpec, ModelFacts, Schedule
 from edge_runtime.schema import structure, unstructure
-from export.models import model_facts
-from export.objectives import OBJECTIVES, objective_named
-from export.policies import policy_named
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -15,9 +15,9 @@ from torch.fx.experimental.symbolic_shapes import (
     StatelessSymbolicContext,
 )
 
-from export.lowering import network  # noqa: F401 - enters its operators into the table
-from export.lowering.aten import RESHAPES, TABLE, np_dtype
-from export.lowering.graph import GraphBuilder, Value
+from edge_export.lowering import network  # noqa: F401 - enters its operators into the table
+from edge_export.lowering.aten import RESHAPES, TABLE, np_dtype
+from edge_export.lowering.graph import GraphBuilder, Value
 
 Tensors = Mapping[str, Tensor]
 
@@ -42,7 +42,7 @@ def lower(
             fixed: kernels and memory planning see constants.
 
     Raises:
-        NotImplementedError: an operator that `export.lowering.aten` does not know.
+        NotImplementedError: an operator that `edge_export.lowering.aten` does not know.
     """
     module, results = _trace(function, example, free_batch)
     builder = GraphBuilder(name)

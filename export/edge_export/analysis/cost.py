@@ -8,9 +8,9 @@ worth training.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from edge_export.parameters import Parameter
+from edge_export.vit import MLP_RATIO
 from edge_runtime.package.manifest import ModelFacts
-from export.parameters import Parameter
-from export.vit import MLP_RATIO
 
 BACKWARD = 2  # two products in the backward pass for each in the forward
 

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from edge_export import vit
+from edge_export.policies.base import Setting, TokenPolicy, embed_all, kept_count, take_rows
+from edge_export.vit import Weights
 from edge_runtime.package.manifest import DrawSpec
-from export import vit
-from export.policies.base import Setting, TokenPolicy, embed_all, kept_count, take_rows
-from export.vit import Weights
 
 DRAW = "keep.global"
 

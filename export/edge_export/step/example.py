@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from export.policies import TokenPolicy
-from export.program import GLOBAL_VIEWS, Program
+from edge_export.policies import TokenPolicy
+from edge_export.step.program import GLOBAL_VIEWS, Program
 
 
 def example_inputs(

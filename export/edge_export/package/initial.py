@@ -9,10 +9,10 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from edge_export.parameters import Parameter
 from edge_runtime.errors import ConfigError
 from edge_runtime.package.encoder import from_timm
 from edge_runtime.package.manifest import EncoderTensor
-from export.parameters import Parameter
 
 POSITIONS = "pos_embed"
 

@@ -1,7 +1,8 @@
 """ATen operators as ONNX nodes: one small function each.
 
-The graphs come from tracing (`export.lowering.trace`), so every size is known but for a free
-batch size of forward graphs. An operator that is not in the table is an error which names it.
+The graphs come from tracing (`edge_export.lowering.trace`), so every size is known but for
+a free batch size of forward graphs. An operator that is not in the table is an error which
+names it.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from export.lowering.graph import GraphBuilder, Value, broadcast
+from edge_export.lowering.graph import GraphBuilder, Value, broadcast
 
 aten = torch.ops.aten
 Lowering = Callable[..., Any]

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn.functional import gelu
 from torch.nn.functional import layer_norm as layer_normalise
 
+from edge_export.parameters import Parameter, linear
 from edge_runtime.package.manifest import ModelFacts
-from export.parameters import Parameter, linear
 
 Weights = Mapping[str, Tensor]
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn.functional import gelu
 from torch.nn.functional import layer_norm as layer_normalise
 
+from edge_export.parameters import Parameter, linear
+from edge_export.vit import Weights, affine
 from edge_runtime.errors import ConfigError
 from edge_runtime.package.manifest import AugmentationSpec
-from export.parameters import Parameter, linear
-from export.vit import Weights, affine
 
 HEAD_NORM_EPS = 1e-5
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from edge_export.policies.base import Branches, Setting, TokenPolicy, kept_count, take_tokens
 from edge_runtime.errors import ConfigError
-from export.policies.base import Branches, Setting, TokenPolicy, kept_count, take_tokens
 
 PROGRESS = "progress"  # hyper-parameter: share of the run that is done, in [0, 1]
 STAGES = (3 / 12, 6 / 12, 9 / 12)  # blocks 4, 7 and 10 of 12

@@ -12,14 +12,14 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from edge_export.step.example import example_inputs
+from edge_export.step.program import FEATURES_OUTPUT, GLOBAL_VIEWS, Program, Tensors
 from edge_runtime.engines import ENGINES, Engine, ForwardGraph, create_engine
 from edge_runtime.errors import EngineError, PackageError
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import WEIGHT, Rung, Schedule
 from edge_runtime.package.references import LOSS, NEXT
 from edge_runtime.state import EMA, EXP_AVG, State
-from export.example import example_inputs
-from export.program import FEATURES_OUTPUT, GLOBAL_VIEWS, Program, Tensors
 
 RELATIVE = 1e-4
 ABSOLUTE = 1e-7

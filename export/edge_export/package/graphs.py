@@ -7,6 +7,18 @@ import onnx
 import torch
 from torch import Tensor
 
+from edge_export.lowering.trace import lower
+from edge_export.ort_training import artifacts as official
+from edge_export.policies import TokenPolicy
+from edge_export.step.example import example_inputs
+from edge_export.step.program import (
+    ADAMW,
+    ENCODER,
+    FEATURES_OUTPUT,
+    GLOBAL_VIEWS,
+    Program,
+    Tensors,
+)
 from edge_runtime.package.manifest import (
     DRAW,
     FEATURES,
@@ -22,18 +34,6 @@ from edge_runtime.package.manifest import (
 )
 from edge_runtime.package.references import EMA_MOMENTUM, GRAD, LOSS, NEXT
 from edge_runtime.state import EMA, PARAM
-from export import official
-from export.example import example_inputs
-from export.lowering.trace import lower
-from export.policies import TokenPolicy
-from export.program import (
-    ADAMW,
-    ENCODER,
-    FEATURES_OUTPUT,
-    GLOBAL_VIEWS,
-    Program,
-    Tensors,
-)
 
 
 class Graph(NamedTuple):

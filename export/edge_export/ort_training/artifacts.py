@@ -14,10 +14,10 @@ from pathlib import Path
 import onnx
 from torch import Tensor
 
+from edge_export.lowering.graph import IR_VERSION
 from edge_runtime.errors import EngineError
 from edge_runtime.package.manifest import OfficialGraphs, Schedule
 from edge_runtime.storage import storage_errors
-from export.lowering.graph import IR_VERSION
 
 CHECKPOINT = "ort_training/checkpoint"
 MISSING = "onnxruntime-training-cpu was not installed where the package was exported"

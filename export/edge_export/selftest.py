@@ -1,4 +1,6 @@
-"""Make the self-test package: `python -m export.selftest`, after every change of `export/`.
+"""Make the self-test package: `python -m edge_export.selftest`.
+
+To run after every change of `export/`.
 
 A test holds that the package inside edge-train is what this would write.
 """
@@ -10,15 +12,15 @@ from pathlib import Path
 
 import torch
 
+from edge_export.ort_training import artifacts as official
+from edge_export.package.build import export_package
+from edge_export.recipe import make_recipe, read_recipe
+from edge_export.step.program import FEATURES_OUTPUT, GLOBAL_VIEWS, Program
 from edge_runtime.errors import EngineError
 from edge_runtime.package import Package
 from edge_runtime.schema import unstructure
 from edge_runtime.selftest import EXPECTED, FOLDER, PACKAGE, RECIPE, Expected, example_batch
 from edge_runtime.state import PARAM
-from export import official
-from export.build import export_package
-from export.program import FEATURES_OUTPUT, GLOBAL_VIEWS, Program
-from export.recipe import make_recipe, read_recipe
 
 
 def write_selftest(folder: Path) -> Package:

@@ -7,16 +7,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from edge_runtime.package.manifest import AugmentationSpec
-from export.objectives.base import (
+from edge_export.objectives.base import (
     ContrastiveOptions,
     Defaults,
     crop_views,
     mlp,
     mlp_parameters,
 )
-from export.parameters import Parameter
-from export.vit import Weights
+from edge_export.parameters import Parameter
+from edge_export.vit import Weights
+from edge_runtime.package.manifest import AugmentationSpec
 
 
 class SimCLR:

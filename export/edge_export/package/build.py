@@ -13,6 +13,15 @@ from pathlib import Path
 import onnx
 import torch
 
+from edge_export.analysis.cost import Branch, step_flops
+from edge_export.analysis.liveness import peak_bytes
+from edge_export.ort_training import artifacts as official
+from edge_export.package import graphs
+from edge_export.package.initial import encoder_from_timm
+from edge_export.package.verify import verify
+from edge_export.policies import TokenPolicy
+from edge_export.recipe import Recipe
+from edge_export.step.program import ENCODER, Program, Tensors
 from edge_runtime.errors import ConfigError
 from edge_runtime.package import Package, open_package
 from edge_runtime.package.manifest import (
@@ -30,14 +39,6 @@ from edge_runtime.schema import unstructure
 from edge_runtime.state import EMA, PARAM, encode_state
 from edge_runtime.storage import new_folder, storage_errors
 from edge_runtime.version import __version__
-from export import graphs, official
-from export.cost import Branch, step_flops
-from export.initial import encoder_from_timm
-from export.liveness import peak_bytes
-from export.policies import TokenPolicy
-from export.program import ENCODER, Program, Tensors
-from export.recipe import Recipe
-from export.verify import verify
 
 STATE_FILE = "state.safetensors"
 EMBED = "graphs/embed.onnx"

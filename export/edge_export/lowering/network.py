@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from export.lowering.aten import lowers, where
-from export.lowering.graph import GraphBuilder, Value
+from edge_export.lowering.aten import lowers, where
+from edge_export.lowering.graph import GraphBuilder, Value
 
 aten = torch.ops.aten
 

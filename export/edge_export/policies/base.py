@@ -1,8 +1,8 @@
 """What makes sequences shorter: the seam between the encoder and a token policy.
 
-Letters as in `export.vit`; K kept patch tokens. A policy is bound to a model, a keep-ratio and
-the number of pictures; all of its sizes are constants. Student and teacher run block by block
-side by side, so that a policy can compare them.
+Letters as in `edge_export.vit`; K kept patch tokens. A policy is bound to a model, a
+keep-ratio and the number of pictures; all of its sizes are constants. Student and teacher run
+block by block side by side, so that a policy can compare them.
 """
 
 import math
@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edge_export import vit
+from edge_export.vit import Weights
 from edge_runtime.package.manifest import DrawSpec, ModelFacts
-from export import vit
-from export.vit import Weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

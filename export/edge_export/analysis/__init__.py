@@ -1,0 +1,1 @@
+"""What a lowered graph costs: FLOPs and memory."""

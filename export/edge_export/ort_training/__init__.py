@@ -1,0 +1,1 @@
+"""Artifacts of the official on-device training API."""

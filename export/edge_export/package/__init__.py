@@ -1,0 +1,1 @@
+"""Writes and verifies a training package."""

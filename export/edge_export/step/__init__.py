@@ -1,0 +1,1 @@
+"""A training step as torch functions of named tensors."""
