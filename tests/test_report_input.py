@@ -80,7 +80,7 @@ def without(key: str) -> Callable[[str], str]:
 
 DAMAGE = {
     "cut in the middle": ("power.jsonl", lambda line: line[:30] + "\n", "is damaged"),
-    "no table": ("power.jsonl", lambda line: "[1]\n", "it is no JSON table"),
+    "no table": ("power.jsonl", lambda line: "[1]\n", "it is not a JSON table"),
     "two on a line": ("power.jsonl", lambda line: f"{line[:-1]},{line}", "is damaged"),
     "empty": ("power.jsonl", lambda line: "\n", "is damaged"),
     "NaN": ("power.jsonl", lambda line: line.replace("40.", "NaN, "), "is damaged"),
@@ -112,7 +112,7 @@ def test_a_damaged_line_is_named(damage: str, tmp_path: Path) -> None:
 def test_a_damaged_line_is_named_in_a_later_block(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge_runtime.report.lines._BLOCK_BYTES", 1000)
+    monkeypatch.setattr("edge_runtime.records.jsonl._BLOCK_BYTES", 1000)
     folder = gap_run().write(tmp_path / "run")
     whole, _ = summarise([folder])
     spoil(folder, "power.jsonl", 77, without("t_s"))
@@ -125,7 +125,7 @@ def test_a_damaged_line_is_named_in_a_later_block(
 def test_a_rail_that_some_lines_do_not_have_is_unknown_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge_runtime.report.lines._BLOCK_BYTES", 1000)
+    monkeypatch.setattr("edge_runtime.records.jsonl._BLOCK_BYTES", 1000)
     run = gap_run()
     for row in run.power[30:60]:
         row["rails_w"]["VDD_LATE"] = 2.0

@@ -146,13 +146,13 @@ def test_a_line_that_was_cut_in_the_middle_is_passed_over(tmp_path, capsys) -> N
     assert "it was killed, or the power failed" in found.err
 
 
-@pytest.mark.parametrize("name", ["steps.jsonl", "events.jsonl"])
-def test_a_damaged_line_is_explained(tmp_path, capsys, name) -> None:
+@pytest.mark.parametrize(("name", "line"), [("steps.jsonl", 11), ("events.jsonl", 4)])
+def test_a_damaged_line_is_explained(tmp_path, capsys, name, line) -> None:
     finished_run(tmp_path / "run")
     with (tmp_path / "run" / name).open("a") as stream:
         stream.write("}\n")
     assert main(["watch", str(tmp_path / "run")]) == 6
-    assert f"{name}: a line is damaged" in capsys.readouterr().err
+    assert f"{name}, line {line} is damaged" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("ended", [True, False])

@@ -98,7 +98,7 @@ def until_end(
     Returns:
         How it ended; `None`: its process is gone without a word.
     """
-    from edge_runtime.records.lines import is_held
+    from edge_runtime.records.jsonl import is_held
     from edge_runtime.records.run import STEPS_FILE
 
     quiet = 0

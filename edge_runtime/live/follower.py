@@ -5,10 +5,10 @@ So a long run opens as fast as its samples can be added up, and takes no memory.
 """
 
 from edge_runtime.errors import RecordsError
-from edge_runtime.live.lines import CutError, LineReader
 from edge_runtime.live.status import Status
 from edge_runtime.records import Run, logged_event
 from edge_runtime.records.events import StepRecord
+from edge_runtime.records.jsonl import CutError, LineReader
 from edge_runtime.records.power import PowerRecord
 from edge_runtime.records.run import EVENTS_FILE, POWER_FILE, STEPS_FILE
 from edge_runtime.records.spending import add_table

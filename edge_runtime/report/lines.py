@@ -5,8 +5,7 @@ minutes. Here a block of lines is parsed at once, what is needed of it becomes n
 arrays, and the rest is forgotten. A damaged line is named by its number. Unknown is NaN.
 """
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.errors import RecordsError
-from edge_runtime.records.lines import table_of
+from edge_runtime.records.jsonl import LineReader
 
 Array = NDArray[Any]
 Tables = Sequence[Mapping[str, Any]]
@@ -27,8 +26,6 @@ INTEGER: Kinds = frozenset({int})
 NUMBER: Kinds = frozenset({int, float})
 NUMBER_OR_NONE: Kinds = NUMBER | {type(None)}
 FLAG_OR_NONE: Kinds = frozenset({bool, type(None)})
-
-_BLOCK_BYTES = 1 << 18
 
 
 class Columns(NamedTuple):
@@ -64,17 +61,13 @@ def read_columns(path: Path, take: Take) -> Columns:
         RecordsError: the file cannot be read, or a line is damaged.
     """
     columns: dict[str, _Growing] = {}
-    length, rest = 0, b""
-    for block in _blocks(path):
-        whole, newline, rest = (rest + block).rpartition(b"\n")
-        if not newline:
-            continue
-        tables = _tables(whole, path, length + 1)
+    reader, length = LineReader(path), 0
+    while tables := reader.read():
         for name, values in _taken(tables, take, path, length + 1).items():
             columns.setdefault(name, _Growing(values.dtype)).add(values, at=length)
-        length += len(tables)
+        length = reader.lines_read
     arrays = {name: growing.array(length) for name, growing in columns.items()}
-    return Columns(arrays, length, is_cut=bool(rest))
+    return Columns(arrays, length, is_cut=reader.has_partial_line)
 
 
 class _Growing:
@@ -97,34 +90,6 @@ class _Growing:
         missing = length - len(self._content) // self._dtype.itemsize
         if missing:
             self._content += np.full(missing, np.nan, self._dtype).tobytes()
-
-
-def _blocks(path: Path) -> Iterator[bytes]:
-    try:
-        with path.open("rb") as file:
-            while block := file.read(_BLOCK_BYTES):
-                yield block
-    except OSError as error:
-        raise RecordsError(f"cannot read {path}: {error.strerror}.") from error
-
-
-def _tables(lines: bytes, path: Path, first: int) -> Tables:
-    """Parsed at once, which is much faster; line by line where that shows damage."""
-    try:
-        text = lines.replace(b"\n", b",").decode()
-        tables = json.loads(f"[{text}]", parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        tables = []
-    if len(tables) == lines.count(b"\n") + 1 and {*map(type, tables)} == {dict}:
-        return tables  # type: ignore[no-any-return]
-    return [
-        table_of(line, f"{path}, line {number}", parse_constant=_refuse)
-        for number, line in enumerate(lines.split(b"\n"), start=first)
-    ]
-
-
-def _refuse(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
 
 
 def _taken(tables: Tables, take: Take, path: Path, first: int) -> dict[str, Array]:
