@@ -12,6 +12,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from facts_examples import RESULTS
+
+from edge_runtime.schema import unstructure
+
 Power = tuple[float, float | None]  # time and total
 
 
@@ -195,8 +199,7 @@ def estimated_run() -> MadeRun:
     run.happened(
         None, None, "evaluation", step=10, spent_s=2.0, energy_j=20.0,
         energy_is_estimate=True,
-        results={"knn": {"accuracy": 0.75, "untrained_accuracy": 0.5}, "linear": None,
-                 "test": {"source": "t", "pictures": 8}},
+        results={**unstructure(RESULTS), "linear": None},
     )  # fmt: skip
     return run
 

@@ -18,7 +18,7 @@ MOST_START_UP_S = 0.5
 LAYERS = [
     {"errors"},
     {"storage", "version", "units"},
-    {"state", "schema", "budget"},
+    {"state", "schema", "facts"},
     {"package", "device", "records"},
     {"planning"},
     {"data"},

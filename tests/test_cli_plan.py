@@ -11,7 +11,8 @@ from training_fakes import FakeEngine, write_package
 
 from edge_runtime.cli.main import main
 from edge_runtime.device import load_board, power_mode
-from edge_runtime.planning import CostProfile, cached_profile_path, save_profile
+from edge_runtime.facts import CostProfile
+from edge_runtime.planning import cached_profile_path, save_profile
 
 ROOT = Path(__file__).parents[1]
 COSTS = (

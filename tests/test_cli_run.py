@@ -16,6 +16,7 @@ from training_fakes import FakeEngine, write_package
 
 from edge_runtime.cli.main import main
 from edge_runtime.cli.progress import Progress
+from edge_runtime.facts import Spent
 from edge_runtime.records import events, open_run
 
 TESTS = Path(__file__).parent
@@ -312,7 +313,7 @@ def test_plain_output_has_a_line_every_few_seconds() -> None:
 def test_a_run_without_a_step_says_what_there_is() -> None:
     """Its budget allowed none."""
     stream = io.StringIO()
-    spent = events.Spent(
+    spent = Spent(
         time_s=12.0, energy_j=None, energy_is_estimate=False, lost_s=0.0, lost_j=None
     )
     finished = events.Finished(

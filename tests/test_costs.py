@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from simulated_board import LADDER, rung_cost
 
 from edge_runtime.errors import ConfigError, DeviceError, RecordsError
+from edge_runtime.facts import CostProfile
 from edge_runtime.planning import (
-    CostProfile,
     cached_profile_path,
     check_fits,
     interpolate,

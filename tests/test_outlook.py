@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 from simulated_board import FREE, LADDER, OVERHEAD, Total, rung_cost
 
-from edge_runtime.budget import ENERGY, TIME, Budget
+from edge_runtime.facts import Budget
+from edge_runtime.facts.budget import ENERGY, TIME
 from edge_runtime.planning.ledger import Ledger
 from edge_runtime.planning.outlook import Outlook
 

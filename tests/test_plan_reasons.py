@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from simulated_board import FREE, LADDER, OVERHEAD, rung_cost
 
-from edge_runtime.budget import Budget
 from edge_runtime.errors import BudgetError, DeviceError
+from edge_runtime.facts import Budget
 from edge_runtime.planning import make_plan, refuse_below_state
 
 

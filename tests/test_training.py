@@ -85,7 +85,7 @@ def test_events_are_given_out_and_recorded_alike(package, tmp_path) -> None:
         events.RungChanged(step=1, rung="k100", keep_ratio=1.0, reason=None),
         events.RungChanged(step=4, rung="k050", keep_ratio=0.5, reason=None),
     ]
-    assert [(e.step, e.window["name"]) for e in kinds(others, events.WindowEnded)] == [
+    assert [(e.step, e.window.name) for e in kinds(others, events.WindowEnded)] == [
         (3, "rung k100"),
         (10, "rung k050"),
     ]

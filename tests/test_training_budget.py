@@ -14,10 +14,9 @@ from training_fakes import (
     write_package,
 )
 
-from edge_runtime.budget import Budget
 from edge_runtime.device import ReplaySensor
 from edge_runtime.errors import BudgetError, ConfigError, DeviceError, Interrupted, SensorError
-from edge_runtime.planning import CostProfile, RungCost
+from edge_runtime.facts import Budget, CostProfile, RungCost
 from edge_runtime.records import events, open_run
 from edge_runtime.training import Metering, train
 
@@ -120,8 +119,8 @@ def test_a_run_with_room_trains_all_on_the_best_rung(package, tmp_path) -> None:
     found = train_within(package, tmp_path / "run", Budget(time_s=60))
     (planned,) = kinds(found, events.Planned)
     assert found.index(planned) == 1
-    assert planned.budget["time_s"] == 60
-    assert [(s["rung"], s["steps"]) for s in planned.plan["segments"]] == [("k100", 100)]
+    assert planned.budget.time_s == 60
+    assert [(s.rung, s.steps) for s in planned.plan.segments] == [("k100", 100)]
     assert {step.rung for step in kinds(found, events.StepRecord)} == {"k100"}
     finished = found[-1]
     assert (finished.stopped_by, finished.epochs, finished.steps) == (None, 20.0, 100)
@@ -159,9 +158,9 @@ def test_a_stopped_run_ends_its_window(package, tmp_path) -> None:
     run = open_run(tmp_path / "run")
     (window,) = kinds([one.event for one in run.events()], events.WindowEnded)
     first, last = run.steps()[0].measured, run.steps()[-1].measured
-    start_s = window.window["start_s"]  # by the clock of the steps
+    start_s = window.window.start_s  # by the clock of the steps
     assert 0 <= start_s <= first.t_s - first.step_s
-    assert start_s + window.window["duration_s"] >= last.t_s
+    assert start_s + window.window.duration_s >= last.t_s
 
 
 def test_less_time_means_fewer_tokens_first(package, tmp_path) -> None:

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from facts_examples import BUDGET
 
 from edge_runtime.errors import EngineError
+from edge_runtime.facts import Spent
 from edge_runtime.package import Package, open_package
 from edge_runtime.package.manifest import (
     AugmentationSpec,
@@ -78,13 +80,11 @@ INFO = RunInfo(
     calibration={"VDD_IN": {"gain": 1.02, "offset_w": 0.0}},
     sample_rate_hz=10.0,
     idle_w=5.0,
-    budget={"energy_j": 500.0},
+    budget=BUDGET,
     profile=None,
 )
 MOMENT = events.Moment(process=1, t_s=0.8)
-SPENT = events.Spent(
-    time_s=12.5, energy_j=50.0, energy_is_estimate=False, lost_s=1.5, lost_j=None
-)
+SPENT = Spent(time_s=12.5, energy_j=50.0, energy_is_estimate=False, lost_s=1.5, lost_j=None)
 STEP = events.StepRecord(
     step=1,
     epoch=0,

@@ -112,25 +112,26 @@ def _typed(words: Sequence[object]) -> str:
 def collect(folder: Path, *, exported: bool, epochs: int, seed: int) -> dict[str, Any]:
     """The result, as the run folder has it. Accuracies are shares in [0, 1]."""
     from edge_runtime.records import events, open_run
+    from edge_runtime.schema import unstructure
 
     finished_run = open_run(folder / "run")
     happened = [logged.event for logged in finished_run.events()]
     (finished,) = (event for event in happened if isinstance(event, events.Finished))
     (evaluation,) = (event for event in happened if isinstance(event, events.Evaluation))
     results = evaluation.results
-    gain = results["knn"]["accuracy"] - results["knn"]["untrained_accuracy"]
+    gain = results.knn.accuracy - results.knn.untrained_accuracy
     return {
         "folder": str(folder),
-        "package": results["package"],
+        "package": results.package,
         "exported": exported,
         "seed": seed,
         "epochs": epochs,
         "steps": finished.steps,
         "keep_ratio": KEEP_RATIO,
-        "training_pictures": results["train"]["pictures"],
-        "test_pictures": results["test"]["pictures"],
+        "training_pictures": results.train.pictures,
+        "test_pictures": results.test.pictures,
         "training_s": finished.elapsed_s,
-        "knn": results["knn"],
+        "knn": unstructure(results.knn),
         "gain_points": 100 * gain,
         "engine": finished_run.info.engine,
         "versions": finished_run.info.versions,

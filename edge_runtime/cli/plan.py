@@ -14,8 +14,8 @@ from edge_runtime.errors import ConfigError, DataError, DeviceError
 from edge_runtime.units import bytes_text, duration_text, energy_text, power_text
 
 if TYPE_CHECKING:
+    from edge_runtime.facts import CostProfile
     from edge_runtime.package import Package
-    from edge_runtime.planning import CostProfile
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

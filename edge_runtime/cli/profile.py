@@ -13,7 +13,7 @@ from edge_runtime.units import bytes_text, duration_text, energy_text
 
 if TYPE_CHECKING:
     from edge_runtime.device import SensorEvent
-    from edge_runtime.planning import CostProfile, RungCost
+    from edge_runtime.facts import CostProfile, RungCost
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,8 +58,8 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, write, show."""
-    from edge_runtime.budget import Budget
     from edge_runtime.device import Meter
+    from edge_runtime.facts import Budget
     from edge_runtime.package import open_package
     from edge_runtime.planning import refuse_below_state, save_profile
     from edge_runtime.schema import unstructure
@@ -113,7 +113,7 @@ def sensor_text(event: "SensorEvent") -> str:
 
 def cost_text(cost: "RungCost", is_estimate: bool) -> str:
     """One measured rung: `k050  264.0 ms  402.0 MiB  1.90 J per step (estimate)`."""
-    from edge_runtime.planning.costs import DOES_NOT_FIT
+    from edge_runtime.facts.costs import DOES_NOT_FIT
 
     if cost.step_s is None:
         why = "was killed for memory"

@@ -18,11 +18,10 @@ from edge_runtime.cli.signals import stop_on_signals
 from edge_runtime.errors import ConfigError, DeviceError
 
 if TYPE_CHECKING:
-    from edge_runtime.budget import Budget
     from edge_runtime.data import FrameSource, PictureSource
     from edge_runtime.device import Meter
+    from edge_runtime.facts import Budget, CostProfile
     from edge_runtime.package import Package
-    from edge_runtime.planning import CostProfile
     from edge_runtime.records.events import Event
     from edge_runtime.training import Conditions, Metering, TrainingOptions
 
@@ -229,8 +228,8 @@ def profile_for(
         EngineError: no rung fits into this machine, or one failed.
         BudgetError: the memory limit is below the package's state.
     """
+    from edge_runtime.facts.costs import MEASURED
     from edge_runtime.planning import interpolate, refuse_below_state, save_profile
-    from edge_runtime.planning.costs import MEASURED
     from edge_runtime.training import profile_package
 
     budget = options.budget

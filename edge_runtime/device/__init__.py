@@ -15,7 +15,7 @@ from edge_runtime.device.board import (
 )
 from edge_runtime.device.machine import machine_facts
 from edge_runtime.device.memory import MemoryNow, memory_now, process_tree_rss_bytes
-from edge_runtime.device.meter import Meter, PowerSample, Window, WindowEnergy
+from edge_runtime.device.meter import Meter, PowerSample, Window
 from edge_runtime.device.power_mode import power_mode
 from edge_runtime.device.probe import SensorEvent
 from edge_runtime.device.process import be_first_to_be_killed, process_elapsed_s
@@ -47,7 +47,6 @@ __all__ = [
     "Survey",
     "Thermometer",
     "Window",
-    "WindowEnergy",
     "be_first_to_be_killed",
     "choose_sensor",
     "detect_board",

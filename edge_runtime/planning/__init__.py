@@ -7,9 +7,7 @@ from edge_runtime.planning.cache import cached_profile_path
 from edge_runtime.planning.caution import Reading
 from edge_runtime.planning.costs import (
     FORMAT,
-    CostProfile,
     Overhead,
-    RungCost,
     check_fits,
     interpolate,
     load_profile,
@@ -17,23 +15,16 @@ from edge_runtime.planning.costs import (
     save_profile,
 )
 from edge_runtime.planning.governor import Decision, Governor
-from edge_runtime.planning.ledger import Spent
-from edge_runtime.planning.planner import Plan, RungVerdict, Segment, make_plan
+from edge_runtime.planning.planner import make_plan
 from edge_runtime.planning.refusal import refuse_below_state
 from edge_runtime.planning.straightening import straightened
 
 __all__ = [
     "FORMAT",
-    "CostProfile",
     "Decision",
     "Governor",
     "Overhead",
-    "Plan",
     "Reading",
-    "RungCost",
-    "RungVerdict",
-    "Segment",
-    "Spent",
     "cached_profile_path",
     "check_fits",
     "interpolate",

@@ -7,8 +7,8 @@ seconds that come in as arguments. Units: degrees Celsius, bytes, percent.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from edge_runtime.budget import MEMORY, TEMPERATURE, Budget, flag_text
-from edge_runtime.planning.costs import RungCost
+from edge_runtime.facts import Budget, RungCost
+from edge_runtime.facts.budget import MEMORY, TEMPERATURE, flag_text
 from edge_runtime.units import bytes_text, temperature_text
 
 NEAR_C = 1.0  # below the limit: time for a rung that draws less

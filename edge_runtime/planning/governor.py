@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from edge_runtime.budget import MEMORY, Budget, Limit
 from edge_runtime.errors import BudgetError
+from edge_runtime.facts import Budget, RungCost, Spent
+from edge_runtime.facts.budget import MEMORY, Limit
 from edge_runtime.planning.caution import Caution, Reading
-from edge_runtime.planning.costs import Overhead, RungCost
-from edge_runtime.planning.ledger import Ledger, Spent
+from edge_runtime.planning.costs import Overhead
+from edge_runtime.planning.ledger import Ledger
 from edge_runtime.planning.mix import Mix, Task, require_energy, why_unusable
 from edge_runtime.planning.outlook import Outlook
 from edge_runtime.planning.pacing import Pacing

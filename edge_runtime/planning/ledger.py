@@ -6,24 +6,12 @@ No clock: durations and totals come in. Units: seconds, joules, watts.
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
 
-from edge_runtime.planning.costs import Overhead, RungCost
+from edge_runtime.facts import RungCost, Spent
+from edge_runtime.planning.costs import Overhead
 from edge_runtime.planning.drift import Drift
 
 _DUTY_MEMORY_S = 120.0
-
-
-class Spent(Protocol):
-    """What a run took from process start on, of all its processes; energy is gross."""
-
-    @property
-    def time_s(self) -> float:
-        """Wall time."""
-
-    @property
-    def energy_j(self) -> float | None:
-        """Of the board's total; `None` is unknown."""
 
 
 class Ledger:

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_runtime.budget import ENERGY, MEMORY, POWER, Budget, flag_text
 from edge_runtime.errors import DeviceError
-from edge_runtime.planning.costs import DOES_NOT_FIT, UNMEASURED, Overhead, RungCost
+from edge_runtime.facts import Budget, RungCost
+from edge_runtime.facts.budget import ENERGY, MEMORY, POWER, flag_text
+from edge_runtime.facts.costs import DOES_NOT_FIT, UNMEASURED
+from edge_runtime.planning.costs import Overhead
 from edge_runtime.planning.search import Constraint, Numbers, best_counts
 from edge_runtime.units import bytes_text
 

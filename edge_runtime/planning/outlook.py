@@ -7,8 +7,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from edge_runtime.budget import ENERGY, TIME, Budget, Limit
-from edge_runtime.planning.costs import Overhead, RungCost
+from edge_runtime.facts import Budget, RungCost
+from edge_runtime.facts.budget import ENERGY, TIME, Limit
+from edge_runtime.planning.costs import Overhead
 from edge_runtime.planning.ledger import Ledger
 from edge_runtime.planning.mix import Mix, Task, best_mix
 from edge_runtime.units import duration_text, energy_text

@@ -6,9 +6,9 @@ Clock: seconds that come in as arguments. Units: seconds, joules, watts, degrees
 import math
 from dataclasses import dataclass
 
-from edge_runtime.budget import POWER, TEMPERATURE, Budget, Limit, flag_text
+from edge_runtime.facts import Budget, RungCost
+from edge_runtime.facts.budget import POWER, TEMPERATURE, Limit, flag_text
 from edge_runtime.planning.caution import COOL_C
-from edge_runtime.planning.costs import RungCost
 from edge_runtime.planning.ledger import Ledger
 from edge_runtime.units import duration_text, power_text, temperature_text
 

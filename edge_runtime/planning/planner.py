@@ -4,56 +4,14 @@ Pure: the same costs, budget and steps give the same plan. docs/planning.md has 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from edge_runtime.budget import LIMITS, TEMPERATURE, Budget
 from edge_runtime.errors import BudgetError
-from edge_runtime.planning.costs import Overhead, RungCost
+from edge_runtime.facts import Budget, Plan, RungCost, RungVerdict, Segment
+from edge_runtime.facts.budget import LIMITS, TEMPERATURE
+from edge_runtime.planning.costs import Overhead
 from edge_runtime.planning.mix import Mix, Task, best_mix
 from edge_runtime.planning.reasons import why_refused, why_taken
 from edge_runtime.planning.refusal import refusal
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Segment:
-    """Steps on one rung."""
-
-    rung: str
-    steps: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RungVerdict:
-    """One rung: what it costs, how many steps it got, and why."""
-
-    rung: str
-    token_blocks: int  # of one step
-    step_s: float | None
-    step_j: float | None
-    power_w: float | None
-    peak_bytes: int | None  # measured, else predicted
-    source: str  # see `edge_runtime.planning.costs`
-    steps: int  # 0: refused
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """The whole run: what is trained, what it takes, what limits it.
-
-    Totals include start-up, loading of rungs and the last checkpoint. `None` is unknown.
-    """
-
-    segments: tuple[Segment, ...]  # in the order of training, fewest token-blocks first
-    steps: int
-    token_blocks: int
-    time_s: float
-    wait_s: float  # of `time_s`, idle to keep the mean power
-    energy_j: float | None
-    power_w: float | None  # mean
-    peak_bytes: int | None
-    verdicts: tuple[RungVerdict, ...]  # in the order of the costs
-    binding: tuple[str, ...]  # names of the limits that keep it from more token-blocks
 
 
 def make_plan(

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from edge_runtime.budget import ENERGY, POWER, TIME, Budget, flag_text
-from edge_runtime.planning.costs import RungCost
+from edge_runtime.facts import Budget, RungCost
+from edge_runtime.facts.budget import ENERGY, POWER, TIME, flag_text
 from edge_runtime.planning.mix import Mix, Task, best_mix, why_unusable
 from edge_runtime.units import duration_text, energy_text, power_text
 

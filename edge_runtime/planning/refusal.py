@@ -4,8 +4,9 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from edge_runtime.budget import MEMORY, TEMPERATURE, Budget, Limit, flag_text
 from edge_runtime.errors import BudgetError
+from edge_runtime.facts import Budget
+from edge_runtime.facts.budget import MEMORY, TEMPERATURE, Limit, flag_text
 from edge_runtime.planning.mix import Task, best_mix, why_unusable
 from edge_runtime.planning.reasons import listed
 from edge_runtime.units import bytes_text

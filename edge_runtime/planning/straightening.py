@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from operator import mul
 
-from edge_runtime.planning.costs import MEASURED, RungCost
+from edge_runtime.facts import RungCost
+from edge_runtime.facts.costs import MEASURED
 
 _LEAST = 3  # costs: a line through two says nothing of them
 _SUREST = 1e-3  # of a step's time: no clock is better

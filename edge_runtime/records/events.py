@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from edge_runtime.errors import RecordsError
+from edge_runtime.facts import Budget, EvaluationResults, Plan, Spent, WindowEnergy
 from edge_runtime.schema import structure, unstructure
 
 
@@ -75,8 +76,8 @@ class Planned:
     """What the steps after `step` shall be, within what is left of the budget."""
 
     step: int
-    budget: dict[str, Any]  # `edge_runtime.budget.Budget`
-    plan: dict[str, Any]  # `edge_runtime.planning.Plan`
+    budget: Budget
+    plan: Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,10 +119,10 @@ class SensorBack:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowEnded:
-    """Power over a part of a run; see `edge_runtime.device.meter.WindowEnergy`."""
+    """Power over a part of a run."""
 
     step: int  # the last one before its end
-    window: dict[str, Any]
+    window: WindowEnergy  # `start_s` counts from the start of the process
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,17 +188,6 @@ class Diverged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spent:
-    """What a run took from process start on, of all its processes."""
-
-    time_s: float
-    energy_j: float | None
-    energy_is_estimate: bool
-    lost_s: float  # of these, for steps that had to be trained again
-    lost_j: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
     """The run is complete, or its budget is used up.
 
@@ -222,7 +212,7 @@ class Evaluation:
     """The encoder after `step` was evaluated, by a process of its own."""
 
     step: int
-    results: dict[str, Any]
+    results: EvaluationResults
     spent_s: float  # no part of the run's budget
     energy_j: float | None
     energy_is_estimate: bool

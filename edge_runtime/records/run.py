@@ -120,7 +120,7 @@ class Run:
 def has_estimates(info: RunInfo, found: Iterable[LoggedEvent]) -> bool:
     """Whether joules of any process of a run are computed from something that is no power."""
     return info.power_is_estimate or any(
-        bool(event.window.get("is_estimate"))
+        bool(event.window.is_estimate)
         if isinstance(event, WindowEnded)
         else isinstance(event, Finished) and event.spent.energy_is_estimate
         for _, _, event in found

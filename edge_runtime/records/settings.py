@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Any
 
+from edge_runtime.facts import Budget, CostProfile
 from edge_runtime.schema import unstructure
 
 FORMAT = 1
@@ -44,8 +45,8 @@ class RunInfo:
     calibration: dict[str, dict[str, float]]  # by rail: `gain`, `offset_w`; none is raw
     sample_rate_hz: float  # the most; a sensor may be slower
     idle_w: float | None  # of the board before anything ran
-    budget: dict[str, object]
-    profile: dict[str, object] | None  # `edge_runtime.planning.CostProfile`, if one was used
+    budget: Budget
+    profile: CostProfile | None  # that the plan was made of, if there is one
 
 
 def differences(recorded: Settings, asked: Settings) -> list[str]:

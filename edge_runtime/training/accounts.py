@@ -8,18 +8,12 @@ import threading
 from dataclasses import replace
 
 from edge_runtime.device import PowerSample
+from edge_runtime.facts import Spent
 from edge_runtime.records import RunWriter
-from edge_runtime.records.events import Spent
 from edge_runtime.records.power import PowerRecord
 from edge_runtime.records.spending import Spending
 
-NOTHING = Spent(
-    time_s=0.0,
-    energy_j=0.0,
-    energy_is_estimate=False,
-    lost_s=0.0,
-    lost_j=0.0,
-)
+NOTHING = Spent(time_s=0.0, energy_j=0.0)
 
 
 class PowerLog:

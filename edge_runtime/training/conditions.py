@@ -5,8 +5,9 @@ from pathlib import Path
 
 from edge_runtime.device import Board, PowerSensor, load_board, open_sensor, power_mode
 from edge_runtime.engines import create_engine
+from edge_runtime.facts import CostProfile
 from edge_runtime.package import Package
-from edge_runtime.planning import CostProfile, check_fits, load_profile
+from edge_runtime.planning import check_fits, load_profile
 from edge_runtime.planning.cache import cached_profile_path
 
 

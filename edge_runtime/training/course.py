@@ -11,16 +11,9 @@ from typing import Protocol
 
 from edge_runtime.device import MemoryNow, memory_now
 from edge_runtime.errors import ConfigError, DeviceError
-from edge_runtime.planning import (
-    CostProfile,
-    Governor,
-    Reading,
-    interpolate,
-    make_plan,
-    overhead_of,
-)
+from edge_runtime.facts import CostProfile
+from edge_runtime.planning import Governor, Reading, interpolate, make_plan, overhead_of
 from edge_runtime.records.events import Planned
-from edge_runtime.schema import unstructure
 from edge_runtime.training.metering import Metering
 from edge_runtime.training.options import Job
 
@@ -100,11 +93,7 @@ class GovernedCourse:
 
     def planned(self, done: int) -> Planned:
         """See `Course.planned`."""
-        return Planned(
-            step=done,
-            budget=unstructure(self._job.options.budget),
-            plan=unstructure(self._plan),
-        )
+        return Planned(step=done, budget=self._job.options.budget, plan=self._plan)
 
     def choose(self, done: int, now_s: float) -> Choice:
         """See `Course.choose`."""

@@ -13,15 +13,9 @@ from types import TracebackType
 from typing_extensions import Self
 
 from edge_runtime.device import Board, Meter, PowerSensor, SensorEvent, Window
+from edge_runtime.facts import Spent
 from edge_runtime.records import Run, RunWriter, has_estimates
-from edge_runtime.records.events import (
-    Event,
-    Moment,
-    SensorBack,
-    SensorLost,
-    Spent,
-    WindowEnded,
-)
+from edge_runtime.records.events import Event, Moment, SensorBack, SensorLost, WindowEnded
 from edge_runtime.schema import unstructure
 from edge_runtime.training.accounts import (
     NOTHING,
@@ -140,7 +134,7 @@ class Metering:
         if self._window is not None:
             energy = self._window.energy
             energy = replace(energy, start_s=energy.start_s - self.began_s)
-            yield WindowEnded(step=step, window=unstructure(energy))
+            yield WindowEnded(step=step, window=energy)
         self._rung, self._window = rung, None
         if rung is not None:
             self._window = self._open.enter_context(self.meter.window(f"rung {rung}"))

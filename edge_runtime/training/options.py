@@ -6,12 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from edge_runtime.budget import Budget
 from edge_runtime.data import FrameSource, PictureSource, steps_per_epoch
 from edge_runtime.engines.base import Engine
 from edge_runtime.errors import ConfigError
+from edge_runtime.facts import Budget, CostProfile
 from edge_runtime.package import Package
-from edge_runtime.planning import CostProfile
 from edge_runtime.records import Settings
 from edge_runtime.training.metering import Metering
 

@@ -19,10 +19,12 @@ from statistics import median
 
 from edge_runtime.device import Meter, memory_now
 from edge_runtime.errors import EngineError, Interrupted, RecordsError
+from edge_runtime.facts import CostProfile, RungCost
+from edge_runtime.facts.costs import DOES_NOT_FIT, MEASURED, UNMEASURED
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
-from edge_runtime.planning import CostProfile, RungCost, straightened
-from edge_runtime.planning.costs import DOES_NOT_FIT, FORMAT, MEASURED, UNMEASURED
+from edge_runtime.planning import straightened
+from edge_runtime.planning.costs import FORMAT
 from edge_runtime.planning.memory import predicted_peak_bytes
 from edge_runtime.records import utc_now
 from edge_runtime.schema import structure, unstructure

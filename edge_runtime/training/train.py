@@ -23,7 +23,6 @@ from edge_runtime.records import (
     utc_now,
 )
 from edge_runtime.records.events import Event
-from edge_runtime.schema import unstructure
 from edge_runtime.training.accounts import NOTHING, minus
 from edge_runtime.training.course import course_of
 from edge_runtime.training.loop import Loop
@@ -198,8 +197,8 @@ def _info(job: Job, engine: Engine, metering: Metering) -> RunInfo:
         calibration=metering.calibration,
         sample_rate_hz=metering.meter.rate_hz,
         idle_w=metering.meter.idle_w,
-        budget=unstructure(job.options.budget),
-        profile=unstructure(job.options.profile) if job.options.profile else None,
+        budget=job.options.budget,
+        profile=job.options.profile,
     )
 
 
