@@ -153,7 +153,7 @@ def test_a_stopped_demo_says_how_to_go_on(no_torch, monkeypatch, tmp_path, capsy
     command = re.search(r"the demo was stopped in its training; go on by `(.*)`\.", error)
     assert command
     assert main(shlex.split(command[1])[1:]) == 0
-    assert "going on after step 3 of 22" in capsys.readouterr().out
+    assert "resuming after step 3 of 22" in capsys.readouterr().out
 
 
 def test_a_full_disk_leaves_no_half_package(no_torch, monkeypatch, tmp_path, capsys) -> None:

@@ -83,10 +83,10 @@ def test_a_run_is_followed_until_it_ends(tmp_path, capsys) -> None:
         (
             STOPPED,
             130,
-            "run was stopped after step 4. Go on by the same `edge-train run` with",
+            "run: stopped after step 4, as requested, state saved. Go on by the same ",
         ),
-        (LOST, 6, "run had no more pictures after step 3: the camera is gone. Go on by"),
-        (DIVERGED, 8, "run diverged: the loss of step 5 is nan."),
+        (LOST, 6, "run: no more pictures after step 3: the camera is gone. Go on by"),
+        (DIVERGED, 8, "run: diverged: the loss of step 5 is nan."),
         (RUNG, 6, "run, and it did not end: it was killed, or the power failed. Go on by"),
     ],
     ids=["stopped", "no pictures", "diverged", "killed"],
@@ -117,7 +117,7 @@ def test_a_run_that_somebody_goes_on_with_is_not_over(tmp_path, capsys) -> None:
         thread.start()
         assert main(["watch", str(tmp_path / "run")]) == 0
         thread.join()
-    assert "going on after step 4 of 10" in capsys.readouterr().out
+    assert "resuming after step 4 of 10 from checkpoints/4 on fake" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

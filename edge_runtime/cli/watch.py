@@ -123,18 +123,17 @@ def refuse_bad_end(watched: "Run", ended: "Event | None") -> None:
     """
     from edge_runtime.errors import DataError, DivergedError, Interrupted, RecordsError
     from edge_runtime.records import events
+    from edge_runtime.records.event_text import event_text
 
     go_on = "Go on by the same `edge-train run` with --resume."
+    end = "" if ended is None else f"{watched.path}: {event_text(ended).rstrip('.')}."
     match ended:
         case events.Interrupted():
-            raise Interrupted(f"{watched.path} was stopped after step {ended.step}. {go_on}")
+            raise Interrupted(f"{end} {go_on}")
         case events.SourceLost():
-            raise DataError(
-                f"{watched.path} had no more pictures after step {ended.step}: "
-                f"{ended.reason} {go_on}"
-            )
+            raise DataError(f"{end} {go_on}")
         case events.Diverged():
-            raise DivergedError(f"{watched.path} diverged: {ended.reason}.")
+            raise DivergedError(end)
         case None:
             raise RecordsError(
                 f"no process works on {watched.path}, and it did not end: it was killed, or "
