@@ -4,16 +4,16 @@ x is seconds in the run, or steps; y is in SI units. Between the points that are
 leaves out only values that lie between its neighbours' lowest and highest.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
-from edge_runtime.report.lines import Array
-from edge_runtime.report.recorded import Recorded
-from edge_runtime.report.stages import MEAN_OVER_S
-from edge_runtime.report.timeline import Process, Timeline
+from edge_runtime.report.summary.loader import Array, RunRecords
+from edge_runtime.report.summary.timeline import Process, Timeline
+from edge_runtime.report.summary.usage import MEAN_OVER_S
 
 _BUCKETS = 1000  # more than a screen has columns for a figure
 _MEANS = 200  # of joules per step
@@ -26,7 +26,7 @@ class Line(NamedTuple):
     y: Array
 
 
-class Stretch(NamedTuple):
+class RungSegment(NamedTuple):
     """Consecutive steps of one process on one rung."""
 
     begin_s: float  # in the run
@@ -45,35 +45,34 @@ class RunSeries:
     """What the figures of one run show."""
 
     duration_s: float
-    total_w: Line
-    rails_w: dict[str, Line]
+    power_w: dict[str, Line]  # "total", and the rails that are another line than that
     temperature_c: Line
     clocks_hz: dict[str, Line]
     rss_bytes: Line
     loss: Line  # by step
     spent_j: Line
     step_j: Line  # means over `MEAN_OVER_S` or more
-    stretches: tuple[Stretch, ...]
+    segments: tuple[RungSegment, ...]
     gaps: tuple[Span, ...]  # without readings of power
     lost: tuple[Span, ...]  # work that had to be done again
     resumed_s: tuple[float, ...]  # where the second process and later ones begin
 
 
-def series_of(recorded: Recorded, timeline: Timeline) -> RunSeries:
+def series_of(records: RunRecords, timeline: Timeline) -> RunSeries:
     """All lines of one run."""
-    samples, steps = recorded.samples, recorded.steps
-    at_s, done_s = samples.t_s.copy(), steps.t_s.copy()
-    for process in timeline.processes:
-        at_s[process.samples] += process.offset_s
-        done_s[process.steps] += process.offset_s
+    samples, steps, processes = records.samples, records.steps, timeline.processes
+    at_s = np.concatenate([np.zeros(0), *(p.samples.t_s + p.offset_s for p in processes)])
+    done_s = np.concatenate([np.zeros(0), *(p.steps.t_s + p.offset_s for p in processes)])
+    breaks = _breaks(at_s, timeline)
+    power_w = {"total": _broken_line(at_s, samples.total_w, breaks)}
+    for rail, rail_w in samples.rails_w.items():
+        line = _broken_line(at_s, rail_w, breaks)
+        if not np.array_equal(line.y, power_w["total"].y, equal_nan=True):
+            power_w[rail] = line
     clocks_hz = {"CPU": samples.cpu_hz, "GPU": samples.gpu_hz}
     return RunSeries(
         duration_s=timeline.duration_s,
-        total_w=_power_line(at_s, samples.total_w, timeline),
-        rails_w={
-            rail: _power_line(at_s, rail_w, timeline)
-            for rail, rail_w in samples.rails_w.items()
-        },
+        power_w=power_w,
         temperature_c=_known_line(at_s, samples.temperature_c),
         clocks_hz={
             name: line
@@ -83,15 +82,13 @@ def series_of(recorded: Recorded, timeline: Timeline) -> RunSeries:
         rss_bytes=_known_line(done_s, steps.rss_bytes),
         loss=envelope(steps.step.astype("float64"), steps.loss),
         spent_j=_spent(timeline),
-        step_j=_step_means(recorded, timeline),
-        stretches=_stretches(recorded, timeline),
-        gaps=tuple(gap for process in timeline.processes for gap in _gaps(process, timeline)),
+        step_j=_step_means(timeline),
+        segments=tuple(segment for process in processes for segment in _segments(process)),
+        gaps=tuple(gap for process in processes for gap in _gaps(process, timeline.gap_s)),
         lost=tuple(
-            (process.offset_s + process.kept_s, process.offset_s + process.duration_s)
-            for process in timeline.processes
-            if process.kept_s < process.duration_s
+            (p.offset_s + p.kept_s, p.offset_s + p.duration_s) for p in processes if p.lost_s
         ),
-        resumed_s=tuple(process.offset_s for process in timeline.processes[1:]),
+        resumed_s=tuple(process.offset_s for process in processes[1:]),
     )
 
 
@@ -110,24 +107,14 @@ def envelope(x: Array, y: Array, buckets: int = _BUCKETS) -> Line:
     begins = np.unique(np.concatenate([[0], edges]))
     begins = begins[begins < len(x)]
     unknown = np.isnan(y)
-    kept = [
-        np.array([0, len(x) - 1]),
-        _first_of_each(begins, unknown),
-        _first_of_each(
-            begins, _is_extreme(np.where(unknown, np.float32(np.inf), y), begins, np.minimum)
-        ),
-        _first_of_each(
-            begins, _is_extreme(np.where(unknown, np.float32(-np.inf), y), begins, np.maximum)
-        ),
-    ]
-    chosen = np.unique(np.concatenate(kept))
+    places = [np.array([0, len(x) - 1]), _first_of_each(begins, unknown)]
+    for extreme, worst in ((np.minimum, np.inf), (np.maximum, -np.inf)):
+        known = np.where(unknown, np.float32(worst), y)
+        bucket_extreme = extreme.reduceat(known, begins)
+        counts = np.diff(begins, append=len(y))
+        places.append(_first_of_each(begins, known == np.repeat(bucket_extreme, counts)))
+    chosen = np.unique(np.concatenate(places))
     return Line(x[chosen].astype("float32"), y[chosen])
-
-
-def _is_extreme(y: Array, begins: Array, extreme: np.ufunc) -> Array:
-    """Where the lowest, or the highest, value of a bucket is."""
-    counts = np.diff(begins, append=len(y))
-    return np.asarray(y == np.repeat(extreme.reduceat(y, begins), counts))
 
 
 def _first_of_each(begins: Array, chosen: Array) -> Array:
@@ -143,24 +130,27 @@ def _known_line(x: Array, y: Array) -> Line:
     return envelope(x[known], y[known])
 
 
-def _power_line(at_s: Array, power_w: Array, timeline: Timeline) -> Line:
-    """Broken where there are no readings, and between processes."""
+def _breaks(at_s: Array, timeline: Timeline) -> Array:
+    """Before which samples a line is broken: after gaps, and between processes."""
     apart = np.flatnonzero(np.diff(at_s) > timeline.gap_s) + 1
     resumed = [process.offset_s for process in timeline.processes[1:]]
     breaks = np.unique([*apart, *np.searchsorted(at_s, resumed)]).astype("int64")
-    breaks = breaks[(breaks > 0) & (breaks < len(at_s))]
+    return breaks[(breaks > 0) & (breaks < len(at_s))]
+
+
+def _broken_line(at_s: Array, power_w: Array, breaks: Array) -> Line:
     if len(breaks):
         at_s = np.insert(at_s, breaks, at_s[breaks - 1])
         power_w = np.insert(power_w, breaks, np.nan)
     return envelope(at_s, power_w)
 
 
-def _gaps(process: Process, timeline: Timeline) -> list[Span]:
-    """Stretches without readings, in seconds of the run."""
+def _gaps(process: Process, gap_s: float) -> list[Span]:
+    """Spans without readings, in seconds of the run."""
     if process.power is None:
         return [(process.offset_s, process.offset_s + process.duration_s)]
     known_s = np.concatenate([[0.0], process.power.t_s, [process.duration_s]])
-    long = np.flatnonzero(np.diff(known_s) > timeline.gap_s)
+    long = np.flatnonzero(np.diff(known_s) > gap_s)
     known_s = known_s + process.offset_s
     return [(float(known_s[i]), float(known_s[i + 1])) for i in long]
 
@@ -179,69 +169,50 @@ def _spent(timeline: Timeline) -> Line:
     return _joined(x, y)
 
 
-def _joined(x: list[Array], y: list[Array]) -> Line:
-    empty = np.zeros(0)
-    return Line(
-        np.concatenate([empty, *x]).astype("float32"),
-        np.concatenate([empty, *y]).astype("float32"),
-    )
+def _joined(x: Sequence[Array], y: Sequence[Array]) -> Line:
+    joined = (np.concatenate([np.zeros(0), *parts]).astype("float32") for parts in (x, y))
+    return Line(*joined)
 
 
-def _step_means(recorded: Recorded, timeline: Timeline) -> Line:
-    """Joules per step, means over stretches of steps on one rung."""
+def _step_means(timeline: Timeline) -> Line:
+    """Joules per step, means over consecutive steps on one rung."""
     width_s = max(MEAN_OVER_S, timeline.duration_s / _MEANS)
     x: list[Array] = []
     y: list[Array] = []
     for process in timeline.processes:
-        if process.power is None:
-            continue
-        rung, end_s, began_s = _covered_steps(recorded, process)
-        energy_j = process.power.between_j(began_s, end_s)
-        for begin, stop in _same(rung):
-            spent_s = np.cumsum(end_s[begin:stop] - began_s[begin:stop])
+        steps, steps_j = process.measured_steps()
+        for begin, stop in _same_value(steps.rung):
+            took_s = steps.t_s[begin:stop] - steps.began_s[begin:stop]
+            spent_s = np.cumsum(took_s)
             groups = np.flatnonzero(np.diff(np.floor(spent_s / width_s), prepend=-1.0))
             counts = np.diff([*groups, stop - begin])
             sums_s = np.diff(np.concatenate([[0.0], spent_s[groups[1:] - 1], spent_s[-1:]]))
             enough = sums_s >= MEAN_OVER_S * 0.999
-            sums_j = np.add.reduceat(energy_j[begin:stop], groups)
-            x.append(process.offset_s + end_s[begin + groups[enough] + counts[enough] - 1])
+            sums_j = np.add.reduceat(steps_j[begin:stop], groups)
+            last = begin + groups[enough] + counts[enough] - 1
+            x.append(process.offset_s + steps.t_s[last])
             y.append((sums_j / counts)[enough])
     return _joined(x, y)
 
 
-def _covered_steps(recorded: Recorded, process: Process) -> tuple[Array, Array, Array]:
-    """Rung, end and begin of a process's steps up to its last reading of power."""
-    steps = recorded.steps
-    end_s = steps.t_s[process.steps]
-    last_s = process.power.t_s[-1] if process.power else 0.0
-    covered = end_s <= last_s
-    began_s = steps.began_s[process.steps]
-    return steps.rung[process.steps][covered], end_s[covered], began_s[covered]
-
-
-def _same(rung: Array) -> list[tuple[int, int]]:
+def _same_value(values: Array) -> list[tuple[int, int]]:
     """Begin and end of runs of one value."""
-    if not len(rung):
+    if not len(values):
         return []
-    changes = [0, *(np.flatnonzero(np.diff(rung)) + 1).tolist(), len(rung)]
+    changes = [0, *(np.flatnonzero(np.diff(values)) + 1).tolist(), len(values)]
     return list(pairwise(changes))
 
 
-def _stretches(recorded: Recorded, timeline: Timeline) -> tuple[Stretch, ...]:
-    steps, found = recorded.steps, []
-    began_s = steps.began_s
-    for process in timeline.processes:
-        first = process.steps.start
-        for begin, stop in _same(steps.rung[process.steps]):
-            begin, last = first + begin, first + stop - 1
-            found.append(
-                Stretch(
-                    begin_s=float(began_s[begin]) + process.offset_s,
-                    end_s=float(steps.t_s[last]) + process.offset_s,
-                    first_step=int(steps.step[begin]),
-                    last_step=int(steps.step[last]),
-                    rung=steps.rungs[steps.rung[begin]],
-                    keep_ratio=float(steps.keep_ratio[begin]),
-                )
-            )
-    return tuple(found)
+def _segments(process: Process) -> list[RungSegment]:
+    steps, began_s = process.steps, process.steps.began_s
+    return [
+        RungSegment(
+            begin_s=float(began_s[begin]) + process.offset_s,
+            end_s=float(steps.t_s[stop - 1]) + process.offset_s,
+            first_step=int(steps.step[begin]),
+            last_step=int(steps.step[stop - 1]),
+            rung=steps.rungs[steps.rung[begin]],
+            keep_ratio=float(steps.keep_ratio[begin]),
+        )
+        for begin, stop in _same_value(steps.rung)
+    ]
