@@ -1,4 +1,4 @@
-"""Which numbers of the page have a sign before them: estimates, and joules that are too few."""
+"""The sign before a number of the page: an estimate, or power is unknown for a part."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple

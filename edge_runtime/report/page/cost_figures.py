@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from edge_runtime.report.page.numbers import short_time_text
 from edge_runtime.report.page.plots import MIB, Trace, base, trace
-from edge_runtime.report.summary import RunSummary
+from edge_runtime.report.summary.model import RungUse, RunSummary
 from edge_runtime.units import bytes_text, energy_text
 
 _PATTERNS = ("", "/", "x", "-", ".")
@@ -69,94 +69,78 @@ def _bar(name: str, x: list[float], y: object, shape: str, unit: str) -> Trace:
 
 def _stages_caption(run: RunSummary, is_energy: bool) -> str:
     values = {each.stage: each.gross_j if is_energy else each.time_s for each in run.stages}
-    known = {stage: value for stage, value in values.items() if value}
+    known = {stage: value for stage, value in values.items() if value and value > 0}
     whole = sum(known.values())
-    shares = [
-        f"{stage} {100 * value / whole:.0f} %" for stage, value in known.items() if whole > 0
-    ]
+    shares = [f"{stage} {100 * value / whole:.0f} %" for stage, value in known.items()]
     return f"{'Energy' if is_energy else 'Time'} by stage: {', '.join(shares)}."
 
 
 def rung_costs(runs: Sequence[RunSummary]) -> list[CostFigure]:
     """Energy over time of a picture, and memory over time, of every rung."""
-    figures = []
-    for key, title, scale in (
-        ("energy_j", "mJ per image", 1e3),
-        ("peak_bytes", "MiB", 1 / MIB),
-    ):
-        traces, captions = [], []
-        for run, symbol in zip(runs, _cycled(_SYMBOLS, runs), strict=True):
-            prefix = f"{run.name}: " if len(runs) > 1 else ""
-            for name, points in {
-                "run": _in_run(run),
-                "cost profile": _in_profile(run),
-            }.items():
-                known = [point for point in points if point.time_s and getattr(point, key)]
-                if known:
-                    suffix = "" if name == "run" else "-dot"
-                    symbols = [symbol + "-open" * p.is_dominated + suffix for p in known]
-                    y = [scale * getattr(point, key) for point in known]
-                    traces.append(_points(prefix + name, known, y, symbols))
-            if caption := _costs_caption(run, key):
-                captions.append(prefix + caption)
-        if traces:
-            figure = go.Figure(traces, base(340))
-            x_end, y_end = (max(max(each[axis]) for each in traces) for axis in "xy")
-            figure.update_xaxes(title="ms per image", range=[0, 1.15 * x_end])
-            figure.update_yaxes(title=title, range=[0, 1.2 * y_end])
-            figures.append(CostFigure("rungs", f"rungs-{key}", " ".join(captions), figure))
-    return figures
+    energy = _costs(runs, "energy_j", "mJ per image", 1e3)
+    return [*energy, *_costs(runs, "peak_bytes", "MiB", 1 / MIB)]
 
 
-class _Point(NamedTuple):
-    """What a picture costs on a rung; `None` is unknown."""
+def _costs(runs: Sequence[RunSummary], key: str, title: str, scale: float) -> list[CostFigure]:
+    traces, captions = [], []
+    for run, symbol in zip(runs, _cycled(_SYMBOLS, runs), strict=True):
+        prefix, images = f"{run.name}: " if len(runs) > 1 else "", run.trained.batch_size
+        in_run = [(rung, *_in_run(rung, key)) for rung in run.rungs]
+        profiled = [(rung, *_in_profile(rung, key, images)) for rung in run.rungs]
+        traces += _points(f"{prefix}run", in_run, scale, symbol)
+        traces += _points(f"{prefix}cost profile", profiled, scale, f"{symbol}-dot")
+        if caption := _costs_caption(run, key):
+            captions.append(prefix + caption)
+    if not traces:
+        return []
+    figure = go.Figure(traces, base(340))
+    x_end, y_end = (max(max(each[axis]) for each in traces) for axis in "xy")
+    figure.update_xaxes(title="ms per image", range=[0, 1.15 * x_end])
+    figure.update_yaxes(title=title, range=[0, 1.2 * y_end])
+    return [CostFigure("rungs", f"rungs-{key}", " ".join(captions), figure)]
 
-    rung: str
-    is_dominated: bool
-    time_s: float | None
-    energy_j: float | None
-    peak_bytes: float | None
+
+def _in_run(rung: RungUse, key: str) -> tuple[float | None, float | None]:
+    """Time of a picture, and its joules or the bytes that it needs."""
+    is_energy = key == "energy_j"
+    return rung.seconds_per_image, rung.energy_per_image_j if is_energy else rung.peak_bytes
 
 
-def _in_run(run: RunSummary) -> list[_Point]:
-    return [
-        _Point(
-            rung.rung,
-            rung.dominated_by is not None,
-            rung.seconds_per_image,
-            rung.energy_per_image_j,
-            rung.peak_bytes,
-        )
-        for rung in run.rungs
+def _in_profile(rung: RungUse, key: str, images: int) -> tuple[float | None, float | None]:
+    time_s, step_j = rung.profile_step_s, rung.profile_step_j
+    picture_j = None if step_j is None else step_j / images
+    cost = picture_j if key == "energy_j" else rung.profile_peak_bytes
+    return None if time_s is None else time_s / images, cost
+
+
+def _points(
+    name: str,
+    costs: Sequence[tuple[RungUse, float | None, float | None]],
+    scale: float,
+    symbol: str,
+) -> list[Trace]:
+    """Those that are known. A hollow symbol is a rung that another one dominates."""
+    known = [
+        (rung, 1e3 * time_s, scale * cost)
+        for rung, time_s, cost in costs
+        if time_s and cost is not None
     ]
-
-
-def _in_profile(run: RunSummary) -> list[_Point]:
-    images = run.trained.batch_size
-    return [
-        _Point(
-            rung.rung,
-            rung.dominated_by is not None,
-            rung.profile_step_s and rung.profile_step_s / images,
-            rung.profile_step_j and rung.profile_step_j / images,
-            rung.profile_peak_bytes,
-        )
-        for rung in run.rungs
-    ]
-
-
-def _points(name: str, points: list[_Point], y: list[float], symbols: list[str]) -> Trace:
-    """A hollow symbol is a rung that another one dominates."""
-    return trace(
-        [1e3 * (point.time_s or 0.0) for point in points],
+    if not known:
+        return []
+    rungs, x, y = zip(*known, strict=True)
+    shape, dot, _ = symbol.partition("-dot")
+    symbols = [shape + "-open" * bool(rung.dominated_by) + dot for rung in rungs]
+    points = trace(
+        x,
         y,
         name,
         mode="markers+text",
-        text=[point.rung for point in points],
-        textposition="bottom right" if symbols[0].endswith("-dot") else "top left",
+        text=[rung.rung for rung in rungs],
+        textposition="bottom right" if dot else "top left",
         marker={"size": 13, "line": {"width": 2}, "symbol": symbols},
         hovertemplate="%{text}: %{x:.3~g} ms, %{y:.4~g}<extra></extra>",
     )
+    return [points]
 
 
 def _costs_caption(run: RunSummary, key: str) -> str:

@@ -6,7 +6,8 @@ from typing import NamedTuple
 from edge_runtime.report.page.cost_figures import rung_costs, stages
 from edge_runtime.report.page.figures import heat, learning, memory, power, spent, step_energy
 from edge_runtime.report.page.plots import draw, time_axis
-from edge_runtime.report.summary import RunSeries, RunSummary
+from edge_runtime.report.summary.model import RunSummary
+from edge_runtime.report.summary.series import RunSeries
 
 
 class Drawn(NamedTuple):

@@ -15,9 +15,8 @@ from edge_runtime.report.page.plots import (
     trace,
     with_margin,
 )
-from edge_runtime.report.summary import RunSeries, RunSummary
-from edge_runtime.report.summary.model import EventRow
-from edge_runtime.report.summary.series import Span
+from edge_runtime.report.summary.model import EventRow, RunSummary
+from edge_runtime.report.summary.series import RunSeries, Span
 from edge_runtime.units import bytes_text, duration_text, energy_text, power_text
 
 _SYMBOLS = {  # of events
@@ -120,7 +119,7 @@ def _rung_at(row: EventRow, series: RunSeries) -> str:
 
 
 def _wrapped(text: str) -> str:
-    """Lines of at most 60 letters, for the small window over a point, which knows some HTML."""
+    """Lines of at most 60 letters, for the small window over a point; plotly reads HTML."""
     return "<br>".join(textwrap.wrap(text.replace("<", "&lt;"), 60))
 
 
@@ -230,7 +229,7 @@ def heat(run: RunSummary, series: RunSeries, time: TimeAxis) -> Figure | None:
 
 
 def learning(run: RunSummary, series: RunSeries, time: TimeAxis) -> Figure | None:
-    """By step: loss, and below the keep-ratio that was trained and the one that was planned."""
+    """Loss by step, and below the keep-ratios that were trained and planned."""
     if not len(series.loss.x):
         return None
     hover = "%{y:.4f}, step %{x}<extra></extra>"

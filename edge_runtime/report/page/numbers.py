@@ -51,20 +51,13 @@ _BY_NAME: dict[str, _Format] = {
     "epochs": _general,
     "keep_ratio": "{:g}".format,
 }
-_BY_ENDING: dict[str, _Format] = {
-    "_j": energy_text,
-    "_w": power_text,
-    "_s": duration_text,
-    "_bytes": bytes_text,
-    "_c": temperature_text,
-    "_hz": _rate("Hz"),
-}
-_BY_UNIT: dict[str, _Format] = {
-    "J": energy_text,
-    "W": power_text,
+_BY_UNIT: dict[str, _Format] = {  # as it ends the name of a field, or stands in its row
+    "j": energy_text,
+    "w": power_text,
     "s": duration_text,
     "bytes": bytes_text,
-    "C": temperature_text,
+    "c": temperature_text,
+    "hz": _rate("Hz"),
     "steps": "{:,.0f}".format,
 }
 
@@ -97,13 +90,10 @@ def number_of(document: Row, key: str) -> Number:
 def _text(field: str, value: Any, row: Row) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    written: _Format | None = _BY_NAME.get(field)
-    if written is not None:
-        return written(value)
-    if field in BY_UNIT:
-        written = _BY_UNIT.get(row["unit"], _general)
-    else:
-        written = next((_BY_ENDING[end] for end in _BY_ENDING if field.endswith(end)), None)
+    if field in _BY_NAME:
+        return _BY_NAME[field](value)
+    unit = row["unit"].lower() if field in BY_UNIT else field.rpartition("_")[2]
+    written = _BY_UNIT.get(unit)
     if written is None:
         return f"{value:,}" if isinstance(value, int) else _general(value)
     # Units are written for amounts; a difference may be below zero.

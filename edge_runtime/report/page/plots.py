@@ -11,7 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from edge_runtime.report.summary import RunSeries
+from edge_runtime.report.summary.series import RunSeries
 
 Trace: TypeAlias = dict[str, Any]
 Range: TypeAlias = list[float] | None  # None: plotly's own choice

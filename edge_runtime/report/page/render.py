@@ -1,13 +1,14 @@
 """A report as one HTML file that needs nothing else: no network, no fonts, no second file."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.resources import files
 from typing import Any, NamedTuple
 
 from edge_runtime.errors import ConfigError
 from edge_runtime.report.page.numbers import number_of
-from edge_runtime.report.summary import Report, RunSeries
+from edge_runtime.report.summary.model import Report
+from edge_runtime.report.summary.series import RunSeries
 from edge_runtime.schema import unstructure
 
 Row = Mapping[str, Any]
@@ -23,10 +24,6 @@ _METHODS = {
     "mae": "MAE",
 }
 _SAME = 0.0005  # relative; a smaller difference is not shown
-_SHOWN: dict[str, Callable[[Row], bool]] = {  # rows of tables that leave some out
-    "stages": lambda row: bool(row["time_s"] > 0),
-    "rungs": lambda row: row["steps"] > 0 or row["profile_step_s"] is not None,
-}
 
 
 def render_page(report: Report, series: Sequence[RunSeries]) -> str:
@@ -82,7 +79,9 @@ class _Table(NamedTuple):
     rows: list[tuple[str, Row]]  # each with its place in the document
 
 
-def _table_of(document: Row, index: int, name: str, columns: Mapping[str, str]) -> _Table:
+def _table_of(
+    document: Row, index: int, name: str, columns: Mapping[str, str], needed: Sequence[str]
+) -> _Table:
     """The rows of a list of a run that are shown, and the columns that say anything.
 
     Args:
@@ -90,26 +89,28 @@ def _table_of(document: Row, index: int, name: str, columns: Mapping[str, str]) 
         index: of the run.
         name: of the list.
         columns: fields of its rows by title.
+        needed: only rows where one of these fields is above zero are shown; none: all are.
     """
-    is_shown = _SHOWN.get(name, lambda row: True)
     rows = [
-        (f"runs.{index}.{name}.{number}", row)
-        for number, row in enumerate(document["runs"][index][name])
-        if is_shown(row)
+        (f"runs.{index}.{name}.{place}", row)
+        for place, row in enumerate(document["runs"][index][name])
+        if not needed or any(row[field] for field in needed)
     ]
-    found = []
-    for title, field in columns.items():
-        kinds = {type(row[field]) for _, row in rows} - {type(None)}
-        if kinds:
-            found.append(_Column(title, field, is_text=str in kinds))
-    return _Table(found, rows)
+    types = {field: {type(row[field]) for _, row in rows} for field in columns.values()}
+    known = [
+        _Column(title, field, is_text=str in types[field])
+        for title, field in columns.items()
+        if types[field] - {type(None)}
+    ]
+    return _Table(known, rows)
 
 
 def _newest_accuracy(run: Row) -> tuple[int, Row] | None:
     """The newest evaluation and its place in the list, kNN before others."""
     rows = list(enumerate(run["evaluations"]))
     by_knn = [(index, row) for index, row in rows if row["classifier"] == "kNN"]
-    return (by_knn or rows or [None])[-1]
+    found = by_knn or rows
+    return found[-1] if found else None
 
 
 def _difference_of(document: Row, run: Row, field: str) -> int | None:

@@ -4,15 +4,8 @@ from collections import Counter
 
 from edge_runtime.records import events
 from edge_runtime.records.event_text import event_text
+from edge_runtime.report.summary import model
 from edge_runtime.report.summary.loader import RunRecords
-from edge_runtime.report.summary.model import (
-    EvaluationRow,
-    EventRow,
-    PlanRow,
-    Totals,
-    WindowRow,
-    copy_fields,
-)
 from edge_runtime.report.summary.timeline import Timeline
 
 _CLASSIFIERS = {"knn": "kNN", "linear": "linear probe"}
@@ -31,11 +24,11 @@ _SHOWN = (
 )
 
 
-def windows_of(records: RunRecords, timeline: Timeline) -> tuple[WindowRow, ...]:
+def windows_of(records: RunRecords, timeline: Timeline) -> tuple[model.WindowRow, ...]:
     """The named windows, as the meter measured them."""
     return tuple(
-        copy_fields(
-            WindowRow,
+        model.copy_fields(
+            model.WindowRow,
             logged.event.window,
             process=logged.moment.process if logged.moment else None,
             begins_s=timeline.elapsed_s(logged, logged.event.window.start_s),
@@ -45,10 +38,10 @@ def windows_of(records: RunRecords, timeline: Timeline) -> tuple[WindowRow, ...]
     )
 
 
-def decisions_of(records: RunRecords, timeline: Timeline) -> tuple[EventRow, ...]:
+def decisions_of(records: RunRecords, timeline: Timeline) -> tuple[model.EventRow, ...]:
     """What the governor decided and what happened to the run, in the order of events."""
     return tuple(
-        EventRow(
+        model.EventRow(
             at=logged.at,
             process=logged.moment.process if logged.moment else None,
             elapsed_s=timeline.elapsed_s(logged),
@@ -62,7 +55,7 @@ def decisions_of(records: RunRecords, timeline: Timeline) -> tuple[EventRow, ...
     )
 
 
-def plan_of(records: RunRecords, totals: Totals) -> tuple[PlanRow, ...]:
+def plan_of(records: RunRecords, totals: model.Totals) -> tuple[model.PlanRow, ...]:
     """The first plan beside what became of it; empty where there was none."""
     plans = [e.event.plan for e in records.events if isinstance(e.event, events.Planned)]
     if not plans:
@@ -92,8 +85,8 @@ def _plan_row(
     planned: float | None,
     actual: float | None,
     is_estimate: bool = False,
-) -> PlanRow:
-    return PlanRow(
+) -> model.PlanRow:
+    return model.PlanRow(
         name=name,
         unit=unit,
         planned=planned,
@@ -103,11 +96,11 @@ def _plan_row(
     )
 
 
-def evaluations_of(records: RunRecords) -> tuple[EvaluationRow, ...]:
+def evaluations_of(records: RunRecords) -> tuple[model.EvaluationRow, ...]:
     """Every evaluation, one row per classifier."""
     return tuple(
-        copy_fields(
-            EvaluationRow,
+        model.copy_fields(
+            model.EvaluationRow,
             event,
             scores,
             at=at,

@@ -8,11 +8,11 @@ dropped. Clock: seconds since the start of the process that a line names. Unknow
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar, get_args, get_type_hints
+from typing import Any, TypeAlias, get_args, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,6 @@ from edge_runtime.schema import structure
 Array: TypeAlias = NDArray[Any]
 _Tables: TypeAlias = Sequence[Mapping[str, Any]]
 _Columns: TypeAlias = dict[str, Array]
-T = TypeVar("T", "Samples", "Steps")
 
 # What a record declares a field to be; where that is a float an integer is fine.
 _TYPES: dict[str, set[type]] = {
@@ -78,24 +77,9 @@ class Steps:
     rss_bytes: Array
     rungs: tuple[str, ...]  # in the order in which they were first trained
 
-    @property
-    def began_s(self) -> Array:
-        """When the loop turned to it, and first waited for pictures."""
-        return self.t_s - self.step_s - self.wait_s
-
 
 def _names(kind: type[Samples] | type[Steps]) -> list[str]:
     return [each.name for each in fields(kind) if each.name not in ("rails_w", "rungs")]
-
-
-def select(columns: T, index: Any) -> T:
-    """Some lines of them, by a slice or a mask."""
-    chosen: dict[str, Any] = {
-        name: getattr(columns, name)[index] for name in _names(type(columns))
-    }
-    if isinstance(columns, Samples):
-        chosen["rails_w"] = {name: rail_w[index] for name, rail_w in columns.rails_w.items()}
-    return replace(columns, **chosen)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

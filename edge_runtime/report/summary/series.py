@@ -4,9 +4,8 @@ x is seconds in the run, or steps; y is in SI units. Between the points that are
 leaves out only values that lie between its neighbours' lowest and highest.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import NamedTuple
 
 import numpy as np
@@ -61,34 +60,27 @@ class RunSeries:
 def series_of(records: RunRecords, timeline: Timeline) -> RunSeries:
     """All lines of one run."""
     samples, steps, processes = records.samples, records.steps, timeline.processes
-    at_s = np.concatenate([np.zeros(0), *(p.samples.t_s + p.offset_s for p in processes)])
-    done_s = np.concatenate([np.zeros(0), *(p.steps.t_s + p.offset_s for p in processes)])
-    breaks = _breaks(at_s, timeline)
+    at_s, breaks = timeline.sample_s, _breaks(timeline)
     power_w = {"total": _broken_line(at_s, samples.total_w, breaks)}
     for rail, rail_w in samples.rails_w.items():
         line = _broken_line(at_s, rail_w, breaks)
         if not np.array_equal(line.y, power_w["total"].y, equal_nan=True):
             power_w[rail] = line
     clocks_hz = {"CPU": samples.cpu_hz, "GPU": samples.gpu_hz}
+    clocks = {name: _known_line(at_s, hz) for name, hz in clocks_hz.items()}
     return RunSeries(
         duration_s=timeline.duration_s,
         power_w=power_w,
         temperature_c=_known_line(at_s, samples.temperature_c),
-        clocks_hz={
-            name: line
-            for name, hz in clocks_hz.items()
-            if len((line := _known_line(at_s, hz)).x)
-        },
-        rss_bytes=_known_line(done_s, steps.rss_bytes),
+        clocks_hz={name: line for name, line in clocks.items() if len(line.x)},
+        rss_bytes=_known_line(timeline.done_s, steps.rss_bytes),
         loss=envelope(steps.step.astype("float64"), steps.loss),
         spent_j=_spent(timeline),
-        step_j=_step_means(timeline),
-        segments=tuple(segment for process in processes for segment in _segments(process)),
+        step_j=_step_means(records, timeline),
+        segments=_segments(records, timeline),
         gaps=tuple(gap for process in processes for gap in _gaps(process, timeline.gap_s)),
-        lost=tuple(
-            (p.offset_s + p.kept_s, p.offset_s + p.duration_s) for p in processes if p.lost_s
-        ),
-        resumed_s=tuple(process.offset_s for process in processes[1:]),
+        lost=tuple((each.kept_s, each.end_s) for each in processes if each.lost_s),
+        resumed_s=tuple(process.begin_s for process in processes[1:]),
     )
 
 
@@ -130,10 +122,11 @@ def _known_line(x: Array, y: Array) -> Line:
     return envelope(x[known], y[known])
 
 
-def _breaks(at_s: Array, timeline: Timeline) -> Array:
+def _breaks(timeline: Timeline) -> Array:
     """Before which samples a line is broken: after gaps, and between processes."""
+    at_s = timeline.sample_s
     apart = np.flatnonzero(np.diff(at_s) > timeline.gap_s) + 1
-    resumed = [process.offset_s for process in timeline.processes[1:]]
+    resumed = [process.begin_s for process in timeline.processes[1:]]
     breaks = np.unique([*apart, *np.searchsorted(at_s, resumed)]).astype("int64")
     return breaks[(breaks > 0) & (breaks < len(at_s))]
 
@@ -146,73 +139,61 @@ def _broken_line(at_s: Array, power_w: Array, breaks: Array) -> Line:
 
 
 def _gaps(process: Process, gap_s: float) -> list[Span]:
-    """Spans without readings, in seconds of the run."""
-    if process.power is None:
-        return [(process.offset_s, process.offset_s + process.duration_s)]
-    known_s = np.concatenate([[0.0], process.power.t_s, [process.duration_s]])
+    """Spans without readings."""
+    if process.energy_j is None:
+        return [(process.begin_s, process.end_s)]
+    known_s = np.concatenate([[0.0], process.readings_s, [process.duration_s]])
     long = np.flatnonzero(np.diff(known_s) > gap_s)
-    known_s = known_s + process.offset_s
+    known_s = known_s + process.begin_s
     return [(float(known_s[i]), float(known_s[i + 1])) for i in long]
 
 
 def _spent(timeline: Timeline) -> Line:
     """Joules since the run began; it ends where they become unknown."""
-    x, y, before_j = [], [], 0.0
-    for process in timeline.processes:
-        if process.power is None:
-            break
-        share = process.duration_s / (timeline.duration_s or 1.0)
-        t_s = np.linspace(0.0, process.power.t_s[-1], max(2, round(share * _BUCKETS)))
-        x.append(t_s + process.offset_s)
-        y.append(process.power.until_j(t_s) + before_j)
-        before_j += process.power.energy_j
-    return _joined(x, y)
+    measured = [*takewhile(lambda process: process.energy_j is not None, timeline.processes)]
+    if not measured:
+        return Line(np.zeros(0), np.zeros(0))
+    end_s = measured[-1].begin_s + measured[-1].readings_s[-1]
+    x = np.linspace(0.0, end_s, max(2, _BUCKETS))
+    return Line(x.astype("float32"), timeline.until_j(x).astype("float32"))
 
 
-def _joined(x: Sequence[Array], y: Sequence[Array]) -> Line:
-    joined = (np.concatenate([np.zeros(0), *parts]).astype("float32") for parts in (x, y))
-    return Line(*joined)
-
-
-def _step_means(timeline: Timeline) -> Line:
+def _step_means(records: RunRecords, timeline: Timeline) -> Line:
     """Joules per step, means over consecutive steps on one rung."""
+    known = timeline.is_measured
+    began_s, done_s = timeline.began_s[known], timeline.done_s[known]
+    steps_j, took_s = timeline.between_j(began_s, done_s), done_s - began_s
     width_s = max(MEAN_OVER_S, timeline.duration_s / _MEANS)
-    x: list[Array] = []
-    y: list[Array] = []
-    for process in timeline.processes:
-        steps, steps_j = process.measured_steps()
-        for begin, stop in _same_value(steps.rung):
-            took_s = steps.t_s[begin:stop] - steps.began_s[begin:stop]
-            spent_s = np.cumsum(took_s)
-            groups = np.flatnonzero(np.diff(np.floor(spent_s / width_s), prepend=-1.0))
-            counts = np.diff([*groups, stop - begin])
-            sums_s = np.diff(np.concatenate([[0.0], spent_s[groups[1:] - 1], spent_s[-1:]]))
-            enough = sums_s >= MEAN_OVER_S * 0.999
-            sums_j = np.add.reduceat(steps_j[begin:stop], groups)
-            last = begin + groups[enough] + counts[enough] - 1
-            x.append(process.offset_s + steps.t_s[last])
-            y.append((sums_j / counts)[enough])
-    return _joined(x, y)
+    x, y = [np.zeros(0)], [np.zeros(0)]
+    for begin, stop in _same(records.steps.process[known], records.steps.rung[known]):
+        spent_s = np.cumsum(took_s[begin:stop])
+        groups = np.flatnonzero(np.diff(np.floor(spent_s / width_s), prepend=-1.0))
+        counts = np.diff([*groups, stop - begin])
+        sums_s = np.diff(np.concatenate([[0.0], spent_s[groups[1:] - 1], spent_s[-1:]]))
+        enough = sums_s >= MEAN_OVER_S * 0.999
+        sums_j = np.add.reduceat(steps_j[begin:stop], groups)
+        x.append(done_s[begin + groups[enough] + counts[enough] - 1])
+        y.append((sums_j / counts)[enough])
+    return Line(np.concatenate(x).astype("float32"), np.concatenate(y).astype("float32"))
 
 
-def _same_value(values: Array) -> list[tuple[int, int]]:
-    """Begin and end of runs of one value."""
-    if not len(values):
-        return []
-    changes = [0, *(np.flatnonzero(np.diff(values)) + 1).tolist(), len(values)]
-    return list(pairwise(changes))
+def _same(*values: Array) -> list[tuple[int, int]]:
+    """Begins and ends of runs of the same values."""
+    changes = np.any([np.diff(each) != 0 for each in values], axis=0)
+    edges = [0, *(np.flatnonzero(changes) + 1).tolist(), len(values[0])]
+    return list(pairwise(edges)) if len(values[0]) else []
 
 
-def _segments(process: Process) -> list[RungSegment]:
-    steps, began_s = process.steps, process.steps.began_s
-    return [
+def _segments(records: RunRecords, timeline: Timeline) -> tuple[RungSegment, ...]:
+    steps = records.steps
+    return tuple(
         RungSegment(
-            begin_s=float(began_s[begin]) + process.offset_s,
-            end_s=float(steps.t_s[stop - 1]) + process.offset_s,
+            begin_s=float(timeline.began_s[begin]),
+            end_s=float(timeline.done_s[stop - 1]),
             first_step=int(steps.step[begin]),
             last_step=int(steps.step[stop - 1]),
             rung=steps.rungs[steps.rung[begin]],
             keep_ratio=float(steps.keep_ratio[begin]),
         )
-        for begin, stop in _same_value(steps.rung)
-    ]
+        for begin, stop in _same(steps.process, steps.rung)
+    )

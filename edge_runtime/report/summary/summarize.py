@@ -1,35 +1,16 @@
 """One run, read, into its `RunSummary`. Pure: the same records give the same numbers."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from edge_runtime.facts.budget import LIMITS
 from edge_runtime.records import events, has_estimates
-from edge_runtime.report.summary.event_rows import (
-    decisions_of,
-    evaluations_of,
-    plan_of,
-    windows_of,
-)
+from edge_runtime.report.summary import event_rows, model, usage
 from edge_runtime.report.summary.loader import RunRecords
-from edge_runtime.report.summary.model import (
-    LimitUse,
-    PowerQuality,
-    RunEnvironment,
-    RunSummary,
-    Totals,
-    TrainingSetup,
-    copy_fields,
-)
 from edge_runtime.report.summary.timeline import Timeline, total
-from edge_runtime.report.summary.usage import (
-    highest,
-    processes_of,
-    rails_of,
-    rungs_of,
-    stages_of,
-)
+from edge_runtime.report.summary.usage import highest
 from edge_runtime.report.summary.warnings import notes_of
 
 _LIMITS = {  # of the budget: their unit, and the total that they limit
@@ -41,12 +22,14 @@ _LIMITS = {  # of the budget: their unit, and the total that they limit
 }
 
 
-def summarize_run(records: RunRecords, timeline: Timeline, name: str) -> RunSummary:
+def summarize_run(records: RunRecords, timeline: Timeline, name: str) -> model.RunSummary:
     """All numbers of one run."""
     info = records.run.info
-    totals, metering = _totals(records, timeline), _power_quality(records, timeline)
+    processes = usage.processes_of(records, timeline)
+    totals = _totals(records, timeline, processes)
+    metering = _power_quality(records, timeline)
     is_incomplete = totals.gross_j is not None and metering.after_s > 0
-    summary = RunSummary(
+    summary = model.RunSummary(
         name=name,
         path=str(records.run.path),
         created_at=info.created_at,
@@ -55,18 +38,18 @@ def summarize_run(records: RunRecords, timeline: Timeline, name: str) -> RunSumm
         energy_is_incomplete=is_incomplete,
         notes=(),
         trained=_training_setup(records),
-        conditions=copy_fields(RunEnvironment, info),
+        conditions=model.copy_fields(model.RunEnvironment, info),
         totals=totals,
         metering=metering,
         budget=_limits(records, totals, is_incomplete=is_incomplete),
-        stages=stages_of(records, timeline),
-        rungs=rungs_of(records, timeline),
-        rails=rails_of(records, timeline),
-        processes=processes_of(records, timeline),
-        windows=windows_of(records, timeline),
-        decisions=decisions_of(records, timeline),
-        plan=plan_of(records, totals),
-        evaluations=evaluations_of(records),
+        stages=usage.stages_of(records, timeline),
+        rungs=usage.rungs_of(records, timeline),
+        rails=usage.rails_of(records, timeline),
+        processes=processes,
+        windows=event_rows.windows_of(records, timeline),
+        decisions=event_rows.decisions_of(records, timeline),
+        plan=event_rows.plan_of(records, totals),
+        evaluations=event_rows.evaluations_of(records),
     )
     return replace(summary, notes=notes_of(records, summary))
 
@@ -89,27 +72,29 @@ def _state(records: RunRecords) -> str:
             return "unfinished"
 
 
-def _training_setup(records: RunRecords) -> TrainingSetup:
+def _training_setup(records: RunRecords) -> model.TrainingSetup:
     info, manifest = records.run.info, records.manifest
-    model = manifest.model if manifest else None
-    return copy_fields(
-        TrainingSetup,
+    encoder = manifest.model if manifest else None
+    return model.copy_fields(
+        model.TrainingSetup,
         info,
         info.settings,
         method=manifest.method if manifest else None,
         tokens=manifest.tokens if manifest else None,
-        model=model.name if model else None,
-        image_size_px=model.image_size_px if model else None,
-        patch_size_px=model.patch_size_px if model else None,
-        depth=model.depth if model else None,
-        width=model.width if model else None,
+        model=encoder.name if encoder else None,
+        image_size_px=encoder.image_size_px if encoder else None,
+        patch_size_px=encoder.patch_size_px if encoder else None,
+        depth=encoder.depth if encoder else None,
+        width=encoder.width if encoder else None,
         total_epochs=info.settings.epochs,
     )
 
 
-def _totals(records: RunRecords, timeline: Timeline) -> Totals:
+def _totals(
+    records: RunRecords, timeline: Timeline, processes: Sequence[model.ProcessUse]
+) -> model.Totals:
     steps, samples, info = records.steps, records.samples, records.run.info
-    time_s, gross_j, processes = timeline.duration_s, timeline.gross_j, timeline.processes
+    time_s, gross_j = timeline.duration_s, timeline.gross_j
     count, images = len(steps.step), int(steps.images.sum())
     epochs = count / info.steps_per_epoch
     idle_j = None if info.idle_w is None else info.idle_w * time_s
@@ -118,7 +103,7 @@ def _totals(records: RunRecords, timeline: Timeline) -> Totals:
         e.event.peak_bytes for e in records.events if isinstance(e.event, events.Finished)
     ]
     peaks += [] if resident is None else [int(resident)]
-    return Totals(
+    return model.Totals(
         time_s=time_s,
         steps=count,
         epochs=epochs,
@@ -147,33 +132,29 @@ def _ratio(a: float | None, b: float | None) -> float | None:
     return None if a is None or not b else a / b
 
 
-def _power_quality(records: RunRecords, timeline: Timeline) -> PowerQuality:
+def _power_quality(records: RunRecords, timeline: Timeline) -> model.PowerQuality:
     limit_s = timeline.gap_s
-    measured = [
-        (process, process.power.t_s) for process in timeline.processes if process.power
-    ]
-    gaps_s = [np.diff(t_s) for _, t_s in measured]
-    before_s = [float(t_s[0]) for _, t_s in measured]
-    after_s = [process.duration_s - float(t_s[-1]) for process, t_s in measured]
+    measured = [process for process in timeline.processes if process.energy_j is not None]
+    gaps_s = [np.diff(each.readings_s) for each in measured]
+    before_s = [float(each.readings_s[0]) for each in measured]
+    after_s = [each.duration_s - float(each.readings_s[-1]) for each in measured]
     known = int((~np.isnan(records.samples.total_w)).sum())
-    return PowerQuality(
+    return model.PowerQuality(
         samples=len(records.samples.t_s),
         known_samples=known,
-        mean_rate_hz=_ratio(known, sum(float(t_s[-1] - t_s[0]) for _, t_s in measured)),
-        largest_gap_s=max(
-            (float(gap_s.max()) for gap_s in gaps_s if len(gap_s)), default=None
-        ),
-        gap_s=sum((float(gap_s[gap_s > limit_s].sum()) for gap_s in gaps_s), 0.0),
+        mean_rate_hz=_ratio(known, sum(float(np.ptp(each.readings_s)) for each in measured)),
+        largest_gap_s=max((float(each.max()) for each in gaps_s if len(each)), default=None),
+        gap_s=sum((float(each[each > limit_s].sum()) for each in gaps_s), 0.0),
         gap_limit_s=limit_s,
         # Only what is too long for a pause between two readings.
-        before_s=sum((gap_s for gap_s in before_s if gap_s > limit_s), 0.0),
-        after_s=sum((gap_s for gap_s in after_s if gap_s > limit_s), 0.0),
+        before_s=sum((each for each in before_s if each > limit_s), 0.0),
+        after_s=sum((each for each in after_s if each > limit_s), 0.0),
     )
 
 
 def _limits(
-    records: RunRecords, totals: Totals, *, is_incomplete: bool
-) -> tuple[LimitUse, ...]:
+    records: RunRecords, totals: model.Totals, *, is_incomplete: bool
+) -> tuple[model.LimitUse, ...]:
     uses = []
     for limit in LIMITS:
         allowed = records.budget.value(limit)
@@ -184,7 +165,7 @@ def _limits(
         kept = None if used is None else used <= allowed
         if kept and is_incomplete and limit.name in ("energy", "power"):
             kept = None  # it took more than is known
-        use = LimitUse(
+        use = model.LimitUse(
             limit=limit.name,
             unit=unit,
             allowed=allowed,

@@ -1,49 +1,21 @@
 """The time of a run: its processes one after the other, their energy, what work was kept.
 
-Seconds and joules. `t_s` counts from the start of a process, `elapsed_s` from that of the run,
-without the pauses between processes: what happened then is no part of it. Energy is gross, as
-the samples say; between two of them at constant power, after the last one unknown and not
-counted.
+Seconds and joules from the start of the run, without the pauses between processes: what
+happened then is no part of it. Energy is gross, as the samples say; between two of them at
+constant power, after the last one of a process unknown and not counted.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from edge_runtime.records import LoggedEvent
 from edge_runtime.records.events import CheckpointSaved, Resumed
-from edge_runtime.report.summary.loader import Array, RunRecords, Samples, Steps, select
+from edge_runtime.report.summary.loader import Array, RunRecords
 
 _GAP_S = 1.0  # readings further apart leave a gap; three periods of a slower sensor do
-
-
-class Power:
-    """The energy of one process, where it is known at all."""
-
-    def __init__(self, t_s: Array, energy_j: Array) -> None:
-        """Samples, at least one: their times, and joules from the process's start to them."""
-        self._times_s = np.concatenate([[0.0], t_s])
-        self._until_j = np.concatenate([[0.0], energy_j])
-
-    @property
-    def t_s(self) -> Array:
-        """When the samples were taken."""
-        return self._times_s[1:]
-
-    @property
-    def energy_j(self) -> float:
-        """From the start of the process to the last sample."""
-        return float(self._until_j[-1])
-
-    def until_j(self, t_s: Array | float) -> Array:
-        """Joules from the start of the process to each of some times."""
-        return np.asarray(np.interp(t_s, self._times_s, self._until_j))
-
-    def between_j(self, begin_s: Array, end_s: Array) -> Array:
-        """Joules of some spans of time."""
-        return np.asarray(self.until_j(end_s) - self.until_j(begin_s))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,67 +23,66 @@ class Process:
     """One of the processes that worked on a run."""
 
     number: int  # from 1
-    offset_s: float  # what the processes before it took
+    begin_s: float  # what the processes before it took
     duration_s: float
-    kept_s: float  # until then its work was kept; what came after had to be done again
-    samples: Samples
-    steps: Steps
-    power: Power | None  # None: nothing measured it
+    lost_s: float  # at its end: work that had to be done again
+    samples: slice  # of the records
+    steps: slice
+    readings_s: Array  # of power, since its start; empty: nothing measured it
+    energy_j: float | None  # until the last of them
 
     @property
-    def energy_j(self) -> float | None:
-        """From its start to its last reading of power."""
-        return None if self.power is None else self.power.energy_j
+    def end_s(self) -> float:
+        """When the next one begins."""
+        return self.begin_s + self.duration_s
 
     @property
-    def lost_s(self) -> float:
-        """What it spent on work that had to be done again."""
-        return self.duration_s - self.kept_s
-
-    @property
-    def lost_j(self) -> float | None:
-        """The joules of that time."""
-        if self.power is None:
-            return None
-        return self.power.energy_j - float(self.power.until_j(self.kept_s))
-
-    def measured_steps(self, rung: int | None = None) -> tuple[Steps, Array]:
-        """Its steps up to the last reading of power, of one rung or all; joules of each."""
-        if self.power is None:
-            return select(self.steps, slice(0)), np.zeros(0)
-        chosen = self.steps.t_s <= self.power.t_s[-1]
-        steps = select(
-            self.steps, chosen if rung is None else chosen & (self.steps.rung == rung)
-        )
-        return steps, self.power.between_j(steps.began_s, steps.t_s)
+    def kept_s(self) -> float:
+        """Until then its work was kept."""
+        return self.end_s - self.lost_s
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Timeline:
-    """All processes of a run, in their order."""
+    """All processes of a run, in their order, and when its samples and steps were."""
 
-    processes: tuple[Process, ...]
-    gap_s: float  # readings further apart than this leave a gap
+    def __init__(
+        self, records: RunRecords, processes: Sequence[Process], gap_s: float
+    ) -> None:
+        samples, steps = records.samples, records.steps
+        self.processes = processes
+        self.gap_s = gap_s  # readings further apart than this leave a gap
+        self.duration_s = sum(process.duration_s for process in processes)
+        self.gross_j = total(each.energy_j for each in processes) if processes else None
+        self.sample_s, self.done_s = samples.t_s.copy(), steps.t_s.copy()
+        self.is_measured = np.zeros(len(steps.t_s), bool)  # steps up to the last reading
+        known_s, known_j = [np.zeros(1)], [np.zeros(1)]
+        for process in processes:
+            self.sample_s[process.samples] += process.begin_s
+            self.done_s[process.steps] += process.begin_s
+            last_s = process.readings_s[-1] if len(process.readings_s) else -math.inf
+            self.is_measured[process.steps] = steps.t_s[process.steps] <= last_s
+            energy_j = samples.energy_j[process.samples]
+            energy_j = np.append(energy_j[~np.isnan(energy_j)], process.energy_j or 0.0)
+            known_s += [process.begin_s + process.readings_s, np.array([process.end_s])]
+            known_j.append(known_j[-1][-1] + energy_j)
+        self.began_s = self.done_s - steps.step_s - steps.wait_s  # and waited for pictures
+        self._known_s, self._known_j = np.concatenate(known_s), np.concatenate(known_j)
 
-    @property
-    def duration_s(self) -> float:
-        """Of all processes."""
-        return sum(process.duration_s for process in self.processes)
+    def until_j(self, at_s: Array | float) -> Array:
+        """Joules from the start of the run to each of some times."""
+        return np.asarray(np.interp(at_s, self._known_s, self._known_j))
 
-    @property
-    def gross_j(self) -> float | None:
-        """Unknown if nothing measured one of the processes, or there is none."""
-        if not self.processes:
-            return None
-        return total(process.energy_j for process in self.processes)
+    def between_j(self, begin_s: Array | float, end_s: Array | float) -> Array:
+        """Joules of some spans of time."""
+        return np.asarray(self.until_j(end_s) - self.until_j(begin_s))
 
     def elapsed_s(self, logged: LoggedEvent, t_s: float | None = None) -> float | None:
-        """When in the run an event was logged, or another time of its process was."""
+        """When an event was logged, or another time of its process was."""
         moment = logged.moment
         if moment is None:
             return None
-        (process,) = (each for each in self.processes if each.number == moment.process)
-        return process.offset_s + (moment.t_s if t_s is None else t_s)
+        (begin_s,) = (each.begin_s for each in self.processes if each.number == moment.process)
+        return begin_s + (moment.t_s if t_s is None else t_s)
 
 
 def total(parts: Iterable[float | None]) -> float | None:
@@ -122,33 +93,34 @@ def total(parts: Iterable[float | None]) -> float | None:
 
 def timeline_of(records: RunRecords) -> Timeline:
     """Lay the processes of a run one after the other."""
-    kept_s = _kept_until(records.events)
+    samples, steps, kept_s = records.samples, records.steps, _kept_until(records.events)
     moments = [logged.moment for logged in records.events if logged.moment]
-    numbers = {*np.unique(records.samples.process), *np.unique(records.steps.process)}
+    numbers = {*map(int, np.unique(samples.process)), *map(int, np.unique(steps.process))}
     processes: list[Process] = []
-    offset_s = 0.0
-    for number in sorted({*map(int, numbers), *(moment.process for moment in moments)}):
-        samples, steps = (
-            select(lines, slice(*np.searchsorted(lines.process, [number, number + 1])))
-            for lines in (records.samples, records.steps)
+    for number in sorted(numbers | {moment.process for moment in moments}):
+        my_samples, my_steps = (
+            slice(*np.searchsorted(lines.process, [number, number + 1]))
+            for lines in (samples, steps)
         )
-        event_times_s = (moment.t_s for moment in moments if moment.process == number)
-        duration_s = float(max([*samples.t_s[-1:], *steps.t_s[-1:], *event_times_s]))
-        known = ~np.isnan(samples.energy_j)
+        times_s = [moment.t_s for moment in moments if moment.process == number]
+        times_s += [*samples.t_s[my_samples][-1:], *steps.t_s[my_steps][-1:]]
+        duration_s = float(max(times_s))
+        energy_j = samples.energy_j[my_samples]
+        known_j = energy_j[~np.isnan(energy_j)]
         process = Process(
             number=number,
-            offset_s=offset_s,
+            begin_s=processes[-1].end_s if processes else 0.0,
             duration_s=duration_s,
-            kept_s=float(min(kept_s.get(number, np.inf), duration_s)),
-            samples=samples,
-            steps=steps,
-            power=Power(samples.t_s[known], samples.energy_j[known]) if known.any() else None,
+            lost_s=max(0.0, duration_s - kept_s.get(number, duration_s)),
+            samples=my_samples,
+            steps=my_steps,
+            readings_s=samples.t_s[my_samples][~np.isnan(energy_j)],
+            energy_j=float(known_j[-1]) if len(known_j) else None,
         )
         processes.append(process)
-        offset_s += duration_s
     rate_hz = records.run.info.sample_rate_hz
     gap_s = max(_GAP_S, 3 / rate_hz) if rate_hz > 0 else _GAP_S
-    return Timeline(processes=tuple(processes), gap_s=gap_s)
+    return Timeline(records, processes, gap_s)
 
 
 def _kept_until(events: Iterable[LoggedEvent]) -> dict[int, float]:

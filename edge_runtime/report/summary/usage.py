@@ -8,7 +8,7 @@ import numpy as np
 from edge_runtime.records.events import CheckpointSaved
 from edge_runtime.report.summary.loader import Array, RunRecords
 from edge_runtime.report.summary.model import ProcessUse, RailUse, RungUse, StageUse
-from edge_runtime.report.summary.timeline import Process, Timeline, total
+from edge_runtime.report.summary.timeline import Timeline, total
 
 STEP, WAIT, PAUSE, CHECKPOINT = "step", "waiting for input", "pause", "checkpoint"
 START_UP, OTHER, LOST = "start-up", "other", "lost work"
@@ -19,66 +19,51 @@ MEAN_OVER_S = 2.0  # joules of a step are only given as a mean over this long
 
 def stages_of(records: RunRecords, timeline: Timeline) -> tuple[StageUse, ...]:
     """Every moment of every process belongs to one stage; `OTHER` is the rest."""
-    spans = [(process, _spans(records, process)) for process in timeline.processes]
-    time_s = {
-        name: math.fsum(float(np.sum(found[name][1] - found[name][0])) for _, found in spans)
-        for name in STAGES
-        if name != OTHER
-    }
+    time_s, gross_j = {}, {}
+    for name, (begin_s, end_s) in _spans(records, timeline).items():
+        time_s[name] = float(np.sum(end_s - begin_s))
+        gross_j[name] = float(np.sum(timeline.between_j(begin_s, end_s)))
     time_s[OTHER] = max(0.0, timeline.duration_s - math.fsum(time_s.values()))
-    gross_j = timeline.gross_j
-    stage_j: dict[str, float | None] = dict.fromkeys(STAGES)
-    if gross_j is not None:
-        for name in time_s.keys() - {OTHER}:
-            stage_j[name] = math.fsum(
-                float(np.sum(process.power.between_j(*found[name])))
-                for process, found in spans
-                if process.power
-            )
-        stage_j[OTHER] = gross_j - math.fsum(joules or 0.0 for joules in stage_j.values())
-    idle_w, duration_s = records.run.info.idle_w, timeline.duration_s
-    return tuple(
-        _stage(name, time_s[name], stage_j[name], idle_w, duration_s) for name in STAGES
-    )
+    gross_j[OTHER] = (timeline.gross_j or 0.0) - math.fsum(gross_j.values())
+    idle_w, stages = records.run.info.idle_w, []
+    for name in STAGES:
+        stage_j = None if timeline.gross_j is None else gross_j[name]
+        idle_j = None if idle_w is None else idle_w * time_s[name]
+        stage = StageUse(
+            stage=name,
+            time_s=time_s[name],
+            share=time_s[name] / timeline.duration_s if timeline.duration_s else None,
+            gross_j=stage_j,
+            idle_j=idle_j,
+            net_j=None if stage_j is None or idle_j is None else stage_j - idle_j,
+        )
+        stages.append(stage)
+    return tuple(stages)
 
 
-def _stage(
-    name: str, time_s: float, gross_j: float | None, idle_w: float | None, duration_s: float
-) -> StageUse:
-    idle_j = None if idle_w is None else idle_w * time_s
-    return StageUse(
-        stage=name,
-        time_s=time_s,
-        share=time_s / duration_s if duration_s else None,
-        gross_j=gross_j,
-        idle_j=idle_j,
-        net_j=None if gross_j is None or idle_j is None else gross_j - idle_j,
-    )
-
-
-def _spans(records: RunRecords, process: Process) -> dict[str, tuple[Array, Array]]:
-    """Begins and ends of all stages of a process but the rest, in its seconds."""
-    steps = process.steps
-    saves = [
-        (moment.t_s - event.save_s, moment.t_s)
-        for _, moment, event in records.events
-        if isinstance(event, CheckpointSaved)
-        and moment is not None
-        and moment.process == process.number
-        and moment.t_s <= process.kept_s
+def _spans(records: RunRecords, timeline: Timeline) -> dict[str, Array]:
+    """Begins and ends of all stages but the rest, in the run."""
+    steps, processes = records.steps, timeline.processes
+    began_s, done_s = timeline.began_s, timeline.done_s
+    ready_s, asked_s = done_s - steps.step_s, began_s - steps.pause_s
+    starts = [
+        (each.begin_s, min([*asked_s[each.steps][:1], each.kept_s])) for each in processes
     ]
-    ready_s = steps.t_s - steps.step_s
-    asked_s = steps.began_s - steps.pause_s
-    started_s = min([*asked_s[:1], process.kept_s])
-    begin_saves_s, end_saves_s = np.array(saves, dtype="float64").reshape(-1, 2).T
-    return {
-        START_UP: (np.array([0.0]), np.array([started_s])),
-        PAUSE: (asked_s, steps.began_s),
-        WAIT: (steps.began_s, ready_s),
-        STEP: (ready_s, steps.t_s),
-        CHECKPOINT: (begin_saves_s, end_saves_s),
-        LOST: (np.array([process.kept_s]), np.array([process.duration_s])),
+    kept_s = {each.number: each.kept_s for each in processes}
+    saves = [
+        (saved_s - logged.event.save_s, saved_s)
+        for logged in records.events
+        if isinstance(logged.event, CheckpointSaved) and logged.moment is not None
+        if (saved_s := timeline.elapsed_s(logged) or 0.0) <= kept_s[logged.moment.process]
+    ]
+    losses = [(each.kept_s, each.end_s) for each in processes]
+    spans: dict[str, Array] = {
+        name: np.array(pairs, dtype="float64").reshape(-1, 2).T
+        for name, pairs in {START_UP: starts, CHECKPOINT: saves, LOST: losses}.items()
     }
+    times_s = np.array([asked_s, began_s, ready_s, done_s])
+    spans |= {name: times_s[i : i + 2] for i, name in enumerate((PAUSE, WAIT, STEP))}
+    return spans
 
 
 def rungs_of(records: RunRecords, timeline: Timeline) -> tuple[RungUse, ...]:
@@ -101,7 +86,7 @@ def _rung(records: RunRecords, timeline: Timeline, name: str) -> RungUse:
     mine = steps.rung == code
     count, images = int(np.sum(mine)), int(np.sum(steps.images[mine]))
     time_s = float(np.sum(steps.step_s[mine] + steps.wait_s[mine]))
-    gross_j, means = _energy_of(timeline, code) if count else (0.0, {})
+    gross_j, means = _energy_of(records, timeline, mine)
     cost = (
         next((cost for cost in profile.rungs if cost.rung == name), None) if profile else None
     )
@@ -134,25 +119,24 @@ def _keep_ratio(records: RunRecords, name: str) -> float | None:
     return next((rung.keep_ratio for rung in rungs if rung.id == name), None)
 
 
-def _energy_of(timeline: Timeline, code: int) -> tuple[float | None, dict[str, float]]:
-    """Joules of the steps of a rung; means of those steps whose power is known long enough."""
-    joules: list[float | None] = []
-    covered_s, covered_steps, covered_images = 0.0, 0, 0
-    for process in timeline.processes:
-        if code not in process.steps.rung:
-            continue
-        steps, steps_j = process.measured_steps(code)
-        joules.append(float(np.sum(steps_j)) if process.power else None)
-        covered_s += float(np.sum(steps.t_s - steps.began_s))
-        covered_steps += len(steps.t_s)
-        covered_images += int(np.sum(steps.images))
-    gross_j = total(joules)
-    if gross_j is None or covered_s < MEAN_OVER_S:
+def _energy_of(
+    records: RunRecords, timeline: Timeline, mine: Array
+) -> tuple[float | None, dict[str, float]]:
+    """Joules of some steps, and means of those whose power is known, if for long enough."""
+    steps, known = records.steps, mine & timeline.is_measured
+    measured = [each.number for each in timeline.processes if each.energy_j is not None]
+    if not np.isin(steps.process[mine], measured).all():
+        return None, {}
+    took_s = timeline.done_s[known] - timeline.began_s[known]
+    gross_j = float(
+        np.sum(timeline.between_j(timeline.began_s[known], timeline.done_s[known]))
+    )
+    if (covered_s := float(np.sum(took_s))) < MEAN_OVER_S:
         return gross_j, {}
     return gross_j, {
-        "step_j": gross_j / covered_steps,
+        "step_j": gross_j / len(took_s),
         "mean_w": gross_j / covered_s,
-        "energy_per_image_j": gross_j / covered_images,
+        "energy_per_image_j": gross_j / int(np.sum(steps.images[known])),
     }
 
 
@@ -174,11 +158,11 @@ def _dominates(other: RungUse, rung: RungUse) -> bool:
 
 def rails_of(records: RunRecords, timeline: Timeline) -> tuple[RailUse, ...]:
     """What every rail took: trapezoids, as only the total is recorded as joules."""
-    duration_s, uses = timeline.duration_s, []
-    for rail, rail_w in records.samples.rails_w.items():
+    samples, duration_s, uses = records.samples, timeline.duration_s, []
+    for rail, rail_w in samples.rails_w.items():
         energy_j = total(
-            _rail_j(process.samples.t_s, process.samples.rails_w[rail])
-            for process in timeline.processes
+            _rail_j(samples.t_s[each.samples], rail_w[each.samples])
+            for each in timeline.processes
         )
         calibration = records.run.info.calibration.get(rail, {})
         use = RailUse(
@@ -215,17 +199,19 @@ def processes_of(records: RunRecords, timeline: Timeline) -> tuple[ProcessUse, .
     for at, moment, _ in records.events:
         if moment is not None:
             began_at.setdefault(moment.process, at)
-    return tuple(
-        ProcessUse(
+    step, uses = records.steps.step, []
+    for process in timeline.processes:
+        lost_j = float(timeline.between_j(process.kept_s, process.end_s))
+        use = ProcessUse(
             process=process.number,
             began_at=began_at.get(process.number),
-            begins_s=process.offset_s,
+            begins_s=process.begin_s,
             time_s=process.duration_s,
             gross_j=process.energy_j,
-            first_step=int(step[0]) if len(step := process.steps.step) else None,
-            last_step=int(step[-1]) if len(step) else None,
+            first_step=next(map(int, step[process.steps][:1]), None),
+            last_step=next(map(int, step[process.steps][-1:]), None),
             lost_s=process.lost_s,
-            lost_j=process.lost_j,
+            lost_j=None if process.energy_j is None else lost_j,
         )
-        for process in timeline.processes
-    )
+        uses.append(use)
+    return tuple(uses)
