@@ -71,21 +71,12 @@ class Checkout:
 
         `ru_maxrss` begins at the peak of this process, which is below that of any task.
         """
-        paths = [self.root, self.root / "benchmarks"]
-        if (self.root / "export" / "edge_export").is_dir():  # before, `export` was the package
-            paths.insert(1, self.root / "export")
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(map(str, paths)),
-            "PYTHONWARNINGS": "ignore",
-            "EDGE_TRAIN_CACHE": str(self.folder / "cache"),
-        }
         begin_s = time.perf_counter()
         with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
             # In its own folder: `-m` looks for modules in the current one first.
             process = subprocess.Popen(
                 [sys.executable, *words],
-                env=environment,
+                env=self._environment(),
                 cwd=self.folder,
                 stdout=stdout,
                 stderr=stderr,
@@ -103,6 +94,17 @@ class Checkout:
                 )
             cpu_s = usage.ru_utime + usage.ru_stime
             return Finished(stdout.read(), cpu_s, wall_s, usage.ru_maxrss * 1024)
+
+    def _environment(self) -> dict[str, str]:
+        paths = [self.root, self.root / "benchmarks"]
+        if (self.root / "export" / "edge_export").is_dir():  # before, `export` was the package
+            paths.insert(1, self.root / "export")
+        return {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(map(str, paths)),
+            "PYTHONWARNINGS": "ignore",
+            "EDGE_TRAIN_CACHE": str(self.folder / "cache"),
+        }
 
 
 def main(words: Sequence[str] | None = None) -> None:
