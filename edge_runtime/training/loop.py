@@ -14,16 +14,17 @@ import numpy as np
 
 from edge_runtime.data import ViewBatch, draw_inputs, view_batches
 from edge_runtime.device import memory_now, process_tree_rss_bytes
-from edge_runtime.engines.base import Engine
+from edge_runtime.engines.base import Engine, Hyper
 from edge_runtime.errors import DataError, DivergedError, EngineError, Interrupted
+from edge_runtime.package.curves import hyper_parameters
 from edge_runtime.package.manifest import Rung
+from edge_runtime.package.names import LOSS
 from edge_runtime.records import RunWriter, events
 from edge_runtime.records.events import Event
 from edge_runtime.state import State
 from edge_runtime.training.course import Choice, Course
 from edge_runtime.training.metering import Metering
 from edge_runtime.training.options import Job
-from edge_runtime.training.schedule import hyper_parameters
 
 _MEMORY_EVERY_S = 1.0  # reading it walks through all processes of the machine
 _PAUSE_S = 0.2  # at most, between two looks at `stop`
@@ -172,14 +173,15 @@ class Loop:
         )
         ready_s = self._clock()
         try:
-            metrics = self._engine.step(rung.id, {**batch.images, **draws}, hyper)
+            result = self._engine.step(rung.id, {**batch.images, **draws}, hyper)
+            self._run_periodic(batch.step, hyper)
         except EngineError:
             with suppress(EngineError):  # it may have lost the state, too
                 yield from self._end()
             raise
         end_s = self._clock()
-        loss = float(metrics["loss"])
-        if not math.isfinite(loss):
+        loss = float(result.metrics[LOSS])
+        if result.applied and not math.isfinite(loss):
             yield from self._diverge(batch.step, f"the loss of step {batch.step} is {loss}")
         self._done = batch.step
         self._losses.append(loss)
@@ -207,10 +209,15 @@ class Loop:
             )
         )
 
+    def _run_periodic(self, step: int, hyper: Hyper) -> None:
+        for periodic in self._job.package.manifest.periodic:
+            if step % periodic.every_steps == 0:
+                self._engine.run_periodic(periodic.graph, hyper)
+
     def _hyper(self, step: int) -> dict[str, float]:
         job = self._job
         return hyper_parameters(
-            job.package.manifest.schedule,
+            job.package.manifest.hyper_parameters,
             step,
             steps_per_epoch=job.steps_per_epoch,
             total_steps=job.total_steps,
@@ -226,7 +233,7 @@ class Loop:
         if self._saved == self._done:
             return
         begin_s = self._clock()
-        state = self._engine.lend()
+        state = self._engine.state_view()
         # A gradient can overflow although the loss before it was a number.
         if bad := not_finite(state):
             reason = f"{bad} holds NaN or infinity after step {self._done}"
