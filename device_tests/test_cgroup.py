@@ -44,10 +44,10 @@ def test_only_the_child_that_asked_for_it_is_killed() -> None:
     """As profiling does it: the parent lives on and learns of the kill."""
     parent = (
         "import subprocess, sys\n"
-        "from edge_runtime.device import be_first_to_be_killed\n"
+        "from edge_runtime.device import prefer_oom_kill\n"
         f"child = {HOLD!r}\n"
-        "child = 'from edge_runtime.device import be_first_to_be_killed\\n'"
-        " 'be_first_to_be_killed()\\n' + child\n"
+        "child = 'from edge_runtime.device import prefer_oom_kill\\n'"
+        " 'prefer_oom_kill()\\n' + child\n"
         "print(subprocess.run([sys.executable, '-c', child, sys.argv[1]]).returncode)"
     )
     with memory_cgroup(LIMIT_BYTES) as group:

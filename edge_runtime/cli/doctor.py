@@ -86,11 +86,11 @@ def collect(board_file: Path | None = None) -> dict[str, Any]:
 
 def look_at_board(board_file: Path | None) -> dict[str, Any]:
     """What the device manager sees, or why it does not know this board."""
-    from edge_runtime.device import load_board, survey
+    from edge_runtime.device import load_board, take_inventory
     from edge_runtime.schema import unstructure
 
     try:
-        return {**unstructure(survey(load_board(board_file))), "problem": None}
+        return {**unstructure(take_inventory(load_board(board_file))), "problem": None}
     except DeviceError as error:
         return {"problem": str(error)}
 
