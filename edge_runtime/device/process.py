@@ -5,8 +5,6 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
-
 from edge_runtime.device.files import text
 
 _START_FIELD = 19  # of /proc/self/stat, counted after the name: clock ticks since boot
@@ -31,6 +29,8 @@ def process_tree() -> list[int]:
     if not Path(f"/proc/self/task/{own}/children").exists():
         # A kernel without CONFIG_PROC_CHILDREN: psutil reads every process of the machine,
         # which takes fifty times as long.
+        import psutil
+
         return [own, *(child.pid for child in psutil.Process().children(recursive=True))]
     tree = [own]
     for pid in tree:  # grows while it is read

@@ -7,8 +7,8 @@ share of all processors that was busy. It includes neither the GPU nor the clock
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import psutil
 from typing_extensions import override
 
 from edge_runtime.device.board import Board
@@ -46,14 +46,17 @@ class Estimate(PowerSensor):
         self.description = (
             f"estimate from processor load, {self._idle_w:g} W idle to {self._full_w:g} W busy"
         )
+        import psutil  # 10 ms and 1 MB, saved where there is a sensor
+
+        self._cpu_times: Callable[[], Any] = psutil.cpu_times
         self._clock = clock
-        self._last = (clock(), _busy_s())
+        self._last = (clock(), self._busy_s())
         self._processors = len(psutil.cpu_times(percpu=True))
         self._sum_j = 0.0
 
     @override
     def read(self) -> dict[str, float | None]:
-        now = (self._clock(), _busy_s())
+        now = (self._clock(), self._busy_s())
         passed_s, busy_s = now[0] - self._last[0], now[1] - self._last[1]
         self._last = now
         if busy_s < 0 or passed_s <= 0:  # a processor was switched off: its time is gone
@@ -63,15 +66,14 @@ class Estimate(PowerSensor):
         self._sum_j += (self._idle_w + (self._full_w - self._idle_w) * load) * passed_s
         return {"board": self._sum_j}
 
+    def _busy_s(self) -> float:
+        """Seconds that all processors together were busy: not idle, waiting or stolen."""
+        try:
+            times = self._cpu_times()
+        except (OSError, TypeError, ValueError) as error:
+            raise SensorError(f"processor load: {error}") from error
+        return float(times.user + times.nice + times.system + times.irq + times.softirq)
+
     @override
     def close(self) -> None:
         pass
-
-
-def _busy_s() -> float:
-    """Seconds that all processors together were busy: not idle, waiting or stolen."""
-    try:
-        times = psutil.cpu_times()
-    except (OSError, TypeError, ValueError) as error:
-        raise SensorError(f"processor load: {error}") from error
-    return float(times.user + times.nice + times.system + times.irq + times.softirq)
