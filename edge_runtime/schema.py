@@ -146,8 +146,8 @@ def structure(cls: type[T], table: Any, *, where: str, error: type[EdgeRuntimeEr
     """Make a `cls` from plain data.
 
     Args:
-        cls: a dataclass; nested dataclasses, tuples, optionals and dicts are followed.
-        table: what `json.loads` or `read_toml` gave.
+        cls: a dataclass; nested dataclasses, tuples, optionals and dicts are read, too.
+        table: the result of `json.loads` or `read_toml`.
         where: the file's name, for the message.
         error: the class to raise.
 

@@ -85,7 +85,7 @@ def test_same_state_gives_the_same_bytes(package, tmp_path, suffix):
 
 @pytest.mark.parametrize("name", ["encoder.pt", "encoder"])
 def test_other_suffixes_are_refused(package, tmp_path, name):
-    with pytest.raises(ConfigError, match=r"written as \.onnx or \.safetensors"):
+    with pytest.raises(ConfigError, match=r"encoder file is \.onnx or \.safetensors"):
         export_encoder(package, make_state(1), tmp_path / name)
     assert not (tmp_path / name).exists()
 
@@ -93,7 +93,7 @@ def test_other_suffixes_are_refused(package, tmp_path, name):
 def test_an_existing_file_is_not_replaced(package, tmp_path):
     target = tmp_path / "encoder.onnx"
     target.write_bytes(b"mine")
-    with pytest.raises(ConfigError, match=r"encoder\.onnx exists and is not replaced"):
+    with pytest.raises(ConfigError, match=r"encoder\.onnx exists and will not be replaced"):
         export_encoder(package, make_state(1), target)
     assert target.read_bytes() == b"mine"
 

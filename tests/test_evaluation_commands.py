@@ -109,7 +109,7 @@ def test_a_moved_package_is_found_again_with_a_flag(run_folder, package, tmp_pat
     package.path.rename(moved)
     command = ["export-encoder", str(run_folder), "-o", str(target)]
     assert main(command) == 3
-    assert "which is not there any more. Say where it is now with --package PKG" in (
+    assert "which does not exist any more. Give its current folder with --package PKG" in (
         capsys.readouterr().err
     )
     assert main([*command, "--package", str(moved)]) == 0
@@ -166,5 +166,5 @@ def test_an_existing_encoder_is_not_replaced(run_folder, tmp_path, capsys):
     target = tmp_path / "encoder.onnx"
     target.write_bytes(b"mine")
     assert main(["export-encoder", str(run_folder), "-o", str(target)]) == 2
-    assert "exists and is not replaced" in capsys.readouterr().err
+    assert "exists and will not be replaced" in capsys.readouterr().err
     assert target.read_bytes() == b"mine"

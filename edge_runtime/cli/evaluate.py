@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from edge_runtime.cli.quantities import positive
 
 if TYPE_CHECKING:
-    from edge_runtime.evaluation import Accuracies, Scores, Trained
+    from edge_runtime.evaluation import Accuracies, Scores, TrainedState
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,7 +83,9 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def document(trained: "Trained", scores: "Scores", train: str, test: str) -> dict[str, Any]:
+def document(
+    trained: "TrainedState", scores: "Scores", train: str, test: str
+) -> dict[str, Any]:
     """Plain data of an evaluation, as `--json` prints it and the run's events keep it."""
     from edge_runtime.evaluation.knn import NEIGHBOURS, TEMPERATURE
 
@@ -101,7 +103,7 @@ def document(trained: "Trained", scores: "Scores", train: str, test: str) -> dic
     }
 
 
-def render_text(trained: "Trained", scores: "Scores") -> str:
+def render_text(trained: "TrainedState", scores: "Scores") -> str:
     """The result for people."""
     lines = [
         f"encoder after {trained.step} steps, package {trained.package.digest[:12]}",

@@ -1,8 +1,7 @@
-"""Boards: facts of a device that no sensor tells, one TOML file each.
+"""Board profiles: facts of a device that its sensors do not report, one TOML file each.
 
-profiles/README.md explains the keys. The profiles that come with edge-train lie in
-`edge_runtime/profiles` of an installed wheel and in `profiles` of a checkout. Units: watts,
-bytes.
+profiles/README.md explains the keys. The profiles of edge-train are in `edge_runtime/profiles`
+of an installed wheel and in `profiles` of a checkout. Units: watts, bytes.
 """
 
 import platform
@@ -19,20 +18,20 @@ from edge_runtime.schema import Finite, NonNegative, Positive, read_toml, struct
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoardSigns:
-    """How to recognise a board; the first kind of sign that fits any board decides."""
+    """How to recognise a board; the first kind of sign that matches any board decides."""
 
     compatible: tuple[str, ...] = ()  # parts of an entry of the device tree's `compatible`
     model: tuple[str, ...] = ()  # parts of the device tree's model, or of DMI's product name
-    machine: tuple[str, ...] = ()  # what `uname -m` may say
+    machine: tuple[str, ...] = ()  # outputs of `uname -m`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PowerFacts:
-    """What is known of the board's power; empty and `None` are unknown."""
+    """Facts of the board's power; empty and `None` are unknown."""
 
-    rails: tuple[str, ...] = ()  # that its sensor shows
-    total: tuple[str, ...] = ()  # those whose sum is the board's input
-    idle_w: NonNegative | None = None  # for the estimate from processor load alone
+    rails: tuple[str, ...] = ()  # of its sensor
+    total: tuple[str, ...] = ()  # rails whose sum is the board's input
+    idle_w: NonNegative | None = None  # for the estimate from processor load only
     full_w: Positive | None = None  # above idle_w
     modes: tuple[str, ...] = ()  # names of its power modes
 
@@ -49,58 +48,58 @@ class Calibration:
 class Board:
     """One kind of device."""
 
-    id: str  # as run folders and results name it
+    id: str  # its name in run folders and results
     name: str
-    recognise: BoardSigns = field(default_factory=BoardSigns)  # none: by --board only
-    memory_gib: Positive | None = None  # that it is sold with
-    note: str | None = None  # what its owner has to know
+    recognise: BoardSigns = field(default_factory=BoardSigns)  # none: only by --board
+    memory_gib: Positive | None = None  # as sold
+    note: str | None = None  # for its owner; shown by `doctor`
     power: PowerFacts = field(default_factory=PowerFacts)
     calibration: dict[str, Calibration] = field(default_factory=dict)  # by rail
 
 
 def load_board(path: Path | None) -> Board:
-    """The board of a profile file, or the one we run on where `path` is `None`.
+    """The board of a profile file, or this machine's if `path` is `None`.
 
     Raises:
         ConfigError: the file cannot be read, is not valid TOML, or has wrong keys or
             values: all at once.
-        DeviceError: `path` is `None` and no profile fits this machine.
+        DeviceError: `path` is `None` and no profile matches this machine.
     """
     return detect_board() if path is None else _read(path)
 
 
 def detect_board(machine: str | None = None, *, root: Path = Path("/")) -> Board:
-    """The profile that fits this machine.
+    """The profile that matches this machine.
 
-    The device tree's list of compatible boards decides, then its model's name, then the
-    firmware's (DMI), then the kind of machine. Where several boards fit, which happens when
-    they differ in memory only, it is the smallest that has as much as this machine.
+    The device tree's list of compatible boards decides, then its model name, then the
+    firmware's (DMI), then the machine type. Several boards match if they differ in memory
+    only: then it is the smallest that has at least the memory of this machine.
 
     Args:
-        machine: what `uname -m` says, when not that of this machine.
-        root: where /sys and /proc lie.
+        machine: the output of `uname -m`; default: this machine's.
+        root: where /sys and /proc are.
 
     Raises:
-        DeviceError: none fits.
+        DeviceError: none matches.
     """
     machine = machine or platform.machine()
     boards = known_boards()
-    for kind, found in [*_names_here(sysfs(root)), ("machine", [machine])]:
-        if fitting := [board for board in boards if _fits(board.recognise, kind, found)]:
-            return _by_memory(fitting, meminfo_bytes(root).get("MemTotal"))
+    for kind, names in [*_names_here(sysfs(root)), ("machine", [machine])]:
+        if matching := [board for board in boards if _matches(board.recognise, kind, names)]:
+            return _by_memory(matching, meminfo_bytes(root).get("MemTotal"))
     known = ", ".join(
         f"{board.id} ({'/'.join(board.recognise.machine)})"
         for board in boards
         if board.recognise.machine
     )
     raise DeviceError(
-        f"no board profile fits a machine of type {machine!r}; there are {known}. "
-        "Describe yours in a file like those in profiles/ and give it with --board."
+        f"no board profile matches a machine of type {machine!r}; known are {known}. "
+        "Describe yours in a file such as those in profiles/ and pass it with --board."
     )
 
 
 def _names_here(sys: Path) -> list[tuple[str, list[str]]]:
-    """Kinds of signs, the surest first, and what this machine shows of them."""
+    """Kinds of signs, the most reliable first, with their values on this machine."""
     tree = sys / "firmware/devicetree/base"
     return [
         ("compatible", (text(tree / "compatible") or "").split("\0")),
@@ -109,14 +108,14 @@ def _names_here(sys: Path) -> list[tuple[str, list[str]]]:
     ]
 
 
-def _fits(signs: BoardSigns, kind: str, found: list[str]) -> bool:
+def _matches(signs: BoardSigns, kind: str, names: list[str]) -> bool:
     if kind == "machine":
-        return found[0] in signs.machine
-    return any(part in name for part in getattr(signs, kind) for name in found)
+        return names[0] in signs.machine
+    return any(part in name for part in getattr(signs, kind) for name in names)
 
 
 def _by_memory(boards: list[Board], memory_bytes: int | None) -> Board:
-    """The smallest board with that memory; the kernel shows a little less than was sold."""
+    """The smallest board with that memory; the kernel reports a little less than was sold."""
     by_size = sorted(boards, key=lambda board: board.memory_gib or 0.0)
     enough = [
         board for board in by_size if (board.memory_gib or 0.0) * 2**30 >= (memory_bytes or 0)
@@ -125,7 +124,7 @@ def _by_memory(boards: list[Board], memory_bytes: int | None) -> Board:
 
 
 def known_boards() -> list[Board]:
-    """The profiles that come with edge-train, by file name."""
+    """The profiles of edge-train, sorted by file name."""
     return [_read(path) for path in sorted(_profiles_folder().glob("*.toml"))]
 
 
@@ -150,7 +149,7 @@ def _read(path: Path) -> Board:
 
 
 def _contradictions(table: Mapping[str, Any]) -> list[str]:
-    """What does not fit together; whatever has the wrong type is left to the schema."""
+    """Problems between keys; values of the wrong type are reported by the schema."""
     power, calibration = _mapping(table.get("power")), _mapping(table.get("calibration"))
     rails, total = _strings(power.get("rails")), _strings(power.get("total"))
     named = [("power.total", rail) for rail in total]
