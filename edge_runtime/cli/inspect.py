@@ -78,7 +78,7 @@ def collect(package: "Package") -> dict[str, Any]:
 
 
 def render_text(facts: dict[str, Any]) -> str:
-    """The facts for people."""
+    """The facts as text."""
     model, px = facts["model"], facts["model"]["image_size_px"]
     views = ", ".join(
         f"{group['views']} views of {group['size_px']} x {group['size_px']} px"
@@ -122,6 +122,6 @@ def _rung_lines(rungs: list[dict[str, Any]]) -> list[str]:
 
 
 def tokens_text(tokens_per_block: list[int]) -> str:
-    """Equal neighbours together: `65 x 4, 33 x 8`."""
+    """Equal successive counts are grouped: `65 x 4, 33 x 8`."""
     runs = [(tokens, len(list(blocks))) for tokens, blocks in groupby(tokens_per_block)]
     return ", ".join(f"{tokens} x {blocks}" for tokens, blocks in runs)

@@ -19,7 +19,7 @@ from edge_runtime.device.memory import MemoryNow, memory_now, process_tree_rss_b
 from edge_runtime.device.meter import Meter, PowerSample, Window, WindowEnergy
 from edge_runtime.device.power_mode import power_mode
 from edge_runtime.device.probe import SensorEvent
-from edge_runtime.device.process import prefer_oom_kill, process_elapsed_s
+from edge_runtime.device.process import prefer_oom_kill, process_elapsed_s, python_command
 from edge_runtime.device.sensors import (
     SENSORS,
     PowerSensor,
@@ -59,6 +59,7 @@ __all__ = [
     "prefer_oom_kill",
     "process_elapsed_s",
     "process_tree_rss_bytes",
+    "python_command",
     "read_trace",
     "take_inventory",
 ]

@@ -1,6 +1,7 @@
 """This process and its descendants."""
 
 import os
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -45,3 +46,13 @@ def _thread_ids(pid: int) -> list[str]:
         return os.listdir(f"/proc/{pid}/task")
     except OSError:  # it ended after its parent had listed it
         return []
+
+
+def python_command(code: str, *arguments: str) -> list[str]:
+    """The command line of a Python that runs `code` and finds the modules this one finds."""
+    return [
+        sys.executable,
+        "-c",
+        f"import sys; sys.path[:] = {sys.path!r}; {code}",
+        *arguments,
+    ]
