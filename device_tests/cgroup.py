@@ -140,10 +140,10 @@ def _mount(undo: ExitStack) -> tuple[int, Path]:
             _mount_one(undo, "tmpfs", _MOUNTS)
             (_MOUNTS / "memory").mkdir()
         _mount_one(undo, "cgroup", _MOUNTS / "memory", "-o", "memory")
-    found = _find_parent()
-    if found is None:
+    parent = _find_parent()
+    if parent is None:
         raise RuntimeError("this kernel has no memory controller: see /proc/cgroups")
-    return found
+    return parent
 
 
 def _mount_one(undo: ExitStack, kind: str, folder: Path, *options: str) -> None:

@@ -84,11 +84,11 @@ def energy_slowly_j(log: Path, start_s: float, end_s: float) -> float:
     with log.open() as file:
         rows = [(float(row["t"]), float(row["true_mw"])) for row in csv.DictReader(file)]
     cuts = sorted({start_s, end_s, *(t for t, _ in rows if start_s < t < end_s)})
-    found = 0.0
+    energy_j = 0.0
     for begin, end in itertools.pairwise(cuts):
         power_mw = next(mw for t, mw in reversed(rows) if t <= begin)
-        found += power_mw * (end - begin) / 1000
-    return found
+        energy_j += power_mw * (end - begin) / 1000
+    return energy_j
 
 
 @pytest.fixture

@@ -20,10 +20,10 @@ IDS = {"orin_nx": "jetson-orin-nx", "agx_orin": "jetson-agx-orin", "nano": "jets
 def name(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> str:
-    found: str = request.param
-    write_board(tmp_path, found)
+    board_name: str = request.param
+    write_board(tmp_path, board_name)
     monkeypatch.setenv("EDGE_TRAIN_SYSFS", str(tmp_path))
-    return found
+    return board_name
 
 
 def test_the_board_is_recognised(name: str) -> None:

@@ -145,12 +145,12 @@ def kill_service() -> None:
 
 def wait_for_rails(meter: Meter, wanted_mw: dict[str, float]) -> PowerSample:
     """The first sample with this power: one may be off where the thread had to wait."""
-    found: list[PowerSample] = []
+    samples: list[PowerSample] = []
 
     def has_come() -> bool:
         sample = meter.latest()
-        found[:] = [sample] if sample and all(map(is_near, sample.rails_w.items())) else []
-        return bool(found)
+        samples[:] = [sample] if sample and all(map(is_near, sample.rails_w.items())) else []
+        return bool(samples)
 
     def is_near(rail: tuple[str, float | None]) -> bool:
         label, value_w = rail
@@ -158,7 +158,7 @@ def wait_for_rails(meter: Meter, wanted_mw: dict[str, float]) -> PowerSample:
         return value_w is not None and math.isclose(value_w, wanted_w, rel_tol=0.001)
 
     wait_for(has_come)
-    return found[0]
+    return samples[0]
 
 
 def wait_for(happened: Callable[[], object]) -> None:

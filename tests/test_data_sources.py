@@ -72,8 +72,8 @@ def test_class_folders_are_labels(tmp_path) -> None:
     ],
 )
 def test_the_class_is_the_first_folder_that_differs(names, classes, labels) -> None:
-    found, numbers = class_labels(names)
-    assert list(found) == classes
+    named, numbers = class_labels(names)
+    assert list(named) == classes
     assert (None if numbers is None else numbers.tolist()) == labels or not names
 
 

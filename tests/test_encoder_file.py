@@ -42,8 +42,8 @@ def test_onnx_file_gives_the_same_features(package, tmp_path):
         images = np.random.default_rng(count).integers(
             0, 256, (count, SIZE_PX, SIZE_PX, 3), dtype=np.uint8
         )
-        (found,) = session.run(None, {"images": images})
-        np.testing.assert_allclose(found, features_of(evaluated(state), images), rtol=1e-4)
+        (features,) = session.run(None, {"images": images})
+        np.testing.assert_allclose(features, features_of(evaluated(state), images), rtol=1e-4)
 
 
 def test_onnx_file_is_a_valid_model(package, tmp_path):
@@ -65,13 +65,13 @@ def test_onnx_file_is_a_valid_model(package, tmp_path):
 def test_safetensors_file_has_timms_names_and_layouts(package, tmp_path):
     state, target = make_state(1), tmp_path / "encoder.safetensors"
     assert export_encoder(package, state, target) == target.stat().st_size
-    found = load_file(target)
-    assert {name: value.shape for name, value in found.items()} == {
+    tensors = load_file(target)
+    assert {name: value.shape for name, value in tensors.items()} == {
         "patch_embed.proj.weight": (WIDTH, 3, SIZE_PX, SIZE_PX),
         "patch_embed.proj.bias": (WIDTH,),
         "fc.weight": (WIDTH, WIDTH),
     }
-    for name, value in from_timm(ENCODER, found).items():
+    for name, value in from_timm(ENCODER, tensors).items():
         np.testing.assert_array_equal(value, state[f"ema.{name}"])
 
 

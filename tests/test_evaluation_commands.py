@@ -87,16 +87,16 @@ def test_eval_tells_people_the_gain(run_folder, pictures, capsys):
     pytest.importorskip("onnxruntime")
     assert main(["eval", str(run_folder), *pictures, "--linear", "--threads", "1"]) == 0
     told, (logged,) = capsys.readouterr().out, open_run(run_folder).events()
-    found = logged.event.results["knn"]
-    gain = 100 * (found["accuracy"] - found["untrained_accuracy"])
+    knn = logged.event.results["knn"]
+    gain = 100 * (knn["accuracy"] - knn["untrained_accuracy"])
     lines = told.splitlines()
     assert lines[0].startswith("encoder after 10 steps, package ")
     assert lines[1] == "24 training and 12 test pictures of 2 classes"
     assert lines[2].split() == [
         "kNN:",
-        f"{found['accuracy']:.2%}",
+        f"{knn['accuracy']:.2%}",
         "untrained",
-        f"{found['untrained_accuracy']:.2%}",
+        f"{knn['untrained_accuracy']:.2%}",
         f"{gain:+.2f}",
         "points",
     ]

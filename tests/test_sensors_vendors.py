@@ -57,8 +57,8 @@ def test_the_agx_orins_total_counts_nothing_twice(monkeypatch: pytest.MonkeyPatc
     clock = Clock()
     sensor = Jtop(board(total=inputs), clock=clock)
     clock.now_s += 2.0
-    found = sensor.read()
-    assert sum(found[rail] or 0.0 for rail in sensor.total) == pytest.approx(2 * 8.44)
+    watts = sensor.read()
+    assert sum(watts[rail] or 0.0 for rail in sensor.total) == pytest.approx(2 * 8.44)
     sensor.close()
 
 

@@ -195,8 +195,8 @@ def held(log: Path, start_s: float, end_s: float, column: str) -> list[tuple[flo
     table = csv.DictReader(_complete_lines(log))
     rows = [(float(row["t"]), float(row[column])) for row in table]
     if not rows or start_s < rows[0][0] or end_s > rows[-1][0]:
-        found = f"{rows[0][0]}..{rows[-1][0]}" if rows else "nothing"
-        raise ValueError(f"{start_s}..{end_s} is not inside {log}, which has {found}")
+        covered = f"{rows[0][0]}..{rows[-1][0]}" if rows else "nothing"
+        raise ValueError(f"{start_s}..{end_s} is not inside {log}, which has {covered}")
     return [
         (value, min(end_s, next_s) - max(start_s, begin_s))
         for (begin_s, value), (next_s, _) in itertools.pairwise(rows)
