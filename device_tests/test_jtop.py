@@ -25,7 +25,7 @@ def test_jtop_shows_rails_totals_and_changes(on_board: OnBoard, name: str) -> No
     result, board = worker(on_board, name, "rails"), BOARDS[name]
     assert result["board"].startswith(IDS[name])
     idle_w = {rail.label: rail.idle_mw / 1000 for rail in board.rails}
-    # Power is that of joules counted over a tenth of a second of this machine's clock.
+    # Power is the energy counted over a tenth of a second of this machine's clock.
     assert result["before_w"] == pytest.approx(idle_w, rel=0.001)
     assert result["after_w"] == pytest.approx(result["shown_w"], rel=0.001)
     true_w = sum(result["shown_w"][label] for label in board.total)
@@ -35,7 +35,7 @@ def test_jtop_shows_rails_totals_and_changes(on_board: OnBoard, name: str) -> No
     assert len(result["jtop_temperatures_c"]) == len(board.zones)
 
 
-def test_jtop_is_taken_where_the_monitors_cannot_be_seen(
+def test_jtop_is_chosen_if_the_monitors_cannot_be_read(
     on_board: OnBoard, tmp_path: Path
 ) -> None:
     result = worker(on_board, "orin_nx", "chosen", str(tmp_path / "sys"))
@@ -43,22 +43,22 @@ def test_jtop_is_taken_where_the_monitors_cannot_be_seen(
     assert "no ina3221 power monitor" in result["refused"]["ina3221"]
 
 
-def test_a_killed_service_leaves_a_gap_and_is_found_again(on_board: OnBoard) -> None:
+def test_a_killed_service_leaves_a_gap_and_is_reconnected(on_board: OnBoard) -> None:
     result = worker(on_board, "orin_nx", "killed")
     (lost, why, _), (back, _, gap_s) = result["events"]
     assert (lost, back) == ("lost", "back")
     assert "jtop" in why
     assert result["before_j"] == pytest.approx(4.5 * 2.0, rel=0.05)
     assert result["gap_total_w"] is None
-    assert result["after_w"] == pytest.approx(9.0, rel=0.02)  # the thread may have to wait
-    # What the board took in the gap lies between the powers at its two ends.
+    assert result["after_w"] == pytest.approx(9.0, rel=0.02)  # the thread may be delayed
+    # The energy in the gap is between those of the powers at its two ends.
     assert 1.0 < result["gap_s"] == pytest.approx(gap_s, abs=0.5)
     known_j = 4.5 * 2.0 + 9.0 * (result["duration_s"] - result["gap_s"] - 2.0)
     in_gap_w = (result["gross_j"] - known_j) / result["gap_s"]
-    assert 4.4 <= in_gap_w <= 9.1  # the moments of kill and return are not exactly known
+    assert 4.4 <= in_gap_w <= 9.1  # the times of kill and restart are not known exactly
 
 
-def test_a_run_goes_on_while_the_service_is_away(on_board: OnBoard, tmp_path: Path) -> None:
+def test_a_run_continues_while_the_service_is_gone(on_board: OnBoard, tmp_path: Path) -> None:
     result = worker(on_board, "orin_nx", "killed_in_run", str(tmp_path))
     assert result["code"] == 130
     assert result["sensor"] == "jtop"
