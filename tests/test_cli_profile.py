@@ -142,7 +142,7 @@ def test_a_signal_exits_130_and_the_same_command_goes_on(
     assert main(["profile", str(package.path)]) == 130
     assert signal.getsignal(signal.Signals[number]) == before
     error = capfd.readouterr().err
-    assert "edge-train: stopping; once more stops at once" in error
+    assert "edge-train: stopping; send it again to stop at once" in error
     assert "edge-train: stopped while k100 was measured. Measured are k050:" in error
     assert processes.are_gone()
     assert not cached.exists()

@@ -149,7 +149,7 @@ def test_an_error_is_left_for_the_parent(job, monkeypatch, tmp_path) -> None:
         raise EngineError("engine fake: no")
 
     monkeypatch.setattr(measuring, "create_engine", refuse)
-    monkeypatch.setattr(measuring, "be_first_to_be_killed", lambda: None)
+    monkeypatch.setattr(measuring, "prefer_oom_kill", lambda: None)
     monkeypatch.setattr(measuring.threading, "Thread", lambda **_: SimpleNamespace(start=int))
     monkeypatch.setattr(sys, "argv", ["-c", json.dumps(unstructure(job))])
     assert measuring.main() == EngineError.exit_code

@@ -227,9 +227,9 @@ def test_any_objective_may_refuse():
         ([-2], "micro_batches: -2 does not divide the batch size 4"),
         ([8], "micro_batches: 8 does not divide the batch size 4"),
         ([2, 2], "micro_batches: each at most once"),
-        (2, "micro_batches: want a list: 'int' object is not iterable"),
-        ([2.0], "micro_batches[0]: want an integer, got 2.0"),
-        ([True], "micro_batches[0]: want an integer, got True"),
+        (2, "micro_batches: expected a list, got 2"),
+        ([2.0], "micro_batches[0]: expected an integer, got 2.0"),
+        ([True], "micro_batches[0]: expected an integer, got True"),
     ],
     ids=str,
 )
