@@ -15,7 +15,7 @@ from training_fakes import write_package
 
 from edge_runtime import selftest
 from edge_runtime.device import Meter
-from edge_runtime.errors import EngineError, Interrupted
+from edge_runtime.errors import EngineError, StoppedError
 from edge_runtime.package import open_package
 from edge_runtime.planning import cached_profile_path
 from edge_runtime.planning.memory import predicted_peak_bytes
@@ -159,7 +159,7 @@ def test_the_board_at_rest_is_measured_first(package, processes) -> None:
 def test_stopping_ends_the_process_at_once(package, processes, tmp_path) -> None:
     processes.do(k050="time.sleep(1000)")
     message = "stopped while k050 was measured, the first rung; nothing is kept"
-    with pytest.raises(Interrupted, match=message):
+    with pytest.raises(StoppedError, match=message):
         profile(package, stop=processes.begun(1))
     assert processes.are_gone()
     assert leftovers(tmp_path) == []
@@ -170,10 +170,10 @@ def test_what_was_measured_before_an_interruption_is_kept(
 ) -> None:
     processes.do(k100="time.sleep(1000)")
     message = r"stopped while k100 was measured\. Measured are k050: the same command goes on"
-    with pytest.raises(Interrupted, match=message):
+    with pytest.raises(StoppedError, match=message):
         profile(package, stop=processes.begun(2))
     processes.do(k050="time.sleep(1000)")
-    with pytest.raises(Interrupted, match="Measured are k050, k100: "):
+    with pytest.raises(StoppedError, match="Measured are k050, k100: "):
         profile(package, stop=processes.begun(3))  # two of k100, and the second of k050
     processes.do()
     found = profile(package)

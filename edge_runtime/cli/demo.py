@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_runtime.cli.quantities import natural, positive
-from edge_runtime.errors import ConfigError, Interrupted
+from edge_runtime.errors import ConfigError, StoppedError
 from edge_runtime.units import duration_text
 
 KEEP_RATIO = 0.75
@@ -85,8 +85,8 @@ def train(folder: Path, epochs: int, seed: int) -> None:
     words += ["--seed", seed] if seed else []
     try:
         command(*words)
-    except Interrupted as error:
-        raise Interrupted(
+    except StoppedError as error:
+        raise StoppedError(
             f"the demo was stopped in its training; go on by `{_typed(words)} --resume`."
         ) from error
 

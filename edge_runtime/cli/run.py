@@ -221,7 +221,7 @@ def profile_for(
     """What the candidates cost here: as given, as measured before, or measured now.
 
     Raises:
-        Interrupted: the options' `stop` said so.
+        StoppedError: the options' `stop` said so.
         DeviceError: the profile that is given was measured under other conditions, or a
             limit needs a sensor and there is none.
         RecordsError: it is damaged.

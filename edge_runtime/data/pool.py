@@ -6,7 +6,7 @@ import numpy as np
 
 from edge_runtime.data.augmentation import Box, resize_into
 from edge_runtime.data.randomness import random_words
-from edge_runtime.data.sources import Image, SourceLost
+from edge_runtime.data.sources import Image, SourceLostError
 
 BATCHES = 4  # a batch is mixed from the frames of four, if they fit
 MIN_BATCHES = 2
@@ -42,7 +42,7 @@ class FramePool:
         """Take (running number, frame) `batch_size` times.
 
         Raises:
-            SourceLost: the stream ended; and whatever else the stream raises.
+            SourceLostError: the stream ended; and whatever else the stream raises.
         """
         self._fill()
         words = random_words(
@@ -74,4 +74,4 @@ def _shrunk(frames: Iterator[Image], short_side_px: int) -> Iterator[Image]:
             resize_into(smaller, frame, Box(0, 0, width, height))
             frame = smaller
         yield frame
-    raise SourceLost(f"the stream of pictures ended after {seen} frames.")
+    raise SourceLostError(f"the stream of pictures ended after {seen} frames.")

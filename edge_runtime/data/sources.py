@@ -18,7 +18,7 @@ class UnreadablePicture(DataError):  # noqa: N818 - what it is, not that it is a
     """One picture cannot be read; the message says why. The others may be fine."""
 
 
-class SourceLost(DataError):  # noqa: N818 - what happened
+class SourceLostError(DataError):
     """A camera or a video stopped giving pictures in the middle of its work."""
 
 
@@ -64,5 +64,5 @@ class FrameSource(Protocol):
 
         Raises:
             DataError: it gives no pictures at all.
-            SourceLost: it stopped giving pictures.
+            SourceLostError: it stopped giving pictures.
         """

@@ -15,7 +15,7 @@ import numpy as np
 from edge_runtime.data import ViewBatch, draw_inputs, view_batches
 from edge_runtime.device import memory_now, process_tree_rss_bytes
 from edge_runtime.engines.base import Engine
-from edge_runtime.errors import DataError, DivergedError, EngineError, Interrupted
+from edge_runtime.errors import DataError, DivergedError, EngineError, StoppedError
 from edge_runtime.package.manifest import Rung
 from edge_runtime.records import RunWriter, events
 from edge_runtime.records.events import Event
@@ -74,7 +74,7 @@ class Loop:
         """Train all steps that are left.
 
         Raises:
-            Interrupted: `stop` said so; the state is saved.
+            StoppedError: `stop` said so; the state is saved.
             DataError: the pictures ended; the state is saved.
             DivergedError: a loss or the state is not finite; the last good state is kept.
             EngineError: the runtime failed; the state is saved if it is whole.
@@ -255,7 +255,7 @@ class Loop:
     def _interrupt(self) -> Iterator[Event]:
         yield from self._end()
         yield self._log(events.Interrupted(step=self._done, checkpoint=self._checkpoint()))
-        raise Interrupted(
+        raise StoppedError(
             f"stopped after step {self._done} of {self._job.total_steps}; "
             "go on by the same command with --resume."
         )

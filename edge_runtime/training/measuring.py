@@ -35,7 +35,7 @@ from edge_runtime.device import (
 from edge_runtime.engines import create_engine
 from edge_runtime.engines.base import Batch, Closes, Engine, Hyper, Metrics
 from edge_runtime.engines.runtime import release_free_memory
-from edge_runtime.errors import ConfigError, EdgeRuntimeError, Interrupted
+from edge_runtime.errors import ConfigError, EdgeRuntimeError, StoppedError
 from edge_runtime.package import Package, open_package
 from edge_runtime.records import events
 from edge_runtime.schema import structure, unstructure
@@ -128,7 +128,7 @@ def measure(job: MeasureJob) -> Measurement:
             epochs=_ENDLESS,
             stop=watch.is_sure,
         )
-        with suppress(Interrupted):
+        with suppress(StoppedError):
             for event in train(package, _pictures(package), run_dir, options):
                 watch.see(event)
         return watch.measurement(engine.baseline_bytes, metering.meter)

@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import median
 
 from edge_runtime.device import Meter, memory_now
-from edge_runtime.errors import EngineError, Interrupted, RecordsError
+from edge_runtime.errors import EngineError, RecordsError, StoppedError
 from edge_runtime.facts import CostProfile, RungCost
 from edge_runtime.facts.costs import DOES_NOT_FIT, MEASURED, UNMEASURED
 from edge_runtime.package import Package
@@ -66,7 +66,7 @@ def profile_package(
     Raises:
         EngineError: a rung failed for another reason than memory; or none fits.
         StorageError: there is no room for the files of the measuring processes.
-        Interrupted: `stop` said so.
+        StoppedError: `stop` said so.
     """
     idle_w = meter.measure_idle(_IDLE_S) if meter.sensor else None
     bench = _Bench(package, conditions, meter, max_s=max_s / _TIMES, stop=stop)
@@ -140,7 +140,7 @@ class _Bench:
                     stop=self._stop,
                 )
             except Stopped:
-                raise Interrupted(self._so_far(rung_id)) from None
+                raise StoppedError(self._so_far(rung_id)) from None
             if known is None:
                 return None
             self._keep(rung_id, times, known)

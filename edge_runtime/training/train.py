@@ -60,7 +60,7 @@ def train(
             saved before).
         DivergedError: the loss or the state is not finite.
         StorageError: a disk is full; the checkpoints before are unchanged.
-        Interrupted: `options.stop` said so; the state is saved.
+        StoppedError: `options.stop` said so; the state is saved.
     """
     job = plan_job(package, source, options)
     run = _existing_run(run_dir, job)
