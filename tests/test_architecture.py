@@ -24,6 +24,7 @@ LAYERS = [
     {"data"},
     {"engines"},
     {"training", "selftest"},
+    {"profiling"},
     {"evaluation", "live", "report"},
     {"cli"},
 ]

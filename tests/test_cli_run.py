@@ -155,8 +155,8 @@ def test_what_cannot_be_is_refused_before_anything_is_measured(
     def measure(*_, **__):
         raise AssertionError("this takes minutes")
 
-    monkeypatch.setattr("edge_runtime.training.profile_package", measure)
-    monkeypatch.setattr("edge_runtime.training.conditions.open_sensor", lambda board: None)
+    monkeypatch.setattr("edge_runtime.profiling.profile_package", measure)
+    monkeypatch.setattr("edge_runtime.profiling.environment.open_sensor", lambda board: None)
     monkeypatch.setenv("EDGE_TRAIN_CACHE", str(tmp_path / "cache"))
     assert main([*words, *flags]) == code
     assert message in capsys.readouterr().err

@@ -61,31 +61,31 @@ def run(args: argparse.Namespace) -> int:
     from edge_runtime.device import Meter
     from edge_runtime.facts import Budget
     from edge_runtime.package import open_package
-    from edge_runtime.planning import refuse_below_state, save_profile
+    from edge_runtime.planning import require_state_fits
+    from edge_runtime.profiling import Environment, profile_package, save_profile
     from edge_runtime.schema import unstructure
-    from edge_runtime.training import Conditions, profile_package
 
     if not args.time_per_rung:
         raise ConfigError("--time-per-rung is 0; a rung takes time to measure, such as 60s.")
     package = open_package(args.package)
-    refuse_below_state(Budget(memory_bytes=args.memory), package.manifest.state_bytes)
-    conditions = Conditions(args.engine, threads=args.threads, board_file=args.board)
-    target = args.output or conditions.cached_profile_path(package)
+    require_state_fits(Budget(memory_bytes=args.memory), package.manifest.state_bytes)
+    environment = Environment.detect(args.engine, threads=args.threads, board_file=args.board)
+    target = args.output or environment.cached_profile_path(package)
     _say(
-        f"measuring {len(package.manifest.rungs)} rungs on {conditions.board.id} three times, "
-        f"each for {duration_text(args.time_per_rung)} at most once it is loaded"
+        f"measuring {len(package.manifest.rungs)} rungs on {environment.board.id} three "
+        f"times, each for {duration_text(args.time_per_rung)} at most once it is loaded"
     )
     with (
         stop_on_signals("stopping") as stop,
-        Meter(conditions.sensor, on_event=lambda event: _say(sensor_text(event))) as meter,
+        Meter(environment.sensor, on_event=lambda event: _say(sensor_text(event))) as meter,
     ):
         profile = profile_package(
             package,
-            conditions,
+            environment,
             meter,
             memory_bytes=args.memory,
             max_s=args.time_per_rung,
-            report=lambda cost: _say(cost_text(cost, conditions.power_is_estimate)),
+            report=lambda cost: _say(cost_text(cost, environment.power_is_estimate)),
             stop=stop,
         )
     save_profile(profile, target)

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from edge_runtime.device import Meter
     from edge_runtime.facts import Budget, CostProfile
     from edge_runtime.package import Package
+    from edge_runtime.profiling import Environment
     from edge_runtime.records.events import Event
-    from edge_runtime.training import Conditions, Metering, TrainingOptions
+    from edge_runtime.training import Metering, TrainingOptions
 
 AUTO = "auto"
 _IDLE_S = 3.0  # long enough for the slowest sensor
@@ -102,25 +103,26 @@ def run(args: argparse.Namespace) -> int:
     from edge_runtime.device import process_elapsed_s
     from edge_runtime.live.metrics import serve_metrics
     from edge_runtime.package import open_package
-    from edge_runtime.training import Conditions, Metering, train
+    from edge_runtime.profiling import Environment
+    from edge_runtime.training import Metering, train
 
     began_s = time.monotonic() - process_elapsed_s()
     package, source = open_package(args.package), open_source(args.data)
-    conditions = Conditions(args.engine, threads=args.threads, board_file=args.board)
+    environment = Environment.detect(args.engine, threads=args.threads, board_file=args.board)
     metrics: AbstractContextManager[object] = nullcontext()
     if args.metrics_port:
         metrics = serve_metrics(args.output, args.metrics_port, args.metrics_address)
     with (
         metrics,
         stop_on_signals(_STOPPING) as stop,
-        Metering(conditions.sensor, board=conditions.board, began_s=began_s) as metering,
+        Metering(environment.sensor, board=environment.board, began_s=began_s) as metering,
         closing(progress_on(args.output, sys.stdout)) as progress,
     ):
         show = Shown(show_json if args.json else progress)
         options = options_of(args, package, metering, lambda: stop() or show.is_gone)
         if not is_finished(package, source, args.output, options):
             if options.rungs is None:
-                profile = profile_for(package, conditions, metering.meter, args, options)
+                profile = profile_for(package, environment, metering.meter, args, options)
                 options = replace(options, profile=profile)
             know_idle_power(metering.meter, options.profile)
         for event in train(package, source, args.output, options):
@@ -213,7 +215,7 @@ def rungs_of(package: "Package", args: argparse.Namespace, budget: "Budget") -> 
 
 def profile_for(
     package: "Package",
-    conditions: "Conditions",
+    environment: "Environment",
     meter: "Meter",
     args: argparse.Namespace,
     options: "TrainingOptions",
@@ -222,36 +224,36 @@ def profile_for(
 
     Raises:
         StoppedError: the options' `stop` said so.
-        DeviceError: the profile that is given was measured under other conditions, or a
+        DeviceError: the profile that is given was measured in another environment, or a
             limit needs a sensor and there is none.
         RecordsError: it is damaged.
         EngineError: no rung fits into this machine, or one failed.
         BudgetError: the memory limit is below the package's state.
     """
     from edge_runtime.facts.costs import MEASURED
-    from edge_runtime.planning import interpolate, refuse_below_state, save_profile
-    from edge_runtime.training import profile_package
+    from edge_runtime.planning import interpolate, require_state_fits
+    from edge_runtime.profiling import profile_package, save_profile
 
     budget = options.budget
-    refuse_below_state(budget, package.manifest.state_bytes)
-    if conditions.sensor is None and (budget.energy_j or budget.power_w):
+    require_state_fits(budget, package.manifest.state_bytes)
+    if environment.sensor is None and (budget.energy_j or budget.power_w):
         raise DeviceError(
             "a limit on energy or power needs a power sensor, and this board shows none. "
             "`edge-train doctor` says what was tried; a board file (--board) with "
             "power.idle_w and power.full_w allows an estimate."
         )
-    path = args.profile or conditions.cached_profile_path(package)
+    path = args.profile or environment.cached_profile_path(package)
     if args.profile or path.exists():
-        profile = conditions.profile(package, path)
+        profile = environment.load_profile(package, path)
     else:
         _say("no cost profile of this package on this board yet: measuring its rungs first")
         profile = profile_package(
             package,
-            conditions,
+            environment,
             meter,
             memory_bytes=args.memory,
             max_s=_QUICK_S,
-            report=lambda cost: _say(cost_text(cost, conditions.power_is_estimate)),
+            report=lambda cost: _say(cost_text(cost, environment.power_is_estimate)),
             stop=options.stop,
         )
         # A larger budget would need the rungs that this one left out, or killed.

@@ -57,6 +57,7 @@ class CostProfile:
     power_mode: str | None
     engine: str
     runtime: str  # with its version
+    device: str = "cpu"  # that the engine ran on
     threads: int | None  # of the engine; None: as many as there are processors
     sensor: str | None
     energy_is_estimate: bool

@@ -1,6 +1,6 @@
 """Measures one rung in this process: a short real run on noise, ended when the median is sure.
 
-Started by `edge_runtime.training.rung_process` in a process of its own, so that its peak
+Started by `edge_runtime.profiling.process` in a process of its own, so that its peak
 memory is that of one rung, and so that the kernel kills it instead of the program that asked
 for it. It ends when its stdin closes: then nobody waits for it any more. The run is an
 ordinary one, with its pipeline, meter and checkpoint: what a step costs here is what it will
@@ -63,6 +63,7 @@ class MeasureJob:
     package: str  # path
     rung: str
     engine: str
+    device: str
     threads: int | None
     board: str | None  # path of a board file; None: recognised
     scratch: str  # folder for the run folder and what was found
