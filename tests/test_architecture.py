@@ -25,6 +25,7 @@ LAYERS = [
     {"engines"},
     {"training", "selftest"},
     {"profiling"},
+    {"within_budget"},
     {"evaluation", "live", "report"},
     {"cli"},
 ]

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from edge_runtime.cli.budget_flags import add_budget_arguments, budget_of
 from edge_runtime.cli.profile import add_device_arguments
-from edge_runtime.cli.quantities import count_text, positive, step_text
+from edge_runtime.cli.quantities import count_text, positive
 from edge_runtime.cli.table import aligned
 from edge_runtime.errors import ConfigError, DataError, DeviceError
-from edge_runtime.units import bytes_text, duration_text, energy_text, power_text
+from edge_runtime.units import bytes_text, duration_text, energy_text, power_text, step_text
 
 if TYPE_CHECKING:
     from edge_runtime.facts import CostProfile

@@ -6,14 +6,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_runtime.cli.quantities import duration_s, positive, size_bytes, step_text
+from edge_runtime.cli.quantities import duration_s, positive, size_bytes
 from edge_runtime.cli.signals import stop_on_signals
 from edge_runtime.errors import ConfigError
-from edge_runtime.units import bytes_text, duration_text, energy_text
+from edge_runtime.units import duration_text
 
 if TYPE_CHECKING:
     from edge_runtime.device import SensorEvent
-    from edge_runtime.facts import CostProfile, RungCost
+    from edge_runtime.facts import CostProfile
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
             meter,
             memory_bytes=args.memory,
             max_s=args.time_per_rung,
-            report=lambda cost: _say(cost_text(cost, environment.power_is_estimate)),
+            report=lambda cost: _say(cost.text(is_estimate=environment.power_is_estimate)),
             stop=stop,
         )
     save_profile(profile, target)
@@ -111,24 +111,6 @@ def sensor_text(event: "SensorEvent") -> str:
     return sensor_back_text(event.sensor, event.gap_s)
 
 
-def cost_text(cost: "RungCost", is_estimate: bool) -> str:
-    """One measured rung: `k050  264.0 ms  402.0 MiB  1.90 J per step (estimate)`."""
-    from edge_runtime.facts.costs import DOES_NOT_FIT
-
-    if cost.step_s is None:
-        why = "was killed for memory"
-        if cost.source != DOES_NOT_FIT and cost.predicted_peak_bytes is not None:
-            why = f"not measured: {bytes_text(cost.predicted_peak_bytes)} predicted"
-        return f"{cost.rung:10} {why}"
-    parts = [f"{cost.rung:10} {step_text(cost.step_s):>10}"]
-    if cost.peak_bytes is not None:
-        parts.append(f"{bytes_text(cost.peak_bytes):>10}")
-    if cost.step_j is not None:
-        mark = " (estimate)" if is_estimate else ""
-        parts.append(f"{energy_text(cost.step_j)} per step{mark}")
-    return "  ".join(parts)
-
-
 def profile_text(profile: "CostProfile") -> str:
     """What the profile holds for, and its fixed costs."""
     sensor = profile.sensor or "none: joules stay unknown"
@@ -142,5 +124,5 @@ def profile_text(profile: "CostProfile") -> str:
     ]
     if profile.idle_w is not None:
         lines.append(f"idle: {profile.idle_w:.2f} W")
-    lines += [cost_text(cost, profile.energy_is_estimate) for cost in profile.rungs]
+    lines += [cost.text(is_estimate=profile.energy_is_estimate) for cost in profile.rungs]
     return "\n".join(lines)

@@ -30,15 +30,12 @@ from edge_runtime.profiling.process import MeasuredRung, measure_rung
 from edge_runtime.records import utc_now
 from edge_runtime.schema import structure, unstructure
 from edge_runtime.storage import storage_errors, write_file
+from edge_runtime.training import never
 
 logger = logging.getLogger(__name__)
 
 _TIMES = 3  # that a rung is measured
 _IDLE_S = 5.0  # the board's idle power is the mean over so long
-
-
-def _never() -> bool:
-    return False
 
 
 def profile_package(
@@ -49,7 +46,7 @@ def profile_package(
     memory_bytes: int | None = None,
     max_s: float = 60.0,
     report: Callable[[RungCost], None] = lambda _: None,
-    stop: Callable[[], bool] = _never,
+    stop: Callable[[], bool] = never,
 ) -> CostProfile:
     """Measure every rung three times, the smallest first.
 

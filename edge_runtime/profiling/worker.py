@@ -40,9 +40,7 @@ from edge_runtime.package import Package, open_package
 from edge_runtime.records import events
 from edge_runtime.schema import structure, unstructure
 from edge_runtime.state import State
-from edge_runtime.training.metering import Metering
-from edge_runtime.training.options import TrainingOptions
-from edge_runtime.training.train import train
+from edge_runtime.training import Metering, TrainingOptions, train
 
 WARM_UP_STEPS = 3
 MIN_STEPS = 5
