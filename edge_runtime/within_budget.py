@@ -42,6 +42,7 @@ def train_within(
     state: State | None = None,
     board: Path | None = None,
     engine: str = "auto",
+    device: str = "cpu",
     threads: int | None = None,
     profile: Path | None = None,
     resume: bool = False,
@@ -70,6 +71,7 @@ def train_within(
         state: to begin with; `None`: the package's initial state.
         board: file of a board profile; `None`: the board is recognised.
         engine: its name, or "auto".
+        device: that the engine runs on.
         threads: of the engine; `None`: as many as there are processors.
         profile: file of a cost profile that was measured here.
         resume: go on with the run in `run_dir`, if there is one.
@@ -89,12 +91,12 @@ def train_within(
             nothing here measures, or the board is unknown.
         EngineError: the engine is not installed, or no rung fits into this machine.
     """
-    environment = Environment.detect(engine, threads=threads, board_file=board)
+    environment = Environment.detect(engine, device=device, threads=threads, board_file=board)
     candidates = _candidates(package, rungs, budget)
     is_governed = budget.is_limited or len(candidates) > 1
     with Metering(environment.sensor, board=environment.board, began_s=began_s) as metering:
         options = TrainingOptions(
-            engine=create_engine(engine, threads=threads),
+            engine=create_engine(engine, device=device, threads=threads),
             rungs=None if is_governed else ((1, candidates[0]),),
             budget=budget,
             state=state,

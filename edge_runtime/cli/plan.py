@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_runtime.cli.budget_flags import add_budget_arguments, budget_of
-from edge_runtime.cli.profile import add_device_arguments
+from edge_runtime.cli.profile import add_device_arguments, environment_of
 from edge_runtime.cli.quantities import count_text, positive
 from edge_runtime.cli.table import aligned
 from edge_runtime.errors import ConfigError, DataError, DeviceError
@@ -106,9 +106,7 @@ def find_profile(package: "Package", args: argparse.Namespace) -> tuple[Path, "C
     """
     if args.profile is not None and args.board is not None:
         return args.profile, _profile_of_board(package, args.profile, args.board)
-    from edge_runtime.profiling import Environment
-
-    environment = Environment.detect(args.engine, threads=args.threads, board_file=args.board)
+    environment = environment_of(args)
     path = args.profile or environment.cached_profile_path(package)
     if args.profile is None and not path.exists():
         raise DeviceError(

@@ -14,6 +14,7 @@ from edge_runtime.units import duration_text
 if TYPE_CHECKING:
     from edge_runtime.device import SensorEvent
     from edge_runtime.facts import CostProfile
+    from edge_runtime.profiling import Environment
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,13 +47,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what a step's cost depends on besides the package: engine, threads, board."""
-    parser.add_argument("--engine", choices=("auto", "ort", "ort-training"), default="auto")
+    """Declare what a step's cost depends on besides the package: engine, device, board."""
+    parser.add_argument(
+        "--engine",
+        metavar="NAME",
+        default="auto",
+        help="one of those that `edge-train doctor` lists; default: auto",
+    )
+    parser.add_argument(
+        "--device", metavar="NAME", default="cpu", help="of the engine; default: cpu"
+    )
     parser.add_argument(
         "--threads", metavar="N", type=positive, help="of the engine; default: all processors"
     )
     parser.add_argument(
         "--board", metavar="FILE", type=Path, help="a board profile; default: recognised"
+    )
+
+
+def environment_of(args: argparse.Namespace) -> "Environment":
+    """This machine, with the engine that the flags name.
+
+    Raises:
+        ConfigError: the board file is wrong, or the engine unknown.
+        DeviceError: the board is unknown.
+        EngineError: no runtime is installed.
+    """
+    from edge_runtime.profiling import Environment
+
+    return Environment.detect(
+        args.engine, device=args.device, threads=args.threads, board_file=args.board
     )
 
 
@@ -62,14 +86,14 @@ def run(args: argparse.Namespace) -> int:
     from edge_runtime.facts import Budget
     from edge_runtime.package import open_package
     from edge_runtime.planning import require_state_fits
-    from edge_runtime.profiling import Environment, profile_package, save_profile
+    from edge_runtime.profiling import profile_package, save_profile
     from edge_runtime.schema import unstructure
 
     if not args.time_per_rung:
         raise ConfigError("--time-per-rung is 0; a rung takes time to measure, such as 60s.")
     package = open_package(args.package)
     require_state_fits(Budget(memory_bytes=args.memory), package.manifest.state_bytes)
-    environment = Environment.detect(args.engine, threads=args.threads, board_file=args.board)
+    environment = environment_of(args)
     target = args.output or environment.cached_profile_path(package)
     _say(
         f"measuring {len(package.manifest.rungs)} rungs on {environment.board.id} three "

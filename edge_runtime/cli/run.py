@@ -121,6 +121,7 @@ def run(args: argparse.Namespace) -> int:
             seed=args.seed,
             board=args.board,
             engine=args.engine,
+            device=args.device,
             threads=args.threads,
             profile=args.profile,
             resume=args.resume,

@@ -154,8 +154,9 @@ def predicted_peak_bytes(manifest: Manifest, rung: Rung, baseline_bytes: int) ->
         rung: one of it.
         baseline_bytes: what the same process takes with the runtime loaded and no state.
     """
-    paths = [rung.step] if rung.accumulate is None else [rung.accumulate, manifest.apply]
-    nodes = sum(manifest.graphs[str(path)].nodes for path in paths)
-    # A step reads the old state and writes the new one.
-    held_bytes = baseline_bytes + 2 * manifest.state_bytes + NODE_BYTES * nodes
+    nodes = sum(manifest.graphs[path].nodes for path in rung.graphs.values())
+    changed = manifest.changed_state(rung)
+    # A step reads the old state, and writes the new values of what it changes.
+    written_bytes = sum(spec.size_bytes for spec in manifest.state if spec.name in changed)
+    held_bytes = baseline_bytes + manifest.state_bytes + written_bytes + NODE_BYTES * nodes
     return held_bytes + round(ARENA * rung.peak_activation_bytes)

@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 
 from edge_runtime.device import Board, PowerSensor, load_board, open_sensor, power_mode
-from edge_runtime.engines.runtime import runtime_name
+from edge_runtime.engines import engine_name, runtime_name
 from edge_runtime.facts import CostProfile
 from edge_runtime.package import Package
 from edge_runtime.profiling.cache import cached_profile_path, check_fits, load_profile
@@ -35,7 +35,7 @@ class Environment:
         """This machine, with that engine. Opens neither the engine nor the sensor.
 
         Raises:
-            ConfigError: the board file is wrong.
+            ConfigError: the board file is wrong, or the engine unknown.
             DeviceError: the board is unknown.
             EngineError: no runtime is installed.
         """
@@ -43,7 +43,7 @@ class Environment:
             board=load_board(board_file),
             board_file=board_file,
             power_mode=power_mode(),
-            engine="ort" if engine == "auto" else engine,
+            engine=engine_name(engine),
             runtime=runtime_name(),
             device=device,
             threads=threads,

@@ -178,10 +178,9 @@ class _Bench:
 
 def _unmeasured(package: Package, rung: Rung, predicted_bytes: int | None) -> RungCost:
     manifest = package.manifest
-    views = sum(len(group.views) for group in manifest.views)
     return RungCost(
         rung=rung.id,
-        token_blocks=views * manifest.batch_size * sum(rung.tokens_per_block),
+        token_blocks=manifest.token_blocks(rung),
         flops=rung.flops,
         step_s=None,
         step_s_low=None,

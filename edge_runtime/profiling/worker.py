@@ -33,10 +33,11 @@ from edge_runtime.device import (
     process_tree_rss_bytes,
 )
 from edge_runtime.engines import create_engine
-from edge_runtime.engines.base import Batch, Closes, Engine, Hyper, Metrics
+from edge_runtime.engines.base import Batch, ClosingMixin, Engine, Hyper, StepResult
 from edge_runtime.engines.runtime import release_free_memory
 from edge_runtime.errors import ConfigError, EdgeRuntimeError, StoppedError
 from edge_runtime.package import Package, open_package
+from edge_runtime.package.manifest import Rung
 from edge_runtime.records import events
 from edge_runtime.schema import structure, unstructure
 from edge_runtime.state import State
@@ -116,7 +117,7 @@ def measure(job: MeasureJob) -> Measurement:
         EdgeRuntimeError: the run failed as any run can.
     """
     package = open_package(Path(job.package))
-    engine = _WatchedEngine(create_engine(job.engine, threads=job.threads))
+    engine = _WatchedEngine(create_engine(job.engine, device=job.device, threads=job.threads))
     board = load_board(Path(job.board) if job.board else None)
     watch, run_dir = Watch(job.max_s), Path(job.scratch) / "run"
     with Metering(open_sensor(board)) as metering:
@@ -213,12 +214,13 @@ class Watch:
         )
 
 
-class _WatchedEngine(Closes):
+class _WatchedEngine(ClosingMixin):
     """An engine that notes what the process holds when its first step begins."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.name, self.runtime, self.threads = engine.name, engine.runtime, engine.threads
+        self.device = engine.device
         self._state_bytes = 0
         self.baseline_bytes = 0
 
@@ -227,7 +229,7 @@ class _WatchedEngine(Closes):
         self._state_bytes = sum(tensor.nbytes for tensor in state.values())
         self._engine.open(package, state)
 
-    def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> Metrics:
+    def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> StepResult:
         """See `Engine.step`."""
         if not self.baseline_bytes:
             # As the engine will do: what was freed is no part of what the process takes.
@@ -240,9 +242,17 @@ class _WatchedEngine(Closes):
         """See `Engine.snapshot`."""
         return self._engine.snapshot()
 
-    def lend(self) -> State:
-        """See `Engine.lend`."""
-        return self._engine.lend()
+    def state_view(self) -> State:
+        """See `Engine.state_view`."""
+        return self._engine.state_view()
+
+    def run_periodic(self, graph: str, hyper: Hyper) -> None:
+        """See `Engine.run_periodic`."""
+        self._engine.run_periodic(graph, hyper)
+
+    def refusal(self, package: Package, rung: Rung | None = None) -> str | None:
+        """See `Engine.refusal`."""
+        return self._engine.refusal(package, rung)
 
     def close(self) -> None:
         """See `Engine.close`."""

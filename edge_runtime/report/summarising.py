@@ -100,7 +100,7 @@ def _trained(recorded: Recorded) -> Trained:
         package_digest=info.settings.package_digest,
         package_path=info.package_path,
         method=manifest.method if manifest else None,
-        tokens=manifest.tokens if manifest else None,
+        tokens=manifest.token_policy if manifest else None,
         model=model.name if model else None,
         image_size_px=model.image_size_px if model else None,
         patch_size_px=model.patch_size_px if model else None,

@@ -15,7 +15,7 @@ import numpy as np
 
 from edge_runtime.data import ViewBatch, draw_inputs, view_batches
 from edge_runtime.device import memory_now, process_tree_rss_bytes
-from edge_runtime.engines.base import Engine
+from edge_runtime.engines.base import Engine, Hyper
 from edge_runtime.errors import (
     DataError,
     DivergedError,
@@ -23,14 +23,15 @@ from edge_runtime.errors import (
     EngineError,
     StoppedError,
 )
+from edge_runtime.package.curves import hyper_parameters
 from edge_runtime.package.manifest import Rung
+from edge_runtime.package.names import LOSS
 from edge_runtime.planning import Decision
 from edge_runtime.records import RunWriter, events
 from edge_runtime.records.events import Event
 from edge_runtime.state import State
 from edge_runtime.training.job import TrainingJob
 from edge_runtime.training.metering import Metering
-from edge_runtime.training.schedule import hyper_parameters
 from edge_runtime.training.selector import RungSelector
 
 _MEMORY_EVERY_S = 1.0  # reading it walks through all processes of the machine
@@ -57,7 +58,7 @@ class Loop:
         epoch, last = job.epoch_of(done + 1), None
         self._losses: list[float] = []  # of the present epoch
         for last in writer.run.each_step():
-            if last.epoch == epoch:
+            if last.epoch == epoch and last.loss is not None:
                 self._losses.append(last.loss)
         self._last_loss = last.loss if last else None
         self._rung: str | None = None
@@ -172,22 +173,29 @@ class Loop:
         )
         ready_s = self._clock()
         try:
-            metrics = self._engine.step(rung.id, {**batch.images, **draws}, hyper)
+            result = self._engine.step(rung.id, {**batch.images, **draws}, hyper)
+            self._run_periodic(batch.step, hyper)
         except EngineError:
             with suppress(EngineError):  # it may have lost the state, too
                 self._end()
             raise
-        loss, end_s = float(metrics["loss"]), self._clock()
-        if not math.isfinite(loss):
-            self._diverge(batch.step, f"the loss of step {batch.step} is {loss}")
+        end_s = self._clock()
+        metrics = {name: _finite(value) for name, value in result.metrics.items()}
+        loss = metrics.pop(LOSS)
+        if loss is not None:
+            self._losses.append(loss)
+        elif result.applied:
+            reason = f"the loss of step {batch.step} is {float(result.metrics[LOSS])}"
+            self._diverge(batch.step, reason)
         self._done, self._last_loss = batch.step, loss
-        self._losses.append(loss)
         record = events.StepRecord(
             step=batch.step,
             epoch=self._job.epoch_of(batch.step),
             rung=rung.id,
             keep_ratio=rung.keep_ratio,
             loss=loss,
+            metrics=metrics,
+            applied=result.applied,
             lr=hyper["lr"],
             images=len(batch.pictures),
             measured=self._measured(begin_s, ready_s, end_s),
@@ -219,10 +227,15 @@ class Loop:
                 )
         return batch
 
+    def _run_periodic(self, step: int, hyper: Hyper) -> None:
+        for periodic in self._job.package.manifest.periodic:
+            if step % periodic.every_steps == 0:
+                self._engine.run_periodic(periodic.graph, hyper)
+
     def _hyper(self, step: int) -> dict[str, float]:
         job = self._job
         return hyper_parameters(
-            job.package.manifest.schedule,
+            job.package.manifest.hyper_parameters,
             step,
             steps_per_epoch=job.steps_per_epoch,
             total_steps=job.total_steps,
@@ -246,9 +259,11 @@ class Loop:
     def _finish_epoch(self) -> None:
         if self._done % self._job.steps_per_epoch:
             return
+        epoch = self._job.epoch_of(self._done)
+        if not self._losses:
+            self._diverge(self._done, f"no step of epoch {epoch + 1} had a finite loss")
         mean = math.fsum(self._losses) / len(self._losses)
         self._losses.clear()
-        epoch = self._job.epoch_of(self._done)
         self._log(events.EpochFinished(step=self._done, epoch=epoch, mean_loss=mean))
 
     def _change_window(self, rung: str | None) -> None:
@@ -259,7 +274,7 @@ class Loop:
         if self._saved == self._done:
             return
         begin_s = self._clock()
-        state = self._engine.lend()
+        state = self._engine.state_view()
         # A gradient can overflow although the loss before it was a number.
         if bad := not_finite(state):
             reason = f"{bad} holds NaN or infinity after step {self._done}"
@@ -324,6 +339,11 @@ class Loop:
             stopped_by=self._stopped_by,
             spent=self._metering.spent(self._clock()),
         )
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no word for NaN and infinity."""
+    return float(value) if math.isfinite(value) else None
 
 
 def not_finite(state: State) -> str | None:
