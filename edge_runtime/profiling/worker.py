@@ -1,6 +1,6 @@
 """Measures one rung in this process: a short real run on noise, ended when the median is sure.
 
-Started by `edge_runtime.training.rung_process` in a process of its own, so that its peak
+Started by `edge_runtime.profiling.process` in a process of its own, so that its peak
 memory is that of one rung, and so that the kernel kills it instead of the program that asked
 for it. It ends when its stdin closes: then nobody waits for it any more. The run is an
 ordinary one, with its pipeline, meter and checkpoint: what a step costs here is what it will
@@ -35,15 +35,13 @@ from edge_runtime.device import (
 from edge_runtime.engines import create_engine
 from edge_runtime.engines.base import Batch, ClosingMixin, Engine, Hyper, StepResult
 from edge_runtime.engines.runtime import release_free_memory
-from edge_runtime.errors import ConfigError, EdgeRuntimeError, Interrupted
+from edge_runtime.errors import ConfigError, EdgeRuntimeError, StoppedError
 from edge_runtime.package import Package, open_package
 from edge_runtime.package.manifest import Rung
 from edge_runtime.records import events
 from edge_runtime.schema import structure, unstructure
 from edge_runtime.state import State
-from edge_runtime.training.metering import Metering
-from edge_runtime.training.options import TrainingOptions
-from edge_runtime.training.train import train
+from edge_runtime.training import Metering, TrainingOptions, train
 
 WARM_UP_STEPS = 3
 MIN_STEPS = 5
@@ -64,6 +62,7 @@ class MeasureJob:
     package: str  # path
     rung: str
     engine: str
+    device: str
     threads: int | None
     board: str | None  # path of a board file; None: recognised
     scratch: str  # folder for the run folder and what was found
@@ -118,7 +117,7 @@ def measure(job: MeasureJob) -> Measurement:
         EdgeRuntimeError: the run failed as any run can.
     """
     package = open_package(Path(job.package))
-    engine = _WatchedEngine(create_engine(job.engine, threads=job.threads))
+    engine = _WatchedEngine(create_engine(job.engine, device=job.device, threads=job.threads))
     board = load_board(Path(job.board) if job.board else None)
     watch, run_dir = Watch(job.max_s), Path(job.scratch) / "run"
     with Metering(open_sensor(board)) as metering:
@@ -129,7 +128,7 @@ def measure(job: MeasureJob) -> Measurement:
             epochs=_ENDLESS,
             stop=watch.is_sure,
         )
-        with suppress(Interrupted):
+        with suppress(StoppedError):
             for event in train(package, _pictures(package), run_dir, options):
                 watch.see(event)
         return watch.measurement(engine.baseline_bytes, metering.meter)

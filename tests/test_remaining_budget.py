@@ -5,19 +5,19 @@ from dataclasses import replace
 import pytest
 from simulated_board import FREE, LADDER, OVERHEAD, Total, rung_cost
 
-from edge_runtime.budget import ENERGY, TIME, Budget
-from edge_runtime.planning.ledger import Ledger
-from edge_runtime.planning.outlook import Outlook
+from edge_runtime.facts import Budget
+from edge_runtime.facts.budget import ENERGY, TIME
+from edge_runtime.planning.ledger import Ledger, RemainingBudget
 
 RUNGS = [cost.rung for cost in LADDER]
 
 
 def outlook(
     budget: Budget, *, overhead=FREE, costs=LADDER, time_s=0.0, energy_j=0.0
-) -> Outlook:
+) -> RemainingBudget:
     ledger = Ledger(costs, overhead)
     ledger.update(Total(time_s=time_s, energy_j=energy_j), None, cooling=False)
-    return Outlook(budget, ledger)
+    return RemainingBudget(budget, ledger)
 
 
 def test_reach_is_what_time_and_energy_are_enough_for() -> None:
@@ -86,6 +86,6 @@ def test_costs_without_energy_reach_as_far_as_time() -> None:
     overhead = replace(FREE, startup_j=None, checkpoint_j=None)
     ledger = Ledger(dark, overhead)
     ledger.update(Total(time_s=0.0, energy_j=None), "k100", cooling=False)
-    view = Outlook(Budget(time_s=194), ledger)
+    view = RemainingBudget(Budget(time_s=194), ledger)
     mix = view.plan(RUNGS, 1000, loaded="k100")
     assert view.is_as_good_on("k100", mix, RUNGS, 1000)

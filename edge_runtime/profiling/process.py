@@ -15,17 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_runtime.device import Meter
-from edge_runtime.errors import EngineError
+from edge_runtime.errors import EngineError, StoppedError
 from edge_runtime.package import Package
-from edge_runtime.planning.cache import cache_folder
+from edge_runtime.profiling.cache import cache_folder
+from edge_runtime.profiling.environment import Environment
+from edge_runtime.profiling.worker import ERROR, FOUND, MeasureJob, Measurement
 from edge_runtime.schema import structure, unstructure
 from edge_runtime.storage import storage_errors
-from edge_runtime.training.conditions import Conditions
-from edge_runtime.training.measuring import ERROR, FOUND, MeasureJob, Measurement
 
 _WORKER = (
     "import sys; sys.path[:] = {path!r}; "
-    "from edge_runtime.training.measuring import main; sys.exit(main())"
+    "from edge_runtime.profiling.worker import main; sys.exit(main())"
 )
 _STDERR = "stderr.txt"
 _LOOK_S = 0.2  # between two looks at `stop`
@@ -40,14 +40,10 @@ class MeasuredRung:
     end_j: float | None
 
 
-class Stopped(Exception):  # noqa: N818 - no error: `stop` said so
-    """The process was ended before it had found anything."""
-
-
 def measure_rung(
     package: Package,
     rung_id: str,
-    conditions: Conditions,
+    environment: Environment,
     meter: Meter,
     *,
     max_s: float,
@@ -59,7 +55,7 @@ def measure_rung(
         What it found; `None` if it was killed, as it is when memory runs out.
 
     Raises:
-        Stopped: `stop` said so; the process is gone.
+        StoppedError: `stop` said so; the process is gone.
         EngineError: it failed for another reason than memory.
         StorageError: there is no room for its files.
     """
@@ -67,9 +63,10 @@ def measure_rung(
         job = MeasureJob(
             package=str(package.path.resolve()),
             rung=rung_id,
-            engine=conditions.engine,
-            threads=conditions.threads,
-            board=str(conditions.board_file) if conditions.board_file else None,
+            engine=environment.engine,
+            device=environment.device,
+            threads=environment.threads,
+            board=str(environment.board_file) if environment.board_file else None,
             scratch=str(scratch),
             max_s=max_s,
         )
@@ -113,7 +110,7 @@ def _exit_code(job: MeasureJob, stop: Callable[[], bool]) -> int:
                     return process.wait(_LOOK_S)
         finally:
             process.kill()
-    raise Stopped
+    raise StoppedError("stopped before anything was measured.")
 
 
 def _reason(code: int, scratch: Path) -> str:

@@ -1,11 +1,11 @@
 """The cost profile of a package on this board: every rung in fresh processes of its own.
 
-Rungs are measured three times, from the smallest up, down and up again: a board that gets hot
-so hits all of them alike, and of a neighbour that comes and goes the median knows nothing.
-Plans live on how rungs compare. Where the times still disagree, they are drawn towards a
-straight line over their FLOPs.
-A process that is killed marks its rung as not fitting; the others go on. What is measured is
-kept in the cache until the profile is complete: after an interruption the same call goes on.
+Rungs are measured three times, from the smallest up, down and up again, so that a board that
+gets hot affects all of them alike, and the median leaves out a program that disturbs one of
+the times. Plans depend on how rungs compare: where the times still disagree, they are smoothed
+towards a straight line over their FLOPs. A process that is killed marks its rung as not
+fitting; the others go on. What is measured is kept in the cache until the profile is complete:
+after an interruption the same call goes on.
 """
 
 import json
@@ -18,17 +18,19 @@ from pathlib import Path
 from statistics import median
 
 from edge_runtime.device import Meter, memory_now
-from edge_runtime.errors import EngineError, Interrupted, RecordsError
+from edge_runtime.errors import EngineError, RecordsError, StoppedError
+from edge_runtime.facts import CostProfile, RungCost
+from edge_runtime.facts.costs import DOES_NOT_FIT, MEASURED, UNMEASURED
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
-from edge_runtime.planning import CostProfile, RungCost, straightened
-from edge_runtime.planning.costs import DOES_NOT_FIT, FORMAT, MEASURED, UNMEASURED
-from edge_runtime.planning.memory import predicted_peak_bytes
+from edge_runtime.planning.costs import predicted_peak_bytes, smooth
+from edge_runtime.profiling.cache import FORMAT
+from edge_runtime.profiling.environment import Environment
+from edge_runtime.profiling.process import MeasuredRung, measure_rung
 from edge_runtime.records import utc_now
 from edge_runtime.schema import structure, unstructure
 from edge_runtime.storage import storage_errors, write_file
-from edge_runtime.training.conditions import Conditions
-from edge_runtime.training.rung_process import MeasuredRung, Stopped, measure_rung
+from edge_runtime.training import never
 
 logger = logging.getLogger(__name__)
 
@@ -36,25 +38,21 @@ _TIMES = 3  # that a rung is measured
 _IDLE_S = 5.0  # the board's idle power is the mean over so long
 
 
-def _never() -> bool:
-    return False
-
-
 def profile_package(
     package: Package,
-    conditions: Conditions,
+    environment: Environment,
     meter: Meter,
     *,
     memory_bytes: int | None = None,
     max_s: float = 60.0,
     report: Callable[[RungCost], None] = lambda _: None,
-    stop: Callable[[], bool] = _never,
+    stop: Callable[[], bool] = never,
 ) -> CostProfile:
     """Measure every rung three times, the smallest first.
 
     Args:
         package: what is to be trained.
-        conditions: on what.
+        environment: where it is to be trained.
         meter: of this process, for the idle power and what the end of a run takes.
         memory_bytes: measure no rung that is predicted to take more.
         max_s: of measured steps per rung, a third of them each time.
@@ -64,10 +62,10 @@ def profile_package(
     Raises:
         EngineError: a rung failed for another reason than memory; or none fits.
         StorageError: there is no room for the files of the measuring processes.
-        Interrupted: `stop` said so.
+        StoppedError: `stop` said so.
     """
     idle_w = meter.measure_idle(_IDLE_S) if meter.sensor else None
-    bench = _Bench(package, conditions, meter, max_s=max_s / _TIMES, stop=stop)
+    bench = _Bench(package, environment, meter, max_s=max_s / _TIMES, stop=stop)
     costs: dict[str, RungCost] = {}
     limit_bytes = _smallest(memory_bytes, memory_now().limit_bytes)
     rungs = sorted(package.manifest.rungs, key=lambda rung: rung.peak_activation_bytes)
@@ -91,8 +89,8 @@ def profile_package(
             report(costs[rung.id])
     bench.forget()
     measured = [known for passes in bench.measured.values() for known in passes]
-    straight = straightened(list(costs.values()))
-    return _profile(package, conditions, meter, idle_w, measured, straight)
+    smoothed = smooth(list(costs.values()))
+    return _profile(package, environment, meter, idle_w, measured, smoothed)
 
 
 def _smallest(*limits: int | None) -> int | None:
@@ -105,15 +103,15 @@ class _Bench:
     def __init__(
         self,
         package: Package,
-        conditions: Conditions,
+        environment: Environment,
         meter: Meter,
         *,
         max_s: float,
         stop: Callable[[], bool],
     ) -> None:
-        self._package, self._conditions, self._meter = package, conditions, meter
+        self._package, self._environment, self._meter = package, environment, meter
         self._max_s, self._stop = max_s, stop
-        self._kept = conditions.cached_profile_path(package).with_suffix("")
+        self._kept = environment.cached_profile_path(package).with_suffix("")
         self.measured: dict[str, list[MeasuredRung]] = {}
 
     def predicted_bytes(self, rung: Rung) -> int | None:
@@ -132,13 +130,13 @@ class _Bench:
                 known = measure_rung(
                     self._package,
                     rung_id,
-                    self._conditions,
+                    self._environment,
                     self._meter,
                     max_s=self._max_s,
                     stop=self._stop,
                 )
-            except Stopped:
-                raise Interrupted(self._so_far(rung_id)) from None
+            except StoppedError:
+                raise StoppedError(self._so_far(rung_id)) from None
             if known is None:
                 return None
             self._keep(rung_id, times, known)
@@ -220,7 +218,7 @@ def _median(values: Iterable[float | None]) -> float | None:
 
 def _profile(
     package: Package,
-    conditions: Conditions,
+    environment: Environment,
     meter: Meter,
     idle_w: float | None,
     measured: Sequence[MeasuredRung],
@@ -232,11 +230,12 @@ def _profile(
         format=FORMAT,
         created_at=utc_now(),
         package_digest=package.digest,
-        board=conditions.board.id,
-        power_mode=conditions.power_mode,
-        engine=conditions.engine,
-        runtime=conditions.runtime,
-        threads=conditions.threads,
+        board=environment.board.id,
+        power_mode=environment.power_mode,
+        engine=environment.engine,
+        runtime=environment.runtime,
+        device=environment.device,
+        threads=environment.threads,
         sensor=None if sensor is None else sensor.name,
         energy_is_estimate=sensor is not None and sensor.is_estimate,
         idle_w=idle_w,

@@ -17,9 +17,8 @@ from training_fakes import STEP, FakeEngine, write_package
 from edge_runtime import selftest
 from edge_runtime.device import ReplaySensor
 from edge_runtime.errors import EngineError
-from edge_runtime.schema import unstructure
-from edge_runtime.training import measuring
-from edge_runtime.training.measuring import (
+from edge_runtime.profiling import worker
+from edge_runtime.profiling.worker import (
     MIN_STEPS,
     MIN_WINDOW_S,
     WARM_UP_STEPS,
@@ -27,6 +26,7 @@ from edge_runtime.training.measuring import (
     Watch,
     median_interval,
 )
+from edge_runtime.schema import unstructure
 
 POWER_W = 10.0
 METER = SimpleNamespace(energy_between=lambda from_s, to_s: POWER_W * (to_s - from_s))
@@ -116,15 +116,16 @@ def test_looking_at_many_steps_takes_little_memory() -> None:
 @pytest.fixture
 def job(tmp_path, monkeypatch) -> MeasureJob:
     """Rung k050 of the fake package, on a fake engine, for a moment."""
-    monkeypatch.setattr(measuring, "create_engine", lambda name, threads: FakeEngine())
+    monkeypatch.setattr(worker, "create_engine", lambda *_, **__: FakeEngine())
     sensor = ReplaySensor([(0.0, {"ALL": POWER_W})], total=("ALL",))
-    monkeypatch.setattr(measuring, "open_sensor", lambda board: sensor)
+    monkeypatch.setattr(worker, "open_sensor", lambda board: sensor)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     return MeasureJob(
         package=str(write_package(tmp_path / "package").path),
         rung="k050",
         engine="fake",
+        device="cpu",
         threads=1,
         board=None,
         scratch=str(scratch),
@@ -134,7 +135,7 @@ def job(tmp_path, monkeypatch) -> MeasureJob:
 
 def test_a_real_run_is_measured(job) -> None:
     began_s = time.monotonic()
-    found = measuring.measure(job)
+    found = worker.measure(job)
     assert 0 < found.step_s_low <= found.step_s <= found.step_s_high
     # All of the steps' time is at constant power; their median is not their mean.
     assert found.power_w == pytest.approx(POWER_W)
@@ -145,15 +146,15 @@ def test_a_real_run_is_measured(job) -> None:
 
 
 def test_an_error_is_left_for_the_parent(job, monkeypatch, tmp_path) -> None:
-    def refuse(name, threads):
+    def refuse(*_, **__):
         raise EngineError("engine fake: no")
 
-    monkeypatch.setattr(measuring, "create_engine", refuse)
-    monkeypatch.setattr(measuring, "prefer_oom_kill", lambda: None)
-    monkeypatch.setattr(measuring.threading, "Thread", lambda **_: SimpleNamespace(start=int))
+    monkeypatch.setattr(worker, "create_engine", refuse)
+    monkeypatch.setattr(worker, "prefer_oom_kill", lambda: None)
+    monkeypatch.setattr(worker.threading, "Thread", lambda **_: SimpleNamespace(start=int))
     monkeypatch.setattr(sys, "argv", ["-c", json.dumps(unstructure(job))])
-    assert measuring.main() == EngineError.exit_code
-    assert (tmp_path / "scratch" / measuring.ERROR).read_text() == "engine fake: no"
+    assert worker.main() == EngineError.exit_code
+    assert (tmp_path / "scratch" / worker.ERROR).read_text() == "engine fake: no"
 
 
 def test_a_process_ends_when_nobody_waits_for_it(tmp_path) -> None:
@@ -163,12 +164,13 @@ def test_a_process_ends_when_nobody_waits_for_it(tmp_path) -> None:
         package=str(selftest.PACKAGE),
         rung="k050",
         engine="ort",
+        device="cpu",
         threads=1,
         board=None,
         scratch=str(scratch),
         max_s=1000.0,
     )
-    code = "from edge_runtime.training import measuring as m; m.MIN_WINDOW_S = 1e6; m.main()"
+    code = "from edge_runtime.profiling import worker as m; m.MIN_WINDOW_S = 1e6; m.main()"
     with subprocess.Popen(
         [sys.executable, "-c", code, json.dumps(unstructure(job))], stdin=subprocess.PIPE
     ) as process:
