@@ -22,11 +22,12 @@ Power = tuple[float, float | None]  # time and total
 def info(**changes: Any) -> dict[str, Any]:
     """A run.json."""
     return {
-        "format": 1,
+        "format": 2,
         "created_at": "2026-01-02T03:04:05+00:00",
         "settings": {
             "package_digest": "ab" * 32,
             "pictures_digest": None,
+            "state_sha256": None,
             "seed": 0,
             "batch_size": 4,
             "epochs": 2,

@@ -24,6 +24,8 @@ LAYERS = [
     {"data"},
     {"engines"},
     {"training", "selftest"},
+    {"profiling"},
+    {"within_budget"},
     {"evaluation", "live", "report"},
     {"cli"},
 ]

@@ -33,7 +33,7 @@ def words(tmp_path, monkeypatch) -> list[str]:
 
 
 def use_engine(monkeypatch, engine) -> None:
-    monkeypatch.setattr("edge_runtime.engines.create_engine", lambda name, threads: engine())
+    monkeypatch.setattr("edge_runtime.within_budget.create_engine", lambda *_, **__: engine())
 
 
 def write_pictures(folder: Path) -> None:
@@ -155,8 +155,8 @@ def test_what_cannot_be_is_refused_before_anything_is_measured(
     def measure(*_, **__):
         raise AssertionError("this takes minutes")
 
-    monkeypatch.setattr("edge_runtime.training.profile_package", measure)
-    monkeypatch.setattr("edge_runtime.training.conditions.open_sensor", lambda board: None)
+    monkeypatch.setattr("edge_runtime.within_budget.profile_package", measure)
+    monkeypatch.setattr("edge_runtime.profiling.environment.open_sensor", lambda board: None)
     monkeypatch.setenv("EDGE_TRAIN_CACHE", str(tmp_path / "cache"))
     assert main([*words, *flags]) == code
     assert message in capsys.readouterr().err
@@ -176,7 +176,7 @@ def test_a_signal_saves_and_exits_130(words, tmp_path, monkeypatch, capfd, numbe
     assert main(words) == 130
     assert signal.getsignal(number) == before
     error = capfd.readouterr().err
-    assert "stopping after this step and saving; once more stops at once" in error
+    assert "stopping after this step and saving; send it again to stop at once" in error
     assert "edge-train: stopped after step 4 of 10; go on by the same command with" in error
     assert open_run(tmp_path / "run").newest_checkpoint().info.step == 4
     use_engine(monkeypatch, FakeEngine)
@@ -189,7 +189,7 @@ def test_a_signal_saves_and_exits_130(words, tmp_path, monkeypatch, capfd, numbe
 
 IMPATIENT = """
 import os, signal, sys
-import edge_runtime.engines
+import edge_runtime.within_budget
 from edge_runtime.cli.main import main
 from training_fakes import FakeEngine
 
@@ -199,7 +199,7 @@ class Signalled(FakeEngine):
         os.kill(os.getpid(), signal.SIGINT)
         raise AssertionError("still alive")
 
-edge_runtime.engines.create_engine = lambda name, threads: Signalled()
+edge_runtime.within_budget.create_engine = lambda *_, **__: Signalled()
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -218,7 +218,7 @@ def test_a_second_signal_ends_the_process_at_once(words) -> None:
 
 CUT_OFF = """
 import os, sys
-import edge_runtime.engines
+import edge_runtime.within_budget
 from edge_runtime.cli.main import main
 from training_fakes import FakeEngine
 
@@ -229,7 +229,7 @@ class Slow(FakeEngine):
             sys.stdin.read()
         return super().step(rung_id, batch, hyper)
 
-edge_runtime.engines.create_engine = lambda name, threads: Slow()
+edge_runtime.within_budget.create_engine = lambda *_, **__: Slow()
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -18,7 +18,7 @@ from edge_runtime.facts import Budget
 from edge_runtime.facts.budget import LIMITS, MEMORY
 from edge_runtime.planning import make_plan
 from edge_runtime.planning.mix import Task, best_mix
-from edge_runtime.planning.refusal import nearest_budgets
+from edge_runtime.planning.planner import nearest_budgets
 
 TOLERANCE = 1 + 1e-8
 

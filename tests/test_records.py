@@ -86,7 +86,7 @@ def test_every_kind_of_event_is_tested() -> None:
     [
         ({"event": "exploded"}, "here: unknown event 'exploded'; known are step, started"),
         ({"event": "interrupted", "step": 1}, "missing key 'checkpoint'"),
-        ({"event": "interrupted", "step": "1", "checkpoint": None}, "want an integer"),
+        ({"event": "interrupted", "step": "1", "checkpoint": None}, "expected an integer"),
     ],
 )
 def test_a_foreign_event_is_refused(table, message) -> None:
@@ -191,8 +191,13 @@ def test_two_writers_are_one_too_many(tmp_path) -> None:
         (None, r"is not a run folder: run\.json cannot be read \(No such file"),
         (b"{", r"is not a run folder: run\.json cannot be read"),
         (b"[]", "run format None is unknown"),
-        (b'{"format": 2}', "run format 2 is unknown; this edge-train reads format 1"),
-        (b'{"format": 1}', r"run\.json: \d+ problem"),
+        (b'{"format": 3}', "run format 3 is unknown; this edge-train reads format 2"),
+        (
+            b'{"format": 1, "versions": {"edge-train": "0.9.0"}}',
+            r"run format 1 is of an earlier .*reads format 2\. .*with edge-train 0\.9\.0,",
+        ),
+        (b'{"format": 1}', "run format 1 is of an earlier .* or train again into another"),
+        (b'{"format": 2}', r"run\.json: \d+ problem"),
     ],
 )
 def test_a_folder_that_is_no_run_is_refused(tmp_path, content, message) -> None:

@@ -55,6 +55,7 @@ SCHEDULE = Schedule(
 SETTINGS = Settings(
     package_digest="ab" * 32,
     pictures_digest="cd" * 32,
+    state_sha256=None,
     seed=3,
     batch_size=4,
     epochs=2,
@@ -62,7 +63,7 @@ SETTINGS = Settings(
     rungs=((1, "k100"), (7, "k050")),
 )
 INFO = RunInfo(
-    format=1,
+    format=2,
     created_at="2030-01-01T00:00:00.000+00:00",
     settings=SETTINGS,
     package_path="/somewhere/package",

@@ -116,12 +116,12 @@ def refuse_bad_end(watched: "Run", ended: "Event | None") -> None:
     """Make the run's error ours.
 
     Raises:
-        Interrupted: the run was stopped.
+        StoppedError: the run was stopped.
         DataError: it had no more pictures.
         DivergedError: it diverged.
         RecordsError: its process was killed.
     """
-    from edge_runtime.errors import DataError, DivergedError, Interrupted, RecordsError
+    from edge_runtime.errors import DataError, DivergedError, RecordsError, StoppedError
     from edge_runtime.records import events
     from edge_runtime.records.event_text import event_text
 
@@ -129,7 +129,7 @@ def refuse_bad_end(watched: "Run", ended: "Event | None") -> None:
     end = "" if ended is None else f"{watched.path}: {event_text(ended).rstrip('.')}."
     match ended:
         case events.Interrupted():
-            raise Interrupted(f"{end} {go_on}")
+            raise StoppedError(f"{end} {go_on}")
         case events.SourceLost():
             raise DataError(f"{end} {go_on}")
         case events.Diverged():

@@ -6,6 +6,8 @@ docs/planning.md explains every field. Units: seconds, joules, watts, bytes. `No
 import math
 from dataclasses import dataclass
 
+from edge_runtime.units import bytes_text, energy_text, step_text
+
 MEASURED = "measured"
 INTERPOLATED = "interpolated"  # between two measured rungs
 UNMEASURED = "unmeasured"  # nothing is known of it but its size
@@ -45,6 +47,21 @@ class RungCost:
         margin = _PREDICTED_MARGIN if self.peak_bytes is None else _MEASURED_MARGIN
         return None if likely is None else math.ceil(likely * margin)
 
+    def text(self, *, is_estimate: bool) -> str:
+        """For people: `k050  264.0 ms  402.0 MiB  1.90 J per step (estimate)`."""
+        if self.step_s is None:
+            if self.source != DOES_NOT_FIT and self.predicted_peak_bytes is not None:
+                predicted = bytes_text(self.predicted_peak_bytes)
+                return f"{self.rung:10} not measured: {predicted} predicted"
+            return f"{self.rung:10} was killed for memory"
+        parts = [f"{self.rung:10} {step_text(self.step_s):>10}"]
+        if self.peak_bytes is not None:
+            parts.append(f"{bytes_text(self.peak_bytes):>10}")
+        if self.step_j is not None:
+            mark = " (estimate)" if is_estimate else ""
+            parts.append(f"{energy_text(self.step_j)} per step{mark}")
+        return "  ".join(parts)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostProfile:
@@ -57,6 +74,7 @@ class CostProfile:
     power_mode: str | None
     engine: str
     runtime: str  # with its version
+    device: str = "cpu"  # that the engine ran on
     threads: int | None  # of the engine; None: as many as there are processors
     sensor: str | None
     energy_is_estimate: bool

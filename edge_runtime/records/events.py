@@ -5,7 +5,7 @@ from 1, epochs from 0. Paths are relative to the run folder. Durations are monot
 Energies are gross joules of the board's total and `None` where nothing measured them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from edge_runtime.errors import RecordsError
@@ -41,7 +41,9 @@ class StepRecord:
     epoch: int
     rung: str
     keep_ratio: float
-    loss: float
+    loss: float | None  # None: it was not finite, and the update was skipped
+    metrics: dict[str, float | None] = field(default_factory=dict)  # of the objective, named
+    applied: bool = True  # False: the update was skipped, and the state is as before
     lr: float
     images: int  # pictures of this step
     measured: Measured

@@ -1,4 +1,4 @@
-"""What a run is: `run.json`, format 1."""
+"""What a run is: `run.json`, format 2."""
 
 from dataclasses import dataclass, fields
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from edge_runtime.facts import Budget, CostProfile
 from edge_runtime.schema import unstructure
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,11 +15,12 @@ class Settings:
 
     package_digest: str
     pictures_digest: str | None  # of the pictures' names; None for a video or a camera
+    state_sha256: str | None  # of the state it began with; None: the package's own
     seed: int
     batch_size: int
     epochs: int
     images_per_epoch: int | None  # None: all pictures of the source
-    # (first step, rung id), ascending; None: the budget decides, and the steps tell
+    # (first step, rung id), ascending; None: the budget decides; the steps say how
     rungs: tuple[tuple[int, str], ...] | None
 
 
@@ -65,6 +66,7 @@ def _text(name: str, value: Any) -> str:
     if value is None:
         return {
             "pictures_digest": "a video or a camera",
+            "state_sha256": "the package's initial state",
             "images_per_epoch": "all pictures",
             "rungs": "those that the budget decides",
         }[name]

@@ -80,7 +80,7 @@ def _training_setup(records: RunRecords) -> model.TrainingSetup:
         info,
         info.settings,
         method=manifest.method if manifest else None,
-        tokens=manifest.tokens if manifest else None,
+        tokens=manifest.token_policy if manifest else None,
         model=encoder.name if encoder else None,
         image_size_px=encoder.image_size_px if encoder else None,
         patch_size_px=encoder.patch_size_px if encoder else None,
