@@ -1,5 +1,6 @@
 """One line of text per event, the same wherever it is shown."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from live_runs import DIVERGED, FINISHED, LOST, RUNG, STARTED, STOPPED, resumed,
 
 from edge_runtime.facts import Budget
 from edge_runtime.records import events
-from edge_runtime.records.event_text import event_text, steps_text
+from edge_runtime.records.event_text import event_text, loss_text, steps_text
 from edge_runtime.records.events import _KINDS
 
 TEXTS = {
@@ -53,6 +54,13 @@ def test_a_plan_says_its_steps_its_costs_and_its_limits() -> None:
     steps = steps_text((part.rung, part.steps) for part in PLAN.segments)
     assert event_text(event).startswith(f"plan: {steps}; predicted ")
     assert event_text(event).endswith(f"; limited by {', '.join(PLAN.binding) or 'nothing'}")
+
+
+def test_a_skipped_update_is_said() -> None:
+    done = step(1, 1.0)
+    assert loss_text(done) == "1.5000"
+    assert loss_text(replace(done, applied=False)) == "1.5000, update skipped"
+    assert loss_text(replace(done, loss=None, applied=False)) == "not finite, update skipped"
 
 
 def test_steps_on_rungs_in_words() -> None:

@@ -137,6 +137,24 @@ def test_a_rail_that_some_lines_do_not_have_is_unknown_there(
     assert late.energy_j == pytest.approx(2.0 * last_s)
 
 
+def test_a_loss_that_was_not_finite_is_unknown(tmp_path: Path) -> None:
+    run = gap_run()
+    run.steps[0]["loss"] = None
+    run.steps[-1]["loss"] = None
+    report, series = summarize([run.write(tmp_path / "run")])
+    totals = report.runs[0].totals
+    assert totals.first_loss is None
+    assert totals.last_loss == pytest.approx(sum(5.0 - step / 10 for step in range(6, 10)) / 4)
+    assert "Loss from unknown at the first step to a mean of 4.2500" in render_page(
+        report, series
+    )
+    for row in run.steps:
+        row["loss"] = None
+    folder = run.write(tmp_path / "other")
+    assert summarize([folder])[0].runs[0].totals.last_loss is None
+    assert "to a mean of unknown" in page_of(folder)
+
+
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     folder = MadeRun(info(format=2)).write(tmp_path / "run")
     with pytest.raises(RecordsError, match="run format 2 is unknown"):

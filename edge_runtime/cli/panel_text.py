@@ -12,7 +12,7 @@ from rich.text import Text
 
 from edge_runtime.live import Status
 from edge_runtime.records import LoggedEvent, events
-from edge_runtime.records.event_text import event_text
+from edge_runtime.records.event_text import event_text, loss_text
 from edge_runtime.units import (
     bytes_text,
     duration_text,
@@ -79,7 +79,7 @@ def _training(status: Status, width: int) -> list[Text]:
     if pace.images_per_s is not None:
         speed = f"{pace.images_per_s:.1f} images/s"
     if last:
-        loss = f"{last.loss:.4f}, lr {last.lr:.2e}"
+        loss = f"{loss_text(last)}, lr {last.lr:.2e}"
         if status.epoch_loss is not None:
             loss += f", mean of the last epoch {status.epoch_loss:.4f}"
     return [

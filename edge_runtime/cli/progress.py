@@ -8,7 +8,7 @@ from typing import TextIO
 from edge_runtime.facts import Spent
 from edge_runtime.live import Pace
 from edge_runtime.records import events
-from edge_runtime.records.event_text import event_text
+from edge_runtime.records.event_text import event_text, loss_text
 from edge_runtime.records.events import Event, StepRecord
 from edge_runtime.units import bytes_text, duration_text, energy_text
 
@@ -99,7 +99,7 @@ def step_text(record: StepRecord, total_steps: int, pace: Pace, rss_bytes: int |
     if pace.images_per_s is not None:
         parts.append(f"{pace.images_per_s:.1f} images/s")
     parts += [
-        f"loss {record.loss:.4f}",
+        f"loss {loss_text(record)}",
         f"lr {record.lr:.2e}",
         f"keep-ratio {record.keep_ratio:g}",
     ]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from edge_runtime.facts import Plan
 from edge_runtime.records import events
-from edge_runtime.records.events import Event
+from edge_runtime.records.events import Event, StepRecord
 from edge_runtime.units import bytes_text, duration_text, energy_text
 
 
@@ -82,6 +82,12 @@ def _plan_text(plan: Plan) -> str:
         costs.append(bytes_text(plan.peak_bytes))
     limits = ", ".join(plan.binding) or "nothing"
     return f"plan: {steps}; predicted {', '.join(costs)}; limited by {limits}"
+
+
+def loss_text(record: StepRecord) -> str:
+    """The loss of a step, and whether its update was skipped."""
+    loss = "not finite" if record.loss is None else f"{record.loss:.4f}"
+    return loss if record.applied else f"{loss}, update skipped"
 
 
 def steps_text(counts: Iterable[tuple[str, int]]) -> str:

@@ -233,7 +233,7 @@ def learning(run: RunSummary, series: RunSeries, time: TimeAxis) -> Figure | Non
     if not len(series.loss.x):
         return None
     hover = "%{y:.4f}, step %{x}<extra></extra>"
-    loss = trace(*series.loss, "loss", line={"width": 1.2}, hovertemplate=hover)
+    losses = trace(*series.loss, "loss", line={"width": 1.2}, hovertemplate=hover)
     trained = trace(
         [step for each in series.segments for step in (each.first_step, each.last_step)],
         [each.keep_ratio for each in series.segments for _ in range(2)],
@@ -242,12 +242,15 @@ def learning(run: RunSummary, series: RunSeries, time: TimeAxis) -> Figure | Non
     )
     ratios = [trained, *_planned_ratios(run)]
     panels = [
-        Panel("loss", [loss], with_margin, 0.68),
+        Panel("loss", [losses], with_margin, 0.68),
         Panel("keep", ratios, None, 0.32, {"range": [0, 1.1]}),
     ]
+    first, last = (
+        "unknown" if loss is None else f"{loss:.4f}"
+        for loss in (run.totals.first_loss, run.totals.last_loss)
+    )
     caption = (
-        f"Loss from {run.totals.first_loss:.4f} at the first step to a mean of "
-        f"{run.totals.last_loss:.4f} over the last epoch's steps."
+        f"Loss from {first} at the first step to a mean of {last} over the last epoch's steps."
     )
     return Figure("learning", caption, 360, "step", run.totals.steps, panels)
 

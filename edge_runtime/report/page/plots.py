@@ -133,4 +133,5 @@ def _range(panels: Sequence[Panel]) -> Range:
     if ends is None:
         return None
     y = np.concatenate([each["y"] for panel in panels for each in panel.traces])
-    return ends(float(np.nanmin(y)), float(np.nanmax(y)))
+    y = y[~np.isnan(y)]
+    return ends(float(y.min()), float(y.max())) if len(y) else None

@@ -8,7 +8,7 @@ import numpy as np
 from edge_runtime.facts.budget import LIMITS
 from edge_runtime.records import events, has_estimates
 from edge_runtime.report.summary import event_rows, model, usage
-from edge_runtime.report.summary.loader import RunRecords
+from edge_runtime.report.summary.loader import Array, RunRecords
 from edge_runtime.report.summary.timeline import Timeline, total
 from edge_runtime.report.summary.usage import highest
 from edge_runtime.report.summary.warnings import notes_of
@@ -122,9 +122,15 @@ def _totals(
         throttled=None if throttled is None else throttled > 0,
         lost_s=sum(process.lost_s for process in processes),
         lost_j=total(process.lost_j for process in processes),
-        first_loss=float(steps.loss[0]) if count else None,
-        last_loss=float(np.mean(steps.loss[-info.steps_per_epoch :])) if count else None,
+        first_loss=_finite_mean(steps.loss[:1]),
+        last_loss=_finite_mean(steps.loss[-info.steps_per_epoch :]),
     )
+
+
+def _finite_mean(losses: Array) -> float | None:
+    """Of the steps whose loss was finite."""
+    known = losses[~np.isnan(losses)]
+    return float(np.mean(known)) if len(known) else None
 
 
 def _ratio(a: float | None, b: float | None) -> float | None:
