@@ -1,4 +1,4 @@
-"""Quantities as people write and read them. Inside the program everything is SI.
+"""Quantities as text. Everything inside the program is in SI units.
 
 Units are powers of ten or, for sizes, also of two: 1 kB is 1000 B, 1 KiB is 1024 B.
 """
@@ -65,12 +65,12 @@ def temperature_text(temperature_c: float) -> str:
 
 
 def at_least_text(value: float, units: Mapping[str, float]) -> str:
-    """Four digits and a unit, rounded up: read again, the text is not below `value`.
+    """Four digits and a unit, rounded up: parsed again, the text is not below `value`.
 
     Args:
         value: above zero, in the unit whose factor is 1.
-        units: factor by unit, ascending. The shortest number that needs no rounding is
-            taken, else that of the largest unit that `value` has at least one of.
+        units: factor by unit, ascending. The unit is the one with the shortest exact
+            number; without any, the largest one that is not above `value`.
     """
     smallest, *larger = units
     fitting = [*(unit for unit in reversed(larger) if units[unit] <= value), smallest]
@@ -86,7 +86,7 @@ def at_least_text(value: float, units: Mapping[str, float]) -> str:
 
 def _four_digits_up(number: float) -> str:
     digits = max(0, 3 - math.floor(math.log10(number)))
-    # The inner rounding takes back what a division added: 20 kJ is not 20.01 kJ.
+    # The inner rounding removes the error of a division: 20 kJ is not 20.01 kJ.
     whole = math.ceil(round(number * 10.0**digits, 6))
     text = f"{whole / 10.0**digits:.{digits}f}"
     return text.rstrip("0").rstrip(".") if digits else text

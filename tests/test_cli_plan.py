@@ -258,10 +258,10 @@ def test_what_does_not_fit_is_refused(plan, words, code, message) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--energy", "20"], "argument --energy: '20' is no energy: it has no unit"),
-        (["--time=-2h"], "argument --time: '-2h' is no duration: it is negative"),
+        (["--energy", "20"], "argument --energy: '20' is not an energy: it has no unit"),
+        (["--time=-2h"], "argument --time: '-2h' is not a duration: it is negative"),
         (["--memory", "1.5G"], "the unit G is unknown"),
-        (["--epochs", "0"], "'0' is no whole number from 1"),
+        (["--epochs", "0"], "expected a whole number >= 1, got '0'"),
     ],
 )
 def test_wrong_flags_exit_2(plan, words, message, capsys) -> None:

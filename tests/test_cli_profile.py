@@ -84,7 +84,7 @@ def test_estimates_and_missing_sensors_are_said(
     package, processes, monkeypatch, capsys
 ) -> None:
     monkeypatch.setattr(
-        "edge_runtime.profiling.environment.Environment.power_is_estimate", True
+        "edge_runtime.profiling.environment.TrainingEnvironment.power_is_estimate", True
     )
     assert main(["profile", str(package.path)]) == 0
     assert "5.00 J per step (estimate)" in capsys.readouterr().err
@@ -142,7 +142,7 @@ def test_a_signal_exits_130_and_the_same_command_goes_on(
     assert main(["profile", str(package.path)]) == 130
     assert signal.getsignal(signal.Signals[number]) == before
     error = capfd.readouterr().err
-    assert "edge-train: stopping; once more stops at once" in error
+    assert "edge-train: stopping; send it again to stop at once" in error
     assert "edge-train: stopped while k100 was measured. Measured are k050:" in error
     assert processes.are_gone()
     assert not cached.exists()

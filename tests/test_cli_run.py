@@ -176,7 +176,7 @@ def test_a_signal_saves_and_exits_130(words, tmp_path, monkeypatch, capfd, numbe
     assert main(words) == 130
     assert signal.getsignal(number) == before
     error = capfd.readouterr().err
-    assert "stopping after this step and saving; once more stops at once" in error
+    assert "stopping after this step and saving; send it again to stop at once" in error
     assert "edge-train: stopped after step 4 of 10; go on by the same command with" in error
     assert open_run(tmp_path / "run").newest_checkpoint().info.step == 4
     use_engine(monkeypatch, FakeEngine)

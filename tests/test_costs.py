@@ -89,7 +89,7 @@ def changed(tmp_path: Path, change) -> Path:
         (lambda t: t.pop("format"), r"format None is unknown"),
         (lambda t: t.pop("idle_w"), r"missing key 'idle_w'"),
         (lambda t: t.update(colour="red"), r"unknown key colour"),
-        (lambda t: t.update(startup_s="1.5"), r"startup_s: want a number, got '1.5'"),
+        (lambda t: t.update(startup_s="1.5"), r"startup_s: expected a number, got '1.5'"),
         (lambda t: t.update(startup_s=-1.5), r"startup_s: want a number from 0, got -1.5"),
         (lambda t: t.update(idle_w=math.nan), r"idle_w: want a number from 0, got nan"),
         (lambda t: t.update(rungs=[]), r"rungs: there are none"),

@@ -16,7 +16,7 @@ from edge_runtime.data import (
     steps_per_epoch,
     view_batches,
 )
-from edge_runtime.data.unreadable import Tally
+from edge_runtime.data.unreadable import ReadStatistics
 from edge_runtime.errors import DataError
 from edge_runtime.package.manifest import ViewGroup
 
@@ -158,7 +158,7 @@ def test_too_many_unreadable_pictures_end_the_run_and_are_named(threads) -> None
     source = FlatPictures(1000, bad=range(80))
     seen = []
     message = (
-        r"flat: 51 of the \d+ pictures tried so far cannot be read; 5% of 1000 may be so\. "
+        r"flat: 51 of the \d+ pictures tried so far cannot be read; 5% of 1000 are allowed\. "
         r"Repair or remove them\. The first:(\n  picture \d\d?: it was made bad){5}$"
     )
     with (
@@ -178,18 +178,18 @@ def test_too_many_unreadable_pictures_end_the_run_and_are_named(threads) -> None
 
 
 def test_five_percent_are_not_more_than_five_percent() -> None:
-    tally = Tally("flat", one_pass=1000)
+    statistics = ReadStatistics("flat", one_pass=1000)
     bad = Skipped(key="a", reason="b")
-    tally.readable(70)
+    statistics.readable(70)
     for _ in range(50):  # side by side, as the pictures of one broken folder are
-        tally.unreadable(bad)
+        statistics.unreadable(bad)
     with pytest.raises(DataError, match="51 of the 121 pictures"):
-        tally.unreadable(bad)
+        statistics.unreadable(bad)
 
 
 def test_a_small_set_is_judged_as_a_whole() -> None:
     source = FlatPictures(20, bad=[1, 2])
-    with pytest.raises(DataError, match=r"2 of the \d+ pictures .*; 5% of 20 may be so"):
+    with pytest.raises(DataError, match=r"2 of the \d+ pictures .*; 5% of 20 are allowed"):
         batches_of(source, last_step=10, groups=PLAIN_GROUPS)
 
 

@@ -175,12 +175,12 @@ def test_the_content_decides_not_the_name() -> None:
 
 def test_floating_point_pictures_are_refused() -> None:
     content = encoded(photo().convert("F"), "TIFF")
-    with pytest.raises(UnreadablePicture, match="float32 samples; want 8 or 16 bits"):
+    with pytest.raises(UnreadablePicture, match="float32 samples; expected 8 or 16 bits"):
         decode_picture(content)
 
 
 def test_too_many_channels_are_refused() -> None:
-    with pytest.raises(UnreadablePicture, match="5 channels; want 1, 3 or 4"):
+    with pytest.raises(UnreadablePicture, match="5 channels; expected 1, 3 or 4"):
         to_rgb(np.zeros((3, 3, 5), dtype=np.uint8))
 
 
@@ -199,7 +199,7 @@ PROGRESSIVE = encoded(photo(), "JPEG", progressive=True)
 @settings(max_examples=80, deadline=None)
 @given(st.sampled_from([WHOLE, PROGRESSIVE]), st.floats(0, 1, exclude_max=True))
 def test_a_jpeg_that_is_cut_anywhere_is_unreadable(content, share) -> None:
-    with pytest.raises(UnreadablePicture, match=r"cut short|damaged|empty"):
+    with pytest.raises(UnreadablePicture, match=r"truncated|damaged|empty"):
         decode_picture(content[: int(share * len(content))])
 
 
@@ -222,13 +222,13 @@ def test_fill_bytes_before_a_marker_are_passed_over() -> None:
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "BMP", "PPM"])
 def test_other_kinds_that_are_cut_are_unreadable(kind) -> None:
     content = encoded(photo(), kind)
-    with pytest.raises(UnreadablePicture, match="damaged, cut short or no picture"):
+    with pytest.raises(UnreadablePicture, match="damaged, truncated or not a picture"):
         decode_picture(content[: len(content) * 3 // 4])
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "the file is empty"), (b"no picture at all", "no picture that OpenCV knows")],
+    [(b"", "the file is empty"), (b"no picture at all", "not a picture that OpenCV can read")],
 )
 def test_what_is_no_picture_is_unreadable(content, message) -> None:
     with pytest.raises(UnreadablePicture, match=message):

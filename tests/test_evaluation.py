@@ -85,7 +85,7 @@ def test_classes_are_matched_by_name():
 def test_other_classes_are_named():
     train, test = Pictures("a", 3), Pictures("b", 3, classes=("red", "blue"))
     with pytest.raises(
-        DataError, match=r"classes of a and b differ: 'green' only in a\. Name"
+        DataError, match=r"classes of a and b differ: 'green' only in a\. Give their"
     ):
         label_mapping(train, test)
     train.classes = ("blue", "green", "rot")

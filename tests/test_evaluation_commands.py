@@ -92,16 +92,16 @@ def test_eval_tells_people_the_gain(run_folder, pictures, capsys):
     pytest.importorskip("onnxruntime")
     assert main(["eval", str(run_folder), *pictures, "--linear", "--threads", "1"]) == 0
     told, (logged,) = capsys.readouterr().out, open_run(run_folder).events()
-    found = unstructure(logged.event.results)["knn"]
-    gain = 100 * (found["accuracy"] - found["untrained_accuracy"])
+    knn = unstructure(logged.event.results)["knn"]
+    gain = 100 * (knn["accuracy"] - knn["untrained_accuracy"])
     lines = told.splitlines()
     assert lines[0].startswith("encoder after 10 steps, package ")
     assert lines[1] == "24 training and 12 test pictures of 2 classes"
     assert lines[2].split() == [
         "kNN:",
-        f"{found['accuracy']:.2%}",
+        f"{knn['accuracy']:.2%}",
         "untrained",
-        f"{found['untrained_accuracy']:.2%}",
+        f"{knn['untrained_accuracy']:.2%}",
         f"{gain:+.2f}",
         "points",
     ]
@@ -114,7 +114,7 @@ def test_a_moved_package_is_found_again_with_a_flag(run_folder, package, tmp_pat
     package.path.rename(moved)
     command = ["export-encoder", str(run_folder), "-o", str(target)]
     assert main(command) == 3
-    assert "which is not there any more. Say where it is now with --package PKG" in (
+    assert "which does not exist any more. Give its current folder with --package PKG" in (
         capsys.readouterr().err
     )
     assert main([*command, "--package", str(moved)]) == 0
@@ -171,5 +171,5 @@ def test_an_existing_encoder_is_not_replaced(run_folder, tmp_path, capsys):
     target = tmp_path / "encoder.onnx"
     target.write_bytes(b"mine")
     assert main(["export-encoder", str(run_folder), "-o", str(target)]) == 2
-    assert "exists and is not replaced" in capsys.readouterr().err
+    assert "exists and will not be replaced" in capsys.readouterr().err
     assert target.read_bytes() == b"mine"

@@ -166,7 +166,7 @@ def test_an_estimate_is_marked_in_every_window(tmp_path: Path) -> None:
 def test_the_highest_temperature_and_throttling_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge_runtime.device.meter._SURROUNDINGS_S", 0.02)
+    monkeypatch.setattr("edge_runtime.device.meter._ENVIRONMENT_S", 0.02)
     zone = fake_board.zone(tmp_path, 0, "tj-thermal", 50_000)
     cooling = tmp_path / "sys/class/thermal/cooling_device0"
     fake_board.write(cooling, {"type": "cpufreq-cpu0", "cur_state": 0})
@@ -231,7 +231,7 @@ def test_a_total_that_cannot_be_read_is_a_lost_sensor() -> None:
     with Meter(sensor, rate_hz=100, on_event=events.append):
         sensor.power_w = None
         until(lambda: events)
-    assert events[0].reason == "scripted gives no value for VDD_IN"
+    assert events[0].reason == "scripted has no value for VDD_IN"
 
 
 def test_a_sensor_that_never_works_leaves_energy_unknown() -> None:
@@ -346,7 +346,7 @@ def test_an_error_of_the_block_is_not_hidden_by_one_of_the_recorder() -> None:
 
 @pytest.mark.parametrize("rate_hz", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_rate_that_is_none_is_refused(rate_hz: float) -> None:
-    with pytest.raises(ConfigError, match="rate_hz: want a number > 0"):
+    with pytest.raises(ConfigError, match="rate_hz: expected a number > 0"):
         Meter(None, rate_hz=rate_hz)
 
 

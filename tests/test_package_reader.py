@@ -121,7 +121,7 @@ def test_another_format_is_told_before_all_else(folder, content, found):
 @pytest.mark.parametrize("number", [True, 1.0])
 def test_a_format_that_only_equals_one_is_refused(folder, number):
     edit(folder, lambda table: table.update(format=number))
-    assert problems(folder) == [f"format: want an integer, got {number}"]
+    assert problems(folder) == [f"format: expected an integer, got {number}"]
 
 
 def test_unknown_missing_and_mistyped_keys_are_told_together(folder):
@@ -141,12 +141,12 @@ def test_unknown_missing_and_mistyped_keys_are_told_together(folder):
     for part in (
         "unknown key licence; known are format,",
         "missing key 'embed'",
-        "batch_size: want an integer, got '4'",
-        "rungs[1].flops: want an integer, got 0.5",
+        "batch_size: expected an integer, got '4'",
+        "rungs[1].flops: expected an integer, got 0.5",
         "model: unknown key colour; known are name,",
-        "state[0].shape[0]: want an integer, got '64'",
-        "sha256: want a table: ",
-        "views: want a list: ",
+        "state[0].shape[0]: expected an integer, got '64'",
+        "sha256: expected a table, got []",
+        "views: expected a list, got None",
     ):
         assert part in text
 

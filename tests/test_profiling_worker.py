@@ -150,7 +150,7 @@ def test_an_error_is_left_for_the_parent(job, monkeypatch, tmp_path) -> None:
         raise EngineError("engine fake: no")
 
     monkeypatch.setattr(worker, "create_engine", refuse)
-    monkeypatch.setattr(worker, "be_first_to_be_killed", lambda: None)
+    monkeypatch.setattr(worker, "prefer_oom_kill", lambda: None)
     monkeypatch.setattr(worker.threading, "Thread", lambda **_: SimpleNamespace(start=int))
     monkeypatch.setattr(sys, "argv", ["-c", json.dumps(unstructure(job))])
     assert worker.main() == EngineError.exit_code

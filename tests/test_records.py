@@ -86,7 +86,7 @@ def test_every_kind_of_event_is_tested() -> None:
     [
         ({"event": "exploded"}, "here: unknown event 'exploded'; known are step, started"),
         ({"event": "interrupted", "step": 1}, "missing key 'checkpoint'"),
-        ({"event": "interrupted", "step": "1", "checkpoint": None}, "want an integer"),
+        ({"event": "interrupted", "step": "1", "checkpoint": None}, "expected an integer"),
     ],
 )
 def test_a_foreign_event_is_refused(table, message) -> None:

@@ -8,7 +8,7 @@ import pytest
 from boards import board
 
 from edge_runtime.device import SENSORS, Board, Calibration, choose_sensor, open_sensor
-from edge_runtime.device.sensors.corrected import Corrected
+from edge_runtime.device.sensors.calibrated import CalibratedSensor
 from edge_runtime.device.sensors.replay import ReplaySensor
 from edge_runtime.errors import ConfigError, DeviceError, SensorError
 
@@ -104,7 +104,7 @@ def test_a_sensor_without_that_rail_is_not_called_calibrated(tmp_path: Path) -> 
 
 def test_an_unknown_rail_stays_unknown() -> None:
     replay = ReplaySensor([(0.0, {"VDD_IN": None})], total=["VDD_IN"])
-    assert Corrected(replay, CALIBRATED).read() == {"VDD_IN": None}
+    assert CalibratedSensor(replay, CALIBRATED).read() == {"VDD_IN": None}
 
 
 def test_of_counted_energy_the_offset_takes_time(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_of_counted_energy_the_offset_takes_time(tmp_path: Path) -> None:
     assert inner
     now_s = [5.0]
     calibration = {"package-0": Calibration(gain=2.0, offset_w=3.0)}
-    sensor = Corrected(inner, calibration, clock=lambda: now_s[0])
+    sensor = CalibratedSensor(inner, calibration, clock=lambda: now_s[0])
     fake_board.put(folder / "intel-rapl:0/energy_uj", 14_000_000)
     now_s[0] += 2.0
     assert sensor.read() == {"package-0": pytest.approx(2.0 * 4.0 + 3.0 * 2.0)}

@@ -57,8 +57,8 @@ def test_the_agx_orins_total_counts_nothing_twice(monkeypatch: pytest.MonkeyPatc
     clock = Clock()
     sensor = Jtop(board(total=inputs), clock=clock)
     clock.now_s += 2.0
-    found = sensor.read()
-    assert sum(found[rail] or 0.0 for rail in sensor.total) == pytest.approx(2 * 8.44)
+    watts = sensor.read()
+    assert sum(watts[rail] or 0.0 for rail in sensor.total) == pytest.approx(2 * 8.44)
     sensor.close()
 
 
@@ -117,7 +117,7 @@ def test_why_the_service_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize(
     ("first", "why"),
-    [({}, "knows no power rails"), (ORIN_NX, "its total needs rail VIN, but the sensor has")],
+    [({}, "has no power rails"), (ORIN_NX, "its total needs rail VIN, but the sensor has")],
 )
 def test_a_service_without_the_right_rails_is_let_go(
     monkeypatch: pytest.MonkeyPatch, first: dict, why: str
@@ -223,7 +223,7 @@ def test_a_runs_power_file_can_be_replayed(tmp_path: Path) -> None:
 def test_a_line_that_is_no_reading_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "trace.jsonl"
     path.write_text('{"t_s": 0, "rails_w": {}}\n' + line + "\n")
-    with pytest.raises(SensorError, match=r"trace\.jsonl, line 2 is no reading like"):
+    with pytest.raises(SensorError, match=r"trace\.jsonl, line 2 is not a reading such as"):
         read_trace(path)
 
 

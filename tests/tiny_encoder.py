@@ -10,7 +10,19 @@ import numpy as np
 
 from edge_runtime.evaluation.onnx_wire import write_field, write_number
 from edge_runtime.package import open_package
-from edge_runtime.package.manifest import FORMAT, AugmentationSpec, EncoderTensor, GraphSpec, Manifest, ModelFacts, Official, Rung, Schedule, TensorSpec, ViewGroup
+from edge_runtime.package.manifest import (
+    FORMAT,
+    AugmentationSpec,
+    EncoderTensor,
+    GraphSpec,
+    Manifest,
+    ModelFacts,
+    Official,
+    Rung,
+    Schedule,
+    TensorSpec,
+    ViewGroup,
+)
 from edge_runtime.package.names import FEATURES, IMAGES, METRIC, STATE, WEIGHT
 from edge_runtime.schema import unstructure
 from edge_runtime.state import encode_state

@@ -37,7 +37,7 @@ class GraphSpec:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     nodes: int  # a runtime keeps some kilobytes for each
-    # Of its matrix products, in one run; multiply and add are two. None: a size is free or unknown.
+    # Of its matrix products in one run; multiply and add are two. None: a size is unknown.
     flops: int | None
 
 

@@ -25,10 +25,10 @@ import numpy as np
 from edge_runtime.data.noise import Noise
 from edge_runtime.device import (
     Meter,
-    be_first_to_be_killed,
     load_board,
     memory_now,
     open_sensor,
+    prefer_oom_kill,
     process_elapsed_s,
     process_tree_rss_bytes,
 )
@@ -90,7 +90,7 @@ def main() -> int:
     job = structure(MeasureJob, json.loads(sys.argv[1]), where="job", error=ConfigError)
     scratch = Path(job.scratch)
     threading.Thread(target=_end_with_parent, args=[scratch], daemon=True).start()
-    be_first_to_be_killed()
+    prefer_oom_kill()
     try:
         found = measure(job)
     except EdgeRuntimeError as error:

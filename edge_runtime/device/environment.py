@@ -1,25 +1,32 @@
-"""Clocks of processor and GPU, and how busy the GPU is. Units: hertz; load from 0 to 1."""
+"""Temperature, throttling and clocks: what is read beside power, and more rarely.
+
+Units: degrees Celsius, hertz; load from 0 to 1.
+"""
 
 from pathlib import Path
 from typing import NamedTuple
 
 from edge_runtime.device.files import NumberFile, sysfs
+from edge_runtime.device.thermal import Thermometer
 
 _GPUS = ("gpu", "ga10b", "gv11b", "gp10b")  # in the names of their devfreq devices
 
 
-class ClocksNow(NamedTuple):
+class EnvironmentReading(NamedTuple):
     """`None` is unknown."""
 
-    cpu_hz: float | None  # of the fastest group of cores
-    gpu_hz: float | None
-    gpu_load: float | None
+    temperature_c: float | None = None  # of the hottest zone
+    throttled: bool | None = None
+    cpu_hz: float | None = None  # of the fastest group of cores
+    gpu_hz: float | None = None
+    gpu_load: float | None = None
 
 
-class Clocks:
-    """Reads the clocks that it found when it was made."""
+class Environment:
+    """Reads the sensors that existed when it was made."""
 
     def __init__(self, root: Path = Path("/")) -> None:
+        self._thermometer = Thermometer(root)
         sys = sysfs(root)
         policies = sorted(
             {path.resolve() for path in sys.glob("devices/system/cpu/cpu[0-9]*/cpufreq")}
@@ -33,18 +40,21 @@ class Clocks:
         self._gpu_hz = [NumberFile(gpu / "cur_freq") for gpu in gpus]
         self._gpu_permille = [NumberFile(gpu / "device/load") for gpu in gpus]
 
-    def read(self) -> ClocksNow:
-        """The clocks now."""
+    def read(self) -> EnvironmentReading:
+        """Read everything now."""
         cpu_khz, gpu_hz = _highest(self._cpu_khz), _highest(self._gpu_hz)
         gpu_permille = _highest(self._gpu_permille)
-        return ClocksNow(
+        return EnvironmentReading(
+            temperature_c=self._thermometer.highest_c(),
+            throttled=self._thermometer.is_throttled(),
             cpu_hz=None if cpu_khz is None else cpu_khz * 1e3,
             gpu_hz=None if gpu_hz is None else float(gpu_hz),
             gpu_load=None if gpu_permille is None else gpu_permille / 1e3,
         )
 
     def close(self) -> None:
-        """Let go of the files. Calling it twice is fine."""
+        """Close the files. Calling it twice is fine."""
+        self._thermometer.close()
         for file in (*self._cpu_khz, *self._gpu_hz, *self._gpu_permille):
             file.close()
 

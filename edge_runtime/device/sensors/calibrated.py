@@ -1,18 +1,20 @@
-"""A sensor whose rails are corrected by the board's calibration.
+"""A sensor whose rails are calibrated by the board's profile.
 
-Power = gain * read power + offset. Energy that is counted takes the offset times the seconds
-since the start.
+Power = gain * read power + offset. Counters of energy add the offset times the seconds since
+the start.
 """
 
 import time
 from collections.abc import Callable, Mapping
 
+from typing_extensions import override
+
 from edge_runtime.device.board import Calibration
 from edge_runtime.device.sensors.base import PowerSensor
 
 
-class Corrected:
-    """Another sensor with corrected rails; it owns that sensor."""
+class CalibratedSensor(PowerSensor):
+    """Another sensor with calibrated rails; it owns that sensor."""
 
     def __init__(
         self,
@@ -29,27 +31,23 @@ class Corrected:
         self.name, self.rails, self.total = sensor.name, sensor.rails, sensor.total
         self.is_estimate, self.counts_energy = sensor.is_estimate, sensor.counts_energy
         self.period_s = sensor.period_s
-
-    @property
-    def description(self) -> str:
-        """See `PowerSensor.description`."""
         corrections = [
             f"{rail} = {own.gain:g} * read {'-' if own.offset_w < 0 else '+'} "
             f"{abs(own.offset_w):g} W"
             for rail, own in self._calibration.items()
         ]
-        return f"{self._sensor.description}, calibrated: {'; '.join(corrections)}"
+        self.description = f"{sensor.description}, calibrated: {'; '.join(corrections)}"
 
+    @override
     def read(self) -> dict[str, float | None]:
-        """See `PowerSensor.read`."""
         per_offset = self._clock() - self._start_s if self.counts_energy else 1.0
-        found = self._sensor.read()
+        values = self._sensor.read()
         for rail, own in self._calibration.items():
-            value = found[rail]
+            value = values[rail]
             if value is not None:
-                found[rail] = own.gain * value + own.offset_w * per_offset
-        return found
+                values[rail] = own.gain * value + own.offset_w * per_offset
+        return values
 
+    @override
     def close(self) -> None:
-        """See `PowerSensor.close`."""
         self._sensor.close()

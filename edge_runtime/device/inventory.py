@@ -1,4 +1,4 @@
-"""What the device manager can see of this board, in one look of about half a second."""
+"""What can be read from this board, in about half a second."""
 
 import time
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from edge_runtime.device.power_mode import power_mode
 from edge_runtime.device.sensors import PowerSensor, choose_sensor
 from edge_runtime.device.thermal import Thermometer
 
-_LOOK_S = 0.5
+_DURATION_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,20 +21,20 @@ class SensorFacts:
     name: str
     description: str
     is_estimate: bool
-    rails_w: dict[str, float | None]  # mean over the look
+    rails_w: dict[str, float | None]  # mean
     total: tuple[str, ...]  # the rails that form the board's total; empty: unknown
     total_w: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Survey:
+class Inventory:
     """`None` is unknown."""
 
     board: str
     name: str
     note: str | None
     sensor: SensorFacts | None
-    better_sensors: dict[str, str]  # that were not chosen, with the reason
+    better_sensors: dict[str, str]  # those not chosen, with the reason
     power_mode: str | None
     memory_limit_bytes: int | None
     memory_available_bytes: int | None
@@ -42,12 +42,12 @@ class Survey:
     throttled: bool | None
 
 
-def survey(board: Board | None = None, *, root: Path = Path("/")) -> Survey:
-    """Look at everything once.
+def take_inventory(board: Board | None = None, *, root: Path = Path("/")) -> Inventory:
+    """Read everything once.
 
     Args:
-        board: its profile; recognised where it is not given.
-        root: where /sys and /proc lie.
+        board: its profile; recognised if not given.
+        root: where /sys and /proc are.
 
     Raises:
         DeviceError: no profile fits this machine.
@@ -56,7 +56,7 @@ def survey(board: Board | None = None, *, root: Path = Path("/")) -> Survey:
     choice = choose_sensor(board, root=root)
     memory, thermometer = memory_now(root), Thermometer(root)
     try:
-        return Survey(
+        return Inventory(
             board=board.id,
             name=board.name,
             note=board.note,
@@ -73,8 +73,8 @@ def survey(board: Board | None = None, *, root: Path = Path("/")) -> Survey:
 
 
 def _facts(sensor: PowerSensor, root: Path) -> SensorFacts:
-    with Meter(sensor, root=root) as meter, meter.window("look") as window:
-        time.sleep(max(_LOOK_S, 2 * sensor.period_s))
+    with Meter(sensor, root=root) as meter, meter.window("inventory") as window:
+        time.sleep(max(_DURATION_S, 2 * sensor.period_s))
     energy = window.energy
     return SensorFacts(
         name=sensor.name,
