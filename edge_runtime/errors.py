@@ -9,7 +9,7 @@ EdgeRuntimeError
   DataError          pictures                                        exit 6
   RecordsError       a run folder                                    exit 6
   BudgetError        no plan fits the budget                         exit 7
-  DivergedError      the loss is not a number                        exit 8
+  DivergedError      the loss is not a finite number                 exit 8
   StorageError       a disk is full, read-only or gone               exit 9
   StoppedError       SIGINT or SIGTERM, after a checkpoint           exit 130
 """

@@ -85,11 +85,11 @@ def test_the_device_trees_compatible_list_names_the_board(
         ("NVIDIA Jetson AGX Thor Developer Kit", 122.0, "thor"),
     ],
 )
-@pytest.mark.parametrize("told_by", ["device tree", "DMI"])
+@pytest.mark.parametrize("source", ["device tree", "DMI"])
 def test_a_models_name_and_the_memory_decide(
-    tmp_path: Path, model: str, gib: float, board: str, told_by: str
+    tmp_path: Path, model: str, gib: float, board: str, source: str
 ) -> None:
-    if told_by == "DMI":
+    if source == "DMI":
         fake_board.put(tmp_path / "sys/devices/virtual/dmi/id/product_name", model)
     else:
         fake_board.device_tree(tmp_path, model=model)
@@ -152,8 +152,8 @@ def test_the_agx_orins_total_is_its_three_inputs() -> None:
 
 
 def test_boards_whose_python_is_too_old_say_so() -> None:
-    told = [board.id for board in known_boards() if "too old" in (board.note or "")]
-    assert told == ["jetson-agx-xavier", "jetson-nano", "jetson-xavier-nx"]
+    boards = [board.id for board in known_boards() if "too old" in (board.note or "")]
+    assert boards == ["jetson-agx-xavier", "jetson-nano", "jetson-xavier-nx"]
 
 
 def test_figures_that_were_not_measured_are_called_so() -> None:
@@ -176,14 +176,14 @@ def test_every_key_of_a_profile_is_explained() -> None:
     assert [key for key in keys if f"| `{key}` |" not in readme] == []
 
 
-def test_an_unknown_machine_is_told_what_to_write(tmp_path: Path) -> None:
+def test_an_unknown_machine_learns_what_to_write(tmp_path: Path) -> None:
     with pytest.raises(
         DeviceError, match=r"(?s)'riscv64'.*generic-aarch64 \(aarch64\).*--board"
     ):
         detect_board("riscv64", root=tmp_path)
 
 
-def test_all_problems_of_a_file_are_told_at_once(tmp_path: Path) -> None:
+def test_all_problems_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text('name = 7\ncolour = "red"\n[recognise]\nmachine = ["armv8", 5]\n')
     with pytest.raises(ConfigError) as caught:
@@ -273,7 +273,7 @@ def test_a_contradiction_is_named(tmp_path: Path, good: str, bad: str, problem: 
     assert "1 problem(s)" in str(caught.value)
 
 
-def test_wrong_types_and_contradictions_are_told_at_once(tmp_path: Path) -> None:
+def test_wrong_types_and_contradictions_are_reported_at_once(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(
         'id = 7\n[recognise]\nmodel = "Orin"\n'

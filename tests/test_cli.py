@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def failing(monkeypatch):
-    """A command `fail` that raises what it is told to."""
+    """A command `fail` that raises what the test chooses."""
 
     def use(error: BaseException) -> None:
         def run(_: argparse.Namespace) -> int:
@@ -220,6 +220,6 @@ def test_an_unknown_public_name_is_refused() -> None:
         _ = edge_runtime.trian
 
 
-def test_a_command_is_imported_only_when_asked_for() -> None:
+def test_a_command_is_imported_only_on_request() -> None:
     assert cli.parser_for(["run"]).parse_args(["run", "p", "d", "-o", "r"]).command
     assert not hasattr(cli.parser_for([]).parse_args(["inspect"]), "command")

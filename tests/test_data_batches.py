@@ -65,7 +65,7 @@ def test_prefetch_changes_nothing(prefetch) -> None:
 
 
 @pytest.mark.parametrize("first_step", [2, 7, 12])
-def test_a_resumed_start_goes_on_with_the_same_bytes(first_step) -> None:
+def test_a_resumed_start_continues_with_the_same_bytes(first_step) -> None:
     source = SmoothPictures(22)
     whole = batches_of(source, last_step=12)
     resumed = batches_of(source, first_step=first_step, last_step=12)
@@ -304,7 +304,7 @@ def test_live_frames_are_mixed_alike_for_one_seed() -> None:
     assert_same(batches_of(FlatFrames()), batches_of(FlatFrames(), prefetch=0))
 
 
-def test_a_lost_camera_is_told_after_the_batches_it_gave() -> None:
+def test_a_lost_camera_is_reported_after_the_batches_it_gave() -> None:
     source = FlatFrames(end=50, error=SourceLostError("camera:0 gives no more pictures"))
     seen = []
     with (

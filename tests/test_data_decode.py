@@ -68,8 +68,8 @@ def test_exif_is_read_in_both_byte_orders(order, prefix) -> None:
     block += struct.pack(f"{order}HHII", 0x0100, 3, 1, 0)
     block += struct.pack(f"{order}HHIHH", ORIENTATION_TAG, 3, 1, 3, 0)
     content = encoded(photo(), "PNG", exif=prefix + block)
-    want = np.asarray(photo())[::-1, ::-1]
-    np.testing.assert_array_equal(decode_picture(content), want)
+    expected = np.asarray(photo())[::-1, ::-1]
+    np.testing.assert_array_equal(decode_picture(content), expected)
 
 
 @pytest.mark.parametrize("prefix", [b"", b"Exif\0\0"])
@@ -134,8 +134,8 @@ def test_full_and_no_alpha_are_exact() -> None:
 @pytest.mark.parametrize("progressive", [False, True])
 def test_jpeg_kinds_equal_pillow(mode, progressive) -> None:
     content = encoded(photo().convert(mode), "JPEG", quality=95, progressive=progressive)
-    want = np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
-    np.testing.assert_allclose(decode_picture(content), want, rtol=0, atol=JPEG_LEVELS)
+    expected = np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
+    np.testing.assert_allclose(decode_picture(content), expected, rtol=0, atol=JPEG_LEVELS)
 
 
 def test_the_fourth_byte_of_a_bmp_is_no_alpha() -> None:
@@ -164,8 +164,8 @@ def test_16_bits_keep_their_range(extension, channels) -> None:
         deep[:, :, 3] = 65535
     content = cv2.imencode(extension, deep)[1].tobytes()
     shallow = deep[:, :, :3] / 257
-    want = np.broadcast_to(shallow, (20, 30, 3))[:, :, ::-1]
-    np.testing.assert_allclose(decode_picture(content), want, rtol=0, atol=0.51)
+    expected = np.broadcast_to(shallow, (20, 30, 3))[:, :, ::-1]
+    np.testing.assert_allclose(decode_picture(content), expected, rtol=0, atol=0.51)
 
 
 def test_the_content_decides_not_the_name() -> None:
@@ -214,7 +214,7 @@ def test_what_phones_append_to_a_jpeg_is_no_harm(tail) -> None:
     np.testing.assert_array_equal(decode_picture(WHOLE + tail), decode_picture(WHOLE))
 
 
-def test_fill_bytes_before_a_marker_are_passed_over() -> None:
+def test_fill_bytes_before_a_marker_are_skipped() -> None:
     filled = WHOLE[:2] + b"\xff\xff" + WHOLE[2:] + b"\0"
     np.testing.assert_array_equal(decode_picture(filled), decode_picture(WHOLE))
 

@@ -221,8 +221,8 @@ def test_a_digit_is_bright_on_black_and_known_by_its_neighbours() -> None:
     assert picture.max() > 240
     assert train.key(3) == "digits 3"
     known = np.stack([train.read(index) for index in range(1415)]).reshape(1415, -1) / 255
-    asked = np.stack([test.read(index) for index in range(40)]).reshape(40, -1) / 255
-    distances = ((asked[:, None, ::3] - known[None, :, ::3]) ** 2).sum(-1)
+    queries = np.stack([test.read(index) for index in range(40)]).reshape(40, -1) / 255
+    distances = ((queries[:, None, ::3] - known[None, :, ::3]) ** 2).sum(-1)
     assert (train.labels[distances.argmin(1)] == test.labels[:40]).mean() > 0.9
 
 

@@ -41,7 +41,7 @@ def test_export_works_where_torch_and_onnx_are(here) -> None:
         assert "pip install 'edge-train[export]'" in finding["problem"]
 
 
-def test_machine_and_versions_are_told(here) -> None:
+def test_machine_and_versions_are_reported(here) -> None:
     assert here["machine"]["memory_bytes"] > 2**28
     assert {"numpy", "edge-train"} & here["versions"].keys() == {"numpy"}
     assert json.loads(json.dumps(here)) == here
@@ -100,7 +100,7 @@ def jetson(root: Path) -> Path:
 
 
 @pytest.mark.usefixtures("no_parts")
-def test_the_power_sensor_and_its_total_are_told(tmp_path, monkeypatch, capsys) -> None:
+def test_the_power_sensor_and_its_total_are_reported(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setenv("EDGE_TRAIN_SYSFS", str(jetson(tmp_path)))
     text = "\n".join(board_lines(capsys))
     for line in (
@@ -113,7 +113,7 @@ def test_the_power_sensor_and_its_total_are_told(tmp_path, monkeypatch, capsys) 
         "temperature   97.5 °C cpu-thermal; throttled now\n",
     ):
         assert line in text
-    assert "jtop" not in text  # there is nothing better to want
+    assert "jtop" not in text  # the best sensor is used
 
 
 OWN = """
@@ -154,7 +154,7 @@ def test_an_unknown_board_is_a_finding(monkeypatch, capsys) -> None:
     assert document["board"].keys() == {"problem"}
 
 
-def test_no_sensor_at_all_is_told(here) -> None:
+def test_no_sensor_at_all_is_reported(here) -> None:
     board = {**here["board"], "sensor": None, "better_sensors": {"rapl": "not for you"}}
     text = doctor.render_text({**here, "board": board})
     assert (
@@ -198,10 +198,10 @@ def test_the_exit_code_is_about_engines(
 ) -> None:
     monkeypatch.setattr(doctor, "try_part", findings(*working).__getitem__)
     assert main(["doctor"]) == code
-    told = capsys.readouterr()
-    assert conclusion in told.out
-    assert "ort-training  no: ort-training is\n              missing\n" in told.out
-    assert told.err == ""
+    output = capsys.readouterr()
+    assert conclusion in output.out
+    assert "ort-training  no: ort-training is\n              missing\n" in output.out
+    assert output.err == ""
 
 
 def test_json_is_one_document_also_without_an_engine(monkeypatch, capsys) -> None:

@@ -128,8 +128,8 @@ def test_counted_energy_is_the_difference_of_counts(
         steps = [(a, b, w) for (a, _), (b, w) in pairwise(past)]
         steps[0] = (min(from_s, steps[0][0]), *steps[0][1:])
         steps[-1] = (steps[-1][0], max(to_s, steps[-1][1]), steps[-1][2])
-        want_j = sum(w * max(0.0, min(b, to_s) - max(a, from_s)) for a, b, w in steps)
-        assert got_j == pytest.approx(want_j, rel=1e-9, abs=1e-9)
+        expected_j = sum(w * max(0.0, min(b, to_s) - max(a, from_s)) for a, b, w in steps)
+        assert got_j == pytest.approx(expected_j, rel=1e-9, abs=1e-9)
 
 
 def total_j(ledger: EnergyLedger, account: Account, at_s: float) -> float | None:
@@ -157,7 +157,7 @@ def test_a_rail_that_was_never_read_is_unknown() -> None:
     assert total_j(ledger, account, 1.0) is None
 
 
-def test_a_count_that_began_anew_is_no_negative_energy() -> None:
+def test_a_count_that_restarted_is_no_negative_energy() -> None:
     ledger = new_ledger(counts_energy=True)
     account = ledger.open(0.0)
     for t_s, joules in ((0.0, 100.0), (1.0, 110.0), (2.0, None), (4.0, 3.0), (5.0, 23.0)):

@@ -91,10 +91,10 @@ def test_eval_is_noted_in_the_run(run_folder, pictures, capsys):
 def test_eval_tells_people_the_gain(run_folder, pictures, capsys):
     pytest.importorskip("onnxruntime")
     assert main(["eval", str(run_folder), *pictures, "--linear", "--threads", "1"]) == 0
-    told, (logged,) = capsys.readouterr().out, open_run(run_folder).events()
+    output, (logged,) = capsys.readouterr().out, open_run(run_folder).events()
     knn = unstructure(logged.event.results)["knn"]
     gain = 100 * (knn["accuracy"] - knn["untrained_accuracy"])
-    lines = told.splitlines()
+    lines = output.splitlines()
     assert lines[0].startswith("encoder after 10 steps, package ")
     assert lines[1] == "24 training and 12 test pictures of 2 classes"
     assert lines[2].split() == [
@@ -125,10 +125,10 @@ def test_another_package_is_refused(run_folder, package, tmp_path, capsys):
     other = make_package(tmp_path / "other", encoder_prefix="param.")
     command = ["eval", str(run_folder), "--train", "digits", "--test", "digits:test"]
     assert main([*command, "--package", str(other.path)]) == 3
-    told = capsys.readouterr().err
-    assert f"{other.path} is not the package that {run_folder} was trained from" in told
-    assert package.digest[:12] in told
-    assert other.digest[:12] in told
+    output = capsys.readouterr().err
+    assert f"{other.path} is not the package that {run_folder} was trained from" in output
+    assert package.digest[:12] in output
+    assert other.digest[:12] in output
 
 
 def test_a_run_without_a_checkpoint_is_refused(tmp_path, package, capsys):
@@ -139,7 +139,7 @@ def test_a_run_without_a_checkpoint_is_refused(tmp_path, package, capsys):
     assert not target.exists()
 
 
-def test_a_damaged_checkpoint_is_passed_over(run_folder, tmp_path, capsys):
+def test_a_damaged_checkpoint_is_skipped(run_folder, tmp_path, capsys):
     (run_folder / "checkpoints/10/state.safetensors").write_bytes(b"half")
     target = tmp_path / "encoder.safetensors"
     assert main(["export-encoder", str(run_folder), "-o", str(target)]) == 0

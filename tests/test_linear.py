@@ -67,9 +67,9 @@ def test_large_scores_do_not_overflow():
 def test_accuracy_is_the_share_of_right_answers():
     features, labels = clusters(0, 300)
     test, test_labels = clusters(1, 200)
-    want = (fit_probe(features, labels).predict(test) == test_labels).mean()
-    assert 0.5 < want < 1
-    assert linear_accuracy(features, labels, test, test_labels) == want
+    expected = (fit_probe(features, labels).predict(test) == test_labels).mean()
+    assert 0.5 < expected < 1
+    assert linear_accuracy(features, labels, test, test_labels) == expected
 
 
 def test_same_input_gives_the_same_probe():
@@ -134,7 +134,7 @@ def test_minimise_finds_the_bottom_of_a_badly_scaled_bowl():
     np.testing.assert_allclose(point, bottom, atol=1e-8 / curvature.min())
 
 
-def test_too_few_iterations_are_told(caplog):
+def test_too_few_iterations_are_reported(caplog):
     features, labels = clusters(0, 100)
     inputs = (features - features.mean(0)) / features.std(0)
 

@@ -85,7 +85,7 @@ def test_a_tree_of_machines_files_gives_what_exists_and_what_is_left(tmp_path: P
     assert now.peak_bytes == now.peak_rss_bytes
 
 
-def test_what_no_file_tells_is_unknown(tmp_path: Path) -> None:
+def test_what_no_file_has_is_unknown(tmp_path: Path) -> None:
     now = memory_now(tmp_path)
     assert (now.limit_bytes, now.available_bytes, now.pressure_avg10) == (None, None, None)
     assert now.rss_bytes > MIB

@@ -41,7 +41,7 @@ def test_the_best_one_that_knows_the_total_is_taken(tmp_path: Path) -> None:
     assert chosen(own, tmp_path)[0] == "ina3221"
 
 
-def test_why_not_a_better_one_is_told(tmp_path: Path) -> None:
+def test_why_not_a_better_one_is_reported(tmp_path: Path) -> None:
     fake_board.ina3221(tmp_path, {"VDD_SOC": 1.5})
     fake_board.processor_load(tmp_path, 1.0)
     name, refused = chosen(board(total=("VDD_IN",), idle_w=2.0, full_w=9.0), tmp_path)
@@ -68,7 +68,7 @@ def test_nothing_at_all_is_none(tmp_path: Path) -> None:
     assert open_sensor(board(), root=tmp_path) is None
 
 
-def test_one_that_is_asked_for_works_or_is_an_error(tmp_path: Path) -> None:
+def test_a_requested_one_works_or_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SensorError, match="rapl does not work here: no RAPL energy counter"):
         open_sensor(board(), root=tmp_path, prefer="rapl")
     with pytest.raises(
@@ -81,7 +81,7 @@ def test_one_that_is_asked_for_works_or_is_an_error(tmp_path: Path) -> None:
 CALIBRATED = {"VDD_IN": Calibration(gain=1.1, offset_w=-0.25)}
 
 
-def test_a_calibration_corrects_its_rail_and_is_told(tmp_path: Path) -> None:
+def test_a_calibration_corrects_its_rail_and_is_reported(tmp_path: Path) -> None:
     fake_board.ina3221(tmp_path, {"VDD_IN": 4.0, "VDD_SOC": 1.5})
     own = board(total=("VDD_IN",), calibration=CALIBRATED)
     sensor = open_sensor(own, root=tmp_path)

@@ -222,7 +222,7 @@ def test_power_is_more_than_nothing_and_energy_never_shrinks(case: Case) -> None
 
 
 @pytest.mark.parametrize("case", CAN_GO, ids=lambda case: case.__name__, indirect=True)
-def test_hardware_that_goes_is_told_and_found_again(case: Case) -> None:
+def test_hardware_that_goes_is_reported_and_reconnected(case: Case) -> None:
     assert case.take_away
     assert case.give_back
     case.take_away()

@@ -62,7 +62,7 @@ def test_a_counter_that_may_have_wrapped_twice_is_unknown() -> None:
     clock.now_s += 9.9
     assert counter.joules(100.0) == pytest.approx(200.0)  # one wrap
     clock.now_s += 30.0
-    assert counter.joules(150.0) is None  # 50 J, or 1050, or 2050: nobody can tell
+    assert counter.joules(150.0) is None  # 50 J, or 1050, or 2050: unknown
     clock.now_s += 1.0
     assert counter.joules(160.0) == pytest.approx(210.0)  # from here on it is known again
 
@@ -108,7 +108,7 @@ def test_a_counter_without_its_range_is_left_out(tmp_path: Path) -> None:
         Rapl(board(), tmp_path / "sys")
 
 
-def test_who_may_not_read_the_counters_is_told_what_to_do(tmp_path: Path) -> None:
+def test_who_may_not_read_the_counters_learns_what_to_do(tmp_path: Path) -> None:
     folder = fake_board.rapl(tmp_path, {"intel-rapl:0": ("package-0", 10.0)})
     (folder / "intel-rapl:0/energy_uj").unlink()
     (folder / "intel-rapl:0/energy_uj").mkdir()
@@ -116,7 +116,7 @@ def test_who_may_not_read_the_counters_is_told_what_to_do(tmp_path: Path) -> Non
         Rapl(board(), tmp_path / "sys")
 
 
-def test_a_domain_that_wraps_goes_on(tmp_path: Path) -> None:
+def test_a_domain_that_wraps_continues(tmp_path: Path) -> None:
     clock = Clock()
     folder = fake_board.rapl(tmp_path, {"intel-rapl:0": ("package-0", 990.0)}, range_j=RANGE_J)
     sensor = Rapl(board(), tmp_path / "sys", clock=clock)
@@ -183,20 +183,20 @@ def test_without_two_powers_there_is_no_estimate(tmp_path: Path) -> None:
         Estimate(board())
 
 
-def test_a_gpu_whose_driver_was_loaded_anew_counts_from_there(
+def test_a_gpu_whose_driver_was_reloaded_counts_from_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     gpus = install_nvml(monkeypatch, FakeNvml(energy_j=[100.0], power_w=[None]))
     sensor = Nvml(board())
-    told = []
+    readings = []
     for gpus.energy_j[0] in (110.0, 5.0, 8.0):
-        told.append(sensor.read()["gpu0"])
-    assert told == [110.0, None, 8.0]
+        readings.append(sensor.read()["gpu0"])
+    assert readings == [110.0, None, 8.0]
     sensor.close()
     assert gpus.opened == 0
 
 
-def test_a_gpu_that_is_lost_is_connected_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_is_lost_is_reconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     gpus = install_nvml(monkeypatch, FakeNvml(energy_j=[100.0], power_w=[None]))
     sensor = Nvml(board())
     gpus.is_lost = True
@@ -215,7 +215,7 @@ def test_a_gpu_alone_is_not_its_machine(monkeypatch: pytest.MonkeyPatch) -> None
     assert Nvml(board(total=("gpu0",))).total == ("gpu0",)
 
 
-def test_a_machine_without_gpus_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_gpus_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     gpus = install_nvml(monkeypatch, FakeNvml(energy_j=[], power_w=[]))
     with pytest.raises(SensorError, match="this machine has no NVIDIA GPU"):
         Nvml(board())
@@ -225,7 +225,7 @@ def test_a_machine_without_gpus_is_told(monkeypatch: pytest.MonkeyPatch) -> None
         Nvml(board())
 
 
-def test_a_gpu_that_tells_nothing_is_no_sensor(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_reports_nothing_is_no_sensor(monkeypatch: pytest.MonkeyPatch) -> None:
     install_nvml(monkeypatch, FakeNvml(energy_j=[None], power_w=[None]))  # as on a Jetson
     with pytest.raises(SensorError, match="NVML: Not Supported"):
         Nvml(board())

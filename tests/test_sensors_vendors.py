@@ -1,4 +1,4 @@
-"""jtop, the chip of a Raspberry Pi 5, and replays: what they make of what they are told."""
+"""jtop, the chip of a Raspberry Pi 5, and replays: what they read."""
 
 import json
 import sys
@@ -101,7 +101,7 @@ def test_over_a_silent_service_power_is_interpolated(monkeypatch: pytest.MonkeyP
     sensor.close()
 
 
-def test_why_the_service_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_why_the_service_does_not_answer_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     service = install_jtop(monkeypatch, ORIN_NX)
     sensor = Jtop(board(total=("VDD_IN",)))
     service.refusal = PermissionError("I can't access jtop.service.\nPlease logout")
@@ -175,7 +175,7 @@ def test_rails_of_the_pi_have_current_and_voltage() -> None:
         ("exit 3", "no rails: exit code 3"),
     ],
 )
-def test_a_pi_that_does_not_answer_is_told(tmp_path: Path, script: str, why: str) -> None:
+def test_a_pi_that_does_not_answer_is_reported(tmp_path: Path, script: str, why: str) -> None:
     with pytest.raises(SensorError, match=why):
         RpiPmic(board(), command=["sh", "-c", script])
 
@@ -184,10 +184,10 @@ def test_a_replay_plays_in_a_circle() -> None:
     clock = Clock()
     trace = [(7.0, {"VDD_IN": 4.0}), (8.0, {"VDD_IN": 6.0, "VDD_SOC": 1.0}), (10.0, {})]
     sensor = ReplaySensor(trace, total=["VDD_IN"], clock=clock)
-    told = []
+    readings = []
     for clock.now_s in (50.0, 50.9, 51.0, 53.0, 54.9, 55.0, 56.5):
-        told.append(sensor.read()["VDD_IN"])
-    assert told == [4.0, 4.0, 6.0, None, None, 4.0, 6.0]
+        readings.append(sensor.read()["VDD_IN"])
+    assert readings == [4.0, 4.0, 6.0, None, None, 4.0, 6.0]
     assert sensor.read()["VDD_SOC"] == 1.0
 
 

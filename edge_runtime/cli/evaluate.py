@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
 def results_of(
     trained: "TrainedState", scores: "Scores", train: str, test: str
 ) -> EvaluationResults:
-    """The scores with what they hold for, as `--json` prints them and the run keeps them."""
+    """The scores and what was scored, for `--json` and for the run's events."""
     from edge_runtime.evaluation.knn import NEIGHBOURS, TEMPERATURE
 
     knn, linear = scores.knn._asdict(), scores.linear and scores.linear._asdict()

@@ -36,6 +36,7 @@ from edge_runtime.engines import ENGINES
 from edge_runtime.package.curves import Curve
 from edge_runtime.package.manifest import AugmentationSpec, ModelFacts
 from edge_runtime.package.names import BUFFER, PARAM
+from edge_runtime.schema import Positive, Probability
 
 VIEW = AugmentationSpec(min_area=0.5)
 PROTOTYPES = 12
@@ -46,8 +47,8 @@ MASK_EVERY_STEPS = 5
 class GrownOptions:
     """What `[method]` may set."""
 
-    student_temperature: float = 0.1
-    centre_momentum: float = 0.9
+    student_temperature: Positive = 0.1
+    centre_momentum: Probability = 0.9
 
 
 class Grown(Objective):
