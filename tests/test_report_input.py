@@ -156,8 +156,14 @@ def test_a_loss_that_was_not_finite_is_unknown(tmp_path: Path) -> None:
 
 
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
-    folder = MadeRun(info(format=2)).write(tmp_path / "run")
-    with pytest.raises(RecordsError, match="run format 2 is unknown"):
+    folder = MadeRun(info(format=3)).write(tmp_path / "run")
+    with pytest.raises(RecordsError, match="run format 3 is unknown"):
+        summarize([folder])
+
+
+def test_an_earlier_format_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    folder = MadeRun(info(format=1)).write(tmp_path / "run")
+    with pytest.raises(RecordsError, match=r"run format 1 is of an earlier edge-train"):
         summarize([folder])
 
 
