@@ -109,7 +109,7 @@ class Run:
         """
         checkpoint, damaged = find_checkpoint(self)
         for found in damaged:
-            logger.warning("passed over a checkpoint: %s", found.reason)
+            logger.warning("skipped a checkpoint: %s", found.reason)
         if checkpoint is None:
             raise RecordsError(
                 f"{self.path} has no checkpoint yet. Let `edge-train run` go on with --resume."
@@ -143,7 +143,7 @@ def logged_event(table: dict[str, Any], *, where: str) -> LoggedEvent:
 
 
 def find_checkpoint(run: Run) -> tuple[Checkpoint | None, list[CheckpointDamaged]]:
-    """The newest checkpoint that can be used (`None` before the first), and those passed over.
+    """The newest checkpoint that can be used (`None` before the first), and those skipped.
 
     Raises:
         RecordsError: there are checkpoints, but none can be used.
