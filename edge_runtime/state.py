@@ -75,7 +75,7 @@ def load_state(path: Path) -> State:
     except SafetensorError as error:
         raise ValueError(f"{path} is not a complete safetensors file: {error}") from error
     except KeyError as error:
-        raise ValueError(f"{path} has values of a type that numpy does not: {error}") from error
+        raise ValueError(f"{path} has a dtype that numpy does not: {error}") from error
 
 
 def problems_with(
