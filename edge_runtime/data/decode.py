@@ -47,7 +47,7 @@ def decode_picture(content: bytes) -> Image:
     picture = _decode(content, cv2.IMREAD_UNCHANGED)
     if content.startswith(_TIFF):
         picture = _tiff_on_white(picture)
-    return _upright(to_rgb(picture), _orientation(content))
+    return _upright(to_rgb(picture), exif_orientation(content))
 
 
 def to_rgb(picture: NDArray[Any]) -> Image:
@@ -130,7 +130,7 @@ def _uint8(array: NDArray[Any]) -> Image:
     return np.asarray(array, dtype=np.uint8)
 
 
-def _orientation(content: bytes) -> int:
+def exif_orientation(content: bytes) -> int:
     """EXIF orientation, 1 to 8, of a PNG or WebP file; 1 without one, and for other files."""
     try:
         block = _exif_block(content)
