@@ -9,9 +9,9 @@ EdgeRuntimeError
   DataError          pictures                                        exit 6
   RecordsError       a run folder                                    exit 6
   BudgetError        no plan fits the budget                         exit 7
-  DivergedError      the loss is not a number               exit 8
+  DivergedError      the loss is not a finite number                 exit 8
   StorageError       a disk is full, read-only or gone               exit 9
-  Interrupted        SIGINT or SIGTERM, after a checkpoint           exit 130
+  StoppedError       SIGINT or SIGTERM, after a checkpoint           exit 130
 """
 
 
@@ -79,7 +79,7 @@ class StorageError(EdgeRuntimeError):
     exit_code = 9
 
 
-class Interrupted(EdgeRuntimeError):  # noqa: N818 - the user asked for it
+class StoppedError(EdgeRuntimeError):
     """SIGINT or SIGTERM ended a run; its checkpoint is saved."""
 
     exit_code = 130

@@ -1,7 +1,6 @@
 """State: every named tensor that lives between two steps, and its file form.
 
-Names say the role: `param.*` are trained, `ema.*` are the teacher's copies of the parameters
-of the same name, `exp_avg.*` and `exp_avg_sq.*` are AdamW's moments. Matrix weights are kept
+Their prefixes, in `edge_runtime.package.names`, say the role. Matrix weights are kept
 as [in, out]; timm's [out, in] exists at the borders only (`edge_runtime.package.encoder`).
 """
 
@@ -18,13 +17,20 @@ from safetensors.numpy import load
 Array: TypeAlias = NDArray[Any]
 State: TypeAlias = Mapping[str, Array]
 
-PARAM = "param."
-EMA = "ema."
-EXP_AVG = "exp_avg."
-EXP_AVG_SQ = "exp_avg_sq."
-
-
-_DTYPES = {"float32": "F32", "float16": "F16", "int64": "I64", "int32": "I32", "uint8": "U8"}
+_DTYPES = {  # numpy's name -> that of safetensors
+    "bool": "BOOL",
+    "uint8": "U8",
+    "uint16": "U16",
+    "uint32": "U32",
+    "uint64": "U64",
+    "int8": "I8",
+    "int16": "I16",
+    "int32": "I32",
+    "int64": "I64",
+    "float16": "F16",
+    "float32": "F32",
+    "float64": "F64",
+}
 
 
 def state_chunks(state: State) -> Iterator[bytes | memoryview]:
@@ -81,5 +87,5 @@ def problems_with(
     for name in sorted(expected.keys() & state.keys()):
         found = (state[name].dtype.name, state[name].shape)
         if found != expected[name]:
-            problems.append(f"{name}: want {expected[name]}, found {found}")
+            problems.append(f"{name}: expected {expected[name]}, got {found}")
     return problems

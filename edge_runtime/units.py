@@ -36,6 +36,11 @@ def duration_text(duration_s: float) -> str:
     return f"{whole_s // 3600} h {whole_s % 3600 // 60} min"
 
 
+def step_text(step_s: float) -> str:
+    """For example `8.3 ms`, `1.25 s`."""
+    return f"{1000 * step_s:.1f} ms" if step_s < 1 else f"{step_s:.2f} s"
+
+
 def energy_text(energy_j: float) -> str:
     """For example `820 mJ`, `4.20 J`, `420.0 J`, `23.4 kJ`, `1.2 MJ`."""
     if energy_j < 1:

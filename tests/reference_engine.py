@@ -9,7 +9,8 @@ from edge_export.recipe import make_recipe
 from edge_export.step.program import LOSS, Program
 from edge_runtime.engines.base import Batch, EngineSlot, Hyper, Metrics
 from edge_runtime.package import Package
-from edge_runtime.state import EMA, EXP_AVG, EXP_AVG_SQ, PARAM, State
+from edge_runtime.state import State
+from edge_runtime.package.names import EMA, EXP_AVG, EXP_AVG_SQ, PARAM
 
 
 def program_of(package: Package) -> Program:

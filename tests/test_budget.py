@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_runtime.budget import LIMITS, Budget
 from edge_runtime.cli.budget_flags import add_budget_arguments, budget_of
 from edge_runtime.errors import ConfigError
+from edge_runtime.facts import Budget
+from edge_runtime.facts.budget import LIMITS
 
 SOME = Budget(memory_bytes=3 << 29, energy_j=2e4, time_s=7200, power_w=0.8, temperature_c=80)
 

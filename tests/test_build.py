@@ -29,7 +29,7 @@ from edge_export.recipe import make_recipe  # noqa: E402
 from edge_export.step.program import Program  # noqa: E402
 from edge_runtime.errors import ConfigError, PackageError, StorageError  # noqa: E402
 from edge_runtime.package import open_package  # noqa: E402
-from edge_runtime.state import PARAM  # noqa: E402
+from edge_runtime.package.names import PARAM  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 SIZES = {"image_size": 16, "patch_size": 4, "depth": 1, "width": 16, "heads": 1}

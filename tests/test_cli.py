@@ -99,7 +99,7 @@ def test_wrong_usage_exits_2(words, message, capsys) -> None:
         (errors.BudgetError, 7),
         (errors.DivergedError, 8),
         (errors.StorageError, 9),
-        (errors.Interrupted, 130),
+        (errors.StoppedError, 130),
     ],
 )
 def test_our_errors_are_one_line_and_an_exit_code(failing, capsys, kind, code) -> None:

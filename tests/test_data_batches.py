@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 from data_pictures import GROUPS, PLAIN, FlatFrames, FlatPictures, SmoothPictures, colour_of
 
-from edge_runtime.data import Skipped, SourceLost, open_source, steps_per_epoch, view_batches
+from edge_runtime.data import (
+    Skipped,
+    SourceLostError,
+    open_source,
+    steps_per_epoch,
+    view_batches,
+)
 from edge_runtime.data.unreadable import ReadStatistics
 from edge_runtime.errors import DataError
 from edge_runtime.package.manifest import ViewGroup
@@ -299,10 +305,10 @@ def test_live_frames_are_mixed_alike_for_one_seed() -> None:
 
 
 def test_a_lost_camera_is_reported_after_the_batches_it_gave() -> None:
-    source = FlatFrames(end=50, error=SourceLost("camera:0 gives no more pictures"))
+    source = FlatFrames(end=50, error=SourceLostError("camera:0 gives no more pictures"))
     seen = []
     with (
-        pytest.raises(SourceLost, match="camera:0 gives no more"),
+        pytest.raises(SourceLostError, match="camera:0 gives no more"),
         view_batches(
             source, GROUPS, batch_size=8, seed=0, first_step=1, last_step=99, threads=1
         ) as batches,

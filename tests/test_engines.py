@@ -15,7 +15,8 @@ from steps import hyper_of, noise_batch
 from edge_runtime.engines import Engine, create_engine
 from edge_runtime.errors import ConfigError, EngineError, StorageError
 from edge_runtime.package import Package, open_package
-from edge_runtime.state import EMA, EXP_AVG, State
+from edge_runtime.state import State
+from edge_runtime.package.names import EMA, EXP_AVG
 
 ENGINES = ("ort", "ort-training", "torch")
 

@@ -12,6 +12,7 @@ from training_fakes import INFO, SETTINGS, SPENT
 
 from edge_runtime.cli.main import main
 from edge_runtime.records import RunWriter, create_run, open_run
+from edge_runtime.schema import unstructure
 
 CHANNELS = {"blue": 0, "green": 1, "red": 2}
 
@@ -78,7 +79,11 @@ def test_eval_is_noted_in_the_run(run_folder, pictures, capsys):
     assert document["linear"] is None
     (logged,) = open_run(run_folder).events()
     step = document.pop("step")
-    assert (logged.moment, logged.event.step, logged.event.results) == (None, step, document)
+    assert (logged.moment, logged.event.step, unstructure(logged.event.results)) == (
+        None,
+        step,
+        document,
+    )
     assert logged.event.spent_s > 0
     assert not logged.event.energy_is_estimate or logged.event.energy_j is not None
 
@@ -87,7 +92,7 @@ def test_eval_tells_people_the_gain(run_folder, pictures, capsys):
     pytest.importorskip("onnxruntime")
     assert main(["eval", str(run_folder), *pictures, "--linear", "--threads", "1"]) == 0
     output, (logged,) = capsys.readouterr().out, open_run(run_folder).events()
-    knn = logged.event.results["knn"]
+    knn = unstructure(logged.event.results)["knn"]
     gain = 100 * (knn["accuracy"] - knn["untrained_accuracy"])
     lines = output.splitlines()
     assert lines[0].startswith("encoder after 10 steps, package ")

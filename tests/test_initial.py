@@ -14,7 +14,8 @@ from edge_export.recipe import make_recipe  # noqa: E402
 from edge_export.step.program import Program  # noqa: E402
 from edge_runtime.errors import ConfigError  # noqa: E402
 from edge_runtime.evaluation import export_encoder  # noqa: E402
-from edge_runtime.state import EMA, EXP_AVG, PARAM, encode_state  # noqa: E402
+from edge_runtime.state import encode_state  # noqa: E402
+from edge_runtime.package.names import EMA, EXP_AVG, PARAM  # noqa: E402
 
 WIDTH, HEADS, DEPTH, PATCH = 12, 2, 2, 4
 

@@ -21,8 +21,8 @@ from edge_export.package.build import export_package  # noqa: E402
 from edge_export.recipe import make_recipe  # noqa: E402
 from edge_runtime.engines import create_engine  # noqa: E402
 from edge_runtime.errors import ConfigError, EngineError, PackageError  # noqa: E402
-from edge_runtime.package.manifest import GRADIENT  # noqa: E402
-from edge_runtime.state import EXP_AVG  # noqa: E402
+from edge_runtime.package.names import SUM  # noqa: E402
+from edge_runtime.package.names import EXP_AVG  # noqa: E402
 
 BATCH = 4
 RELATIVE, ABSOLUTE = 1e-5, 1e-8

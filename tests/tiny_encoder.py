@@ -11,12 +11,7 @@ import numpy as np
 from edge_runtime.evaluation.onnx_wire import write_field, write_number
 from edge_runtime.package import open_package
 from edge_runtime.package.manifest import (
-    FEATURES,
     FORMAT,
-    IMAGES,
-    METRIC,
-    STATE,
-    WEIGHT,
     AugmentationSpec,
     EncoderTensor,
     GraphSpec,
@@ -28,6 +23,7 @@ from edge_runtime.package.manifest import (
     TensorSpec,
     ViewGroup,
 )
+from edge_runtime.package.names import FEATURES, IMAGES, METRIC, STATE, WEIGHT
 from edge_runtime.schema import unstructure
 from edge_runtime.state import encode_state
 

@@ -29,7 +29,8 @@ T = TypeVar("T")
 MIB = 1 << 20
 _BENCHMARKS = Path(__file__).parents[1]
 # What every process of ours finds, also where the interpreter has no edge-train installed.
-_PATHS = os.pathsep.join([str(_BENCHMARKS.parent), str(_BENCHMARKS)])
+_ROOT = _BENCHMARKS.parent
+_PATHS = os.pathsep.join(map(str, (_ROOT, _ROOT / "export", _BENCHMARKS)))
 
 
 def say(text: str) -> None:

@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from edge_runtime.package import Package
 from edge_runtime.package.encoder import to_timm
-from edge_runtime.state import PARAM
+from edge_runtime.package.names import PARAM
 from parts.common import answer
 from parts.plain_vit import SimCLR, VisionTransformer
 from parts.step_batch import Job, batch_of, measured, open_job

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_runtime.cli.quantities import natural, positive
-from edge_runtime.errors import ConfigError, Interrupted
+from edge_runtime.errors import ConfigError, StoppedError
 from edge_runtime.units import duration_text
 
 KEEP_RATIO = 0.75
@@ -89,8 +89,8 @@ def train(folder: Path, epochs: int, seed: int) -> None:
     words += ["--seed", seed] if seed else []
     try:
         command(*words)
-    except Interrupted as error:
-        raise Interrupted(
+    except StoppedError as error:
+        raise StoppedError(
             f"the demo was stopped while it trained; continue with `{_typed(words)} --resume`."
         ) from error
 
@@ -116,25 +116,26 @@ def _typed(words: Sequence[object]) -> str:
 def collect(folder: Path, *, exported: bool, epochs: int, seed: int) -> dict[str, Any]:
     """The result, read from the run folder. Accuracies are in [0, 1]."""
     from edge_runtime.records import events, open_run
+    from edge_runtime.schema import unstructure
 
     finished_run = open_run(folder / "run")
     logged = [entry.event for entry in finished_run.events()]
     (finished,) = (event for event in logged if isinstance(event, events.Finished))
     (evaluation,) = (event for event in logged if isinstance(event, events.Evaluation))
     results = evaluation.results
-    gain = results["knn"]["accuracy"] - results["knn"]["untrained_accuracy"]
+    gain = results.knn.accuracy - results.knn.untrained_accuracy
     return {
         "folder": str(folder),
-        "package": results["package"],
+        "package": results.package,
         "exported": exported,
         "seed": seed,
         "epochs": epochs,
         "steps": finished.steps,
         "keep_ratio": KEEP_RATIO,
-        "training_pictures": results["train"]["pictures"],
-        "test_pictures": results["test"]["pictures"],
+        "training_pictures": results.train.pictures,
+        "test_pictures": results.test.pictures,
         "training_s": finished.elapsed_s,
-        "knn": results["knn"],
+        "knn": unstructure(results.knn),
         "gain_points": 100 * gain,
         "engine": finished_run.info.engine,
         "versions": finished_run.info.versions,

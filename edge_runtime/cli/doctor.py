@@ -10,15 +10,16 @@ import signal
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from edge_runtime.engines import ENGINES
 from edge_runtime.errors import DeviceError, EngineError
 from edge_runtime.units import bytes_text, duration_text
 from edge_runtime.version import __version__
 
-ENGINES = ("ort", "ort-training")
 PARTS = ("pictures", *ENGINES, "export")
 LONGEST_S = 600.0  # emulated machines are a hundred times slower
 _RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-training-cpu")
@@ -158,8 +159,7 @@ def _try_export() -> dict[str, Any]:
 
 _TRIALS: dict[str, Callable[[], dict[str, Any]]] = {
     "pictures": _try_pictures,
-    "ort": lambda: _try_engine("ort"),
-    "ort-training": lambda: _try_engine("ort-training"),
+    **{name: partial(_try_engine, name) for name in ENGINES},
     "export": _try_export,
 }
 

@@ -3,9 +3,10 @@
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edge_runtime.cli.quantities import positive
+from edge_runtime.facts import EvaluationResults, KnnResult, Pictures, ProbeResult
 
 if TYPE_CHECKING:
     from edge_runtime.evaluation import Accuracies, Scores, TrainedState
@@ -51,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
     from edge_runtime.evaluation import evaluate, open_trained
     from edge_runtime.records import log_event
     from edge_runtime.records.events import Evaluation
+    from edge_runtime.schema import unstructure
 
     trained = open_trained(args.run_folder, args.package)
     sources = open_source(args.train), open_source(args.test)
@@ -63,10 +65,10 @@ def run(args: argparse.Namespace) -> int:
             linear=args.linear,
             threads=args.threads,
         )
-    results = document(trained, scores, args.train, args.test)
+    results = results_of(trained, scores, args.train, args.test)
     # Printed first, so that a full or read-only disk does not lose the result.
     if args.json:
-        print(json.dumps({"step": trained.step, **results}))
+        print(json.dumps({"step": trained.step, **unstructure(results)}))
     else:
         print(render_text(trained, scores))
     spent = window.energy
@@ -83,24 +85,21 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def document(
+def results_of(
     trained: "TrainedState", scores: "Scores", train: str, test: str
-) -> dict[str, Any]:
-    """Plain data of an evaluation, as `--json` prints it and the run's events keep it."""
+) -> EvaluationResults:
+    """The scores and what was scored, for `--json` and for the run's events."""
     from edge_runtime.evaluation.knn import NEIGHBOURS, TEMPERATURE
 
-    return {
-        "package": trained.package.digest,
-        "train": {"source": train, "pictures": scores.train_pictures},
-        "test": {"source": test, "pictures": scores.test_pictures},
-        "classes": scores.classes,
-        "knn": {
-            **scores.knn._asdict(),
-            "neighbours": NEIGHBOURS,
-            "temperature": TEMPERATURE,
-        },
-        "linear": scores.linear._asdict() if scores.linear else None,
-    }
+    knn, linear = scores.knn._asdict(), scores.linear and scores.linear._asdict()
+    return EvaluationResults(
+        package=trained.package.digest,
+        train=Pictures(source=train, pictures=scores.train_pictures),
+        test=Pictures(source=test, pictures=scores.test_pictures),
+        classes=scores.classes,
+        knn=KnnResult(**knn, neighbours=NEIGHBOURS, temperature=TEMPERATURE),
+        linear=ProbeResult(**linear) if linear else None,
+    )
 
 
 def render_text(trained: "TrainedState", scores: "Scores") -> str:

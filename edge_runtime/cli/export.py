@@ -87,10 +87,11 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(document))
         return 0
     cpu_s = sum(stage["cpu_s"] for stage in stages)
-    print(f"{args.output}: {manifest.method}, tokens {manifest.tokens}, {manifest.model.name}")
+    trains = f"{manifest.method}, tokens {manifest.token_policy}, {manifest.model.name}"
+    print(f"{args.output}: {trains}")
     print(f"rungs {', '.join(rung.id for rung in manifest.rungs)}; {cpu_s:.1f} CPU s")
-    if manifest.official.refused is not None:
-        print(f"no official artifacts: {manifest.official.refused}")
+    if manifest.ort_training.refused is not None:
+        print(f"no official artifacts: {manifest.ort_training.refused}")
     return 0
 
 

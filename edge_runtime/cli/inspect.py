@@ -34,8 +34,8 @@ def run(args: argparse.Namespace) -> int:
 
 def collect(package: "Package") -> dict[str, Any]:
     """Facts of a package. Sizes are bytes, FLOPs are those of one step."""
+    from edge_runtime.package.names import PARAM
     from edge_runtime.schema import unstructure
-    from edge_runtime.state import PARAM
 
     manifest = package.manifest
     sizes = {name: package.file(name).stat().st_size for name in manifest.sha256}
@@ -49,7 +49,8 @@ def collect(package: "Package") -> dict[str, Any]:
         "format": manifest.format,
         "digest": package.digest,
         "method": manifest.method,
-        "tokens": manifest.tokens,
+        "token_policy": manifest.token_policy,
+        "parametrization": manifest.parametrization,
         "batch_size": manifest.batch_size,
         "model": unstructure(manifest.model),
         "views": [
@@ -59,17 +60,19 @@ def collect(package: "Package") -> dict[str, Any]:
         "parameters": sum(parameters),
         "state_tensors": len(manifest.state),
         "state_bytes": manifest.state_bytes,
-        "official_artifacts": manifest.official.checkpoint is not None,
-        "official_refused": manifest.official.refused,
+        "ort_training": manifest.ort_training.checkpoint is not None,
+        "ort_training_refused": manifest.ort_training.refused,
         "rungs": [
             {
                 "id": rung.id,
                 "keep_ratio": rung.keep_ratio,
-                "tokens_per_block": list(rung.tokens_per_block),
-                "flops": rung.flops,
+                "patch_size_px": rung.patch_size_px,
+                "trained": rung.trained,
                 "micro_batch": rung.micro_batch,
+                "tokens_per_block": {k: list(v) for k, v in rung.tokens_per_block.items()},
+                "flops": rung.flops,
                 "peak_activation_bytes": rung.peak_activation_bytes,
-                "step_graph_bytes": sizes[rung.step or str(rung.accumulate)],
+                "graph_bytes": sum(sizes[path] for path in rung.graphs.values()),
             }
             for rung in manifest.rungs
         ],
@@ -84,12 +87,12 @@ def render_text(facts: dict[str, Any]) -> str:
         f"{group['views']} views of {group['size_px']} x {group['size_px']} px"
         for group in facts["views"]
     )
-    official = "yes" if facts["official_artifacts"] else f"no: {facts['official_refused']}"
+    official = "yes" if facts["ort_training"] else f"no: {facts['ort_training_refused']}"
     return "\n".join(
         [
             f"package   {facts['path']}, format {facts['format']}, "
             f"{bytes_text(facts['size_bytes'])}, SHA-256 {facts['digest'][:12]}...",
-            f"trains    {facts['method']}, token policy {facts['tokens']}; "
+            f"trains    {facts['method']}, token policy {facts['token_policy']}; "
             f"a step takes {facts['batch_size']} pictures, {views}",
             f"model     {model['name']}: {model['depth']} blocks, width {model['width']}, "
             f"{model['heads']} heads, {model['tokens']} tokens; "
@@ -105,23 +108,26 @@ def render_text(facts: dict[str, Any]) -> str:
 
 def _rung_lines(rungs: list[dict[str, Any]]) -> list[str]:
     most = max(rung["flops"] for rung in rungs)
-    rows = [
-        ("rung", "keep-ratio", "FLOPs per step", "of most", "step graph", "tokens by block")
-    ]
+    rows = [("rung", "keep-ratio", "FLOPs per step", "of most", "graphs", "tokens by block")]
     for rung in rungs:
         row = (
             rung["id"],
             f"{rung['keep_ratio']:g}",
             count_text(rung["flops"]),
             f"{rung['flops'] / most:.0%}",
-            bytes_text(rung["step_graph_bytes"]),
+            bytes_text(rung["graph_bytes"]),
             tokens_text(rung["tokens_per_block"]),
         )
         rows.append(row)
     return aligned(rows)
 
 
-def tokens_text(tokens_per_block: list[int]) -> str:
-    """Equal successive counts are grouped: `65 x 4, 33 x 8`."""
-    runs = [(tokens, len(list(blocks))) for tokens, blocks in groupby(tokens_per_block)]
-    return ", ".join(f"{tokens} x {blocks}" for tokens, blocks in runs)
+def tokens_text(tokens_per_block: dict[str, list[int]]) -> str:
+    """Equal successive counts are grouped: `65 x 4, 33 x 8`; several view groups are named."""
+    texts = {}
+    for group, row in tokens_per_block.items():
+        runs = [(tokens, len(list(blocks))) for tokens, blocks in groupby(row)]
+        texts[group] = ", ".join(f"{tokens} x {blocks}" for tokens, blocks in runs)
+    if len(texts) == 1:
+        return next(iter(texts.values()))
+    return "; ".join(f"{group}: {text}" for group, text in texts.items())

@@ -19,11 +19,6 @@ def count_text(count: float) -> str:
     return f"{count:.1f} {unit}" if unit else f"{count:.0f}"
 
 
-def step_text(step_s: float) -> str:
-    """For example `8.3 ms`, `1.25 s`."""
-    return f"{1000 * step_s:.1f} ms" if step_s < 1 else f"{step_s:.2f} s"
-
-
 def size_bytes(text: str) -> int:
     """Read `512MB` or `1.5GiB`, as an argparse type."""
     return round(_quantity(text, "a size", SIZES, "1.5GiB"))

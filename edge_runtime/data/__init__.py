@@ -14,7 +14,7 @@ from edge_runtime.data.randomness import draw_inputs
 from edge_runtime.data.sources import (
     FrameSource,
     PictureSource,
-    SourceLost,
+    SourceLostError,
     UnreadablePicture,
 )
 from edge_runtime.data.unreadable import Skipped
@@ -27,7 +27,7 @@ __all__ = [
     "LabelledSource",
     "PictureSource",
     "Skipped",
-    "SourceLost",
+    "SourceLostError",
     "UnreadablePicture",
     "ViewBatch",
     "draw_inputs",

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import cv2
 
 from edge_runtime.data.decode import to_rgb
-from edge_runtime.data.sources import Image, SourceLost
+from edge_runtime.data.sources import Image, SourceLostError
 from edge_runtime.errors import DataError
 
 
@@ -56,7 +56,7 @@ class VideoFile:
                     seen += 1
                     yield frame
             if not seen:
-                raise SourceLost(f"{self.name}: the video cannot be read any more.")
+                raise SourceLostError(f"{self.name}: the video cannot be read any more.")
 
 
 class Camera:
@@ -77,7 +77,7 @@ class Camera:
                 seen += 1
                 yield frame
         if seen:
-            raise SourceLost(
+            raise SourceLostError(
                 f"{self.name} gives no more pictures after {seen} frames. Check its cable and "
                 "power; a resumed run continues with new frames."
             )

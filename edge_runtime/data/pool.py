@@ -6,7 +6,7 @@ import numpy as np
 
 from edge_runtime.data.augmentation import Box, resize_into
 from edge_runtime.data.randomness import random_words
-from edge_runtime.data.sources import Image, SourceLost
+from edge_runtime.data.sources import Image, SourceLostError
 
 BATCHES = 4  # a batch is mixed from the frames of four, if they fit
 MIN_BATCHES = 2
@@ -41,7 +41,7 @@ class FramePool:
         """Draw `batch_size` pairs of running number and frame.
 
         Raises:
-            SourceLost: the stream ended. Other errors of the stream are passed on.
+            SourceLostError: the stream ended. Other errors of the stream are passed on.
         """
         self._fill()
         words = random_words(
@@ -73,4 +73,4 @@ def _shrunk(frames: Iterator[Image], short_side_px: int) -> Iterator[Image]:
             resize_into(smaller, frame, Box(0, 0, width, height))
             frame = smaller
         yield frame
-    raise SourceLost(f"the stream of pictures ended after {seen} frames.")
+    raise SourceLostError(f"the stream of pictures ended after {seen} frames.")

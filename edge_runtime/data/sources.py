@@ -18,7 +18,7 @@ class UnreadablePicture(DataError):  # noqa: N818 - a property of the picture
     """One picture cannot be read; the message says why. The others may be fine."""
 
 
-class SourceLost(DataError):  # noqa: N818 - an event
+class SourceLostError(DataError):
     """A camera or a video stopped giving pictures during a run."""
 
 
@@ -64,5 +64,5 @@ class FrameSource(Protocol):
 
         Raises:
             DataError: it gives no picture.
-            SourceLost: it stopped giving pictures.
+            SourceLostError: it stopped giving pictures.
         """

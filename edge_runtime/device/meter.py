@@ -23,6 +23,7 @@ from edge_runtime.device.environment import Environment, EnvironmentReading
 from edge_runtime.device.probe import Probe, SensorEvent
 from edge_runtime.device.sensors.base import PowerSensor
 from edge_runtime.errors import ConfigError
+from edge_runtime.facts import WindowEnergy
 
 T = TypeVar("T")
 
@@ -45,28 +46,6 @@ class PowerSample:
     cpu_hz: float | None
     gpu_hz: float | None
     gpu_load: float | None  # 0 to 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WindowEnergy:
-    """Energy of a window of time. Gross is everything that the board used."""
-
-    name: str
-    start_s: float
-    duration_s: float
-    gross_j: float | None
-    idle_j: float | None  # what the idle board would have used
-    net_j: float | None  # gross without idle
-    mean_w: float | None
-    peak_w: float | None
-    rails_j: dict[str, float | None]
-    samples: int  # readings of the total
-    missed: int  # readings that were late or failed
-    largest_gap_s: float  # between two readings
-    gap_s: float  # sum of the gaps over a second, where the power is interpolated
-    peak_temperature_c: float | None
-    throttled: bool | None  # at any time
-    is_estimate: bool | None  # None: there is no sensor
 
 
 class Window:

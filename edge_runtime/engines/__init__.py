@@ -1,33 +1,96 @@
 """What runs graphs. ONNX Runtime is imported here alone, when it is first needed."""
 
-from edge_runtime.engines.base import Batch, Engine, Hyper, Metrics
-from edge_runtime.engines.forward import ForwardGraph
+from collections.abc import Callable
+from typing import Any
+
+from edge_runtime.engines.base import Batch, Engine, ForwardEngine, Hyper, StepResult
+from edge_runtime.engines.merge import encoder_weights
+from edge_runtime.engines.runtime import runtime_name
 from edge_runtime.errors import ConfigError
 
-ENGINES = ("ort", "ort-training")
+
+def _ort(**options: Any) -> Engine:
+    from edge_runtime.engines.ort import OrtEngine
+
+    return OrtEngine(**options)
 
 
-def create_engine(name: str, *, threads: int | None = None) -> Engine:
-    """An engine, not opened yet.
+def _ort_training(**options: Any) -> Engine:
+    from edge_runtime.engines.ort_training import OrtTrainingEngine
+
+    return OrtTrainingEngine(**options)
+
+
+def _ort_forward(**options: Any) -> ForwardEngine:
+    from edge_runtime.engines.ort_forward import OrtForwardEngine
+
+    return OrtForwardEngine(**options)
+
+
+# Name -> what makes it, given `device` and `threads`. The first is taken by "auto": the step
+# graph is faster than the official API on every runtime, also on the official one.
+ENGINES: dict[str, Callable[..., Engine]] = {"ort": _ort, "ort-training": _ort_training}
+FORWARD_ENGINES: dict[str, Callable[..., ForwardEngine]] = {"ort": _ort_forward}
+
+
+def engine_name(name: str) -> str:
+    """The name of an engine in `ENGINES`; "auto" is the first.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    return _known(name, list(ENGINES), "engine")
+
+
+def create_engine(
+    name: str = "auto", *, device: str = "cpu", threads: int | None = None
+) -> Engine:
+    """An engine for training, not opened yet.
 
     Args:
-        name: one of `ENGINES`, or "auto" for `ort`: the step graph is faster than the official
-            API on every runtime, also on the official one.
+        name: one of `ENGINES`, or "auto".
+        device: where it computes.
         threads: of the runtime; `None`: as many as there are cores.
 
     Raises:
         ConfigError: an unknown name.
-        EngineError: not installed.
+        EngineError: not installed, or without that device.
     """
-    if name in ("auto", "ort"):
-        from edge_runtime.engines.ort import OrtEngine
-
-        return OrtEngine(threads=threads)
-    if name == "ort-training":
-        from edge_runtime.engines.ort_training import OrtTrainingEngine
-
-        return OrtTrainingEngine(threads=threads)
-    raise ConfigError(f"unknown engine {name!r}; known are auto, {', '.join(ENGINES)}.")
+    return ENGINES[engine_name(name)](device=device, threads=threads)
 
 
-__all__ = ["ENGINES", "Batch", "Engine", "ForwardGraph", "Hyper", "Metrics", "create_engine"]
+def create_forward_engine(
+    name: str = "auto", *, device: str = "cpu", threads: int | None = None
+) -> ForwardEngine:
+    """An engine for forward passes, not opened yet; arguments of `create_engine`.
+
+    Raises:
+        ConfigError: an unknown name.
+        EngineError: not installed, or without that device.
+    """
+    known = _known(name, list(FORWARD_ENGINES), "forward engine")
+    return FORWARD_ENGINES[known](device=device, threads=threads)
+
+
+def _known(name: str, names: list[str], kind: str) -> str:
+    if name == "auto":
+        return names[0]
+    if name not in names:
+        raise ConfigError(f"unknown {kind} {name!r}; known are auto, {', '.join(names)}.")
+    return name
+
+
+__all__ = [
+    "ENGINES",
+    "FORWARD_ENGINES",
+    "Batch",
+    "Engine",
+    "ForwardEngine",
+    "Hyper",
+    "StepResult",
+    "create_engine",
+    "create_forward_engine",
+    "encoder_weights",
+    "engine_name",
+    "runtime_name",
+]

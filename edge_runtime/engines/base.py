@@ -1,18 +1,25 @@
-"""The seam between the training loop and ONNX Runtime."""
+"""The seams between the rest of edge-train and what runs graphs."""
 
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from typing_extensions import Self
 
 from edge_runtime.errors import EngineError
 from edge_runtime.package import Package
+from edge_runtime.package.manifest import Rung
 from edge_runtime.state import Array, State
 
 Batch = Mapping[str, Array]  # graph input name -> images and draws
 Hyper = Mapping[str, float]  # hyper-parameter name -> value of this step
-Metrics = Mapping[str, float]  # "loss", ...
+
+
+class StepResult(NamedTuple):
+    """What a training step gives."""
+
+    metrics: Mapping[str, float]  # "loss", and what else the objective reports
+    applied: bool  # False: the update was skipped, and the state is as before
 
 
 class Engine(Protocol):
@@ -25,16 +32,20 @@ class Engine(Protocol):
 
     name: str
     runtime: str  # what runs it, with its version: "onnxruntime 1.31.1"
+    device: str  # "cpu"
     threads: int | None  # None: as many as there are processors
 
+    def refusal(self, package: Package, rung: Rung | None = None) -> str | None:
+        """Why it cannot train this package, or this rung of it; `None`: it can."""
+
     def open(self, package: Package, state: State) -> None:
-        """Take a copy of `state` and get ready.
+        """Copy `state` to the device and get ready.
 
         Raises:
             EngineError: this engine cannot train this package, and why.
         """
 
-    def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> Metrics:
+    def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> StepResult:
         """Train one step; the state moves on.
 
         Raises:
@@ -42,10 +53,17 @@ class Engine(Protocol):
                 that is lost, all later calls raise, too.
         """
 
+    def run_periodic(self, graph: str, hyper: Hyper) -> None:
+        """Run one of the package's periodic graphs; buffers of the state change.
+
+        Raises:
+            EngineError: as of `step`.
+        """
+
     def snapshot(self) -> State:
         """A copy of the state now. It never changes afterwards."""
 
-    def lend(self) -> State:
+    def state_view(self) -> State:
         """The state now, to read before the next step; without a copy where that is possible.
 
         A checkpoint is written from it: there memory is at its peak.
@@ -64,7 +82,53 @@ class Engine(Protocol):
     ) -> None: ...
 
 
-class EngineSlot:
+class ForwardEngine(Protocol):
+    """Runs a graph without gradient: features of images.
+
+    A context manager: leaving it closes it. `close` may be called twice; `run` outside
+    open..close raises `EngineError`.
+    """
+
+    name: str
+    runtime: str
+    device: str
+
+    def open(self, package: Package, graph: str, weights: State) -> None:
+        """Load a graph with its weights.
+
+        Args:
+            package: holds it.
+            graph: its path in the package.
+            weights: by graph input name.
+
+        Raises:
+            EngineError: it cannot be loaded, or one is open already.
+        """
+
+    def run(self, images: Array) -> Array:
+        """Features of images.
+
+        Args:
+            images: uint8 [images, size, size, 3], RGB; any number of images.
+
+        Returns:
+            float32 [images, width].
+        """
+
+    def close(self) -> None:
+        """Free everything."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+class EngineLifecycle:
     """What every engine is between `open` and `close`: the package, and a clear refusal."""
 
     def __init__(self, engine: str) -> None:
@@ -98,7 +162,7 @@ class EngineSlot:
             self._package, self._why = None, "already closed"
 
 
-class Closes:
+class ClosingMixin:
     """`with` an object that has `close`."""
 
     def close(self) -> None:

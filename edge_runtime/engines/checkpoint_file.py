@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from edge_runtime.state import EXP_AVG, EXP_AVG_SQ, PARAM, Array, State
+from edge_runtime.package.names import EXP_AVG, EXP_AVG_SQ, PARAM
+from edge_runtime.state import Array, State
 
 _CLASSES = "onnxruntime.tools.ort_format_model.ort_flatbuffers_py.fbs"
 _VERSION = 2

@@ -1,209 +1,210 @@
 """Engine `ort`: step graphs, or micro-batches and their optimizer, on stock ONNX Runtime."""
 
-from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
+from typing_extensions import override
 
-from edge_runtime.engines.base import Batch, Closes, EngineSlot, Hyper, Metrics
-from edge_runtime.engines.buffers import Buffers, mapped_zeros
+from edge_runtime.engines.base import (
+    Batch,
+    ClosingMixin,
+    EngineLifecycle,
+    Hyper,
+    StepResult,
+)
+from edge_runtime.engines.device_state import Buffers, DeviceState
 from edge_runtime.engines.runtime import (
     load_onnxruntime,
     native_errors,
     release_free_memory,
     runtime_name,
-    session_options,
 )
+from edge_runtime.engines.session import GraphSession, check_device
 from edge_runtime.errors import EngineError
 from edge_runtime.package import Package
-from edge_runtime.package.manifest import DRAW, GRADIENT, HYPER, IMAGES, METRIC, STATE, Rung
-from edge_runtime.package.references import NEXT
+from edge_runtime.package.manifest import Rung
+from edge_runtime.package.names import ACCUMULATE, APPLIED, APPLY, STEP, SUM
 from edge_runtime.state import State
 
 
-class OrtEngine(Closes):
-    """Keeps the state in two sets of buffers: a step reads one and writes the other.
+class OrtEngine(ClosingMixin):
+    """Keeps the state on the device and runs a rung's graphs on it.
 
-    Inputs and outputs are bound once per direction, so that a step copies nothing but its
-    batch; a step that fails leaves the state as it was. One rung is loaded at a time: a run
-    takes the memory of its largest rung, and a step down gives memory back.
+    State is bound once per direction, so that a step copies nothing but its batch. One rung is
+    loaded at a time: a run takes the memory of its largest rung, and a step down gives memory
+    back.
     """
 
     name = "ort"
 
-    def __init__(self, *, threads: int | None = None) -> None:
+    def __init__(self, *, device: str = "cpu", threads: int | None = None) -> None:
         # Not later: an import that fails inside the runtime may keep its callers' variables.
         load_onnxruntime()
+        check_device(self.name, device)
         self.runtime = runtime_name()
-        self.threads = threads
-        self._slot = EngineSlot(self.name)
-        self._buffers: list[Buffers] = []
-        self._current = 0
-        self._loaded: _Loaded | None = None
+        self.device, self.threads = device, threads
+        self._lifecycle = EngineLifecycle(self.name)
+        self._state: DeviceState | None = None
+        self._loaded: _LoadedRung | None = None
+        self._periodic: dict[str, _StateGraph] = {}
+
+    def refusal(self, package: Package, rung: Rung | None = None) -> str | None:
+        """See `Engine.refusal`: it trains every package."""
+        return None
 
     def open(self, package: Package, state: State) -> None:
         """See `Engine.open`."""
-        self._slot.open(package)
-        # The second set takes no memory before the first step writes it.
-        self._buffers = [Buffers(state), Buffers(state)]
-        for name, array in self._buffers[0].arrays.items():
-            array[...] = state[name]
-        self._current = 0
+        self._lifecycle.open(package)
+        self._state = DeviceState(state)
 
-    def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> Metrics:
+    def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> StepResult:
         """See `Engine.step`."""
-        rung = self._load(self._slot.package("step"), rung_id)
+        loaded = self._load(self._lifecycle.package("step"), rung_id)
         with native_errors(f"run a step of rung {rung_id}"):
-            metrics = rung.run(self._current, batch, hyper)
-        self._current = 1 - self._current
-        return metrics
+            metrics = loaded.run(batch, hyper)
+        return StepResult(metrics, applied=bool(metrics.get(APPLIED, 1.0)))
 
-    def _load(self, package: Package, rung_id: str) -> "_Loaded":
-        rung = package.rung(rung_id)
+    def run_periodic(self, graph: str, hyper: Hyper) -> None:
+        """See `Engine.run_periodic`."""
+        package = self._lifecycle.package("run a periodic graph")
+        if graph not in self._periodic:
+            self._periodic[graph] = self._open(package, graph)
+        with native_errors(f"run {graph}"):
+            self._periodic[graph].run({}, hyper)
+
+    def _load(self, package: Package, rung_id: str) -> "_LoadedRung":
         if self._loaded is None or self._loaded.rung_id != rung_id:
             self._loaded = None  # its memory is free before the next one's is taken
-            kind = _WholeBatch if rung.accumulate is None else _MicroBatches
-            self._loaded = kind(package, rung, self._buffers, self.threads)
+            graphs = package.rung(rung_id).graphs
+            if STEP in graphs:
+                step = self._open(package, graphs[STEP])
+                self._loaded = _WholeBatch(rung_id, step)
+            else:
+                self._loaded = self._micro_batches(package, package.rung(rung_id))
             release_free_memory()
         return self._loaded
 
+    def _micro_batches(self, package: Package, rung: Rung) -> "_MicroBatches":
+        accumulate = self._graph(package, rung.graphs[ACCUMULATE])
+        sums = Buffers(
+            {
+                tensor.name: np.empty(tuple(size or 0 for size in tensor.shape), tensor.dtype)
+                for tensor in accumulate.spec.inputs
+                if tensor.role == SUM
+            }
+        )
+        apply = self._graph(package, rung.graphs[APPLY])
+        return _MicroBatches(
+            rung,
+            package.manifest.batch_size,
+            _StateGraph(accumulate, self._held_state, sums.values),
+            _StateGraph(apply, self._held_state, sums.values),
+            sums,
+        )
+
+    def _open(self, package: Package, path: str) -> "_StateGraph":
+        return _StateGraph(self._graph(package, path), self._held_state)
+
+    def _graph(self, package: Package, path: str) -> GraphSession:
+        return GraphSession(package, path, device=self.device, threads=self.threads)
+
+    @property
+    def _held_state(self) -> DeviceState:
+        self._lifecycle.package("use the state")
+        assert self._state is not None
+        return self._state
+
     def snapshot(self) -> State:
         """See `Engine.snapshot`."""
-        self._slot.package("snapshot")
-        current = self._buffers[self._current].arrays
-        copy = mapped_zeros(current)
-        for name, array in copy.items():
-            array[...] = current[name]
-        return copy
+        self._lifecycle.package("snapshot")
+        return self._held_state.copy()
 
-    def lend(self) -> State:
-        """See `Engine.lend`."""
-        self._slot.package("lend the state")
-        return self._buffers[self._current].arrays
+    def state_view(self) -> State:
+        """See `Engine.state_view`."""
+        self._lifecycle.package("show the state")
+        return self._held_state.view()
 
+    @override
     def close(self) -> None:
-        """See `Engine.close`."""
-        self._slot.close()
-        self._loaded = None
-        self._buffers.clear()
+        self._lifecycle.close()
+        self._loaded = self._state = None
+        self._periodic.clear()
 
 
-class _Loaded(Protocol):
+class _StateGraph:
+    """A graph on the state of a run: reads current values, writes the next ones."""
+
+    def __init__(
+        self, graph: GraphSession, state: DeviceState, sums: dict[str, Any] | None = None
+    ) -> None:
+        self._graph, self._state, self._sums = graph, state, sums
+        self._tensors = sorted({*graph.read_state, *graph.written_state})
+        self._bindings: dict[tuple[int, ...], Any] = {}  # by where the tensors are
+
+    def run(self, batch: Batch, hyper: Hyper) -> dict[str, float]:
+        """Run once; what was written becomes the current state."""
+        positions = self._state.positions(self._tensors)
+        binding = self._bindings.get(positions)
+        if binding is None:
+            binding = self._graph.bind(self._state.value, self._state.room, self._sums)
+            self._bindings[positions] = binding
+        metrics = self._graph.run(binding, batch, hyper)
+        self._state.advance(self._graph.written_state)
+        return metrics
+
+
+class _LoadedRung(Protocol):
     """A rung that is ready to run."""
 
     rung_id: str
 
-    def run(self, current: int, batch: Batch, hyper: Hyper) -> Metrics:
-        """One step from buffer set `current` to the other one."""
+    def run(self, batch: Batch, hyper: Hyper) -> dict[str, float]:
+        """One step; gives the metrics."""
 
 
 class _WholeBatch:
-    """The step graph with its two bindings: from buffer set 0 to 1, and back."""
+    """The step graph."""
 
-    def __init__(
-        self, package: Package, rung: Rung, buffers: list[Buffers], threads: int | None
-    ) -> None:
-        self.rung_id = rung.id
-        self._step = _Graph(package, str(rung.step), threads)
-        values = [buffer.values for buffer in buffers]
-        self._bindings = [self._step.bind(values[i], values[1 - i]) for i in range(2)]
-
-    def run(self, current: int, batch: Batch, hyper: Hyper) -> Metrics:
-        """See `_Loaded.run`."""
-        return self._step.run(self._bindings[current], batch, hyper)
+    def __init__(self, rung_id: str, step: _StateGraph) -> None:
+        self.rung_id = rung_id
+        self.run = step.run
 
 
 class _MicroBatches:
     """`accumulate` once for each micro-batch, then `apply`.
 
-    Gradients have one set of buffers, which is input and output of `accumulate` in one: each
-    sum reads its own element and writes it, as ONNX Runtime does where it reuses memory.
+    Sums have one set of buffers, which is input and output of `accumulate` in one: each sum
+    reads its own element and writes it, as ONNX Runtime does where it reuses memory.
     """
 
     def __init__(
-        self, package: Package, rung: Rung, buffers: list[Buffers], threads: int | None
+        self,
+        rung: Rung,
+        batch_size: int,
+        accumulate: _StateGraph,
+        apply: _StateGraph,
+        sums: Buffers,
     ) -> None:
         self.rung_id = rung.id
-        self._micro_batch = int(rung.micro_batch or 0)
-        self._batch_size = package.manifest.batch_size
-        self._accumulate = _Graph(package, str(rung.accumulate), threads)
-        self._apply = _Graph(package, str(package.manifest.apply), threads)
-        parameters = {
-            t.name: np.empty(tuple(size or 0 for size in t.shape), t.dtype)
-            for t in self._accumulate.spec.inputs
-            if t.role == GRADIENT
-        }
-        self._gradients = Buffers(parameters)
-        summed = self._gradients.values
-        values = [buffer.values for buffer in buffers]
-        self._sums = [self._accumulate.bind({**v, **summed}, summed) for v in values]
-        self._updates = [
-            self._apply.bind({**values[i], **summed}, values[1 - i]) for i in range(2)
-        ]
+        self._micro_batch, self._batch_size = int(rung.micro_batch or 0), batch_size
+        self._accumulate, self._apply, self._sums = accumulate, apply, sums
 
-    def run(self, current: int, batch: Batch, hyper: Hyper) -> Metrics:
-        """See `_Loaded.run`; metrics are means over the micro-batches."""
+    def run(self, batch: Batch, hyper: Hyper) -> dict[str, float]:
+        """See `_LoadedRung.run`; metrics are means over the micro-batches."""
         self._check(batch)
-        self._gradients.clear()
-        found: list[Metrics] = []
+        self._sums.clear()
+        parts: list[dict[str, float]] = []
         for start in range(0, self._batch_size, self._micro_batch):
             end = start + self._micro_batch
             part = {name: value[:, start:end] for name, value in batch.items()}
-            found.append(self._accumulate.run(self._sums[current], part, hyper))
-        self._apply.run(self._updates[current], {}, hyper)
-        return {name: sum(m[name] for m in found) / len(found) for name in found[0]}
+            parts.append(self._accumulate.run(part, hyper))
+        self._apply.run({}, hyper)
+        return {name: sum(each[name] for each in parts) / len(parts) for name in parts[0]}
 
     def _check(self, batch: Batch) -> None:
         for name, value in batch.items():
             if value.shape[1:2] != (self._batch_size,):
                 raise EngineError(
                     f"cannot run a step of rung {self.rung_id}: {name!r} has the shape "
-                    f"{value.shape}; want [views, {self._batch_size}, ...]."
+                    f"{value.shape}; expected [views, {self._batch_size}, ...]."
                 )
-
-
-class _Graph:
-    """A session and what it is fed at each run."""
-
-    def __init__(self, package: Package, path: str, threads: int | None) -> None:
-        self.spec = package.manifest.graphs[path]
-        with native_errors(f"load {package.file(path)}"):
-            self._session = load_onnxruntime().InferenceSession(
-                str(package.file(path)),
-                session_options(threads),
-                providers=["CPUExecutionProvider"],
-            )
-        inputs, outputs = self.spec.inputs, self.spec.outputs
-        self._fed = {t.name: t.dtype for t in inputs if t.role in (IMAGES, DRAW)}
-        self._hyper = [t.name for t in inputs if t.role == HYPER]
-        self._metrics = [t.name for t in outputs if t.role == METRIC]
-
-    def bind(self, source: Mapping[str, Any], target: Mapping[str, Any]) -> Any:
-        """Tie state and gradients to buffers: read from `source`, written to `target`."""
-        binding = self._session.io_binding()
-        for name in self._metrics:
-            binding.bind_output(name)
-        for tensor in self.spec.inputs:
-            if tensor.role in (STATE, GRADIENT):
-                binding.bind_ortvalue_input(tensor.name, source[tensor.name])
-        for tensor in self.spec.outputs:
-            if tensor.role in (STATE, GRADIENT):
-                binding.bind_ortvalue_output(
-                    tensor.name, target[tensor.name.removeprefix(NEXT)]
-                )
-        return binding
-
-    def run(self, binding: Any, batch: Batch, hyper: Hyper) -> Metrics:
-        """Run with this batch and these hyper-parameters; gives the metrics."""
-        fed = {
-            name: np.ascontiguousarray(batch[name], kind) for name, kind in self._fed.items()
-        }
-        fed |= {name: np.array(hyper[name], np.float32) for name in self._hyper}
-        for name, value in fed.items():
-            binding.bind_cpu_input(name, value)
-        self._session.run_with_iobinding(binding)
-        outputs = binding.get_outputs()
-        return {
-            name: float(value.numpy())
-            for name, value in zip(self._metrics, outputs, strict=False)
-        }

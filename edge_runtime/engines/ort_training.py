@@ -10,7 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from edge_runtime.engines.base import Batch, Closes, EngineSlot, Hyper, Metrics
+from edge_runtime.engines.base import (
+    Batch,
+    ClosingMixin,
+    EngineLifecycle,
+    Hyper,
+    StepResult,
+)
 from edge_runtime.engines.checkpoint_file import read_moments, write_checkpoint
 from edge_runtime.engines.runtime import (
     load_onnxruntime,
@@ -18,11 +24,12 @@ from edge_runtime.engines.runtime import (
     runtime_name,
     session_options,
 )
+from edge_runtime.engines.session import open_session
 from edge_runtime.errors import EngineError
 from edge_runtime.package import Package
-from edge_runtime.package.manifest import HYPER, METRIC, STATE
-from edge_runtime.package.references import NEXT
-from edge_runtime.state import EMA, PARAM, Array, State
+from edge_runtime.package.manifest import Rung
+from edge_runtime.package.names import EMA, HYPER, METRIC, NEXT, PARAM, STATE
+from edge_runtime.state import Array, State
 from edge_runtime.storage import storage_errors
 
 
@@ -51,16 +58,18 @@ def load_api() -> Any:
     return api
 
 
-class OrtTrainingEngine(Closes):
+class OrtTrainingEngine(ClosingMixin):
     """Parameters and moments live in the API's CheckpointState, the EMA teacher beside it."""
 
     name = "ort-training"
 
-    def __init__(self, *, threads: int | None = None) -> None:
+    def __init__(self, *, device: str = "cpu", threads: int | None = None) -> None:
         self._api = load_api()
+        if device != "cpu":
+            raise EngineError(f"engine {self.name} has no device {device!r}; it has cpu.")
         self.runtime = runtime_name()
-        self.threads = threads
-        self._slot = EngineSlot(self.name)
+        self.device, self.threads = device, threads
+        self._lifecycle = EngineLifecycle(self.name)
         self._checkpoint: Any = None
         self._started: State = {}
         self._teacher: dict[str, Array] = {}
@@ -68,22 +77,39 @@ class OrtTrainingEngine(Closes):
         self._update: _TeacherUpdate | None = None
         self._is_torn = False  # between the first and the last change of a step
 
+    def refusal(self, package: Package, rung: Rung | None = None) -> str | None:
+        """See `Engine.refusal`."""
+        if (reason := package.manifest.ort_training.refused) is not None:
+            return reason
+        if rung is not None and rung.micro_batch is not None:
+            return (
+                f"rung {rung.id} has micro-batches of {rung.micro_batch}, for which there are "
+                "no official artifacts"
+            )
+        if rung is not None and rung.ort_training is None:
+            return f"there are no official artifacts of rung {rung.id}"
+        return None
+
     def open(self, package: Package, state: State) -> None:
         """See `Engine.open`."""
-        if (reason := package.manifest.official.refused) is not None:
-            raise EngineError(
-                f"engine ort-training cannot train {package.path}: {reason}. Take engine ort."
-            )
-        self._slot.open(package)
+        self._refuse(package)
+        self._lifecycle.open(package)
         self._started = {name: value.copy() for name, value in state.items()}
         self._teacher = {n: v for n, v in self._started.items() if n.startswith(EMA)}
-        if package.manifest.official.update is not None:
+        if package.manifest.ort_training.update is not None:
             self._update = _TeacherUpdate(package, self.threads)
 
-    def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> Metrics:
+    def _refuse(self, package: Package, rung: Rung | None = None) -> None:
+        if (reason := self.refusal(package, rung)) is not None:
+            raise EngineError(
+                f"engine {self.name} cannot train {package.path}: {reason}. Take engine ort"
+                f"{'' if rung is None else ', or another rung'}."
+            )
+
+    def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> StepResult:
         """See `Engine.step`."""
         package = self._whole("step")
-        _refuse_micro_batches(package, rung_id)
+        self._refuse(package, package.rung(rung_id))
         self._check(package, hyper)
         if self._checkpoint is None:
             self._load(steps_done=int(hyper["step"]) - 1)
@@ -97,7 +123,12 @@ class OrtTrainingEngine(Closes):
         if self._update is not None:
             self._teacher = self._update.run(self._checkpoint, self._teacher, hyper)
         self._is_torn = False
-        return metrics
+        return StepResult(metrics, applied=True)
+
+    def run_periodic(self, graph: str, hyper: Hyper) -> None:
+        """See `Engine.run_periodic`. Packages with such graphs are refused by `open`."""
+        self._whole("run a periodic graph")
+        raise EngineError(f"engine {self.name} cannot run {graph}. Take engine ort.")
 
     def _whole(self, action: str) -> Package:
         """The package, if the state is that after a whole step.
@@ -105,7 +136,7 @@ class OrtTrainingEngine(Closes):
         Raises:
             EngineError: it is not, or the engine is not open.
         """
-        package = self._slot.package(action)
+        package = self._lifecycle.package(action)
         if self._is_torn:
             raise EngineError(
                 f"engine ort-training cannot {action}: it failed in the middle of a step. "
@@ -115,9 +146,9 @@ class OrtTrainingEngine(Closes):
 
     def _check(self, package: Package, hyper: Hyper) -> None:
         """The optimizer's constants are in its graph: other values would be ignored."""
-        schedule = package.manifest.schedule
+        curves = package.manifest.hyper_parameters
         for name in ("weight_decay", "beta1", "beta2", "eps"):
-            if hyper[name] != (fixed := getattr(schedule, name)):
+            if hyper[name] != (fixed := curves[name].first):
                 raise EngineError(
                     f"engine ort-training cannot take {name} = {hyper[name]:g}: the official "
                     f"optimizer has it fixed at {fixed:g}. Take engine ort."
@@ -144,13 +175,13 @@ class OrtTrainingEngine(Closes):
         }
         return {**parameters, **{k: v.copy() for k, v in self._teacher.items()}, **moments}
 
-    def lend(self) -> State:
-        """See `Engine.lend`. The API gives its state by files only: this is a copy, too."""
+    def state_view(self) -> State:
+        """See `Engine.state_view`. The API gives its state by files only: this is a copy."""
         return self.snapshot()
 
     def close(self) -> None:
         """See `Engine.close`."""
-        self._slot.close()
+        self._lifecycle.close()
         self._rungs.clear()
         self._checkpoint = self._update = None
         self._started, self._teacher = {}, {}
@@ -168,17 +199,6 @@ def _scratch_file() -> Iterator[Path]:
         yield Path(folder) / "checkpoint"
 
 
-def _refuse_micro_batches(package: Package, rung_id: str) -> None:
-    rung = package.rung(rung_id)
-    if rung.micro_batch is not None:
-        whole = package.rung_with_keep_ratio(rung.keep_ratio).id
-        raise EngineError(
-            f"engine ort-training cannot run rung {rung_id}: it has micro-batches of "
-            f"{rung.micro_batch}, for which there are no official artifacts. Take engine ort, "
-            f"or rung {whole}."
-        )
-
-
 class _ApiRung:
     """Module and Optimizer of one rung over the shared CheckpointState.
 
@@ -189,26 +209,23 @@ class _ApiRung:
     def __init__(
         self, api: Any, package: Package, rung_id: str, checkpoint: Any, threads: int | None
     ) -> None:
-        official = package.rung(rung_id).official
-        if official is None:
-            raise EngineError(f"{package.path} has no official artifacts of rung {rung_id}.")
+        files = package.rung(rung_id).ort_training
+        assert files is not None  # else `refusal` said so
         self._rung_id = rung_id
-        spec = package.manifest.graphs[official.training]
-        with native_errors(f"load {package.file(official.training)}"):
+        spec = package.manifest.graphs[files.training]
+        with native_errors(f"load {package.file(files.training)}"):
             self._module = api.Module(
-                str(package.file(official.training)),
+                str(package.file(files.training)),
                 checkpoint,
-                str(package.file(official.eval)),
+                str(package.file(files.eval)),
                 session_options=session_options(threads),
             )
-            self._optimizer = api.Optimizer(
-                str(package.file(official.optimizer)), self._module
-            )
+            self._optimizer = api.Optimizer(str(package.file(files.optimizer)), self._module)
             self._names = self._module.input_names()
         self._kinds = {tensor.name: tensor for tensor in spec.inputs}
         self._metrics = {i: t.name for i, t in enumerate(spec.outputs) if t.role == METRIC}
 
-    def differentiate(self, batch: Batch, hyper: Hyper, teacher: State) -> Metrics:
+    def differentiate(self, batch: Batch, hyper: Hyper, teacher: State) -> dict[str, float]:
         """Forward and backward; the state stays as it is."""
         inputs = [self._input(name, batch, hyper, teacher) for name in self._names]
         with native_errors(f"run a step of rung {self._rung_id}"):
@@ -236,14 +253,9 @@ class _TeacherUpdate:
     """The update graph: the EMA teacher follows the parameters."""
 
     def __init__(self, package: Package, threads: int | None) -> None:
-        path = str(package.manifest.official.update)
+        path = str(package.manifest.ort_training.update)
         self._spec = package.manifest.graphs[path]
-        with native_errors(f"load {package.file(path)}"):
-            self._session = load_onnxruntime().InferenceSession(
-                str(package.file(path)),
-                session_options(threads),
-                providers=["CPUExecutionProvider"],
-            )
+        self._session = open_session(package.file(path), device="cpu", threads=threads)
 
     def run(self, checkpoint: Any, teacher: State, hyper: Hyper) -> dict[str, Array]:
         """The teacher after this step."""

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+from edge_runtime.engines import encoder_weights
 from edge_runtime.errors import ConfigError
 from edge_runtime.evaluation.onnx_wire import with_stored_weights
 from edge_runtime.package import Package
-from edge_runtime.package.encoder import encoder_weights, to_timm
+from edge_runtime.package.encoder import to_timm
 from edge_runtime.state import State, encode_state
 from edge_runtime.storage import write_file
 
@@ -39,12 +40,7 @@ def export_encoder(package: Package, state: State, target: Path) -> int:
 
 def timm_bytes(package: Package, state: State) -> bytes:
     """A safetensors file that timm loads."""
-    manifest = package.manifest
-    weights = {
-        tensor.name: state[manifest.encoder_prefix + tensor.name]
-        for tensor in manifest.encoder
-    }
-    return encode_state(to_timm(manifest.encoder, weights))
+    return encode_state(to_timm(package.manifest.encoder, encoder_weights(package, state)))
 
 
 def onnx_bytes(package: Package, state: State) -> bytes:
@@ -53,7 +49,7 @@ def onnx_bytes(package: Package, state: State) -> bytes:
     Raises:
         ConfigError: over 2 GiB.
     """
-    weights = encoder_weights(package.manifest, state)
+    weights = encoder_weights(package, state)
     model = package.file(package.manifest.embed).read_bytes()
     size_bytes = len(model) + sum(value.nbytes for value in weights.values())
     if size_bytes > MAX_ONNX_BYTES:

@@ -11,10 +11,9 @@ from edge_runtime.data import (
     PictureSource,
     labelled_batches,
 )
-from edge_runtime.engines import ForwardGraph
+from edge_runtime.engines import create_forward_engine, encoder_weights
 from edge_runtime.errors import DataError, DivergedError
 from edge_runtime.package import Package
-from edge_runtime.package.encoder import encoder_weights
 from edge_runtime.state import State
 
 BATCH_SIZE = 64
@@ -51,11 +50,12 @@ def extract_features(
         DivergedError: the features are not finite.
     """
     values, labels = [], []
-    weights = encoder_weights(package.manifest, state)
+    weights = encoder_weights(package, state, threads=threads)
     size_px = package.manifest.model.image_size_px
-    with ForwardGraph(package, package.manifest.embed, weights, threads=threads) as graph:
+    with create_forward_engine(threads=threads) as engine:
+        engine.open(package, package.manifest.embed, weights)
         for images, classes in labelled_batches(source, size_px, batch_size, threads=threads):
-            values.append(graph.run(images))
+            values.append(engine.run(images))
             labels.append(classes)
     features = Features(np.concatenate(values), np.concatenate(labels))
     if not np.isfinite(features.values).all():

@@ -11,23 +11,14 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from edge_runtime.errors import ConfigError
-from edge_runtime.package.manifest import WEIGHT, EncoderTensor, Manifest
-from edge_runtime.state import Array, State
+from edge_runtime.package.manifest import EncoderTensor
+from edge_runtime.state import Array
 
 # D width, P pixels along a square patch
 
 # What timm puts behind the features. Anything else that the encoder has not would change them.
 _CLASSIFIER = ("head", "pre_logits.")
 _AXES = {"transposed": 2, "patch": 4}  # of a tensor in timm's layout
-
-
-def encoder_weights(manifest: Manifest, state: State) -> dict[str, Array]:
-    """The weights of the embedding graph by its input names, taken from `state`."""
-    return {
-        spec.name: state[manifest.encoder_prefix + spec.name]
-        for spec in manifest.graphs[manifest.embed].inputs
-        if spec.role == WEIGHT
-    }
 
 
 def to_timm(

@@ -1,4 +1,4 @@
-"""What a training package says of itself: `manifest.json`, format 1.
+"""What a training package says of itself: `manifest.json`, format 2.
 
 Plain facts, written by `export` and read by the device. docs/package-format.md explains the
 file; the dataclasses here are its schema. Sizes are counts, bytes or FLOPs of one step.
@@ -6,22 +6,24 @@ file; the dataclasses here are its schema. Sizes are counts, bytes or FLOPs of o
 
 import math
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
 
-FORMAT = 1
+from edge_runtime.package.curves import Curve
+from edge_runtime.package.names import NEXT, STATE
+from edge_runtime.schema import (
+    NonNegative,
+    NonNegativeInt,
+    PositiveInt,
+    Probability,
+    Range,
+)
 
-# Roles of graph inputs
-STATE = "state"  # a state tensor, by its state name
-IMAGES = "images"  # uint8 [views, batch, height, width, 3], RGB
-DRAW = "draw"  # random numbers drawn by the host, see `DrawSpec`
-HYPER = "hyper"  # float32 scalar, see `edge_runtime.training.schedule`
-WEIGHT = "weight"  # a weight of a forward graph, by its name without `param.` or `ema.`
-GRADIENT = "gradient"  # float32, sum over micro-batches; `grad.<parameter>`, also an output
-# Roles of graph outputs
-METRIC = "metric"  # float32 scalar
-SELECTION = "selection"  # int64 token indices that a policy kept
-FEATURES = "features"  # float32 [pictures, width]
+FORMAT = 2
+
+Share = Annotated[float, Range(gt=0, le=1)]
+Hue = Annotated[float, Range(ge=0, le=0.5)]  # in turns of the colour circle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,24 +47,26 @@ class GraphSpec:
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    nodes: int  # a runtime keeps some kilobytes for each
+    nodes: NonNegativeInt  # a runtime keeps some kilobytes for each
+    # Of its matrix products in one run; multiply and add are two. None: a size is unknown.
+    flops: NonNegativeInt | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AugmentationSpec:
     """How a view is made of a picture: probabilities in [0, 1], colour strengths of SimCLR."""
 
-    min_area: float
-    max_area: float = 1.0
-    flip: float = 0.5
-    jitter: float = 0.8
-    brightness: float = 0.4
-    contrast: float = 0.4
-    saturation: float = 0.4
-    hue: float = 0.1
-    grayscale: float = 0.2
-    blur: float = 0.0
-    solarize: float = 0.0
+    min_area: Share
+    max_area: Share = 1.0
+    flip: Probability = 0.5
+    jitter: Probability = 0.8
+    brightness: NonNegative = 0.4
+    contrast: NonNegative = 0.4
+    saturation: NonNegative = 0.4
+    hue: Hue = 0.1
+    grayscale: Probability = 0.2
+    blur: Probability = 0.0
+    solarize: Probability = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +74,7 @@ class ViewGroup:
     """Views of one size: graph input `images.<name>`, uint8 [views, batch, size, size, 3]."""
 
     name: str
-    size_px: int
+    size_px: PositiveInt
     views: tuple[AugmentationSpec, ...]
 
 
@@ -82,13 +86,13 @@ class DrawSpec:
     """
 
     input: str
-    views: int
-    kept: int
-    population: int
+    views: PositiveInt
+    kept: PositiveInt
+    population: PositiveInt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OfficialGraphs:
+class OrtTrainingGraphs:
     """Files of the official training API for one rung, relative to the package."""
 
     training: str
@@ -100,26 +104,40 @@ class OfficialGraphs:
 class Rung:
     """One point of the ladder, with graphs of its own.
 
-    Either `step` does a whole step, or `accumulate` is run for each micro-batch of the batch
-    and then the manifest's `apply` once.
+    `graphs` names its files by kind: either `step`, which does a whole step, or `accumulate`,
+    which is run for each micro-batch of the batch, and `apply`, which is run once afterwards.
+    A state tensor that these do not give out stays as it is.
     """
 
     id: str
-    keep_ratio: float
-    micro_batch: int | None  # pictures that `accumulate` takes; it divides the batch size
-    tokens_per_block: tuple[int, ...]  # student tokens in each block, class token included
-    flops: int  # of one step: forward, backward and teacher; multiply and add are two
-    peak_activation_bytes: int  # most that tensors beside the state take during a step
+    keep_ratio: Share
+    patch_size_px: PositiveInt
+    trained: str  # which parameters its steps change: "all", or "last-2" for the last 2 blocks
+    micro_batch: (
+        PositiveInt | None
+    )  # images that `accumulate` takes; it divides the batch size
+    # Student tokens in the attention of each block, class token included, by view group
+    tokens_per_block: dict[str, tuple[PositiveInt, ...]]
+    flops: NonNegativeInt  # of one step
+    peak_activation_bytes: (
+        NonNegativeInt  # most that tensors beside the state take during a step
+    )
     draws: tuple[DrawSpec, ...]
-    step: str | None
-    accumulate: str | None
-    teacher: str | None
-    official: OfficialGraphs | None
+    graphs: dict[str, str]
+    ort_training: OrtTrainingGraphs | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Official:
-    """The official artifacts, or why there are none."""
+class PeriodicGraph:
+    """A graph that changes buffers after every so many steps."""
+
+    graph: str
+    every_steps: PositiveInt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrtTraining:
+    """Artifacts of the official on-device training API, or why there are none."""
 
     refused: str | None
     checkpoint: str | None
@@ -128,15 +146,20 @@ class Official:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFacts:
-    """The encoder. `tokens` counts the class token."""
+    """The encoder. `tokens` counts the class token.
+
+    `features` is what it gives of an image: "class-token", or "mean-patches", the mean of its
+    patch tokens.
+    """
 
     name: str
-    image_size_px: int
-    patch_size_px: int
-    width: int
-    depth: int
-    heads: int
-    tokens: int
+    image_size_px: PositiveInt
+    patch_size_px: PositiveInt
+    width: PositiveInt
+    depth: PositiveInt
+    heads: PositiveInt
+    tokens: PositiveInt
+    features: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,22 +178,6 @@ class EncoderTensor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Schedule:
-    """Hyper-parameters over the run; `training.schedule` gives each step its own."""
-
-    lr: float
-    final_lr: float
-    warmup_epochs: float
-    weight_decay: float
-    final_weight_decay: float
-    ema_momentum: float | None
-    final_ema_momentum: float | None
-    beta1: float
-    beta2: float
-    eps: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """The whole of `manifest.json`."""
 
@@ -178,19 +185,22 @@ class Manifest:
     producer: dict[str, str]  # package -> version that wrote it
     recipe: dict[str, object]  # as `docs/recipe.md` describes it, defaults filled in
     method: str
-    tokens: str
-    batch_size: int  # pictures per step
+    token_policy: str
+    parametrization: str
+    batch_size: PositiveInt  # pictures per step
     model: ModelFacts
     views: tuple[ViewGroup, ...]
-    schedule: Schedule
+    hyper_parameters: dict[str, Curve]  # by the name of the graph input
     encoder: tuple[EncoderTensor, ...]
     encoder_prefix: str  # `param.` or `ema.`: whose encoder is evaluated and exported
     embed: str
+    # State -> weights of the embedding graph, where these are not the parameters themselves
+    merge: str | None
     state_file: str
     state: tuple[TensorSpec, ...]
     rungs: tuple[Rung, ...]
-    apply: str | None  # the optimizer's graph behind `accumulate`, where a rung has that
-    official: Official
+    periodic: tuple[PeriodicGraph, ...]
+    ort_training: OrtTraining
     graphs: dict[str, GraphSpec]
     sha256: dict[str, str] = field(default_factory=dict)
 
@@ -198,3 +208,14 @@ class Manifest:
     def state_bytes(self) -> int:
         """Size of the whole state."""
         return sum(tensor.size_bytes for tensor in self.state)
+
+    def token_blocks(self, rung: Rung) -> int:
+        """Student tokens of one step, summed over blocks, views and images."""
+        views = {group.name: len(group.views) for group in self.views}
+        tokens = sum(views[name] * sum(row) for name, row in rung.tokens_per_block.items())
+        return self.batch_size * tokens
+
+    def changed_state(self, rung: Rung) -> set[str]:
+        """Names of the state tensors that a step of the rung changes."""
+        outputs = [spec for path in rung.graphs.values() for spec in self.graphs[path].outputs]
+        return {spec.name.removeprefix(NEXT) for spec in outputs if spec.role == STATE}

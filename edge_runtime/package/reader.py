@@ -124,17 +124,19 @@ def _table(content: bytes, path: Path) -> dict[str, Any]:
         raise PackageError(
             f"{path / MANIFEST} is not complete JSON ({error}). Copy or export it again."
         ) from error
-    found = table.get("format") if isinstance(table, dict) else None
-    if found != FORMAT:
-        raise PackageError(
-            f"{path / MANIFEST}: package format {found!r} is unknown; this edge-train reads "
-            f"format {FORMAT}. Export the package with a matching version."
-        )
-    return dict(table)
+    number = table.get("format") if isinstance(table, dict) else None
+    if number == FORMAT:
+        return dict(table)
+    what = "older than" if number in range(1, FORMAT) else "unknown to"
+    raise PackageError(
+        f"{path / MANIFEST}: package format {number!r} is {what} this edge-train, which reads "
+        f"format {FORMAT}. Export the package again with this version, or install the version "
+        "that wrote it."
+    )
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _check_names(manifest: Manifest, path: Path) -> None:
@@ -161,7 +163,7 @@ def _check_hashes(manifest: Manifest, path: Path) -> None:
             raise PackageError(f"{path}: {name} cannot be read ({error.strerror}).") from error
         if found is None:
             raise PackageError(
-                f"{path}: {name} is missing, or no file. Copy or export the package again."
+                f"{path}: {name} is missing, or not a file. Copy or export the package again."
             )
         if found != expected:
             raise PackageError(

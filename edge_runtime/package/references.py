@@ -9,28 +9,28 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from edge_runtime.package.manifest import (
+from edge_runtime.package.curves import COUNT, SHAPES
+from edge_runtime.package.manifest import Manifest, Rung, TensorSpec
+from edge_runtime.package.names import (
+    ACCUMULATE,
+    APPLY,
     DRAW,
+    EMA,
     FEATURES,
-    GRADIENT,
+    GRAD,
     HYPER,
     IMAGES,
+    IMAGES_PREFIX,
+    LOSS,
+    MEAN,
+    NEXT,
+    PARAM,
     STATE,
+    STEP,
+    SUM,
     WEIGHT,
-    Manifest,
-    Rung,
-    TensorSpec,
 )
-from edge_runtime.state import EMA, PARAM
 
-NEXT = "next."  # prefix of a state tensor, or of a gradient, among a graph's outputs
-GRAD = "grad."  # prefix of a parameter's gradient
-LOSS = "loss"  # the metric of every step
-EMA_MOMENTUM = "ema_momentum"  # scheduled only where the method has a teacher
-# What `edge_runtime.training.schedule` gives to a step
-HYPERS = (
-    "lr", "weight_decay", "beta1", "beta2", "eps", "step", "progress", EMA_MOMENTUM,
-)  # fmt: skip
 LAYOUTS = ("same", "transposed", "patch")
 
 
@@ -61,27 +61,27 @@ class _Use(NamedTuple):
     """A graph that something runs."""
 
     path: str
-    weights: str  # prefix in the state of what it takes as weights
-    batch: set[str] | None  # images and draws that a step feeds; None: pictures of any number
+    weights: str  # prefix in the state of what it takes or gives as weights
+    batch: set[str] | None  # images and draws that a step feeds; None: images of any number
 
 
 def _uses(manifest: Manifest) -> Iterator[_Use]:
     yield _Use(manifest.embed, manifest.encoder_prefix, None)
-    for path in (manifest.apply, manifest.official.update):
+    others = [manifest.merge, manifest.ort_training.update]
+    others += [periodic.graph for periodic in manifest.periodic]
+    for path in others:
         if path is not None:
             yield _Use(path, PARAM, set())
-    images = {f"images.{group.name}" for group in manifest.views}
+    images = {IMAGES_PREFIX + group.name for group in manifest.views}
     for rung in manifest.rungs:
         for path in _graphs_of(rung):
             yield _Use(path, EMA, images | {draw.input for draw in rung.draws})
 
 
 def _graphs_of(rung: Rung) -> Iterator[str]:
-    for path in (rung.step, rung.accumulate, rung.teacher):
-        if path is not None:
-            yield path
-    if rung.official is not None:
-        yield from (rung.official.training, rung.official.eval)
+    yield from rung.graphs.values()
+    if rung.ort_training is not None:
+        yield from (rung.ort_training.training, rung.ort_training.eval)
 
 
 def _files(manifest: Manifest) -> Iterator[str]:
@@ -89,14 +89,15 @@ def _files(manifest: Manifest) -> Iterator[str]:
     for name in sorted(graphs - manifest.graphs.keys()):
         yield f"graph {name!r} is not described in graphs"
     used = {*graphs, *manifest.graphs, manifest.state_file}
-    used |= {rung.official.optimizer for rung in manifest.rungs if rung.official is not None}
-    if manifest.official.checkpoint is not None:
-        used.add(manifest.official.checkpoint)
+    artifacts = [rung.ort_training for rung in manifest.rungs]
+    used |= {files.optimizer for files in artifacts if files is not None}
+    if manifest.ort_training.checkpoint is not None:
+        used.add(manifest.ort_training.checkpoint)
     for name in sorted(used - manifest.sha256.keys()):
         yield f"there is no SHA-256 of {name!r}"
     for name in sorted(manifest.sha256):
         if not is_plain_path(name):
-            yield f"{name!r} is no plain path inside the package"
+            yield f"{name!r} is not a plain path inside the package"
 
 
 def _repetitions(manifest: Manifest) -> Iterator[str]:
@@ -111,43 +112,39 @@ def _repetitions(manifest: Manifest) -> Iterator[str]:
 
 
 def _values(manifest: Manifest) -> Iterator[str]:
-    if manifest.batch_size < 1:
-        yield f"batch_size: want at least 1, got {manifest.batch_size}"
     for key in ("rungs", "views"):
         if not getattr(manifest, key):
-            yield f"{key}: want at least one"
+            yield f"{key}: expected at least one"
     for group in manifest.views:
-        if not group.views or group.size_px < 1:
-            yield f"view group {group.name!r}: want views of at least 1 px"
+        if not group.views:
+            yield f"view group {group.name!r}: expected at least one view"
     for rung in manifest.rungs:
-        if not 0 < rung.keep_ratio <= 1:
-            yield f"rung {rung.id!r}: keep_ratio {rung.keep_ratio:g} is outside (0, 1]"
-        for draw in rung.draws:
-            if draw.views < 1 or not 1 <= draw.kept <= draw.population:
-                yield (
-                    f"rung {rung.id!r}: cannot draw {draw.kept} of {draw.population} for "
-                    f"{draw.views} views"
-                )
-        yield from _micro_batches(manifest, rung)
+        yield from (f"rung {rung.id!r}: {problem}" for problem in _rung(manifest, rung))
+    for name, curve in manifest.hyper_parameters.items():
+        if curve.shape not in (*SHAPES, COUNT):
+            yield f"hyper-parameter {name!r}: unknown shape {curve.shape!r}"
     for tensor in manifest.encoder:
         if tensor.layout not in LAYOUTS:
             yield f"encoder tensor {tensor.name!r}: unknown layout {tensor.layout!r}"
 
 
-def _micro_batches(manifest: Manifest, rung: Rung) -> Iterator[str]:
-    """A rung has a step graph, or micro-batches and what they need."""
+def _rung(manifest: Manifest, rung: Rung) -> Iterator[str]:
+    for draw in rung.draws:
+        if draw.kept > draw.population:
+            yield f"cannot draw {draw.kept} of {draw.population} for {draw.input!r}"
+    groups = {group.name for group in manifest.views}
+    for name in sorted(rung.tokens_per_block.keys() - groups):
+        yield f"tokens_per_block: there is no view group {name!r}"
     micro_batch = rung.micro_batch
-    if (rung.step is None) == (rung.accumulate is None):
-        yield f"rung {rung.id!r}: want either step or accumulate"
-    if (micro_batch is None) != (rung.accumulate is None):
-        yield f"rung {rung.id!r}: micro_batch and accumulate go together"
-    if rung.accumulate is not None and manifest.apply is None:
-        yield f"rung {rung.id!r}: accumulate needs the manifest's apply"
-    if micro_batch is not None and (micro_batch < 1 or manifest.batch_size % micro_batch):
+    expected = {STEP} if micro_batch is None else {ACCUMULATE, APPLY}
+    if rung.graphs.keys() != expected:
+        kind = "without" if micro_batch is None else "with"
         yield (
-            f"rung {rung.id!r}: micro_batch {micro_batch} does not divide the batch size "
-            f"{manifest.batch_size}"
+            f"expected graphs {' and '.join(sorted(expected))} {kind} micro-batches, got "
+            f"{', '.join(sorted(rung.graphs)) or 'none'}"
         )
+    if micro_batch is not None and manifest.batch_size % micro_batch:
+        yield f"micro_batch {micro_batch} does not divide the batch size {manifest.batch_size}"
 
 
 def _tensors(manifest: Manifest) -> Iterator[str]:
@@ -159,55 +156,76 @@ def _tensors(manifest: Manifest) -> Iterator[str]:
     for use in _uses(manifest):
         graph = manifest.graphs.get(use.path)
         if graph is None:
-            continue  # told by _files
+            continue  # reported by _files
         if use.batch is not None:
             for spec in graph.inputs:
                 if spec.role in (IMAGES, DRAW) and spec.name not in use.batch:
                     yield f"{use.path}: no view group or draw feeds {spec.name!r}"
         for spec in (*graph.inputs, *graph.outputs):
-            wanted = _state_name(spec, use.weights)
-            if wanted is not None and known.get(wanted) != (spec.dtype, spec.shape):
-                yield f"{use.path}: the state has no {wanted!r} of {spec.dtype} {spec.shape}"
+            tensor_name = _state_name(spec, use.weights)
+            if tensor_name is None:
+                continue
+            if known.get(tensor_name) != (spec.dtype, spec.shape):
+                kind = f"{spec.dtype} {spec.shape}"
+                yield f"{use.path}: the state has no {tensor_name!r} of {kind}"
 
 
 def _interfaces(manifest: Manifest) -> Iterator[str]:
     """What an engine asks of each kind of graph."""
-    named = [(rung.step, True, True) for rung in manifest.rungs]
-    named += [(rung.accumulate, True, False) for rung in manifest.rungs]
-    named.append((manifest.apply, False, True))
-    whole = {NEXT + spec.name for spec in manifest.state}
-    for path, has_loss, has_state in named:
-        graph = manifest.graphs.get(path or "")
-        if graph is None:
-            continue  # there is none, or it is told by _files
-        outputs = {spec.name for spec in graph.outputs}
-        if has_loss and LOSS not in outputs:
-            yield f"{path}: there is no output {LOSS!r}"
-        if has_state and (missing := sorted(whole - outputs)):
-            yield f"{path}: {len(missing)} state tensor(s) are lost, first {missing[0]!r}"
+    for rung in manifest.rungs:
+        for kind, path in rung.graphs.items():
+            yield from (f"{path}: {problem}" for problem in _outputs(manifest, kind, path))
     for use in _uses(manifest):
         graph = manifest.graphs.get(use.path)
-        inputs = graph.inputs if graph is not None else ()
-        for spec in inputs:
-            if spec.role == HYPER and not _is_scheduled(manifest, spec.name):
-                yield f"{use.path}: the schedule has no {spec.name!r}"
+        for spec in graph.inputs if graph is not None else ():
+            if spec.role == HYPER and spec.name not in manifest.hyper_parameters:
+                yield f"{use.path}: there is no hyper-parameter {spec.name!r}"
     embed = manifest.graphs.get(manifest.embed)
     if embed is not None:
         for specs, role in ((embed.inputs, IMAGES), (embed.outputs, FEATURES)):
-            if (found := sum(spec.role == role for spec in specs)) != 1:
-                yield f"{manifest.embed}: want one tensor of role {role!r}, got {found}"
+            if (count := sum(spec.role == role for spec in specs)) != 1:
+                yield f"{manifest.embed}: expected one tensor of role {role!r}, got {count}"
+    yield from _merged(manifest)
 
 
-def _is_scheduled(manifest: Manifest, hyper: str) -> bool:
-    if hyper == EMA_MOMENTUM:
-        return manifest.schedule.ema_momentum is not None
-    return hyper in HYPERS
+def _outputs(manifest: Manifest, kind: str, path: str) -> Iterator[str]:
+    """A step reports its loss and changes the state; sums are read and written in place."""
+    graph = manifest.graphs.get(path)
+    if graph is None:
+        return  # reported by _files
+    outputs = {spec.name for spec in graph.outputs}
+    if kind != APPLY and LOSS not in outputs:
+        yield f"there is no output {LOSS!r}"
+    if kind != ACCUMULATE and not any(spec.role == STATE for spec in graph.outputs):
+        yield "it changes nothing of the state"
+    sums = {NEXT + spec.name for spec in graph.inputs if spec.role == SUM}
+    if kind == ACCUMULATE and (missing := sorted(sums - outputs)):
+        yield f"{len(missing)} sum(s) are lost, first {missing[0]!r}"
+
+
+def _merged(manifest: Manifest) -> Iterator[str]:
+    """Weights that the embedding graph takes and the merge graph does not give."""
+    merge, embed = (
+        manifest.graphs.get(manifest.merge or ""),
+        manifest.graphs.get(manifest.embed),
+    )
+    if merge is None or embed is None:
+        return
+    given = {spec.name for spec in merge.outputs if spec.role == WEIGHT}
+    wanted = {spec.name for spec in embed.inputs if spec.role == WEIGHT}
+    if missing := sorted(wanted - given):
+        yield f"{manifest.merge}: {len(missing)} weight(s) are missing, first {missing[0]!r}"
 
 
 def _state_name(spec: TensorSpec, weights: str) -> str | None:
     """The state tensor that a graph's input or output is, or is shaped like, if any."""
+    name = spec.name.removeprefix(NEXT)
     if spec.role == WEIGHT:
         return weights + spec.name
-    if spec.role == GRADIENT:
-        return PARAM + spec.name.removeprefix(NEXT).removeprefix(GRAD)
-    return spec.name.removeprefix(NEXT) if spec.role == STATE else None
+    if spec.role == SUM:
+        return (
+            name.removeprefix(MEAN)
+            if name.startswith(MEAN)
+            else PARAM + name.removeprefix(GRAD)
+        )
+    return name if spec.role == STATE else None

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from edge_runtime.budget import LIMITS
+from edge_runtime.facts.budget import LIMITS
 from edge_runtime.records import events, has_estimates
 from edge_runtime.report.happened import decisions_of, evaluations_of, plan_of, windows_of
 from edge_runtime.report.noting import notes_of
@@ -100,7 +100,7 @@ def _trained(recorded: Recorded) -> Trained:
         package_digest=info.settings.package_digest,
         package_path=info.package_path,
         method=manifest.method if manifest else None,
-        tokens=manifest.tokens if manifest else None,
+        tokens=manifest.token_policy if manifest else None,
         model=model.name if model else None,
         image_size_px=model.image_size_px if model else None,
         patch_size_px=model.patch_size_px if model else None,
@@ -218,7 +218,7 @@ def _budget(
 ) -> tuple[LimitUse, ...]:
     found = []
     for limit in LIMITS:
-        allowed = recorded.budget.get(limit.field)
+        allowed = recorded.budget.value(limit)
         if not isinstance(allowed, int | float):
             continue
         used = getattr(totals, _USED[limit.name])

@@ -14,13 +14,19 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_runtime.engines import Engine, ForwardGraph, create_engine
+from edge_runtime.engines import (
+    Engine,
+    create_engine,
+    create_forward_engine,
+    encoder_weights,
+)
 from edge_runtime.errors import EngineError, PackageError
 from edge_runtime.package import Package, open_package
-from edge_runtime.package.encoder import encoder_weights
+from edge_runtime.package.curves import hyper_parameters
 from edge_runtime.package.manifest import Rung
+from edge_runtime.package.names import LOSS, PARAM
 from edge_runtime.schema import structure
-from edge_runtime.state import PARAM, Array, State
+from edge_runtime.state import Array, State
 
 FOLDER = Path(__file__).parent  # of a checkout or of an installed wheel
 RECIPE, EXPECTED, PACKAGE = (FOLDER / n for n in ("recipe.toml", "expected.json", "package"))
@@ -124,14 +130,14 @@ def try_engine(
     with create_engine(name, threads=threads) as engine:
         engine.open(package, state)
         begin_s = clock()
-        loss = engine.step(expected.rung, batch, _first_hyper(package))["loss"]
+        loss = engine.step(expected.rung, batch, _first_hyper(package)).metrics[LOSS]
         step_s = clock() - begin_s
         problems = list(_step_problems(engine, loss, expected, state))
     begin_s = clock()
     (images,) = (batch[f"images.{group.name}"] for group in package.manifest.views)
-    weights = encoder_weights(package.manifest, state)
-    with ForwardGraph(package, package.manifest.embed, weights, threads=threads) as graph:
-        problems += _feature_problems(graph.run(images[0]), expected)
+    with create_forward_engine(threads=threads) as forward:
+        forward.open(package, package.manifest.embed, encoder_weights(package, state))
+        problems += _feature_problems(forward.run(images[0]), expected)
     if problems:
         raise EngineError(
             f"engine {name} on {engine.runtime} computes something wrong: "
@@ -149,12 +155,10 @@ def try_engine(
 
 
 def _first_hyper(package: Package) -> dict[str, float]:
-    schedule = package.manifest.schedule
-    constant = {
-        name: getattr(schedule, name)
-        for name in ("lr", "weight_decay", "beta1", "beta2", "eps")
-    }
-    return {**constant, "step": 1.0, "progress": 0.0}
+    """Of a first step at the full learning rate, so that it moves what it trains."""
+    curves = package.manifest.hyper_parameters
+    hyper = hyper_parameters(curves, 1, steps_per_epoch=1, total_steps=1)
+    return {**hyper, "lr": curves["lr"].first}
 
 
 def _step_problems(

@@ -3,6 +3,7 @@
 import re
 from typing import NamedTuple
 
+from edge_export.vit import CLASS_TOKEN, FEATURES
 from edge_runtime.errors import ConfigError
 from edge_runtime.package.manifest import ModelFacts
 
@@ -35,12 +36,13 @@ def model_facts(
     width: int | None = None,
     depth: int | None = None,
     heads: int | None = None,
+    features: str = CLASS_TOKEN,
 ) -> ModelFacts:
     """Sizes of a model: those of its name, replaced by the ones given.
 
     Raises:
-        ConfigError: an unknown name, a family without image and patch size, sizes below 1,
-            or sizes that do not divide.
+        ConfigError: an unknown name or kind of features, a family without image and patch
+            size, sizes below 1, or sizes that do not divide.
     """
     found = _NAME.fullmatch(name)
     if not found or found["family"] not in FAMILIES:
@@ -65,7 +67,11 @@ def model_facts(
             f"such as {name}_patch16_224."
         )
     if wrong := [f"{key} {size}" for key, size in sizes.items() if size < 1]:
-        raise ConfigError(f"model {name!r}: want at least 1, got {', '.join(wrong)}.")
+        raise ConfigError(f"model {name!r}: expected at least 1, got {', '.join(wrong)}.")
+    if features not in FEATURES:
+        raise ConfigError(
+            f"model.features: unknown {features!r}; known are {', '.join(FEATURES)}."
+        )
     image, patch = sizes.pop("image_size"), sizes.pop("patch_size")
     if image % patch:
         raise ConfigError(f"image size {image} px is not a multiple of patch size {patch} px.")
@@ -78,5 +84,6 @@ def model_facts(
         image_size_px=image,
         patch_size_px=patch,
         tokens=(image // patch) ** 2 + 1,
+        features=features,
         **sizes,
     )

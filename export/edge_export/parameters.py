@@ -1,4 +1,4 @@
-"""Parameters are declared, never guessed: name, shape, how they start, timm's layout."""
+"""Named tensors are declared, never guessed: shape, initial value, layout in timm."""
 
 import math
 from collections.abc import Iterable
@@ -22,14 +22,18 @@ class Parameter:
     init: str
     fused: int = 1
     layout: str = "same"
-    # True where the loss does not depend on it by construction: Adam then moves it by rounding
-    # noise, so a comparison looks at its gradient and never at its value.
+    is_matrix: bool = False  # weight decay: usually of matrices only, see `exempt_vectors`
+    # True where the loss does not depend on it by construction. Rounding then decides where
+    # Adam moves it, so a comparison of two runtimes leaves it out.
     zero_gradient: bool = False
 
-    @property
-    def is_matrix(self) -> bool:
-        """Whether weight decay is usually wanted: not for biases, norms, tokens, positions."""
-        return self.init == "xavier_uniform"
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Buffer:
+    """A named tensor of the state that no optimizer moves, such as a centre or a mask."""
+
+    name: str
+    initial: Tensor  # of any dtype
 
 
 def linear(
@@ -43,8 +47,17 @@ def linear(
             init="xavier_uniform",
             fused=fused,
             layout="transposed",
+            is_matrix=True,
         ),
         Parameter(name=f"{name}.bias", shape=(outputs,), init="zeros"),
+    )
+
+
+def norm(name: str, width: int) -> tuple[Parameter, Parameter]:
+    """Scale and shift of a LayerNorm."""
+    return (
+        Parameter(name=f"{name}.weight", shape=(width,), init="ones"),
+        Parameter(name=f"{name}.bias", shape=(width,), init="zeros"),
     )
 
 

@@ -2,23 +2,36 @@
 
 import dataclasses
 import math
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from edge_export.declaration import ViewGroup
 from edge_export.models import model_facts
-from edge_export.objectives import OBJECTIVES, objective_named
-from edge_export.policies import policy_named
+from edge_export.objectives import objective_named
+from edge_export.parametrizations import parametrization_named
+from edge_export.policies import TokenPolicy, policies_named
+from edge_export.recipe_problems import problems_of
+from edge_export.step.optimizer import EMA_MOMENTUM, STEP_COUNT
+from edge_export.step.trained import ALL
+from edge_export.vit import CLASS_TOKEN
 from edge_runtime.errors import ConfigError
-from edge_runtime.package.manifest import AugmentationSpec, ModelFacts, Schedule
-from edge_runtime.schema import structure, unstructure
+from edge_runtime.package.curves import COUNT, Curve, constant, cosine
+from edge_runtime.package.manifest import AugmentationSpec, Hue, ModelFacts, Share
+from edge_runtime.schema import (
+    NonNegative,
+    Positive,
+    PositiveInt,
+    Probability,
+    Range,
+    read_toml,
+    structure,
+    unstructure,
+)
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+Beta = Annotated[float, Range(ge=0, lt=1)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,11 +44,12 @@ class ModelTable:
     width: int | None = None
     depth: int | None = None
     heads: int | None = None
+    features: str = CLASS_TOKEN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """`[method]` and `[tokens]`: a name and that one's own options."""
+    """`[method]`, `[tokens]` and `[parametrization]`: a name and that one's own options."""
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
@@ -45,17 +59,17 @@ class Choice:
 class OptimizerTable:
     """`[optimizer]`: AdamW. What is not given is the method's default."""
 
-    lr: float | None = None
-    final_lr: float = 0.0
-    warmup_epochs: float | None = None
-    weight_decay: float | None = None
-    final_weight_decay: float | None = None
+    lr: NonNegative | None = None
+    final_lr: NonNegative = 0.0
+    warmup_epochs: NonNegative | None = None
+    weight_decay: NonNegative | None = None
+    final_weight_decay: NonNegative | None = None
     exempt_vectors: bool = False  # no decay of biases, norms, class token and positions
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-    ema_momentum: float | None = None
-    final_ema_momentum: float | None = None
+    beta1: Beta = 0.9
+    beta2: Beta = 0.999
+    eps: Positive = 1e-8
+    ema_momentum: Probability | None = None
+    final_ema_momentum: Probability | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,17 +79,28 @@ class AugmentationTable:
     What is given replaces that key in every view; `AugmentationSpec` says what each means.
     """
 
-    min_area: float | None = None
-    max_area: float | None = None
-    flip: float | None = None
-    jitter: float | None = None
-    brightness: float | None = None
-    contrast: float | None = None
-    saturation: float | None = None
-    hue: float | None = None
-    grayscale: float | None = None
-    blur: float | None = None
-    solarize: float | None = None
+    min_area: Share | None = None
+    max_area: Share | None = None
+    flip: Probability | None = None
+    jitter: Probability | None = None
+    brightness: NonNegative | None = None
+    contrast: NonNegative | None = None
+    saturation: NonNegative | None = None
+    hue: Hue | None = None
+    grayscale: Probability | None = None
+    blur: Probability | None = None
+    solarize: Probability | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RungSettings:
+    """One point of the ladder: a value on every axis."""
+
+    id: str
+    keep_ratio: float
+    patch_size_px: int
+    trained: str  # see `edge_export.step.trained`
+    micro_batch: int | None  # images at a time; None: the whole batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,12 +110,16 @@ class Recipe:
     model: ModelTable = field(default_factory=ModelTable)
     method: Choice = field(default_factory=lambda: Choice(name="simclr"))
     tokens: Choice = field(default_factory=lambda: Choice(name="random"))
+    parametrization: Choice = field(default_factory=lambda: Choice(name="none"))
     optimizer: OptimizerTable = field(default_factory=OptimizerTable)
     augmentation: AugmentationTable = field(default_factory=AugmentationTable)
-    keep_ratios: tuple[float, ...] = (1.0, 0.75, 0.5)
-    micro_batches: tuple[int, ...] = ()  # pictures; of each a rung more per keep-ratio
-    batch_size: int = 64
-    seed: int = 0
+    # The axes of the ladder: it has a rung for every combination
+    keep_ratios: tuple[Share, ...] = (1.0, 0.75, 0.5)
+    patch_sizes: tuple[PositiveInt, ...] = ()  # px; none: the model's alone
+    trained: tuple[str, ...] = (ALL,)
+    micro_batches: tuple[PositiveInt, ...] = ()  # images; of each one rung more
+    batch_size: Annotated[int, Range(ge=2)] = 64
+    seed: Annotated[int, Range(ge=0, lt=2**63)] = 0
 
     def facts(self) -> ModelFacts:
         """Sizes of the model."""
@@ -102,6 +131,23 @@ class Recipe:
             width=table.width,
             depth=table.depth,
             heads=table.heads,
+            features=table.features,
+        )
+
+    def rungs(self) -> tuple[RungSettings, ...]:
+        """The ladder, the rungs with micro-batches after the one that they divide."""
+        base = self.facts().patch_size_px
+        axes = product(self.keep_ratios, self.patch_sizes or (base,), self.trained)
+        return tuple(
+            RungSettings(
+                id=rung_id(ratio, patch if patch != base else None, trained, micro_batch),
+                keep_ratio=ratio,
+                patch_size_px=patch,
+                trained=trained,
+                micro_batch=micro_batch,
+            )
+            for ratio, patch, trained in axes
+            for micro_batch in (None, *self.micro_batches)
         )
 
     def method_options(self) -> Any:
@@ -109,72 +155,98 @@ class Recipe:
         kind = objective_named(self.method.name).options
         return structure(kind, self.method.options, where="[method]", error=ConfigError)
 
-    def token_options(self) -> Any:
-        """The token policy's own options."""
-        kind = policy_named(self.tokens.name).options
-        return structure(kind, self.tokens.options, where="[tokens]", error=ConfigError)
+    def parametrization_options(self) -> Any:
+        """The parametrization's own options."""
+        choice = self.parametrization
+        kind = parametrization_named(choice.name).options
+        return structure(kind, choice.options, where="[parametrization]", error=ConfigError)
 
-    def views(self) -> tuple[AugmentationSpec, ...]:
-        """The method's views with the augmentation table's keys replaced.
+    def token_options(self, policy: type[TokenPolicy]) -> Any:
+        """The options of one of the recipe's token policies: those of `[tokens]` it knows.
+
+        Raises:
+            ConfigError: one is wrong, or none of the policies knows it.
+        """
+        kinds = [each.options for each in policies_named(self.tokens.name)]
+        known = {each: {item.name for item in dataclasses.fields(each)} for each in kinds}
+        others = set().union(*known.values()) - known[policy.options]
+        own = {key: value for key, value in self.tokens.options.items() if key not in others}
+        return structure(policy.options, own, where="[tokens]", error=ConfigError)
+
+    def augmented(self, groups: tuple[ViewGroup, ...]) -> tuple[ViewGroup, ...]:
+        """The method's view groups with the augmentation table's keys replaced.
 
         Raises:
             ConfigError: the least area of a crop is above the most.
         """
-        usual = objective_named(self.method.name).views(self.facts().image_size_px)
         given = {k: v for k, v in unstructure(self.augmentation).items() if v is not None}
-        views = tuple(dataclasses.replace(view, **given) for view in usual)
-        for view in views:
-            if view.min_area > view.max_area:
-                raise ConfigError(
-                    f"[augmentation]: min_area {view.min_area:g} is above max_area "
-                    f"{view.max_area:g}. Give both."
-                )
-        return views
-
-    def schedule(self) -> Schedule:
-        """The optimizer's table with the method's defaults filled in."""
-        table, defaults = self.optimizer, objective_named(self.method.name).defaults
-        decay = _first(table.weight_decay, defaults.weight_decay)
-        has_teacher = defaults.ema_momentum is not None
-        return Schedule(
-            lr=_first(table.lr, defaults.lr_at_256 * math.sqrt(self.batch_size / 256)),
-            final_lr=table.final_lr,
-            warmup_epochs=_first(table.warmup_epochs, defaults.warmup_epochs),
-            weight_decay=decay,
-            final_weight_decay=_first(table.final_weight_decay, decay),
-            ema_momentum=_first(table.ema_momentum, defaults.ema_momentum)
-            if has_teacher
-            else None,
-            final_ema_momentum=_first(table.final_ema_momentum, 1.0) if has_teacher else None,
-            beta1=table.beta1,
-            beta2=table.beta2,
-            eps=table.eps,
+        return tuple(
+            dataclasses.replace(
+                group, views=tuple(_replaced(view, given) for view in group.views)
+            )
+            for group in groups
         )
 
-    def official_refusal(self) -> str | None:
-        """Why the official optimizer cannot follow this recipe, if it cannot.
-
-        It has one group and knows weight decay as a constant.
-        """
-        schedule = self.schedule()
-        if self.optimizer.exempt_vectors:
-            return "optimizer.exempt_vectors: the official optimizer decays every parameter"
-        if schedule.weight_decay != schedule.final_weight_decay:
-            return (
-                f"weight decay goes from {schedule.weight_decay:g} to "
-                f"{schedule.final_weight_decay:g}: the official optimizer's is constant"
-            )
-        return None
+    def optimizer_curves(self, *, has_teacher: bool) -> dict[str, Curve]:
+        """The optimizer's hyper-parameters, with the method's defaults filled in."""
+        table, defaults = self.optimizer, objective_named(self.method.name).defaults
+        decay = _first(table.weight_decay, defaults.weight_decay)
+        curves = {
+            "lr": Curve(
+                shape="cosine",
+                first=_first(table.lr, defaults.lr_at_256 * math.sqrt(self.batch_size / 256)),
+                final=table.final_lr,
+                warmup_epochs=_first(table.warmup_epochs, defaults.warmup_epochs),
+            ),
+            "weight_decay": cosine(decay, _first(table.final_weight_decay, decay)),
+            "beta1": constant(table.beta1),
+            "beta2": constant(table.beta2),
+            "eps": constant(table.eps),
+            STEP_COUNT: Curve(shape=COUNT),
+        }
+        if has_teacher:
+            momentum = _first(table.ema_momentum, _first(defaults.ema_momentum, 0.99))
+            final = _first(table.final_ema_momentum, 1.0)
+            curves[EMA_MOMENTUM] = cosine(momentum, final)
+        return curves
 
     def table(self) -> dict[str, Any]:
         """The recipe as plain data, defaults filled in."""
         table: dict[str, Any] = unstructure(self)
-        for key, options in (
-            ("method", self.method_options()),
-            ("tokens", self.token_options()),
-        ):
-            table[key] = {"name": table[key]["name"], **unstructure(options)}
+        for key in _CHOICES:
+            table[key] = {"name": table[key]["name"], **table[key]["options"]}
         return table
+
+
+_CHOICES = ("method", "tokens", "parametrization")
+
+
+def rung_id(
+    keep_ratio: float, patch_size_px: int | None, trained: str, micro_batch: int | None
+) -> str:
+    """`k075` for keep-ratio 0.75, `k100-p8-last-2-m16` for other values on the other axes.
+
+    `k0333` for 0.333: thousandths only where they are needed. `None` is the usual value.
+    """
+    digits = f"{keep_ratio:.2f}" if round(keep_ratio, 2) == keep_ratio else f"{keep_ratio:g}"
+    parts = ["k" + digits.replace(".", "")]
+    if patch_size_px is not None:
+        parts.append(f"p{patch_size_px}")
+    if trained != ALL:
+        parts.append(trained)
+    if micro_batch is not None:
+        parts.append(f"m{micro_batch}")
+    return "-".join(parts)
+
+
+def _replaced(view: AugmentationSpec, given: Mapping[str, Any]) -> AugmentationSpec:
+    view = dataclasses.replace(view, **given)
+    if view.min_area > view.max_area:
+        raise ConfigError(
+            f"[augmentation]: min_area {view.min_area:g} is above max_area "
+            f"{view.max_area:g}. Give both."
+        )
+    return view
 
 
 def _first(given: Any, default: Any) -> Any:
@@ -185,15 +257,9 @@ def read_recipe(path: Path) -> dict[str, Any]:
     """The plain table of a TOML file.
 
     Raises:
-        ConfigError: it cannot be read or is no TOML.
+        ConfigError: it cannot be read or is not valid TOML.
     """
-    try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except OSError as error:
-        raise ConfigError(f"recipe {path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:  # also what is no UTF-8
-        raise ConfigError(f"recipe {path} is not TOML: {error}.") from error
+    return read_toml(path, where=f"recipe {path}", error=ConfigError)
 
 
 def make_recipe(table: Mapping[str, Any], *, where: str) -> Recipe:
@@ -207,121 +273,42 @@ def make_recipe(table: Mapping[str, Any], *, where: str) -> Recipe:
         ConfigError: all problems of the table; first those of names and types.
     """
     table = dict(table)
-    for key in ("method", "tokens"):
+    for key in _CHOICES:
         if isinstance(choice := table.get(key), Mapping):
             options = {k: v for k, v in choice.items() if k != "name"}
             default = getattr(Recipe(), key).name
             table[key] = {"name": choice.get("name", default), "options": options}
-    for key, example in (("keep_ratios", "[1.0, 0.5]"), ("micro_batches", "[16, 8]")):
-        if isinstance(found := table.get(key), str):
-            raise ConfigError(f"{where}: {key}: want a list such as {example}, got {found!r}.")
+    for key, example in (
+        ("keep_ratios", "[1.0, 0.5]"),
+        ("patch_sizes", "[16, 24]"),
+        ("trained", '["all", "last-2"]'),
+        ("micro_batches", "[16, 8]"),
+    ):
+        if isinstance(text := table.get(key), str):
+            raise ConfigError(
+                f"{where}: {key}: expected a list such as {example}, got {text!r}."
+            )
     recipe = structure(Recipe, table, where=where, error=ConfigError)
     if recipe.tokens.name == "none" and "keep_ratios" not in table:
         recipe = dataclasses.replace(recipe, keep_ratios=(1.0,))
-    if problems := _problems(recipe):
+    if problems := problems_of(recipe):
         lines = [f"{where}: {len(problems)} problem(s)", *problems]
         raise ConfigError("\n  ".join(line.replace("\n", "\n  ") for line in lines))
-    recipe.views()  # its areas may not fit the method's
     return dataclasses.replace(
         recipe,
-        method=Choice(name=recipe.method.name, options=unstructure(recipe.method_options())),
-        tokens=Choice(name=recipe.tokens.name, options=unstructure(recipe.token_options())),
+        method=_filled(recipe.method, recipe.method_options()),
+        tokens=_filled(recipe.tokens, *map(recipe.token_options, _policies(recipe))),
+        parametrization=_filled(recipe.parametrization, recipe.parametrization_options()),
     )
 
 
-def _problems(recipe: Recipe) -> list[str]:
-    problems = [
-        *_ladder_problems(recipe),
-        *_micro_batch_problems(recipe),
-        *_optimizer_problems(recipe),
-        *_out_of_range("augmentation", recipe.augmentation, _AUGMENTATION_RANGES),
-    ]
-    if recipe.batch_size < 2:
-        problems.append(f"batch_size: want at least 2, got {recipe.batch_size}")
-    if not 0 <= recipe.seed < 2**63:
-        problems.append(f"seed: want 0 to 2**63 - 1, got {recipe.seed}")
-    for check in (recipe.facts, recipe.method_options, recipe.token_options):
-        try:
-            check()
-        except ConfigError as error:
-            problems.append(str(error))
-    return problems
+def _policies(recipe: Recipe) -> tuple[type[TokenPolicy], ...]:
+    return policies_named(recipe.tokens.name)
 
 
-def _ladder_problems(recipe: Recipe) -> list[str]:
-    ratios = recipe.keep_ratios
-    problems = [
-        f"keep_ratios: {ratio:g} is outside (0, 1]" for ratio in ratios if not 0 < ratio <= 1
-    ]
-    if not ratios:
-        problems.append("keep_ratios: want at least one")
-    if len({f"{ratio:g}" for ratio in ratios}) < len(ratios):  # as rungs are named
-        problems.append("keep_ratios: each at most once, and different in six digits")
-    if recipe.tokens.name == "none" and ratios != (1.0,):
-        problems.append("keep_ratios: token policy 'none' keeps all tokens; give 1.0 alone")
-    return problems
-
-
-def _micro_batch_problems(recipe: Recipe) -> list[str]:
-    sizes, batch_size = recipe.micro_batches, recipe.batch_size
-    problems = [
-        f"micro_batches: {size} does not divide the batch size {batch_size}"
-        for size in sizes
-        if size < 1 or batch_size % size
-    ]
-    if len(set(sizes)) < len(sizes):
-        problems.append("micro_batches: each at most once")
-    objective = OBJECTIVES.get(recipe.method.name)
-    refusal = objective.micro_batch_refusal if objective is not None else None
-    if refusal is not None and any(size < batch_size for size in sizes):
-        problems.append(
-            f"micro_batches: method {recipe.method.name} needs its batch whole: {refusal}"
-        )
-    return problems
-
-
-# Keys of a table, what to say when a value is not allowed, and what is.
-_Ranges = tuple[tuple[str, str, Callable[[float], bool]], ...]
-
-_OPTIMIZER_RANGES: _Ranges = (
-    (
-        "lr final_lr warmup_epochs weight_decay final_weight_decay",
-        "a number >= 0",
-        lambda value: 0 <= value < math.inf,
-    ),
-    ("beta1 beta2", "a number in [0, 1)", lambda value: 0 <= value < 1),
-    ("eps", "a number > 0", lambda value: 0 < value < math.inf),
-    ("ema_momentum final_ema_momentum", "a number in [0, 1]", lambda value: 0 <= value <= 1),
-)
-_AUGMENTATION_RANGES: _Ranges = (
-    ("min_area max_area", "a number in (0, 1]", lambda value: 0 < value <= 1),
-    (
-        "flip jitter grayscale blur solarize",
-        "a probability in [0, 1]",
-        lambda value: 0 <= value <= 1,
-    ),
-    ("brightness contrast saturation", "a number >= 0", lambda value: 0 <= value < math.inf),
-    ("hue", "a number in [0, 0.5]", lambda value: 0 <= value <= 0.5),
-)
-
-
-def _out_of_range(name: str, table: Any, ranges: _Ranges) -> list[str]:
-    return [
-        f"{name}.{key}: want {want}, got {value:g}"
-        for keys, want, allowed in ranges
-        for key in keys.split()
-        if (value := getattr(table, key)) is not None and not allowed(value)
-    ]
-
-
-def _optimizer_problems(recipe: Recipe) -> list[str]:
-    table = recipe.optimizer
-    problems = _out_of_range("optimizer", table, _OPTIMIZER_RANGES)
-    objective = OBJECTIVES.get(recipe.method.name)
-    if objective is not None and objective.defaults.ema_momentum is None:
-        problems += [
-            f"optimizer.{key}: method {objective.name} has no EMA teacher"
-            for key in ("ema_momentum", "final_ema_momentum")
-            if getattr(table, key) is not None
-        ]
-    return problems
+def _filled(choice: Choice, *options: Any) -> Choice:
+    """The choice with all of its options, also those that were not given."""
+    tables = [unstructure(each) for each in options]
+    return Choice(
+        name=choice.name, options={k: v for table in tables for k, v in table.items()}
+    )

@@ -15,12 +15,12 @@ import torch
 from edge_export.ort_training import artifacts as official
 from edge_export.package.build import export_package
 from edge_export.recipe import make_recipe, read_recipe
-from edge_export.step.program import FEATURES_OUTPUT, GLOBAL_VIEWS, Program
+from edge_export.step.program import Program
 from edge_runtime.errors import EngineError
 from edge_runtime.package import Package
+from edge_runtime.package.names import IMAGES_PREFIX, PARAM
 from edge_runtime.schema import unstructure
 from edge_runtime.selftest import EXPECTED, FOLDER, PACKAGE, RECIPE, Expected, example_batch
-from edge_runtime.state import PARAM
 
 
 def write_selftest(folder: Path) -> Package:
@@ -52,17 +52,15 @@ def write_selftest(folder: Path) -> Package:
 def expected_of(package: Package, program: Program) -> Expected:
     """PyTorch's loss on the rung that keeps least, and its features."""
     rung = min(package.manifest.rungs, key=lambda rung: rung.keep_ratio)
+    settings = next(each for each in program.settings if each.id == rung.id)
     batch = example_batch(package, rung)
     inputs = {name: torch.from_numpy(value) for name, value in batch.items()}
     state = {name: torch.from_numpy(v) for name, v in package.initial_state().items()}
-    weights = {key: state[PARAM + key] for key in program.parameters}
-    loss, _ = program.loss(program.policy(rung.keep_ratio), weights, inputs)
-    features = program.embed(weights, inputs[GLOBAL_VIEWS][0])[FEATURES_OUTPUT]
-    return Expected(
-        rung=rung.id,
-        loss=loss.item(),
-        features=tuple(features[0].tolist()),
-    )
+    weights = {name: state[PARAM + name] for name in program.parameters}
+    loss, _ = program.bind(settings).loss(weights, {**state, **inputs})
+    images = next(value for name, value in inputs.items() if name.startswith(IMAGES_PREFIX))
+    features = program.embed(weights, images[0])
+    return Expected(rung=rung.id, loss=loss.item(), features=tuple(features[0].tolist()))
 
 
 if __name__ == "__main__":

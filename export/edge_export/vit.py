@@ -1,22 +1,28 @@
 """A plain Vision Transformer as functions of its weights.
 
-Letters: S sequences (views x pictures), N patch tokens, T = tokens with the class token,
+Letters: S sequences (views x images), N patch tokens, T = tokens with the class token,
 D width, H heads, P = patch pixels * 3. Weights come by parameter name, matrices as [in, out].
-Names are timm's (`vit_*`, `deit_*` without distillation).
+Every function takes the name of its layer, so that an encoder, a decoder and a predictor are
+built of the same ones. Behind its prefix the encoder has timm's names (`vit_*`, `deit_*`
+without distillation).
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import gelu
 from torch.nn.functional import layer_norm as layer_normalise
 
-from edge_export.parameters import Parameter, linear
+from edge_export.parameters import Parameter, linear, norm
 from edge_runtime.package.manifest import ModelFacts
 
 Weights = Mapping[str, Tensor]
 
+ENCODER = "encoder."  # prefix of the encoder's parameters
+CLASS_TOKEN, MEAN_PATCHES = "class-token", "mean-patches"
+FEATURES = (CLASS_TOKEN, MEAN_PATCHES)  # what an encoder may give of an image
 LAYER_NORM_EPS = 1e-6  # timm's for ViT
 MLP_RATIO = 4
 # ImageNet statistics, the convention of timm's checkpoints
@@ -26,45 +32,49 @@ STD = (0.229, 0.224, 0.225)
 
 def encoder_parameters(model: ModelFacts) -> tuple[Parameter, ...]:
     """Every parameter of the encoder, in timm's order."""
-    width = model.width
-    pixels = model.patch_size_px**2 * 3
-    found = [
-        _same("cls_token", (1, 1, width), "truncated_normal"),
-        _same("pos_embed", (1, model.tokens, width), "truncated_normal"),
+    width, pixels = model.width, model.patch_size_px**2 * 3
+    tokens = [("cls_token", 1), ("pos_embed", model.tokens)]
+    parameters = [
+        Parameter(name=ENCODER + name, shape=(1, count, width), init="truncated_normal")
+        for name, count in tokens
+    ]
+    parameters += [
         Parameter(
-            name="patch_embed.proj.weight",
+            name=f"{ENCODER}patch_embed.proj.weight",
             shape=(pixels, width),
             init="xavier_uniform",
             layout="patch",
+            is_matrix=True,
         ),
-        _same("patch_embed.proj.bias", (width,), "zeros"),
+        Parameter(name=f"{ENCODER}patch_embed.proj.bias", shape=(width,), init="zeros"),
     ]
     for index in range(model.depth):
-        block = f"blocks.{index}"
-        found += [
-            *_norm(f"{block}.norm1", width),
-            *linear(f"{block}.attn.qkv", width, 3 * width, fused=3),
-            *linear(f"{block}.attn.proj", width, width),
-            *_norm(f"{block}.norm2", width),
-            *linear(f"{block}.mlp.fc1", width, MLP_RATIO * width),
-            *linear(f"{block}.mlp.fc2", MLP_RATIO * width, width),
-        ]
-    return (*found, *_norm("norm", width))
+        parameters += block_parameters(block_name(index), width)
+    return (*parameters, *norm(f"{ENCODER}norm", width))
 
 
-def _same(name: str, shape: tuple[int, ...], init: str) -> Parameter:
-    return Parameter(name=name, shape=shape, init=init)
+def block_name(index: int) -> str:
+    """The encoder's block `index`, from 0."""
+    return f"{ENCODER}blocks.{index}"
 
 
-def _norm(name: str, width: int) -> tuple[Parameter, Parameter]:
-    return _same(f"{name}.weight", (width,), "ones"), _same(f"{name}.bias", (width,), "zeros")
+def block_parameters(name: str, width: int) -> tuple[Parameter, ...]:
+    """Parameters of `attend` and `feed_forward` with this name."""
+    return (
+        *norm(f"{name}.norm1", width),
+        *linear(f"{name}.attn.qkv", width, 3 * width, fused=3),
+        *linear(f"{name}.attn.proj", width, width),
+        *norm(f"{name}.norm2", width),
+        *linear(f"{name}.mlp.fc1", width, MLP_RATIO * width),
+        *linear(f"{name}.mlp.fc2", MLP_RATIO * width, width),
+    )
 
 
-def cut_patches(images: Tensor, patch_px: int) -> Tensor:
+def cut_patches(images: Tensor, patch_size_px: int) -> Tensor:
     """(S, height, width, 3) uint8 -> (S, N, P) uint8; P in row, column, channel."""
     count, height, width, channels = images.shape
-    rows, columns = height // patch_px, width // patch_px
-    grid = images.reshape(count, rows, patch_px, columns, patch_px, channels)
+    rows, columns = height // patch_size_px, width // patch_size_px
+    grid = images.reshape(count, rows, patch_size_px, columns, patch_size_px, channels)
     return grid.permute(0, 1, 3, 2, 4, 5).reshape(count, rows * columns, -1)
 
 
@@ -76,23 +86,6 @@ def normalise(patches: Tensor, dtype: torch.dtype) -> Tensor:
     return (patches.to(dtype) - mean) * scale
 
 
-def embed(weights: Weights, patches: Tensor, positions: Tensor) -> Tensor:
-    """Tokens of patches.
-
-    Args:
-        weights: the encoder's.
-        patches: (S, N, P) uint8.
-        positions: (1 or S, N, D), the position embedding of each of these patches.
-
-    Returns:
-        (S, 1 + N, D), class token first.
-    """
-    pixels = normalise(patches, positions.dtype)
-    tokens = affine(weights, "patch_embed.proj", pixels) + positions  # (S, N, D)
-    class_token = weights["cls_token"] + weights["pos_embed"][:, :1]  # (1, 1, D)
-    return torch.cat([class_token.expand(tokens.shape[0], -1, -1), tokens], dim=1)
-
-
 def affine(weights: Weights, name: str, x: Tensor) -> Tensor:
     """`x @ weight + bias` over the last axis, as one two-dimensional product."""
     weight = weights[f"{name}.weight"]
@@ -100,32 +93,39 @@ def affine(weights: Weights, name: str, x: Tensor) -> Tensor:
     return y.reshape(*x.shape[:-1], weight.shape[1])
 
 
-def layer_norm(weights: Weights, name: str, x: Tensor) -> Tensor:
+def layer_norm(weights: Weights, name: str, x: Tensor, eps: float = LAYER_NORM_EPS) -> Tensor:
     """LayerNorm over the last axis."""
     scale, shift = weights[f"{name}.weight"], weights[f"{name}.bias"]
-    return layer_normalise(x, x.shape[-1:], scale, shift, LAYER_NORM_EPS)
+    return layer_normalise(x, x.shape[-1:], scale, shift, eps)
+
+
+class Attention(NamedTuple):
+    """What an attention layer gives; what nobody reads is not computed in a lowered graph."""
+
+    tokens: Tensor  # (S, T or `queries`, D), with the residual
+    probabilities: Tensor  # (S, H, T or `queries`, T)
+    keys: Tensor  # (S, H, T, D / H)
 
 
 def attend(
     weights: Weights,
-    block: int,
+    name: str,
     heads: int,
     x: Tensor,
     *,
     queries: int | None = None,
     bias: Tensor | None = None,
-) -> Tensor:
-    """Self-attention with its residual: (S, T, D) -> (S, T or `queries`, D).
+) -> Attention:
+    """Self-attention with its residual.
 
     Args:
-        weights: the encoder's.
-        block: which one, from 0.
+        weights: by parameter name.
+        name: of the block.
         heads: H.
         x: (S, T, D).
         queries: only the first so many tokens go on; all tokens stay keys and values.
-        bias: (S, 1, 1, T) added to the scores. Tests drop tokens with it.
+        bias: (S, 1, 1, T), added to the scores before the softmax.
     """
-    name = f"blocks.{block}"
     count, tokens, width = x.shape
     qkv = affine(weights, f"{name}.attn.qkv", layer_norm(weights, f"{name}.norm1", x))
     # One transposition for all three, then slices of whole planes: (S, 3H, T, D/H)
@@ -136,17 +136,17 @@ def attend(
     scores = (query * (width // heads) ** -0.5) @ key.transpose(2, 3)  # (S, H, queries, T)
     if bias is not None:
         scores = scores + bias
-    mixed = (scores.softmax(dim=-1) @ value).transpose(1, 2).reshape(count, tokens, width)
-    return x + affine(weights, f"{name}.attn.proj", mixed)
+    probabilities = scores.softmax(dim=-1)
+    mixed = (probabilities @ value).transpose(1, 2).reshape(count, tokens, width)
+    return Attention(x + affine(weights, f"{name}.attn.proj", mixed), probabilities, key)
 
 
-def feed_forward(weights: Weights, block: int, x: Tensor) -> Tensor:
-    """MLP with its residual: (S, T, D) -> (S, T, D)."""
-    name = f"blocks.{block}"
+def feed_forward(weights: Weights, name: str, x: Tensor) -> Tensor:
+    """MLP of a block with its residual: (S, T, D) -> (S, T, D)."""
     hidden = affine(weights, f"{name}.mlp.fc1", layer_norm(weights, f"{name}.norm2", x))
     return x + affine(weights, f"{name}.mlp.fc2", gelu(hidden))
 
 
-def features(weights: Weights, tokens: Tensor) -> Tensor:
-    """Final norm of the class token: (S, T, D) -> (S, D)."""
-    return layer_norm(weights, "norm", tokens[:, 0])
+def block(weights: Weights, name: str, heads: int, x: Tensor) -> Tensor:
+    """A whole transformer block: (S, T, D) -> (S, T, D)."""
+    return feed_forward(weights, name, attend(weights, name, heads, x).tokens)

@@ -11,33 +11,21 @@ What really happens deviates from this:
 - The optimizer of ONNX Runtime runs GELU as one node, and folds transpositions into products:
   up to 4 % less in our step graphs, often nothing, because the peak lies elsewhere.
 - Kernels take scratch memory, some hundred kilobytes for each thread.
-- The arena that tensors lie in has gaps: `edge_runtime.planning.memory` allows for them.
+- The arena that tensors lie in has gaps: `edge_runtime.planning.costs` allows for them.
 """
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import onnx
-from onnx import helper, shape_inference
+
+from edge_export.analysis.shapes import TensorShape, tensor_shapes
 
 # The output shares the memory of the input.
 VIEWS = {"Identity", "Reshape"}
 # The output may be written over the input. Sums and products are not among them.
 IN_PLACE = {"Cast", "HardSigmoid", "LogSoftmax", "Relu", "Softmax"}
-
-
-class Tensor(NamedTuple):
-    """What memory planning knows of one."""
-
-    shape: tuple[int, ...]
-    element_bytes: int
-
-    @property
-    def size_bytes(self) -> int:
-        """Of all elements."""
-        return math.prod(self.shape) * self.element_bytes
 
 
 class Life(NamedTuple):
@@ -70,7 +58,7 @@ def lives(model: onnx.ModelProto) -> list[Life]:
     """Every piece of memory that a run takes for itself, and gives back."""
     nodes = list(model.graph.node)
     order = execution_order(nodes)
-    tensors = _tensors(model)
+    tensors = tensor_shapes(model)
     readers = Counter(name for node in nodes for name in node.input)
     outside = {value.name for value in (*model.graph.input, *model.graph.output)}
     outside |= {tensor.name for tensor in model.graph.initializer}
@@ -98,7 +86,7 @@ def lives(model: onnx.ModelProto) -> list[Life]:
 def _shared(
     node: onnx.NodeProto,
     output: str,
-    tensors: dict[str, Tensor],
+    tensors: dict[str, TensorShape],
     outside: set[str],
     piece_of: dict[str, str],
     unread: Counter[str],
@@ -111,7 +99,7 @@ def _shared(
     if node.op_type in VIEWS:
         return piece
     fits = (
-        tensors[name].shape == tensors[output].shape
+        tensors[name].sizes == tensors[output].sizes
         and tensors[name].element_bytes == tensors[output].element_bytes
     )
     return piece if fits and piece not in outside and unread[piece] == 1 else None
@@ -138,16 +126,3 @@ def execution_order(nodes: Sequence[onnx.NodeProto]) -> list[int]:
             open_nodes.append((index, True))
             open_nodes += [(need, False) for need in needs[index] if need not in seen]
     return order
-
-
-def _tensors(model: onnx.ModelProto) -> dict[str, Tensor]:
-    graph = shape_inference.infer_shapes(model).graph
-    found = {value.name: _tensor(value.data_type, value.dims) for value in graph.initializer}
-    for info in (*graph.input, *graph.output, *graph.value_info):
-        kind = info.type.tensor_type
-        found[info.name] = _tensor(kind.elem_type, [d.dim_value for d in kind.shape.dim])
-    return found
-
-
-def _tensor(elem_type: int, shape: Sequence[int]) -> Tensor:
-    return Tensor(tuple(shape), helper.tensor_dtype_to_np_dtype(elem_type).itemsize)

@@ -162,7 +162,7 @@ class GraphBuilder:
         return self.add("Shape", [source], [(np.int64, (1,))], {"start": 0, "end": 1})[0]
 
     def model(self) -> onnx.ModelProto:
-        """The finished model, without nodes that no output needs."""
+        """The finished model, without the nodes and inputs that no output needs."""
         self._name_outputs()
         nodes = _needed(self._nodes, set(self._outputs))
         used = {name for node in nodes for name in node.input}
@@ -171,7 +171,7 @@ class GraphBuilder:
         graph = helper.make_graph(
             nodes,
             self._name,
-            [_value_info(value) for value in self._inputs],
+            [_value_info(value) for value in self._inputs if value.name in used],
             [_value_info(value) for value in outputs],
             [numpy_helper.from_array(array, name) for name, array in stored if name in used],
         )

@@ -5,16 +5,16 @@ from edge_export.objectives.mocov3 import MoCoV3
 from edge_export.objectives.simclr import SimCLR
 from edge_runtime.errors import ConfigError
 
-OBJECTIVES: dict[str, Objective] = {
+OBJECTIVES: dict[str, type[Objective]] = {
     objective.name: objective
     for objective in (
-        SimCLR(),
-        MoCoV3(),
+        SimCLR,
+        MoCoV3,
     )
 }
 
 
-def objective_named(name: str) -> Objective:
+def objective_named(name: str) -> type[Objective]:
     """The method of that name.
 
     Raises:

@@ -6,50 +6,41 @@ Our deviations: LayerNorm in the projector (see `mlp`), and the sizes of a small
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
+from typing_extensions import override
 
-from edge_export.objectives.base import (
-    ContrastiveOptions,
-    Defaults,
-    crop_views,
-    mlp,
-    mlp_parameters,
-)
-from edge_export.parameters import Parameter
-from edge_export.vit import Weights
-from edge_runtime.package.manifest import AugmentationSpec
+from edge_export.declaration import LossResult, ObjectiveDeclaration, ViewGroup
+from edge_export.objectives.base import Defaults, Objective
+from edge_export.objectives.heads import ContrastiveOptions, crop_views, mlp, mlp_parameters
+from edge_export.step.context import StepContext
+from edge_runtime.package.manifest import ModelFacts
 
 
-class SimCLR:
+class SimCLR(Objective):
     """Two views, shared encoder, NT-Xent."""
 
     name = "simclr"
     defaults = Defaults(lr_at_256=1e-3, weight_decay=0.1, warmup_epochs=2)
-    teacher_parts: tuple[str, ...] = ()
-    micro_batch_refusal = "the other pictures of the batch are the negatives"
     options = ContrastiveOptions
 
-    def views(self, image_size_px: int) -> tuple[AugmentationSpec, ...]:
-        """Equal views; crops of at least 8 % of the picture, 20 % of a small one."""
-        area = 0.2 if image_size_px < 64 else 0.08
-        return crop_views(image_size_px, min_area=area, asymmetric=False)
-
-    def heads(self, width: int, options: ContrastiveOptions) -> tuple[Parameter, ...]:
-        """A projector of two layers."""
-        return mlp_parameters(
-            "projector", (width, options.projector_width, options.projector_out)
+    def __init__(self, model: ModelFacts, options: ContrastiveOptions) -> None:
+        self._temperature = options.temperature
+        size_px = model.image_size_px
+        # Equal views; crops of at least 8 % of the picture, 20 % of a small one
+        area = 0.2 if size_px < 64 else 0.08
+        views = crop_views(size_px, min_area=area, asymmetric=False)
+        widths = (model.width, options.projector_width, options.projector_out)
+        self.declaration = ObjectiveDeclaration(
+            views=(ViewGroup(name="global", size_px=size_px, views=views),),
+            parameters=mlp_parameters("projector", widths),
+            micro_batch_refusal="the other pictures of the batch are the negatives",
         )
 
-    def loss(
-        self,
-        weights: Weights,
-        teacher: Weights | None,
-        student_features: Tensor,
-        teacher_features: Tensor | None,
-        options: ContrastiveOptions,
-    ) -> Tensor:
+    @override
+    def loss(self, step: StepContext) -> LossResult:
         """NT-Xent of the projected views."""
-        projected = mlp(weights, "projector", student_features.flatten(0, 1))  # (2B, P)
-        return nt_xent(projected, options.temperature)
+        features = step.student["global"].features.flatten(0, 1)  # (2B, D)
+        projected = mlp(step.weights, "projector", features)  # (2B, P)
+        return LossResult(loss=nt_xent(projected, self._temperature))
 
 
 def nt_xent(projected: Tensor, temperature: float) -> Tensor:

@@ -1,22 +1,25 @@
 """Artifacts of ONNX Runtime's own on-device training API.
 
 For everyone who trains with `onnxruntime.training.api` in Python, C, C# or Java. The last
-release is 1.19.2; this file holds what has to be mended of what its generator writes.
+release is 1.19.2; its generator is frozen, and every work-around for it is in this file.
 """
 
 import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import onnx
-from torch import Tensor
 
 from edge_export.lowering.graph import IR_VERSION
+from edge_export.step.program import Program
+from edge_export.step.trained import ALL
 from edge_runtime.errors import EngineError
-from edge_runtime.package.manifest import OfficialGraphs, Schedule
+from edge_runtime.package.curves import Curve
+from edge_runtime.package.manifest import OrtTrainingGraphs
 from edge_runtime.storage import storage_errors
 
 CHECKPOINT = "ort_training/checkpoint"
@@ -32,25 +35,58 @@ def is_available() -> bool:
     return True
 
 
-def paths_of(rung_id: str) -> OfficialGraphs:
+def paths_of(rung_id: str) -> OrtTrainingGraphs:
     """Where a rung's artifacts lie in a package."""
     folder = f"ort_training/{rung_id}"
-    return OfficialGraphs(
+    return OrtTrainingGraphs(
         training=f"{folder}/training_model.onnx",
         eval=f"{folder}/eval_model.onnx",
         optimizer=f"{folder}/optimizer_model.onnx",
     )
 
 
+def refusal(program: Program) -> str | None:
+    """Why the official API cannot train this recipe, if it cannot.
+
+    Its optimizer has one group of parameters and a constant weight decay, and knows no state
+    besides parameters and moments.
+    """
+    curves, recipe = program.hyper_parameters, program.recipe
+    if recipe.optimizer.exempt_vectors:
+        return "optimizer.exempt_vectors: the official optimizer decays every parameter"
+    if not curves["weight_decay"].is_constant:
+        decay = curves["weight_decay"]
+        return (
+            f"weight decay goes from {decay.first:g} to {decay.final:g}: the official "
+            "optimizer's is constant"
+        )
+    if program.buffers:
+        return f"buffer {next(iter(program.buffers))!r}: the official API has no such state"
+    if recipe.parametrization.name != "none":
+        return f"parametrization {recipe.parametrization.name!r} is not supported by it"
+    if set(recipe.trained) != {ALL}:
+        return "trained: the official optimizer moves every parameter"
+    return None if is_available() else MISSING
+
+
+class Artifacts(NamedTuple):
+    """What the generator writes for one rung."""
+
+    training: onnx.ModelProto
+    eval: onnx.ModelProto
+    optimizer: onnx.ModelProto
+    checkpoint: bytes
+
+
 def artifacts(
-    forward: onnx.ModelProto, trained: Mapping[str, Tensor], schedule: Schedule
-) -> tuple[onnx.ModelProto, onnx.ModelProto, onnx.ModelProto, bytes]:
-    """Training, eval and optimizer model, and the checkpoint's bytes.
+    forward: onnx.ModelProto, trained: Collection[str], curves: Mapping[str, Curve]
+) -> Artifacts:
+    """Training, eval and optimizer model, and the checkpoint.
 
     Args:
         forward: the loss as its first output; trained tensors are initializers.
-        trained: the trained tensors; only their names matter.
-        schedule: betas, eps and the (constant) weight decay of AdamW.
+        trained: names of the trained tensors.
+        curves: hyper-parameters; betas, eps and weight decay are constants of the optimizer.
 
     Raises:
         EngineError: the generator failed.
@@ -61,9 +97,9 @@ def artifacts(
 
     loss, *others = [output.name for output in forward.graph.output]
     optimizer = AdamW(
-        betas=(schedule.beta1, schedule.beta2),
-        eps=schedule.eps,
-        weight_decay=schedule.weight_decay,
+        betas=(curves["beta1"].first, curves["beta2"].first),
+        eps=curves["eps"].first,
+        weight_decay=curves["weight_decay"].first,
     )
     with (
         storage_errors("write to", Path(tempfile.gettempdir())),
@@ -83,12 +119,12 @@ def artifacts(
             raise EngineError(
                 f"generate_artifacts failed on the forward graph: {error}"
             ) from error
-        models = [
-            _mended(onnx.load(Path(folder) / f"{name}_model.onnx"))
+        training, evaluation, optimizer_model = (
+            _corrected(onnx.load(Path(folder) / f"{name}_model.onnx"))
             for name in ("training", "eval", "optimizer")
-        ]
+        )
         checkpoint = (Path(folder) / "checkpoint").read_bytes()
-    return models[0], models[1], models[2], checkpoint
+    return Artifacts(training, evaluation, optimizer_model, checkpoint)
 
 
 @contextlib.contextmanager
@@ -106,7 +142,7 @@ def _without_native_log() -> Iterator[None]:
         os.close(silent)
 
 
-def _mended(model: onnx.ModelProto) -> onnx.ModelProto:
+def _corrected(model: onnx.ModelProto) -> onnx.ModelProto:
     """What 1.19.2 can load, the same bytes in every process, and PyTorch's AdamW.
 
     The generator writes the IR version of the installed onnx, names nodes and the tensors it

@@ -1,50 +1,53 @@
 """Make a training package: trace, lower, write, verify, publish."""
 
-import dataclasses
 import hashlib
 import importlib.metadata
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
 import torch
+from torch import Tensor
 
-from edge_export.analysis.cost import Branch, step_flops
 from edge_export.analysis.liveness import peak_bytes
-from edge_export.ort_training import artifacts as official
+from edge_export.ort_training import artifacts as ort_training
 from edge_export.package import graphs
 from edge_export.package.initial import encoder_from_timm
 from edge_export.package.verify import verify
-from edge_export.policies import TokenPolicy
-from edge_export.recipe import Recipe
-from edge_export.step.program import ENCODER, Program, Tensors
+from edge_export.recipe import Recipe, RungSettings
+from edge_export.step.program import Program
+from edge_export.step.rung import RungProgram
+from edge_export.step.trained import ALL
+from edge_export.vit import ENCODER
 from edge_runtime.errors import ConfigError
 from edge_runtime.package import Package, open_package
 from edge_runtime.package.manifest import (
     FORMAT,
-    GRADIENT,
     EncoderTensor,
     GraphSpec,
     Manifest,
-    Official,
+    OrtTraining,
+    OrtTrainingGraphs,
+    PeriodicGraph,
     Rung,
     TensorSpec,
+    ViewGroup,
 )
+from edge_runtime.package.names import ACCUMULATE, APPLY, EMA, PARAM, STATE, STEP, SUM
 from edge_runtime.package.reader import MANIFEST
 from edge_runtime.schema import unstructure
-from edge_runtime.state import EMA, PARAM, encode_state
+from edge_runtime.state import encode_state
 from edge_runtime.storage import new_folder, storage_errors
 from edge_runtime.version import __version__
 
 STATE_FILE = "state.safetensors"
-EMBED = "graphs/embed.onnx"
-APPLY = "graphs/apply.onnx"
-UPDATE = "graphs/update.onnx"
+EMBED, MERGE, UPDATE = (f"graphs/{name}.onnx" for name in ("embed", "merge", "update"))
 
+Tensors = Mapping[str, Tensor]
 Report = Callable[[str, float, float], None]  # stage, wall seconds, CPU seconds
 
 
@@ -93,9 +96,12 @@ def initial_state(program: Program, init: Path | None) -> Tensors:
 def encoder_tensors(program: Program) -> tuple[EncoderTensor, ...]:
     """How the encoder's parameters are called and laid out in timm."""
     return tuple(
-        EncoderTensor(name=key, timm_name=parameter.name, layout=parameter.layout)
-        for key, parameter in program.parameters.items()
-        if key.startswith(ENCODER)
+        EncoderTensor(
+            name=name,
+            timm_name=name.removeprefix(ENCODER),
+            layout=program.parameters[name].layout,
+        )
+        for name in program.encoder_names
     )
 
 
@@ -116,9 +122,8 @@ class _Writer:
         self._report = report
         self._specs: dict[str, GraphSpec] = {}
         self._sha256: dict[str, str] = {}
-        self._refused = program.recipe.official_refusal()
-        if self._refused is None and not official.is_available():
-            self._refused = official.MISSING
+        self._apply_bytes: dict[str, int] = {}  # peak of each optimizer graph, by file
+        self._refused = ort_training.refusal(program)
 
     def write(self) -> None:
         """All files, the manifest last."""
@@ -126,88 +131,104 @@ class _Writer:
         self._file(STATE_FILE, encode_state(arrays))
         with _stage("embedding graph", self._report):
             self._graph(EMBED, graphs.embed_graph(self._program, self._state))
-        rungs = [self._rung(ratio) for ratio in self._program.recipe.keep_ratios]
-        apply = APPLY if self._program.recipe.micro_batches else None
-        if apply is not None:
-            rungs = list(self._with_micro_batches(rungs))
-        update = None
+        merge = update = None
+        if self._program.recipe.parametrization.name != "none":
+            self._graph(MERGE, graphs.merge_graph(self._program, self._state))
+            merge = MERGE
+        rungs = tuple(map(self._rung, self._program.settings))
         if self._refused is None and self._program.teacher_names:
-            self._graph(UPDATE, graphs.update_graph(self._program, self._state))
+            self._graph(UPDATE, graphs.teacher_update_graph(self._program, self._state))
             update = UPDATE
-        checkpoint = official.CHECKPOINT if self._refused is None else None
-        official_facts = Official(refused=self._refused, checkpoint=checkpoint, update=update)
-        table = unstructure(self._manifest(tuple(rungs), apply, official_facts))
-        self._write(MANIFEST, json.dumps(table, indent=1, sort_keys=True).encode() + b"\n")
+        checkpoint = ort_training.CHECKPOINT if self._refused is None else None
+        facts = OrtTraining(refused=self._refused, checkpoint=checkpoint, update=update)
+        manifest = self._manifest(rungs, tuple(self._periodic()), merge, facts)
+        text = json.dumps(unstructure(manifest), indent=1, sort_keys=True)
+        self._write(MANIFEST, text.encode() + b"\n")
 
-    def _rung(self, keep_ratio: float) -> Rung:
-        program, state = self._program, self._state
-        policy, rung_id = program.policy(keep_ratio), rung_name(keep_ratio)
-        step, teacher = f"graphs/{rung_id}/step.onnx", None
-        with _stage(f"{rung_id} step graph", self._report):
-            graph = graphs.step_graph(program, policy, state)
-            self._graph(step, graph)
-        if program.teacher_names and not policy.couples_branches:
-            teacher = f"graphs/{rung_id}/teacher.onnx"
-            with _stage(f"{rung_id} teacher graph", self._report):
-                self._graph(teacher, graphs.teacher_graph(program, policy, state))
-        paths = None
-        if self._refused is None:
-            paths = official.paths_of(rung_id)
-            with _stage(f"{rung_id} official artifacts", self._report):
-                training, evaluation, optimizer, checkpoint = graphs.official_graphs(
-                    program, policy, state
-                )
-                self._graph(paths.training, training)
-                self._graph(paths.eval, evaluation)
-                self._file(paths.optimizer, _bytes(optimizer))
-                self._file(official.CHECKPOINT, checkpoint)  # the same for every rung
+    def _rung(self, settings: RungSettings) -> Rung:
+        rung = self._program.bind(settings)
+        if settings.micro_batch is None:
+            files, activation_bytes = self._step(rung)
+        else:
+            files, activation_bytes = self._micro_batches(rung)
         return Rung(
-            id=rung_id,
-            keep_ratio=keep_ratio,
-            micro_batch=None,
-            tokens_per_block=tuple(attended for attended, _ in policy.student_tokens),
-            flops=rung_flops(program, policy),
-            peak_activation_bytes=peak_bytes(graph.model),
-            draws=policy.draws,
-            step=step,
-            accumulate=None,
-            teacher=teacher,
-            official=paths,
+            id=settings.id,
+            keep_ratio=settings.keep_ratio,
+            patch_size_px=settings.patch_size_px,
+            trained=settings.trained,
+            micro_batch=settings.micro_batch,
+            tokens_per_block=graphs.tokens_per_block(rung, self._state),
+            flops=self._step_flops(rung, files),
+            peak_activation_bytes=activation_bytes,
+            draws=rung.draws,
+            graphs=files,
+            ort_training=self._artifacts(rung),
         )
 
-    def _with_micro_batches(self, rungs: list[Rung]) -> Iterator[Rung]:
-        """Each rung, and behind it those that do the same step in micro-batches."""
-        with _stage("optimizer graph", self._report):
-            graph = graphs.apply_graph(self._program, self._state)
-            self._graph(APPLY, graph)
-        apply_bytes = peak_bytes(graph.model)
-        for rung in rungs:
-            yield rung
-            for pictures in self._program.recipe.micro_batches:
-                yield self._micro_rung(rung, pictures, apply_bytes)
-
-    def _micro_rung(self, whole: Rung, pictures: int, apply_bytes: int) -> Rung:
-        """The same step as `whole`, so many pictures at a time."""
-        program, rung_id = self._program, f"{whole.id}-m{pictures}"
-        path = f"graphs/{rung_id}/accumulate.onnx"
-        policy = program.policy(whole.keep_ratio, pictures)
-        with _stage(f"{rung_id} micro-batch graph", self._report):
-            graph = graphs.accumulate_graph(program, policy, self._state)
+    def _step(self, rung: RungProgram) -> tuple[dict[str, str], int]:
+        """Files of a rung that takes its batch at once, by kind, and their activations."""
+        path = f"graphs/{rung.settings.id}/step.onnx"
+        with _stage(f"{rung.settings.id} step graph", self._report):
+            graph = graphs.step_graph(rung, self._state)
             self._graph(path, graph)
-        gradients = [t.size_bytes for t in graph.spec.inputs if t.role == GRADIENT]
-        return dataclasses.replace(
-            whole,
-            id=rung_id,
-            micro_batch=pictures,
-            # Both graphs keep their memory, each in an arena of its own.
-            peak_activation_bytes=peak_bytes(graph.model) + apply_bytes + sum(gradients),
-            step=None,
-            accumulate=path,
-            official=None,
-        )
+        return {STEP: path}, peak_bytes(graph.model)
+
+    def _micro_batches(self, rung: RungProgram) -> tuple[dict[str, str], int]:
+        """The same of a rung with micro-batches."""
+        rung_id, trained = rung.settings.id, rung.settings.trained
+        path = f"graphs/{rung_id}/accumulate.onnx"
+        apply = "graphs/apply.onnx" if trained == ALL else f"graphs/apply-{trained}.onnx"
+        with _stage(f"{rung_id} micro-batch graph", self._report):
+            graph = graphs.accumulate_graph(rung, self._state)
+            self._graph(path, graph)
+        if apply not in self._apply_bytes:
+            with _stage("optimizer graph", self._report):
+                optimizer = graphs.apply_graph(rung, self._state, graph)
+                self._graph(apply, optimizer)
+                self._apply_bytes[apply] = peak_bytes(optimizer.model)
+        sums = sum(spec.size_bytes for spec in graph.spec.inputs if spec.role == SUM)
+        # Both graphs keep their memory, each in an arena of its own.
+        activation_bytes = peak_bytes(graph.model) + self._apply_bytes[apply] + sums
+        return {ACCUMULATE: path, APPLY: apply}, activation_bytes
+
+    def _step_flops(self, rung: RungProgram, files: Mapping[str, str]) -> int:
+        parts = self._program.recipe.batch_size // rung.images
+        runs = {STEP: 1, ACCUMULATE: parts, APPLY: 1}
+        return sum(runs[kind] * (self._specs[path].flops or 0) for kind, path in files.items())
+
+    def _artifacts(self, rung: RungProgram) -> OrtTrainingGraphs | None:
+        """Artifacts of the official API for one rung, where it has any."""
+        if self._refused is not None or rung.settings.micro_batch is not None:
+            return None
+        paths = ort_training.paths_of(rung.settings.id)
+        with _stage(f"{rung.settings.id} official artifacts", self._report):
+            forward = graphs.loss_graph(rung, self._state)
+            made = ort_training.artifacts(
+                forward.model, list(self._program.parameters), self._program.hyper_parameters
+            )
+            # The descriptions leave out what the API feeds itself: parameters and gradients.
+            inputs = {spec.name: spec.role for spec in forward.spec.inputs}
+            outputs = {spec.name: spec.role for spec in forward.spec.outputs}
+            for path, model in ((paths.training, made.training), (paths.eval, made.eval)):
+                self._graph(
+                    path, graphs.Graph(model, graphs.described(model, inputs, outputs))
+                )
+            self._file(paths.optimizer, _bytes(made.optimizer))
+            self._file(ort_training.CHECKPOINT, made.checkpoint)  # the same for every rung
+        return paths
+
+    def _periodic(self) -> Iterator[PeriodicGraph]:
+        for update in self._program.declaration.periodic:
+            path = f"graphs/periodic/{update.name}.onnx"
+            self._graph(path, graphs.periodic_graph(self._program, update, self._state))
+            yield PeriodicGraph(graph=path, every_steps=update.every_steps)
 
     def _manifest(
-        self, rungs: tuple[Rung, ...], apply: str | None, official_facts: Official
+        self,
+        rungs: tuple[Rung, ...],
+        periodic: tuple[PeriodicGraph, ...],
+        merge: str | None,
+        facts: OrtTraining,
     ) -> Manifest:
         program, recipe = self._program, self._program.recipe
         return Manifest(
@@ -215,22 +236,24 @@ class _Writer:
             producer=_versions(),
             recipe=recipe.table(),
             method=recipe.method.name,
-            tokens=recipe.tokens.name,
+            token_policy=recipe.tokens.name,
+            parametrization=recipe.parametrization.name,
             batch_size=recipe.batch_size,
             model=program.model,
-            views=(program.views,),
-            schedule=recipe.schedule(),
+            views=tuple(
+                ViewGroup(name=group.name, size_px=group.size_px, views=group.views)
+                for group in program.views
+            ),
+            hyper_parameters=program.hyper_parameters,
             encoder=encoder_tensors(program),
             encoder_prefix=PARAM,
             embed=EMBED,
+            merge=merge,
             state_file=STATE_FILE,
-            state=tuple(
-                TensorSpec(name=name, dtype="float32", shape=tuple(value.shape), role="state")
-                for name, value in self._state.items()
-            ),
+            state=tuple(map(_state_spec, self._state.items())),
             rungs=rungs,
-            apply=apply,
-            official=official_facts,
+            periodic=periodic,
+            ort_training=facts,
             graphs=self._specs,
             sha256=self._sha256,
         )
@@ -250,24 +273,10 @@ class _Writer:
             target.write_bytes(content)
 
 
-def rung_flops(program: Program, policy: TokenPolicy) -> int:
-    """FLOPs of one step with that policy."""
-    heads = {k: p for k, p in program.parameters.items() if not k.startswith(ENCODER)}
-    student = Branch(policy.student_patches, policy.student_tokens, list(heads.values()))
-    taught = [parameter for key, parameter in heads.items() if key in program.teacher_names]
-    teacher = Branch(program.model.tokens - 1, policy.teacher_tokens, taught)
-    return step_flops(
-        program.model,
-        student=student,
-        teacher=teacher if program.teacher_names else None,
-        sequences=len(program.views.views) * program.recipe.batch_size,
-    )
-
-
-def rung_name(keep_ratio: float) -> str:
-    """`k075` for 0.75, `k0333` for 0.333: thousandths only where they are needed."""
-    digits = f"{keep_ratio:.2f}" if round(keep_ratio, 2) == keep_ratio else f"{keep_ratio:g}"
-    return "k" + digits.replace(".", "")
+def _state_spec(item: tuple[str, Tensor]) -> TensorSpec:
+    name, value = item
+    dtype = str(value.dtype).removeprefix("torch.")
+    return TensorSpec(name=name, dtype=dtype, shape=tuple(value.shape), role=STATE)
 
 
 def _bytes(model: onnx.ModelProto) -> bytes:

@@ -1,39 +1,46 @@
-"""The graphs of a package, lowered from a program, each input with its declared role."""
+"""The graphs of a package, lowered from a program, each tensor with its declared role."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 import onnx
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from edge_export.analysis.flops import graph_flops
+from edge_export.border import Border
+from edge_export.declaration import PeriodicUpdate
 from edge_export.lowering.trace import lower
-from edge_export.ort_training import artifacts as official
-from edge_export.policies import TokenPolicy
-from edge_export.step.example import example_inputs
-from edge_export.step.program import (
-    ADAMW,
-    ENCODER,
-    FEATURES_OUTPUT,
-    GLOBAL_VIEWS,
-    Program,
-    Tensors,
-)
-from edge_runtime.package.manifest import (
+from edge_export.policies.base import TEACHER
+from edge_export.step.example import example_draws, example_images
+from edge_export.step.optimizer import ema
+from edge_export.step.program import Program
+from edge_export.step.rung import RungProgram
+from edge_runtime.errors import ConfigError
+from edge_runtime.package.manifest import GraphSpec, TensorSpec
+from edge_runtime.package.names import (
+    BUFFER,
     DRAW,
+    EMA,
     FEATURES,
-    GRADIENT,
+    FEATURES_OUTPUT,
+    GRAD,
     HYPER,
     IMAGES,
+    LOSS,
+    MEAN,
     METRIC,
+    NEXT,
+    PARAM,
     SELECTION,
     STATE,
+    SUM,
     WEIGHT,
-    GraphSpec,
-    TensorSpec,
 )
-from edge_runtime.package.references import EMA_MOMENTUM, GRAD, LOSS, NEXT
-from edge_runtime.state import EMA, PARAM
+
+Tensors = Mapping[str, Tensor]
+EMBEDDED = "images"  # input of the embedding graph
 
 
 class Graph(NamedTuple):
@@ -43,157 +50,159 @@ class Graph(NamedTuple):
     spec: GraphSpec
 
 
-class Inputs:
-    """Example tensors of a graph, and the role that each was declared with."""
-
-    def __init__(self) -> None:
-        self.tensors: dict[str, Tensor] = {}
-        self.roles: dict[str, str] = {}
-
-    def add(self, role: str, tensors: Tensors) -> "Inputs":
-        """Declare inputs of one role."""
-        self.tensors |= tensors
-        self.roles |= dict.fromkeys(tensors, role)
-        return self
-
-    def add_batch(self, program: Program, policy: TokenPolicy) -> "Inputs":
-        """Declare images and draws of a step."""
-        batch = example_inputs(program, policy)
-        self.add(IMAGES, {GLOBAL_VIEWS: batch.pop(GLOBAL_VIEWS)})
-        return self.add(DRAW, batch)
-
-    def add_hyper(self, names: Iterable[str]) -> "Inputs":
-        """Declare scalars; the values of an example do not matter."""
-        return self.add(HYPER, {name: torch.tensor(0.5) for name in names})
-
-
-def step_graph(program: Program, policy: TokenPolicy, state: Tensors) -> Graph:
+def step_graph(rung: RungProgram, state: Tensors) -> Graph:
     """Forward, backward, AdamW and EMA."""
-    inputs = Inputs().add(STATE, state).add_batch(program, policy)
-    inputs.add_hyper([*_optimizer_hypers(program), *policy.hypers])
-    model = lower(lambda given: program.step(policy, given), inputs.tensors, name="step")
-    return _described(model, inputs)
+    return _lowered(rung.step, step_inputs(rung, state), name="step")
 
 
-def _optimizer_hypers(program: Program) -> tuple[str, ...]:
-    """Hyper-parameters of AdamW and of the EMA teacher, if there is one."""
-    return (*ADAMW, EMA_MOMENTUM) if program.teacher_names else ADAMW
+def accumulate_graph(rung: RungProgram, state: Tensors) -> Graph:
+    """Forward and backward of a micro-batch, added to those before.
 
-
-def accumulate_graph(program: Program, policy: TokenPolicy, state: Tensors) -> Graph:
-    """Forward and backward of a micro-batch, its gradients added to those before."""
-    used = {k: v for k, v in state.items() if k.startswith((PARAM, EMA))}
-    inputs = Inputs().add(STATE, used).add(GRADIENT, _gradients(program, state))
-    inputs.add_batch(program, policy).add_hyper(policy.hypers)
-    model = lower(
-        lambda given: program.accumulate(policy, given), inputs.tensors, name="accumulate"
-    )
-    return _described(model, inputs)
-
-
-def apply_graph(program: Program, state: Tensors) -> Graph:
-    """AdamW and EMA with the gradients that `accumulate` summed."""
-    gradients = _gradients(program, state)
-    inputs = Inputs().add(STATE, state).add(GRADIENT, gradients)
-    inputs.add_hyper(_optimizer_hypers(program))
-
-    def applied(given: Tensors) -> Tensors:
-        return program.apply({key: given[GRAD + key] for key in program.parameters}, given)
-
-    return _described(lower(applied, inputs.tensors, name="apply"), inputs)
-
-
-def _gradients(program: Program, state: Tensors) -> dict[str, Tensor]:
-    # Tensors of their own: tracing takes two inputs that are one tensor for one input.
-    return {GRAD + key: torch.zeros_like(state[PARAM + key]) for key in program.parameters}
-
-
-def official_graphs(
-    program: Program, policy: TokenPolicy, state: Tensors
-) -> tuple[Graph, Graph, onnx.ModelProto, bytes]:
-    """Training, eval and optimizer graph of the official API, and its checkpoint's bytes.
-
-    The descriptions leave out what the API feeds itself: parameters and gradient buffers.
+    Raises:
+        ConfigError: the loss changes a buffer that has no mean over micro-batches.
     """
-    weights = {name: state[PARAM + name] for name in program.parameters}
-    teacher = {EMA + name: state[EMA + name] for name in program.teacher_names}
-    inputs = Inputs().add(STATE, teacher).add_batch(program, policy).add_hyper(policy.hypers)
-
-    def loss(given: Tensors) -> Tensors:
-        value, selected = program.loss(policy, {k: given[k] for k in weights}, given)
-        return {LOSS: value, **selected}
-
-    forward = lower(loss, {**weights, **inputs.tensors}, name="loss", parameters=weights)
-    outputs = [value.name for value in forward.graph.output]
-    training, evaluation, optimizer, checkpoint = official.artifacts(
-        forward, weights, program.recipe.schedule()
-    )
-    described = [_described(model, inputs, outputs) for model in (training, evaluation)]
-    return described[0], described[1], optimizer, checkpoint
+    # Tensors of their own: tracing takes two inputs that are one tensor for one input.
+    sums = {GRAD + name: torch.zeros_like(state[PARAM + name]) for name in rung.trained}
+    buffers = {name: buffer.initial for name, buffer in rung.program.buffers.items()}
+    sums |= {MEAN + BUFFER + name: torch.zeros_like(v) for name, v in buffers.items()}
+    inputs = step_inputs(rung, state).add(SUM, sums)
+    graph = _lowered(rung.accumulate, inputs, name="accumulate")
+    for spec in graph.spec.inputs:
+        if spec.role == SUM and not spec.dtype.startswith("float"):
+            raise ConfigError(
+                f"micro_batches: the loss changes {spec.name.removeprefix(MEAN)!r}, whose "
+                f"{spec.dtype} values have no mean over micro-batches."
+            )
+    return graph
 
 
-def update_graph(program: Program, state: Tensors) -> Graph:
-    """The EMA teacher alone."""
-    names = [prefix + name for prefix in (PARAM, EMA) for name in program.teacher_names]
-    inputs = Inputs().add(STATE, {name: state[name] for name in names})
-    inputs.add_hyper([EMA_MOMENTUM])
-    return _described(lower(program.update, inputs.tensors, name="update"), inputs)
+def apply_graph(rung: RungProgram, state: Tensors, accumulate: Graph) -> Graph:
+    """AdamW and EMA with the sums of `accumulate`."""
+    sums = {
+        spec.name: torch.zeros([size or 0 for size in spec.shape])
+        for spec in accumulate.spec.inputs
+        if spec.role == SUM
+    }
+    inputs = _hyper(rung.program).add(STATE, state).add(SUM, sums)
+    return _lowered(rung.apply, inputs, name="apply")
 
 
-def teacher_graph(program: Program, policy: TokenPolicy, state: Tensors) -> Graph:
-    """The teacher's features of all views, weights as inputs."""
-    images = example_inputs(program, policy)[GLOBAL_VIEWS]  # it draws no tokens
-    inputs = Inputs().add(WEIGHT, _encoder(program, state, EMA))
-    inputs.add(IMAGES, {GLOBAL_VIEWS: images})
+def periodic_graph(program: Program, update: PeriodicUpdate, state: Tensors) -> Graph:
+    """Buffers that change apart from the steps."""
 
-    def features(given: Tensors) -> Tensors:
-        return program.embed(given, given[GLOBAL_VIEWS].flatten(0, 1))
+    def updated(given: Tensors) -> Border:
+        new = update.update(given)
+        return Border().add(STATE, {NEXT + BUFFER + name: v for name, v in new.items()})
 
-    return _described(lower(features, inputs.tensors, name="teacher"), inputs)
+    return _lowered(updated, _hyper(program).add(STATE, state), name="periodic")
+
+
+def teacher_update_graph(program: Program, state: Tensors) -> Graph:
+    """The EMA teacher alone, for the official training API."""
+
+    def updated(given: Tensors) -> Border:
+        new = ema(program.teacher_names, given)
+        return Border().add(STATE, {NEXT + name: value for name, value in new.items()})
+
+    return _lowered(updated, _hyper(program).add(STATE, state), name="update")
+
+
+def loss_graph(rung: RungProgram, state: Tensors) -> Graph:
+    """The forward pass alone, for the official training API: parameters are initializers."""
+    parameters = {name: state[PARAM + name] for name in rung.program.parameters}
+    inputs = step_inputs(rung, {k: v for k, v in state.items() if k.startswith(EMA)})
+
+    def loss(given: Tensors) -> Border:
+        value, outputs = rung.loss({name: given[name] for name in parameters}, given)
+        others = {k: v for k, v in outputs.metrics.items() if k != LOSS}
+        return Border().add(METRIC, {LOSS: value, **others}).add(SELECTION, outputs.selected)
+
+    return _lowered(loss, inputs, name="loss", parameters=parameters)
+
+
+def merge_graph(program: Program, state: Tensors) -> Graph:
+    """State -> weights of the embedding graph."""
+
+    def merged(given: Tensors) -> Border:
+        return Border().add(WEIGHT, program.merge(given))
+
+    return _lowered(merged, Border().add(STATE, state), name="merge")
 
 
 def embed_graph(program: Program, state: Tensors) -> Graph:
-    """Features of any number of pictures, weights as inputs."""
-    size, name = program.model.image_size_px, "images"
-    inputs = Inputs().add(IMAGES, {name: torch.zeros(2, size, size, 3, dtype=torch.uint8)})
-    inputs.add(WEIGHT, _encoder(program, state, PARAM))
+    """Features of any number of images, weights as inputs."""
+    size = program.model.image_size_px
+    images = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    weights = {name: state[PARAM + name] for name in program.encoder_names}
+    inputs = Border().add(IMAGES, {EMBEDDED: images}).add(WEIGHT, weights)
 
-    def features(given: Tensors) -> Tensors:
-        return program.embed(given, given[name])
+    def features(given: Tensors) -> Border:
+        return Border().add(FEATURES, {FEATURES_OUTPUT: program.embed(given, given[EMBEDDED])})
 
-    return _described(lower(features, inputs.tensors, name="embed", free_batch=[name]), inputs)
-
-
-def _encoder(program: Program, state: Tensors, prefix: str) -> dict[str, Tensor]:
-    names = [name for name in program.parameters if name.startswith(ENCODER)]
-    return {name: state[prefix + name] for name in names}
+    return _lowered(features, inputs, name="embed", free_batch=[EMBEDDED])
 
 
-def _described(
-    model: onnx.ModelProto, inputs: Inputs, outputs: Iterable[str] | None = None
+def tokens_per_block(rung: RungProgram, state: Tensors) -> dict[str, tuple[int, ...]]:
+    """Student tokens in the attention of each block, by view group; nothing is computed."""
+    fake = FakeTensorMode()
+    example = step_inputs(rung, state).tensors
+    inputs = {name: fake.from_tensor(value) for name, value in example.items()}
+    with fake:
+        student = {name: inputs[PARAM + name] for name in rung.program.parameters}
+        teacher = rung.program.branch_weights(inputs, TEACHER)
+        encoded = rung.encode(student, teacher, inputs)
+    return {name: each.student_tokens for name, each in encoded.items() if each.student}
+
+
+def step_inputs(rung: RungProgram, state: Tensors) -> Border:
+    """Everything that a step may read; a graph keeps what it does read."""
+    inputs = _hyper(rung.program).add(STATE, state)
+    return inputs.add(IMAGES, example_images(rung)).add(DRAW, example_draws(rung))
+
+
+def _hyper(program: Program) -> Border:
+    """Scalars; the values of an example do not matter."""
+    return Border().add(HYPER, {name: torch.tensor(0.5) for name in program.hyper_parameters})
+
+
+def _lowered(
+    function: Callable[[Tensors], Border],
+    inputs: Border,
+    *,
+    name: str,
+    parameters: Tensors | None = None,
+    free_batch: Collection[str] = (),
 ) -> Graph:
-    """A graph with the roles of its inputs and of its outputs (all, or those named)."""
-    named = None if outputs is None else set(outputs)
-    spec = GraphSpec(
+    roles: dict[str, str] = {}
+
+    def outputs(given: Tensors) -> Tensors:
+        border = function(given)
+        roles.update(border.roles)
+        return border.tensors
+
+    example = {**(parameters or {}), **inputs.tensors}
+    model = lower(outputs, example, name=name, parameters=parameters, free_batch=free_batch)
+    return Graph(model, described(model, inputs.roles, roles))
+
+
+def described(
+    model: onnx.ModelProto, inputs: Mapping[str, str], outputs: Mapping[str, str]
+) -> GraphSpec:
+    """What the manifest says of a graph: the inputs and outputs whose roles are given."""
+    return GraphSpec(
         inputs=tuple(
-            _tensor(value, inputs.roles[value.name])
+            _tensor(value, inputs[value.name])
             for value in model.graph.input
-            if value.name in inputs.roles
+            if value.name in inputs
         ),
         outputs=tuple(
-            _tensor(value, _output_role(value.name))
+            _tensor(value, outputs[value.name])
             for value in model.graph.output
-            if named is None or value.name in named
+            if value.name in outputs
         ),
         nodes=len(model.graph.node),
+        flops=graph_flops(model),
     )
-    return Graph(model, spec)
-
-
-def _output_role(name: str) -> str:
-    if name.startswith(NEXT):
-        return GRADIENT if name.startswith(NEXT + GRAD) else STATE
-    return {LOSS: METRIC, FEATURES_OUTPUT: FEATURES}.get(name, SELECTION)
 
 
 def _tensor(value: onnx.ValueInfoProto, role: str) -> TensorSpec:

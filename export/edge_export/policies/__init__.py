@@ -1,6 +1,7 @@
 """Token policies, one file each. Adding one is one file and one line here."""
 
-from edge_export.policies.base import Setting, TokenPolicy
+from edge_export.policies.base import PolicySetting, TokenPolicy
+from edge_export.policies.combined import CombinedPolicy
 from edge_export.policies.random import RandomPolicy
 from edge_export.policies.simprune import SimPrunePolicy
 from edge_runtime.errors import ConfigError
@@ -15,15 +16,23 @@ POLICIES: dict[str, type[TokenPolicy]] = {
 }
 
 
-def policy_named(name: str) -> type[TokenPolicy]:
-    """The policy of that name.
+def policies_named(name: str) -> tuple[type[TokenPolicy], ...]:
+    """The policies of a name such as `random`, or of a combination such as `a+b`.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: one of them is unknown, or is there twice.
     """
-    if name not in POLICIES:
-        raise ConfigError(f"unknown token policy {name!r}; known are {', '.join(POLICIES)}.")
-    return POLICIES[name]
+    names = name.split("+")
+    for each in names:
+        if each not in POLICIES:
+            known = ", ".join(POLICIES)
+            raise ConfigError(
+                f"unknown token policy {each!r}; known are {known}, and combinations such as "
+                "random+simprune."
+            )
+    if len(set(names)) < len(names):
+        raise ConfigError(f"token policy {name!r}: each policy at most once.")
+    return tuple(POLICIES[each] for each in names)
 
 
-__all__ = ["POLICIES", "Setting", "TokenPolicy", "policy_named"]
+__all__ = ["POLICIES", "CombinedPolicy", "PolicySetting", "TokenPolicy", "policies_named"]

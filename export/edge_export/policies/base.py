@@ -1,31 +1,34 @@
 """What makes sequences shorter: the seam between the encoder and a token policy.
 
-Letters as in `edge_export.vit`; K kept patch tokens. A policy is bound to a model, a
-keep-ratio and the number of pictures; all of its sizes are constants. Student and teacher run
-block by block side by side, so that a policy can compare them.
+Letters as in `edge_export.vit`; K patch tokens that are left. A policy is bound to a rung: all
+of its sizes are constants. Student and teacher run block by block side by side, so that a
+policy can compare them.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from edge_export import vit
-from edge_export.vit import Weights
-from edge_runtime.package.manifest import DrawSpec, ModelFacts
+from edge_export.declaration import Declaration, LossResult, ViewGroup
+from edge_export.step.context import StepContext
+from edge_export.vit import Attention, Weights
+from edge_runtime.package.manifest import ModelFacts
+
+STUDENT, TEACHER = "student", "teacher"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
+class PolicySetting:
     """What a policy is bound to."""
 
     model: ModelFacts
     keep_ratio: float
-    views: int
-    batch_size: int
+    groups: tuple[ViewGroup, ...]  # those that the policy acts on
+    patches: Mapping[str, int]  # N of each group, at the rung's patch size
     has_teacher: bool
     options: Any
 
@@ -36,55 +39,73 @@ class NoOptions:
 
 
 @dataclass(slots=True)
-class Branches:
-    """Tokens (S, T, D) of student and teacher between two blocks; S is views x pictures."""
+class Tokens:
+    """Tokens of one branch of a view group, between two blocks."""
 
-    student: Tensor
-    teacher: Tensor | None
+    x: Tensor  # (S, 1 + K, D), class token first
+    kept: Tensor  # (S, K) int64, the patch of each token
+    sizes: Tensor | None = None  # (S, 1 + K), patches in each token; None: one in each
+
+    def keep(self, index: Tensor) -> None:
+        """Leave only these patch tokens: (S, K') int64 in [0, K), each at most once."""
+        self.x = take_tokens(self.x, index)
+        self.kept = self.kept.gather(1, index)
+        if self.sizes is not None:
+            self.sizes = take_tokens(self.sizes[:, :, None], index)[:, :, 0]
+
+
+@dataclass(slots=True)
+class Branches:
+    """A view group on its way through the blocks."""
+
+    group: ViewGroup
+    student: Tokens | None
+    teacher: Tokens | None
+    inputs: Mapping[str, Tensor]  # draws, hyper-parameters, buffers, by input name
+    weights: Weights  # the student's
+    # Indices that were chosen, by output name: a comparison of two runtimes looks at them
+    selected: dict[str, Tensor] = field(default_factory=dict)
+    # Whatever the policy's own loss needs, by a name of its own
+    recorded: dict[str, Tensor] = field(default_factory=dict)
 
 
 class TokenPolicy:
-    """Keeps every token; the base of the others.
-
-    `student_tokens` and `teacher_tokens` are, for each block, (tokens in its attention, tokens
-    in its MLP), class token included; `student_patches` is how many the student embeds.
-    """
+    """Keeps every token; the base of the others. Hooks act on the groups of the setting."""
 
     name = "none"
     options: type[Any] = NoOptions
-    couples_branches = False  # True: the teacher cannot run before or apart from the student
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: PolicySetting) -> None:
         self.setting = setting
-        tokens = setting.model.tokens
-        self.student_patches = tokens - 1
-        self.student_tokens = [(tokens, tokens)] * setting.model.depth
-        self.teacher_tokens = list(self.student_tokens)
-        self.draws: tuple[DrawSpec, ...] = ()
-        self.hypers: tuple[str, ...] = ()  # scalars that it reads beside the optimizer's
 
-    def embed_student(
-        self, weights: Weights, patches: Tensor, inputs: Mapping[str, Tensor]
-    ) -> Tensor:
-        """Tokens of the student's patches (S, N, P)."""
-        return embed_all(weights, patches)
+    @property
+    def declaration(self) -> Declaration:
+        """What it adds to a step; all but the draws must be the same on every rung."""
+        return Declaration()
 
-    def before_block(
-        self, block: int, branches: Branches, inputs: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """May shorten the branches before a block; gives what it selected, to be recorded."""
-        return {}
+    def choose_patches(
+        self, group: ViewGroup, branch: str, inputs: Mapping[str, Tensor]
+    ) -> Tensor | None:
+        """The patches that a branch embeds: (S, K) int64, ascending; `None`: all."""
+        return None
+
+    def before_block(self, block: int, branches: Branches) -> None:
+        """May change the branches before a block."""
 
     def before_mlp(
-        self, block: int, branches: Branches, inputs: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """May shorten the branches between a block's attention and its MLP."""
-        return {}
+        self, block: int, branches: Branches, attention: Mapping[str, Attention]
+    ) -> None:
+        """May change the branches between a block's attention and its MLP.
 
+        Args:
+            block: from 0.
+            branches: with the attention's tokens.
+            attention: by branch, with probabilities and keys.
+        """
 
-def embed_all(weights: Weights, patches: Tensor) -> Tensor:
-    """Tokens of all patches."""
-    return vit.embed(weights, patches, weights["pos_embed"][:, 1:])
+    def loss(self, step: StepContext) -> LossResult | None:
+        """A term to be added to the objective's loss, if there is one."""
+        return None
 
 
 def kept_count(keep_ratio: float, tokens: int) -> int:

@@ -16,9 +16,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
+from typing_extensions import override
 
-from edge_export.policies.base import Branches, Setting, TokenPolicy, kept_count, take_tokens
+from edge_export.declaration import Declaration, ViewGroup
+from edge_export.policies.base import Branches, PolicySetting, TokenPolicy, Tokens, kept_count
+from edge_export.vit import Attention
 from edge_runtime.errors import ConfigError
+from edge_runtime.package.curves import Curve
 
 PROGRESS = "progress"  # hyper-parameter: share of the run that is done, in [0, 1]
 STAGES = (3 / 12, 6 / 12, 9 / 12)  # blocks 4, 7 and 10 of 12
@@ -46,58 +50,72 @@ class SimPrunePolicy(TokenPolicy):
 
     name = "simprune"
     options = Options
-    couples_branches = True
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: PolicySetting) -> None:
         super().__init__(setting)
         placement = setting.options.placement
         self._in_block = placement == "before-mlp"
-        self._kept: dict[int, int] = {}  # block -> patch tokens that stay
-        count, plan = setting.model.tokens - 1, []
-        stages = stage_blocks(setting.model.depth, after=placement == "after-block")
-        for block in range(setting.model.depth):
-            before = count
-            if block in stages and kept_count(setting.keep_ratio, count) < count:
-                count = kept_count(setting.keep_ratio, count)
-                self._kept[block] = count
-            plan.append((1 + (before if self._in_block else count), 1 + count))
-        self.student_tokens = plan
-        self.teacher_tokens = list(plan)
-        self.hypers = (PROGRESS,) if self._kept else ()
+        self._stages = stage_blocks(setting.model.depth, after=placement == "after-block")
 
-    def before_block(
-        self, block: int, branches: Branches, inputs: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """Prune here where the placement says so."""
-        return {} if self._in_block else self._prune(block, branches, inputs)
+    @property
+    @override
+    def declaration(self) -> Declaration:
+        progress = Curve(shape="linear", first=0.0, final=1.0)
+        return Declaration(hyper_parameters={PROGRESS: progress})
 
+    @override
+    def before_block(self, block: int, branches: Branches) -> None:
+        if not self._in_block:
+            self._prune(block, branches)
+
+    @override
     def before_mlp(
-        self, block: int, branches: Branches, inputs: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """Prune here where the placement says so."""
-        return self._prune(block, branches, inputs) if self._in_block else {}
+        self, block: int, branches: Branches, attention: Mapping[str, Attention]
+    ) -> None:
+        if self._in_block:
+            self._prune(block, branches)
 
-    def _prune(
-        self, block: int, branches: Branches, inputs: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
-        if block not in self._kept:
-            return {}
-        progress = inputs[PROGRESS]
+    def _prune(self, block: int, branches: Branches) -> None:
+        student, teacher = branches.student, branches.teacher
+        if student is None or block not in self._stages:
+            return
+        patches = student.kept.shape[1]
+        kept = kept_count(self.setting.keep_ratio, patches)
+        if kept == patches:
+            return
+        progress = branches.inputs[PROGRESS]
         if self.setting.options.direction == DIRECTIONS[1]:
             progress = 1 - progress
-        kept = self._kept[block]
-        if branches.teacher is None:
-            first, second = branches.student.chunk(2)
-            online, target = select_pairs(first[:, 1:], second[:, 1:], kept, progress)
-            branches.student = take_tokens(branches.student, torch.cat([online, target]))
+        online, target = _pairs(branches.group, student, teacher)
+        online_keep, target_keep = select_pairs(online, target, kept, progress)
+        if teacher is None:
+            student.keep(torch.cat([online_keep, target_keep]))
         else:
-            other = _swap_views(branches.teacher)
-            online, target = select_pairs(
-                branches.student[:, 1:], other[:, 1:], kept, progress
-            )
-            branches.student = take_tokens(branches.student, online)
-            branches.teacher = _swap_views(take_tokens(other, target))
-        return {f"kept.online.{block}": online, f"kept.target.{block}": target}
+            student.keep(online_keep)
+            teacher.keep(_swap_views(target_keep))
+        place = f"{branches.group.name}.{block}"
+        branches.selected |= {
+            f"kept.online.{place}": online_keep,
+            f"kept.target.{place}": target_keep,
+        }
+
+
+def _pairs(group: ViewGroup, student: Tokens, teacher: Tokens | None) -> tuple[Tensor, Tensor]:
+    """Patch tokens of the student and, row by row, of the paired view: (S, N, D) each."""
+    if len(group.views) != 2:
+        raise ConfigError(
+            f"tokens.name: simprune pairs two views, and view group {group.name!r} has "
+            f"{len(group.views)}. Take another token policy."
+        )
+    if teacher is None:
+        first, second = student.x.chunk(2)
+        return first[:, 1:], second[:, 1:]
+    if student.kept.shape != teacher.kept.shape:
+        raise ConfigError(
+            "tokens.name: simprune pairs token with token, and another policy has shortened "
+            "one branch alone. Take one of the two policies."
+        )
+    return student.x[:, 1:], _swap_views(teacher.x)[:, 1:]
 
 
 def stage_blocks(depth: int, *, after: bool) -> tuple[int, ...]:

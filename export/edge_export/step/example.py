@@ -1,22 +1,30 @@
-"""Inputs of one step for tracing and for checks: random pictures and draws."""
+"""Inputs of one step for tracing and for checks: random images and draws."""
 
 import torch
 from torch import Tensor
 
-from edge_export.policies import TokenPolicy
-from edge_export.step.program import GLOBAL_VIEWS, Program
+from edge_export.step.rung import RungProgram
+from edge_runtime.package.names import IMAGES_PREFIX
 
 
-def example_inputs(
-    program: Program, policy: TokenPolicy, *, seed: int = 0
-) -> dict[str, Tensor]:
-    """Images and draws of the policy's pictures by input name; one seed gives the same."""
+def example_images(rung: RungProgram, *, seed: int = 0) -> dict[str, Tensor]:
+    """Random images of the rung's batch or micro-batch by input name."""
     generator = torch.Generator().manual_seed(seed)
-    views, size = len(program.views.views), program.views.size_px
-    shape = (views, policy.setting.batch_size, size, size, 3)
-    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-    made = {GLOBAL_VIEWS: images}
-    for draw in policy.draws:
-        noise = torch.rand(*shape[:2], draw.population, generator=generator)
-        made[draw.input] = noise.argsort(-1)[..., : draw.kept].sort(-1)[0]
-    return made
+    images = {}
+    for group in rung.program.views:
+        size = group.size_px
+        shape = (len(group.views), rung.images, size, size, 3)
+        images[IMAGES_PREFIX + group.name] = torch.randint(
+            0, 256, shape, dtype=torch.uint8, generator=generator
+        )
+    return images
+
+
+def example_draws(rung: RungProgram, *, seed: int = 0) -> dict[str, Tensor]:
+    """Random draws for the rung's batch or micro-batch by input name."""
+    generator = torch.Generator().manual_seed(seed)
+    draws = {}
+    for draw in rung.draws:
+        noise = torch.rand(draw.views, rung.images, draw.population, generator=generator)
+        draws[draw.input] = noise.argsort(-1)[..., : draw.kept].sort(-1)[0]
+    return draws

@@ -1,0 +1,69 @@
+"""Forward engine `ort`: features of images on stock ONNX Runtime. Weights are graph inputs."""
+
+from typing import Any
+
+import numpy as np
+from typing_extensions import override
+
+from edge_runtime.engines.base import ClosingMixin, EngineLifecycle
+from edge_runtime.engines.runtime import load_onnxruntime, native_errors, runtime_name
+from edge_runtime.engines.session import check_device, open_session
+from edge_runtime.package import Package
+from edge_runtime.package.names import FEATURES, IMAGES, WEIGHT
+from edge_runtime.state import Array, State
+
+
+class OrtForwardEngine(ClosingMixin):
+    """One forward graph with its weights bound."""
+
+    name = "ort"
+
+    def __init__(self, *, device: str = "cpu", threads: int | None = None) -> None:
+        load_onnxruntime()
+        check_device(self.name, device)
+        self.runtime = runtime_name()
+        self.device, self.threads = device, threads
+        self._lifecycle = EngineLifecycle(f"{self.name} (forward)")
+        self._session: Any = None
+        self._binding: Any = None
+        self._weights: dict[str, Any] = {}
+        self._images = self._features = ""
+
+    def open(self, package: Package, graph: str, weights: State) -> None:
+        """See `ForwardEngine.open`."""
+        self._lifecycle.open(package)
+        spec = package.manifest.graphs[graph]
+        (self._images,) = (tensor.name for tensor in spec.inputs if tensor.role == IMAGES)
+        (self._features,) = (tensor.name for tensor in spec.outputs if tensor.role == FEATURES)
+        path = package.file(graph)
+        self._session = open_session(path, device=self.device, threads=self.threads)
+        with native_errors(f"bind the weights of {path}"):
+            self._binding = self._session.io_binding()
+            # The runtime borrows an array's memory: the values must live as long as it does.
+            self._weights = {
+                tensor.name: load_onnxruntime().OrtValue.ortvalue_from_numpy(
+                    np.array(weights[tensor.name], order="C")
+                )
+                for tensor in spec.inputs
+                if tensor.role == WEIGHT
+            }
+            for name, value in self._weights.items():
+                self._binding.bind_ortvalue_input(name, value)
+
+    def run(self, images: Array) -> Array:
+        """See `ForwardEngine.run`."""
+        self._lifecycle.package("run")
+        with native_errors("embed images"):
+            self._binding.clear_binding_outputs()
+            self._binding.bind_cpu_input(self._images, np.ascontiguousarray(images, np.uint8))
+            self._binding.bind_output(self._features)
+            self._session.run_with_iobinding(self._binding)
+            (features,) = self._binding.get_outputs()
+        result: Array = features.numpy().copy()
+        return result
+
+    @override
+    def close(self) -> None:
+        self._lifecycle.close()
+        self._session = self._binding = None
+        self._weights = {}

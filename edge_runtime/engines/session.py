@@ -1,0 +1,96 @@
+"""One graph in ONNX Runtime: the only place that makes sessions, and what a run feeds it."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_runtime.engines.base import Batch, Hyper
+from edge_runtime.engines.runtime import load_onnxruntime, native_errors, session_options
+from edge_runtime.errors import EngineError
+from edge_runtime.package import Package
+from edge_runtime.package.manifest import GraphSpec, TensorSpec
+from edge_runtime.package.names import DRAW, HYPER, IMAGES, METRIC, NEXT, STATE, SUM
+
+PROVIDERS = {"cpu": ("CPUExecutionProvider",)}  # by device
+
+Find = Callable[[str], Any]  # tensor name -> value of the runtime
+
+
+def check_device(engine: str, device: str) -> None:
+    """Refuse a device that no session runs on.
+
+    Raises:
+        EngineError: it is unknown.
+    """
+    if device not in PROVIDERS:
+        known = ", ".join(PROVIDERS)
+        raise EngineError(f"engine {engine} has no device {device!r}; it has {known}.")
+
+
+def open_session(path: Path, *, device: str, threads: int | None) -> Any:
+    """Load a graph.
+
+    Raises:
+        EngineError: the runtime is missing or cannot load it.
+    """
+    with native_errors(f"load {path}"):
+        return load_onnxruntime().InferenceSession(
+            str(path), session_options(threads), providers=list(PROVIDERS[device])
+        )
+
+
+class GraphSession:
+    """A graph of a package, bound to tensors that stay where they are."""
+
+    def __init__(
+        self, package: Package, path: str, *, device: str, threads: int | None
+    ) -> None:
+        self.spec: GraphSpec = package.manifest.graphs[path]
+        self._session = open_session(package.file(path), device=device, threads=threads)
+        self._fed = {t.name: t.dtype for t in self._inputs(IMAGES, DRAW)}
+        self._hyper = [tensor.name for tensor in self._inputs(HYPER)]
+        self._metrics = [t.name for t in self.spec.outputs if t.role == METRIC]
+        self.read_state = [tensor.name for tensor in self._inputs(STATE)]
+        self.written_state = [
+            t.name.removeprefix(NEXT) for t in self.spec.outputs if t.role == STATE
+        ]
+
+    def _inputs(self, *roles: str) -> list[TensorSpec]:
+        return [tensor for tensor in self.spec.inputs if tensor.role in roles]
+
+    def bind(self, source: Find, target: Find, sums: Mapping[str, Any] | None = None) -> Any:
+        """Tie state and sums to memory.
+
+        Args:
+            source: where a state tensor is read.
+            target: where its next value is written.
+            sums: sums over micro-batches, read and written in place.
+        """
+        sums = sums or {}
+        binding = self._session.io_binding()
+        for name in self._metrics:
+            binding.bind_output(name)
+        for tensor in self._inputs(STATE, SUM):
+            value = sums[tensor.name] if tensor.role == SUM else source(tensor.name)
+            binding.bind_ortvalue_input(tensor.name, value)
+        for tensor in self.spec.outputs:
+            name = tensor.name.removeprefix(NEXT)
+            if tensor.role in (STATE, SUM):
+                value = sums[name] if tensor.role == SUM else target(name)
+                binding.bind_ortvalue_output(tensor.name, value)
+        return binding
+
+    def run(self, binding: Any, batch: Batch, hyper: Hyper) -> dict[str, float]:
+        """Run with this batch and these hyper-parameters; gives the metrics."""
+        for name, dtype in self._fed.items():
+            binding.bind_cpu_input(name, np.ascontiguousarray(batch[name], dtype))
+        for name in self._hyper:
+            binding.bind_cpu_input(name, np.array(hyper[name], np.float32))
+        self._session.run_with_iobinding(binding)
+        outputs = binding.get_outputs()
+        return {
+            name: float(value.numpy())
+            for name, value in zip(self._metrics, outputs, strict=False)
+        }

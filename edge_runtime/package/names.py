@@ -1,0 +1,35 @@
+"""Names that the graphs of a package, its state and the engines agree on."""
+
+# State tensors, by prefix
+PARAM = "param."  # trained
+EMA = "ema."  # the teacher's copy of the parameter of the same name
+EXP_AVG = "exp_avg."  # AdamW's first moment
+EXP_AVG_SQ = "exp_avg_sq."  # AdamW's second moment
+UPDATES = "updates."  # updates so far of a parameter group that only some rungs train
+BUFFER = "buffer."  # anything else that lives between steps: a centre, a mask, a count
+
+# Tensors at a graph's border
+IMAGES_PREFIX = "images."  # of a view group
+NEXT = "next."  # a state tensor or a sum among the outputs
+GRAD = "grad."  # gradients of a parameter, summed over micro-batches
+MEAN = "mean."  # new value of a buffer, averaged over micro-batches
+LOSS = "loss"  # the metric of every step
+APPLIED = "applied"  # optional metric: 0 where a step left the state as it was
+FEATURES_OUTPUT = "features"
+
+# Roles of graph inputs
+STATE = "state"  # a state tensor, by its state name
+IMAGES = "images"  # uint8 [views, batch, height, width, 3], RGB
+DRAW = "draw"  # random numbers drawn by the host, see `DrawSpec`
+HYPER = "hyper"  # float32 scalar, see `edge_runtime.package.curves`
+WEIGHT = "weight"  # a weight of a forward graph, by its name without `param.` or `ema.`
+SUM = "sum"  # summed over micro-batches: `grad.<parameter>`, `mean.buffer.<name>`; both ways
+# Roles of graph outputs
+METRIC = "metric"  # float32 scalar
+SELECTION = "selection"  # int64 token indices that a policy chose
+FEATURES = "features"  # float32 [images, width]
+
+# Kinds of a rung's graphs
+STEP = "step"  # forward, backward, AdamW, EMA
+ACCUMULATE = "accumulate"  # forward and backward of a micro-batch
+APPLY = "apply"  # AdamW and EMA with the sums of `accumulate`

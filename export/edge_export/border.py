@@ -1,0 +1,20 @@
+"""Named tensors at a graph's border, each with the role that it was declared with."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+from typing_extensions import Self
+
+
+class Border:
+    """Inputs or outputs of a graph."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[str, Tensor] = {}
+        self.roles: dict[str, str] = {}
+
+    def add(self, role: str, tensors: Mapping[str, Tensor]) -> Self:
+        """Declare tensors of one role, see `edge_runtime.package.names`."""
+        self.tensors |= tensors
+        self.roles |= dict.fromkeys(tensors, role)
+        return self

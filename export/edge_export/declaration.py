@@ -1,0 +1,116 @@
+"""What the parts of a recipe declare: tensors, numbers and views that a step needs by name.
+
+An objective, a token policy and a parametrization are written apart and meet in one graph.
+Each says beforehand what it wants to exist; nothing is guessed from names or from a trace.
+Letters: V views, B images, D encoder width.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+
+from torch import Tensor
+
+from edge_export.parameters import Buffer, Parameter
+from edge_runtime.errors import ConfigError
+from edge_runtime.package.curves import Curve
+from edge_runtime.package.manifest import AugmentationSpec, DrawSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewGroup:
+    """Views of one size, and what the branches do with them."""
+
+    name: str
+    size_px: int
+    views: tuple[AugmentationSpec, ...]
+    pruned: bool = True  # the token policy acts on them
+    student: bool = True  # the student encodes them
+    teacher: bool = True  # the EMA teacher, if there is one, encodes them
+    patch_tokens: bool = False  # the loss reads more than the features
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeriodicUpdate:
+    """Buffers that change after every so many steps, apart from the steps.
+
+    `update` takes the whole state by state name and the hyper-parameters by name, and gives
+    new values by buffer name.
+    """
+
+    name: str
+    every_steps: int
+    update: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declaration:
+    """What a part adds to a step. Names are unique over all parts of a recipe."""
+
+    parameters: tuple[Parameter, ...] = ()
+    buffers: tuple[Buffer, ...] = ()
+    draws: tuple[DrawSpec, ...] = ()
+    hyper_parameters: Mapping[str, Curve] = field(default_factory=dict)
+    periodic: tuple[PeriodicUpdate, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectiveDeclaration(Declaration):
+    """What an objective adds to a step."""
+
+    views: tuple[ViewGroup, ...]
+    # Prefixes of the parameters that an EMA teacher copies; none: there is no teacher
+    teacher: tuple[str, ...] = ()
+    # Why a batch must stay whole; None: the loss is a mean over its images
+    micro_batch_refusal: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossResult:
+    """What a loss gives: the scalar, more scalars to be recorded, new values of buffers."""
+
+    loss: Tensor
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+    buffers: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def merged(*parts: Declaration) -> Declaration:
+    """What several parts declare together.
+
+    Raises:
+        ConfigError: two of them use one name.
+    """
+    together = Declaration(
+        parameters=tuple(chain.from_iterable(part.parameters for part in parts)),
+        buffers=tuple(chain.from_iterable(part.buffers for part in parts)),
+        draws=tuple(chain.from_iterable(part.draws for part in parts)),
+        hyper_parameters=dict(
+            chain.from_iterable(part.hyper_parameters.items() for part in parts)
+        ),
+        periodic=tuple(chain.from_iterable(part.periodic for part in parts)),
+    )
+    names = {
+        "parameter": [item.name for item in together.parameters],
+        "buffer": [item.name for item in together.buffers],
+        "draw": [item.input for item in together.draws],
+        "hyper-parameter": list(chain.from_iterable(part.hyper_parameters for part in parts)),
+        "periodic update": [item.name for item in together.periodic],
+    }
+    for kind, of_kind in names.items():
+        for name, count in Counter(of_kind).items():
+            if count > 1:
+                raise ConfigError(
+                    f"{kind} {name!r} is declared {count} times: the method, the token "
+                    "policy and the parametrization of a recipe need names of their own."
+                )
+    return together
+
+
+def added(first: LossResult, second: LossResult) -> LossResult:
+    """The sum of two losses, with the metrics and buffers of both."""
+    return LossResult(
+        loss=first.loss + second.loss,
+        metrics={**first.metrics, **second.metrics},
+        buffers={**first.buffers, **second.buffers},
+    )

@@ -1,0 +1,28 @@
+"""Parametrizations of weights, one file each. Adding one is one file and one line here."""
+
+from edge_export.parametrizations.base import Parametrization, ParametrizationSetting
+from edge_runtime.errors import ConfigError
+
+PARAMETRIZATIONS: dict[str, type[Parametrization]] = {
+    parametrization.name: parametrization for parametrization in (Parametrization,)
+}
+
+
+def parametrization_named(name: str) -> type[Parametrization]:
+    """The parametrization of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in PARAMETRIZATIONS:
+        known = ", ".join(PARAMETRIZATIONS)
+        raise ConfigError(f"unknown parametrization {name!r}; known are {known}.")
+    return PARAMETRIZATIONS[name]
+
+
+__all__ = [
+    "PARAMETRIZATIONS",
+    "Parametrization",
+    "ParametrizationSetting",
+    "parametrization_named",
+]

@@ -1,0 +1,85 @@
+"""What is wrong with a recipe, beyond names, types and ranges; all problems at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from edge_export.objectives import OBJECTIVES, objective_named
+from edge_export.policies import policies_named
+from edge_export.step.trained import trained_names
+from edge_runtime.errors import ConfigError
+
+if TYPE_CHECKING:
+    from edge_export.recipe import Recipe
+
+
+def problems_of(recipe: Recipe) -> list[str]:
+    """What does not fit, one entry each; none for a sound recipe."""
+    problems = [*_ladder(recipe), *_optimizer(recipe)]
+    options = list(_options(recipe))
+    # What the method declares needs a model and options that are right.
+    return [*problems, *options] if options else [*problems, *_declared(recipe)]
+
+
+def _options(recipe: Recipe) -> Iterator[str]:
+    """Of the model, and of whatever has a name and options."""
+    for check in (
+        recipe.facts,
+        recipe.method_options,
+        lambda: [recipe.token_options(each) for each in policies_named(recipe.tokens.name)],
+        recipe.parametrization_options,
+    ):
+        try:
+            check()
+        except ConfigError as error:
+            yield str(error)
+
+
+def _declared(recipe: Recipe) -> Iterator[str]:
+    """Against what the method declares for this model."""
+    model, depth = recipe.facts(), recipe.facts().depth
+    method = objective_named(recipe.method.name)(model, recipe.method_options())
+    refusal = method.declaration.micro_batch_refusal
+    if refusal is not None and any(n < recipe.batch_size for n in recipe.micro_batches):
+        yield f"micro_batches: method {method.name} needs its batch whole: {refusal}"
+    for size_px in recipe.patch_sizes:
+        for group in method.declaration.views:
+            if group.pruned and group.size_px % size_px:
+                yield (
+                    f"patch_sizes: {size_px} px does not divide the {group.size_px} px of "
+                    f"view group {group.name!r}"
+                )
+    try:
+        recipe.augmented(method.declaration.views)
+        for trained in recipe.trained:
+            trained_names([], trained, depth=depth)
+    except ConfigError as error:
+        yield str(error)
+
+
+def _ladder(recipe: Recipe) -> Iterator[str]:
+    ratios, sizes = recipe.keep_ratios, recipe.micro_batches
+    if len({f"{ratio:g}" for ratio in ratios}) < len(ratios):  # as rungs are named
+        yield "keep_ratios: each at most once, and different in six digits"
+    if recipe.tokens.name == "none" and ratios != (1.0,):
+        yield "keep_ratios: token policy 'none' keeps all tokens; give 1.0 alone"
+    for key in ("keep_ratios", "trained"):
+        if not getattr(recipe, key):
+            yield f"{key}: expected at least one"
+    for key in ("patch_sizes", "trained", "micro_batches"):
+        values = getattr(recipe, key)
+        if len(set(values)) < len(values):
+            yield f"{key}: each at most once"
+    for size in sizes:
+        if recipe.batch_size % size:
+            yield f"micro_batches: {size} does not divide the batch size {recipe.batch_size}"
+
+
+def _optimizer(recipe: Recipe) -> Iterator[str]:
+    table = recipe.optimizer
+    method = OBJECTIVES.get(recipe.method.name)
+    if method is not None and method.defaults.ema_momentum is None:
+        for key in ("ema_momentum", "final_ema_momentum"):
+            if getattr(table, key) is not None:
+                yield f"optimizer.{key}: method {method.name} has no EMA teacher"

@@ -1,0 +1,180 @@
+"""The program of one rung: loss, gradient, update, and the whole step.
+
+Functions take and give tensors by the names at a graph's border; what they give also says the
+role of each (`edge_runtime.package.names`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from torch import Tensor
+from torch.func import grad_and_value
+
+from edge_export.border import Border
+from edge_export.declaration import added
+from edge_export.policies import TokenPolicy
+from edge_export.policies.base import STUDENT, TEACHER
+from edge_export.step.context import StepContext
+from edge_export.step.encoder import Encoded, GroupEncoder
+from edge_export.step.optimizer import adamw, ema
+from edge_export.vit import Weights
+from edge_runtime.package.manifest import DrawSpec
+from edge_runtime.package.names import (
+    BUFFER,
+    GRAD,
+    LOSS,
+    MEAN,
+    METRIC,
+    NEXT,
+    PARAM,
+    SELECTION,
+    STATE,
+    SUM,
+)
+
+if TYPE_CHECKING:
+    from edge_export.recipe import RungSettings
+    from edge_export.step.program import Program
+
+Tensors = Mapping[str, Tensor]
+
+
+class StepOutputs(NamedTuple):
+    """What the forward pass of a step gives besides the loss's gradient."""
+
+    metrics: dict[str, Tensor]  # the loss among them
+    selected: dict[str, Tensor]  # by output name
+    buffers: dict[str, Tensor]  # new values by buffer name
+
+    def at_border(self) -> Border:
+        """Metrics and selections as graph outputs."""
+        return Border().add(METRIC, self.metrics).add(SELECTION, self.selected)
+
+
+class RungProgram:
+    """One rung of a program. Its micro-batch, if it has one, is the number of its images."""
+
+    def __init__(self, program: Program, settings: RungSettings) -> None:
+        self.program, self.settings = program, settings
+        self.policy = program.policy(settings)
+        self.trained = program.trained_names(settings.trained)
+        self.images = settings.micro_batch or program.recipe.batch_size
+        self.draws: tuple[DrawSpec, ...] = (
+            *program.objective.declaration.draws,
+            *self.policy.declaration.draws,
+        )
+        keep_all = TokenPolicy(self.policy.setting)
+        self._encoders = {
+            group.name: GroupEncoder(
+                program.model,
+                group,
+                program.grid(group, settings),
+                self.policy if group.pruned else keep_all,
+            )
+            for group in program.views
+        }
+
+    def loss(self, parameters: Weights, inputs: Tensors) -> tuple[Tensor, StepOutputs]:
+        """Loss of one batch, and what else its forward pass gives.
+
+        Args:
+            parameters: of the student, by parameter name.
+            inputs: images, draws, hyper-parameters, buffers and teacher, by input name.
+        """
+        program = self.program
+        buffers = program.buffers_of(inputs)
+        student = program.parametrization.weights(parameters, STUDENT, buffers)
+        teacher = program.branch_weights(inputs, TEACHER)
+        encoded = self.encode(student, teacher, inputs)
+        step = StepContext(
+            weights=student,
+            teacher_weights=teacher,
+            student={k: e.student for k, e in encoded.items() if e.student is not None},
+            teacher={k: e.teacher for k, e in encoded.items() if e.teacher is not None},
+            patches={k: each.patches for k, each in encoded.items()},
+            draws={draw.input: inputs[draw.input] for draw in self.draws},
+            hyper={k: inputs[k] for k in program.hyper_parameters if k in inputs},
+            buffers=buffers,
+            recorded={k: v for each in encoded.values() for k, v in each.recorded.items()},
+        )
+        loss, of_policy = program.objective.loss(step), self.policy.loss(step)
+        result = loss if of_policy is None else added(loss, of_policy)
+        selected = {k: v for each in encoded.values() for k, v in each.selected.items()}
+        metrics = {LOSS: result.loss, **result.metrics}
+        return result.loss, StepOutputs(metrics, selected, dict(result.buffers))
+
+    def encode(
+        self, student: Weights, teacher: Weights, inputs: Tensors
+    ) -> dict[str, Encoded]:
+        """Every view group after the last block, by its name."""
+        return {
+            name: each.encode(student, teacher, inputs)
+            for name, each in self._encoders.items()
+        }
+
+    def gradient(self, inputs: Tensors) -> tuple[Tensors, StepOutputs]:
+        """Gradients of the trained parameters by name, and what the forward pass gives."""
+        parameters = {name: inputs[PARAM + name] for name in self.program.parameters}
+
+        def loss(trained: Weights) -> tuple[Tensor, StepOutputs]:
+            return self.loss({**parameters, **trained}, inputs)
+
+        trained = {name: parameters[name] for name in self.trained}
+        gradients, (_, outputs) = grad_and_value(loss, has_aux=True)(trained)
+        return gradients, outputs
+
+    def step(self, inputs: Tensors) -> Border:
+        """One training step: metrics, selections and the state that it changes."""
+        gradients, outputs = self.gradient(inputs)
+        new = self.update(gradients, outputs.buffers, inputs)
+        return outputs.at_border().add(STATE, _next(new))
+
+    def accumulate(self, inputs: Tensors) -> Border:
+        """A micro-batch: metrics, selections, and sums of gradients and new buffers.
+
+        The loss of a batch is the mean over its micro-batches, which are of one size, where
+        the objective allows micro-batches at all; so is its gradient.
+        """
+        gradients, outputs = self.gradient(inputs)
+        share = self.images / self.program.recipe.batch_size
+        parts = {
+            **{GRAD + name: gradient for name, gradient in gradients.items()},
+            **{MEAN + BUFFER + name: value for name, value in outputs.buffers.items()},
+        }
+        sums = {
+            name: inputs[name] + (part if share == 1 else part * share)
+            for name, part in parts.items()
+        }
+        return outputs.at_border().add(SUM, _next(sums))
+
+    def apply(self, inputs: Tensors) -> Border:
+        """AdamW and EMA with the sums of `accumulate`: the state that a step changes."""
+        gradients = {name: inputs[GRAD + name] for name in self.trained}
+        buffers = {
+            name: inputs[MEAN + BUFFER + name]
+            for name in self.program.buffers
+            if MEAN + BUFFER + name in inputs
+        }
+        return Border().add(STATE, _next(self.update(gradients, buffers, inputs)))
+
+    def update(
+        self, gradients: Tensors, buffers: Tensors, inputs: Tensors
+    ) -> dict[str, Tensor]:
+        """The state after AdamW, the EMA teacher and the buffers, by state name."""
+        program = self.program
+        new = adamw(
+            [program.parameters[name] for name in self.trained],
+            gradients,
+            inputs,
+            groups=program.update_groups,
+            exempt_vectors=program.recipe.optimizer.exempt_vectors,
+        )
+        copied = [name for name in program.teacher_names if name in self.trained]
+        new |= ema(copied, {**inputs, **new})
+        return new | {BUFFER + name: value for name, value in buffers.items()}
+
+
+def _next(tensors: Tensors) -> dict[str, Tensor]:
+    return {NEXT + name: value for name, value in tensors.items()}
