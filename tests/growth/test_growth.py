@@ -29,7 +29,7 @@ from edge_runtime.engines import create_engine, encoder_weights  # noqa: E402
 from edge_runtime.package import Package  # noqa: E402
 from edge_runtime.package.curves import hyper_parameters  # noqa: E402
 from edge_runtime.package.names import BUFFER, EMA, PARAM  # noqa: E402
-from edge_runtime.planning.memory import predicted_peak_bytes  # noqa: E402
+from edge_runtime.planning.costs import predicted_peak_bytes  # noqa: E402
 from edge_runtime.records import open_run  # noqa: E402
 from edge_runtime.state import State  # noqa: E402
 
