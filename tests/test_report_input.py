@@ -137,8 +137,8 @@ def test_a_rail_that_some_lines_do_not_have_is_unknown_there(
 
 
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
-    folder = MadeRun(info(format=2)).write(tmp_path / "run")
-    with pytest.raises(RecordsError, match="run format 2 is unknown"):
+    folder = MadeRun(info(format=3)).write(tmp_path / "run")
+    with pytest.raises(RecordsError, match="run format 3 is unknown"):
         summarise([folder])
 
 

@@ -50,6 +50,8 @@ def test_json_is_one_event_per_line_and_the_last_is_the_summary(tmp_path, capsys
         "rung",
         "keep_ratio",
         "loss",
+        "metrics",
+        "applied",
         "lr",
         "images",
         "measured",
@@ -124,7 +126,7 @@ def test_a_run_that_somebody_goes_on_with_is_not_over(tmp_path, capsys) -> None:
     ("content", "message"),
     [
         (None, "nowhere is not a run folder: run.json cannot be read"),
-        ({"format": 2}, "run format 2 is unknown; this edge-train reads format 1"),
+        ({"format": 3}, "run format 3 is unknown; this edge-train reads format 2"),
     ],
 )
 def test_what_is_no_run_is_explained(tmp_path, capsys, content, message) -> None:

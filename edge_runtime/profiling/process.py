@@ -6,7 +6,6 @@ Clock: monotonic seconds, which all processes of a machine share.
 import json
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -14,19 +13,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_runtime.device import Meter
+from edge_runtime.device import Meter, python_command
 from edge_runtime.errors import EngineError, StoppedError
 from edge_runtime.package import Package
 from edge_runtime.profiling.cache import cache_folder
-from edge_runtime.profiling.environment import Environment
+from edge_runtime.profiling.environment import TrainingEnvironment
 from edge_runtime.profiling.worker import ERROR, FOUND, MeasureJob, Measurement
 from edge_runtime.schema import structure, unstructure
 from edge_runtime.storage import storage_errors
 
-_WORKER = (
-    "import sys; sys.path[:] = {path!r}; "
-    "from edge_runtime.profiling.worker import main; sys.exit(main())"
-)
+_WORKER = "from edge_runtime.profiling.worker import main; sys.exit(main())"
 _STDERR = "stderr.txt"
 _LOOK_S = 0.2  # between two looks at `stop`
 
@@ -43,7 +39,7 @@ class MeasuredRung:
 def measure_rung(
     package: Package,
     rung_id: str,
-    environment: Environment,
+    environment: TrainingEnvironment,
     meter: Meter,
     *,
     max_s: float,
@@ -92,8 +88,7 @@ def _exit_code(job: MeasureJob, stop: Callable[[], bool]) -> int:
     In a session of its own the process does not hear a terminal's Ctrl-C or hang-up. It hears
     its stdin close, which happens however this process ends.
     """
-    worker = _WORKER.format(path=sys.path)
-    command = [sys.executable, "-c", worker, json.dumps(unstructure(job))]
+    command = python_command(_WORKER, json.dumps(unstructure(job)))
     with (
         (Path(job.scratch) / _STDERR).open("wb") as errors,
         subprocess.Popen(
