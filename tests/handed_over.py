@@ -21,8 +21,8 @@ from edge_runtime.data import draw_inputs
 from edge_runtime.data.randomness import random_words
 from edge_runtime.engines import create_engine
 from edge_runtime.package import Package, open_package
+from edge_runtime.package.curves import hyper_parameters
 from edge_runtime.package.manifest import Rung, ViewGroup
-from edge_runtime.training.schedule import hyper_parameters
 
 VARIABLE = "EDGE_TRAIN_TEST_PACKAGES"
 METHODS = ("simclr", "mocov3")
@@ -74,9 +74,10 @@ def _losses(package: Package, rung: Rung) -> list[float]:
             }
             draws = draw_inputs(rung.draws, seed=0, epoch=0, pictures=pictures)
             hyper = hyper_parameters(
-                manifest.schedule, step, steps_per_epoch=1, total_steps=STEPS
+                manifest.hyper_parameters, step, steps_per_epoch=1, total_steps=STEPS
             )
-            losses.append(engine.step(rung.id, {**images, **draws}, hyper)["loss"])
+            result = engine.step(rung.id, {**images, **draws}, hyper)
+            losses.append(result.metrics["loss"])
     return losses
 
 

@@ -5,7 +5,7 @@ import numpy as np
 from edge_runtime.data import draw_inputs
 from edge_runtime.engines import Batch, Hyper
 from edge_runtime.package import Package
-from edge_runtime.training.schedule import hyper_parameters
+from edge_runtime.package.curves import hyper_parameters
 
 
 def noise_batch(package: Package, rung_id: str, step: int) -> Batch:
@@ -28,5 +28,8 @@ def noise_batch(package: Package, rung_id: str, step: int) -> Batch:
 def hyper_of(package: Package, step: int, total_steps: int = 20) -> Hyper:
     """Hyper-parameters of step `step` (from 1) of a run of one epoch."""
     return hyper_parameters(
-        package.manifest.schedule, step, steps_per_epoch=total_steps, total_steps=total_steps
+        package.manifest.hyper_parameters,
+        step,
+        steps_per_epoch=total_steps,
+        total_steps=total_steps,
     )

@@ -29,7 +29,7 @@ from edge_export.recipe import make_recipe  # noqa: E402
 from edge_export.step.program import Program  # noqa: E402
 from edge_runtime.errors import ConfigError, PackageError, StorageError  # noqa: E402
 from edge_runtime.package import open_package  # noqa: E402
-from edge_runtime.package.names import PARAM# noqa: E402
+from edge_runtime.package.names import PARAM  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 SIZES = {"image_size": 16, "patch_size": 4, "depth": 1, "width": 16, "heads": 1}
@@ -307,7 +307,7 @@ def test_a_disk_that_fills_up_at_the_last_file_leaves_nothing(tmp_path, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_room_for_temporary_files_is_told(tmp_path, monkeypatch):
+def test_no_room_for_temporary_files_is_reported(tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime.training.artifacts", reason="it writes temporary files")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
     program = Program(make_recipe(ONE_RUNG, where="test"))
@@ -318,7 +318,7 @@ def test_no_room_for_temporary_files_is_told(tmp_path, monkeypatch):
         graphs.official_graphs(program, program.policy(1.0), program.initial_state())
 
 
-def test_a_target_below_a_file_is_told(tmp_path):
+def test_a_target_below_a_file_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"cannot write .*file/package"):
         export(ONE_RUNG, tmp_path / "file" / "package")

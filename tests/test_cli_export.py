@@ -133,17 +133,26 @@ def test_stages_and_result_are_printed(recipe_of, capsys, tmp_path):
             ["unknown token policy 'evit'; known are none, random,"],
         ),
         ([*SIZES, "--model", "resnet"], ["unknown model 'resnet'; known are vit_tiny, vit_s"]),
-        ([*SIZES, "--set", "optimizer.lr=abc"], ["optimizer.lr: want a number, got 'abc'"]),
-        ([*SIZES, "--set", "optimizer.lr=.001"], ["optimizer.lr: want a number, got '.001'"]),
+        (
+            [*SIZES, "--set", "optimizer.lr=abc"],
+            ["optimizer.lr: expected a number, got 'abc'"],
+        ),
+        (
+            [*SIZES, "--set", "optimizer.lr=.001"],
+            ["optimizer.lr: expected a number, got '.001'"],
+        ),
         ([*SIZES, "--set", "optimizer.lr=nan"], ["optimizer.lr: want a number >= 0, got nan"]),
-        ([*SIZES, "--set", "optimizer.lr="], ["optimizer.lr: want a number, got ''"]),
+        ([*SIZES, "--set", "optimizer.lr="], ["optimizer.lr: expected a number, got ''"]),
         ([*SIZES, "--set", "optimiser.lr=1"], ["unknown key optimiser; known are model,"]),
         (
             [*SIZES, "--set", "keep_ratios=1.0,0.5"],
             ["want a list such as [1.0, 0.5], got '1.0"],
         ),
-        ([*SIZES, "--set", "seed.lr.x=1"], ["seed: want an integer, got {'lr': {'x': 1}}"]),
-        (["--set", "model=vit_tiny"], ["model: want a table, got 'vit_tiny'"]),
+        (
+            [*SIZES, "--set", "seed.lr.x=1"],
+            ["seed: expected an integer, got {'lr': {'x': 1}}"],
+        ),
+        (["--set", "model=vit_tiny"], ["model: expected a table, got 'vit_tiny'"]),
         (
             [*SIZES, "--set", "batch_size=4", "--set", "batch_size.x=1"],
             ["batch_size.x cannot be set: batch_size is a value, not a table."],

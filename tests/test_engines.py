@@ -15,8 +15,8 @@ from steps import hyper_of, noise_batch
 from edge_runtime.engines import Engine, create_engine
 from edge_runtime.errors import ConfigError, EngineError, StorageError
 from edge_runtime.package import Package, open_package
-from edge_runtime.state import State
 from edge_runtime.package.names import EMA, EXP_AVG
+from edge_runtime.state import State
 
 ENGINES = ("ort", "ort-training", "torch")
 
@@ -180,7 +180,7 @@ def test_half_a_step_is_never_taken_for_a_state(
             use()
 
 
-def test_a_full_disk_for_scratch_files_is_told(
+def test_a_full_disk_for_scratch_files_is_reported(
     official: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))

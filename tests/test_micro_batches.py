@@ -21,8 +21,9 @@ from edge_export.package.build import export_package  # noqa: E402
 from edge_export.recipe import make_recipe  # noqa: E402
 from edge_runtime.engines import create_engine  # noqa: E402
 from edge_runtime.errors import ConfigError, EngineError, PackageError  # noqa: E402
-from edge_runtime.package.names import SUM# noqa: E402
-from edge_runtime.package.names import EXP_AVG# noqa: E402
+from edge_runtime.package.names import (
+    EXP_AVG,
+)
 
 BATCH = 4
 RELATIVE, ABSOLUTE = 1e-5, 1e-8
@@ -227,19 +228,19 @@ def test_any_objective_may_refuse():
         ([-2], "micro_batches: -2 does not divide the batch size 4"),
         ([8], "micro_batches: 8 does not divide the batch size 4"),
         ([2, 2], "micro_batches: each at most once"),
-        (2, "micro_batches: want a list: 'int' object is not iterable"),
-        ([2.0], "micro_batches[0]: want an integer, got 2.0"),
-        ([True], "micro_batches[0]: want an integer, got True"),
+        (2, "micro_batches: expected a list: 'int' object is not iterable"),
+        ([2.0], "micro_batches[0]: expected an integer, got 2.0"),
+        ([True], "micro_batches[0]: expected an integer, got True"),
     ],
     ids=str,
 )
-def test_sizes_that_cannot_be_are_told(sizes, wanted):
+def test_sizes_that_cannot_be_are_reported(sizes, wanted):
     with paired_method():
         assert problems(method={"name": "paired"}, micro_batches=sizes) == [wanted]
 
 
 def test_text_is_no_list():
     with pytest.raises(
-        ConfigError, match=r"micro_batches: want a list such as \[16, 8\], got"
+        ConfigError, match=r"micro_batches: expected a list such as \[16, 8\], got"
     ):
         make_recipe({**TINY, "micro_batches": "2"}, where="mine.toml")

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", reason="torch.optim.AdamW is the reference"
 
 from edge_export.recipe import make_recipe  # noqa: E402
 from edge_export.step.program import Program  # noqa: E402
-from edge_runtime.package.names import EMA, EXP_AVG, EXP_AVG_SQ, PARAM# noqa: E402
+from edge_runtime.package.names import EMA, EXP_AVG, EXP_AVG_SQ, PARAM  # noqa: E402
 
 STEPS = 7
 NEXT = "next."

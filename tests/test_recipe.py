@@ -89,7 +89,7 @@ def test_a_schedule_has_what_the_recipe_gives():
         ({"exempt_vectors": True}, r"exempt_vectors: .* decays every parameter"),
     ],
 )
-def test_what_the_official_optimizer_cannot_do_is_told(optimizer, refusal):
+def test_what_the_official_optimizer_cannot_do_is_reported(optimizer, refusal):
     found = recipe(optimizer=optimizer).official_refusal()
     assert found is None if refusal is None else re.search(refusal, found)
 
@@ -130,21 +130,21 @@ def test_a_crop_has_to_fit():
 
 WRONG = [  # what is wrong in the table, the one problem that is told
     # types
-    ({"optimizer": {"lr": "abc"}}, "optimizer.lr: want a number, got 'abc'"),
-    ({"optimizer": {"lr": True}}, "optimizer.lr: want a number, got True"),
-    ({"optimizer": {"exempt_vectors": 1}}, "exempt_vectors: want true or false, got 1"),
-    ({"optimizer": [1]}, "optimizer: want a table, got [1]"),
-    ({"batch_size": True}, "batch_size: want an integer, got True"),
-    ({"batch_size": 4.0}, "batch_size: want an integer, got 4.0"),
-    ({"batch_size": "4"}, "batch_size: want an integer, got '4'"),
-    ({"model": {**SIZES, "depth": 2.5}}, "model.depth: want an integer, got 2.5"),
-    ({"model": {**SIZES, "name": 5}}, "model.name: want a string, got 5"),
-    ({"model": "vit_tiny"}, "model: want a table, got 'vit_tiny'"),
-    ({"method": "simclr"}, "method: want a table, got 'simclr'"),
-    ({"method": {"name": None}}, "method.name: want a string, got None"),
-    ({"tokens": 5}, "tokens: want a table, got 5"),
-    ({"keep_ratios": 1.0}, "keep_ratios: want a list: 'float' object is not iterable"),
-    ({"keep_ratios": ["1.0"]}, "keep_ratios[0]: want a number, got '1.0'"),
+    ({"optimizer": {"lr": "abc"}}, "optimizer.lr: expected a number, got 'abc'"),
+    ({"optimizer": {"lr": True}}, "optimizer.lr: expected a number, got True"),
+    ({"optimizer": {"exempt_vectors": 1}}, "exempt_vectors: expected true or false, got 1"),
+    ({"optimizer": [1]}, "optimizer: expected a table, got [1]"),
+    ({"batch_size": True}, "batch_size: expected an integer, got True"),
+    ({"batch_size": 4.0}, "batch_size: expected an integer, got 4.0"),
+    ({"batch_size": "4"}, "batch_size: expected an integer, got '4'"),
+    ({"model": {**SIZES, "depth": 2.5}}, "model.depth: expected an integer, got 2.5"),
+    ({"model": {**SIZES, "name": 5}}, "model.name: expected a string, got 5"),
+    ({"model": "vit_tiny"}, "model: expected a table, got 'vit_tiny'"),
+    ({"method": "simclr"}, "method: expected a table, got 'simclr'"),
+    ({"method": {"name": None}}, "method.name: expected a string, got None"),
+    ({"tokens": 5}, "tokens: expected a table, got 5"),
+    ({"keep_ratios": 1.0}, "keep_ratios: expected a list: 'float' object is not iterable"),
+    ({"keep_ratios": ["1.0"]}, "keep_ratios[0]: expected a number, got '1.0'"),
     # names
     ({"batchsize": 4}, "unknown key batchsize; known are model, method, tokens, optimizer"),
     ({"optimizer": {"LR": 1}}, "optimizer: unknown key LR; known are lr, final_lr, warmup"),
@@ -160,16 +160,16 @@ WRONG = [  # what is wrong in the table, the one problem that is told
     ({"model": {**SIZES, "image_size": 18}}, "18 px is not a multiple of patch size 4 px."),
     ({"model": {**SIZES, "patch_size": 32}}, "16 px is not a multiple of patch size 32 px."),
     ({"model": {**SIZES, "heads": 3}}, "width 16 is not a multiple of 3 heads."),
-    ({"model": {**SIZES, "depth": 0}}, "model 'vit_tiny': want at least 1, got depth 0."),
+    ({"model": {**SIZES, "depth": 0}}, "model 'vit_tiny': expected at least 1, got depth 0."),
     ({"model": {**SIZES, "width": -16, "heads": 0}}, "at least 1, got width -16, heads 0."),
-    ({"model": {**SIZES, "image_size": 0}}, "want at least 1, got image_size 0."),
-    ({"model": {"name": "vit_tiny_patch0_16"}}, "want at least 1, got patch_size 0."),
-    ({"batch_size": 1}, "batch_size: want at least 2, got 1"),
-    ({"batch_size": -4}, "batch_size: want at least 2, got -4"),
-    ({"seed": -1}, "seed: want 0 to 2**63 - 1, got -1"),
-    ({"seed": 2**63}, "seed: want 0 to 2**63 - 1, got 9223372036854775808"),
+    ({"model": {**SIZES, "image_size": 0}}, "expected at least 1, got image_size 0."),
+    ({"model": {"name": "vit_tiny_patch0_16"}}, "expected at least 1, got patch_size 0."),
+    ({"batch_size": 1}, "batch_size: expected at least 2, got 1"),
+    ({"batch_size": -4}, "batch_size: expected at least 2, got -4"),
+    ({"seed": -1}, "seed: expected 0 to 2**63 - 1, got -1"),
+    ({"seed": 2**63}, "seed: expected 0 to 2**63 - 1, got 9223372036854775808"),
     # the ladder
-    ({"keep_ratios": []}, "keep_ratios: want at least one"),
+    ({"keep_ratios": []}, "keep_ratios: expected at least one"),
     ({"keep_ratios": [0.0]}, "keep_ratios: 0 is outside (0, 1]"),
     ({"keep_ratios": [1.01]}, "keep_ratios: 1.01 is outside (0, 1]"),
     ({"keep_ratios": [-0.5]}, "keep_ratios: -0.5 is outside (0, 1]"),
@@ -184,26 +184,35 @@ WRONG = [  # what is wrong in the table, the one problem that is told
     # views
     (
         {"augmentation": {"flip": 1.5}},
-        "augmentation.flip: want a probability in [0, 1], got 1.5",
+        "augmentation.flip: expected a probability in [0, 1], got 1.5",
     ),
     (
         {"augmentation": {"min_area": 0}},
-        "augmentation.min_area: want a number in (0, 1], got 0",
+        "augmentation.min_area: expected a number in (0, 1], got 0",
     ),
-    ({"augmentation": {"hue": 0.6}}, "augmentation.hue: want a number in [0, 0.5], got 0.6"),
-    ({"augmentation": {"contrast": -1}}, "augmentation.contrast: want a number >= 0, got -1"),
+    (
+        {"augmentation": {"hue": 0.6}},
+        "augmentation.hue: expected a number in [0, 0.5], got 0.6",
+    ),
+    (
+        {"augmentation": {"contrast": -1}},
+        "augmentation.contrast: expected a number >= 0, got -1",
+    ),
     ({"augmentation": {"rotate": 1}}, "augmentation: unknown key rotate; known are min_area,"),
     # the optimizer
-    ({"optimizer": {"lr": math.nan}}, "optimizer.lr: want a number >= 0, got nan"),
-    ({"optimizer": {"lr": math.inf}}, "optimizer.lr: want a number >= 0, got inf"),
-    ({"optimizer": {"lr": -1e-3}}, "optimizer.lr: want a number >= 0, got -0.001"),
-    ({"optimizer": {"warmup_epochs": -1}}, "optimizer.warmup_epochs: want a number >= 0"),
-    ({"optimizer": {"beta1": 1.0}}, "optimizer.beta1: want a number in [0, 1), got 1"),
-    ({"optimizer": {"beta2": math.nan}}, "optimizer.beta2: want a number in [0, 1), got nan"),
-    ({"optimizer": {"eps": 0}}, "optimizer.eps: want a number > 0, got 0"),
+    ({"optimizer": {"lr": math.nan}}, "optimizer.lr: expected a number >= 0, got nan"),
+    ({"optimizer": {"lr": math.inf}}, "optimizer.lr: expected a number >= 0, got inf"),
+    ({"optimizer": {"lr": -1e-3}}, "optimizer.lr: expected a number >= 0, got -0.001"),
+    ({"optimizer": {"warmup_epochs": -1}}, "optimizer.warmup_epochs: expected a number >= 0"),
+    ({"optimizer": {"beta1": 1.0}}, "optimizer.beta1: expected a number in [0, 1), got 1"),
+    (
+        {"optimizer": {"beta2": math.nan}},
+        "optimizer.beta2: expected a number in [0, 1), got nan",
+    ),
+    ({"optimizer": {"eps": 0}}, "optimizer.eps: expected a number > 0, got 0"),
     (
         {"method": {"name": "mocov3"}, "optimizer": {"final_ema_momentum": 1.5}},
-        "optimizer.final_ema_momentum: want a number in [0, 1], got 1.5",
+        "optimizer.final_ema_momentum: expected a number in [0, 1], got 1.5",
     ),
     (
         {"optimizer": {"ema_momentum": 0.99}},
@@ -217,7 +226,7 @@ WRONG = [  # what is wrong in the table, the one problem that is told
 
 
 @pytest.mark.parametrize(("table", "wanted"), WRONG, ids=[wanted for _, wanted in WRONG])
-def test_what_is_wrong_is_told(table, wanted):
+def test_what_is_wrong_is_reported(table, wanted):
     (problem,) = problems({"model": SIZES, **table})
     assert wanted in problem
 
@@ -225,13 +234,16 @@ def test_what_is_wrong_is_told(table, wanted):
 @pytest.mark.parametrize(
     ("table", "wanted"),
     [
-        ({"method": {"temperature": "warm"}}, "temperature: want a number, got 'warm'"),
-        ({"method": {"temperature": 0}}, "temperature: want a number > 0, got 0"),
-        ({"method": {"temperature": math.nan}}, "temperature: want a number > 0, got nan"),
-        ({"method": {"projector_width": -1}}, "projector_width: want a number > 0, got -1"),
+        ({"method": {"temperature": "warm"}}, "temperature: expected a number, got 'warm'"),
+        ({"method": {"temperature": 0}}, "temperature: expected a number > 0, got 0"),
+        ({"method": {"temperature": math.nan}}, "temperature: expected a number > 0, got nan"),
+        (
+            {"method": {"projector_width": -1}},
+            "projector_width: expected a number > 0, got -1",
+        ),
         (
             {"method": {"name": "mocov3", "projector_out": 0}},
-            "projector_out: want a number > 0, got 0",
+            "projector_out: expected a number > 0, got 0",
         ),
         (
             {"method": {"queue": 1}},
@@ -248,21 +260,21 @@ def test_what_is_wrong_is_told(table, wanted):
         ),
     ],
 )
-def test_a_wrong_option_is_told_with_its_table(table, wanted):
+def test_a_wrong_option_is_reported_with_its_table(table, wanted):
     (name,) = table
     heading, problem = problems({"model": SIZES, **table})
     assert heading == f"[{name}]: 1 problem(s)"
     assert wanted in problem
 
 
-def test_keep_ratios_as_text_are_told_in_one_line():
+def test_keep_ratios_as_text_are_reported_in_one_line():
     with pytest.raises(
-        ConfigError, match=r"want a list such as \[1\.0, 0\.5\], got '1\.0,0\.5'"
+        ConfigError, match=r"expected a list such as \[1\.0, 0\.5\], got '1\.0,0\.5'"
     ):
         make_recipe({"model": SIZES, "keep_ratios": "1.0,0.5"}, where="mine.toml")
 
 
-def test_all_problems_of_types_and_names_are_told_at_once():
+def test_all_problems_of_types_and_names_are_reported_at_once():
     wrong = {
         "batch_size": "many",
         "steps": 10,
@@ -283,7 +295,7 @@ def test_all_problems_of_types_and_names_are_told_at_once():
         assert sum(part in problem.partition("; known")[0] for problem in found) == 1
 
 
-def test_all_problems_of_values_are_told_at_once():
+def test_all_problems_of_values_are_reported_at_once():
     wrong = {
         "model": {**SIZES, "patch_size": 5},
         "method": {"temperature": -1.0},
@@ -296,14 +308,14 @@ def test_all_problems_of_values_are_told_at_once():
     text = "\n".join(problems(wrong))
     for part in (
         "not a multiple of patch size 5",
-        "temperature: want a number > 0",
+        "temperature: expected a number > 0",
         "unknown token policy 'evit'",
         "optimizer.eps",
-        "optimizer.ema_momentum: want a number in [0, 1]",
+        "optimizer.ema_momentum: expected a number in [0, 1]",
         "method simclr has no EMA teacher",
         "2 is outside (0, 1]",
         "each at most once",
-        "batch_size: want at least 2",
+        "batch_size: expected at least 2",
         "seed: want 0",
     ):
         assert part in text
@@ -316,7 +328,7 @@ def test_a_file_is_read(tmp_path):
     assert (made.batch_size, made.model) == (8, ModelTable(image_size=16, patch_size=8))
 
 
-def test_a_missing_file_is_told(tmp_path):
+def test_a_missing_file_is_reported(tmp_path):
     with pytest.raises(ConfigError, match=r"gone\.toml cannot be read: No such file"):
         read_recipe(tmp_path / "gone.toml")
     with pytest.raises(ConfigError, match=r"cannot be read: Is a directory"):
@@ -328,8 +340,8 @@ def test_a_missing_file_is_told(tmp_path):
     [b"batch_size = ", b"batch_size = 4\nbatch_size = 4", b"\xff\xfe[model]", b"\x00"],
     ids=["cut short", "twice", "no UTF-8", "binary"],
 )
-def test_what_is_no_toml_is_told(tmp_path, content):
+def test_what_is_no_toml_is_reported(tmp_path, content):
     path = tmp_path / "recipe.toml"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match=r"recipe\.toml is not TOML: "):
+    with pytest.raises(ConfigError, match=r"recipe\.toml is not valid TOML: "):
         read_recipe(path)

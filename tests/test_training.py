@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from training_fakes import (
     BATCH,
-    SCHEDULE,
+    CURVES,
     STEPS,
     FakeEngine,
     FakePictures,
@@ -27,9 +27,9 @@ from edge_runtime.errors import (
     Interrupted,
     RecordsError,
 )
+from edge_runtime.package.curves import hyper_parameters
 from edge_runtime.records import RunWriter, events, open_run
 from edge_runtime.training import train
-from edge_runtime.training.schedule import hyper_parameters
 
 
 @pytest.fixture
@@ -55,8 +55,9 @@ def test_a_run_equals_its_definition(package, tmp_path) -> None:
             rung = package.rung("k100" if step < 8 else "k050")
             epoch = (step - 1) // 5
             draws = draw_inputs(rung.draws, seed=5, epoch=epoch, pictures=batch.pictures)
-            hyper = hyper_parameters(SCHEDULE, step, steps_per_epoch=5, total_steps=STEPS)
-            losses.append(engine.step(rung.id, {**batch.images, **draws}, hyper)["loss"])
+            hyper = hyper_parameters(CURVES, step, steps_per_epoch=5, total_steps=STEPS)
+            result = engine.step(rung.id, {**batch.images, **draws}, hyper)
+            losses.append(result.metrics["loss"])
     run = open_run(tmp_path / "run")
     assert [record.loss for record in run.steps()] == losses
     trained = run.newest_checkpoint().state
@@ -103,7 +104,7 @@ def test_step_records_say_what_was_trained(package, tmp_path) -> None:
     assert [record.epoch for record in records] == [0] * 5 + [1] * 5
     assert [record.keep_ratio for record in records] == [1.0] * 6 + [0.5] * 4
     assert {record.images for record in records} == {BATCH}
-    assert records[4].lr == SCHEDULE.lr
+    assert records[4].lr == CURVES["lr"].first
     assert records[0].measured.rss_bytes > 1 << 20
     assert records[1].measured.rss_bytes is None  # less than a second later
     assert all(record.measured.wait_s >= 0 for record in records)

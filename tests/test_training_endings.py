@@ -70,10 +70,10 @@ class FailingEngine(FakeEngine):
             raise EngineError("out of memory")
         return super().step(rung_id, batch, hyper)
 
-    def lend(self):
+    def state_view(self):
         if self._has_failed and not self._is_whole:
             raise EngineError("it failed in the middle of a step")
-        return super().lend()
+        return super().state_view()
 
 
 @pytest.mark.parametrize(("is_whole", "kept"), [(True, ["5"]), (False, [])])

@@ -14,7 +14,7 @@ from edge_export.recipe import make_recipe  # noqa: E402
 from edge_export.step.program import Program  # noqa: E402
 from edge_runtime.engines import create_engine  # noqa: E402
 from edge_runtime.errors import EngineError, PackageError  # noqa: E402
-from edge_runtime.package.names import LOSS, NEXT# noqa: E402
+from edge_runtime.package.names import LOSS, NEXT  # noqa: E402
 
 TINY = {
     "model": {"image_size": 16, "patch_size": 4, "depth": 1, "width": 16, "heads": 1},

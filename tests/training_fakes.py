@@ -13,17 +13,19 @@ from typing import Any
 
 import numpy as np
 
+from edge_runtime.engines import StepResult
 from edge_runtime.errors import EngineError
 from edge_runtime.package import Package, open_package
+from edge_runtime.package.curves import COUNT, Curve, constant, cosine
 from edge_runtime.package.manifest import (
+    FORMAT,
     AugmentationSpec,
     DrawSpec,
     GraphSpec,
     Manifest,
     ModelFacts,
-    Official,
+    OrtTraining,
     Rung,
-    Schedule,
     TensorSpec,
     ViewGroup,
 )
@@ -37,18 +39,15 @@ NEVER_S = math.inf
 EPOCHS, STEPS = 2, 10  # five steps each
 WIDTH = 64  # of the one parameter
 KEPT = {"k100": (1.0, 4), "k050": (0.5, 2)}  # rung -> keep-ratio, patches kept of 4
-SCHEDULE = Schedule(
-    lr=0.01,
-    final_lr=0.0,
-    warmup_epochs=1,
-    weight_decay=0.05,
-    final_weight_decay=0.1,
-    ema_momentum=0.9,
-    final_ema_momentum=1.0,
-    beta1=0.9,
-    beta2=0.99,
-    eps=1e-8,
-)
+CURVES = {
+    "lr": Curve(shape="cosine", first=0.01, final=0.0, warmup_epochs=1),
+    "weight_decay": cosine(0.05, 0.1),
+    "ema_momentum": cosine(0.9, 1.0),
+    "beta1": constant(0.9),
+    "beta2": constant(0.99),
+    "eps": constant(1e-8),
+    "step": Curve(shape=COUNT),
+}
 
 SETTINGS = Settings(
     package_digest="ab" * 32,
@@ -110,11 +109,12 @@ def write_package(folder: Path, *, width: int = WIDTH, seed: int = 0) -> Package
     files = {"state.safetensors": encode_state(state), "graphs/embed.onnx": b"embed"}
     files |= {f"graphs/{rung}/step.onnx": rung.encode() for rung in KEPT}
     manifest = Manifest(
-        format=1,
+        format=FORMAT,
         producer={},
         recipe={},
         method="simclr",
-        tokens="random",
+        token_policy="random",
+        parametrization="none",
         batch_size=BATCH,
         model=ModelFacts(
             name="vit_fake",
@@ -124,22 +124,24 @@ def write_package(folder: Path, *, width: int = WIDTH, seed: int = 0) -> Package
             depth=2,
             heads=1,
             tokens=5,
+            features="class-token",
         ),
         views=(
             ViewGroup(name="global", size_px=8, views=(AugmentationSpec(min_area=0.5),) * 2),
         ),
-        schedule=SCHEDULE,
+        hyper_parameters=CURVES,
         encoder=(),
         encoder_prefix="param.",
         embed="graphs/embed.onnx",
+        merge=None,
         state_file="state.safetensors",
         state=tuple(
             TensorSpec(name=name, dtype="float32", shape=(width,), role="state")
             for name in state
         ),
         rungs=tuple(_rung(rung, *facts) for rung, facts in KEPT.items()),
-        apply=None,
-        official=Official(refused="a fake has none", checkpoint=None, update=None),
+        periodic=(),
+        ort_training=OrtTraining(refused="a fake has none", checkpoint=None, update=None),
         graphs={name: _graph(name, state) for name in files if "graphs" in name},
         sha256={name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
     )
@@ -159,9 +161,10 @@ def _graph(name: str, state: Mapping[str, Any]) -> GraphSpec:
     if name.endswith("embed.onnx"):
         inputs = (spec("images", "images", (None, 8, 8, 3), "uint8"),)
         outputs = (spec("features", "features", (None, 4)),)
-        return GraphSpec(inputs=inputs, outputs=outputs, nodes=1)
+        return GraphSpec(inputs=inputs, outputs=outputs, nodes=1, flops=None)
     outputs = tuple(spec(f"next.{key}", "state", array.shape) for key, array in state.items())
-    return GraphSpec(inputs=(), outputs=(spec("loss", "metric", ()), *outputs), nodes=1)
+    outputs = (spec("loss", "metric", ()), *outputs)
+    return GraphSpec(inputs=(), outputs=outputs, nodes=1, flops=1000)
 
 
 def _rung(rung_id: str, keep_ratio: float, kept: int) -> Rung:
@@ -169,15 +172,15 @@ def _rung(rung_id: str, keep_ratio: float, kept: int) -> Rung:
     return Rung(
         id=rung_id,
         keep_ratio=keep_ratio,
+        patch_size_px=4,
+        trained="all",
         micro_batch=None,
-        tokens_per_block=(kept + 1,) * 2,
+        tokens_per_block={"global": (kept + 1,) * 2},
         flops=1000 * (kept + 1),
         peak_activation_bytes=4096 * (kept + 1),
         draws=draws if kept < 4 else (),
-        step=f"graphs/{rung_id}/step.onnx",
-        accumulate=None,
-        teacher=None,
-        official=None,
+        graphs={"step": f"graphs/{rung_id}/step.onnx"},
+        ort_training=None,
     )
 
 
@@ -210,6 +213,7 @@ class FakeEngine:
 
     name = "fake"
     runtime = "numpy"
+    device = "cpu"
     threads = 1
 
     def __init__(self, *, broken_loss_at: int = 0, broken_state_at: int = 0) -> None:
@@ -217,12 +221,15 @@ class FakeEngine:
         self._state: dict[str, Any] | None = None
         self.closed = False
 
+    def refusal(self, package: Package, rung: Rung | None = None) -> str | None:
+        return None
+
     def open(self, package: Package, state: State) -> None:
         self._state = {name: array.copy() for name, array in state.items()}
 
     def step(
         self, rung_id: str, batch: Mapping[str, Any], hyper: Mapping[str, float]
-    ) -> Mapping[str, float]:
+    ) -> StepResult:
         state = self._open_state()
         h = {name: np.float32(value) for name, value in hyper.items()}
         target = np.float32(batch["images.global"].mean() / 255)
@@ -239,12 +246,16 @@ class FakeEngine:
             w[0] = np.nan
         self._state = {"param.w": w, "ema.w": ema, "exp_avg.w": m, "exp_avg_sq.w": v}
         broken = hyper["step"] == self._broken_loss_at
-        return {"loss": math.nan if broken else float((error**2).mean())}
+        loss = math.nan if broken else float((error**2).mean())
+        return StepResult({"loss": loss}, applied=True)
+
+    def run_periodic(self, graph: str, hyper: Mapping[str, float]) -> None:
+        self._open_state()
 
     def snapshot(self) -> State:
         return {name: array.copy() for name, array in self._open_state().items()}
 
-    def lend(self) -> State:
+    def state_view(self) -> State:
         return self._open_state()
 
     def _open_state(self) -> dict[str, Any]:
