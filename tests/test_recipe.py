@@ -9,8 +9,11 @@ import pytest
 pytest.importorskip("torch", reason="recipes are read on the torch side")
 
 from edge_export.objectives import OBJECTIVES
+from edge_export.ort_training import artifacts
 from edge_export.recipe import ModelTable, make_recipe, read_recipe
+from edge_export.step.program import Program
 from edge_runtime.errors import ConfigError
+from edge_runtime.package.curves import Curve, constant, cosine
 
 SIZES = {"image_size": 16, "patch_size": 4, "depth": 2, "width": 16, "heads": 2}
 
@@ -46,23 +49,32 @@ def test_whole_numbers_are_numbers():
         keep_ratios=[1], optimizer={"lr": 1, "ema_momentum": 1}, method={"name": "mocov3"}
     )
     assert made.keep_ratios == (1.0,)
-    assert made.schedule().lr == 1.0
+    assert made.optimizer_curves(has_teacher=True)["lr"].first == 1.0
 
 
 @pytest.mark.parametrize("method", OBJECTIVES)
-def test_a_schedule_has_the_methods_defaults(method):
+def test_curves_have_the_methods_defaults(method):
     defaults = OBJECTIVES[method].defaults
-    schedule = recipe(method={"name": method}, batch_size=64).schedule()
-    assert schedule.lr == defaults.lr_at_256 / 2
-    assert schedule.final_lr == 0
-    assert schedule.warmup_epochs == defaults.warmup_epochs
-    assert schedule.weight_decay == schedule.final_weight_decay == defaults.weight_decay
-    assert schedule.ema_momentum == defaults.ema_momentum
-    assert schedule.final_ema_momentum == (None if defaults.ema_momentum is None else 1.0)
-    assert (schedule.beta1, schedule.beta2, schedule.eps) == (0.9, 0.999, 1e-8)
+    curves = Program(recipe(method={"name": method}, batch_size=64)).hyper_parameters
+    expected = {
+        "lr": Curve(
+            shape="cosine",
+            first=defaults.lr_at_256 / 2,
+            final=0.0,
+            warmup_epochs=defaults.warmup_epochs,
+        ),
+        "weight_decay": cosine(defaults.weight_decay, defaults.weight_decay),
+        "beta1": constant(0.9),
+        "beta2": constant(0.999),
+        "eps": constant(1e-8),
+        "step": Curve(shape="count"),
+    }
+    if defaults.ema_momentum is not None:
+        expected["ema_momentum"] = cosine(defaults.ema_momentum, 1.0)
+    assert curves == expected
 
 
-def test_a_schedule_has_what_the_recipe_gives():
+def test_curves_have_what_the_recipe_gives():
     given = {
         "lr": 0.5,
         "final_lr": 0.01,
@@ -75,8 +87,21 @@ def test_a_schedule_has_what_the_recipe_gives():
         "ema_momentum": 0.0,
         "final_ema_momentum": 0.5,
     }
-    schedule = recipe(method={"name": "mocov3"}, optimizer=given).schedule()
-    assert {key: getattr(schedule, key) for key in given} == given
+    program = Program(recipe(method={"name": "mocov3"}, optimizer=given))
+    assert program.hyper_parameters == {
+        "lr": Curve(shape="cosine", first=0.5, final=0.01, warmup_epochs=0),
+        "weight_decay": cosine(0.0, 0.25),
+        "beta1": constant(0.0),
+        "beta2": constant(0.5),
+        "eps": constant(1e-3),
+        "ema_momentum": cosine(0.0, 0.5),
+        "step": Curve(shape="count"),
+    }
+
+
+def test_a_policy_adds_its_own_curve():
+    curves = Program(recipe(tokens={"name": "simprune"})).hyper_parameters
+    assert curves["progress"] == Curve(shape="linear", first=0.0, final=1.0)
 
 
 @pytest.mark.parametrize(
@@ -89,15 +114,28 @@ def test_a_schedule_has_what_the_recipe_gives():
         ({"exempt_vectors": True}, r"exempt_vectors: .* decays every parameter"),
     ],
 )
-def test_what_the_official_optimizer_cannot_do_is_reported(optimizer, refusal):
-    found = recipe(optimizer=optimizer).official_refusal()
+def test_what_the_official_optimizer_cannot_do_is_reported(monkeypatch, optimizer, refusal):
+    monkeypatch.setattr(artifacts, "is_available", lambda: True)
+    found = artifacts.refusal(Program(recipe(optimizer=optimizer)))
     assert found is None if refusal is None else re.search(refusal, found)
+
+
+def test_other_reasons_against_official_artifacts(monkeypatch):
+    monkeypatch.setattr(artifacts, "is_available", lambda: True)
+    some = Program(recipe(trained=["all", "last-1"]))
+    assert artifacts.refusal(some) == "trained: the official optimizer moves every parameter"
+    monkeypatch.setattr(artifacts, "is_available", lambda: False)
+    assert artifacts.refusal(Program(recipe())) == artifacts.MISSING
 
 
 @pytest.mark.parametrize(
     "table",
     [
         {},
+        {"patch_sizes": [4, 8], "trained": ["last-1", "all"]},
+        {"tokens": {"name": "random+simprune", "placement": "after-block"}},
+        {"model": {**SIZES, "features": "mean-patches"}},
+        {"parametrization": {"name": "none"}},
         {"method": {"name": "mocov3", "temperature": 0.5}, "keep_ratios": [0.25, 1.0]},
         {"tokens": {"name": "simprune", "direction": "most-to-least"}, "seed": 7},
         {"tokens": {"name": "none"}, "optimizer": {"lr": 0.1, "exempt_vectors": True}},
@@ -143,10 +181,10 @@ WRONG = [  # what is wrong in the table, the one problem that is told
     ({"method": "simclr"}, "method: expected a table, got 'simclr'"),
     ({"method": {"name": None}}, "method.name: expected a string, got None"),
     ({"tokens": 5}, "tokens: expected a table, got 5"),
-    ({"keep_ratios": 1.0}, "keep_ratios: expected a list: 'float' object is not iterable"),
+    ({"keep_ratios": 1.0}, "keep_ratios: expected a list, got 1.0"),
     ({"keep_ratios": ["1.0"]}, "keep_ratios[0]: expected a number, got '1.0'"),
     # names
-    ({"batchsize": 4}, "unknown key batchsize; known are model, method, tokens, optimizer"),
+    ({"batchsize": 4}, "unknown key batchsize; known are model, method, tokens, parametrization"),
     ({"optimizer": {"LR": 1}}, "optimizer: unknown key LR; known are lr, final_lr, warmup"),
     ({"method": {"name": "moco"}}, "unknown method 'moco'; known are simclr, mocov3."),
     ({"tokens": {"name": "tome"}}, "unknown token policy 'tome'; known are none, random, sim"),
@@ -316,7 +354,7 @@ def test_all_problems_of_values_are_reported_at_once():
         "2 is outside (0, 1]",
         "each at most once",
         "batch_size: expected at least 2",
-        "seed: want 0",
+        "seed: expected 0",
     ):
         assert part in text
 
