@@ -43,8 +43,8 @@ from parts.trials import (
     seeds_of,
 )
 
-from edge_runtime.budget import Budget
 from edge_runtime.errors import BudgetError
+from edge_runtime.facts import Budget
 from edge_runtime.planning import make_plan, overhead_of
 from edge_runtime.records.events import StepRecord
 

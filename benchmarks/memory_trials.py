@@ -44,7 +44,7 @@ from parts.trials import (
 
 from device_tests.cgroup import memory_cgroup
 from edge_runtime.package import open_package
-from edge_runtime.planning import load_profile
+from edge_runtime.profiling import load_profile
 
 DATA, STEPS = "digits", 10  # enough for every rung's peak, and for a checkpoint
 MARGIN = 0.10

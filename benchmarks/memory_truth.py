@@ -28,7 +28,7 @@ from parts.common import (
 )
 
 from edge_runtime.package import open_package
-from edge_runtime.planning.memory import predicted_peak_bytes
+from edge_runtime.planning.costs import predicted_peak_bytes
 
 Packages = dict[str, list[str] | None]  # name -> flags of `edge-train export`; None: its path
 

@@ -82,7 +82,7 @@ def trained(rung: str, place: Place, epochs: int) -> Row:
     known = [(each.t_s, each.energy_j) for each in samples if each.energy_j is not None]
     first_j, last_j = np.interp([ends_s[0], ends_s[-1]], *zip(*known, strict=True))
     return {
-        "planned": {name: plan[name] for name in ("time_s", "energy_j")},
+        "planned": {name: getattr(plan, name) for name in ("time_s", "energy_j")},
         "step_s": median(step.measured.step_s + step.measured.wait_s for step in steps[1:]),
         "step_j": (last_j - first_j) / (len(steps) - 1),
         "peak_bytes": end.peak_bytes,

@@ -181,6 +181,7 @@ def _info(steps: int) -> dict[str, Any]:
         "settings": {
             "package_digest": "0" * 64,
             "pictures_digest": None,
+            "state_sha256": None,
             "seed": 0,
             "batch_size": 64,
             "epochs": steps // STEPS_PER_EPOCH,

@@ -1,7 +1,7 @@
-"""A memory limit that the kernel holds: a control group of version 1 or 2, while it is needed.
+"""A memory limit enforced by the kernel: a temporary control group, of version 1 or 2.
 
-The one that the system has mounted is used; where it has none, it is mounted for that time.
-Needs root. Unit: bytes.
+Uses the file system that is mounted; without one, mounts it for that time. Needs root. Unit:
+bytes.
 """
 
 import errno
@@ -20,14 +20,14 @@ _LONGEST_S = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryGroup:
-    """A group of processes that together may hold so much memory, and no swap."""
+    """A group of processes with a common memory limit and no swap."""
 
     folder: Path
     version: int
     limit_bytes: int
 
     def command(self, words: Sequence[str]) -> list[str]:
-        """The command line that runs `words` inside, with their exit code."""
+        """The command line that runs `words` inside the group; it has their exit code."""
         join = 'echo $$ > "$0" && exec "$@"'
         return ["sh", "-c", join, str(self.folder / "cgroup.procs"), *words]
 
@@ -40,17 +40,17 @@ class MemoryGroup:
 
     @property
     def peak_bytes(self) -> int:
-        """The most that it has held so far, with what the kernel caches of files for it."""
+        """The peak so far, file cache included."""
         name = {1: "memory.max_usage_in_bytes", 2: "memory.peak"}[self.version]
         return int((self.folder / name).read_text())
 
 
 @contextmanager
 def memory_cgroup(limit_bytes: int) -> Iterator[MemoryGroup]:
-    """A group that lasts as long as the block; what still runs inside then is killed.
+    """A group for the time of the block; processes still inside at its end are killed.
 
     Raises:
-        PermissionError: not root, or the container may not make groups.
+        PermissionError: not root, or the container may not create groups.
         RuntimeError: the kernel has no memory controller.
     """
     with ExitStack() as undo:
@@ -69,7 +69,7 @@ def memory_cgroup(limit_bytes: int) -> Iterator[MemoryGroup]:
 
 
 def _find_parent() -> tuple[int, Path] | None:
-    """The version that is mounted, and the folder for our group: outer limits hold inside."""
+    """The mounted version, and the folder for our group; outer limits still apply."""
     for kind, mount, options in _mounted():
         if kind == "cgroup" and "memory" in options:
             own = mount / _own_path("memory")
@@ -79,10 +79,10 @@ def _find_parent() -> tuple[int, Path] | None:
             kind == "cgroup2"
             and "memory" in (mount / "cgroup.controllers").read_text().split()
         ):
-            # Only a group without processes of its own may limit those below it: not ours.
+            # Only a group without processes may limit its sub-groups, so not our own group.
             own = mount / _own_path("")
             parent = own.parent if own.is_dir() and own != mount else mount
-            _hand_down_memory(parent)
+            _delegate_memory(parent)
             return 2, parent
     return None
 
@@ -98,7 +98,7 @@ def _mounted() -> list[tuple[str, Path, list[str]]]:
 
 
 def _own_path(controller: str) -> str:
-    """Where this process is, below the mount; version 2 names no controllers."""
+    """The group of this process, relative to the mount; version 2 names no controllers."""
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         if controller in controllers.split(","):
@@ -106,8 +106,8 @@ def _own_path(controller: str) -> str:
     return ""
 
 
-def _hand_down_memory(parent: Path) -> None:
-    """Let the groups below have limits of their own."""
+def _delegate_memory(parent: Path) -> None:
+    """Allow sub-groups to have limits."""
     control = parent / "cgroup.subtree_control"
     if "memory" in control.read_text().split():
         return
@@ -116,7 +116,7 @@ def _hand_down_memory(parent: Path) -> None:
     except OSError as error:
         if error.errno != errno.EBUSY:
             raise
-        # The top of a container, which looks like a root and is none: it has to be empty.
+        # The root of a container is not a real root: it must not have processes itself.
         others = parent / "edge-train-others"
         others.mkdir(exist_ok=True)
         for pid in (parent / "cgroup.procs").read_text().split():
@@ -126,9 +126,9 @@ def _hand_down_memory(parent: Path) -> None:
 
 
 def _mount(undo: ExitStack) -> tuple[int, Path]:
-    """Mount the memory controller where programs look for it.
+    """Mount the memory controller at its usual place.
 
-    It belongs to version 2 unless somebody has taken it for version 1.
+    It belongs to version 2 unless version 1 uses it.
     """
     lines = [line.split() for line in Path("/proc/cgroups").read_text().splitlines()]
     if not any(words[0] == "memory" and words[1] != "0" for words in lines):
@@ -136,14 +136,14 @@ def _mount(undo: ExitStack) -> tuple[int, Path]:
     else:
         try:
             (_MOUNTS / "memory").mkdir(exist_ok=True)
-        except OSError:  # not ours to change: the bare mount point of the kernel
+        except OSError:  # the kernel's empty mount point cannot be changed
             _mount_one(undo, "tmpfs", _MOUNTS)
             (_MOUNTS / "memory").mkdir()
         _mount_one(undo, "cgroup", _MOUNTS / "memory", "-o", "memory")
-    found = _find_parent()
-    if found is None:
+    parent = _find_parent()
+    if parent is None:
         raise RuntimeError("this kernel has no memory controller: see /proc/cgroups")
-    return found
+    return parent
 
 
 def _mount_one(undo: ExitStack, kind: str, folder: Path, *options: str) -> None:
@@ -158,7 +158,7 @@ def _run(*words: str) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Kill what is inside and remove the group; the dead need a moment to leave."""
+    """Kill the processes inside and remove the group, which takes a moment."""
     deadline_s = time.monotonic() + _LONGEST_S
     while True:
         for pid in (folder / "cgroup.procs").read_text().split():

@@ -1,4 +1,4 @@
-"""Where the other environment is that `make test-system` makes."""
+"""Fixtures: the environment with jetson-stats that `make test-system` creates."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ VARIABLE = "EDGE_TRAIN_TEST_JTOP"
 
 
 def pytest_configure() -> None:
-    """Signals mean what they do at a terminal, also in the background of a shell."""
+    """Handle signals as at a terminal, also in the background of a shell."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
@@ -31,7 +31,9 @@ class OnBoard(Protocol):
 def on_board() -> OnBoard:
     folder = os.environ.get(VARIABLE)
     if not folder:
-        pytest.fail(f"{VARIABLE} names no environment with jetson-stats: use make test-system")
+        pytest.fail(
+            f"{VARIABLE} is not an environment with jetson-stats: use make test-system"
+        )
     venv = Path(folder).absolute()
     (packages,) = venv.glob("lib/python*/site-packages")
 
@@ -39,7 +41,7 @@ def on_board() -> OnBoard:
         board: str, command: Sequence[str], *options: str
     ) -> "subprocess.CompletedProcess[str]":
         words = [str(SCRIPT), "-b", board, "-p", str(venv / "bin/python"), *options, "--"]
-        # The client is ours, with jetson-stats beside it; the service has only that.
+        # The client also uses our environment; the service has only jetson-stats.
         path = os.pathsep.join([str(ROOT), str(packages)])
         done = subprocess.run(
             [*words, "env", f"PYTHONPATH={path}", *command],

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Is everything here that device_tests/ needs besides Python packages? Installs system packages
-# that are missing, and fails with what to do about the rest.
+# Checks what device_tests/ needs besides Python packages. Installs missing system packages, and
+# says what to do about everything else that is missing.
 set -eu
 
 fail() {
@@ -23,14 +23,14 @@ if missing; then
     DEBIAN_FRONTEND=noninteractive apt-get install -qq -y util-linux mount coreutils tmux
 fi
 
-# The page of `edge-train report` is looked at in a real browser.
+# The page of `edge-train report` is tested in a real browser.
 if ! command -v chromium > /dev/null; then
     command -v apt-get > /dev/null || fail "needs chromium; install it."
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium
 fi
 
-unshare --mount --pid --fork true || fail "may not make namespaces, although it runs as root." \
+unshare --mount --pid --fork true || fail "may not create namespaces, although it runs as root." \
     "A container needs --privileged."
 unshare --mount sh -ec '
     mount -t tmpfs tmpfs /run

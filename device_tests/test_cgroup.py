@@ -1,4 +1,4 @@
-"""The kernel holds a memory limit, and edge-train sees it."""
+"""The kernel enforces a memory limit, and edge-train reads it."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ def run_inside(
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
-def test_a_process_below_the_limit_lives() -> None:
+def test_a_process_below_the_limit_survives() -> None:
     with memory_cgroup(LIMIT_BYTES) as group:
         assert run_inside(group, HOLD, str(32 * MIB)).returncode == 0
         assert group.kills == 0
@@ -40,14 +40,14 @@ def test_a_process_above_the_limit_is_killed() -> None:
         assert group.peak_bytes <= LIMIT_BYTES
 
 
-def test_only_the_child_that_asked_for_it_is_killed() -> None:
-    """As profiling does it: the parent lives on and learns of the kill."""
+def test_only_the_child_that_prefers_it_is_killed() -> None:
+    """As in profiling: the parent survives and gets the exit code."""
     parent = (
         "import subprocess, sys\n"
-        "from edge_runtime.device import be_first_to_be_killed\n"
+        "from edge_runtime.device import prefer_oom_kill\n"
         f"child = {HOLD!r}\n"
-        "child = 'from edge_runtime.device import be_first_to_be_killed\\n'"
-        " 'be_first_to_be_killed()\\n' + child\n"
+        "child = 'from edge_runtime.device import prefer_oom_kill\\n'"
+        " 'prefer_oom_kill()\\n' + child\n"
         "print(subprocess.run([sys.executable, '-c', child, sys.argv[1]]).returncode)"
     )
     with memory_cgroup(LIMIT_BYTES) as group:
@@ -77,7 +77,7 @@ def test_the_controller_is_mounted_where_it_is_not() -> None:
     mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
     places = [place for place in reversed(mounts) if place.startswith("/sys/fs/cgroup")]
     script = "".join(f"umount {place}\n" for place in places) + 'exec "$@"'
-    trial = (
+    code = (
         "from device_tests.test_cgroup import *\n"
         "import device_tests.cgroup as cgroup\n"
         "assert cgroup._mounted() == []\n"
@@ -85,6 +85,6 @@ def test_the_controller_is_mounted_where_it_is_not() -> None:
         "test_edge_train_sees_the_limit()\n"
         "assert cgroup._mounted() == []"
     )
-    command = ["unshare", "--mount", "sh", "-ec", script, "sh", sys.executable, "-c", trial]
+    command = ["unshare", "--mount", "sh", "-ec", script, "sh", sys.executable, "-c", code]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

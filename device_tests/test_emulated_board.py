@@ -1,4 +1,4 @@
-"""The emulated board is what its README says: nothing else is true if this is not."""
+"""The emulated board does what its README says, which all other tests rely on."""
 
 import argparse
 import csv
@@ -70,7 +70,7 @@ def test_no_reader_sees_half_a_value(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", BOARDS)
 def test_the_rails_follow_the_module(name: str) -> None:
-    """`idle_mw` and `k_mw` are those of the inputs together; parts keep their share."""
+    """`idle_mw` and `k_mw` are the sums of the inputs; rails keep their share."""
     board = BOARDS[name]
     model = power_model(board, idle_mw=2000, k_mw=10000)
     power_mw = model(0.5)
@@ -84,11 +84,11 @@ def energy_slowly_j(log: Path, start_s: float, end_s: float) -> float:
     with log.open() as file:
         rows = [(float(row["t"]), float(row["true_mw"])) for row in csv.DictReader(file)]
     cuts = sorted({start_s, end_s, *(t for t, _ in rows if start_s < t < end_s)})
-    found = 0.0
+    energy_j = 0.0
     for begin, end in itertools.pairwise(cuts):
         power_mw = next(mw for t, mw in reversed(rows) if t <= begin)
-        found += power_mw * (end - begin) / 1000
-    return found
+        energy_j += power_mw * (end - begin) / 1000
+    return energy_j
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_power_follows_a_process(tmp_path: Path) -> None:
     start_s, end_s = float(rows[2]["t"]), float(rows[-1]["t"])
     used = sum(float(row["util"]) for row in rows[2:-1]) / len(rows[2:-1])
     mean_mw = energy_j(tmp_path / "log", start_s, end_s) / (end_s - start_s) * 1000
-    assert used > 0.2 / (os.cpu_count() or 1)  # it may have to share its processor
+    assert used > 0.2 / (os.cpu_count() or 1)  # it may share its processor
     assert mean_mw == pytest.approx(4500 + 12000 * used, rel=0.05)
     hwmon = next((tmp_path / "sys").glob("class/hwmon/*/in1_label")).parent
     shown_mw = 5 * int((hwmon / "curr1_input").read_text())

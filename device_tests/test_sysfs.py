@@ -1,4 +1,4 @@
-"""edge-train on an emulated board that it sees through EDGE_TRAIN_SYSFS, as in a container."""
+"""edge-train on an emulated board read through EDGE_TRAIN_SYSFS, as in a container."""
 
 import os
 import time
@@ -20,10 +20,10 @@ IDS = {"orin_nx": "jetson-orin-nx", "agx_orin": "jetson-agx-orin", "nano": "jets
 def name(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> str:
-    found: str = request.param
-    write_board(tmp_path, found)
+    board_name: str = request.param
+    write_board(tmp_path, board_name)
     monkeypatch.setenv("EDGE_TRAIN_SYSFS", str(tmp_path))
-    return found
+    return board_name
 
 
 def test_the_board_is_recognised(name: str) -> None:
@@ -75,8 +75,8 @@ def test_temperature_and_throttling_are_seen(name: str, tmp_path: Path) -> None:
 def test_a_window_has_the_true_energy(
     board_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Power that jumps; the long trials are in benchmarks/energy_truth.py."""
-    # It follows an idle process, so that other work on this machine changes nothing.
+    """Power that jumps; benchmarks/energy_truth.py has longer runs."""
+    # It follows an idle process, so that other work on this machine does not matter.
     with running_board(board_name, DriveOptions(pid=os.getpid(), k_mw=0)) as board:
         monkeypatch.setenv("EDGE_TRAIN_SYSFS", str(board.sysfs))
         with Meter(open_sensor(load_board(None))) as meter, meter.window("jump") as window:
@@ -87,6 +87,6 @@ def test_a_window_has_the_true_energy(
         energy = window.energy
         true_j = board.energy_j(start_s, start_s + energy.duration_s)
     assert energy.gross_j is not None
-    # The jump is seen with a tenth of a second's doubt, of two seconds.
+    # The time of the jump is known to a tenth of a second, of two seconds.
     assert energy.gross_j == pytest.approx(true_j, rel=0.05)
     assert energy.gap_s == 0

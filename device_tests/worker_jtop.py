@@ -1,4 +1,4 @@
-"""What test_jtop.py does on an emulated board, beside its jtop service: prints JSON."""
+"""The scenarios of test_jtop.py on an emulated board with its jtop service; prints JSON."""
 
 import json
 import math
@@ -30,7 +30,7 @@ LONGEST_S = 15.0
 
 
 def rails() -> dict[str, Any]:
-    """Everything that the board shows, before and after a change."""
+    """All readings of the board, before and after a change."""
     board, tree = load_board(None), board_of(ROOT)
     with Meter(open_jtop()) as meter:
         idle_mw = {rail.label: rail.idle_mw for rail in tree.rails}
@@ -57,7 +57,7 @@ def rails() -> dict[str, Any]:
 
 
 def chosen(folder: str) -> dict[str, Any]:
-    """The sensor of a container that sees what the board is, but not its power monitors."""
+    """The sensor of a container that can read the board's type, but not its power monitors."""
     write_board(Path(folder), board_of(ROOT).name, monitors=False)
     os.environ["EDGE_TRAIN_SYSFS"] = folder
     choice = choose_sensor(load_board(None))
@@ -67,7 +67,7 @@ def chosen(folder: str) -> dict[str, Any]:
 
 
 def killed() -> dict[str, Any]:
-    """The service is killed in the middle of a window, and starts again."""
+    """The service is killed within a window, and starts again."""
     events: list[SensorEvent] = []
     board = load_board(None)
     with (
@@ -97,7 +97,7 @@ def killed() -> dict[str, Any]:
 
 
 def killed_in_run(folder: str) -> dict[str, Any]:
-    """The service is killed in the middle of `edge-train run`, and starts again."""
+    """The service is killed during `edge-train run`, and starts again."""
     tree, run = Path(folder) / "sys", Path(folder) / "run"
     write_board(tree, board_of(ROOT).name, monitors=False)
     words = [sys.executable, "-m", "edge_runtime.cli.main", "run", str(PACKAGE), "digits"]
@@ -143,29 +143,29 @@ def kill_service() -> None:
     os.killpg(int(GROUP_FILE.read_text()), signal.SIGKILL)
 
 
-def wait_for_rails(meter: Meter, wanted_mw: dict[str, float]) -> PowerSample:
-    """The first sample with this power: one may be off where the thread had to wait."""
-    found: list[PowerSample] = []
+def wait_for_rails(meter: Meter, expected_mw: dict[str, float]) -> PowerSample:
+    """The first sample with this power; one may be wrong if the thread was delayed."""
+    samples: list[PowerSample] = []
 
-    def has_come() -> bool:
+    def has_expected_power() -> bool:
         sample = meter.latest()
-        found[:] = [sample] if sample and all(map(is_near, sample.rails_w.items())) else []
-        return bool(found)
+        samples[:] = [sample] if sample and all(map(is_near, sample.rails_w.items())) else []
+        return bool(samples)
 
     def is_near(rail: tuple[str, float | None]) -> bool:
         label, value_w = rail
-        wanted_w = wanted_mw[label] / 1000
-        return value_w is not None and math.isclose(value_w, wanted_w, rel_tol=0.001)
+        expected_w = expected_mw[label] / 1000
+        return value_w is not None and math.isclose(value_w, expected_w, rel_tol=0.001)
 
-    wait_for(has_come)
-    return found[0]
+    wait_for(has_expected_power)
+    return samples[0]
 
 
-def wait_for(happened: Callable[[], object]) -> None:
+def wait_for(condition: Callable[[], object]) -> None:
     deadline_s = time.monotonic() + LONGEST_S
-    while not happened():
+    while not condition():
         if time.monotonic() > deadline_s:
-            raise TimeoutError(happened)
+            raise TimeoutError(condition)
         time.sleep(0.02)
 
 

@@ -22,16 +22,19 @@ if typing.TYPE_CHECKING:
         DivergedError,
         EdgeRuntimeError,
         EngineError,
-        Interrupted,
         PackageError,
         RecordsError,
+        StoppedError,
         StorageError,
     )
+    from edge_runtime.facts import Budget
     from edge_runtime.package import Package, open_package
     from edge_runtime.records import Run, open_run
     from edge_runtime.training import TrainingOptions, train
+    from edge_runtime.within_budget import train_within
 
 __all__ = [
+    "Budget",
     "BudgetError",
     "ConfigError",
     "DataError",
@@ -41,12 +44,12 @@ __all__ = [
     "Engine",
     "EngineError",
     "FrameSource",
-    "Interrupted",
     "Package",
     "PackageError",
     "PictureSource",
     "RecordsError",
     "Run",
+    "StoppedError",
     "StorageError",
     "TrainingOptions",
     "create_engine",
@@ -54,9 +57,11 @@ __all__ = [
     "open_run",
     "open_source",
     "train",
+    "train_within",
 ]
 
 _HOMES = {
+    "Budget": "facts",
     "Engine": "engines.base",
     "FrameSource": "data",
     "Package": "package",
@@ -68,6 +73,7 @@ _HOMES = {
     "open_run": "records",
     "open_source": "data",
     "train": "training",
+    "train_within": "within_budget",
 }
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())

@@ -4,19 +4,19 @@ EdgeRuntimeError
   ConfigError        a flag, a recipe or a settings file is wrong    exit 2
   PackageError       the training package is wrong                   exit 3
   DeviceError        sensor, clock or memory of a board              exit 4
-    SensorError      a power sensor is missing or gave up
-  EngineError        an engine is missing or said no                 exit 5
+    SensorError      a power sensor is missing or lost
+  EngineError        an engine is missing or failed                 exit 5
   DataError          pictures                                        exit 6
   RecordsError       a run folder                                    exit 6
   BudgetError        no plan fits the budget                         exit 7
-  DivergedError      the loss is not a number any more               exit 8
+  DivergedError      the loss is not a finite number                 exit 8
   StorageError       a disk is full, read-only or gone               exit 9
-  Interrupted        SIGINT or SIGTERM, after a checkpoint           exit 130
+  StoppedError       SIGINT or SIGTERM, after a checkpoint           exit 130
 """
 
 
 class EdgeRuntimeError(Exception):
-    """Base of every error that a user can cause and mend."""
+    """Base of every error that a user can cause and fix."""
 
     exit_code = 1
 
@@ -40,7 +40,7 @@ class DeviceError(EdgeRuntimeError):
 
 
 class SensorError(DeviceError):
-    """A power sensor is missing, was taken away, or cannot be read any more."""
+    """A power sensor is missing, was removed, or cannot be read any more."""
 
 
 class EngineError(EdgeRuntimeError):
@@ -79,7 +79,7 @@ class StorageError(EdgeRuntimeError):
     exit_code = 9
 
 
-class Interrupted(EdgeRuntimeError):  # noqa: N818 - the run did what it was asked to
+class StoppedError(EdgeRuntimeError):
     """SIGINT or SIGTERM ended a run; its checkpoint is saved."""
 
     exit_code = 130

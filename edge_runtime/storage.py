@@ -1,7 +1,8 @@
 """Files that are complete or absent, also after a power cut.
 
-Every write goes to a hidden neighbour, is flushed to the disk and renamed into place. An
-`OSError` of a write leaves here as `StorageError`, with the old file or folder untouched.
+Every write goes to a hidden temporary file in the same folder, is flushed to the disk and
+renamed into place. An `OSError` becomes a `StorageError`; the old file or folder is then
+unchanged.
 """
 
 import errno
@@ -41,7 +42,7 @@ def fsync_path(path: Path) -> None:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Replace `path` by `content` in one move.
+    """Replace the content of `path` atomically.
 
     Raises:
         StorageError: the disk is full, read-only or gone; the old content is unchanged.
@@ -63,13 +64,13 @@ def write_file(path: Path, content: bytes) -> None:
 
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """Give a temporary folder that becomes `target` if the block ends well.
+    """A temporary folder that is renamed to `target` if the block succeeds.
 
-    Files and folders inside are flushed before the rename. If the block raises, nothing of
-    it stays. An existing non-empty `target` is never overwritten.
+    Files and folders inside are flushed before the rename. If the block raises, the folder is
+    removed. An existing `target` that is not empty is never overwritten.
 
     Raises:
-        StorageError: the disk is full, read-only or gone, or `target` is in the way.
+        StorageError: the disk is full, read-only or gone, or `target` exists.
     """
     with storage_errors("write", target):
         target.parent.mkdir(parents=True, exist_ok=True)

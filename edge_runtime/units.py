@@ -1,4 +1,4 @@
-"""Quantities as people write and read them. Inside the program everything is SI.
+"""Quantities as text. Everything inside the program is in SI units.
 
 Units are powers of ten or, for sizes, also of two: 1 kB is 1000 B, 1 KiB is 1024 B.
 """
@@ -36,6 +36,11 @@ def duration_text(duration_s: float) -> str:
     return f"{whole_s // 3600} h {whole_s % 3600 // 60} min"
 
 
+def step_text(step_s: float) -> str:
+    """For example `8.3 ms`, `1.25 s`."""
+    return f"{1000 * step_s:.1f} ms" if step_s < 1 else f"{step_s:.2f} s"
+
+
 def energy_text(energy_j: float) -> str:
     """For example `820 mJ`, `4.20 J`, `420.0 J`, `23.4 kJ`, `1.2 MJ`."""
     if energy_j < 1:
@@ -60,12 +65,12 @@ def temperature_text(temperature_c: float) -> str:
 
 
 def at_least_text(value: float, units: Mapping[str, float]) -> str:
-    """Four digits and a unit, rounded up: read again, the text is not below `value`.
+    """Four digits and a unit, rounded up: parsed again, the text is not below `value`.
 
     Args:
         value: above zero, in the unit whose factor is 1.
-        units: factor by unit, ascending. The shortest number that needs no rounding is
-            taken, else that of the largest unit that `value` has at least one of.
+        units: factor by unit, ascending. The unit is the one with the shortest exact
+            number; without any, the largest one that is not above `value`.
     """
     smallest, *larger = units
     fitting = [*(unit for unit in reversed(larger) if units[unit] <= value), smallest]
@@ -81,7 +86,7 @@ def at_least_text(value: float, units: Mapping[str, float]) -> str:
 
 def _four_digits_up(number: float) -> str:
     digits = max(0, 3 - math.floor(math.log10(number)))
-    # The inner rounding takes back what a division added: 20 kJ is not 20.01 kJ.
+    # The inner rounding removes the error of a division: 20 kJ is not 20.01 kJ.
     whole = math.ceil(round(number * 10.0**digits, 6))
     text = f"{whole / 10.0**digits:.{digits}f}"
     return text.rstrip("0").rstrip(".") if digits else text

@@ -10,10 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from training_fakes import FakeEngine
 
 from edge_runtime.device import ReplaySensor
-from edge_runtime.training import Conditions, profiling, rung_process
+from edge_runtime.profiling import Environment, process, profile
 
 POWER_W = 10.0
 BASELINE_BYTES = 1000
@@ -50,7 +49,7 @@ class FakeProcesses:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self._log, self._program = folder / "jobs.jsonl", folder / "process.py"
         worker = f"import runpy; runpy.run_path({str(self._program)!r})"
-        monkeypatch.setattr(rung_process, "_WORKER", worker)
+        monkeypatch.setattr(process, "_WORKER", worker)
         self.do()
 
     def do(self, k100: str = "found()", k050: str = "found()") -> None:
@@ -80,10 +79,10 @@ class FakeProcesses:
 
 def prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeProcesses:
     """Fake processes, engine and sensor, a cache of its own, and no long idling."""
-    home = "edge_runtime.training.conditions"
-    monkeypatch.setattr(f"{home}.create_engine", lambda name, threads: FakeEngine())
+    home = "edge_runtime.profiling.environment"
+    monkeypatch.setattr(f"{home}.runtime_name", lambda: "numpy")
     monkeypatch.setattr(f"{home}.open_sensor", lambda board: constant_sensor())
-    monkeypatch.setattr(profiling, "_IDLE_S", 0.05)
+    monkeypatch.setattr(profile, "_IDLE_S", 0.05)
     monkeypatch.setenv("EDGE_TRAIN_CACHE", str(tmp_path / "cache"))
     return FakeProcesses(tmp_path, monkeypatch)
 
@@ -92,5 +91,5 @@ def constant_sensor() -> ReplaySensor:
     return ReplaySensor([(0.0, {"ALL": POWER_W})], total=("ALL",))
 
 
-def conditions(**changes) -> Conditions:
-    return Conditions(**{"threads": None, "board_file": None} | changes)
+def environment(**changes) -> Environment:
+    return Environment.detect(**changes)

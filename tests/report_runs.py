@@ -12,17 +12,22 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from facts_examples import RESULTS
+
+from edge_runtime.schema import unstructure
+
 Power = tuple[float, float | None]  # time and total
 
 
 def info(**changes: Any) -> dict[str, Any]:
     """A run.json."""
     return {
-        "format": 1,
+        "format": 2,
         "created_at": "2026-01-02T03:04:05+00:00",
         "settings": {
             "package_digest": "ab" * 32,
             "pictures_digest": None,
+            "state_sha256": None,
             "seed": 0,
             "batch_size": 4,
             "epochs": 2,
@@ -195,8 +200,7 @@ def estimated_run() -> MadeRun:
     run.happened(
         None, None, "evaluation", step=10, spent_s=2.0, energy_j=20.0,
         energy_is_estimate=True,
-        results={"knn": {"accuracy": 0.75, "untrained_accuracy": 0.5}, "linear": None,
-                 "test": {"source": "t", "pictures": 8}},
+        results={**unstructure(RESULTS), "linear": None},
     )  # fmt: skip
     return run
 

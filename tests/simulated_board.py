@@ -8,8 +8,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from edge_runtime.budget import Budget
-from edge_runtime.planning import Decision, Governor, Overhead, Reading, RungCost
+from edge_runtime.facts import Budget, RungCost
+from edge_runtime.planning import Decision, Governor, Overhead, Reading
 from edge_runtime.planning.mix import Task, best_mix
 
 OVERHEAD = Overhead(

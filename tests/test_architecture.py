@@ -18,12 +18,14 @@ MOST_START_UP_S = 0.5
 LAYERS = [
     {"errors"},
     {"storage", "version", "units"},
-    {"state", "schema", "budget"},
+    {"state", "schema", "facts"},
     {"package", "device", "records"},
     {"planning"},
     {"data"},
     {"engines"},
     {"training", "selftest"},
+    {"profiling"},
+    {"within_budget"},
     {"evaluation", "live", "report"},
     {"cli"},
 ]

@@ -85,11 +85,11 @@ def test_the_device_trees_compatible_list_names_the_board(
         ("NVIDIA Jetson AGX Thor Developer Kit", 122.0, "thor"),
     ],
 )
-@pytest.mark.parametrize("told_by", ["device tree", "DMI"])
+@pytest.mark.parametrize("source", ["device tree", "DMI"])
 def test_a_models_name_and_the_memory_decide(
-    tmp_path: Path, model: str, gib: float, board: str, told_by: str
+    tmp_path: Path, model: str, gib: float, board: str, source: str
 ) -> None:
-    if told_by == "DMI":
+    if source == "DMI":
         fake_board.put(tmp_path / "sys/devices/virtual/dmi/id/product_name", model)
     else:
         fake_board.device_tree(tmp_path, model=model)
@@ -152,8 +152,8 @@ def test_the_agx_orins_total_is_its_three_inputs() -> None:
 
 
 def test_boards_whose_python_is_too_old_say_so() -> None:
-    told = [board.id for board in known_boards() if "too old" in (board.note or "")]
-    assert told == ["jetson-agx-xavier", "jetson-nano", "jetson-xavier-nx"]
+    boards = [board.id for board in known_boards() if "too old" in (board.note or "")]
+    assert boards == ["jetson-agx-xavier", "jetson-nano", "jetson-xavier-nx"]
 
 
 def test_figures_that_were_not_measured_are_called_so() -> None:
@@ -176,14 +176,14 @@ def test_every_key_of_a_profile_is_explained() -> None:
     assert [key for key in keys if f"| `{key}` |" not in readme] == []
 
 
-def test_an_unknown_machine_is_told_what_to_write(tmp_path: Path) -> None:
+def test_an_unknown_machine_learns_what_to_write(tmp_path: Path) -> None:
     with pytest.raises(
         DeviceError, match=r"(?s)'riscv64'.*generic-aarch64 \(aarch64\).*--board"
     ):
         detect_board("riscv64", root=tmp_path)
 
 
-def test_all_problems_of_a_file_are_told_at_once(tmp_path: Path) -> None:
+def test_all_problems_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text('name = 7\ncolour = "red"\n[recognise]\nmachine = ["armv8", 5]\n')
     with pytest.raises(ConfigError) as caught:
@@ -192,18 +192,18 @@ def test_all_problems_of_a_file_are_told_at_once(tmp_path: Path) -> None:
     assert message.startswith(f"board profile {path}: 4 problem(s)")
     for part in (
         "missing key 'id'",
-        "name: want a string, got 7",
+        "name: expected a string, got 7",
         "colour",
-        "recognise.machine[1]: want a string, got 5",
+        "recognise.machine[1]: expected a string, got 5",
     ):
         assert part in message
 
 
 @pytest.mark.parametrize("content", [b"id = ", b"\xff\xfe"], ids=["cut short", "binary"])
-def test_a_file_that_is_no_toml_is_named(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_valid_toml_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "mine.toml"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match=r"mine\.toml is no TOML"):
+    with pytest.raises(ConfigError, match=r"mine\.toml is not valid TOML"):
         load_board(path)
 
 
@@ -249,17 +249,19 @@ def test_a_file_may_tell_powers_and_calibrations(tmp_path: Path) -> None:
          "power.total: unknown rail 'VIN'; power.rails are VDD_IN, VDD_SOC"),
         ('total = ["VDD_IN"]', 'total = ["VDD_IN", "VDD_IN"]',
          "power.total: a rail occurs twice in VDD_IN, VDD_IN"),
-        ('total = ["VDD_IN"]', 'total = "VDD_IN"', "power.total: want a list, got 'VDD_IN'"),
+        ('total = ["VDD_IN"]', 'total = "VDD_IN"',
+         "power.total: expected a list, got 'VDD_IN'"),
         ("idle_w = 4", "", "power: give idle_w and full_w, or neither"),
-        ("idle_w = 4", "idle_w = -1", "power.idle_w: want a number >= 0, got -1"),
-        ("idle_w = 4", "idle_w = nan", "power.idle_w: want a number >= 0, got nan"),
-        ("full_w = 9.5", "full_w = 4", "power.full_w: want more than power.idle_w, got 4"),
-        ("gain = 1.08", "gain = 0", "calibration.VDD_IN.gain: want a number > 0, got 0"),
+        ("idle_w = 4", "idle_w = -1", "power.idle_w: expected a number >= 0, got -1"),
+        ("idle_w = 4", "idle_w = nan", "power.idle_w: expected a number >= 0, got nan"),
+        ("full_w = 9.5", "full_w = 4", "power.full_w: expected more than power.idle_w, got 4"),
+        ("gain = 1.08", "gain = 0",
+         "calibration['VDD_IN'].gain: expected a number > 0, got 0"),
         ("gain = 1.08", "offset_w = inf",
-         "calibration.VDD_IN.offset_w: want a finite number, got inf"),
+         "calibration['VDD_IN'].offset_w: expected a finite number, got inf"),
         ("gain = 1.08", "factor = 2", "unknown key factor; known are gain, offset_w"),
         ("[calibration.VDD_IN]", "[calibration.VIN]", "calibration: unknown rail 'VIN'"),
-        ("[power]", "memory_gib = 0\n[power]", "memory_gib: want a number > 0, got 0"),
+        ("[power]", "memory_gib = 0\n[power]", "memory_gib: expected a number > 0, got 0"),
     ],
 )  # fmt: skip
 def test_a_contradiction_is_named(tmp_path: Path, good: str, bad: str, problem: str) -> None:
@@ -271,7 +273,7 @@ def test_a_contradiction_is_named(tmp_path: Path, good: str, bad: str, problem: 
     assert "1 problem(s)" in str(caught.value)
 
 
-def test_wrong_types_and_contradictions_are_told_at_once(tmp_path: Path) -> None:
+def test_wrong_types_and_contradictions_are_reported_at_once(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(
         'id = 7\n[recognise]\nmodel = "Orin"\n'
@@ -283,15 +285,15 @@ def test_wrong_types_and_contradictions_are_told_at_once(tmp_path: Path) -> None
     message = str(caught.value)
     assert message.startswith(f"board profile {path}: 9 problem(s)\n")
     for problem in (
-        "id: want a string, got 7",
+        "id: expected a string, got 7",
         "missing key 'name'",
-        "recognise.model: want a list, got 'Orin'",
-        "power.rails[1]: want a string, got 3",
-        "power.idle_w: want a number, got '4 W'",
+        "recognise.model: expected a list, got 'Orin'",
+        "power.rails[1]: expected a string, got 3",
+        "power.idle_w: expected a number, got '4 W'",
         "power.total: unknown rail 'VIN'; power.rails are VDD_IN",
         "calibration: unknown rail 'VIN'; power.rails are VDD_IN",
-        "power.full_w: want more than power.idle_w, got -2",
-        "calibration['VIN']: want a table, got 1.1",
+        "power.full_w: expected a number > 0, got -2",
+        "calibration['VIN']: expected a table, got 1.1",
     ):
         assert problem in message
 
@@ -307,5 +309,5 @@ def test_a_total_without_rails_is_refused(tmp_path: Path) -> None:
 def test_a_table_that_is_none_is_one_problem(tmp_path: Path, table: str) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(f'id = "shed"\nname = "Shed"\n{table}\n')
-    with pytest.raises(ConfigError, match=r"1 problem\(s\)\n  \w+: want a table"):
+    with pytest.raises(ConfigError, match=r"1 problem\(s\)\n  \w+: expected a table"):
         load_board(path)

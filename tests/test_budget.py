@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_runtime.budget import LIMITS, Budget
 from edge_runtime.cli.budget_flags import add_budget_arguments, budget_of
 from edge_runtime.errors import ConfigError
+from edge_runtime.facts import Budget
+from edge_runtime.facts.budget import LIMITS
 
 SOME = Budget(memory_bytes=3 << 29, energy_j=2e4, time_s=7200, power_w=0.8, temperature_c=80)
 
@@ -79,12 +80,12 @@ def test_zero_is_refused_by_its_flag() -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--energy 20", "argument --energy: '20' is no energy: it has no unit"),
-        ("--time=-5s", "argument --time: '-5s' is no duration: it is negative"),
+        ("--energy 20", "argument --energy: '20' is not an energy: it has no unit"),
+        ("--time=-5s", "argument --time: '-5s' is not a duration: it is negative"),
         ("--time -5s", "argument --time: expected one argument"),
-        ("--memory 1.5G", "argument --memory: '1.5G' is no size: the unit G is unknown"),
-        ("--power 10J", "argument --power: '10J' is no power: the unit J is unknown"),
-        ("--temperature hot", "argument --temperature: 'hot' is no temperature"),
+        ("--memory 1.5G", "argument --memory: '1.5G' is not a size: the unit G is unknown"),
+        ("--power 10J", "argument --power: '10J' is not a power: the unit J is unknown"),
+        ("--temperature hot", "argument --temperature: 'hot' is not a temperature"),
     ],
 )
 def test_wrong_flags_are_named(flags, message, capsys) -> None:

@@ -141,7 +141,10 @@ def test_stages_and_result_are_printed(recipe_of, capsys, tmp_path):
             [*SIZES, "--set", "optimizer.lr=.001"],
             ["optimizer.lr: expected a number, got '.001'"],
         ),
-        ([*SIZES, "--set", "optimizer.lr=nan"], ["optimizer.lr: expected a number >= 0, got nan"]),
+        (
+            [*SIZES, "--set", "optimizer.lr=nan"],
+            ["optimizer.lr: expected a number >= 0, got nan"],
+        ),
         ([*SIZES, "--set", "optimizer.lr="], ["optimizer.lr: expected a number, got ''"]),
         ([*SIZES, "--set", "optimiser.lr=1"], ["unknown key optimiser; known are model,"]),
         (

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 from simulated_board import rung_cost
-from training_fakes import FakeEngine, write_package
+from training_fakes import write_package
 
 from edge_runtime.cli.main import main
 from edge_runtime.device import load_board, power_mode
-from edge_runtime.planning import CostProfile, cached_profile_path, save_profile
+from edge_runtime.facts import CostProfile
+from edge_runtime.profiling import cached_profile_path, save_profile
 
 ROOT = Path(__file__).parents[1]
 COSTS = (
@@ -27,8 +28,8 @@ def no_sensor(board):
 @pytest.fixture
 def package(tmp_path, monkeypatch):
     """A package of 4 pictures per step, on a machine with a fake engine and its own cache."""
-    home = "edge_runtime.training.conditions"
-    monkeypatch.setattr(f"{home}.create_engine", lambda name, threads: FakeEngine())
+    home = "edge_runtime.profiling.environment"
+    monkeypatch.setattr(f"{home}.runtime_name", lambda: "numpy")
     monkeypatch.setattr(f"{home}.open_sensor", no_sensor)
     monkeypatch.setenv("EDGE_TRAIN_CACHE", str(tmp_path / "cache"))
     return write_package(tmp_path / "package")
@@ -43,7 +44,7 @@ def profile(package):
         package_digest=package.digest,
         board=load_board(None).id,
         power_mode=power_mode(),
-        engine="fake",
+        engine="ort",
         runtime="numpy",
         threads=None,
         sensor="fake",
@@ -89,7 +90,7 @@ def test_the_table_shows_every_rung(plan, tmp_path, profile) -> None:
     # 1 s of start at 10 W, then 44 * 1.078 J and 56 * 2 J
     assert text.splitlines() == [
         f"profile     {tmp_path}/profile.json, of 2030-01-01T00:00:00+00:00 on "
-        f"{profile.board} with fake (numpy)",
+        f"{profile.board} with ort (numpy)",
         "budget      --energy 170J --time 1h",
         "run         10 epochs of 40 pictures: 100 steps",
         "plan        44 steps on k050, then 56 steps on k100",
@@ -171,7 +172,15 @@ def test_json_has_everything(plan, package, profile) -> None:
 
 
 def test_the_cache_is_looked_in(package, profile, capsys) -> None:
-    path = cached_profile_path(package.digest, profile.board, power_mode(), "fake numpy", None)
+    path = cached_profile_path(
+        package.digest,
+        board=profile.board,
+        power_mode=power_mode(),
+        engine="ort",
+        runtime="numpy",
+        device="cpu",
+        threads=None,
+    )
     path.parent.mkdir(parents=True)
     save_profile(profile, path)
     assert main(["plan", str(package.path), "--images", "40", "--time", "1h"]) == 0
@@ -181,7 +190,7 @@ def test_the_cache_is_looked_in(package, profile, capsys) -> None:
 def test_without_a_profile_the_command_is_named(package, profile, capsys) -> None:
     assert main(["plan", str(package.path), "--images", "40"]) == 4
     assert (
-        f"there is no cost profile of {package.path} on {profile.board} with fake (numpy) "
+        f"there is no cost profile of {package.path} on {profile.board} with ort (numpy) "
         f"yet. Measure it with `edge-train profile {package.path}`"
     ) in capsys.readouterr().err
 
@@ -196,7 +205,12 @@ def board_file(tmp_path, name: str):
 
 
 def test_a_profile_of_another_machine_needs_its_board(plan, tmp_path) -> None:
-    there = {"board": "over-there", "engine": "ort", "power_mode": "15W", "threads": 6}
+    there = {
+        "board": "over-there",
+        "engine": "ort-training",
+        "power_mode": "15W",
+        "threads": 6,
+    }
     code, _, error = plan("--time", "1h", change=there)
     assert code == 4
     for name in ("board: measured with over-there", "power mode", "engine", "threads"):
@@ -204,7 +218,7 @@ def test_a_profile_of_another_machine_needs_its_board(plan, tmp_path) -> None:
     board = board_file(tmp_path, "over-there")
     code, text, _ = plan("--time", "1h", "--board", str(board), change=there)
     assert code == 0
-    assert "on over-there with ort (numpy)" in text
+    assert "on over-there with ort-training (numpy)" in text
     other = board_file(tmp_path, "elsewhere")
     code, _, error = plan("--time", "1h", "--board", str(other), change=there)
     assert code == 4
@@ -244,10 +258,10 @@ def test_what_does_not_fit_is_refused(plan, words, code, message) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--energy", "20"], "argument --energy: '20' is no energy: it has no unit"),
-        (["--time=-2h"], "argument --time: '-2h' is no duration: it is negative"),
+        (["--energy", "20"], "argument --energy: '20' is not an energy: it has no unit"),
+        (["--time=-2h"], "argument --time: '-2h' is not a duration: it is negative"),
         (["--memory", "1.5G"], "the unit G is unknown"),
-        (["--epochs", "0"], "'0' is no whole number from 1"),
+        (["--epochs", "0"], "expected a whole number >= 1, got '0'"),
     ],
 )
 def test_wrong_flags_exit_2(plan, words, message, capsys) -> None:

@@ -7,12 +7,12 @@ import signal
 from pathlib import Path
 
 import pytest
-from measuring_fakes import conditions, constant_sensor, prepare
+from measuring_fakes import constant_sensor, environment, prepare
 from training_fakes import write_package
 
 from edge_runtime.cli.main import main
 from edge_runtime.errors import SensorError
-from edge_runtime.planning import load_profile
+from edge_runtime.profiling import load_profile
 from edge_runtime.schema import unstructure
 
 KILLED = "os.kill(os.getpid(), signal.SIGKILL)"
@@ -31,13 +31,13 @@ def package(tmp_path):
 @pytest.fixture
 def cached(package, processes) -> Path:
     """Where the profile of that package is kept."""
-    return conditions().cached_profile_path(package)
+    return environment().cached_profile_path(package)
 
 
 def test_every_rung_is_told_and_the_profile_is_written(package, cached, capsys) -> None:
     assert main(["profile", str(package.path)]) == 0
     out, err = capsys.readouterr()
-    board = conditions().board.id
+    board = environment().board.id
     small = "k050         500.0 ms    19.5 KiB  5.00 J per step"
     large = "k100           1.00 s    39.1 KiB  10.0 J per step"
     assert err.splitlines() == [
@@ -46,7 +46,7 @@ def test_every_rung_is_told_and_the_profile_is_written(package, cached, capsys) 
         *[small, large, large, small, small, large],
     ]
     assert re.fullmatch(
-        rf"board {re.escape(board)}, fake on numpy\npower sensor: replay\n"
+        rf"board {re.escape(board)}, ort on numpy\npower sensor: replay\n"
         r"start 2\.5 s, load a rung 0\.2 s, end with a checkpoint \d+\.\d s\n"
         r"idle: 10\.00 W\nk100 +1\.00 s +39\.1 KiB  10\.0 J per step\n"
         r"k050 +500\.0 ms +19\.5 KiB  5\.00 J per step\n"
@@ -77,18 +77,18 @@ def test_flags_reach_the_measuring_process(package, processes) -> None:
     words = ["--time-per-rung", "1500ms", "--threads", "3", "--engine", "ort"]
     assert main(["profile", str(package.path), *words]) == 0
     jobs = processes.jobs
-    assert {(job["max_s"], job["threads"], job["engine"]) for job in jobs} == {
-        (0.5, 3, "fake")  # the engine that `ort` is here
-    }
+    assert {(job["max_s"], job["threads"], job["engine"]) for job in jobs} == {(0.5, 3, "ort")}
 
 
 def test_estimates_and_missing_sensors_are_said(
     package, processes, monkeypatch, capsys
 ) -> None:
-    monkeypatch.setattr("edge_runtime.training.conditions.Conditions.power_is_estimate", True)
+    monkeypatch.setattr(
+        "edge_runtime.profiling.environment.Environment.power_is_estimate", True
+    )
     assert main(["profile", str(package.path)]) == 0
     assert "5.00 J per step (estimate)" in capsys.readouterr().err
-    monkeypatch.setattr("edge_runtime.training.conditions.open_sensor", lambda board: None)
+    monkeypatch.setattr("edge_runtime.profiling.environment.open_sensor", lambda board: None)
     processes.do(k050="found(step_j=None, power_w=None)")
     assert main(["profile", str(package.path)]) == 0
     out, err = capsys.readouterr()
@@ -107,7 +107,7 @@ def test_a_sensor_that_fails_is_told(package, processes, monkeypatch, capsys) ->
         return read()
 
     monkeypatch.setattr(sensor, "read", fail_once)
-    monkeypatch.setattr("edge_runtime.training.conditions.open_sensor", lambda board: sensor)
+    monkeypatch.setattr("edge_runtime.profiling.environment.open_sensor", lambda board: sensor)
     processes.do(k050="time.sleep(1.2); found()")
     assert main(["profile", str(package.path)]) == 0
     error = capsys.readouterr().err
@@ -142,7 +142,7 @@ def test_a_signal_exits_130_and_the_same_command_goes_on(
     assert main(["profile", str(package.path)]) == 130
     assert signal.getsignal(signal.Signals[number]) == before
     error = capfd.readouterr().err
-    assert "edge-train: stopping; once more stops at once" in error
+    assert "edge-train: stopping; send it again to stop at once" in error
     assert "edge-train: stopped while k100 was measured. Measured are k050:" in error
     assert processes.are_gone()
     assert not cached.exists()

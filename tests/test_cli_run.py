@@ -16,6 +16,7 @@ from training_fakes import FakeEngine, write_package
 
 from edge_runtime.cli.main import main
 from edge_runtime.cli.progress import Progress
+from edge_runtime.facts import Spent
 from edge_runtime.records import events, open_run
 
 TESTS = Path(__file__).parent
@@ -32,7 +33,7 @@ def words(tmp_path, monkeypatch) -> list[str]:
 
 
 def use_engine(monkeypatch, engine) -> None:
-    monkeypatch.setattr("edge_runtime.engines.create_engine", lambda name, threads: engine())
+    monkeypatch.setattr("edge_runtime.within_budget.create_engine", lambda *_, **__: engine())
 
 
 def write_pictures(folder: Path) -> None:
@@ -154,8 +155,8 @@ def test_what_cannot_be_is_refused_before_anything_is_measured(
     def measure(*_, **__):
         raise AssertionError("this takes minutes")
 
-    monkeypatch.setattr("edge_runtime.training.profile_package", measure)
-    monkeypatch.setattr("edge_runtime.training.conditions.open_sensor", lambda board: None)
+    monkeypatch.setattr("edge_runtime.within_budget.profile_package", measure)
+    monkeypatch.setattr("edge_runtime.profiling.environment.open_sensor", lambda board: None)
     monkeypatch.setenv("EDGE_TRAIN_CACHE", str(tmp_path / "cache"))
     assert main([*words, *flags]) == code
     assert message in capsys.readouterr().err
@@ -175,7 +176,7 @@ def test_a_signal_saves_and_exits_130(words, tmp_path, monkeypatch, capfd, numbe
     assert main(words) == 130
     assert signal.getsignal(number) == before
     error = capfd.readouterr().err
-    assert "stopping after this step and saving; once more stops at once" in error
+    assert "stopping after this step and saving; send it again to stop at once" in error
     assert "edge-train: stopped after step 4 of 10; go on by the same command with" in error
     assert open_run(tmp_path / "run").newest_checkpoint().info.step == 4
     use_engine(monkeypatch, FakeEngine)
@@ -188,7 +189,7 @@ def test_a_signal_saves_and_exits_130(words, tmp_path, monkeypatch, capfd, numbe
 
 IMPATIENT = """
 import os, signal, sys
-import edge_runtime.engines
+import edge_runtime.within_budget
 from edge_runtime.cli.main import main
 from training_fakes import FakeEngine
 
@@ -198,7 +199,7 @@ class Signalled(FakeEngine):
         os.kill(os.getpid(), signal.SIGINT)
         raise AssertionError("still alive")
 
-edge_runtime.engines.create_engine = lambda name, threads: Signalled()
+edge_runtime.within_budget.create_engine = lambda *_, **__: Signalled()
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -217,7 +218,7 @@ def test_a_second_signal_ends_the_process_at_once(words) -> None:
 
 CUT_OFF = """
 import os, sys
-import edge_runtime.engines
+import edge_runtime.within_budget
 from edge_runtime.cli.main import main
 from training_fakes import FakeEngine
 
@@ -228,7 +229,7 @@ class Slow(FakeEngine):
             sys.stdin.read()
         return super().step(rung_id, batch, hyper)
 
-edge_runtime.engines.create_engine = lambda name, threads: Slow()
+edge_runtime.within_budget.create_engine = lambda *_, **__: Slow()
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -312,7 +313,7 @@ def test_plain_output_has_a_line_every_few_seconds() -> None:
 def test_a_run_without_a_step_says_what_there_is() -> None:
     """Its budget allowed none."""
     stream = io.StringIO()
-    spent = events.Spent(
+    spent = Spent(
         time_s=12.0, energy_j=None, energy_is_estimate=False, lost_s=0.0, lost_j=None
     )
     finished = events.Finished(

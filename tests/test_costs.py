@@ -11,16 +11,15 @@ from hypothesis import strategies as st
 from simulated_board import LADDER, rung_cost
 
 from edge_runtime.errors import ConfigError, DeviceError, RecordsError
-from edge_runtime.planning import (
-    CostProfile,
+from edge_runtime.facts import CostProfile
+from edge_runtime.planning import interpolate, overhead_of
+from edge_runtime.profiling import (
     cached_profile_path,
     check_fits,
-    interpolate,
     load_profile,
-    overhead_of,
     save_profile,
 )
-from edge_runtime.planning.cache import cache_folder
+from edge_runtime.profiling.cache import cache_folder
 from edge_runtime.schema import unstructure
 
 PROFILE = CostProfile(
@@ -48,6 +47,7 @@ HERE = {
     "power_mode": None,
     "engine": "ort",
     "runtime": "onnxruntime 1.31.1",
+    "device": "cpu",
     "threads": 2,
 }
 
@@ -89,7 +89,7 @@ def changed(tmp_path: Path, change) -> Path:
         (lambda t: t.pop("format"), r"format None is unknown"),
         (lambda t: t.pop("idle_w"), r"missing key 'idle_w'"),
         (lambda t: t.update(colour="red"), r"unknown key colour"),
-        (lambda t: t.update(startup_s="1.5"), r"startup_s: want a number, got '1.5'"),
+        (lambda t: t.update(startup_s="1.5"), r"startup_s: expected a number, got '1.5'"),
         (lambda t: t.update(startup_s=-1.5), r"startup_s: want a number from 0, got -1.5"),
         (lambda t: t.update(idle_w=math.nan), r"idle_w: want a number from 0, got nan"),
         (lambda t: t.update(rungs=[]), r"rungs: there are none"),
@@ -153,10 +153,11 @@ def test_a_profile_fits_where_it_was_measured() -> None:
         ({"power_mode": "15W"}, "power mode: measured with none, here 15W"),
         ({"engine": "ort-training"}, "engine: measured with ort, here ort-training"),
         ({"runtime": "onnxruntime 1.20"}, "runtime: measured with onnxruntime 1.31.1, here"),
+        ({"device": "cuda"}, "device: measured with cpu, here cuda"),
         ({"threads": None}, "threads: measured with 2, here all processors"),
     ],
 )
-def test_other_conditions_are_refused_by_name(different, message) -> None:
+def test_another_environment_is_refused_by_name(different, message) -> None:
     with pytest.raises(DeviceError, match=rf"does not hold here:\n  {message}") as caught:
         check_fits(PROFILE, **HERE | different)
     assert str(caught.value).count("measured with") == 1
@@ -169,25 +170,37 @@ def test_every_difference_is_named() -> None:
         check_fits(PROFILE, **HERE | {"board": "b", "engine": "e", "threads": 9})
 
 
-def path(digest="ab" * 32, board="b", mode=None, runtime="ort onnxruntime 1", threads=None):
-    environment = {"EDGE_TRAIN_CACHE": "/cache"}
-    return cached_profile_path(digest, board, mode, runtime, threads, environment=environment)
+def path(digest="ab" * 32, **changes):
+    key = {
+        "board": "b",
+        "power_mode": None,
+        "engine": "ort",
+        "runtime": "onnxruntime 1",
+        "device": "cpu",
+        "threads": None,
+    }
+    variables = {"EDGE_TRAIN_CACHE": "/cache"}
+    return cached_profile_path(digest, **key | changes, variables=variables)
 
 
-def test_every_condition_has_a_profile_of_its_own() -> None:
+def test_every_environment_has_a_profile_of_its_own() -> None:
     others = [
         path(digest="cd" * 32),
         path(board="c"),
-        path(mode="15W"),
-        path(mode="MODE 15W"),
-        path(mode="MODE_15W"),
-        path(runtime="ort onnxruntime 2"),
+        path(power_mode="15W"),
+        path(power_mode="MODE 15W"),
+        path(power_mode="MODE_15W"),
+        path(runtime="onnxruntime 2"),
+        path(engine="ort-training"),
+        path(device="cuda"),
         path(threads=2),
     ]
-    assert len({path(), *others}) == 8
+    assert len({path(), *others}) == 10
     assert path() == path()
     assert path().parent == Path("/cache/profiles")
-    assert path(mode="MAXN/2").name.startswith("abababababab-b-MAXN-2-ort-onnxruntime-1-all-")
+    assert path(power_mode="MAXN/2").name.startswith(
+        "abababababab-b-MAXN-2-ort-onnxruntime-1-cpu-all-"
+    )
 
 
 @pytest.mark.parametrize(

@@ -112,8 +112,8 @@ def test_shrinking_averages_every_pixel(block) -> None:
     )
     view = np.empty((size, size, 3), dtype=np.uint8)
     resize_into(view, picture, Box(0, 0, size * block, size * block))
-    want = picture.reshape(size, block, size, block, 3).astype(float).mean((1, 3))
-    np.testing.assert_allclose(view, want, rtol=0, atol=0.51)  # one rounding
+    expected = picture.reshape(size, block, size, block, 3).astype(float).mean((1, 3))
+    np.testing.assert_allclose(view, expected, rtol=0, atol=0.51)  # one rounding
 
 
 def test_fine_stripes_turn_into_grey_not_into_noise() -> None:
@@ -131,8 +131,8 @@ def test_the_centre_view_is_the_middle_square(wide) -> None:
     picture[:, 10:20] = smooth_picture(10, 10)
     view = np.empty((10, 10, 3), dtype=np.uint8)
     centre_view(picture if wide else picture.transpose(1, 0, 2), view)
-    want = smooth_picture(10, 10)
-    np.testing.assert_array_equal(view, want if wide else want.transpose(1, 0, 2))
+    expected = smooth_picture(10, 10)
+    np.testing.assert_array_equal(view, expected if wide else expected.transpose(1, 0, 2))
 
 
 def test_nothing_asked_is_the_picture_itself() -> None:
@@ -145,12 +145,12 @@ def test_nothing_asked_is_the_picture_itself() -> None:
 
 def jittered(picture, strength: str) -> np.ndarray:
     """One colour operation alone at number 0.75: factor 1.2, or 0.05 turns."""
-    want = picture.copy()
+    expected = picture.copy()
     if strength == "hue":
-        colour.adjust_hue(want, 0.05, np.empty((2, 16, 16, 3), dtype=np.float32))
+        colour.adjust_hue(expected, 0.05, np.empty((2, 16, 16, 3), dtype=np.float32))
     else:
-        getattr(colour, f"adjust_{strength}")(want, 1.2)
-    return want
+        getattr(colour, f"adjust_{strength}")(expected, 1.2)
+    return expected
 
 
 @pytest.mark.parametrize("strength", ["brightness", "contrast", "saturation", "hue"])
@@ -179,13 +179,13 @@ def test_jitter_uses_every_order() -> None:
                 getattr(colour, f"adjust_{name}")(view, factor)
         return view.tobytes()
 
-    want = {slowly(order) for order in permutations(factors)}
+    expected = {slowly(order) for order in permutations(factors)}
     got = {
         view_of(picture, spec, middle(**factors, jitter=0.0, order=place / 24)).tobytes()
         for place in range(24)
     }
-    assert len(want) > 12  # orders do matter on this picture
-    assert got == want
+    assert len(expected) > 12  # orders do matter on this picture
+    assert got == expected
 
 
 @pytest.mark.parametrize(

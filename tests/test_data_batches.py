@@ -9,8 +9,14 @@ import numpy as np
 import pytest
 from data_pictures import GROUPS, PLAIN, FlatFrames, FlatPictures, SmoothPictures, colour_of
 
-from edge_runtime.data import Skipped, SourceLost, open_source, steps_per_epoch, view_batches
-from edge_runtime.data.unreadable import Tally
+from edge_runtime.data import (
+    Skipped,
+    SourceLostError,
+    open_source,
+    steps_per_epoch,
+    view_batches,
+)
+from edge_runtime.data.unreadable import ReadStatistics
 from edge_runtime.errors import DataError
 from edge_runtime.package.manifest import ViewGroup
 
@@ -59,7 +65,7 @@ def test_prefetch_changes_nothing(prefetch) -> None:
 
 
 @pytest.mark.parametrize("first_step", [2, 7, 12])
-def test_a_resumed_start_goes_on_with_the_same_bytes(first_step) -> None:
+def test_a_resumed_start_continues_with_the_same_bytes(first_step) -> None:
     source = SmoothPictures(22)
     whole = batches_of(source, last_step=12)
     resumed = batches_of(source, first_step=first_step, last_step=12)
@@ -152,7 +158,7 @@ def test_too_many_unreadable_pictures_end_the_run_and_are_named(threads) -> None
     source = FlatPictures(1000, bad=range(80))
     seen = []
     message = (
-        r"flat: 51 of the \d+ pictures tried so far cannot be read; 5% of 1000 may be so\. "
+        r"flat: 51 of the \d+ pictures tried so far cannot be read; 5% of 1000 are allowed\. "
         r"Repair or remove them\. The first:(\n  picture \d\d?: it was made bad){5}$"
     )
     with (
@@ -172,18 +178,18 @@ def test_too_many_unreadable_pictures_end_the_run_and_are_named(threads) -> None
 
 
 def test_five_percent_are_not_more_than_five_percent() -> None:
-    tally = Tally("flat", one_pass=1000)
+    statistics = ReadStatistics("flat", one_pass=1000)
     bad = Skipped(key="a", reason="b")
-    tally.readable(70)
+    statistics.readable(70)
     for _ in range(50):  # side by side, as the pictures of one broken folder are
-        tally.unreadable(bad)
+        statistics.unreadable(bad)
     with pytest.raises(DataError, match="51 of the 121 pictures"):
-        tally.unreadable(bad)
+        statistics.unreadable(bad)
 
 
 def test_a_small_set_is_judged_as_a_whole() -> None:
     source = FlatPictures(20, bad=[1, 2])
-    with pytest.raises(DataError, match=r"2 of the \d+ pictures .*; 5% of 20 may be so"):
+    with pytest.raises(DataError, match=r"2 of the \d+ pictures .*; 5% of 20 are allowed"):
         batches_of(source, last_step=10, groups=PLAIN_GROUPS)
 
 
@@ -298,11 +304,11 @@ def test_live_frames_are_mixed_alike_for_one_seed() -> None:
     assert_same(batches_of(FlatFrames()), batches_of(FlatFrames(), prefetch=0))
 
 
-def test_a_lost_camera_is_told_after_the_batches_it_gave() -> None:
-    source = FlatFrames(end=50, error=SourceLost("camera:0 gives no more pictures"))
+def test_a_lost_camera_is_reported_after_the_batches_it_gave() -> None:
+    source = FlatFrames(end=50, error=SourceLostError("camera:0 gives no more pictures"))
     seen = []
     with (
-        pytest.raises(SourceLost, match="camera:0 gives no more"),
+        pytest.raises(SourceLostError, match="camera:0 gives no more"),
         view_batches(
             source, GROUPS, batch_size=8, seed=0, first_step=1, last_step=99, threads=1
         ) as batches,

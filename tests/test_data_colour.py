@@ -73,43 +73,43 @@ def blur_slowly(view, sigma_px, taps):
 )
 def test_a_factor_is_its_definition(operation, slowly, tolerance, factor, size) -> None:
     view = view_of(size)
-    want = slowly(view, factor)
+    expected = slowly(view, factor)
     operation(view, factor)
-    np.testing.assert_allclose(view, want, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(view, expected, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("turns", [-0.5, -0.07, 0.0, 0.1, 0.5])
 def test_hue_is_its_definition(turns, size) -> None:
     view = view_of(size)
-    want = hue_slowly(view, turns)
+    expected = hue_slowly(view, turns)
     colour.adjust_hue(view, turns, np.empty((2, size, size, 3), dtype=np.float32))
-    np.testing.assert_allclose(view, want, rtol=0, atol=ROUNDED)
+    np.testing.assert_allclose(view, expected, rtol=0, atol=ROUNDED)
 
 
 def test_grey_is_the_luma_in_all_channels() -> None:
     view = view_of(33)
-    want = luma(view.astype(float))
+    expected = luma(view.astype(float))
     colour.make_grey(view)
     assert (view == view[:, :, :1]).all()
-    np.testing.assert_allclose(view[:, :, 0], want, rtol=0, atol=TRANSFORMED)
+    np.testing.assert_allclose(view[:, :, 0], expected, rtol=0, atol=TRANSFORMED)
 
 
 def test_solarize_inverts_from_128_on() -> None:
     view = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
     colour.solarize(view)
-    want = [level if level < 128 else 255 - level for level in range(256)]
-    assert view[:, :, 0].ravel().tolist() == want
+    expected = [level if level < 128 else 255 - level for level in range(256)]
+    assert view[:, :, 0].ravel().tolist() == expected
 
 
 @pytest.mark.parametrize(("size", "tenth"), [(16, 3), (32, 3), (64, 7), (224, 23)])
 @pytest.mark.parametrize("sigma_px", [0.1, 0.5, 1.3, 2.0])
 def test_blur_is_its_definition(size, tenth, sigma_px) -> None:
     view = view_of(size)
-    want = blur_slowly(view, sigma_px, tenth)
+    expected = blur_slowly(view, sigma_px, tenth)
     colour.blur(view, sigma_px)
     # the kernel ends at four sigma: less than a tenth of a level on top of the rounding
-    np.testing.assert_allclose(view, want, rtol=0, atol=ROUNDED + 0.1)
+    np.testing.assert_allclose(view, expected, rtol=0, atol=ROUNDED + 0.1)
 
 
 @pytest.mark.parametrize(

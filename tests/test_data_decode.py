@@ -68,8 +68,8 @@ def test_exif_is_read_in_both_byte_orders(order, prefix) -> None:
     block += struct.pack(f"{order}HHII", 0x0100, 3, 1, 0)
     block += struct.pack(f"{order}HHIHH", ORIENTATION_TAG, 3, 1, 3, 0)
     content = encoded(photo(), "PNG", exif=prefix + block)
-    want = np.asarray(photo())[::-1, ::-1]
-    np.testing.assert_array_equal(decode_picture(content), want)
+    expected = np.asarray(photo())[::-1, ::-1]
+    np.testing.assert_array_equal(decode_picture(content), expected)
 
 
 @pytest.mark.parametrize("prefix", [b"", b"Exif\0\0"])
@@ -134,8 +134,8 @@ def test_full_and_no_alpha_are_exact() -> None:
 @pytest.mark.parametrize("progressive", [False, True])
 def test_jpeg_kinds_equal_pillow(mode, progressive) -> None:
     content = encoded(photo().convert(mode), "JPEG", quality=95, progressive=progressive)
-    want = np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
-    np.testing.assert_allclose(decode_picture(content), want, rtol=0, atol=JPEG_LEVELS)
+    expected = np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
+    np.testing.assert_allclose(decode_picture(content), expected, rtol=0, atol=JPEG_LEVELS)
 
 
 def test_the_fourth_byte_of_a_bmp_is_no_alpha() -> None:
@@ -164,8 +164,8 @@ def test_16_bits_keep_their_range(extension, channels) -> None:
         deep[:, :, 3] = 65535
     content = cv2.imencode(extension, deep)[1].tobytes()
     shallow = deep[:, :, :3] / 257
-    want = np.broadcast_to(shallow, (20, 30, 3))[:, :, ::-1]
-    np.testing.assert_allclose(decode_picture(content), want, rtol=0, atol=0.51)
+    expected = np.broadcast_to(shallow, (20, 30, 3))[:, :, ::-1]
+    np.testing.assert_allclose(decode_picture(content), expected, rtol=0, atol=0.51)
 
 
 def test_the_content_decides_not_the_name() -> None:
@@ -175,12 +175,12 @@ def test_the_content_decides_not_the_name() -> None:
 
 def test_floating_point_pictures_are_refused() -> None:
     content = encoded(photo().convert("F"), "TIFF")
-    with pytest.raises(UnreadablePicture, match="float32 samples; want 8 or 16 bits"):
+    with pytest.raises(UnreadablePicture, match="float32 samples; expected 8 or 16 bits"):
         decode_picture(content)
 
 
 def test_too_many_channels_are_refused() -> None:
-    with pytest.raises(UnreadablePicture, match="5 channels; want 1, 3 or 4"):
+    with pytest.raises(UnreadablePicture, match="5 channels; expected 1, 3 or 4"):
         to_rgb(np.zeros((3, 3, 5), dtype=np.uint8))
 
 
@@ -199,7 +199,7 @@ PROGRESSIVE = encoded(photo(), "JPEG", progressive=True)
 @settings(max_examples=80, deadline=None)
 @given(st.sampled_from([WHOLE, PROGRESSIVE]), st.floats(0, 1, exclude_max=True))
 def test_a_jpeg_that_is_cut_anywhere_is_unreadable(content, share) -> None:
-    with pytest.raises(UnreadablePicture, match=r"cut short|damaged|empty"):
+    with pytest.raises(UnreadablePicture, match=r"truncated|damaged|empty"):
         decode_picture(content[: int(share * len(content))])
 
 
@@ -214,7 +214,7 @@ def test_what_phones_append_to_a_jpeg_is_no_harm(tail) -> None:
     np.testing.assert_array_equal(decode_picture(WHOLE + tail), decode_picture(WHOLE))
 
 
-def test_fill_bytes_before_a_marker_are_passed_over() -> None:
+def test_fill_bytes_before_a_marker_are_skipped() -> None:
     filled = WHOLE[:2] + b"\xff\xff" + WHOLE[2:] + b"\0"
     np.testing.assert_array_equal(decode_picture(filled), decode_picture(WHOLE))
 
@@ -222,13 +222,13 @@ def test_fill_bytes_before_a_marker_are_passed_over() -> None:
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "BMP", "PPM"])
 def test_other_kinds_that_are_cut_are_unreadable(kind) -> None:
     content = encoded(photo(), kind)
-    with pytest.raises(UnreadablePicture, match="damaged, cut short or no picture"):
+    with pytest.raises(UnreadablePicture, match="damaged, truncated or not a picture"):
         decode_picture(content[: len(content) * 3 // 4])
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "the file is empty"), (b"no picture at all", "no picture that OpenCV knows")],
+    [(b"", "the file is empty"), (b"no picture at all", "not a picture that OpenCV can read")],
 )
 def test_what_is_no_picture_is_unreadable(content, message) -> None:
     with pytest.raises(UnreadablePicture, match=message):

@@ -31,7 +31,7 @@ def test_digits_are_seen_as_they_are() -> None:
     assert labels.tolist() == list(range(10))
 
 
-def test_unreadable_pictures_are_left_out_and_named(caplog) -> None:
+def test_unreadable_pictures_are_skipped_and_named(caplog) -> None:
     source = FlatPictures(200, bad=[3, 4, 5, 150], labelled=True)
     with caplog.at_level(logging.WARNING):
         batches = list(labelled_batches(source, 8, 3, threads=2))
@@ -41,7 +41,7 @@ def test_unreadable_pictures_are_left_out_and_named(caplog) -> None:
     assert labels.tolist() == [i % 2 for i in good]
     assert [tuple(view[0, 0].tolist()) for view in views] == [colour_of(i) for i in good]
     assert min(len(views) for views, _ in batches) == 2  # a batch of bad ones is no batch
-    assert "picture 150 cannot be read and is left out: it was made bad" in caplog.text
+    assert "picture 150 cannot be read and is skipped: it was made bad" in caplog.text
 
 
 def test_too_many_unreadable_pictures_are_an_error() -> None:

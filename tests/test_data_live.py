@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from data_pictures import FlatFrames
 
-from edge_runtime.data import FrameSource, PictureSource, SourceLost, open_source
+from edge_runtime.data import FrameSource, PictureSource, SourceLostError, open_source
 from edge_runtime.data.live import Camera, VideoFile
 from edge_runtime.data.pool import FramePool
 from edge_runtime.errors import DataError
@@ -67,7 +67,7 @@ def test_a_video_gives_rgb_frames_and_starts_again(video) -> None:
 def test_a_video_that_vanishes_is_lost(video, tmp_path) -> None:
     frames = open_source(video).frames()
     (tmp_path / "film.avi").write_bytes(b"")
-    with pytest.raises(SourceLost, match=r"film\.avi: the video cannot be read any more"):
+    with pytest.raises(SourceLostError, match=r"film\.avi: the video cannot be read any more"):
         next(frames)
 
 
@@ -77,7 +77,9 @@ def test_a_lost_camera_says_so_and_is_released() -> None:
     camera = Camera(2, open_capture=lambda number: opened.append(number) or capture)
     frames = camera.frames()
     assert [next(frames)[0, 0].tolist() for _ in range(3)] == [[10, 20, 30]] * 3
-    with pytest.raises(SourceLost, match="camera:2 gives no more pictures after 3 frames"):
+    with pytest.raises(
+        SourceLostError, match="camera:2 gives no more pictures after 3 frames"
+    ):
         next(frames)
     assert opened == [2]
     assert capture.released
@@ -87,7 +89,7 @@ def test_a_camera_without_a_picture_is_an_error_of_its_own() -> None:
     camera = Camera(0, open_capture=lambda _: FakeCapture(frames=0))
     with pytest.raises(DataError, match=r"camera:0 gives no pictures\. Check that") as error:
         next(camera.frames())
-    assert not isinstance(error.value, SourceLost)  # nothing was there to lose
+    assert not isinstance(error.value, SourceLostError)  # nothing was there to lose
 
 
 def test_leaving_a_camera_releases_it() -> None:
@@ -178,5 +180,5 @@ def test_the_seed_decides_what_is_mixed() -> None:
 def test_a_stream_that_ends_is_lost() -> None:
     pool = pool_of(FlatFrames(end=70))
     pool.draw()
-    with pytest.raises(SourceLost, match="ended after 70 frames"):
+    with pytest.raises(SourceLostError, match="ended after 70 frames"):
         pool.draw()

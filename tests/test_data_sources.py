@@ -72,8 +72,8 @@ def test_class_folders_are_labels(tmp_path) -> None:
     ],
 )
 def test_the_class_is_the_first_folder_that_differs(names, classes, labels) -> None:
-    found, numbers = class_labels(names)
-    assert list(found) == classes
+    named, numbers = class_labels(names)
+    assert list(named) == classes
     assert (None if numbers is None else numbers.tolist()) == labels or not names
 
 
@@ -138,7 +138,7 @@ def test_an_archive_that_shrank_gives_unreadable_pictures(tmp_path) -> None:
     path = write_tar(tmp_path / "p.tar", {"a.png": picture_bytes(0)})
     source = open_source(str(path))
     path.write_bytes(path.read_bytes()[:600])
-    with pytest.raises(UnreadablePicture, match="cut short"):
+    with pytest.raises(UnreadablePicture, match="truncated"):
         source.read(0)
 
 
@@ -173,7 +173,7 @@ def file_of(name: str):
             lambda folder: folder / "missing",
             r"missing: no such file or folder\. Give a folder",
         ),
-        (empty_folder, r"empty holds no pictures: the folder was searched.*\.jpg"),
+        (empty_folder, r"empty has no pictures: the folder was searched.*\.jpg"),
         (
             lambda folder: write_tar(folder / "p.tar", {"a.txt": b""}),
             "the archive was searched",
@@ -182,7 +182,7 @@ def file_of(name: str):
         (gzipped_tar, "zipped.tar is not a complete uncompressed .tar"),
         (file_of("p.tar.gz"), r"p\.tar\.gz is compressed.*Unpack it"),
         (file_of("p.png"), "p.png is a single picture. Give the folder"),
-        (file_of("p.parquet"), r"p\.parquet is of no known kind\. Give a folder.*camera:N"),
+        (file_of("p.parquet"), r"p\.parquet is of an unknown kind\. Give a folder.*camera:N"),
         (file_of("p.mp4"), r"p\.mp4: no frame of this video can be decoded"),
         (lambda _: "camera:front", "camera:front: no such file or folder"),
         (lambda _: "digits:validation", "digits:validation: no such file.*digits:test"),
@@ -221,8 +221,8 @@ def test_a_digit_is_bright_on_black_and_known_by_its_neighbours() -> None:
     assert picture.max() > 240
     assert train.key(3) == "digits 3"
     known = np.stack([train.read(index) for index in range(1415)]).reshape(1415, -1) / 255
-    asked = np.stack([test.read(index) for index in range(40)]).reshape(40, -1) / 255
-    distances = ((asked[:, None, ::3] - known[None, :, ::3]) ** 2).sum(-1)
+    queries = np.stack([test.read(index) for index in range(40)]).reshape(40, -1) / 255
+    distances = ((queries[:, None, ::3] - known[None, :, ::3]) ** 2).sum(-1)
     assert (train.labels[distances.argmin(1)] == test.labels[:40]).mean() > 0.9
 
 

@@ -38,15 +38,16 @@ def no_torch(monkeypatch) -> None:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder and the output of 8 epochs without torch."""
-    folder, told = tmp_path_factory.mktemp("demo") / "demo", io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(told):
+    folder, output = tmp_path_factory.mktemp("demo") / "demo", io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output):
         patch.setattr("edge_runtime.cli.export.load_export", refuse)
         assert main(["demo", "-o", str(folder), "--epochs", "8"]) == 0
-    return folder, told.getvalue()
+    return folder, output.getvalue()
 
 
 def test_it_learns(done) -> None:
-    match = re.search(r"right in (\S+)%;.* right in (\S+)%: (\S+) points", done[1], re.S)
+    pattern = r": (\S+)% correct,\nbefore training (\S+)%: (\S+) points"
+    match = re.search(pattern, done[1])
     assert match
     trained, untrained, gain = map(float, match.groups())
     assert gain >= LEAST_GAIN_POINTS
@@ -54,25 +55,27 @@ def test_it_learns(done) -> None:
 
 
 def test_it_shows_the_commands_that_it_runs(done) -> None:
-    folder, told = done
-    assert re.findall(r"^\$ (.*)$", told, re.M) == [
+    folder, output = done
+    assert re.findall(r"^\$ (.*)$", output, re.M) == [
         f"edge-train run {folder}/package digits -o {folder}/run "
         f"--keep-ratio {KEEP_RATIO} --epochs 8",
         f"edge-train eval {folder}/run --train digits --test digits:test",
     ]
-    assert "8 epochs on 1415 handwritten digits, without their labels, took " in told
-    assert "Asked for 382 digits of other writers" in told
+    assert "8 epochs on 1415 handwritten digits, without their labels, took " in output
+    assert "classification of 382 digits of other writers" in output
 
 
 def test_it_ends_with_three_commands_that_exist(done) -> None:
-    told = done[1].partition("With your own pictures:\n")[2]
-    commands = [line.split() for line in told.splitlines() if line.startswith("  edge-train")]
+    output = done[1].partition("With your own pictures:\n")[2]
+    commands = [
+        line.split() for line in output.splitlines() if line.startswith("  edge-train")
+    ]
     assert [words[1] for words in commands] == ["export", "run", "eval"]
     from edge_runtime.cli.main import parser_for
 
     for _, *words in commands:
         assert parser_for(words).parse_args(words)
-    assert told.endswith("pip install 'edge-train[export]', here or elsewhere.\n")
+    assert output.endswith("pip install 'edge-train[export]', on this or another machine.\n")
 
 
 def test_the_folder_stands_alone(done) -> None:
@@ -92,9 +95,9 @@ def test_a_second_demo_needs_another_folder(done, capsys) -> None:
 def test_json_is_one_document(no_torch, tmp_path, capsys) -> None:
     words = ["demo", "-o", str(tmp_path / "demo"), "--epochs", "1", "--seed", "3", "--json"]
     assert main(words) == 0
-    told = capsys.readouterr()
-    facts = json.loads(told.out)
-    assert "$ edge-train run" in told.err
+    output = capsys.readouterr()
+    facts = json.loads(output.out)
+    assert "$ edge-train run" in output.err
     assert (facts["exported"], facts["seed"], facts["epochs"]) == (False, 3, 1)
     assert (facts["steps"], facts["keep_ratio"]) == (22, 0.75)
     knn = facts["knn"]
@@ -113,13 +116,13 @@ def test_where_torch_is_it_exports_its_own(monkeypatch, tmp_path, capsys) -> Non
     (tmp_path / "recipe.toml").write_text(one_rung)
     words = ["demo", "-o", str(tmp_path / "demo"), "--epochs", "1", "--seed", "3", "--json"]
     assert main(words) == 0
-    told = capsys.readouterr()
-    facts = json.loads(told.out)
+    output = capsys.readouterr()
+    facts = json.loads(output.out)
     assert facts["exported"] is True
     shown = (
         f"$ edge-train export {tmp_path}/demo/recipe.toml -o {tmp_path}/demo/package --seed 3"
     )
-    assert shown in told.err
+    assert shown in output.err
     manifest, shipped = (
         package.manifest
         for package in (open_package(tmp_path / "demo" / "package"), open_selftest())
@@ -127,7 +130,7 @@ def test_where_torch_is_it_exports_its_own(monkeypatch, tmp_path, capsys) -> Non
     assert manifest.recipe == {**shipped.recipe, "seed": 3, "keep_ratios": [0.75]}
 
 
-def test_without_an_engine_nothing_is_begun(monkeypatch, tmp_path, capsys) -> None:
+def test_without_an_engine_nothing_is_started(monkeypatch, tmp_path, capsys) -> None:
     def missing(name, threads=None):
         raise EngineError("onnxruntime cannot be imported")
 
@@ -137,7 +140,7 @@ def test_without_an_engine_nothing_is_begun(monkeypatch, tmp_path, capsys) -> No
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_stopped_demo_says_how_to_go_on(no_torch, monkeypatch, tmp_path, capsys) -> None:
+def test_a_stopped_demo_says_how_to_continue(no_torch, monkeypatch, tmp_path, capsys) -> None:
     class Signalled(OrtEngine):
         def step(self, rung_id, batch, hyper):
             if hyper["step"] == 3:
@@ -150,7 +153,9 @@ def test_a_stopped_demo_says_how_to_go_on(no_torch, monkeypatch, tmp_path, capsy
         )
         assert main(["demo", "-o", str(tmp_path / "demo"), "--epochs", "1"]) == 130
     error = capsys.readouterr().err
-    command = re.search(r"the demo was stopped in its training; go on by `(.*)`\.", error)
+    command = re.search(
+        r"the demo was stopped while it trained; continue with `(.*)`\.", error
+    )
     assert command
     assert main(shlex.split(command[1])[1:]) == 0
     assert "going on after step 3 of 22" in capsys.readouterr().out

@@ -73,7 +73,7 @@ def test_arm_cores_are_named_by_their_numbers(tmp_path: Path) -> None:
     assert facts["cpu_model"] == "CPU implementer 0x41, part 0xd42"
 
 
-def test_what_no_file_tells_is_none(tmp_path: Path) -> None:
+def test_what_no_file_has_is_none(tmp_path: Path) -> None:
     facts = machine_facts(tmp_path)
     assert facts["cpu_model"] is None
     assert facts["memory_bytes"] is None

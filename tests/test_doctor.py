@@ -10,7 +10,7 @@ import fake_board
 import pytest
 
 from edge_runtime.cli import doctor
-from edge_runtime.cli.doctor import ENGINES, PARTS, Finding, find
+from edge_runtime.cli.doctor import ENGINES, PARTS, Finding, try_part
 from edge_runtime.cli.main import main
 from edge_runtime.schema import unstructure
 
@@ -35,13 +35,13 @@ def test_pictures_become_views(here) -> None:
 
 
 def test_export_works_where_torch_and_onnx_are(here) -> None:
-    found = here["export"]
-    assert found["works"] == all(map(importlib.util.find_spec, ("torch", "onnx")))
-    if not found["works"]:
-        assert "pip install 'edge-train[export]'" in found["problem"]
+    finding = here["export"]
+    assert finding["works"] == all(map(importlib.util.find_spec, ("torch", "onnx")))
+    if not finding["works"]:
+        assert "pip install 'edge-train[export]'" in finding["problem"]
 
 
-def test_machine_and_versions_are_told(here) -> None:
+def test_machine_and_versions_are_reported(here) -> None:
     assert here["machine"]["memory_bytes"] > 2**28
     assert {"numpy", "edge-train"} & here["versions"].keys() == {"numpy"}
     assert json.loads(json.dumps(here)) == here
@@ -82,7 +82,7 @@ def board_lines(capsys, *arguments: str) -> list[str]:
 @pytest.fixture
 def no_parts(monkeypatch, tmp_path) -> None:
     """A machine of an empty /sys and without any program."""
-    monkeypatch.setattr(doctor, "find", findings().__getitem__)
+    monkeypatch.setattr(doctor, "try_part", findings().__getitem__)
     monkeypatch.setenv("EDGE_TRAIN_SYSFS", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
 
@@ -100,12 +100,12 @@ def jetson(root: Path) -> Path:
 
 
 @pytest.mark.usefixtures("no_parts")
-def test_the_power_sensor_and_its_total_are_told(tmp_path, monkeypatch, capsys) -> None:
+def test_the_power_sensor_and_its_total_are_reported(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setenv("EDGE_TRAIN_SYSFS", str(jetson(tmp_path)))
     text = "\n".join(board_lines(capsys))
     for line in (
         "board         Jetson AGX Orin 64 GB (jetson-agx-orin-64gb)\n",
-        "power mode    none that we know of\n",
+        "power mode    none known\n",
         "power         8.44 W by the ina3221 power monitor; total: "
         "VDD_GPU_SOC + VDD_CPU_CV + VIN_SYS_5V0\n",
         "              VDD_GPU_SOC 3.80 W, VDD_CPU_CV 1.14 W, VIN_SYS_5V0 3.50 W, "
@@ -113,7 +113,7 @@ def test_the_power_sensor_and_its_total_are_told(tmp_path, monkeypatch, capsys) 
         "temperature   97.5 °C cpu-thermal; throttled now\n",
     ):
         assert line in text
-    assert "jtop" not in text  # there is nothing better to want
+    assert "jtop" not in text  # the best sensor is used
 
 
 OWN = """
@@ -132,7 +132,7 @@ def test_an_estimate_is_called_one_and_says_what_is_missing(tmp_path, capsys) ->
     path.write_text(OWN)
     text = "\n".join(board_lines(capsys, "--board", str(path)))
     assert "board         Shed camera (shed)\n              Bring a ladder.\n" in text
-    assert "total: board, an estimate and not a measurement" in text
+    assert "total: board, derived, not a power reading" in text
     assert "estimate from processor load, 2.5 W idle to 7 W busy" in text
     assert "              ina3221: no ina3221 power monitor was found\n" in text
 
@@ -149,15 +149,18 @@ def test_a_wrong_board_file_is_an_error(tmp_path, capsys) -> None:
 def test_an_unknown_board_is_a_finding(monkeypatch, capsys) -> None:
     monkeypatch.setattr("platform.machine", lambda: "riscv64")
     lines = board_lines(capsys)
-    assert any(re.match("board +unknown: no board profile fits", line) for line in lines)
+    assert any(re.match("board +unknown: no board profile matches", line) for line in lines)
     document = json.loads(board_lines(capsys, "--json")[0])
     assert document["board"].keys() == {"problem"}
 
 
-def test_no_sensor_at_all_is_told(here) -> None:
+def test_no_sensor_at_all_is_reported(here) -> None:
     board = {**here["board"], "sensor": None, "better_sensors": {"rapl": "not for you"}}
     text = doctor.render_text({**here, "board": board})
-    assert "power         unknown: no sensor works here, and nothing to estimate it" in text
+    assert (
+        "power         unknown: no sensor works here, and there is nothing to estimate it"
+        in text
+    )
     assert "\n              rapl: not for you\n" in text
 
 
@@ -186,24 +189,24 @@ def findings(*working: str) -> dict[str, Finding]:
     [
         (["pictures", "ort", "export"], 0, "This machine can train with ort.\n"),
         (["pictures", "ort"], 0, "can train with ort, with packages from another machine."),
-        (["pictures", "export"], 5, "This machine cannot train yet; see the lines with no"),
+        (["pictures", "export"], 5, "This machine cannot train yet; see the parts above that"),
         (["ort", "export"], 0, "This machine cannot train yet"),
     ],
 )
 def test_the_exit_code_is_about_engines(
     monkeypatch, capsys, working, code, conclusion
 ) -> None:
-    monkeypatch.setattr(doctor, "find", findings(*working).__getitem__)
+    monkeypatch.setattr(doctor, "try_part", findings(*working).__getitem__)
     assert main(["doctor"]) == code
-    told = capsys.readouterr()
-    assert conclusion in told.out
-    assert "ort-training  no: ort-training is\n              missing\n" in told.out
-    assert told.err == ""
+    output = capsys.readouterr()
+    assert conclusion in output.out
+    assert "ort-training  no: ort-training is\n              missing\n" in output.out
+    assert output.err == ""
 
 
 def test_json_is_one_document_also_without_an_engine(monkeypatch, capsys) -> None:
-    found = findings("pictures")
-    monkeypatch.setattr(doctor, "find", found.__getitem__)
+    tried = findings("pictures")
+    monkeypatch.setattr(doctor, "try_part", tried.__getitem__)
     assert main(["doctor", "--json"]) == 5
     document = json.loads(capsys.readouterr().out)
     assert document.keys() == {
@@ -215,7 +218,7 @@ def test_json_is_one_document_also_without_an_engine(monkeypatch, capsys) -> Non
         "engines",
         "export",
     }
-    assert document["engines"] == [unstructure(found[name]) for name in ENGINES]
+    assert document["engines"] == [unstructure(tried[name]) for name in ENGINES]
     assert document["pictures"]["works"] is True
 
 
@@ -226,21 +229,24 @@ def test_two_runtimes_in_one_environment_are_noticed() -> None:
 
 
 def test_an_error_in_a_part_is_a_finding(monkeypatch) -> None:
-    code = "import sys; sys.exit('edge-train: {part} is not for {path[0]!s:.0}this machine.')"
-    monkeypatch.setattr(doctor, "_CHILD", code)
-    found = find("ort")
-    assert (found.works, found.problem) == (False, "ort is not for this machine.")
+    code = "sys.exit('edge-train: {part} is not for this machine.')"
+    monkeypatch.setattr(doctor, "_TRY", code)
+    finding = try_part("ort")
+    assert (finding.works, finding.problem) == (False, "ort is not for this machine.")
 
 
 def test_a_part_that_kills_its_process_is_a_finding(monkeypatch) -> None:
-    kill = "import os, signal, sys; print('bad', file=sys.stderr, flush=True); "
-    monkeypatch.setattr(doctor, "_CHILD", kill + "os.kill(os.getpid(), signal.SIGKILL)")
-    found = find("ort")
-    assert (found.works, found.problem) == (False, "its process was ended by SIGKILL. bad")
+    kill = "import os, signal; print('bad', file=sys.stderr, flush=True); "
+    monkeypatch.setattr(doctor, "_TRY", kill + "os.kill(os.getpid(), signal.SIGKILL)")
+    finding = try_part("ort")
+    assert (finding.works, finding.problem) == (
+        False,
+        "its process was killed by SIGKILL. bad",
+    )
 
 
 def test_a_part_that_hangs_is_a_finding(monkeypatch) -> None:
-    monkeypatch.setattr(doctor, "_CHILD", "import time; time.sleep(60)")
+    monkeypatch.setattr(doctor, "_TRY", "import time; time.sleep(60)")
     monkeypatch.setattr(doctor, "LONGEST_S", 0.1)
-    found = find("ort")
-    assert (found.works, found.problem) == (False, "no answer in 0.10 s")
+    finding = try_part("ort")
+    assert (finding.works, finding.problem) == (False, "no answer in 0.10 s")

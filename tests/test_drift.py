@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from edge_runtime.planning.drift import Drift
+from edge_runtime.planning.ledger import Drift
 
 STEP_S = 0.2
 

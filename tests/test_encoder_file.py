@@ -42,8 +42,8 @@ def test_onnx_file_gives_the_same_features(package, tmp_path):
         images = np.random.default_rng(count).integers(
             0, 256, (count, SIZE_PX, SIZE_PX, 3), dtype=np.uint8
         )
-        (found,) = session.run(None, {"images": images})
-        np.testing.assert_allclose(found, features_of(evaluated(state), images), rtol=1e-4)
+        (features,) = session.run(None, {"images": images})
+        np.testing.assert_allclose(features, features_of(evaluated(state), images), rtol=1e-4)
 
 
 def test_onnx_file_is_a_valid_model(package, tmp_path):
@@ -65,13 +65,13 @@ def test_onnx_file_is_a_valid_model(package, tmp_path):
 def test_safetensors_file_has_timms_names_and_layouts(package, tmp_path):
     state, target = make_state(1), tmp_path / "encoder.safetensors"
     assert export_encoder(package, state, target) == target.stat().st_size
-    found = load_file(target)
-    assert {name: value.shape for name, value in found.items()} == {
+    tensors = load_file(target)
+    assert {name: value.shape for name, value in tensors.items()} == {
         "patch_embed.proj.weight": (WIDTH, 3, SIZE_PX, SIZE_PX),
         "patch_embed.proj.bias": (WIDTH,),
         "fc.weight": (WIDTH, WIDTH),
     }
-    for name, value in from_timm(ENCODER, found).items():
+    for name, value in from_timm(ENCODER, tensors).items():
         np.testing.assert_array_equal(value, state[f"ema.{name}"])
 
 
@@ -85,7 +85,7 @@ def test_same_state_gives_the_same_bytes(package, tmp_path, suffix):
 
 @pytest.mark.parametrize("name", ["encoder.pt", "encoder"])
 def test_other_suffixes_are_refused(package, tmp_path, name):
-    with pytest.raises(ConfigError, match=r"written as \.onnx or \.safetensors"):
+    with pytest.raises(ConfigError, match=r"encoder file is \.onnx or \.safetensors"):
         export_encoder(package, make_state(1), tmp_path / name)
     assert not (tmp_path / name).exists()
 
@@ -93,7 +93,7 @@ def test_other_suffixes_are_refused(package, tmp_path, name):
 def test_an_existing_file_is_not_replaced(package, tmp_path):
     target = tmp_path / "encoder.onnx"
     target.write_bytes(b"mine")
-    with pytest.raises(ConfigError, match=r"encoder\.onnx exists and is not replaced"):
+    with pytest.raises(ConfigError, match=r"encoder\.onnx exists and will not be replaced"):
         export_encoder(package, make_state(1), target)
     assert target.read_bytes() == b"mine"
 

@@ -7,8 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_runtime.device.energy import History, Stretch, Tally, Track
-from edge_runtime.device.energy_ledger import Account, EnergyLedger
+from edge_runtime.device.energy import (
+    Account,
+    EnergyIntegral,
+    EnergyLedger,
+    History,
+    PowerSegment,
+    Track,
+)
 
 LONGEST_S = 1.0
 
@@ -32,7 +38,7 @@ def energy_slowly(known: list[tuple[float, float]], from_s: float, to_s: float) 
 
 
 def gaps_slowly(known: list[tuple[float, float]], from_s: float, to_s: float) -> list[float]:
-    """How long each stretch without readings is, inside the window; level ends included."""
+    """How long each span without readings is, inside the window; level ends included."""
     times = [t for t, _ in known]
     inner = [(a, b, b - a) for a, b in pairwise(times)]
     lead, tail = (from_s, times[0]), (times[-1], to_s)
@@ -75,13 +81,13 @@ def test_a_window_is_the_area_under_its_readings(raw, from_s: float, length_s: f
     account = filled(ledger, known, from_s, to_s)
     amount = ledger.total(account, to_s)
     past = [(t, w) for t, w in known if t <= to_s]
-    has_stretch = len(past) > 1 and past[-1][0] > from_s
-    if not has_stretch and not (past and to_s - past[-1][0] <= LONGEST_S):
+    has_segment = len(past) > 1 and past[-1][0] > from_s
+    if not has_segment and not (past and to_s - past[-1][0] <= LONGEST_S):
         assert amount.energy_j is None
         assert amount.gap_s == length_s
         return
     assert amount.energy_j == pytest.approx(energy_slowly(past, from_s, to_s), rel=1e-9)
-    if has_stretch:
+    if has_segment:
         gaps_s = gaps_slowly(past, from_s, to_s)
         assert amount.gap_s == pytest.approx(sum(gaps_s))
         assert max(gaps_s, default=0.0) <= amount.largest_gap_s
@@ -122,8 +128,8 @@ def test_counted_energy_is_the_difference_of_counts(
         steps = [(a, b, w) for (a, _), (b, w) in pairwise(past)]
         steps[0] = (min(from_s, steps[0][0]), *steps[0][1:])
         steps[-1] = (steps[-1][0], max(to_s, steps[-1][1]), steps[-1][2])
-        want_j = sum(w * max(0.0, min(b, to_s) - max(a, from_s)) for a, b, w in steps)
-        assert got_j == pytest.approx(want_j, rel=1e-9, abs=1e-9)
+        expected_j = sum(w * max(0.0, min(b, to_s) - max(a, from_s)) for a, b, w in steps)
+        assert got_j == pytest.approx(expected_j, rel=1e-9, abs=1e-9)
 
 
 def total_j(ledger: EnergyLedger, account: Account, at_s: float) -> float | None:
@@ -151,7 +157,7 @@ def test_a_rail_that_was_never_read_is_unknown() -> None:
     assert total_j(ledger, account, 1.0) is None
 
 
-def test_a_count_that_began_anew_is_no_negative_energy() -> None:
+def test_a_count_that_restarted_is_no_negative_energy() -> None:
     ledger = new_ledger(counts_energy=True)
     account = ledger.open(0.0)
     for t_s, joules in ((0.0, 100.0), (1.0, 110.0), (2.0, None), (4.0, 3.0), (5.0, 23.0)):
@@ -195,11 +201,13 @@ def test_the_last_power_holds_for_a_moment_only() -> None:
 
 
 def test_the_peak_is_that_of_the_readings_inside() -> None:
-    tally, track = Tally(1.0, longest_s=1.0), Track()
+    integral, track = EnergyIntegral(1.0, longest_s=1.0), Track()
     for t_s, power_w in ((0.0, 90.0), (2.0, 10.0), (3.0, 12.0)):
-        for stretch in track.power(t_s, power_w):
-            tally.add(stretch)
-    assert tally.peak_w == pytest.approx(50.0)  # half-way down from 90 W as the window begins
+        for segment in track.power(t_s, power_w):
+            integral.add(segment)
+    assert integral.peak_w == pytest.approx(
+        50.0
+    )  # half-way down from 90 W as the window begins
 
 
 def test_history_forgets_what_is_old_and_says_so() -> None:
@@ -215,6 +223,6 @@ def test_history_forgets_what_is_old_and_says_so() -> None:
 def test_history_is_bounded() -> None:
     history = History(10.0)
     for t_s in range(1000):
-        history.add(Stretch(t_s, t_s + 1.0, 1.0, 1.0))
+        history.add(PowerSegment(t_s, t_s + 1.0, 1.0, 1.0))
     assert len(history._numbers) <= 4 * 14
-    assert [stretch.start_s for stretch in history.within(997.5, 999.0)] == [997.0, 998.0]
+    assert [segment.start_s for segment in history.within(997.5, 999.0)] == [997.0, 998.0]

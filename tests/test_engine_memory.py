@@ -5,11 +5,11 @@ import gc
 import numpy as np
 import psutil
 import pytest
-from edge_runtime.engines.device_state import Buffers, mapped_zeros
 from handed_over import packages_to_train
 from steps import hyper_of, noise_batch
 
 from edge_runtime.engines import create_engine
+from edge_runtime.engines.device_state import Buffers, mapped_zeros
 from edge_runtime.engines.runtime import release_free_memory, session_options
 from edge_runtime.errors import ConfigError, EngineError
 from edge_runtime.package import open_package

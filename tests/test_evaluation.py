@@ -62,7 +62,7 @@ def test_features_are_those_of_the_graph_in_the_sources_order(package, batch_siz
     assert labels.tolist() == pictures.labels.tolist()
 
 
-def test_weights_that_are_no_numbers_are_told(package):
+def test_weights_that_are_no_numbers_are_reported(package):
     state = make_state(1)
     state["ema.fc.weight"][0, 0] = np.nan
     with pytest.raises(DivergedError, match="features that are not finite numbers for train"):
@@ -85,7 +85,7 @@ def test_classes_are_matched_by_name():
 def test_other_classes_are_named():
     train, test = Pictures("a", 3), Pictures("b", 3, classes=("red", "blue"))
     with pytest.raises(
-        DataError, match=r"classes of a and b differ: 'green' only in a\. Name"
+        DataError, match=r"classes of a and b differ: 'green' only in a\. Give their"
     ):
         label_mapping(train, test)
     train.classes = ("blue", "green", "rot")
@@ -93,7 +93,7 @@ def test_other_classes_are_named():
         label_mapping(train, test)
 
 
-def test_many_other_classes_are_cut_short():
+def test_many_other_classes_are_abbreviated():
     train, test = Pictures("a", 3), Pictures("b", 3)
     train.classes = [f"class {number}" for number in range(1000)]
     with pytest.raises(
@@ -111,8 +111,8 @@ def test_scores_are_those_of_both_encoders(package):
     test_labels = np.array([2, 0, 1])[test.labels]
     scores = evaluate(package, state, train, test, linear=True, threads=2)
     assert (scores.train_pictures, scores.test_pictures, scores.classes) == (60, 40, 3)
-    for measure, found in [(knn_accuracy, scores.knn), (linear_accuracy, scores.linear)]:
-        want = [
+    for measure, accuracies in [(knn_accuracy, scores.knn), (linear_accuracy, scores.linear)]:
+        expected = [
             measure(
                 numpy_features(weights, train),
                 train.labels,
@@ -121,11 +121,11 @@ def test_scores_are_those_of_both_encoders(package):
             )
             for weights in (state, package.initial_state())
         ]
-        assert want[0] != want[1]
-        assert [found.accuracy, found.untrained_accuracy] == want
+        assert expected[0] != expected[1]
+        assert [accuracies.accuracy, accuracies.untrained_accuracy] == expected
 
 
-def test_the_linear_probe_is_fitted_only_when_asked(package):
+def test_the_linear_probe_is_fitted_only_on_request(package):
     train, test = Pictures("a", 20), Pictures("b", 10)
     scores = evaluate(package, make_state(1), train, test, linear=False, threads=1)
     assert scores.linear is None

@@ -12,6 +12,7 @@ from training_fakes import INFO, SETTINGS, SPENT
 
 from edge_runtime.cli.main import main
 from edge_runtime.records import RunWriter, create_run, open_run
+from edge_runtime.schema import unstructure
 
 CHANNELS = {"blue": 0, "green": 1, "red": 2}
 
@@ -78,7 +79,11 @@ def test_eval_is_noted_in_the_run(run_folder, pictures, capsys):
     assert document["linear"] is None
     (logged,) = open_run(run_folder).events()
     step = document.pop("step")
-    assert (logged.moment, logged.event.step, logged.event.results) == (None, step, document)
+    assert (logged.moment, logged.event.step, unstructure(logged.event.results)) == (
+        None,
+        step,
+        document,
+    )
     assert logged.event.spent_s > 0
     assert not logged.event.energy_is_estimate or logged.event.energy_j is not None
 
@@ -86,17 +91,17 @@ def test_eval_is_noted_in_the_run(run_folder, pictures, capsys):
 def test_eval_tells_people_the_gain(run_folder, pictures, capsys):
     pytest.importorskip("onnxruntime")
     assert main(["eval", str(run_folder), *pictures, "--linear", "--threads", "1"]) == 0
-    told, (logged,) = capsys.readouterr().out, open_run(run_folder).events()
-    found = logged.event.results["knn"]
-    gain = 100 * (found["accuracy"] - found["untrained_accuracy"])
-    lines = told.splitlines()
+    output, (logged,) = capsys.readouterr().out, open_run(run_folder).events()
+    knn = unstructure(logged.event.results)["knn"]
+    gain = 100 * (knn["accuracy"] - knn["untrained_accuracy"])
+    lines = output.splitlines()
     assert lines[0].startswith("encoder after 10 steps, package ")
     assert lines[1] == "24 training and 12 test pictures of 2 classes"
     assert lines[2].split() == [
         "kNN:",
-        f"{found['accuracy']:.2%}",
+        f"{knn['accuracy']:.2%}",
         "untrained",
-        f"{found['untrained_accuracy']:.2%}",
+        f"{knn['untrained_accuracy']:.2%}",
         f"{gain:+.2f}",
         "points",
     ]
@@ -109,7 +114,7 @@ def test_a_moved_package_is_found_again_with_a_flag(run_folder, package, tmp_pat
     package.path.rename(moved)
     command = ["export-encoder", str(run_folder), "-o", str(target)]
     assert main(command) == 3
-    assert "which is not there any more. Say where it is now with --package PKG" in (
+    assert "which does not exist any more. Give its current folder with --package PKG" in (
         capsys.readouterr().err
     )
     assert main([*command, "--package", str(moved)]) == 0
@@ -120,10 +125,10 @@ def test_another_package_is_refused(run_folder, package, tmp_path, capsys):
     other = make_package(tmp_path / "other", encoder_prefix="param.")
     command = ["eval", str(run_folder), "--train", "digits", "--test", "digits:test"]
     assert main([*command, "--package", str(other.path)]) == 3
-    told = capsys.readouterr().err
-    assert f"{other.path} is not the package that {run_folder} was trained from" in told
-    assert package.digest[:12] in told
-    assert other.digest[:12] in told
+    output = capsys.readouterr().err
+    assert f"{other.path} is not the package that {run_folder} was trained from" in output
+    assert package.digest[:12] in output
+    assert other.digest[:12] in output
 
 
 def test_a_run_without_a_checkpoint_is_refused(tmp_path, package, capsys):
@@ -134,7 +139,7 @@ def test_a_run_without_a_checkpoint_is_refused(tmp_path, package, capsys):
     assert not target.exists()
 
 
-def test_a_damaged_checkpoint_is_passed_over(run_folder, tmp_path, capsys):
+def test_a_damaged_checkpoint_is_skipped(run_folder, tmp_path, capsys):
     (run_folder / "checkpoints/10/state.safetensors").write_bytes(b"half")
     target = tmp_path / "encoder.safetensors"
     assert main(["export-encoder", str(run_folder), "-o", str(target)]) == 0
@@ -166,5 +171,5 @@ def test_an_existing_encoder_is_not_replaced(run_folder, tmp_path, capsys):
     target = tmp_path / "encoder.onnx"
     target.write_bytes(b"mine")
     assert main(["export-encoder", str(run_folder), "-o", str(target)]) == 2
-    assert "exists and is not replaced" in capsys.readouterr().err
+    assert "exists and will not be replaced" in capsys.readouterr().err
     assert target.read_bytes() == b"mine"

@@ -1,4 +1,4 @@
-"""One contract for everything that computes features, on the smallest encoder that there is."""
+"""One contract for everything that computes features, on the smallest encoder."""
 
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,9 @@ def test_use_outside_open_and_close_is_refused(package: Package, name: str) -> N
 
 
 @pytest.mark.parametrize("name", FORWARD_ENGINES)
-def test_a_file_that_is_no_graph_is_refused(package: Package, tmp_path: Path, name: str) -> None:
+def test_a_file_that_is_no_graph_is_refused(
+    package: Package, tmp_path: Path, name: str
+) -> None:
     broken = make_package(tmp_path / "package")
     broken.file(broken.manifest.embed).write_bytes(b"no graph")
     engine = make_engine(name)

@@ -21,8 +21,8 @@ from simulated_board import (
     true_costs,
 )
 
-from edge_runtime.budget import Budget
 from edge_runtime.errors import BudgetError, DeviceError
+from edge_runtime.facts import Budget
 from edge_runtime.planning import Governor, Reading
 from edge_runtime.planning.mix import Task, best_mix
 

@@ -17,10 +17,10 @@ from simulated_board import (
     true_costs,
 )
 
-from edge_runtime.budget import Budget
+from edge_runtime.facts import Budget
 from edge_runtime.planning import Governor, Reading
-from edge_runtime.planning.caution import Caution
 from edge_runtime.planning.mix import Task, best_mix
+from edge_runtime.planning.throttle import Throttle
 
 STEPS = 1500
 COOLER = (  # lower rungs draw less
@@ -104,14 +104,14 @@ def test_a_long_pause_ends_before_the_time_is_up() -> None:
 
 
 def test_an_unknown_temperature_lifts_no_ceiling() -> None:
-    caution = Caution(COOLER[::-1], Budget(temperature_c=60))
+    throttle = Throttle(COOLER[::-1], Budget(temperature_c=60))
     power_w = {cost.rung: cost.power_w for cost in COOLER}
-    caution.watch(0.0, "k100", Reading(temperature_c=59.5), power_w)
-    assert [cost.rung for cost in caution.allowed] == ["k050", "k075"]
-    caution.watch(1000.0, "k075", Reading(temperature_c=None), power_w)
-    assert [cost.rung for cost in caution.allowed] == ["k050", "k075"]
-    caution.watch(1001.0, "k075", Reading(temperature_c=50.0), power_w)
-    assert [cost.rung for cost in caution.allowed] == ["k050", "k075", "k100"]
+    throttle.watch(0.0, "k100", Reading(temperature_c=59.5), power_w)
+    assert [cost.rung for cost in throttle.allowed] == ["k050", "k075"]
+    throttle.watch(1000.0, "k075", Reading(temperature_c=None), power_w)
+    assert [cost.rung for cost in throttle.allowed] == ["k050", "k075"]
+    throttle.watch(1001.0, "k075", Reading(temperature_c=50.0), power_w)
+    assert [cost.rung for cost in throttle.allowed] == ["k050", "k075", "k100"]
 
 
 def test_leaving_a_rung_for_memory_lifts_no_ceiling_of_heat() -> None:
@@ -120,12 +120,12 @@ def test_leaving_a_rung_for_memory_lifts_no_ceiling_of_heat() -> None:
         replace(cost, peak_bytes=peak_bytes)
         for cost, peak_bytes in zip(COOLER[::-1], (900, 500, 500), strict=True)
     ]
-    caution = Caution(costs, Budget(temperature_c=60, memory_bytes=1000))
+    throttle = Throttle(costs, Budget(temperature_c=60, memory_bytes=1000))
     power_w = {"k050": 6.0, "k075": 9.0, "k100": 10.0}
-    caution.watch(0.0, "k100", Reading(temperature_c=61.0), power_w)
-    assert [cost.rung for cost in caution.allowed] == ["k050"]
-    caution.watch(30.0, "k050", Reading(temperature_c=61.0, rss_bytes=1001), power_w)
-    assert caution.allowed == []
+    throttle.watch(0.0, "k100", Reading(temperature_c=61.0), power_w)
+    assert [cost.rung for cost in throttle.allowed] == ["k050"]
+    throttle.watch(30.0, "k050", Reading(temperature_c=61.0, rss_bytes=1001), power_w)
+    assert throttle.allowed == []
 
 
 @pytest.mark.parametrize(("limit_c", "time_s"), [(55, None), (55, 373), (50, 388)])

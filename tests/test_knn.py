@@ -56,8 +56,8 @@ def clusters(seed, train_count, test_count, width=6, classes=4, spread=1.0):
 )
 def test_accuracy_equals_its_definition(seed, neighbours, temperature):
     data = clusters(seed, 70, 40)
-    want = accuracy_slowly(*data, neighbours, temperature)
-    assert knn_accuracy(*data, neighbours=neighbours, temperature=temperature) == want
+    expected = accuracy_slowly(*data, neighbours, temperature)
+    assert knn_accuracy(*data, neighbours=neighbours, temperature=temperature) == expected
 
 
 def test_blocks_do_not_change_the_answer(monkeypatch):

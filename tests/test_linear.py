@@ -67,9 +67,9 @@ def test_large_scores_do_not_overflow():
 def test_accuracy_is_the_share_of_right_answers():
     features, labels = clusters(0, 300)
     test, test_labels = clusters(1, 200)
-    want = (fit_probe(features, labels).predict(test) == test_labels).mean()
-    assert 0.5 < want < 1
-    assert linear_accuracy(features, labels, test, test_labels) == want
+    expected = (fit_probe(features, labels).predict(test) == test_labels).mean()
+    assert 0.5 < expected < 1
+    assert linear_accuracy(features, labels, test, test_labels) == expected
 
 
 def test_same_input_gives_the_same_probe():
@@ -118,8 +118,8 @@ def test_direction_equals_its_definition(pairs):
     curvature = curvature @ curvature.T
     history = deque((step, curvature @ step) for step in rng.normal(size=(pairs, 6)))
     gradient = rng.normal(size=6)
-    found = linear._newton_direction(gradient, history)
-    np.testing.assert_allclose(found, direction_slowly(gradient, history), rtol=1e-9)
+    direction = linear._newton_direction(gradient, history)
+    np.testing.assert_allclose(direction, direction_slowly(gradient, history), rtol=1e-9)
 
 
 def test_minimise_finds_the_bottom_of_a_badly_scaled_bowl():
@@ -130,11 +130,11 @@ def test_minimise_finds_the_bottom_of_a_badly_scaled_bowl():
         away = point - bottom
         return float((curvature * away**2).sum() / 2), curvature * away
 
-    found = minimise(bowl, np.zeros(20), tolerance=1e-8)
-    np.testing.assert_allclose(found, bottom, atol=1e-8 / curvature.min())
+    point = minimise(bowl, np.zeros(20), tolerance=1e-8)
+    np.testing.assert_allclose(point, bottom, atol=1e-8 / curvature.min())
 
 
-def test_too_few_iterations_are_told(caplog):
+def test_too_few_iterations_are_reported(caplog):
     features, labels = clusters(0, 100)
     inputs = (features - features.mean(0)) / features.std(0)
 

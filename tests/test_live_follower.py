@@ -87,7 +87,7 @@ def test_a_missing_file_is_explained(tmp_path, name) -> None:
     [
         (b"{", "power.jsonl: a line is damaged: Expecting"),
         (b"[]", "power.jsonl: a line is damaged: it is no JSON table"),
-        (b'{"process": 1, "t_s": "x", "total_w": 1}', "t_s: want a number, got 'x'"),
+        (b'{"process": 1, "t_s": "x", "total_w": 1}', "t_s: expected a number, got 'x'"),
         (b'{"process": 1, "t_s": 2.0}', "missing key 'total_w'"),
     ],
 )

@@ -1,6 +1,7 @@
 """The events of a run, in the order in which they happened."""
 
 import pytest
+from facts_examples import RESULTS
 from live_runs import (
     DIVERGED,
     FINISHED,
@@ -18,7 +19,7 @@ from edge_runtime.records import events, log_event, open_run
 from edge_runtime.training import train
 
 EVALUATION = events.Evaluation(
-    step=10, results={}, spent_s=1.0, energy_j=None, energy_is_estimate=False
+    step=10, results=RESULTS, spent_s=1.0, energy_j=None, energy_is_estimate=False
 )
 
 

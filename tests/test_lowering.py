@@ -6,12 +6,12 @@ import pytest
 torch = pytest.importorskip("torch", reason="what is lowered are PyTorch's functions")
 
 import onnx  # noqa: E402
+from edge_export.lowering.aten import RESHAPES, TABLE, lowers  # noqa: E402
 from lowered import assert_same, lowered, normal, run  # noqa: E402
 from torch.nn import functional as F  # noqa: E402, N812
 from torch.utils import _pytree as pytree  # noqa: E402
 
 from edge_export.lowering import network  # noqa: E402, F401 - enters its operators into the table
-from edge_export.lowering.aten import RESHAPES, TABLE, lowers  # noqa: E402
 from edge_export.lowering.trace import lower  # noqa: E402
 
 aten = torch.ops.aten

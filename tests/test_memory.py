@@ -12,7 +12,7 @@ import fake_board
 import pytest
 
 from edge_runtime.device import memory_now, process_tree_rss_bytes
-from edge_runtime.device.memory import process_tree
+from edge_runtime.device.process import process_tree
 
 MIB = 2**20
 HOLD = "b = bytearray(b'x') * ({mib} << 20)"
@@ -52,16 +52,16 @@ def test_the_tree_is_this_process_and_its_descendants() -> None:
 
 
 def test_children_of_every_thread_count() -> None:
-    found: list[bool] = []
+    are_listed: list[bool] = []
 
     def work() -> None:
         with child("pass") as process:
-            found.append(process.pid in process_tree())
+            are_listed.append(process.pid in process_tree())
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert found == [True]
+    assert are_listed == [True]
 
 
 def test_without_the_kernels_list_of_children_the_tree_is_the_same(
@@ -85,7 +85,7 @@ def test_a_tree_of_machines_files_gives_what_exists_and_what_is_left(tmp_path: P
     assert now.peak_bytes == now.peak_rss_bytes
 
 
-def test_what_no_file_tells_is_unknown(tmp_path: Path) -> None:
+def test_what_no_file_has_is_unknown(tmp_path: Path) -> None:
     now = memory_now(tmp_path)
     assert (now.limit_bytes, now.available_bytes, now.pressure_avg10) == (None, None, None)
     assert now.rss_bytes > MIB

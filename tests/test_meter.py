@@ -21,7 +21,7 @@ from edge_runtime.errors import ConfigError, SensorError, StorageError
 
 
 class Scripted:
-    """A sensor of one rail that does as it is told."""
+    """A sensor of one rail under control of the test."""
 
     name, description = "scripted", "a sensor of the tests"
     is_estimate = counts_energy = False
@@ -112,7 +112,7 @@ def test_a_short_window_is_read_at_its_edges() -> None:
     assert window.energy.mean_w == pytest.approx(10.0, rel=0.05)
 
 
-def test_windows_nest_and_may_be_asked_while_they_are_open() -> None:
+def test_windows_nest_and_may_be_read_while_they_are_open() -> None:
     sensor = Scripted(5.0)
     with Meter(sensor, rate_hz=50) as meter, meter.window("run") as outer:
         with meter.window("first") as first:
@@ -126,11 +126,11 @@ def test_windows_nest_and_may_be_asked_while_they_are_open() -> None:
     assert whole_j is not None
     assert 0 < so_far_j < (first_j or 0)
     assert second_j == pytest.approx(20.0 * second.energy.duration_s, rel=0.05)
-    # what lies between the two, while the power goes up, belongs to the outer one alone
+    # what is between the two, while the power rises, belongs to the outer one only
     assert 0 <= whole_j - (first_j or 0) - second_j < 20.0 * 0.05
 
 
-def test_what_the_idle_board_takes_is_told_apart() -> None:
+def test_what_the_idle_board_takes_is_distinguished() -> None:
     sensor = Scripted(2.0)
     with Meter(sensor, rate_hz=50) as meter:
         assert meter.measure_idle(0.05) == pytest.approx(2.0)
@@ -166,7 +166,7 @@ def test_an_estimate_is_marked_in_every_window(tmp_path: Path) -> None:
 def test_the_highest_temperature_and_throttling_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge_runtime.device.meter._SURROUNDINGS_S", 0.02)
+    monkeypatch.setattr("edge_runtime.device.meter._ENVIRONMENT_S", 0.02)
     zone = fake_board.zone(tmp_path, 0, "tj-thermal", 50_000)
     cooling = tmp_path / "sys/class/thermal/cooling_device0"
     fake_board.write(cooling, {"type": "cpufreq-cpu0", "cur_state": 0})
@@ -184,7 +184,7 @@ def test_the_highest_temperature_and_throttling_are_kept(
 
 
 @pytest.mark.parametrize("error", [SensorError("unplugged"), ZeroDivisionError("a vendor's")])
-def test_a_sensor_that_goes_and_comes_back_is_told_once_each(
+def test_a_sensor_that_goes_and_comes_back_is_reported_once_each(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     monkeypatch.setattr("edge_runtime.device.probe.RETRY_S", 0.05)
@@ -203,7 +203,7 @@ def test_a_sensor_that_goes_and_comes_back_is_told_once_each(
         latest = meter.latest()
         assert latest is not None
         assert (latest.total_w, latest.rails_w) == (None, {"VDD_IN": None})
-        assert sensor.reads - reads < 15  # a lost sensor is not asked a hundred times a second
+        assert sensor.reads - reads < 15  # a lost sensor is not read a hundred times a second
         assert meter.spent_j() == pytest.approx(window.energy.gross_j, rel=0.2)
         sensor.error, sensor.power_w = None, 8.0
         until(lambda: len(events) == 2)
@@ -231,7 +231,7 @@ def test_a_total_that_cannot_be_read_is_a_lost_sensor() -> None:
     with Meter(sensor, rate_hz=100, on_event=events.append):
         sensor.power_w = None
         until(lambda: events)
-    assert events[0].reason == "scripted gives no value for VDD_IN"
+    assert events[0].reason == "scripted has no value for VDD_IN"
 
 
 def test_a_sensor_that_never_works_leaves_energy_unknown() -> None:
@@ -297,13 +297,13 @@ def test_a_clock_that_jumps_back_makes_no_energy_and_stops_nothing() -> None:
 def test_what_was_spent_never_shrinks() -> None:
     sensor = Scripted(50.0)
     with Meter(sensor, rate_hz=100) as meter:
-        told = []
+        values = []
         for sensor.power_w in (50.0, 0.0, 30.0, 0.0):
             for _ in range(20):
-                told.append(meter.spent_j() or 0.0)
+                values.append(meter.spent_j() or 0.0)
                 time.sleep(0.001)
-    assert told == sorted(told)
-    assert told[-1] > 0
+    assert values == sorted(values)
+    assert values[-1] > 0
 
 
 def test_energy_between_two_times_is_remembered() -> None:
@@ -328,7 +328,7 @@ def test_an_error_of_the_recorder_reaches_the_caller_once() -> None:
         pytest.raises(StorageError),
         Meter(Scripted(5.0), rate_hz=100, record=record) as meter,
     ):
-        until(lambda: meter._failure)  # who never asks is told at the end
+        until(lambda: meter._failure)  # without a call, it is raised at the end
 
 
 def test_an_error_of_the_block_is_not_hidden_by_one_of_the_recorder() -> None:
@@ -346,7 +346,7 @@ def test_an_error_of_the_block_is_not_hidden_by_one_of_the_recorder() -> None:
 
 @pytest.mark.parametrize("rate_hz", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_rate_that_is_none_is_refused(rate_hz: float) -> None:
-    with pytest.raises(ConfigError, match="rate_hz: want a number > 0"):
+    with pytest.raises(ConfigError, match="rate_hz: expected a number > 0"):
         Meter(None, rate_hz=rate_hz)
 
 

@@ -36,11 +36,11 @@ def test_a_sample_has_the_joules_until_then() -> None:
             sensor.power_w = power_w
         until(samples_beyond(samples, len(samples) + 3))
     known = [sample for sample in samples if sample.total_w is not None]
-    want_j = (known[0].t_s - began_s) * known[0].total_w
-    assert known[0].energy_j == pytest.approx(want_j)
+    expected_j = (known[0].t_s - began_s) * known[0].total_w
+    assert known[0].energy_j == pytest.approx(expected_j)
     for before, sample in pairwise(known):
-        want_j += (sample.t_s - before.t_s) * (before.total_w + sample.total_w) / 2
-        assert sample.energy_j == pytest.approx(want_j)
+        expected_j += (sample.t_s - before.t_s) * (before.total_w + sample.total_w) / 2
+        assert sample.energy_j == pytest.approx(expected_j)
     unknown = [sample for sample in samples if sample.total_w is None]
     assert len(unknown) >= 3
     assert all(sample.energy_j is None for sample in unknown)

@@ -12,13 +12,14 @@ from live_runs import FINISHED, STARTED, Writing, finished_run, sample
 from training_fakes import INFO
 
 from edge_runtime.errors import ConfigError
+from edge_runtime.facts import Budget
 from edge_runtime.live.metrics import metrics_of, serve_metrics
 from edge_runtime.live.status import Status
 from edge_runtime.records import events
 
 pytest.importorskip("prometheus_client", reason="the extra `metrics`")
 
-BUDGET = {"memory_bytes": 8 << 20, "time_s": 120.0, "power_w": 10.0, "temperature_c": 80.0}
+BUDGET = Budget(memory_bytes=8 << 20, time_s=120.0, power_w=10.0, temperature_c=80.0)
 DOCUMENT = (Path(__file__).parents[1] / "docs/watching.md").read_text()
 
 
@@ -62,7 +63,7 @@ def test_a_run_is_scraped_while_it_goes_on(tmp_path) -> None:
 
 
 def test_what_is_unknown_has_no_sample(tmp_path) -> None:
-    Writing(tmp_path / "run", sensor=None, budget={}).__exit__()
+    Writing(tmp_path / "run", sensor=None, budget=Budget()).__exit__()
     with serve_metrics(tmp_path / "run", 0) as port:
         names = {name for name, _ in scrape(port)}
     assert names == {
@@ -128,7 +129,7 @@ def test_a_missing_library_is_explained(tmp_path, monkeypatch) -> None:
 
 
 def test_every_metric_is_documented_and_nothing_else(tmp_path) -> None:
-    status = Status(replace(INFO, budget={"energy_j": 500.0, **BUDGET}))
+    status = Status(replace(INFO, budget=replace(BUDGET, energy_j=500.0)))
     with Writing(tmp_path / "run") as writing:
         writing.event(9.0, FINISHED)
     from live_runs import step

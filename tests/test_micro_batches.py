@@ -168,7 +168,8 @@ def test_a_batch_of_another_size_is_refused(paired, pictures):
     with create_engine("ort", threads=1) as engine:
         engine.open(paired, paired.initial_state())
         message = (
-            rf"cannot run a step of rung k050-m2: 'images.global' has .*; expected .*, {BATCH},"
+            r"cannot run a step of rung k050-m2: 'images.global' has the shape .*; "
+            rf"expected \[views, {BATCH}, \.\.\.\]\."
         )
         with pytest.raises(EngineError, match=message):
             engine.step("k050-m2", {"images.global": images}, hyper_of(paired, 1))

@@ -16,9 +16,9 @@ PAGE = Path(__file__).parent.parent / "docs/official-api.md"
 
 
 def script() -> str:
-    found = re.search(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert found
-    return found[1]
+    block = re.search(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert block
+    return block[1]
 
 
 def test_the_script_is_short_and_uses_that_api_alone() -> None:

@@ -34,17 +34,14 @@ from edge_runtime.cli.panel import Panel, can_redraw, progress_on
 from edge_runtime.cli.panel_text import panel_text
 from edge_runtime.cli.progress import Progress
 from edge_runtime.cli.screen import Screen
+from edge_runtime.facts import Budget
 from edge_runtime.live import Status
 from edge_runtime.records import LoggedEvent, events
 
 RUN = Path("runs/one")
-BUDGET = {
-    "memory_bytes": 8 << 20,
-    "energy_j": 500.0,
-    "time_s": 120.0,
-    "power_w": 10.0,
-    "temperature_c": 80.0,
-}
+BUDGET = Budget(
+    memory_bytes=8 << 20, energy_j=500.0, time_s=120.0, power_w=10.0, temperature_c=80.0
+)
 WHY = "4.2 kJ are left for 300 steps: " + "the plan for the rest is k050 for all of them, " * 8
 
 
@@ -151,7 +148,7 @@ def test_bars_need_room_and_a_limit() -> None:
 
     assert with_bars(shown(busy())) == ["time", "energy", "memory", "temperature"]
     assert with_bars(shown(busy(), width=60)) == []
-    assert with_bars(shown(busy(budget={}))) == []
+    assert with_bars(shown(busy(budget=Budget()))) == []
 
 
 def test_a_long_reason_is_told_in_three_lines_and_whole_where_there_is_room() -> None:

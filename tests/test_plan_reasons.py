@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 from simulated_board import FREE, LADDER, OVERHEAD, rung_cost
 
-from edge_runtime.budget import Budget
 from edge_runtime.errors import BudgetError, DeviceError
-from edge_runtime.planning import make_plan, refuse_below_state
+from edge_runtime.facts import Budget
+from edge_runtime.planning import make_plan, require_state_fits
 
 
 def test_without_limits_it_is_the_rung_that_keeps_most() -> None:
@@ -150,6 +150,6 @@ def test_temperature_is_not_planned() -> None:
 def test_a_budget_below_the_state_needs_no_measurement() -> None:
     message = r"--memory 1MiB is below the package's own state of 2\.0 MiB\. Training holds it"
     with pytest.raises(BudgetError, match=message):
-        refuse_below_state(Budget(memory_bytes=1 << 20), 2 << 20)
-    refuse_below_state(Budget(memory_bytes=2 << 20), 2 << 20)
-    refuse_below_state(Budget(energy_j=1), 2 << 20)
+        require_state_fits(Budget(memory_bytes=1 << 20), 2 << 20)
+    require_state_fits(Budget(memory_bytes=2 << 20), 2 << 20)
+    require_state_fits(Budget(energy_j=1), 2 << 20)

@@ -12,12 +12,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from simulated_board import FREE, OVERHEAD, rung_cost
 
-from edge_runtime.budget import LIMITS, MEMORY, Budget
 from edge_runtime.cli.budget_flags import add_budget_arguments, budget_of
 from edge_runtime.errors import BudgetError
+from edge_runtime.facts import Budget
+from edge_runtime.facts.budget import LIMITS, MEMORY
 from edge_runtime.planning import make_plan
 from edge_runtime.planning.mix import Task, best_mix
-from edge_runtime.planning.refusal import nearest_budgets
+from edge_runtime.planning.planner import nearest_budgets
 
 TOLERANCE = 1 + 1e-8
 

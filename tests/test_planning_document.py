@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_runtime.budget import LIMITS, Budget
-from edge_runtime.planning import CostProfile, Decision, Plan, RungCost, RungVerdict
+from edge_runtime.facts import Budget, CostProfile, Plan, RungCost, RungVerdict
+from edge_runtime.facts.budget import LIMITS
+from edge_runtime.planning import Decision
 
 TEXT = (Path(__file__).parents[1] / "docs" / "planning.md").read_text()
 

@@ -10,16 +10,15 @@ import time
 from pathlib import Path
 
 import pytest
-from measuring_fakes import BASELINE_BYTES, POWER_W, conditions, constant_sensor, prepare
+from measuring_fakes import BASELINE_BYTES, POWER_W, constant_sensor, environment, prepare
 from training_fakes import write_package
 
-from edge_runtime import selftest
+from edge_runtime import profiling, selftest
 from edge_runtime.device import Meter
-from edge_runtime.errors import EngineError, Interrupted
+from edge_runtime.errors import EngineError, StoppedError
 from edge_runtime.package import open_package
-from edge_runtime.planning import cached_profile_path
-from edge_runtime.planning.memory import predicted_peak_bytes
-from edge_runtime.training import profile_package, profiling
+from edge_runtime.planning.costs import predicted_peak_bytes
+from edge_runtime.profiling import cached_profile_path, profile_package
 
 TESTS = Path(__file__).parent
 
@@ -36,7 +35,7 @@ def package(tmp_path):
 
 def profile(package, sensor=None, **changes):
     with Meter(sensor) as meter:
-        return profile_package(package, conditions(), meter, **changes)
+        return profile_package(package, environment(), meter, **changes)
 
 
 def cost(found, rung: str):
@@ -65,7 +64,7 @@ def test_every_rung_is_measured_up_down_and_up_again(package, processes, tmp_pat
     # 2 views of 4 pictures, 2 blocks of 5 or of 3 tokens
     assert [cost.token_blocks for cost in found.rungs] == [80, 48]
     assert (found.startup_s, found.baseline_bytes) == (2.5, BASELINE_BYTES)
-    assert (found.package_digest, found.engine) == (package.digest, "fake")
+    assert (found.package_digest, found.engine) == (package.digest, "ort")
     assert leftovers(tmp_path) == []
 
 
@@ -159,7 +158,7 @@ def test_the_board_at_rest_is_measured_first(package, processes) -> None:
 def test_stopping_ends_the_process_at_once(package, processes, tmp_path) -> None:
     processes.do(k050="time.sleep(1000)")
     message = "stopped while k050 was measured, the first rung; nothing is kept"
-    with pytest.raises(Interrupted, match=message):
+    with pytest.raises(StoppedError, match=message):
         profile(package, stop=processes.begun(1))
     assert processes.are_gone()
     assert leftovers(tmp_path) == []
@@ -170,10 +169,10 @@ def test_what_was_measured_before_an_interruption_is_kept(
 ) -> None:
     processes.do(k100="time.sleep(1000)")
     message = r"stopped while k100 was measured\. Measured are k050: the same command goes on"
-    with pytest.raises(Interrupted, match=message):
+    with pytest.raises(StoppedError, match=message):
         profile(package, stop=processes.begun(2))
     processes.do(k050="time.sleep(1000)")
-    with pytest.raises(Interrupted, match="Measured are k050, k100: "):
+    with pytest.raises(StoppedError, match="Measured are k050, k100: "):
         profile(package, stop=processes.begun(3))  # two of k100, and the second of k050
     processes.do()
     found = profile(package)
@@ -188,7 +187,7 @@ def test_what_was_measured_before_an_interruption_is_kept(
 
 
 def test_what_another_version_kept_is_measured_again(package, processes) -> None:
-    kept = conditions().cached_profile_path(package).with_suffix("") / "k050-1.json"
+    kept = environment().cached_profile_path(package).with_suffix("") / "k050-1.json"
     kept.parent.mkdir(parents=True)
     for content in ("{", "{}", '{"end_s": 1.0, "end_j": null, "found": {"step_s": 1.0}}'):
         kept.write_text(content)
@@ -198,14 +197,21 @@ def test_what_another_version_kept_is_measured_again(package, processes) -> None
         assert [job["rung"] for job in processes.jobs] == ["k050", "k100"]
 
 
-def test_a_profile_is_kept_by_its_conditions(package, processes, tmp_path) -> None:
-    here = conditions()
+def test_a_profile_is_kept_by_its_environment(package, processes, tmp_path) -> None:
+    here = environment()
     path = here.cached_profile_path(package)
     assert path == cached_profile_path(
-        package.digest, here.board.id, here.power_mode, "fake numpy", None
+        package.digest,
+        board=here.board.id,
+        power_mode=here.power_mode,
+        engine="ort",
+        runtime="numpy",
+        device="cpu",
+        threads=None,
     )
     other = write_package(tmp_path / "other", seed=1)
-    assert conditions(threads=2).cached_profile_path(package) != path
+    assert environment(threads=2).cached_profile_path(package) != path
+    assert environment(device="cuda").cached_profile_path(package) != path
     assert here.cached_profile_path(other) != path
 
 
@@ -213,23 +219,23 @@ PARENT = """
 import sys
 from pathlib import Path
 import pytest
-from measuring_fakes import conditions, prepare
+from measuring_fakes import environment, prepare
 from edge_runtime.device import Meter
 from edge_runtime.package import open_package
-from edge_runtime.training import profile_package
+from edge_runtime.profiling import profile_package
 
 folder = Path(sys.argv[1])
 processes = prepare(folder, pytest.MonkeyPatch())
 processes.do(k050='''
 import threading
 from pathlib import Path
-from edge_runtime.training.measuring import _end_with_parent
+from edge_runtime.profiling.worker import _end_with_parent
 threading.Thread(target=_end_with_parent, args=[Path(scratch)], daemon=True).start()
 print("ready", file=open(LOG + ".ready", "w"))
 time.sleep(1000)
 ''')
 with Meter(None) as meter:
-    profile_package(open_package(folder / "package"), conditions(), meter)
+    profile_package(open_package(folder / "package"), environment(), meter)
 """
 
 
@@ -263,12 +269,12 @@ def is_running(pid: int) -> bool:
 
 def test_a_real_rung_is_measured_by_a_real_process(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("EDGE_TRAIN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(profiling, "_IDLE_S", 0.01)
+    monkeypatch.setattr(profiling.profile, "_IDLE_S", 0.01)
     package = open_package(selftest.PACKAGE)
     with Meter(None) as meter:
         found = profile_package(
             package,
-            conditions(engine="ort", threads=1),
+            environment(engine="ort", threads=1),
             meter,
             memory_bytes=package.manifest.state_bytes,  # the smallest rung only
             max_s=0.05,

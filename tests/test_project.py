@@ -29,7 +29,7 @@ def test_the_lowest_versions_are_those_that_are_tested() -> None:
     tested_extras = ("ort", "metrics", "report")
     allowed = [*PROJECT["dependencies"], *(x for name in tested_extras for x in extras[name])]
     floors = {
-        found.expand(r"\1==\2") if (found := re.match(r"([\w-]+)>=([\d.]+)", line)) else line
+        match.expand(r"\1==\2") if (match := re.match(r"([\w-]+)>=([\d.]+)", line)) else line
         for line in allowed
     }
     tested = (ROOT / "tests" / "lowest-versions.txt").read_text().splitlines()

@@ -184,7 +184,10 @@ WRONG = [  # what is wrong in the table, the one problem that is told
     ({"keep_ratios": 1.0}, "keep_ratios: expected a list, got 1.0"),
     ({"keep_ratios": ["1.0"]}, "keep_ratios[0]: expected a number, got '1.0'"),
     # names
-    ({"batchsize": 4}, "unknown key batchsize; known are model, method, tokens, parametrization"),
+    (
+        {"batchsize": 4},
+        "unknown key batchsize; known are model, method, tokens, parametrization",
+    ),
     ({"optimizer": {"LR": 1}}, "optimizer: unknown key LR; known are lr, final_lr, warmup"),
     ({"method": {"name": "moco"}}, "unknown method 'moco'; known are simclr, mocov3."),
     ({"tokens": {"name": "tome"}}, "unknown token policy 'tome'; known are none, random, sim"),

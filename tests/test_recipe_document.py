@@ -63,13 +63,13 @@ def default_text(item):
 
 
 def assert_documented(heading, prefix, kind, *, skip=()):
-    found = {row[0]: row for row in rows(heading)}
+    documented = {row[0]: row for row in rows(heading)}
     declared = {prefix + item.name: item for item in fields(kind) if item.name not in skip}
-    assert found.keys() == declared.keys()
+    assert documented.keys() == declared.keys()
     for key, item in declared.items():
-        assert found[key][1] == type_name(item)
+        assert documented[key][1] == type_name(item)
         if item.default is not None:
-            assert found[key][2] == default_text(item)
+            assert documented[key][2] == default_text(item)
 
 
 def test_the_document_has_every_key_with_its_type_and_default():
@@ -147,8 +147,8 @@ def test_the_document_has_the_methods_views():
 
 
 def test_the_document_has_the_families():
-    found = {name: tuple(map(int, sizes)) for name, *sizes in rows("Models")}
-    assert found == FAMILIES
+    families = {name: tuple(map(int, sizes)) for name, *sizes in rows("Models")}
+    assert families == FAMILIES
 
 
 def test_the_document_has_the_flags():

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 
 import pytest
+from facts_examples import BUDGET, PLAN, RESULTS, WINDOW
 from hypothesis import given
 from hypothesis import strategies as st
 from training_fakes import INFO, MOMENT, SETTINGS, SPENT, STEP
@@ -35,12 +36,12 @@ EVENTS = [
         engine="ort",
         runtime="o 1",
     ),
-    events.Planned(step=0, budget={"energy_j": 500.0}, plan={"segments": []}),
+    events.Planned(step=0, budget=BUDGET, plan=PLAN),
     events.RungChanged(step=7, rung="k050", keep_ratio=0.5, reason="less energy is left"),
     events.Paused(step=7, pause_s=2.0, reason="82 C, above 80 C"),
     events.SensorLost(step=7, sensor="jtop", reason="the service is gone"),
     events.SensorBack(step=9, sensor="jtop", gap_s=3.5),
-    events.WindowEnded(step=7, window={"name": "rung k100", "gross_j": None}),
+    events.WindowEnded(step=7, window=WINDOW),
     events.PictureSkipped(step=2, picture="a.jpg", reason="cut short"),
     events.CheckpointSaved(step=5, checkpoint="checkpoints/5", size_bytes=9, save_s=0.1),
     events.CheckpointDamaged(checkpoint="checkpoints/5", reason="altered"),
@@ -62,7 +63,7 @@ EVENTS = [
     ),
     events.Evaluation(
         step=10,
-        results={"knn": {"accuracy": 0.5}},
+        results=RESULTS,
         spent_s=3.0,
         energy_j=None,
         energy_is_estimate=False,
@@ -85,7 +86,7 @@ def test_every_kind_of_event_is_tested() -> None:
     [
         ({"event": "exploded"}, "here: unknown event 'exploded'; known are step, started"),
         ({"event": "interrupted", "step": 1}, "missing key 'checkpoint'"),
-        ({"event": "interrupted", "step": "1", "checkpoint": None}, "want an integer"),
+        ({"event": "interrupted", "step": "1", "checkpoint": None}, "expected an integer"),
     ],
 )
 def test_a_foreign_event_is_refused(table, message) -> None:
@@ -190,8 +191,13 @@ def test_two_writers_are_one_too_many(tmp_path) -> None:
         (None, r"is not a run folder: run\.json cannot be read \(No such file"),
         (b"{", r"is not a run folder: run\.json cannot be read"),
         (b"[]", "run format None is unknown"),
-        (b'{"format": 2}', "run format 2 is unknown; this edge-train reads format 1"),
-        (b'{"format": 1}', r"run\.json: \d+ problem"),
+        (b'{"format": 3}', "run format 3 is unknown; this edge-train reads format 2"),
+        (
+            b'{"format": 1, "versions": {"edge-train": "0.9.0"}}',
+            r"run format 1 is of an earlier .*reads format 2\. .*with edge-train 0\.9\.0,",
+        ),
+        (b'{"format": 1}', "run format 1 is of an earlier .* or train again into another"),
+        (b'{"format": 2}', r"run\.json: \d+ problem"),
     ],
 )
 def test_a_folder_that_is_no_run_is_refused(tmp_path, content, message) -> None:
@@ -199,6 +205,18 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path, content, message) -> None:
         (tmp_path / "run.json").write_bytes(content)
     with pytest.raises(RecordsError, match=message):
         open_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("budget", "message"),
+    [({"joules": 3}, "unknown key joules"), ({"energy_j": -3}, "--energy is -3")],
+)
+def test_a_run_with_a_damaged_budget_is_refused(tmp_path, budget, message) -> None:
+    create_run(tmp_path / "run", INFO)
+    file = tmp_path / "run" / "run.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "budget": budget}))
+    with pytest.raises(RecordsError, match=message):
+        open_run(tmp_path / "run")
 
 
 def test_a_run_is_never_made_over_something(tmp_path) -> None:

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from facts_examples import PLAN, WINDOW
 from report_runs import RUNS, MadeRun, energy_j, estimated_run, gap_run, processes, resumed_run
 
 from edge_runtime.cli import report as command
 from edge_runtime.report import Report, RunSummary, summarise
+from edge_runtime.schema import unstructure
 
 EXACT = 1e-9  # relative: both sides are float64 or better, only the order of sums differs
 
@@ -158,14 +160,16 @@ def test_joules_after_the_last_reading_are_not_made_up(tmp_path: Path) -> None:
 def test_a_larger_budget_of_a_resumed_run_counts(tmp_path: Path) -> None:
     run = resumed_run()
     run.info["budget"] = {"energy_j": 50.0}
-    run.happened(2, 2.05, "planned", step=4, budget={"energy_j": 5000.0}, plan={})
+    run.happened(
+        2, 2.05, "planned", step=4, budget={"energy_j": 5000.0}, plan=unstructure(PLAN)
+    )
     (energy,) = summary_of(run, tmp_path).budget
     assert (energy.allowed, energy.kept) == (5000.0, True)
 
 
 def test_one_process_with_the_estimate_makes_the_run_an_estimate(tmp_path: Path) -> None:
     run = resumed_run()
-    run.happened(1, 5.9, "window", step=4, window={"name": "w", "is_estimate": True})
+    run.happened(1, 5.9, "window", step=4, window={**unstructure(WINDOW), "is_estimate": True})
     assert summary_of(run, tmp_path).energy_is_estimate
 
 

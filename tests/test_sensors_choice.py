@@ -8,7 +8,7 @@ import pytest
 from boards import board
 
 from edge_runtime.device import SENSORS, Board, Calibration, choose_sensor, open_sensor
-from edge_runtime.device.sensors.corrected import Corrected
+from edge_runtime.device.sensors.calibrated import CalibratedSensor
 from edge_runtime.device.sensors.replay import ReplaySensor
 from edge_runtime.errors import ConfigError, DeviceError, SensorError
 
@@ -41,7 +41,7 @@ def test_the_best_one_that_knows_the_total_is_taken(tmp_path: Path) -> None:
     assert chosen(own, tmp_path)[0] == "ina3221"
 
 
-def test_why_not_a_better_one_is_told(tmp_path: Path) -> None:
+def test_why_not_a_better_one_is_reported(tmp_path: Path) -> None:
     fake_board.ina3221(tmp_path, {"VDD_SOC": 1.5})
     fake_board.processor_load(tmp_path, 1.0)
     name, refused = chosen(board(total=("VDD_IN",), idle_w=2.0, full_w=9.0), tmp_path)
@@ -68,7 +68,7 @@ def test_nothing_at_all_is_none(tmp_path: Path) -> None:
     assert open_sensor(board(), root=tmp_path) is None
 
 
-def test_one_that_is_asked_for_works_or_is_an_error(tmp_path: Path) -> None:
+def test_a_requested_one_works_or_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SensorError, match="rapl does not work here: no RAPL energy counter"):
         open_sensor(board(), root=tmp_path, prefer="rapl")
     with pytest.raises(
@@ -81,7 +81,7 @@ def test_one_that_is_asked_for_works_or_is_an_error(tmp_path: Path) -> None:
 CALIBRATED = {"VDD_IN": Calibration(gain=1.1, offset_w=-0.25)}
 
 
-def test_a_calibration_corrects_its_rail_and_is_told(tmp_path: Path) -> None:
+def test_a_calibration_corrects_its_rail_and_is_reported(tmp_path: Path) -> None:
     fake_board.ina3221(tmp_path, {"VDD_IN": 4.0, "VDD_SOC": 1.5})
     own = board(total=("VDD_IN",), calibration=CALIBRATED)
     sensor = open_sensor(own, root=tmp_path)
@@ -104,7 +104,7 @@ def test_a_sensor_without_that_rail_is_not_called_calibrated(tmp_path: Path) -> 
 
 def test_an_unknown_rail_stays_unknown() -> None:
     replay = ReplaySensor([(0.0, {"VDD_IN": None})], total=["VDD_IN"])
-    assert Corrected(replay, CALIBRATED).read() == {"VDD_IN": None}
+    assert CalibratedSensor(replay, CALIBRATED).read() == {"VDD_IN": None}
 
 
 def test_of_counted_energy_the_offset_takes_time(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_of_counted_energy_the_offset_takes_time(tmp_path: Path) -> None:
     assert inner
     now_s = [5.0]
     calibration = {"package-0": Calibration(gain=2.0, offset_w=3.0)}
-    sensor = Corrected(inner, calibration, clock=lambda: now_s[0])
+    sensor = CalibratedSensor(inner, calibration, clock=lambda: now_s[0])
     fake_board.put(folder / "intel-rapl:0/energy_uj", 14_000_000)
     now_s[0] += 2.0
     assert sensor.read() == {"package-0": pytest.approx(2.0 * 4.0 + 3.0 * 2.0)}

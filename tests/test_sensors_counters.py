@@ -1,9 +1,10 @@
-"""Counters of energy: they wrap, begin anew, and are compared with what was really spent."""
+"""Counters of energy: they wrap, restart, and are compared with what was really spent."""
 
 import itertools
 from pathlib import Path
 
 import fake_board
+import psutil
 import pytest
 from boards import board
 from fake_vendors import FakeNvml, install_nvml
@@ -11,14 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_runtime.device import open_sensor
-from edge_runtime.device.sensors.counter import WrappingCounter
 from edge_runtime.device.sensors.estimate import Estimate
 from edge_runtime.device.sensors.nvml import Nvml
-from edge_runtime.device.sensors.rapl import Rapl
+from edge_runtime.device.sensors.rapl import Rapl, WrappingCounter
 from edge_runtime.errors import SensorError
 
 RANGE_J = 1000.0
-MOST_W = 100.0
+MAX_W = 100.0
 
 
 class Clock:
@@ -30,7 +30,7 @@ class Clock:
 
 
 steps = st.lists(
-    st.tuples(st.integers(1, 160).map(lambda n: n / 4), st.integers(0, int(MOST_W))),
+    st.tuples(st.integers(1, 160).map(lambda n: n / 4), st.integers(0, int(MAX_W))),
     min_size=1,
     max_size=30,
 )
@@ -39,14 +39,14 @@ steps = st.lists(
 @given(start_j=st.integers(0, int(RANGE_J) - 1), steps=steps)
 def test_a_counter_is_right_or_unknown(start_j: int, steps: list) -> None:
     clock = Clock()
-    counter = WrappingCounter(range_j=RANGE_J, most_w=MOST_W, clock=clock)
+    counter = WrappingCounter(range_j=RANGE_J, max_w=MAX_W, clock=clock)
     spent_j, before_j = 0.0, counter.joules(start_j)
     for wait_s, power_w in steps:
         clock.now_s += wait_s
         used_j = wait_s * power_w
         spent_j += used_j
         after_j = counter.joules((start_j + spent_j) % RANGE_J)
-        if wait_s < RANGE_J / MOST_W:
+        if wait_s < RANGE_J / MAX_W:
             assert after_j is not None
             if before_j is not None:
                 assert after_j - before_j == pytest.approx(used_j, abs=1e-6)
@@ -57,19 +57,19 @@ def test_a_counter_is_right_or_unknown(start_j: int, steps: list) -> None:
 
 def test_a_counter_that_may_have_wrapped_twice_is_unknown() -> None:
     clock = Clock()
-    counter = WrappingCounter(range_j=RANGE_J, most_w=MOST_W, clock=clock)
+    counter = WrappingCounter(range_j=RANGE_J, max_w=MAX_W, clock=clock)
     assert counter.joules(900.0) == 0.0
     clock.now_s += 9.9
     assert counter.joules(100.0) == pytest.approx(200.0)  # one wrap
     clock.now_s += 30.0
-    assert counter.joules(150.0) is None  # 50 J, or 1050, or 2050: nobody can tell
+    assert counter.joules(150.0) is None  # 50 J, or 1050, or 2050: unknown
     clock.now_s += 1.0
     assert counter.joules(160.0) == pytest.approx(210.0)  # from here on it is known again
 
 
 def test_a_counter_that_was_set_back_has_not_wrapped() -> None:
     clock = Clock()
-    counter = WrappingCounter(range_j=RANGE_J, most_w=MOST_W, clock=clock)
+    counter = WrappingCounter(range_j=RANGE_J, max_w=MAX_W, clock=clock)
     counter.joules(500.0)
     clock.now_s += 1.0
     assert counter.joules(3.0) is None  # 503 J in a second are more than 100 W
@@ -108,7 +108,7 @@ def test_a_counter_without_its_range_is_left_out(tmp_path: Path) -> None:
         Rapl(board(), tmp_path / "sys")
 
 
-def test_who_may_not_read_the_counters_is_told_what_to_do(tmp_path: Path) -> None:
+def test_who_may_not_read_the_counters_learns_what_to_do(tmp_path: Path) -> None:
     folder = fake_board.rapl(tmp_path, {"intel-rapl:0": ("package-0", 10.0)})
     (folder / "intel-rapl:0/energy_uj").unlink()
     (folder / "intel-rapl:0/energy_uj").mkdir()
@@ -116,7 +116,7 @@ def test_who_may_not_read_the_counters_is_told_what_to_do(tmp_path: Path) -> Non
         Rapl(board(), tmp_path / "sys")
 
 
-def test_a_domain_that_wraps_goes_on(tmp_path: Path) -> None:
+def test_a_domain_that_wraps_continues(tmp_path: Path) -> None:
     clock = Clock()
     folder = fake_board.rapl(tmp_path, {"intel-rapl:0": ("package-0", 990.0)}, range_j=RANGE_J)
     sensor = Rapl(board(), tmp_path / "sys", clock=clock)
@@ -128,25 +128,31 @@ def test_a_domain_that_wraps_goes_on(tmp_path: Path) -> None:
     sensor.close()
 
 
-def test_the_estimate_follows_the_load(tmp_path: Path) -> None:
+@pytest.fixture
+def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The /proc that psutil reads."""
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path / "proc"))
+    (tmp_path / "proc").mkdir()
+    return tmp_path / "proc"
+
+
+def test_the_estimate_follows_the_load(proc: Path) -> None:
     clock = Clock()
-    fake_board.processor_load(tmp_path, 50.0, processors=4)
-    sensor = Estimate(board(idle_w=2.0, full_w=10.0), tmp_path, clock=clock)
+    fake_board.processor_load(proc.parent, 50.0, processors=4)
+    sensor = Estimate(board(idle_w=2.0, full_w=10.0), clock=clock)
     clock.now_s += 10.0
-    fake_board.processor_load(tmp_path, 70.0, processors=4)  # 20 of 40 s: half
-    sensor.close()  # the kernel's file changes in place, a replaced one is another
+    fake_board.processor_load(proc.parent, 70.0, processors=4)  # 20 of 40 s: half
     assert sensor.read() == {"board": pytest.approx(60.0)}
     clock.now_s += 10.0
     assert sensor.read() == {"board": pytest.approx(80.0)}  # idle
     sensor.close()
 
 
-def test_processors_that_were_switched_off_leave_a_gap_in_the_estimate(tmp_path: Path) -> None:
+def test_processors_that_were_switched_off_leave_a_gap_in_the_estimate(proc: Path) -> None:
     clock = Clock()
-    fake_board.processor_load(tmp_path, 50.0)
-    sensor = Estimate(board(idle_w=2.0, full_w=10.0), tmp_path, clock=clock)
-    fake_board.processor_load(tmp_path, 20.0)
-    sensor.close()
+    fake_board.processor_load(proc.parent, 50.0)
+    sensor = Estimate(board(idle_w=2.0, full_w=10.0), clock=clock)
+    fake_board.processor_load(proc.parent, 20.0)
     clock.now_s += 1.0
     assert sensor.read() == {"board": None}
     clock.now_s += 1.0
@@ -154,33 +160,43 @@ def test_processors_that_were_switched_off_leave_a_gap_in_the_estimate(tmp_path:
     sensor.close()
 
 
-@pytest.mark.parametrize("said", ["", "cpu\n", "cpu one two three four five six seven\n"])
-def test_a_load_that_cannot_be_read_is_told(tmp_path: Path, said: str) -> None:
-    (tmp_path / "proc").mkdir()
-    (tmp_path / "proc/stat").write_text(said)
-    with pytest.raises(SensorError, match=r"processor load: .*/proc/stat"):
-        Estimate(board(idle_w=2.0, full_w=10.0), tmp_path)
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "No such file"),
+        ("", "argument"),
+        ("cpu\n", "argument"),
+        ("cpu one two three four five six seven\n", "could not convert"),
+    ],
+)
+def test_a_load_that_cannot_be_read_is_reported(
+    proc: Path, content: str | None, reason: str
+) -> None:
+    if content is not None:
+        (proc / "stat").write_text(content)
+    with pytest.raises(SensorError, match=f"processor load: .*{reason}"):
+        Estimate(board(idle_w=2.0, full_w=10.0))
 
 
 def test_without_two_powers_there_is_no_estimate(tmp_path: Path) -> None:
     with pytest.raises(SensorError, match=r"board shed: power\.idle_w and power\.full_w"):
-        Estimate(board(), tmp_path)
+        Estimate(board())
 
 
-def test_a_gpu_whose_driver_was_loaded_anew_counts_from_there(
+def test_a_gpu_whose_driver_was_reloaded_counts_from_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     gpus = install_nvml(monkeypatch, FakeNvml(energy_j=[100.0], power_w=[None]))
     sensor = Nvml(board())
-    told = []
+    readings = []
     for gpus.energy_j[0] in (110.0, 5.0, 8.0):
-        told.append(sensor.read()["gpu0"])
-    assert told == [110.0, None, 8.0]
+        readings.append(sensor.read()["gpu0"])
+    assert readings == [110.0, None, 8.0]
     sensor.close()
     assert gpus.opened == 0
 
 
-def test_a_gpu_that_is_lost_is_connected_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_is_lost_is_reconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     gpus = install_nvml(monkeypatch, FakeNvml(energy_j=[100.0], power_w=[None]))
     sensor = Nvml(board())
     gpus.is_lost = True
@@ -199,7 +215,7 @@ def test_a_gpu_alone_is_not_its_machine(monkeypatch: pytest.MonkeyPatch) -> None
     assert Nvml(board(total=("gpu0",))).total == ("gpu0",)
 
 
-def test_a_machine_without_gpus_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_gpus_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     gpus = install_nvml(monkeypatch, FakeNvml(energy_j=[], power_w=[]))
     with pytest.raises(SensorError, match="this machine has no NVIDIA GPU"):
         Nvml(board())
@@ -209,7 +225,7 @@ def test_a_machine_without_gpus_is_told(monkeypatch: pytest.MonkeyPatch) -> None
         Nvml(board())
 
 
-def test_a_gpu_that_tells_nothing_is_no_sensor(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_reports_nothing_is_no_sensor(monkeypatch: pytest.MonkeyPatch) -> None:
     install_nvml(monkeypatch, FakeNvml(energy_j=[None], power_w=[None]))  # as on a Jetson
     with pytest.raises(SensorError, match="NVML: Not Supported"):
         Nvml(board())
@@ -220,7 +236,7 @@ def test_a_gpu_without_a_counter_does_not_join_the_processor(
 ) -> None:
     install_nvml(monkeypatch, FakeNvml(energy_j=[None], power_w=[30.0]))
     fake_board.rapl(tmp_path, {"intel-rapl:0": ("package-0", 10.0)})
-    with pytest.raises(SensorError, match="tells its power only, and RAPL counts energy"):
+    with pytest.raises(SensorError, match="reports power only, and RAPL counts energy"):
         open_sensor(board(), root=tmp_path, prefer="rapl+nvml")
     sensor = open_sensor(board(), root=tmp_path)
     assert sensor

@@ -199,7 +199,9 @@ def test_the_boards_files_may_lie_elsewhere(
     assert sysfs() == tmp_path
     assert sysfs(Path("/tree")) == Path("/tree/sys")  # a tree of its own is never mixed
     monkeypatch.setenv(SYSFS, str(tmp_path / "none"))
-    with pytest.raises(ConfigError, match=r"EDGE_TRAIN_SYSFS is '.*none', which is no folder"):
+    with pytest.raises(
+        ConfigError, match=r"EDGE_TRAIN_SYSFS is '.*none', which is not a folder"
+    ):
         sysfs()
     monkeypatch.delenv(SYSFS)
     assert sysfs() == Path("/sys")

@@ -1,4 +1,4 @@
-"""jtop, the chip of a Raspberry Pi 5, and replays: what they make of what they are told."""
+"""jtop, the chip of a Raspberry Pi 5, and replays: what they read."""
 
 import json
 import sys
@@ -57,8 +57,8 @@ def test_the_agx_orins_total_counts_nothing_twice(monkeypatch: pytest.MonkeyPatc
     clock = Clock()
     sensor = Jtop(board(total=inputs), clock=clock)
     clock.now_s += 2.0
-    found = sensor.read()
-    assert sum(found[rail] or 0.0 for rail in sensor.total) == pytest.approx(2 * 8.44)
+    watts = sensor.read()
+    assert sum(watts[rail] or 0.0 for rail in sensor.total) == pytest.approx(2 * 8.44)
     sensor.close()
 
 
@@ -101,7 +101,7 @@ def test_over_a_silent_service_power_is_interpolated(monkeypatch: pytest.MonkeyP
     sensor.close()
 
 
-def test_why_the_service_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_why_the_service_does_not_answer_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     service = install_jtop(monkeypatch, ORIN_NX)
     sensor = Jtop(board(total=("VDD_IN",)))
     service.refusal = PermissionError("I can't access jtop.service.\nPlease logout")
@@ -117,7 +117,7 @@ def test_why_the_service_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize(
     ("first", "why"),
-    [({}, "knows no power rails"), (ORIN_NX, "its total needs rail VIN, but the sensor has")],
+    [({}, "has no power rails"), (ORIN_NX, "its total needs rail VIN, but the sensor has")],
 )
 def test_a_service_without_the_right_rails_is_let_go(
     monkeypatch: pytest.MonkeyPatch, first: dict, why: str
@@ -175,7 +175,7 @@ def test_rails_of_the_pi_have_current_and_voltage() -> None:
         ("exit 3", "no rails: exit code 3"),
     ],
 )
-def test_a_pi_that_does_not_answer_is_told(tmp_path: Path, script: str, why: str) -> None:
+def test_a_pi_that_does_not_answer_is_reported(tmp_path: Path, script: str, why: str) -> None:
     with pytest.raises(SensorError, match=why):
         RpiPmic(board(), command=["sh", "-c", script])
 
@@ -184,10 +184,10 @@ def test_a_replay_plays_in_a_circle() -> None:
     clock = Clock()
     trace = [(7.0, {"VDD_IN": 4.0}), (8.0, {"VDD_IN": 6.0, "VDD_SOC": 1.0}), (10.0, {})]
     sensor = ReplaySensor(trace, total=["VDD_IN"], clock=clock)
-    told = []
+    readings = []
     for clock.now_s in (50.0, 50.9, 51.0, 53.0, 54.9, 55.0, 56.5):
-        told.append(sensor.read()["VDD_IN"])
-    assert told == [4.0, 4.0, 6.0, None, None, 4.0, 6.0]
+        readings.append(sensor.read()["VDD_IN"])
+    assert readings == [4.0, 4.0, 6.0, None, None, 4.0, 6.0]
     assert sensor.read()["VDD_SOC"] == 1.0
 
 
@@ -223,7 +223,7 @@ def test_a_runs_power_file_can_be_replayed(tmp_path: Path) -> None:
 def test_a_line_that_is_no_reading_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "trace.jsonl"
     path.write_text('{"t_s": 0, "rails_w": {}}\n' + line + "\n")
-    with pytest.raises(SensorError, match=r"trace\.jsonl, line 2 is no reading like"):
+    with pytest.raises(SensorError, match=r"trace\.jsonl, line 2 is not a reading such as"):
         read_trace(path)
 
 

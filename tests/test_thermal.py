@@ -6,8 +6,7 @@ import fake_board
 import pytest
 
 from edge_runtime.device import Thermometer, power_mode
-from edge_runtime.device.clocks import Clocks
-from edge_runtime.device.surroundings import Surroundings, SurroundingsNow
+from edge_runtime.device.environment import Environment, EnvironmentReading
 
 
 def test_the_hottest_zone_counts(tmp_path: Path) -> None:
@@ -118,23 +117,23 @@ def clock_files(root: Path) -> Path:
 
 
 def test_clocks_are_those_of_the_fastest_cores_and_of_the_gpu(tmp_path: Path) -> None:
-    clocks = Clocks(clock_files(tmp_path))
-    assert clocks.read() == (2.2e9, 918e6, 0.43)
-    assert len(clocks._cpu_khz) == 2  # cores that share a clock are read once
-    clocks.close()
+    environment = Environment(clock_files(tmp_path))
+    assert environment.read()[2:] == (2.2e9, 918e6, 0.43)
+    assert len(environment._cpu_khz) == 2  # cores that share a clock are read once
+    environment.close()
 
 
 def test_unknown_clocks_are_none(tmp_path: Path) -> None:
-    assert Clocks(tmp_path).read() == (None, None, None)
+    assert Environment(tmp_path).read() == (None, None, None, None, None)
 
 
-def test_surroundings_are_all_of_it(tmp_path: Path) -> None:
+def test_the_environment_is_temperature_throttling_and_clocks(tmp_path: Path) -> None:
     fake_board.zone(clock_files(tmp_path), 0, "cpu-thermal", 48_500)
-    surroundings = Surroundings(tmp_path)
-    assert surroundings.read() == SurroundingsNow(
+    environment = Environment(tmp_path)
+    assert environment.read() == EnvironmentReading(
         temperature_c=48.5, throttled=None, cpu_hz=2.2e9, gpu_hz=918e6, gpu_load=0.43
     )
-    surroundings.close()
+    environment.close()
 
 
 CONF = """

@@ -24,8 +24,8 @@ from edge_runtime.errors import (
     ConfigError,
     DataError,
     EngineError,
-    Interrupted,
     RecordsError,
+    StoppedError,
 )
 from edge_runtime.package.curves import hyper_parameters
 from edge_runtime.records import RunWriter, events, open_run
@@ -86,7 +86,7 @@ def test_events_are_given_out_and_recorded_alike(package, tmp_path) -> None:
         events.RungChanged(step=1, rung="k100", keep_ratio=1.0, reason=None),
         events.RungChanged(step=4, rung="k050", keep_ratio=0.5, reason=None),
     ]
-    assert [(e.step, e.window["name"]) for e in kinds(others, events.WindowEnded)] == [
+    assert [(e.step, e.window.name) for e in kinds(others, events.WindowEnded)] == [
         (3, "rung k100"),
         (10, "rung k050"),
     ]
@@ -144,7 +144,7 @@ def test_checkpoints_follow_the_clock(package, tmp_path) -> None:
 
 def test_a_stop_saves_and_a_resumed_run_ends_the_same(package, tmp_path) -> None:
     run_to_the_end(package, tmp_path / "whole")
-    with pytest.raises(Interrupted, match=r"after step 4 of 10; .* with --resume") as caught:
+    with pytest.raises(StoppedError, match=r"after step 4 of 10; .* with --resume") as caught:
         run_to_the_end(package, tmp_path / "parts", stop=stop_after(4))
     assert caught.value.exit_code == 130
     parts = open_run(tmp_path / "parts")
@@ -170,7 +170,7 @@ def assert_same_result(whole, parts) -> None:
 
 
 def test_a_stop_before_the_first_step_saves_nothing(package, tmp_path) -> None:
-    with pytest.raises(Interrupted, match="after step 0 of 10"):
+    with pytest.raises(StoppedError, match="after step 0 of 10"):
         run_to_the_end(package, tmp_path / "run", stop=lambda: True)
     run = open_run(tmp_path / "run")
     assert run.events()[-1].event == events.Interrupted(step=0, checkpoint=None)
@@ -182,7 +182,7 @@ def test_a_stop_before_the_first_step_saves_nothing(package, tmp_path) -> None:
 def test_every_process_has_a_number_of_its_own(package, tmp_path) -> None:
     """Also one that ended before it wrote a sample."""
     for _ in range(2):
-        with pytest.raises(Interrupted):
+        with pytest.raises(StoppedError):
             run_to_the_end(package, tmp_path / "run", stop=stop_after(2), resume=True)
     run_to_the_end(package, tmp_path / "run", resume=True)
     run = open_run(tmp_path / "run")
@@ -193,7 +193,7 @@ def test_every_process_has_a_number_of_its_own(package, tmp_path) -> None:
 
 def test_a_stop_right_after_resuming_has_nothing_to_save(package, tmp_path) -> None:
     for polls in (4, 0):
-        with pytest.raises(Interrupted, match="after step 4 of 10"):
+        with pytest.raises(StoppedError, match="after step 4 of 10"):
             run_to_the_end(package, tmp_path / "run", stop=stop_after(polls), resume=True)
     logged = [entry.event for entry in open_run(tmp_path / "run").events()]
     assert len(kinds(logged, events.CheckpointSaved)) == 1
@@ -202,7 +202,7 @@ def test_a_stop_right_after_resuming_has_nothing_to_save(package, tmp_path) -> N
 
 def test_steps_after_the_checkpoint_are_trained_again(package, tmp_path) -> None:
     run_to_the_end(package, tmp_path / "whole")
-    with pytest.raises(Interrupted):
+    with pytest.raises(StoppedError):
         run_to_the_end(package, tmp_path / "run", stop=stop_after(3))
     live = train(package, FakePictures(), tmp_path / "run", options(resume=True))
     for event in live:
@@ -218,7 +218,7 @@ def test_steps_after_the_checkpoint_are_trained_again(package, tmp_path) -> None
 def test_a_damaged_checkpoint_is_passed_over_with_an_event(package, tmp_path) -> None:
     run_to_the_end(package, tmp_path / "whole")
     for polls in (3, 4):
-        with pytest.raises(Interrupted):
+        with pytest.raises(StoppedError):
             run_to_the_end(package, tmp_path / "run", stop=stop_after(polls), resume=True)
     (tmp_path / "run/checkpoints/7/state.safetensors").write_bytes(b"")
     found = run_to_the_end(package, tmp_path / "run", resume=True)
@@ -257,7 +257,7 @@ def test_a_folder_in_the_way_is_refused(package, tmp_path) -> None:
     ],
 )
 def test_other_settings_are_named(package, tmp_path, changes, message) -> None:
-    with pytest.raises(Interrupted):
+    with pytest.raises(StoppedError):
         run_to_the_end(package, tmp_path / "run", stop=stop_after(2))
     with pytest.raises(ConfigError, match=f"resumed with other settings:\n{message}\n"):
         run_to_the_end(package, tmp_path / "run", resume=True, **changes)
@@ -265,7 +265,7 @@ def test_other_settings_are_named(package, tmp_path, changes, message) -> None:
 
 
 def test_another_package_is_named(package, tmp_path) -> None:
-    with pytest.raises(Interrupted):
+    with pytest.raises(StoppedError):
         run_to_the_end(package, tmp_path / "run", stop=stop_after(2))
     other = write_package(tmp_path / "other", seed=1)
     with pytest.raises(ConfigError, match="settings:\n  package_digest: the run has "):
@@ -307,7 +307,7 @@ def test_an_engine_that_refuses_leaves_no_folder(package, tmp_path) -> None:
 
 
 def test_a_second_process_is_refused(package, tmp_path) -> None:
-    with pytest.raises(Interrupted):
+    with pytest.raises(StoppedError):
         run_to_the_end(package, tmp_path / "run", stop=stop_after(2))
     another = pytest.raises(RecordsError, match="another edge-train is writing")
     with RunWriter(open_run(tmp_path / "run")), another:

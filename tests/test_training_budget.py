@@ -14,10 +14,15 @@ from training_fakes import (
     write_package,
 )
 
-from edge_runtime.budget import Budget
 from edge_runtime.device import ReplaySensor
-from edge_runtime.errors import BudgetError, ConfigError, DeviceError, Interrupted, SensorError
-from edge_runtime.planning import CostProfile, RungCost
+from edge_runtime.errors import (
+    BudgetError,
+    ConfigError,
+    DeviceError,
+    SensorError,
+    StoppedError,
+)
+from edge_runtime.facts import Budget, CostProfile, RungCost
 from edge_runtime.records import events, open_run
 from edge_runtime.training import Metering, train
 
@@ -120,8 +125,8 @@ def test_a_run_with_room_trains_all_on_the_best_rung(package, tmp_path) -> None:
     found = train_within(package, tmp_path / "run", Budget(time_s=60))
     (planned,) = kinds(found, events.Planned)
     assert found.index(planned) == 1
-    assert planned.budget["time_s"] == 60
-    assert [(s["rung"], s["steps"]) for s in planned.plan["segments"]] == [("k100", 100)]
+    assert planned.budget.time_s == 60
+    assert [(s.rung, s.steps) for s in planned.plan.segments] == [("k100", 100)]
     assert {step.rung for step in kinds(found, events.StepRecord)} == {"k100"}
     finished = found[-1]
     assert (finished.stopped_by, finished.epochs, finished.steps) == (None, 20.0, 100)
@@ -137,7 +142,7 @@ def test_spent_joules_are_power_times_time(package, tmp_path) -> None:
 
 
 def test_every_record_says_when_it_was(package, tmp_path) -> None:
-    with Metering(sensor()) as metering, pytest.raises(Interrupted):
+    with Metering(sensor()) as metering, pytest.raises(StoppedError):
         run_to_the_end(package, tmp_path / "run", metering=metering, stop=stop_after(4))
     with Metering(sensor()) as metering:
         run_to_the_end(package, tmp_path / "run", metering=metering, resume=True)
@@ -154,14 +159,14 @@ def test_every_record_says_when_it_was(package, tmp_path) -> None:
 
 
 def test_a_stopped_run_ends_its_window(package, tmp_path) -> None:
-    with Metering(sensor()) as metering, pytest.raises(Interrupted):
+    with Metering(sensor()) as metering, pytest.raises(StoppedError):
         run_to_the_end(package, tmp_path / "run", metering=metering, stop=stop_after(4))
     run = open_run(tmp_path / "run")
     (window,) = kinds([one.event for one in run.events()], events.WindowEnded)
     first, last = run.steps()[0].measured, run.steps()[-1].measured
-    start_s = window.window["start_s"]  # by the clock of the steps
+    start_s = window.window.start_s  # by the clock of the steps
     assert 0 <= start_s <= first.t_s - first.step_s
-    assert start_s + window.window["duration_s"] >= last.t_s
+    assert start_s + window.window.duration_s >= last.t_s
 
 
 def test_less_time_means_fewer_tokens_first(package, tmp_path) -> None:
@@ -178,7 +183,7 @@ def test_less_time_means_fewer_tokens_first(package, tmp_path) -> None:
 
 def test_the_steps_are_a_schedule_that_trains_the_same_again(package, tmp_path) -> None:
     budget = Budget(time_s=3.2)
-    with pytest.raises(Interrupted):
+    with pytest.raises(StoppedError):
         train_within(package, tmp_path / "run", budget, epochs=60, stop=stop_after(30))
     newest = tmp_path / "run" / "checkpoints" / "30"
     newest.rename(newest.with_name(".30-cut"))  # all steps are lost; their events stay
@@ -242,7 +247,7 @@ def test_a_run_that_its_budget_ended_goes_on_with_a_larger_one(package, tmp_path
 
 
 def test_work_that_is_lost_is_counted(package, tmp_path) -> None:
-    with pytest.raises(Interrupted):
+    with pytest.raises(StoppedError):
         train_within(package, tmp_path / "run", Budget(time_s=60), stop=stop_after(10))
     # A power cut takes the checkpoint and what followed an earlier one: here, all of it.
     run = open_run(tmp_path / "run")

@@ -14,7 +14,7 @@ from training_fakes import (
 )
 
 from edge_runtime.data import UnreadablePicture
-from edge_runtime.errors import DataError, DivergedError, EngineError, Interrupted
+from edge_runtime.errors import DataError, DivergedError, EngineError, StoppedError
 from edge_runtime.records import events, open_run
 
 
@@ -24,7 +24,7 @@ def package(tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_the_run(package, tmp_path) -> None:
-    with pytest.raises(Interrupted):
+    with pytest.raises(StoppedError):
         run_to_the_end(package, tmp_path / "run", stop=stop_after(3))
     broken = FakeEngine(broken_loss_at=6)
     with pytest.raises(DivergedError, match=r"loss of step 6 is nan\..*checkpoints/3\. ") as e:

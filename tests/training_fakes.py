@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from facts_examples import BUDGET
 
 from edge_runtime.engines import StepResult
 from edge_runtime.errors import EngineError
+from edge_runtime.facts import Spent
 from edge_runtime.package import Package, open_package
 from edge_runtime.package.curves import COUNT, Curve, constant, cosine
 from edge_runtime.package.manifest import (
@@ -52,6 +54,7 @@ CURVES = {
 SETTINGS = Settings(
     package_digest="ab" * 32,
     pictures_digest="cd" * 32,
+    state_sha256=None,
     seed=3,
     batch_size=4,
     epochs=2,
@@ -59,7 +62,7 @@ SETTINGS = Settings(
     rungs=((1, "k100"), (7, "k050")),
 )
 INFO = RunInfo(
-    format=1,
+    format=2,
     created_at="2030-01-01T00:00:00.000+00:00",
     settings=SETTINGS,
     package_path="/somewhere/package",
@@ -77,13 +80,11 @@ INFO = RunInfo(
     calibration={"VDD_IN": {"gain": 1.02, "offset_w": 0.0}},
     sample_rate_hz=10.0,
     idle_w=5.0,
-    budget={"energy_j": 500.0},
+    budget=BUDGET,
     profile=None,
 )
 MOMENT = events.Moment(process=1, t_s=0.8)
-SPENT = events.Spent(
-    time_s=12.5, energy_j=50.0, energy_is_estimate=False, lost_s=1.5, lost_j=None
-)
+SPENT = Spent(time_s=12.5, energy_j=50.0, energy_is_estimate=False, lost_s=1.5, lost_j=None)
 STEP = events.StepRecord(
     step=1,
     epoch=0,

@@ -17,8 +17,9 @@ from typing import NamedTuple
 
 from device_tests.emulated_board.driving import DriveOptions, HeatModel
 from device_tests.emulated_board.running import RunningBoard, running_board
+from edge_runtime.facts import CostProfile
 from edge_runtime.package import open_package
-from edge_runtime.planning import CostProfile, load_profile
+from edge_runtime.profiling import load_profile
 from parts.common import edge_train, edge_train_command, say, worker_environment
 
 BOARD = "orin_nx"

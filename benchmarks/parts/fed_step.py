@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from edge_runtime.training.schedule import hyper_parameters
+
 from edge_runtime.data import PictureSource, draw_inputs, view_batches
 from edge_runtime.data.files import open_folder
 from edge_runtime.engines import Batch, Engine, create_engine
@@ -17,7 +19,6 @@ from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
 from edge_runtime.records.events import StepRecord
 from edge_runtime.training import TrainingOptions, train
-from edge_runtime.training.schedule import hyper_parameters
 from parts.common import answer
 from parts.step_batch import Job, open_job
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from statistics import median
 
-from edge_runtime.budget import Budget
 from edge_runtime.errors import BudgetError
-from edge_runtime.planning import CostProfile, Overhead, RungCost, make_plan
+from edge_runtime.facts import Budget, CostProfile, RungCost
+from edge_runtime.planning import Overhead, make_plan
 from edge_runtime.records.events import StepRecord
 
 _KNOWN_S = 10.0  # of steps on a rung; less is a moment of a noisy machine

@@ -1,4 +1,4 @@
-"""Make and drive the tree of an emulated board.
+"""Create and drive the tree of an emulated board.
 
 python -m device_tests.emulated_board write ROOT --board orin_nx   the tree
 python -m device_tests.emulated_board set ROOT VDD_IN=7500         rails in mW
@@ -20,7 +20,7 @@ from device_tests.emulated_board.tree import board_of, set_rails, write_board
 
 
 def main() -> None:
-    """Do what the command line says."""
+    """Run the command."""
     args = _parse()
     if args.command == "write":
         board = write_board(args.root, args.board)

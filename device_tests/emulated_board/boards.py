@@ -1,7 +1,7 @@
 """The boards that can be emulated: power rails, clocks, temperatures. Facts only.
 
 Units are in the names. Labels, addresses and file names are those of real boards; idle power
-and the power per load are plausible numbers, not measurements.
+and power per load are plausible values, not measurements.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The power model that moves an emulated board's rails, and the truth that it logs.
+"""The power model that drives an emulated board's rails, and its log of the true power.
 
 Power of each rail = factor * (idle + k * utilisation), utilisation being the CPU time of a
 process or of the machine since the last update, over the time and the number of CPUs. The
@@ -25,8 +25,8 @@ from device_tests.emulated_board.tree import (
     set_temperature,
 )
 
-# The kernel tells when a process started in hundredths of a second, rounded down: a log that
-# is to cover one has to begin earlier.
+# The kernel has the start time of a process in hundredths of a second, rounded down: a log
+# that covers one has to start earlier.
 START_S = 0.02
 _FACTOR = ".factor"  # in the tree's root; multiplies all power
 
@@ -38,7 +38,7 @@ class HeatModel:
     ambient_c: float = 30.0
     k_per_w: float = 2.0
     time_constant_s: float = 30.0
-    throttle_at_c: float = 99.0  # the board says that it throttles; it gets no slower
+    throttle_at_c: float = 99.0  # the board reports throttling, but is not slowed down
 
     def after(self, degrees_c: float, power_w: float, passed_s: float) -> float:
         """The temperature after some seconds of constant power."""
@@ -48,10 +48,10 @@ class HeatModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriveOptions:
-    """How a board is driven; the defaults are those of the command line."""
+    """Options of driving a board; the defaults are those of the command line."""
 
-    # Updates per second. The kernel counts CPU time in ticks, often of 4 ms, and tells
-    # hundredths of a second: over 40 ms a steady load is steady, over 50 ms it alternates.
+    # Updates per second. The kernel counts CPU time in ticks, often of 4 ms, and reports
+    # hundredths of a second: a constant load is constant over 40 ms and alternates over 50 ms.
     hz: float = 25.0
     pid: int | None = None  # follow this process instead of the machine
     idle_mw: float | None = None  # of the module; None: the board's own. The rails scale.
@@ -68,10 +68,10 @@ def drive(
     stop: threading.Event | None = None,
     seconds: float = math.inf,
 ) -> None:
-    """Move the rails until `stop` is set or the time is over.
+    """Drive the rails until `stop` is set or the time is over.
 
-    Each row of the log says what holds from its time `t` until the `t` of the next row: the
-    true input power of the module, its temperature, and each rail as it can be read.
+    Each row of the log holds from its time `t` until the `t` of the next row: the true input
+    power of the module, its temperature, and each rail as it can be read.
     """
     options, stop = options or DriveOptions(), stop or threading.Event()
     driven, busy_s = _DrivenBoard(root, options), cpu_clock(options.pid)
@@ -105,7 +105,7 @@ class _DrivenBoard:
         self._degrees_c = options.heat.after(0.0, idle_w, math.inf)
 
     def update(self, utilisation: float, passed_s: float) -> list[str]:
-        """Write the files; gives the row of the log without its time."""
+        """Write the files; returns the row of the log without its time."""
         factor = factor_of(self._root)
         power_mw = {label: factor * mw for label, mw in self._power_mw(utilisation).items()}
         true_mw = sum(power_mw[label] for label in self._board.total)
@@ -122,7 +122,7 @@ class _DrivenBoard:
 def power_model(
     board: Board, idle_mw: float | None = None, k_mw: float | None = None
 ) -> Callable[[float], dict[str, float]]:
-    """Milliwatts of each rail by utilisation, 0 to 1; see `DriveOptions` for the arguments."""
+    """Milliwatts of each rail by utilisation, 0 to 1; arguments as in `DriveOptions`."""
     own_idle_mw = sum(rail.idle_mw for rail in board.inputs)
     own_k_mw = sum(rail.k_mw for rail in board.inputs)
     idle = 1.0 if idle_mw is None else idle_mw / own_idle_mw
@@ -133,7 +133,7 @@ def power_model(
 
 
 def set_factor(root: Path, factor: float) -> None:
-    """Multiply all power of a board by a factor from its next update on; 1 is the start."""
+    """Multiply all power of a board by a factor from its next update on; initially 1."""
     put(root / _FACTOR, factor)
 
 
@@ -172,7 +172,7 @@ def energy_j(log: Path, start_s: float, end_s: float, column: str = "true_mw") -
 
 
 def highest(log: Path, start_s: float, end_s: float, column: str = "temperature_c") -> float:
-    """The largest value of a column that held between two times.
+    """The largest value of a column between two times.
 
     Raises:
         ValueError: the log does not cover them.
@@ -181,13 +181,13 @@ def highest(log: Path, start_s: float, end_s: float, column: str = "temperature_
 
 
 def covers(log: Path, until_s: float) -> bool:
-    """Whether the log says what held until a time."""
+    """Whether the log covers a time."""
     times = [line.partition(",")[0] for line in _complete_lines(log)[1:]]
     return bool(times) and float(times[-1]) >= until_s
 
 
 def held(log: Path, start_s: float, end_s: float, column: str) -> list[tuple[float, float]]:
-    """Each value that held between two times, and for how many seconds of that.
+    """Each value between two times, with the seconds for which it held.
 
     Raises:
         ValueError: the log does not cover them.
@@ -195,8 +195,8 @@ def held(log: Path, start_s: float, end_s: float, column: str) -> list[tuple[flo
     table = csv.DictReader(_complete_lines(log))
     rows = [(float(row["t"]), float(row[column])) for row in table]
     if not rows or start_s < rows[0][0] or end_s > rows[-1][0]:
-        found = f"{rows[0][0]}..{rows[-1][0]}" if rows else "nothing"
-        raise ValueError(f"{start_s}..{end_s} is not inside {log}, which has {found}")
+        covered = f"{rows[0][0]}..{rows[-1][0]}" if rows else "nothing"
+        raise ValueError(f"{start_s}..{end_s} is not inside {log}, which has {covered}")
     return [
         (value, min(end_s, next_s) - max(start_s, begin_s))
         for (begin_s, value), (next_s, _) in itertools.pairwise(rows)
@@ -205,7 +205,7 @@ def held(log: Path, start_s: float, end_s: float, column: str) -> list[tuple[flo
 
 
 def _complete_lines(log: Path) -> list[str]:
-    """Without the one that is just being written, of which a reader may see the beginning."""
+    """All lines but the last one, which may be incomplete."""
     try:
         return log.read_text().split("\n")[:-1]
     except FileNotFoundError:

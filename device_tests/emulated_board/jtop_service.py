@@ -1,7 +1,7 @@
 """The jtop service, in a process group of its own, as systemd would run it.
 
-Started by `serve_jtop`. The service forks helpers: who kills the group kills them all, as when
-systemd kills it.
+Started by `serve_jtop`. The service forks helpers: killing the group kills them all, as
+systemd does.
 """
 
 import logging
@@ -12,7 +12,7 @@ READY = b"ready"
 
 
 def main() -> None:
-    """Serve until killed; tells the file descriptor of the command line when it is ready."""
+    """Serve until killed; writes to the file descriptor of the command line when ready."""
     logging.basicConfig(level=sys.argv[2])
     os.environ["JTOP_TESTING"] = "true"
     from jtop.service import JtopServer

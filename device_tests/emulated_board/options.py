@@ -1,4 +1,4 @@
-"""The options of driving a board, for the two programs that have them."""
+"""The options of driving a board, for two programs."""
 
 import argparse
 
@@ -22,13 +22,13 @@ def add_drive_options(parser: argparse.ArgumentParser) -> None:
         metavar="C",
         help="temperature at 0 W",
     )
-    add("--k-per-w", type=float, default=_HEAT.k_per_w, metavar="K", help="warmer per watt")
+    add("--k-per-w", type=float, default=_HEAT.k_per_w, metavar="K", help="kelvin per watt")
     add("--time-constant", type=float, default=_HEAT.time_constant_s, metavar="S")
     add("--throttle-at", type=float, default=_HEAT.throttle_at_c, metavar="C")
 
 
 def drive_options(args: argparse.Namespace, *, pid: int | None) -> DriveOptions:
-    """What the command line says."""
+    """The options of a command line."""
     heat = HeatModel(
         ambient_c=args.ambient,
         k_per_w=args.k_per_w,
@@ -41,7 +41,7 @@ def drive_options(args: argparse.Namespace, *, pid: int | None) -> DriveOptions:
 
 
 def drive_words(options: DriveOptions) -> list[str]:
-    """The command line that says it."""
+    """The command line of these options."""
     heat = options.heat
     values = {
         "--hz": options.hz,

@@ -1,6 +1,6 @@
 """An emulated board on this machine, without root, driven by a process of its own.
 
-edge-train sees it where EDGE_TRAIN_SYSFS is set as `RunningBoard.environment` says.
+edge-train reads it with EDGE_TRAIN_SYSFS set as in `RunningBoard.environment`.
 """
 
 import signal
@@ -20,7 +20,7 @@ from device_tests.emulated_board.options import drive_words
 from device_tests.emulated_board.tree import write_board
 
 _PROJECT = Path(__file__).parents[2]
-_IN_MEMORY = Path("/dev/shm")  # on a disk each change of a file takes milliseconds
+_IN_MEMORY = Path("/dev/shm")  # on a disk each change takes milliseconds
 _LONGEST_S = 10.0
 
 
@@ -33,7 +33,7 @@ class RunningBoard:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What makes edge-train see this board instead of the machine's own."""
+        """Variables that make edge-train read this board instead of the machine."""
         return {"EDGE_TRAIN_SYSFS": str(self.sysfs)}
 
     def set_factor(self, factor: float) -> None:
@@ -65,7 +65,7 @@ class RunningBoard:
 
 @contextmanager
 def running_board(name: str, options: DriveOptions | None = None) -> Iterator[RunningBoard]:
-    """Drive a board of `BOARDS` while the block runs; its files are gone afterwards."""
+    """Drive a board of `BOARDS` during the block; its files are removed afterwards."""
     in_memory = _IN_MEMORY if _IN_MEMORY.is_dir() else None
     with tempfile.TemporaryDirectory(dir=in_memory, prefix="board-") as folder:
         board = RunningBoard(sysfs=Path(folder) / "sys", log=Path(folder) / "truth.csv")

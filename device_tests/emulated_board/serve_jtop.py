@@ -1,7 +1,7 @@
 """Run a command next to a real jtop service on an emulated board.
 
 Called by run_jtop_service.sh as the first process of its namespace. A service that is killed
-starts again, as systemd would have it.
+starts again, as with systemd.
 """
 
 import argparse
@@ -23,7 +23,7 @@ GROUP_FILE = Path("/run/jtop.group")  # the service's process group, while it ru
 
 
 def main() -> int:
-    """Run it; gives the command's exit code."""
+    """Run it; returns the command's exit code."""
     args = _parse()
     for number in (signal.SIGINT, signal.SIGTERM):  # PID 1 ignores what it does not handle
         signal.signal(number, lambda number, _: sys.exit(128 + number))
@@ -40,7 +40,7 @@ def _parse() -> argparse.Namespace:
         "--truth", type=Path, metavar="CSV", help="drive the rails and log the true power here"
     )
     parser.add_argument(
-        "--follow", action="store_true", help="drive by the CPU time of the command alone"
+        "--follow", action="store_true", help="drive by the CPU time of the command only"
     )
     parser.add_argument(
         "--restart-after",
@@ -89,7 +89,7 @@ def _end(command: "subprocess.Popen[bytes]") -> None:
 
 
 class Driving(threading.Thread):
-    """Moves the rails until it is closed."""
+    """Drives the rails until it is closed."""
 
     def __init__(self, log: Path, options: DriveOptions) -> None:
         super().__init__()
@@ -97,11 +97,11 @@ class Driving(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        """See `drive`."""
+        """Drive the rails."""
         drive(ROOT, self._log, self._options, stop=self._stop_event)
 
     def wait_for_log(self) -> None:
-        """Wait until the log has begun, so that it covers all of what starts now."""
+        """Wait until the log has started, so that it covers everything that starts now."""
         while self.is_alive() and not covers(self._log, 0.0):
             time.sleep(0.01)
         time.sleep(START_S)
@@ -116,7 +116,7 @@ class Service:
     """Keeps the jtop service running."""
 
     def __init__(self, *, verbose: bool, restart_after_s: float) -> None:
-        """Start it and wait until it serves."""
+        """Start it and wait until it is ready."""
         self._level = "INFO" if verbose else "ERROR"
         self._restart_after_s = restart_after_s
         self._closing = threading.Event()
@@ -150,7 +150,7 @@ class Service:
     def close(self) -> None:
         """Kill it, with its helpers."""
         self._closing.set()
-        with suppress(ProcessLookupError):  # somebody killed it a moment ago
+        with suppress(ProcessLookupError):  # it was killed just now
             os.killpg(self._process.pid, signal.SIGKILL)
         self._keeper.join()
 

@@ -1,4 +1,4 @@
-"""The sysfs tree of an emulated board, and how its values are changed while others read them.
+"""The sysfs tree of an emulated board, whose values are changed while others read them.
 
 The paths are those that a real board has under /sys, and those that jetson-stats reads under
 /fake_sys in its test mode (most are the same). Units: millivolts, milliamperes, milliwatts,
@@ -14,7 +14,7 @@ from device_tests.emulated_board.boards import BOARDS, Board, Rail
 
 _I2C = "devices/platform/bus@0/c240000.i2c"
 _DEVICE_TREE = "firmware/devicetree/base"
-_NAME = ".board"  # which board a tree is
+_NAME = ".board"  # the name of the board
 _NO_LIMIT_MA = 32760
 _FIRST_MONITOR = 3  # hwmon0 to hwmon2 are a fan's and its tachometer's, or free
 _ALERT = "devices/virtual/thermal/cooling_device0"
@@ -30,7 +30,7 @@ class Tree(NamedTuple):
 def write_board(root: Path, name: str, *, monitors: bool = True) -> Board:
     """Make the tree of a board under `root`, a new or empty folder, with its rails at idle.
 
-    Without its power monitors it is what a container may see that is given no more.
+    Without its power monitors it is like a container with restricted access.
     """
     board = BOARDS[name]
     files, links = _whole(board, monitors=monitors)
@@ -51,7 +51,7 @@ def write_board(root: Path, name: str, *, monitors: bool = True) -> Board:
 
 
 def board_of(root: Path) -> Board:
-    """The board whose tree lies under `root`."""
+    """The board whose tree is at `root`."""
     return BOARDS[(root / _NAME).read_text().strip()]
 
 
@@ -61,7 +61,7 @@ def set_rails(
     """Set rails by label, with currents that are multiples of `lsb_ma`.
 
     Returns:
-        What a reader of each of them now gets, in milliwatts.
+        The power of each of them that can now be read, in milliwatts.
     """
     shown: dict[str, float] = {}
     for rail, paths in _channels(board):
@@ -185,7 +185,7 @@ def _zone(number: int) -> str:
 
 
 def _monitors(board: Board) -> Tree:
-    """The INA3221 chips: what is no channel, then the channels."""
+    """The INA3221 chips, then their channels."""
     tree = Tree({}, {})
     driver = "ina3221x" if board.iio else "ina3221"
     for number, address in enumerate(board.monitors, start=_FIRST_MONITOR):

@@ -2,7 +2,6 @@
 
 import argparse
 
-from edge_runtime.budget import Budget
 from edge_runtime.cli.quantities import (
     duration_s,
     energy_j,
@@ -10,6 +9,7 @@ from edge_runtime.cli.quantities import (
     size_bytes,
     temperature_c,
 )
+from edge_runtime.facts import Budget
 
 
 def add_budget_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""edge-train demo: the whole job on the embedded digits, by the commands that a user types."""
+"""edge-train demo: all steps on the embedded digits, with the commands that a user types."""
 
 import argparse
 import contextlib
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_runtime.cli.quantities import natural, positive
-from edge_runtime.errors import ConfigError, Interrupted
+from edge_runtime.errors import ConfigError, StoppedError
 from edge_runtime.units import duration_text
 
 KEEP_RATIO = 0.75
@@ -37,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", metavar="S", type=natural, default=0, help="default: 0")
     parser.add_argument(
-        "--json", action="store_true", help="print one JSON document; the rest goes to stderr"
+        "--json",
+        action="store_true",
+        help="print one JSON document; everything else goes to stderr",
     )
 
 
@@ -48,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     folder: Path = args.output
     if folder.exists():
         raise ConfigError(f"{folder} exists. Remove it, or choose another folder with -o.")
-    create_engine("auto")  # without one there is nothing to begin with
+    create_engine("auto")  # fails early without an engine
     with contextlib.redirect_stdout(sys.stderr if args.json else sys.stdout):
         exported = make_package(folder, args.seed)
         train(folder, args.epochs, args.seed)
@@ -59,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def make_package(folder: Path, seed: int) -> bool:
-    """Export the package of the demo, or copy the one inside edge-train: whether exported."""
+    """Export the demo's package, or copy the one inside edge-train; whether it exported."""
     from edge_runtime.cli.export import load_export
     from edge_runtime.selftest import PACKAGE, RECIPE
     from edge_runtime.storage import new_folder, storage_errors
@@ -69,7 +71,9 @@ def make_package(folder: Path, seed: int) -> bool:
     try:
         load_export()
     except ConfigError:
-        print(f"Without torch: {folder / 'package'} is a copy of the one inside edge-train.")
+        print(
+            f"Without torch, {folder / 'package'} is a copy of the package inside edge-train."
+        )
         with new_folder(folder / "package") as building, storage_errors("write", folder):
             shutil.copytree(PACKAGE, building, dirs_exist_ok=True)
         return False
@@ -85,17 +89,17 @@ def train(folder: Path, epochs: int, seed: int) -> None:
     words += ["--seed", seed] if seed else []
     try:
         command(*words)
-    except Interrupted as error:
-        raise Interrupted(
-            f"the demo was stopped in its training; go on by `{_typed(words)} --resume`."
+    except StoppedError as error:
+        raise StoppedError(
+            f"the demo was stopped while it trained; continue with `{_typed(words)} --resume`."
         ) from error
 
 
 def command(*words: object) -> None:
-    """Show a command and do what it does.
+    """Print a command and run it.
 
     Raises:
-        EdgeRuntimeError: whatever the command raises.
+        EdgeRuntimeError: as the command.
     """
     from edge_runtime.cli.main import parser_for
 
@@ -110,27 +114,28 @@ def _typed(words: Sequence[object]) -> str:
 
 
 def collect(folder: Path, *, exported: bool, epochs: int, seed: int) -> dict[str, Any]:
-    """The result, as the run folder has it. Accuracies are shares in [0, 1]."""
+    """The result, read from the run folder. Accuracies are in [0, 1]."""
     from edge_runtime.records import events, open_run
+    from edge_runtime.schema import unstructure
 
     finished_run = open_run(folder / "run")
-    happened = [logged.event for logged in finished_run.events()]
-    (finished,) = (event for event in happened if isinstance(event, events.Finished))
-    (evaluation,) = (event for event in happened if isinstance(event, events.Evaluation))
+    logged = [entry.event for entry in finished_run.events()]
+    (finished,) = (event for event in logged if isinstance(event, events.Finished))
+    (evaluation,) = (event for event in logged if isinstance(event, events.Evaluation))
     results = evaluation.results
-    gain = results["knn"]["accuracy"] - results["knn"]["untrained_accuracy"]
+    gain = results.knn.accuracy - results.knn.untrained_accuracy
     return {
         "folder": str(folder),
-        "package": results["package"],
+        "package": results.package,
         "exported": exported,
         "seed": seed,
         "epochs": epochs,
         "steps": finished.steps,
         "keep_ratio": KEEP_RATIO,
-        "training_pictures": results["train"]["pictures"],
-        "test_pictures": results["test"]["pictures"],
+        "training_pictures": results.train.pictures,
+        "test_pictures": results.test.pictures,
         "training_s": finished.elapsed_s,
-        "knn": results["knn"],
+        "knn": unstructure(results.knn),
         "gain_points": 100 * gain,
         "engine": finished_run.info.engine,
         "versions": finished_run.info.versions,
@@ -139,21 +144,22 @@ def collect(folder: Path, *, exported: bool, epochs: int, seed: int) -> dict[str
 
 
 def render_text(facts: dict[str, Any]) -> str:
-    """The result for people, and what to do next."""
+    """The result as text, and what to do next."""
     knn = facts["knn"]
     lines = [
         "",
         f"{facts['epochs']} epochs on {facts['training_pictures']} handwritten digits, "
         f"without their labels, took {duration_text(facts['training_s'])}.",
-        f"Asked for {facts['test_pictures']} digits of other writers by their nearest "
-        f"neighbours, the encoder is right in {knn['accuracy']:.1%};",
-        f"before training it was right in {knn['untrained_accuracy']:.1%}: "
+        f"Nearest-neighbour classification of {facts['test_pictures']} digits of other "
+        f"writers: {knn['accuracy']:.1%} correct,",
+        f"before training {knn['untrained_accuracy']:.1%}: "
         f"{facts['gain_points']:+.1f} points.",
         "",
         _OWN_PICTURES,
     ]
     if not facts["exported"]:
         lines.append(
-            "The first needs torch: pip install 'edge-train[export]', here or elsewhere."
+            "`export` needs torch: pip install 'edge-train[export]', "
+            "on this or another machine."
         )
     return "\n".join(lines)

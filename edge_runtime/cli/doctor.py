@@ -1,14 +1,13 @@
-"""edge-train doctor: what this machine can really do, seen by doing it.
+"""edge-train doctor: what works on this machine, found out by trying it.
 
-Each part is tried in a process of its own: a native library that kills the process, as some
-do on processors that they were not built for, is then a finding like any other.
+Each part is tried in a process of its own, because a native library that was not built for
+this processor may kill the process; that is then reported like any other problem.
 """
 
 import argparse
 import json
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -27,15 +26,12 @@ _RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-training-cpu")
 _LIBRARIES = (
     "numpy", "opencv-python", "opencv-python-headless", *_RUNTIMES, "torch", "onnx"
 )  # fmt: skip
-_CHILD = (
-    "import sys; sys.path[:] = {path!r}; from edge_runtime.cli.main import main; "
-    "sys.exit(main(['doctor', '--try', {part!r}]))"
-)
+_TRY = "from edge_runtime.cli.main import main; sys.exit(main(['doctor', '--try', {part!r}]))"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One part: what it did, or why it does not work."""
+    """One part: its result, or why it does not work."""
 
     part: str
     works: bool
@@ -47,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument(
-        "--board", type=Path, metavar="FILE", help="a board profile in place of the recognised"
+        "--board", type=Path, metavar="FILE", help="a board profile; default: recognised"
     )
     parser.add_argument("--try", dest="part", choices=PARTS, help=argparse.SUPPRESS)
 
@@ -64,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def collect(board_file: Path | None = None) -> dict[str, Any]:
-    """The machine, its board, the versions of what is installed, and what each part did.
+    """The machine, its board, the installed versions, and the result of each part.
 
     Raises:
         ConfigError: the board file is wrong.
@@ -72,8 +68,8 @@ def collect(board_file: Path | None = None) -> dict[str, Any]:
     from edge_runtime.device import machine_facts
     from edge_runtime.schema import unstructure
 
-    board = look_at_board(board_file)
-    findings = {part: unstructure(find(part)) for part in PARTS}
+    board = board_facts(board_file)
+    findings = {part: unstructure(try_part(part)) for part in PARTS}
     return {
         "edge_train": __version__,
         "machine": machine_facts(),
@@ -85,24 +81,24 @@ def collect(board_file: Path | None = None) -> dict[str, Any]:
     }
 
 
-def look_at_board(board_file: Path | None) -> dict[str, Any]:
-    """What the device manager sees, or why it does not know this board."""
-    from edge_runtime.device import load_board, survey
+def board_facts(board_file: Path | None) -> dict[str, Any]:
+    """The inventory of the board, or why its profile is unknown."""
+    from edge_runtime.device import load_board, take_inventory
     from edge_runtime.schema import unstructure
 
     try:
-        return {**unstructure(survey(load_board(board_file))), "problem": None}
+        return {**unstructure(take_inventory(load_board(board_file))), "problem": None}
     except DeviceError as error:
         return {"problem": str(error)}
 
 
-def find(part: str) -> Finding:
-    """Try one part in a process of its own; it sees the modules that this one sees."""
-    code = _CHILD.format(path=sys.path, part=part)
+def try_part(part: str) -> Finding:
+    """Try one part in a process of its own."""
+    from edge_runtime.device import python_command
+
+    command = python_command(_TRY.format(part=part))
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, timeout=LONGEST_S
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_S)
     except subprocess.TimeoutExpired:
         problem = f"no answer in {duration_text(LONGEST_S)}"
         return Finding(part=part, works=False, did=None, problem=problem)
@@ -110,22 +106,22 @@ def find(part: str) -> Finding:
         return Finding(
             part=part, works=True, did=json.loads(done.stdout.splitlines()[-1]), problem=None
         )
-    said = done.stderr.strip().removeprefix("edge-train: ")
+    problem = done.stderr.strip().removeprefix("edge-train: ")
     if done.returncode < 0:
         name = signal.Signals(-done.returncode).name
-        said = f"its process was ended by {name}. {said}".strip()
-    return Finding(part=part, works=False, did=None, problem=said)
+        problem = f"its process was killed by {name}. {problem}".strip()
+    return Finding(part=part, works=False, did=None, problem=problem)
 
 
 def installed_versions() -> dict[str, str]:
     """Versions of the installed libraries that we use, by distribution."""
-    found = {}
+    versions = {}
     for name in _LIBRARIES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _try_pictures() -> dict[str, Any]:
@@ -169,7 +165,7 @@ _TRIALS: dict[str, Callable[[], dict[str, Any]]] = {
 
 
 def render_text(facts: dict[str, Any]) -> str:
-    """The findings for people."""
+    """The findings as text."""
     machine, versions = facts["machine"], facts["versions"]
     memory = machine["memory_bytes"]
     hardware = [
@@ -183,7 +179,7 @@ def render_text(facts: dict[str, Any]) -> str:
         ("machine", ", ".join(hardware)),
         ("system", ", ".join(system)),
         *_board_rows(facts["board"]),
-        ("installed", ", ".join(f"{name} {found}" for name, found in versions.items())),
+        ("installed", ", ".join(f"{name} {number}" for name, number in versions.items())),
     ]
     findings = [facts["pictures"], *facts["engines"], facts["export"]]
     rows += [(finding["part"], _finding_text(finding)) for finding in findings]
@@ -201,7 +197,7 @@ def _board_rows(board: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("board", f"{board['name']} ({board['board']})"),
         *([("", board["note"])] if board["note"] else []),
-        ("power mode", board["power_mode"] or "none that we know of"),
+        ("power mode", board["power_mode"] or "none known"),
         ("memory", f"{_bytes(exists)} for this program, {_bytes(available)} of it free"),
         ("power", _power_text(board["sensor"])),
         *[("", line) for line in _sensor_lines(board)],
@@ -215,16 +211,16 @@ def _bytes(size_bytes: int | None) -> str:
 
 def _power_text(sensor: dict[str, Any] | None) -> str:
     if sensor is None:
-        return "unknown: no sensor works here, and nothing to estimate it from"
-    total = " + ".join(sensor["total"]) or "unknown, its rails alone"
-    estimate = ", an estimate and not a measurement" if sensor["is_estimate"] else ""
+        return "unknown: no sensor works here, and there is nothing to estimate it from"
+    total = " + ".join(sensor["total"]) or "unknown, only its rails"
+    estimate = ", derived, not a power reading" if sensor["is_estimate"] else ""
     return (
         f"{_watts(sensor['total_w'])} by the {sensor['description']}; total: {total}{estimate}"
     )
 
 
 def _sensor_lines(board: dict[str, Any]) -> list[str]:
-    """The rails; and why there was nothing better, where that matters."""
+    """The rails; and why no better sensor was chosen, unless one measures the total."""
     sensor = board["sensor"]
     rails = sensor["rails_w"].items() if sensor else ()
     lines = [", ".join(f"{rail} {_watts(power_w)}" for rail, power_w in rails)]
@@ -253,7 +249,7 @@ def _finding_text(finding: dict[str, Any]) -> str:
 
 
 def conclusion(findings: list[dict[str, Any]], versions: dict[str, str]) -> str:
-    """What all of it means."""
+    """What the findings mean."""
     working = [finding["part"] for finding in findings if finding["works"]]
     engines = [name for name in ENGINES if name in working]
     lines = []
@@ -261,7 +257,7 @@ def conclusion(findings: list[dict[str, Any]], versions: dict[str, str]) -> str:
         exports = "" if "export" in working else ", with packages from another machine"
         lines.append(f"This machine can train with {' and '.join(engines)}{exports}.")
     else:
-        lines.append("This machine cannot train yet; see the lines with no above.")
+        lines.append("This machine cannot train yet; see the parts above that say no.")
     if len(runtimes := [name for name in _RUNTIMES if name in versions]) > 1:
         lines.append(
             f"{' and '.join(runtimes)} overwrite each other: keep one per environment."

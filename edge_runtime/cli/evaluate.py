@@ -1,14 +1,15 @@
-"""edge-train eval: how good the encoder of a run is, beside the untrained one."""
+"""edge-train eval: accuracy of a run's encoder, compared with the untrained one."""
 
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edge_runtime.cli.quantities import positive
+from edge_runtime.facts import EvaluationResults, KnnResult, Pictures, ProbeResult
 
 if TYPE_CHECKING:
-    from edge_runtime.evaluation import Accuracies, Scores, Trained
+    from edge_runtime.evaluation import Accuracies, Scores, TrainedState
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,20 +21,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--train",
         metavar="DATA",
         required=True,
-        help="pictures to learn from: a folder with one sub-folder per class, or digits",
+        help="labelled pictures to fit on: a folder with one sub-folder per class, or digits",
     )
     parser.add_argument(
         "--test",
         metavar="DATA",
         required=True,
-        help="pictures to be asked about, of the same classes, or digits:test",
+        help="labelled pictures to score, of the same classes, or digits:test",
     )
-    parser.add_argument("--linear", action="store_true", help="fit a linear probe too")
+    parser.add_argument("--linear", action="store_true", help="also fit a linear probe")
     parser.add_argument(
         "--package",
         metavar="PKG",
         type=Path,
-        help="where the package is now, if it was moved since the run",
+        help="current folder of the package, if it was moved since the run",
     )
     parser.add_argument(
         "--threads", metavar="N", type=positive, help="default: all processors"
@@ -45,12 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate the newest checkpoint and note the result in the run's events."""
+    """Evaluate the newest checkpoint and log the result as an event of the run."""
     from edge_runtime.data import open_source
     from edge_runtime.device import Meter, load_board, open_sensor
     from edge_runtime.evaluation import evaluate, open_trained
     from edge_runtime.records import log_event
     from edge_runtime.records.events import Evaluation
+    from edge_runtime.schema import unstructure
 
     trained = open_trained(args.run_folder, args.package)
     sources = open_source(args.train), open_source(args.test)
@@ -63,10 +65,10 @@ def run(args: argparse.Namespace) -> int:
             linear=args.linear,
             threads=args.threads,
         )
-    results = document(trained, scores, args.train, args.test)
-    # Printed first: a run folder on a full or read-only disk must not cost the result.
+    results = results_of(trained, scores, args.train, args.test)
+    # Printed first, so that a full or read-only disk does not lose the result.
     if args.json:
-        print(json.dumps({"step": trained.step, **results}))
+        print(json.dumps({"step": trained.step, **unstructure(results)}))
     else:
         print(render_text(trained, scores))
     spent = window.energy
@@ -83,26 +85,25 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def document(trained: "Trained", scores: "Scores", train: str, test: str) -> dict[str, Any]:
-    """Plain data of an evaluation, as `--json` prints it and the run's events keep it."""
+def results_of(
+    trained: "TrainedState", scores: "Scores", train: str, test: str
+) -> EvaluationResults:
+    """The scores and what was scored, for `--json` and for the run's events."""
     from edge_runtime.evaluation.knn import NEIGHBOURS, TEMPERATURE
 
-    return {
-        "package": trained.package.digest,
-        "train": {"source": train, "pictures": scores.train_pictures},
-        "test": {"source": test, "pictures": scores.test_pictures},
-        "classes": scores.classes,
-        "knn": {
-            **scores.knn._asdict(),
-            "neighbours": NEIGHBOURS,
-            "temperature": TEMPERATURE,
-        },
-        "linear": scores.linear._asdict() if scores.linear else None,
-    }
+    knn, linear = scores.knn._asdict(), scores.linear and scores.linear._asdict()
+    return EvaluationResults(
+        package=trained.package.digest,
+        train=Pictures(source=train, pictures=scores.train_pictures),
+        test=Pictures(source=test, pictures=scores.test_pictures),
+        classes=scores.classes,
+        knn=KnnResult(**knn, neighbours=NEIGHBOURS, temperature=TEMPERATURE),
+        linear=ProbeResult(**linear) if linear else None,
+    )
 
 
-def render_text(trained: "Trained", scores: "Scores") -> str:
-    """The result for people."""
+def render_text(trained: "TrainedState", scores: "Scores") -> str:
+    """The result as text."""
     lines = [
         f"encoder after {trained.step} steps, package {trained.package.digest[:12]}",
         f"{scores.train_pictures} training and {scores.test_pictures} test pictures "
@@ -114,9 +115,9 @@ def render_text(trained: "Trained", scores: "Scores") -> str:
     return "\n".join(lines)
 
 
-def _line(name: str, found: "Accuracies") -> str:
-    gain_points = 100 * (found.accuracy - found.untrained_accuracy)
+def _line(name: str, accuracies: "Accuracies") -> str:
+    gain_points = 100 * (accuracies.accuracy - accuracies.untrained_accuracy)
     return (
-        f"{name + ':':<14}{found.accuracy:7.2%}   "
-        f"untrained {found.untrained_accuracy:7.2%}   {gain_points:+.2f} points"
+        f"{name + ':':<14}{accuracies.accuracy:7.2%}   "
+        f"untrained {accuracies.untrained_accuracy:7.2%}   {gain_points:+.2f} points"
     )

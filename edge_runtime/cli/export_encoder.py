@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--package",
         metavar="PKG",
         type=Path,
-        help="where the package is now, if it was moved since the run",
+        help="current folder of the package, if it was moved since the run",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 

@@ -81,7 +81,7 @@ def collect(package: "Package") -> dict[str, Any]:
 
 
 def render_text(facts: dict[str, Any]) -> str:
-    """The facts for people."""
+    """The facts as text."""
     model, px = facts["model"], facts["model"]["image_size_px"]
     views = ", ".join(
         f"{group['views']} views of {group['size_px']} x {group['size_px']} px"
@@ -123,7 +123,7 @@ def _rung_lines(rungs: list[dict[str, Any]]) -> list[str]:
 
 
 def tokens_text(tokens_per_block: dict[str, list[int]]) -> str:
-    """Equal neighbours together: `65 x 4, 33 x 8`; with their names where there are groups."""
+    """Equal successive counts are grouped: `65 x 4, 33 x 8`; several view groups are named."""
     texts = {}
     for group, row in tokens_per_block.items():
         runs = [(tokens, len(list(blocks))) for tokens, blocks in groupby(row)]

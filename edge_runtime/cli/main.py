@@ -1,7 +1,7 @@
 """`edge-train`: the table of commands, and the only place that turns errors into exit codes.
 
-A command is a module with `add_arguments(parser)` and `run(args) -> exit code`. It is
-imported only when it is asked for, so that `edge-train --help` starts fast.
+A command is a module with `add_arguments(parser)` and `run(args) -> exit code`, imported only
+when it is used, so that `edge-train --help` starts fast.
 """
 
 import argparse
@@ -18,19 +18,22 @@ from edge_runtime.errors import EdgeRuntimeError
 from edge_runtime.version import __version__
 
 COMMANDS = {  # command -> (module, what it does)
-    "doctor": ("edge_runtime.cli.doctor", "show what this machine can really do"),
-    "demo": ("edge_runtime.cli.demo", "do the whole job on embedded pictures in a minute"),
+    "doctor": ("edge_runtime.cli.doctor", "show what works on this machine"),
+    "demo": (
+        "edge_runtime.cli.demo",
+        "export, train and evaluate on embedded pictures in a minute",
+    ),
     "export": ("edge_runtime.cli.export", "make a training package from a recipe"),
     "inspect": ("edge_runtime.cli.inspect", "show what a training package trains"),
     "profile": ("edge_runtime.cli.profile", "measure what every rung costs on this board"),
-    "plan": ("edge_runtime.cli.plan", "show which rungs a budget is enough for"),
+    "plan": ("edge_runtime.cli.plan", "show which rungs a budget allows"),
     "run": ("edge_runtime.cli.run", "train a package on pictures"),
-    "watch": ("edge_runtime.cli.watch", "see a run that another process makes, or has made"),
-    "report": ("edge_runtime.cli.report", "make a page of what runs took"),
-    "eval": ("edge_runtime.cli.evaluate", "measure the trained encoder of a run"),
+    "watch": ("edge_runtime.cli.watch", "watch a run of another process, or a finished one"),
+    "report": ("edge_runtime.cli.report", "make a report page of one or more runs"),
+    "eval": ("edge_runtime.cli.evaluate", "measure the accuracy of a run's encoder"),
     "export-encoder": (
         "edge_runtime.cli.export_encoder",
-        "write the trained encoder of a run",
+        "write the encoder of a run as one file",
     ),
 }
 DEBUG = "EDGE_TRAIN_DEBUG"
@@ -49,18 +52,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"edge-train: {error}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
-        # The reader of our output has gone. Python would complain once more at its exit.
+        # The reader of our output is gone. Python would report it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KeyboardInterrupt:
         return 130
-    except Exception as error:  # noqa: BLE001 - the last resort, reported as ours
+    except Exception as error:  # noqa: BLE001 - reported as a bug
         print(_bug_report(error, words), file=sys.stderr)
         return 1
 
 
 def parser_for(words: Sequence[str]) -> argparse.ArgumentParser:
-    """The whole command line; only the command named first gets its arguments."""
+    """The parser of all commands; only the command named first has its arguments."""
     parser = _Parser(
         prog="edge-train",
         description="Self-supervised training of Vision Transformers on this device.",
@@ -77,19 +80,19 @@ def parser_for(words: Sequence[str]) -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A wrong flag is one line, not a page of usage before it."""
+    """Reports a wrong flag in one line, without a page of usage."""
 
     def error(self, message: str) -> NoReturn:
         """End with exit code 2."""
-        self.exit(2, f"{self.prog}: {message}\n`{self.prog} --help` shows what there is.\n")
+        self.exit(2, f"{self.prog}: {message}\nSee `{self.prog} --help`.\n")
 
 
 def _bug_report(error: Exception, words: Sequence[str]) -> str:
     if os.environ.get(DEBUG):
         return "".join(traceback.format_exception(error))
     return (
-        f"edge-train: this is a bug of edge-train: {type(error).__name__}: {error}. "
-        f"{DEBUG}=1 edge-train {shlex.join(words)} shows where; please report it."
+        f"edge-train: this is a bug in edge-train: {type(error).__name__}: {error}. "
+        f"{DEBUG}=1 edge-train {shlex.join(words)} shows a traceback; please report it."
     )
 
 

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_runtime.cli.budget_flags import add_budget_arguments, budget_of
-from edge_runtime.cli.profile import add_device_arguments
-from edge_runtime.cli.quantities import count_text, positive, step_text
+from edge_runtime.cli.profile import add_device_arguments, environment_of
+from edge_runtime.cli.quantities import count_text, positive
 from edge_runtime.cli.table import aligned
 from edge_runtime.errors import ConfigError, DataError, DeviceError
-from edge_runtime.units import bytes_text, duration_text, energy_text, power_text
+from edge_runtime.units import bytes_text, duration_text, energy_text, power_text, step_text
 
 if TYPE_CHECKING:
+    from edge_runtime.facts import CostProfile
     from edge_runtime.package import Package
-    from edge_runtime.planning import CostProfile
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,12 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Plan, and show every rung."""
     from edge_runtime.package import open_package
-    from edge_runtime.planning import interpolate, make_plan, overhead_of, refuse_below_state
+    from edge_runtime.planning import interpolate, make_plan, overhead_of, require_state_fits
     from edge_runtime.schema import unstructure
 
     budget, package = budget_of(args), open_package(args.package)
     per_epoch, batch_size = _steps_per_epoch(package, args), package.manifest.batch_size
-    refuse_below_state(budget, package.manifest.state_bytes)
+    require_state_fits(budget, package.manifest.state_bytes)
     path, profile = find_profile(package, args)
     plan = make_plan(
         interpolate(profile.rungs),
@@ -101,28 +101,26 @@ def find_profile(package: "Package", args: argparse.Namespace) -> tuple[Path, "C
     """The profile to plan with: the one given, or that of the cache.
 
     Raises:
-        DeviceError: there is none, or it is of another package or of other conditions.
+        DeviceError: there is none, or it is of another package or of another environment.
         RecordsError: it is damaged.
     """
     if args.profile is not None and args.board is not None:
         return args.profile, _profile_of_board(package, args.profile, args.board)
-    from edge_runtime.training import Conditions
-
-    conditions = Conditions(args.engine, threads=args.threads, board_file=args.board)
-    path = args.profile or conditions.cached_profile_path(package)
+    environment = environment_of(args)
+    path = args.profile or environment.cached_profile_path(package)
     if args.profile is None and not path.exists():
         raise DeviceError(
-            f"there is no cost profile of {package.path} on {conditions.board.id} with "
-            f"{conditions.engine} ({conditions.runtime}) yet. Measure it with `edge-train "
+            f"there is no cost profile of {package.path} on {environment.board.id} with "
+            f"{environment.engine} ({environment.runtime}) yet. Measure it with `edge-train "
             f"profile {package.path}`, or give one with --profile."
         )
-    return path, conditions.profile(package, path)
+    return path, environment.load_profile(package, path)
 
 
 def _profile_of_board(package: "Package", path: Path, board_file: Path) -> "CostProfile":
     """A profile of another machine: package and board have to be right."""
     from edge_runtime.device import load_board
-    from edge_runtime.planning import check_fits, load_profile
+    from edge_runtime.profiling import check_fits, load_profile
 
     profile = load_profile(path)
     check_fits(
@@ -132,6 +130,7 @@ def _profile_of_board(package: "Package", path: Path, board_file: Path) -> "Cost
         power_mode=profile.power_mode,
         engine=profile.engine,
         runtime=profile.runtime,
+        device=profile.device,
         threads=profile.threads,
     )
     return profile

@@ -6,14 +6,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_runtime.cli.quantities import duration_s, positive, size_bytes, step_text
+from edge_runtime.cli.quantities import duration_s, positive, size_bytes
 from edge_runtime.cli.signals import stop_on_signals
 from edge_runtime.errors import ConfigError
-from edge_runtime.units import bytes_text, duration_text, energy_text
+from edge_runtime.units import duration_text
 
 if TYPE_CHECKING:
     from edge_runtime.device import SensorEvent
-    from edge_runtime.planning import CostProfile, RungCost
+    from edge_runtime.facts import CostProfile
+    from edge_runtime.profiling import Environment
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,8 +47,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what a step's cost depends on besides the package: engine, threads, board."""
-    parser.add_argument("--engine", choices=("auto", "ort", "ort-training"), default="auto")
+    """Declare what a step's cost depends on besides the package: engine, device, board."""
+    parser.add_argument(
+        "--engine",
+        metavar="NAME",
+        default="auto",
+        help="one of those that `edge-train doctor` lists; default: auto",
+    )
+    parser.add_argument(
+        "--device", metavar="NAME", default="cpu", help="of the engine; default: cpu"
+    )
     parser.add_argument(
         "--threads", metavar="N", type=positive, help="of the engine; default: all processors"
     )
@@ -56,36 +65,51 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def environment_of(args: argparse.Namespace) -> "Environment":
+    """This machine, with the engine that the flags name.
+
+    Raises:
+        ConfigError: the board file is wrong, or the engine unknown.
+        DeviceError: the board is unknown.
+        EngineError: no runtime is installed.
+    """
+    from edge_runtime.profiling import Environment
+
+    return Environment.detect(
+        args.engine, device=args.device, threads=args.threads, board_file=args.board
+    )
+
+
 def run(args: argparse.Namespace) -> int:
     """Measure, write, show."""
-    from edge_runtime.budget import Budget
     from edge_runtime.device import Meter
+    from edge_runtime.facts import Budget
     from edge_runtime.package import open_package
-    from edge_runtime.planning import refuse_below_state, save_profile
+    from edge_runtime.planning import require_state_fits
+    from edge_runtime.profiling import profile_package, save_profile
     from edge_runtime.schema import unstructure
-    from edge_runtime.training import Conditions, profile_package
 
     if not args.time_per_rung:
         raise ConfigError("--time-per-rung is 0; a rung takes time to measure, such as 60s.")
     package = open_package(args.package)
-    refuse_below_state(Budget(memory_bytes=args.memory), package.manifest.state_bytes)
-    conditions = Conditions(args.engine, threads=args.threads, board_file=args.board)
-    target = args.output or conditions.cached_profile_path(package)
+    require_state_fits(Budget(memory_bytes=args.memory), package.manifest.state_bytes)
+    environment = environment_of(args)
+    target = args.output or environment.cached_profile_path(package)
     _say(
-        f"measuring {len(package.manifest.rungs)} rungs on {conditions.board.id} three times, "
-        f"each for {duration_text(args.time_per_rung)} at most once it is loaded"
+        f"measuring {len(package.manifest.rungs)} rungs on {environment.board.id} three "
+        f"times, each for {duration_text(args.time_per_rung)} at most once it is loaded"
     )
     with (
         stop_on_signals("stopping") as stop,
-        Meter(conditions.sensor, on_event=lambda event: _say(sensor_text(event))) as meter,
+        Meter(environment.sensor, on_event=lambda event: _say(sensor_text(event))) as meter,
     ):
         profile = profile_package(
             package,
-            conditions,
+            environment,
             meter,
             memory_bytes=args.memory,
             max_s=args.time_per_rung,
-            report=lambda cost: _say(cost_text(cost, conditions.power_is_estimate)),
+            report=lambda cost: _say(cost.text(is_estimate=environment.power_is_estimate)),
             stop=stop,
         )
     save_profile(profile, target)
@@ -111,24 +135,6 @@ def sensor_text(event: "SensorEvent") -> str:
     return sensor_back_text(event.sensor, event.gap_s)
 
 
-def cost_text(cost: "RungCost", is_estimate: bool) -> str:
-    """One measured rung: `k050  264.0 ms  402.0 MiB  1.90 J per step (estimate)`."""
-    from edge_runtime.planning.costs import DOES_NOT_FIT
-
-    if cost.step_s is None:
-        why = "was killed for memory"
-        if cost.source != DOES_NOT_FIT and cost.predicted_peak_bytes is not None:
-            why = f"not measured: {bytes_text(cost.predicted_peak_bytes)} predicted"
-        return f"{cost.rung:10} {why}"
-    parts = [f"{cost.rung:10} {step_text(cost.step_s):>10}"]
-    if cost.peak_bytes is not None:
-        parts.append(f"{bytes_text(cost.peak_bytes):>10}")
-    if cost.step_j is not None:
-        mark = " (estimate)" if is_estimate else ""
-        parts.append(f"{energy_text(cost.step_j)} per step{mark}")
-    return "  ".join(parts)
-
-
 def profile_text(profile: "CostProfile") -> str:
     """What the profile holds for, and its fixed costs."""
     sensor = profile.sensor or "none: joules stay unknown"
@@ -142,5 +148,5 @@ def profile_text(profile: "CostProfile") -> str:
     ]
     if profile.idle_w is not None:
         lines.append(f"idle: {profile.idle_w:.2f} W")
-    lines += [cost_text(cost, profile.energy_is_estimate) for cost in profile.rungs]
+    lines += [cost.text(is_estimate=profile.energy_is_estimate) for cost in profile.rungs]
     return "\n".join(lines)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
+from edge_runtime.facts import Spent
 from edge_runtime.live import Pace
 from edge_runtime.records import events
 from edge_runtime.records.events import Event, StepRecord
@@ -63,12 +64,12 @@ def sensor_back_text(sensor: str, gap_s: float | None) -> str:
 def planned_text(event: events.Planned) -> str:
     """Which rungs for how many steps, and what they will take."""
     plan = event.plan
-    parts = [f"{part['rung']} for {part['steps']} steps" for part in plan["segments"]]
-    costs = [duration_text(plan["time_s"])]
-    if plan["energy_j"] is not None:
-        costs.append(energy_text(plan["energy_j"]))
-    if plan["peak_bytes"] is not None:
-        costs.append(bytes_text(plan["peak_bytes"]))
+    parts = [f"{part.rung} for {part.steps} steps" for part in plan.segments]
+    costs = [duration_text(plan.time_s)]
+    if plan.energy_j is not None:
+        costs.append(energy_text(plan.energy_j))
+    if plan.peak_bytes is not None:
+        costs.append(bytes_text(plan.peak_bytes))
     return f"plan: {', '.join(parts)}; predicted {', '.join(costs)}"
 
 
@@ -85,7 +86,7 @@ def finished_text(event: events.Finished, run_dir: Path) -> str:
     return "\n".join(lines)
 
 
-def spent_text(spent: events.Spent, peak_bytes: int) -> str:
+def spent_text(spent: Spent, peak_bytes: int) -> str:
     """What the run took in all, from process start."""
     parts = [duration_text(spent.time_s)]
     if spent.energy_j is not None:

@@ -1,4 +1,4 @@
-"""Quantities with their units: how the command line reads and prints them."""
+"""Quantities with units, as the command line reads and prints them."""
 
 import argparse
 import math
@@ -19,67 +19,62 @@ def count_text(count: float) -> str:
     return f"{count:.1f} {unit}" if unit else f"{count:.0f}"
 
 
-def step_text(step_s: float) -> str:
-    """For example `8.3 ms`, `1.25 s`."""
-    return f"{1000 * step_s:.1f} ms" if step_s < 1 else f"{step_s:.2f} s"
-
-
 def size_bytes(text: str) -> int:
     """Read `512MB` or `1.5GiB`, as an argparse type."""
-    return round(_quantity(text, "size", SIZES, "1.5GiB"))
+    return round(_quantity(text, "a size", SIZES, "1.5GiB"))
 
 
 def energy_j(text: str) -> float:
     """Read `20kJ` or `5Wh`, as an argparse type."""
-    return _quantity(text, "energy", ENERGIES_J, "20kJ")
+    return _quantity(text, "an energy", ENERGIES_J, "20kJ")
 
 
 def duration_s(text: str) -> float:
     """Read `90s`, `5min` or `1.5h`, as an argparse type."""
-    return _quantity(text, "duration", DURATIONS_S, "5min")
+    return _quantity(text, "a duration", DURATIONS_S, "5min")
 
 
 def power_w(text: str) -> float:
     """Read `10W` or `800mW`, as an argparse type."""
-    return _quantity(text, "power", POWERS_W, "10W")
+    return _quantity(text, "a power", POWERS_W, "10W")
 
 
 def temperature_c(text: str) -> float:
     """Read `80C`, degrees Celsius, as an argparse type."""
-    return _quantity(text, "temperature", TEMPERATURES_C, "80C")
+    return _quantity(text, "a temperature", TEMPERATURES_C, "80C")
 
 
 def _quantity(text: str, kind: str, units: Mapping[str, float], example: str) -> float:
-    """A number of at least zero with one of the units; zero is for the caller to judge."""
-    found = _QUANTITY.fullmatch(text.strip())
-    if found is None:
+    """A number of at least zero with a unit; the caller decides about zero."""
+    match = _QUANTITY.fullmatch(text.strip())
+    if match is None:
         problem = "it is not a number and a unit"
-    elif found[1] == "-":
+    elif match[1] == "-":
         problem = "it is negative"
-    elif not found[3]:
+    elif not match[3]:
         problem = "it has no unit"
-    elif found[3] not in units:
-        problem = f"the unit {found[3]} is unknown"
-    elif math.isinf(value := float(found[2]) * units[found[3]]):
+    elif match[3] not in units:
+        problem = f"the unit {match[3]} is unknown"
+    elif math.isinf(value := float(match[2]) * units[match[3]]):
         problem = "it is too large"
     else:
         return value
     *others, last = units
     known = f"{', '.join(others)} or {last}" if others else last
     raise argparse.ArgumentTypeError(
-        f"{text!r} is no {kind}: {problem}; write a number with {known}, such as {example}"
+        f"{text!r} is not {kind}: {problem}; write a number with {known}, such as {example}"
     )
 
 
 def natural(text: str) -> int:
     """Read 0, 1, 2, ..., as an argparse type."""
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0")
+        raise argparse.ArgumentTypeError(f"expected a whole number >= 0, got {text!r}")
     return int(text)
 
 
 def positive(text: str) -> int:
     """Read 1, 2, 3, ..., as an argparse type."""
     if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
+        raise argparse.ArgumentTypeError(f"expected a whole number >= 1, got {text!r}")
     return int(text)

@@ -7,28 +7,21 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_runtime.cli.budget_flags import add_budget_arguments, budget_of
-from edge_runtime.cli.profile import add_device_arguments, cost_text
+from edge_runtime.cli.profile import add_device_arguments
 from edge_runtime.cli.quantities import duration_s, natural, positive
 from edge_runtime.cli.signals import stop_on_signals
-from edge_runtime.errors import ConfigError, DeviceError
+from edge_runtime.errors import ConfigError
 
 if TYPE_CHECKING:
-    from edge_runtime.budget import Budget
-    from edge_runtime.data import FrameSource, PictureSource
-    from edge_runtime.device import Meter
+    from edge_runtime.facts import Budget
     from edge_runtime.package import Package
-    from edge_runtime.planning import CostProfile
     from edge_runtime.records.events import Event
-    from edge_runtime.training import Conditions, Metering, TrainingOptions
 
 AUTO = "auto"
-_IDLE_S = 3.0  # long enough for the slowest sensor
-_QUICK_S = 10.0  # of measured steps per rung: the budget pays for them
 _STOPPING = "stopping after this step and saving"
 
 
@@ -103,81 +96,43 @@ def run(args: argparse.Namespace) -> int:
     from edge_runtime.device import process_elapsed_s
     from edge_runtime.live.metrics import serve_metrics
     from edge_runtime.package import open_package
-    from edge_runtime.training import Conditions, Metering, train
+    from edge_runtime.within_budget import train_within
 
     began_s = time.monotonic() - process_elapsed_s()
     package, source = open_package(args.package), open_source(args.data)
-    conditions = Conditions(args.engine, threads=args.threads, board_file=args.board)
+    budget = budget_of(args)
     metrics: AbstractContextManager[object] = nullcontext()
     if args.metrics_port:
         metrics = serve_metrics(args.output, args.metrics_port, args.metrics_address)
     with (
         metrics,
         stop_on_signals(_STOPPING) as stop,
-        Metering(conditions.sensor, board=conditions.board, began_s=began_s) as metering,
         closing(progress_on(args.output, sys.stdout)) as progress,
     ):
         show = Shown(show_json if args.json else progress)
-        options = options_of(args, package, metering, lambda: stop() or show.is_gone)
-        if not is_finished(package, source, args.output, options):
-            if options.rungs is None:
-                profile = profile_for(package, conditions, metering.meter, args, options)
-                options = replace(options, profile=profile)
-            know_idle_power(metering.meter, options.profile)
-        for event in train(package, source, args.output, options):
+        training = train_within(
+            package,
+            source,
+            args.output,
+            budget=budget,
+            rungs=rungs_of(package, args, budget),
+            epochs=args.epochs,
+            images_per_epoch=args.images,
+            seed=args.seed,
+            board=args.board,
+            engine=args.engine,
+            device=args.device,
+            threads=args.threads,
+            profile=args.profile,
+            resume=args.resume,
+            checkpoint_every_s=args.checkpoint_every,
+            began_s=began_s,
+            stop=lambda: stop() or show.is_gone,
+            report=_say,
+        )
+        for event in training:
             show(event)
     return 0
-
-
-def options_of(
-    args: argparse.Namespace,
-    package: "Package",
-    metering: "Metering",
-    stop: Callable[[], bool],
-) -> "TrainingOptions":
-    """What the flags ask for, but for the cost profile.
-
-    Raises:
-        ConfigError: the package has no such rung, or flags contradict each other.
-        EngineError: the engine is not installed.
-    """
-    from edge_runtime.engines import create_engine
-    from edge_runtime.training import TrainingOptions
-
-    budget = budget_of(args)
-    candidates = rungs_of(package, args, budget)
-    is_fixed = not budget.is_limited and args.keep_ratio != AUTO
-    if is_fixed and args.profile:
-        raise ConfigError("--profile is for a budget, or for --keep-ratio auto.")
-    return TrainingOptions(
-        engine=create_engine(args.engine, threads=args.threads),
-        rungs=((1, candidates[0]),) if is_fixed else None,
-        budget=budget,
-        metering=metering,
-        epochs=args.epochs,
-        images_per_epoch=args.images,
-        seed=args.seed,
-        resume=args.resume,
-        checkpoint_every_s=args.checkpoint_every,
-        stop=stop,
-    )
-
-
-def is_finished(
-    package: "Package",
-    source: "PictureSource | FrameSource",
-    run_dir: Path,
-    options: "TrainingOptions",
-) -> bool:
-    """Whether there is nothing left to train, and so nothing to measure.
-
-    Raises:
-        EdgeRuntimeError: what `train` would refuse, before minutes are spent on measuring.
-    """
-    from edge_runtime.training import end_of, run_to_resume
-
-    before = run_to_resume(package, source, run_dir, options)
-    return before is not None and end_of(before) is not None
 
 
 def show_json(event: "Event") -> None:
@@ -201,75 +156,18 @@ def rungs_of(package: "Package", args: argparse.Namespace, budget: "Budget") -> 
     """Ids of the rungs that may be trained: one, all of a keep-ratio, or all there are.
 
     Raises:
-        ConfigError: the package has no such rung.
+        ConfigError: the package has no such rung, or flags contradict each other.
     """
     rungs, ratio = package.manifest.rungs, args.keep_ratio
+    if not budget.is_limited and ratio != AUTO and args.profile:
+        raise ConfigError("--profile is for a budget, or for --keep-ratio auto.")
     if args.rung is not None:
         return [package.rung(args.rung).id]
     if ratio == AUTO or (ratio is None and budget.is_limited):
         return [rung.id for rung in rungs]
     wanted = max(rung.keep_ratio for rung in rungs) if ratio is None else float(ratio)
-    return [rung.id for rung in package.rungs_with_keep_ratio(wanted)]
-
-
-def profile_for(
-    package: "Package",
-    conditions: "Conditions",
-    meter: "Meter",
-    args: argparse.Namespace,
-    options: "TrainingOptions",
-) -> "CostProfile":
-    """What the candidates cost here: as given, as measured before, or measured now.
-
-    Raises:
-        Interrupted: the options' `stop` said so.
-        DeviceError: the profile that is given was measured under other conditions, or a
-            limit needs a sensor and there is none.
-        RecordsError: it is damaged.
-        EngineError: no rung fits into this machine, or one failed.
-        BudgetError: the memory limit is below the package's state.
-    """
-    from edge_runtime.planning import interpolate, refuse_below_state, save_profile
-    from edge_runtime.planning.costs import MEASURED
-    from edge_runtime.training import profile_package
-
-    budget = options.budget
-    refuse_below_state(budget, package.manifest.state_bytes)
-    if conditions.sensor is None and (budget.energy_j or budget.power_w):
-        raise DeviceError(
-            "a limit on energy or power needs a power sensor, and this board shows none. "
-            "`edge-train doctor` says what was tried; a board file (--board) with "
-            "power.idle_w and power.full_w allows an estimate."
-        )
-    path = args.profile or conditions.cached_profile_path(package)
-    if args.profile or path.exists():
-        profile = conditions.profile(package, path)
-    else:
-        _say("no cost profile of this package on this board yet: measuring its rungs first")
-        profile = profile_package(
-            package,
-            conditions,
-            meter,
-            memory_bytes=args.memory,
-            max_s=_QUICK_S,
-            report=lambda cost: _say(cost_text(cost, conditions.power_is_estimate)),
-            stop=options.stop,
-        )
-        # A larger budget would need the rungs that this one left out, or killed.
-        if all(cost.source == MEASURED for cost in profile.rungs):
-            save_profile(profile, path)
-    candidates = rungs_of(package, args, budget)
-    costs = interpolate(profile.rungs)  # between all that are measured, then choose
-    return replace(profile, rungs=tuple(cost for cost in costs if cost.rung in candidates))
-
-
-def know_idle_power(meter: "Meter", profile: "CostProfile | None") -> None:
-    """What the board takes at rest: as its profile says, else measured now."""
-    if profile is not None:
-        meter.idle_w = profile.idle_w
-    elif meter.sensor is not None:
-        _say(f"measuring the board's idle power for {_IDLE_S:g} s")
-        meter.measure_idle(_IDLE_S)
+    found = [rung.id for rung in package.rungs_with_keep_ratio(wanted)]
+    return found if budget.is_limited else found[:1]
 
 
 def _say(text: str) -> None:

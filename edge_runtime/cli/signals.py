@@ -1,4 +1,4 @@
-"""Signals that end a program as a question: shall we stop?"""
+"""Signals that end a program, as a function that says whether to stop."""
 
 import os
 import signal
@@ -6,24 +6,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-# The last one comes when a connection to a board breaks.
+# SIGHUP is sent when the connection to a board breaks.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
 def stop_on_signals(notice: str) -> Iterator[Callable[[], bool]]:
-    """Give a function that says whether one of them came; a second one kills.
+    """A function that says whether one of them was received; the second one kills.
 
-    What is ignored stays so: `nohup` and the background of a shell want that.
+    Signals that are ignored stay so, as `nohup` and background jobs of a shell expect.
 
     Args:
-        notice: told to the user when the first one comes, such as `stopping after this step`.
+        notice: printed at the first signal, such as `stopping after this step`.
     """
-    came = []
-    line = f"\nedge-train: {notice}; once more stops at once\n".encode()
+    received = []
+    line = f"\nedge-train: {notice}; send it again to stop at once\n".encode()
 
-    def note(number: int, _: FrameType | None) -> None:
-        came.append(number)
+    def handle(number: int, _: FrameType | None) -> None:
+        received.append(number)
         for each in before:
             signal.signal(each, signal.SIG_DFL)
         with suppress(OSError):
@@ -32,9 +32,9 @@ def stop_on_signals(notice: str) -> Iterator[Callable[[], bool]]:
     before = {each: signal.getsignal(each) for each in _SIGNALS}
     before = {each: old for each, old in before.items() if old is not signal.SIG_IGN}
     for each in before:
-        signal.signal(each, note)
+        signal.signal(each, handle)
     try:
-        yield lambda: bool(came)
+        yield lambda: bool(received)
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)

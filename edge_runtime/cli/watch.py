@@ -116,18 +116,18 @@ def refuse_bad_end(watched: "Run", ended: "Event | None") -> None:
     """Make the run's error ours.
 
     Raises:
-        Interrupted: the run was stopped.
+        StoppedError: the run was stopped.
         DataError: it had no more pictures.
         DivergedError: it diverged.
         RecordsError: its process was killed.
     """
-    from edge_runtime.errors import DataError, DivergedError, Interrupted, RecordsError
+    from edge_runtime.errors import DataError, DivergedError, RecordsError, StoppedError
     from edge_runtime.records import events
 
     go_on = "Go on by the same `edge-train run` with --resume."
     match ended:
         case events.Interrupted():
-            raise Interrupted(f"{watched.path} was stopped after step {ended.step}. {go_on}")
+            raise StoppedError(f"{watched.path} was stopped after step {ended.step}. {go_on}")
         case events.SourceLost():
             raise DataError(
                 f"{watched.path} had no more pictures after step {ended.step}: "

@@ -2,36 +2,38 @@
 
 import os
 
-# Every bad picture is reported by us; OpenCV's own lines would fill the terminal.
+# We report every unreadable picture; OpenCV's own messages would fill the terminal.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
 import cv2
 
 from edge_runtime.data.batches import ViewBatch, steps_per_epoch, view_batches
-from edge_runtime.data.labelled import labelled_batches
+from edge_runtime.data.labelled import LabelledSource, labelled_batches, require_labels
 from edge_runtime.data.opening import open_source
 from edge_runtime.data.randomness import draw_inputs
 from edge_runtime.data.sources import (
     FrameSource,
     PictureSource,
-    SourceLost,
+    SourceLostError,
     UnreadablePicture,
 )
 from edge_runtime.data.unreadable import Skipped
 
-# Worker threads are ours: OpenCV's would fight with them and with onnxruntime's.
+# OpenCV's threads would compete with our workers and with onnxruntime's threads.
 cv2.setNumThreads(0)
 
 __all__ = [
     "FrameSource",
+    "LabelledSource",
     "PictureSource",
     "Skipped",
-    "SourceLost",
+    "SourceLostError",
     "UnreadablePicture",
     "ViewBatch",
     "draw_inputs",
     "labelled_batches",
     "open_source",
+    "require_labels",
     "steps_per_epoch",
     "view_batches",
 ]

@@ -1,7 +1,7 @@
-"""One view of one picture, as an `AugmentationSpec` asks for.
+"""One view of one picture, as an `AugmentationSpec` describes it.
 
-Crop, flip, colour jitter, grey, blur, solarize: torchvision's meaning and order. All random
-numbers come in; nothing here draws any.
+Crop, flip, colour jitter, grey, blur, solarize, with torchvision's meaning and order. All
+random numbers are arguments.
 """
 
 import math
@@ -66,14 +66,14 @@ def crop_box(width: int, height: int, spec: AugmentationSpec, numbers: Sequence[
     """Choose a random part of a picture of `width` x `height` pixels.
 
     Its share of the area is uniform in [min_area, max_area], its aspect log-uniform in
-    [3/4, 4/3]. Where ten tries do not fit inside, the largest centred part of a fitting
-    aspect is taken.
+    [3/4, 4/3]. If none of ten tries fits inside, it is the largest centred part with an aspect
+    in this range.
 
     Args:
         width: of the picture, in pixels.
         height: of the picture, in pixels.
         spec: the area.
-        numbers: 22 floats in [0, 1): ten areas, ten aspects, two for the place.
+        numbers: 22 floats in [0, 1): ten areas, ten aspects, two for the position.
     """
     areas, aspects, (across, down) = numbers[:_TRIES], numbers[_TRIES:-2], numbers[-2:]
     for area, aspect in zip(areas, aspects, strict=True):
@@ -95,9 +95,8 @@ def centre_view(picture: Image, view: Image) -> None:
 def resize_into(view: Image, picture: Image, box: Box) -> None:
     """Resize a part of a picture into `view`, uint8 (h, w, 3), contiguous.
 
-    Shrinking averages whole blocks of pixels first, so that no detail turns into noise, and
-    interpolates the rest, less than a factor of two: several times faster than OpenCV's area
-    resizing.
+    Shrinking first averages whole blocks of pixels, which avoids aliasing, and interpolates
+    the rest, less than a factor of two: several times faster than OpenCV's area resizing.
     """
     part = picture[box.top : box.top + box.height, box.left : box.left + box.width]
     high, wide = view.shape[:2]

@@ -3,8 +3,8 @@
 A batch of a `PictureSource` is a function of the source, the groups, the batch size, the seed
 and the step alone. Steps are counted from 1 and take their pictures from the epoch's
 permutation in turn; the last incomplete batch of an epoch is dropped. A picture that cannot be
-read is replaced by the next of the permutation after the batch: no batch depends on what an
-earlier one met.
+read is replaced by the next one of the permutation after the batch, so no batch depends on an
+earlier one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from edge_runtime.data.colour import HueScratch
 from edge_runtime.data.live import VideoFile
-from edge_runtime.data.pipeline import Job, StopFlag, in_order, worker_count
+from edge_runtime.data.pipeline import CancelFlag, Task, in_order, worker_count
 from edge_runtime.data.pool import FramePool
 from edge_runtime.data.randomness import epoch_order
 from edge_runtime.data.sources import FrameSource, Image, PictureSource, UnreadablePicture
-from edge_runtime.data.unreadable import Skipped, Tally
+from edge_runtime.data.unreadable import ReadStatistics, Skipped
 from edge_runtime.data.views import Images, Numbers, ViewMaker
 from edge_runtime.errors import DataError
 from edge_runtime.package.manifest import ViewGroup
@@ -35,12 +35,13 @@ class ViewBatch:
     """What one step trains on."""
 
     step: int  # from 1
-    # Pass over the pictures, from 0. Live sources count frames from 0 in every process: theirs
-    # is the number of steps before this process, so that no random number comes twice.
+    # Pass over the pictures, from 0. For live sources, whose frames are numbered from 0 in
+    # every process, the number of steps before this process, so that no random number is used
+    # twice.
     epoch: int
     pictures: tuple[int, ...]  # indices into the source, or running frame numbers from 0
     images: Images  # "images.<group>": uint8 (views, batch, size, size, 3)
-    skipped: tuple[Skipped, ...]  # met while this batch was made
+    skipped: tuple[Skipped, ...]  # while this batch was made
 
 
 def view_batches(
@@ -63,17 +64,17 @@ def view_batches(
         seed: of the run.
         first_step: first step to make, from 1.
         last_step: last step to make, included.
-        threads: workers, `None` for a sensible number; live sources use one, because their
-            frames come one by one.
+        threads: workers; `None` chooses a number. Live sources use one, because their frames
+            come one by one.
         prefetch: batches made ahead, at most.
 
     Returns:
-        A context manager that gives the batches in the order of their steps. Leaving it stops
-        the workers; a camera is waited for until its present frame arrives.
+        A context manager with the batches in the order of their steps. Leaving it stops the
+        workers and waits for the current frame of a camera.
 
     Raises:
         DataError: the batch is larger than the data set; while iterating, more than 5 % of
-            the pictures cannot be read, or whatever else the source raises.
+            the pictures cannot be read. Other errors of the source are passed on.
     """
     maker = ViewMaker(groups, seed)
     steps = range(first_step, last_step + 1)
@@ -81,7 +82,7 @@ def view_batches(
         return _frame_batches(source, maker, steps, batch_size, seed, prefetch)
     workers = worker_count(threads)
     batches = _PictureBatches(source, maker, steps, batch_size, seed, workers)
-    return in_order(batches.jobs, threads=workers, ahead=prefetch)
+    return in_order(batches.tasks, threads=workers, ahead=prefetch)
 
 
 def steps_per_epoch(
@@ -92,22 +93,22 @@ def steps_per_epoch(
     Args:
         source: of pictures.
         batch_size: pictures per step.
-        images: pictures per epoch; `None` for all that there are. Cameras need it.
+        images: pictures per epoch; `None` for all. Cameras need it.
 
     Raises:
-        DataError: the batch is larger than an epoch or than the data set, or nobody knows
-            how long an epoch is.
+        DataError: the batch is larger than an epoch or than the data set, or the length of an
+            epoch is unknown.
     """
     pictures = _pictures_in(source) if images is None else images
     if pictures is None:
         raise DataError(
             f"{source.name} has no end: give the pictures of an epoch (run: --images N)."
         )
-    present = len(source) if isinstance(source, PictureSource) else pictures
-    if min(pictures, present) < batch_size:
+    available = len(source) if isinstance(source, PictureSource) else pictures
+    if min(pictures, available) < batch_size:
         raise DataError(
             f"a batch of {batch_size} is larger than the data set: {source.name} gives "
-            f"{min(pictures, present)} picture(s) per epoch. Add pictures, or export the "
+            f"{min(pictures, available)} picture(s) per epoch. Add pictures, or export the "
             "package with a smaller batch size."
         )
     return pictures // batch_size
@@ -120,8 +121,8 @@ def _pictures_in(source: PictureSource | FrameSource) -> int | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Plan:
-    """A batch in the making."""
+class _PendingBatch:
+    """A batch that is being made."""
 
     step: int
     epoch: int
@@ -131,7 +132,7 @@ class _Plan:
 
 
 class _PictureBatches:
-    """The jobs of a `PictureSource`: parts read and augment, the end replaces what is bad."""
+    """The tasks of a `PictureSource`: parts read and augment, the end replaces what failed."""
 
     def __init__(
         self,
@@ -149,17 +150,17 @@ class _PictureBatches:
         self._seed = seed
         self._per_epoch = steps_per_epoch(source, batch_size)
         self._part_size = -(-batch_size // threads)
-        self._tally = Tally(source.name, one_pass=len(source))
+        self._statistics = ReadStatistics(source.name, one_pass=len(source))
 
-    def jobs(self, flag: StopFlag) -> Iterator[Job[ViewBatch]]:
-        """One job per step."""
+    def tasks(self, flag: CancelFlag) -> Iterator[Task[ViewBatch]]:
+        """One task per step."""
         ordered_epoch = None
         for step in self._steps:
             epoch, place = divmod(step - 1, self._per_epoch)
             if epoch != ordered_epoch:
                 order = epoch_order(self._seed, epoch, len(self._source))
                 ordered_epoch = epoch
-            plan = _Plan(
+            pending = _PendingBatch(
                 step=step,
                 epoch=epoch,
                 order=order,
@@ -167,26 +168,28 @@ class _PictureBatches:
                 images=self._maker.allocate(self._batch_size),
             )
             starts = range(0, self._batch_size, self._part_size)
-            parts = [partial(self._fill_from, plan, start, flag) for start in starts]
-            yield Job(parts, partial(self._finish, plan))
+            parts = [partial(self._fill_from, pending, start, flag) for start in starts]
+            yield Task(parts, partial(self._finish, pending))
 
-    def _fill_from(self, plan: _Plan, first: int, flag: StopFlag) -> list[tuple[int, Skipped]]:
-        """Fill the slots of one part; gives those that could not be."""
+    def _fill_from(
+        self, pending: _PendingBatch, first: int, flag: CancelFlag
+    ) -> list[tuple[int, Skipped]]:
+        """Fill the slots of one part; returns those that could not be filled."""
         slots = range(self._batch_size)[first : first + self._part_size]
-        pictures = plan.order[plan.start :][slots.start : slots.stop].tolist()
+        pictures = pending.order[pending.start :][slots.start : slots.stop].tolist()
         scratch = self._maker.scratch()
         unfilled = []
         for slot, picture, numbers in zip(
-            slots, pictures, self._maker.numbers(plan.epoch, pictures), strict=True
+            slots, pictures, self._maker.numbers(pending.epoch, pictures), strict=True
         ):
             flag.check()
-            if (bad := self._fill(plan, slot, picture, numbers, scratch)) is not None:
-                unfilled.append((slot, bad))
+            if (failed := self._fill(pending, slot, picture, numbers, scratch)) is not None:
+                unfilled.append((slot, failed))
         return unfilled
 
     def _fill(
         self,
-        plan: _Plan,
+        pending: _PendingBatch,
         slot: int,
         picture: int,
         numbers: Numbers,
@@ -196,33 +199,37 @@ class _PictureBatches:
             image = self._source.read(picture)
         except UnreadablePicture as error:
             return Skipped(key=self._source.key(picture), reason=str(error))
-        self._maker.fill(plan.images, slot, image, numbers, scratch)
+        self._maker.fill(pending.images, slot, image, numbers, scratch)
         return None
 
-    def _finish(self, plan: _Plan, parts: list[list[tuple[int, Skipped]]]) -> ViewBatch:
+    def _finish(
+        self, pending: _PendingBatch, parts: list[list[tuple[int, Skipped]]]
+    ) -> ViewBatch:
         """Replace what could not be read, in the order of the slots."""
         unfilled = list(chain.from_iterable(parts))
-        pictures = plan.order[plan.start : plan.start + self._batch_size].tolist()
+        pictures = pending.order[pending.start : pending.start + self._batch_size].tolist()
         spare = (
-            int(plan.order[place % len(plan.order)])
-            for place in count(plan.start + self._batch_size)
+            int(pending.order[place % len(pending.order)])
+            for place in count(pending.start + self._batch_size)
         )
-        self._tally.readable(self._batch_size - len(unfilled))
+        self._statistics.readable(self._batch_size - len(unfilled))
         skipped = []
         for slot, first in unfilled:
-            bad: Skipped | None = first
-            while bad is not None:  # ends: the tally raises long before all were tried
-                skipped.append(bad)
-                self._tally.unreadable(bad)
+            failed: Skipped | None = first
+            while failed is not None:  # ends: `unreadable` raises long before all were tried
+                skipped.append(failed)
+                self._statistics.unreadable(failed)
                 pictures[slot] = next(spare)
-                (numbers,) = self._maker.numbers(plan.epoch, [pictures[slot]])
-                bad = self._fill(plan, slot, pictures[slot], numbers, self._maker.scratch())
-            self._tally.readable(1)
+                (numbers,) = self._maker.numbers(pending.epoch, [pictures[slot]])
+                failed = self._fill(
+                    pending, slot, pictures[slot], numbers, self._maker.scratch()
+                )
+            self._statistics.readable(1)
         return ViewBatch(
-            step=plan.step,
-            epoch=plan.epoch,
+            step=pending.step,
+            epoch=pending.epoch,
             pictures=tuple(pictures),
-            images=plan.images,
+            images=pending.images,
             skipped=tuple(skipped),
         )
 
@@ -238,7 +245,7 @@ def _frame_batches(
 ) -> Iterator[Iterator[ViewBatch]]:
     with closing(source.frames()) as frames:
 
-        def jobs(flag: StopFlag) -> Iterator[Job[ViewBatch]]:
+        def tasks(flag: CancelFlag) -> Iterator[Task[ViewBatch]]:
             pool = FramePool(
                 _until(flag, frames),
                 batch_size=batch_size,
@@ -247,15 +254,15 @@ def _frame_batches(
             )
             for step in steps:
                 make = partial(_frame_batch, pool, maker, step, steps.start - 1, flag)
-                yield Job([make], _only)
+                yield Task([make])
 
-        # one thread: the pool is drawn from in the order of the steps
-        with in_order(jobs, threads=1, ahead=prefetch) as batches:
+        # One thread, because the pool is drawn from in the order of the steps.
+        with in_order(tasks, threads=1, ahead=prefetch) as batches:
             yield batches
 
 
 def _frame_batch(
-    pool: FramePool, maker: ViewMaker, step: int, epoch: int, flag: StopFlag
+    pool: FramePool, maker: ViewMaker, step: int, epoch: int, flag: CancelFlag
 ) -> ViewBatch:
     drawn = pool.draw()
     pictures = [number for number, _ in drawn]
@@ -271,12 +278,7 @@ def _frame_batch(
     )
 
 
-def _until(flag: StopFlag, frames: Iterator[Image]) -> Iterator[Image]:
+def _until(flag: CancelFlag, frames: Iterator[Image]) -> Iterator[Image]:
     for frame in frames:
         flag.check()
         yield frame
-
-
-def _only(parts: list[ViewBatch]) -> ViewBatch:
-    (batch,) = parts
-    return batch

@@ -1,8 +1,8 @@
 """Colour operations on one view, with torchvision's meaning, in place.
 
 A view is uint8 (S, S, 3) RGB, contiguous. Every operation rounds to the nearest grey level
-and clips to 0..255. Working in place saves more time than the arithmetic takes: fresh memory
-of a 224 px view costs its page faults.
+and clips to 0..255. Working in place saves more time than the arithmetic takes: new memory
+for a 224 px view costs page faults.
 """
 
 from typing import TypeAlias
@@ -66,10 +66,10 @@ def solarize(view: Image) -> None:
 def blur(view: Image, sigma_px: float) -> None:
     """Gaussian blur with a kernel of about a tenth of the view's size.
 
-    The kernel ends at four sigma, beyond which no weight reaches a tenth of a grey level.
+    The kernel ends at four sigma; weights beyond it are below a tenth of a grey level.
     """
     tenth = max(3, len(view) // 10 | 1)
     taps = min(tenth, 2 * int(np.ceil(4 * sigma_px)) + 1)
     kernel = cv2.getGaussianKernel(taps, sigma_px, cv2.CV_32F)
-    # not GaussianBlur: its kernel is rounded to 8 bits and it is half as fast
+    # not GaussianBlur, whose kernel is rounded to 8 bits and which is half as fast
     cv2.sepFilter2D(view, -1, kernel, kernel, dst=view)

@@ -1,14 +1,14 @@
 """Picture files to uint8 (H, W, 3) RGB, upright.
 
-JPEG (also grayscale and CMYK), PNG, WebP, TIFF, BMP and PNM, by their content, whatever the
-file is called. Choices:
+JPEG (also grayscale and CMYK), PNG, WebP, TIFF, BMP and PNM, recognised by their content.
+Choices:
 
-- Transparent pictures are put on white, the paper that cut-out objects are mostly shown on.
-- 16-bit samples are scaled by 1/257, so that the full range stays the full range.
-- Floating-point pictures have no range that could be known: they are unreadable.
-- A JPEG without its end marker is unreadable. OpenCV before 5 fills what is missing with grey
-  and says nothing, and such a picture would be trained on. One that lost nothing but the
-  marker is refused, too: it cannot be told apart.
+- Transparent pictures are put on white, the usual background of cut-out objects.
+- 16-bit samples are scaled by 1/257, so that the full range is kept.
+- Floating-point pictures are unreadable, because their range is unknown.
+- A JPEG without its end marker is unreadable. OpenCV before 5 silently fills the missing part
+  with grey, and the picture would be used for training. A picture that lacks nothing but the
+  marker is refused, too, because it cannot be distinguished.
 """
 
 from typing import Any
@@ -31,22 +31,22 @@ def decode_picture(content: bytes) -> Image:
     """Decode the bytes of a picture file.
 
     Raises:
-        UnreadablePicture: empty, cut short, damaged, or of an unknown kind.
+        UnreadablePicture: it is empty, truncated, damaged, or of an unknown kind.
     """
     if not content:
         raise UnreadablePicture("the file is empty")
     if content.startswith(_JPEG):
         if not _jpeg_is_complete(content):
-            raise UnreadablePicture("the JPEG is cut short: its end marker is missing")
+            raise UnreadablePicture("the JPEG is truncated: its end marker is missing")
         return to_rgb(_decode(content, cv2.IMREAD_COLOR))
     picture = _decode(content, cv2.IMREAD_UNCHANGED)
     if content.startswith(_TIFF):
         picture = _tiff_on_white(picture)
-    return _turned(to_rgb(picture), orientation(content))
+    return _upright(to_rgb(picture), orientation(content))
 
 
 def to_rgb(picture: NDArray[Any]) -> Image:
-    """RGB of what OpenCV gives: grey, BGR or BGRA, 8 or 16 bits.
+    """RGB of an OpenCV picture: grey, BGR or BGRA, 8 or 16 bits.
 
     Raises:
         UnreadablePicture: other samples or another number of channels.
@@ -54,7 +54,7 @@ def to_rgb(picture: NDArray[Any]) -> Image:
     if picture.dtype == np.uint16:
         picture = cv2.convertScaleAbs(picture, alpha=1 / 257)
     if picture.dtype != np.uint8:
-        raise UnreadablePicture(f"it has {picture.dtype} samples; want 8 or 16 bits")
+        raise UnreadablePicture(f"it has {picture.dtype} samples; expected 8 or 16 bits")
     channels = picture.shape[2] if picture.ndim == 3 else 1
     if channels == 1:
         return _uint8(cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB))
@@ -62,7 +62,7 @@ def to_rgb(picture: NDArray[Any]) -> Image:
         return _uint8(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
     if channels == 4:
         return _on_white(_uint8(cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA)))
-    raise UnreadablePicture(f"it has {channels} channels; want 1, 3 or 4")
+    raise UnreadablePicture(f"it has {channels} channels; expected 1, 3 or 4")
 
 
 def _decode(content: bytes, flags: int) -> NDArray[Any]:
@@ -71,15 +71,17 @@ def _decode(content: bytes, flags: int) -> NDArray[Any]:
     except cv2.error as error:
         raise UnreadablePicture(f"OpenCV refused it: {error.err}") from error
     if picture is None:
-        raise UnreadablePicture("it is damaged, cut short or no picture that OpenCV knows")
+        raise UnreadablePicture(
+            "it is damaged, truncated or not a picture that OpenCV can read"
+        )
     return picture
 
 
 def _jpeg_is_complete(content: bytes) -> bool:
     if content.endswith(_JPEG_END):
         return True
-    # Phones append a second picture or a film, and a thumbnail before the scan has an end
-    # marker of its own: look after the start of the first scan.
+    # Phones append a second picture or a video, and a thumbnail before the scan has its own
+    # end marker: search after the start of the first scan.
     return content.find(_JPEG_END, _scan_start(content)) >= 0
 
 
@@ -104,18 +106,18 @@ def _on_white(rgba: Image) -> Image:
 
 
 def _tiff_on_white(picture: NDArray[Any]) -> NDArray[Any]:
-    """Undo what libtiff does to 8-bit pictures alone: it multiplies colours with alpha."""
+    """Undo that libtiff multiplies colours with alpha, in 8-bit pictures only."""
     if picture.dtype != np.uint8 or picture.shape[2:] != (4,):
         return picture
     mixed = picture[:, :, :3].astype(np.uint16) + (255 - picture[:, :, 3:])
     return _uint8(np.minimum(mixed, 255))
 
 
-def _turned(picture: Image, way: int) -> Image:
-    """Undo an EXIF orientation: 2 to 4 mirror or turn by half, 5 to 8 swap the axes."""
-    if way >= 5:
+def _upright(picture: Image, exif: int) -> Image:
+    """Undo an EXIF orientation: 2 to 4 mirror or turn it around, 5 to 8 swap its axes."""
+    if exif >= 5:
         picture = _uint8(cv2.transpose(picture))
-    flip = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(way)
+    flip = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(exif)
     return picture if flip is None else _uint8(cv2.flip(picture, flip))
 
 

@@ -2,12 +2,11 @@
 
 Origin: Optical Recognition of Handwritten Digits, E. Alpaydin and C. Kaynak, 1998, UCI
 Machine Learning Repository, https://doi.org/10.24432/C50P49, licence CC BY 4.0. digits.npz
-holds its test part as scikit-learn ships it (`load_digits`), unchanged; digits.txt beside it
-says so, too.
+is its test part as scikit-learn ships it (`load_digits`), unchanged; digits.txt says so, too.
 
 Split: the first 1,415 pictures train, the last 382 test. Every writer filled in the same form
-and the form starts again at picture 1,415, so the hands of the test are new. Every fifth
-picture would be easier and say less.
+and the form starts again at picture 1,415, so the writers of the test are new. A test of every
+fifth picture would be easier and mean less.
 """
 
 from collections.abc import Sequence
@@ -21,14 +20,14 @@ from edge_runtime.data.sources import Image
 
 SIZE_PX = 16
 TRAINING_PICTURES = 1415
-_GREY_PER_DOT = 255 / 16  # a dot of the data set counts 0 to 16 inked pixels
+_GREY_PER_DOT = 255 / 16  # a dot of the data set is the number of inked pixels, 0 to 16
 
 
 class Digits:
     """A `PictureSource` of white digits on black, (16, 16, 3).
 
-    The 8 x 8 counts are stretched to 0..255 and doubled in size with smooth edges: models of
-    16 px see them as they are, and crops keep something to show at 16 or 32 px.
+    The 8 x 8 counts are scaled to 0..255 and doubled in size with smooth edges: models of 16
+    px need no resizing, and crops keep some detail at 16 or 32 px.
     """
 
     def __init__(self, part: Literal["train", "test"]) -> None:
@@ -47,7 +46,7 @@ class Digits:
         return f"{self.name} {index}"
 
     def read(self, index: int) -> Image:
-        """Give a picture; see `PictureSource.read`."""
+        """The picture, enlarged."""
         grey = cv2.convertScaleAbs(self._dots[index], alpha=_GREY_PER_DOT)
         large = cv2.resize(grey, (SIZE_PX, SIZE_PX), interpolation=cv2.INTER_CUBIC)
         return np.asarray(cv2.cvtColor(large, cv2.COLOR_GRAY2RGB), dtype=np.uint8)

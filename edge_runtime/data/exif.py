@@ -1,7 +1,7 @@
-"""Which way up a PNG or WebP picture is.
+"""The EXIF orientation of a PNG or WebP picture.
 
-OpenCV turns JPEG and TIFF pictures itself. Where it is asked for alpha it leaves PNG and WebP
-as they lie, and older versions do so always: their EXIF block is read here.
+OpenCV rotates JPEG and TIFF pictures itself. It does not rotate PNG and WebP when alpha is
+requested, and older versions never do, so their EXIF block is read here.
 """
 
 import struct
@@ -12,13 +12,13 @@ _ORIENTATION_TAG = 0x0112
 
 
 def orientation(content: bytes) -> int:
-    """EXIF orientation, 1 to 8, of a PNG or WebP file; 1 where it names none, or of others."""
+    """EXIF orientation, 1 to 8, of a PNG or WebP file; 1 without one, and for other files."""
     try:
         block = _exif_block(content)
-        found = _orientation_of(block.removeprefix(b"Exif\0\0")) if block else UPRIGHT
-    except struct.error:  # the block is cut short; the picture may still be fine
+        value = _orientation_of(block.removeprefix(b"Exif\0\0")) if block else UPRIGHT
+    except struct.error:  # the block is truncated; the picture may still be fine
         return UPRIGHT
-    return found if 1 <= found <= 8 else UPRIGHT
+    return value if 1 <= value <= 8 else UPRIGHT
 
 
 def _exif_block(content: bytes) -> bytes | None:
@@ -48,7 +48,7 @@ def _webp_exif(content: bytes) -> bytes | None:
 
 
 def _orientation_of(block: bytes) -> int:
-    """Look the tag up in the first directory of a TIFF block."""
+    """The tag's value in the first directory of a TIFF block."""
     order = ">" if block.startswith(b"MM") else "<"
     (directory,) = struct.unpack_from(f"{order}I", block, 4)
     (entries,) = struct.unpack_from(f"{order}H", block, directory)

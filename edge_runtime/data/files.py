@@ -1,7 +1,7 @@
 """Pictures in files: a folder, or a .tar that is read in place.
 
-Pictures are known by the extension of their name, in any case; hidden files and folders are
-left out. Their order is that of their names (code points), on every file system.
+Pictures are recognised by the extension of their name, in upper or lower case; hidden files
+and folders are skipped. They are sorted by name (code points), on every file system.
 """
 
 import os
@@ -23,7 +23,7 @@ EXTENSIONS = (
 
 
 class Place(NamedTuple):
-    """Where the bytes of one picture lie."""
+    """Where the bytes of one picture are."""
 
     name: str  # relative to the folder or inside the archive, with "/"
     file: str
@@ -32,7 +32,7 @@ class Place(NamedTuple):
 
 
 class PictureFiles:
-    """A `PictureSource` over places in files.
+    """A `PictureSource` over parts of files.
 
     No file stays open between two reads, so threads share nothing.
     """
@@ -51,7 +51,7 @@ class PictureFiles:
         return os.fsencode(self._places[index].name).decode("utf-8", "backslashreplace")
 
     def read(self, index: int) -> Image:
-        """Decode a picture; see `PictureSource.read`."""
+        """Decode a picture."""
         place = self._places[index]
         try:
             with open(place.file, "rb") as file:
@@ -63,19 +63,19 @@ class PictureFiles:
 
 
 def open_folder(folder: Path) -> PictureFiles:
-    """Pictures of a folder and all folders in it, links included.
+    """Pictures of a folder and of all its sub-folders, links included.
 
     Raises:
-        DataError: a folder cannot be listed, or there is no picture.
+        DataError: a folder cannot be listed, or there are no pictures.
     """
     return _not_empty(PictureFiles(str(folder), list(_walk(folder))), "folder")
 
 
 def open_tar(archive: Path) -> PictureFiles:
-    """Pictures of an uncompressed .tar; of two entries with one name the later counts.
+    """Pictures of an uncompressed .tar; of two entries with the same name, the later one.
 
     Raises:
-        DataError: it is no complete .tar, or there is no picture in it.
+        DataError: it is not a complete .tar, or has no pictures.
     """
     try:
         with tarfile.open(archive, "r:") as tar:
@@ -94,10 +94,10 @@ def open_tar(archive: Path) -> PictureFiles:
 
 
 def class_labels(names: Sequence[str]) -> tuple[Sequence[str], NDArray[np.int64] | None]:
-    """Classes and labels of pictures by the folders they lie in.
+    """Classes and labels of pictures by the folders they are in.
 
-    Folders that all pictures share are passed over as long as there is a folder below; the
-    next folder is the class. Where a picture lies in none, there are no labels at all.
+    Folders that all pictures share are skipped as long as there is a sub-folder; the next
+    folder is the class. If any picture is in no folder, there are no labels.
 
     Returns:
         The sorted classes and (len(names),) int64 indices into them; or `()` and `None`.
@@ -120,13 +120,13 @@ def class_labels(names: Sequence[str]) -> tuple[Sequence[str], NDArray[np.int64]
 def _walk(root: Path) -> Iterator[Place]:
     seen = {os.path.realpath(root)}
     for folder, subfolders, files in os.walk(root, followlinks=True, onerror=_cannot_list):
-        kept = []
+        visited = []
         for name in sorted(subfolders):
             target = os.path.realpath(os.path.join(folder, name))
-            if not name.startswith(".") and target not in seen:  # a link may lead in a circle
+            if not name.startswith(".") and target not in seen:  # a link may form a cycle
                 seen.add(target)
-                kept.append(name)
-        subfolders[:] = kept
+                visited.append(name)
+        subfolders[:] = visited
         below = PurePosixPath(os.path.relpath(folder, root))
         for name in files:
             if _is_picture(name):
@@ -148,7 +148,7 @@ def _is_picture(name: str) -> bool:
 def _not_empty(source: PictureFiles, kind: str) -> PictureFiles:
     if not len(source):
         raise DataError(
-            f"{source.name} holds no pictures: the {kind} was searched to its depth for files "
-            f"named {' '.join(EXTENSIONS)}. Give one that holds some."
+            f"{source.name} has no pictures: the {kind} was searched with all its sub-folders "
+            f"for files named {' '.join(EXTENSIONS)}. Give one that has some."
         )
     return source

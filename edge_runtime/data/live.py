@@ -1,6 +1,6 @@
-"""Pictures that come by: video files and cameras.
+"""Video files and cameras, whose frames cannot be read again.
 
-They cannot be asked for again: a resumed run goes on with new frames.
+A resumed run continues with new frames.
 """
 
 from collections.abc import Callable, Generator
@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import cv2
 
 from edge_runtime.data.decode import to_rgb
-from edge_runtime.data.sources import Image, SourceLost
+from edge_runtime.data.sources import Image, SourceLostError
 from edge_runtime.errors import DataError
 
 
@@ -19,7 +19,7 @@ class Capture(Protocol):
     """What `cv2.VideoCapture` is used for."""
 
     def read(self) -> tuple[bool, Any]:
-        """(True, BGR frame), or (False, anything) where there is none."""
+        """(True, BGR frame), or (False, anything) if there is none."""
 
     def release(self) -> None:
         """Free the device or the file."""
@@ -29,10 +29,10 @@ class VideoFile:
     """A `FrameSource` that starts again at its end."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file once, to see that it can be read.
+        """Open the file once, to check that it can be read.
 
         Raises:
-            DataError: OpenCV finds no frame in it.
+            DataError: OpenCV cannot decode a frame.
         """
         self.name = str(path)
         capture = cv2.VideoCapture(self.name)
@@ -42,13 +42,13 @@ class VideoFile:
                     f"{path}: no frame of this video can be decoded. Convert it, for example "
                     "to H.264 in .mp4, or give its frames as a folder of pictures."
                 )
-            counted = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+            frame_count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         finally:
             capture.release()
-        self.frame_count = counted if counted > 0 else None  # as its header says
+        self.frame_count = frame_count if frame_count > 0 else None  # of its header
 
     def frames(self) -> Generator[Image, None, None]:
-        """Frames without end; see `FrameSource.frames`."""
+        """Endless frames."""
         while True:
             seen = 0
             with closing(_read_all(cv2.VideoCapture(self.name))) as frames:
@@ -56,11 +56,11 @@ class VideoFile:
                     seen += 1
                     yield frame
             if not seen:
-                raise SourceLost(f"{self.name}: the video cannot be read any more.")
+                raise SourceLostError(f"{self.name}: the video cannot be read any more.")
 
 
 class Camera:
-    """A `FrameSource` of what a camera sees now."""
+    """A `FrameSource` of live camera frames."""
 
     def __init__(
         self, number: int, *, open_capture: Callable[[int], Capture] = cv2.VideoCapture
@@ -70,16 +70,16 @@ class Camera:
         self._open_capture = open_capture
 
     def frames(self) -> Generator[Image, None, None]:
-        """Frames until the camera is lost; see `FrameSource.frames`."""
+        """Frames until the camera is lost."""
         seen = 0
         with closing(_read_all(self._open_capture(self._number))) as frames:
             for frame in frames:
                 seen += 1
                 yield frame
         if seen:
-            raise SourceLost(
+            raise SourceLostError(
                 f"{self.name} gives no more pictures after {seen} frames. Check its cable and "
-                "power; a resumed run goes on with new frames."
+                "power; a resumed run continues with new frames."
             )
         raise DataError(
             f"{self.name} gives no pictures. Check that it is connected, that no other "
@@ -90,8 +90,8 @@ class Camera:
 def _read_all(capture: Capture) -> Generator[Image, None, None]:
     try:
         while True:
-            there, frame = capture.read()
-            if not there:
+            has_frame, frame = capture.read()
+            if not has_frame:
                 return
             yield to_rgb(frame)
     finally:

@@ -1,4 +1,4 @@
-"""Noise in place of pictures, for measuring what a step costs before there are any."""
+"""Noise instead of pictures, to measure the cost of a step before there are any."""
 
 from collections.abc import Sequence
 
@@ -25,6 +25,6 @@ class Noise:
         return f"{self.name} {index}"
 
     def read(self, index: int) -> Image:
-        """Give a picture; see `PictureSource.read`."""
+        """The noise of this index."""
         shape = (self._size_px, self._size_px, 3)
         return np.random.default_rng(index).integers(0, 256, size=shape, dtype=np.uint8)

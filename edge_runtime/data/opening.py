@@ -1,4 +1,4 @@
-"""From what the user typed to a source of pictures."""
+"""Opens the source of pictures that the user named."""
 
 import re
 from pathlib import Path
@@ -22,11 +22,11 @@ _KNOWN = (
 def open_source(spec: str) -> PictureSource | FrameSource:
     """Open a folder, a .tar, a video file, `camera:N`, `digits` or `digits:test`.
 
-    The words come first: a folder of that name is given as `./digits`. A camera is opened when
-    its frames are asked for.
+    The words take precedence: a folder of that name is `./digits`. A camera is opened when its
+    frames are read.
 
     Raises:
-        DataError: there is no such thing, it is of an unknown kind, or it holds no pictures.
+        DataError: it does not exist, is of an unknown kind, or has no pictures.
     """
     if spec == "digits":
         return Digits("train")
@@ -49,10 +49,10 @@ def _open_file(path: Path) -> PictureSource | FrameSource:
     if extension in VIDEO_EXTENSIONS:
         return VideoFile(path)
     if extension in EXTENSIONS:
-        raise DataError(f"{path} is a single picture. Give the folder that it lies in.")
+        raise DataError(f"{path} is a single picture. Give the folder that contains it.")
     if extension in _COMPRESSED:
         raise DataError(
             f"{path} is compressed, so pictures in it cannot be read one by one. "
             "Unpack it and give the folder, or make a plain .tar of it."
         )
-    raise DataError(f"{path} is of no known kind. Give {_KNOWN}.")
+    raise DataError(f"{path} is of an unknown kind. Give {_KNOWN}.")

@@ -1,4 +1,4 @@
-"""Batches out of a stream whose neighbours look alike."""
+"""Mixed batches from a stream whose successive frames are similar."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from edge_runtime.data.augmentation import Box, resize_into
 from edge_runtime.data.randomness import random_words
-from edge_runtime.data.sources import Image, SourceLost
+from edge_runtime.data.sources import Image, SourceLostError
 
 BATCHES = 4  # a batch is mixed from the frames of four, if they fit
 MIN_BATCHES = 2
@@ -14,23 +14,22 @@ BYTES = 128 << 20
 
 
 class FramePool:
-    """Mixes a stream, so that frames which follow each other do not fill one batch.
+    """Mixes a stream, so that a batch does not consist of successive frames.
 
-    Holds a bounded number of recent frames: it is filled up, then a random part of it is
-    taken. Every frame is taken once, some sooner than others. Frames much larger than needed
-    are kept smaller.
+    A bounded buffer of recent frames: it is filled, then a random part of it is drawn. Every
+    frame is drawn once. Frames much larger than needed are stored at a smaller size.
     """
 
     def __init__(
         self, frames: Iterator[Image], *, batch_size: int, short_side_px: int, seed: int
     ) -> None:
-        """Read nothing yet.
+        """Prepare; nothing is read yet.
 
         Args:
-            frames: the stream.
+            frames: a stream.
             batch_size: frames per draw.
             short_side_px: frames are shrunk until their short side is this long.
-            seed: of the run; says which frames are taken.
+            seed: of the run; decides which frames are drawn.
         """
         self._numbered = enumerate(_shrunk(frames, short_side_px))
         self._batch_size = batch_size
@@ -39,10 +38,10 @@ class FramePool:
         self._pool: list[tuple[int, Image]] = []
 
     def draw(self) -> list[tuple[int, Image]]:
-        """Take (running number, frame) `batch_size` times.
+        """Draw `batch_size` pairs of running number and frame.
 
         Raises:
-            SourceLost: the stream ended; and whatever else the stream raises.
+            SourceLostError: the stream ended. Other errors of the stream are passed on.
         """
         self._fill()
         words = random_words(
@@ -74,4 +73,4 @@ def _shrunk(frames: Iterator[Image], short_side_px: int) -> Iterator[Image]:
             resize_into(smaller, frame, Box(0, 0, width, height))
             frame = smaller
         yield frame
-    raise SourceLost(f"the stream of pictures ended after {seen} frames.")
+    raise SourceLostError(f"the stream of pictures ended after {seen} frames.")

@@ -1,9 +1,9 @@
-"""Every random number of the data part: the same for the same place, whoever asks and when.
+"""All random numbers of the data part, independent of threads and order.
 
 A number is a pure function of (seed, purpose, epoch, picture, view, position): Philox4x64-10
 with the seed and the purpose as its key and the rest as its counter, as `numpy.random.Philox`
-computes it. It is written out over arrays because constructing a generator per view costs
-ten times more than the numbers.
+computes it. It is implemented over arrays because constructing a generator per view takes ten
+times as long as the numbers.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ _WORDS_PER_BLOCK = 4
 
 
 def purpose_key(purpose: str) -> int:
-    """The half of the key that keeps two purposes apart: 64 bits of SHA-256."""
+    """The half of the key that distinguishes purposes: 64 bits of SHA-256."""
     return int.from_bytes(hashlib.sha256(purpose.encode()).digest()[:8], "little")
 
 
@@ -38,20 +38,20 @@ def random_words(
     """Random 64-bit words.
 
     Args:
-        seed: of the run; its low 64 bits count.
-        purpose: what the numbers are for; another purpose, other numbers.
+        seed: of the run; its low 64 bits are used.
+        purpose: what the numbers are for; other purposes get other numbers.
         epoch: pass over the data set.
         pictures: B picture indices, or running frame numbers.
         views: V, how many views of each picture.
         count: N, numbers per view and picture.
 
     Returns:
-        (V, B, N) uint64; row [v, b] depends on no other picture and no other view.
+        (V, B, N) uint64; row [v, b] does not depend on other pictures or views.
     """
     blocks = -(-count // _WORDS_PER_BLOCK)
     shape = (views, len(pictures), blocks)
     counter = np.empty((4, *shape), dtype=np.uint64)
-    counter[0] = np.arange(1, blocks + 1, dtype=np.uint64)  # numpy's starts at 1, too
+    counter[0] = np.arange(1, blocks + 1, dtype=np.uint64)  # as numpy's
     counter[1] = np.arange(views, dtype=np.uint64)[:, None, None]
     counter[2] = np.asarray(pictures, dtype=np.uint64)[:, None]
     counter[3] = epoch
@@ -78,20 +78,20 @@ def epoch_order(seed: int, epoch: int, pictures: int) -> NDArray[np.int64]:
 def draw_inputs(
     draws: Sequence[DrawSpec], *, seed: int, epoch: int, pictures: Sequence[int]
 ) -> dict[str, NDArray[np.int64]]:
-    """Token indices that the graphs of a rung ask for.
+    """Token indices for the graphs of a rung.
 
-    The K tokens with the smallest random words are kept, so rungs of one input name and
+    The K tokens with the smallest random words are kept, so rungs with the same input name and
     population get nested subsets: another keep-ratio changes no other choice.
 
     Args:
         draws: of one rung.
         seed: of the run.
         epoch: pass over the data set.
-        pictures: of the batch, see `ViewBatch.pictures`.
+        pictures: of the batch; `ViewBatch.pictures`.
 
     Returns:
         Per input name, int64 (views, len(pictures), kept): rows are sorted subsets of
-        `range(population)`, each as likely as any other, whatever else is in the batch.
+        `range(population)`, uniformly distributed and independent of the rest of the batch.
     """
     drawn = {}
     for spec in draws:

@@ -1,6 +1,6 @@
-"""What a source of pictures is: the seam between where pictures lie and how views are made.
+"""Protocols of picture sources: the interface between storage and augmentation.
 
-A picture is uint8 (H, W, 3), RGB, upright, H and W its own.
+A picture is uint8 (H, W, 3), RGB, upright, of any size.
 """
 
 from collections.abc import Generator, Sequence
@@ -14,12 +14,12 @@ from edge_runtime.errors import DataError
 Image: TypeAlias = NDArray[np.uint8]
 
 
-class UnreadablePicture(DataError):  # noqa: N818 - what it is, not that it is an error
+class UnreadablePicture(DataError):  # noqa: N818 - a property of the picture
     """One picture cannot be read; the message says why. The others may be fine."""
 
 
-class SourceLost(DataError):  # noqa: N818 - what happened
-    """A camera or a video stopped giving pictures in the middle of its work."""
+class SourceLostError(DataError):
+    """A camera or a video stopped giving pictures during a run."""
 
 
 @runtime_checkable
@@ -28,7 +28,7 @@ class PictureSource(Protocol):
 
     @property
     def name(self) -> str:
-        """What the user called it."""
+        """The name that the user gave it."""
 
     @property
     def classes(self) -> Sequence[str]:
@@ -53,16 +53,16 @@ class PictureSource(Protocol):
 
 @runtime_checkable
 class FrameSource(Protocol):
-    """Pictures that come by and cannot be asked for again."""
+    """Pictures that arrive once and cannot be read again."""
 
     @property
     def name(self) -> str:
-        """What the user called it."""
+        """The name that the user gave it."""
 
     def frames(self) -> Generator[Image, None, None]:
-        """Pictures without end, from now on. Closing the iterator frees the device.
+        """Endless pictures, from now on. Closing the iterator frees the device.
 
         Raises:
-            DataError: it gives no pictures at all.
-            SourceLost: it stopped giving pictures.
+            DataError: it gives no picture.
+            SourceLostError: it stopped giving pictures.
         """

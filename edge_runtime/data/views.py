@@ -1,4 +1,4 @@
-"""All views of a picture, for the groups that a training package asks for."""
+"""All views of a picture, for the view groups of a training package."""
 
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -17,7 +17,7 @@ Numbers: TypeAlias = list[list[float]]  # [view][number], of one picture
 
 
 class ViewMaker:
-    """Makes the views of one run. Holds nothing that changes: any thread may use it."""
+    """Makes the views of one run. Immutable: any thread may use it."""
 
     def __init__(self, groups: Sequence[ViewGroup], seed: int) -> None:
         self._groups = groups
@@ -35,7 +35,7 @@ class ViewMaker:
         }
 
     def scratch(self) -> list[HueScratch]:
-        """What one thread needs for `fill`."""
+        """The buffers that one thread needs for `fill`."""
         return [
             np.empty((2, group.size_px, group.size_px, 3), dtype=np.float32)
             for group in self._groups

@@ -1,4 +1,4 @@
-"""The machine we run on: its facts, its memory, its board profile, its power.
+"""The machine: its hardware, its memory, its board profile, its power.
 
 The only part that reads psutil, /proc and /sys, and that may talk to jetson-stats and NVML.
 Units: bytes, joules, watts, degrees Celsius, monotonic seconds. An unknown fact is `None`.
@@ -13,12 +13,13 @@ from edge_runtime.device.board import (
     known_boards,
     load_board,
 )
+from edge_runtime.device.inventory import Inventory, take_inventory
 from edge_runtime.device.machine import machine_facts
 from edge_runtime.device.memory import MemoryNow, memory_now, process_tree_rss_bytes
-from edge_runtime.device.meter import Meter, PowerSample, Window, WindowEnergy
+from edge_runtime.device.meter import Meter, PowerSample, Window
 from edge_runtime.device.power_mode import power_mode
 from edge_runtime.device.probe import SensorEvent
-from edge_runtime.device.process import be_first_to_be_killed, process_elapsed_s
+from edge_runtime.device.process import prefer_oom_kill, process_elapsed_s, python_command
 from edge_runtime.device.sensors import (
     SENSORS,
     PowerSensor,
@@ -28,7 +29,6 @@ from edge_runtime.device.sensors import (
     open_sensor,
     read_trace,
 )
-from edge_runtime.device.survey import Survey, survey
 from edge_runtime.device.thermal import Thermometer
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "Board",
     "BoardSigns",
     "Calibration",
+    "Inventory",
     "MemoryNow",
     "Meter",
     "PowerFacts",
@@ -44,11 +45,8 @@ __all__ = [
     "ReplaySensor",
     "SensorChoice",
     "SensorEvent",
-    "Survey",
     "Thermometer",
     "Window",
-    "WindowEnergy",
-    "be_first_to_be_killed",
     "choose_sensor",
     "detect_board",
     "known_boards",
@@ -57,8 +55,10 @@ __all__ = [
     "memory_now",
     "open_sensor",
     "power_mode",
+    "prefer_oom_kill",
     "process_elapsed_s",
     "process_tree_rss_bytes",
+    "python_command",
     "read_trace",
-    "survey",
+    "take_inventory",
 ]

@@ -1,49 +1,38 @@
-"""Boards: facts of a device that no sensor tells, one TOML file each.
+"""Board profiles: facts of a device that its sensors do not report, one TOML file each.
 
-profiles/README.md explains the keys. The profiles that come with edge-train lie in
-`edge_runtime/profiles` of an installed wheel and in `profiles` of a checkout. Units: watts,
-bytes.
+profiles/README.md explains the keys. The profiles of edge-train are in `edge_runtime/profiles`
+of an installed wheel and in `profiles` of a checkout. Units: watts, bytes.
 """
 
-import math
 import platform
-import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edge_runtime.device.files import sysfs, text
 from edge_runtime.device.meminfo import meminfo_bytes
 from edge_runtime.errors import ConfigError, DeviceError
-from edge_runtime.schema import structure
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-_ABOVE_ZERO = math.ulp(0.0)
-_LOWEST = -sys.float_info.max
+from edge_runtime.schema import Finite, NonNegative, Positive, read_toml, structure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoardSigns:
-    """How to recognise a board; the first kind of sign that fits any board decides."""
+    """How to recognise a board; the first kind of sign that matches any board decides."""
 
     compatible: tuple[str, ...] = ()  # parts of an entry of the device tree's `compatible`
     model: tuple[str, ...] = ()  # parts of the device tree's model, or of DMI's product name
-    machine: tuple[str, ...] = ()  # what `uname -m` may say
+    machine: tuple[str, ...] = ()  # outputs of `uname -m`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PowerFacts:
-    """What is known of the board's power; empty and `None` are unknown."""
+    """Facts of the board's power; empty and `None` are unknown."""
 
-    rails: tuple[str, ...] = ()  # that its sensor shows
-    total: tuple[str, ...] = ()  # those whose sum is the board's input
-    idle_w: float | None = None  # for the estimate from processor load alone
-    full_w: float | None = None
+    rails: tuple[str, ...] = ()  # of its sensor
+    total: tuple[str, ...] = ()  # rails whose sum is the board's input
+    idle_w: NonNegative | None = None  # for the estimate from processor load only
+    full_w: Positive | None = None  # above idle_w
     modes: tuple[str, ...] = ()  # names of its power modes
 
 
@@ -51,65 +40,66 @@ class PowerFacts:
 class Calibration:
     """Corrects a rail: true watts = gain * read watts + offset."""
 
-    gain: float = 1.0
-    offset_w: float = 0.0
+    gain: Positive = 1.0
+    offset_w: Finite = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Board:
     """One kind of device."""
 
-    id: str  # as run folders and results name it
+    id: str  # its name in run folders and results
     name: str
-    recognise: BoardSigns = field(default_factory=BoardSigns)  # none: by --board only
-    memory_gib: float | None = None  # that it is sold with
-    note: str | None = None  # what its owner has to know
+    recognise: BoardSigns = field(default_factory=BoardSigns)  # none: only by --board
+    memory_gib: Positive | None = None  # as sold
+    note: str | None = None  # for its owner; shown by `doctor`
     power: PowerFacts = field(default_factory=PowerFacts)
     calibration: dict[str, Calibration] = field(default_factory=dict)  # by rail
 
 
 def load_board(path: Path | None) -> Board:
-    """The board of a profile file, or the one we run on where `path` is `None`.
+    """The board of a profile file, or this machine's if `path` is `None`.
 
     Raises:
-        ConfigError: the file cannot be read, is no TOML, or has wrong keys: all at once.
-        DeviceError: `path` is `None` and no profile fits this machine.
+        ConfigError: the file cannot be read, is not valid TOML, or has wrong keys or
+            values: all at once.
+        DeviceError: `path` is `None` and no profile matches this machine.
     """
     return detect_board() if path is None else _read(path)
 
 
 def detect_board(machine: str | None = None, *, root: Path = Path("/")) -> Board:
-    """The profile that fits this machine.
+    """The profile that matches this machine.
 
-    The device tree's list of compatible boards decides, then its model's name, then the
-    firmware's (DMI), then the kind of machine. Where several boards fit, which happens when
-    they differ in memory only, it is the smallest that has as much as this machine.
+    The device tree's list of compatible boards decides, then its model name, then the
+    firmware's (DMI), then the machine type. Several boards match if they differ in memory
+    only: then it is the smallest that has at least the memory of this machine.
 
     Args:
-        machine: what `uname -m` says, when not that of this machine.
-        root: where /sys and /proc lie.
+        machine: the output of `uname -m`; default: this machine's.
+        root: where /sys and /proc are.
 
     Raises:
-        DeviceError: none fits.
+        DeviceError: none matches.
     """
     machine = machine or platform.machine()
     boards = known_boards()
-    for kind, found in [*_names_here(sysfs(root)), ("machine", [machine])]:
-        if fitting := [board for board in boards if _fits(board.recognise, kind, found)]:
-            return _by_memory(fitting, meminfo_bytes(root).get("MemTotal"))
+    for kind, names in [*_names_here(sysfs(root)), ("machine", [machine])]:
+        if matching := [board for board in boards if _matches(board.recognise, kind, names)]:
+            return _by_memory(matching, meminfo_bytes(root).get("MemTotal"))
     known = ", ".join(
         f"{board.id} ({'/'.join(board.recognise.machine)})"
         for board in boards
         if board.recognise.machine
     )
     raise DeviceError(
-        f"no board profile fits a machine of type {machine!r}; there are {known}. "
-        "Describe yours in a file like those in profiles/ and give it with --board."
+        f"no board profile matches a machine of type {machine!r}; known are {known}. "
+        "Describe yours in a file such as those in profiles/ and pass it with --board."
     )
 
 
 def _names_here(sys: Path) -> list[tuple[str, list[str]]]:
-    """Kinds of signs, the surest first, and what this machine shows of them."""
+    """Kinds of signs, the most reliable first, with their values on this machine."""
     tree = sys / "firmware/devicetree/base"
     return [
         ("compatible", (text(tree / "compatible") or "").split("\0")),
@@ -118,14 +108,14 @@ def _names_here(sys: Path) -> list[tuple[str, list[str]]]:
     ]
 
 
-def _fits(signs: BoardSigns, kind: str, found: list[str]) -> bool:
+def _matches(signs: BoardSigns, kind: str, names: list[str]) -> bool:
     if kind == "machine":
-        return found[0] in signs.machine
-    return any(part in name for part in getattr(signs, kind) for name in found)
+        return names[0] in signs.machine
+    return any(part in name for part in getattr(signs, kind) for name in names)
 
 
 def _by_memory(boards: list[Board], memory_bytes: int | None) -> Board:
-    """The smallest board with that memory; the kernel shows a little less than was sold."""
+    """The smallest board with that memory; the kernel reports a little less than was sold."""
     by_size = sorted(boards, key=lambda board: board.memory_gib or 0.0)
     enough = [
         board for board in by_size if (board.memory_gib or 0.0) * 2**30 >= (memory_bytes or 0)
@@ -134,7 +124,7 @@ def _by_memory(boards: list[Board], memory_bytes: int | None) -> Board:
 
 
 def known_boards() -> list[Board]:
-    """The profiles that come with edge-train, by file name."""
+    """The profiles of edge-train, sorted by file name."""
     return [_read(path) for path in sorted(_profiles_folder().glob("*.toml"))]
 
 
@@ -145,94 +135,50 @@ def _profiles_folder() -> Path:
 
 
 def _read(path: Path) -> Board:
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(
-            f"board profile {path} cannot be read ({error.strerror}). Give an existing file "
-            "with --board, or leave it out to have the board recognised."
-        ) from error
-    except ValueError as error:  # no UTF-8, or no TOML
-        raise ConfigError(f"board profile {path} is no TOML: {error}") from error
-    return _checked(table, where=f"board profile {path}")
-
-
-def _checked(table: dict[str, Any], where: str) -> Board:
-    problems = _contradictions(table)
+    where = f"board profile {path}"
+    advice = "Give an existing file with --board; without it, the board is recognised."
+    table = read_toml(path, where=where, error=ConfigError, advice=advice)
+    problems = [f"  {problem}" for problem in _contradictions(table)]
     try:
         board = structure(Board, table, where=where, error=ConfigError)
-    except ConfigError as error:  # its first line counts its problems, the others tell them
+    except ConfigError as error:  # its first line counts the problems that follow
         problems = [*str(error).splitlines()[1:], *problems]
     if problems:
         raise ConfigError("\n".join([f"{where}: {len(problems)} problem(s)", *problems]))
     return board
 
 
-def _contradictions(table: dict[str, Any]) -> list[str]:
-    """What is wrong with values of the right type; the schema tells of the others."""
-    power, calibration = _table(table, "power"), _table(table, "calibration")
-    recognise = _table(table, "recognise")
-    lists = {f"recognise.{key}": recognise.get(key) for key in _field_names(BoardSigns)}
-    lists |= {f"power.{key}": power.get(key) for key in ("rails", "total", "modes")}
-    problems = [
-        f"{place}: want a list, got {value!r}"  # which would be read letter by letter
-        for place, value in lists.items()
-        if isinstance(value, str)
-    ]
-    problems += _rail_problems(power, calibration)
-    if (power.get("idle_w") is None) != (power.get("full_w") is None):
-        problems.append("power: give idle_w and full_w, or neither")
-    problems += [
-        f"{place}: want {want}, got {value:g}"
-        for place, value, want, least in _bounds(table, power, calibration)
-        if value is not None and not least <= value < math.inf  # nor NaN
-    ]
-    return [f"  {problem}" for problem in problems]
-
-
-def _rail_problems(power: Mapping[str, Any], calibration: Mapping[str, Any]) -> list[str]:
+def _contradictions(table: Mapping[str, Any]) -> list[str]:
+    """Problems between keys; values of the wrong type are reported by the schema."""
+    power, calibration = _mapping(table.get("power")), _mapping(table.get("calibration"))
     rails, total = _strings(power.get("rails")), _strings(power.get("total"))
-    known = ", ".join(rails) or "none"
     named = [("power.total", rail) for rail in total]
     named += [("calibration", rail) for rail in calibration]
-    return [
-        f"{place}: unknown rail {rail!r}; power.rails are {known}"
+    problems = [
+        f"{place}: unknown rail {rail!r}; power.rails are {', '.join(rails) or 'none'}"
         for place, rail in named
         if rail not in rails
-    ] + [
-        f"power.{key}: a rail occurs twice in {', '.join(found)}"
-        for key, found in (("rails", rails), ("total", total))
-        if len(set(found)) < len(found)
     ]
+    problems += [
+        f"power.{key}: a rail occurs twice in {', '.join(names)}"
+        for key, names in (("rails", rails), ("total", total))
+        if len(set(names)) < len(names)
+    ]
+    return problems + _power_problems(power.get("idle_w"), power.get("full_w"))
 
 
-def _bounds(
-    table: Mapping[str, Any], power: Mapping[str, Any], calibration: Mapping[str, Any]
-) -> Iterator[tuple[str, float | None, str, float]]:
-    """Place, value, what is wanted, and the least that is allowed."""
-    idle_w = _number(power.get("idle_w"))
-    above_idle_w = math.nextafter(idle_w, math.inf) if idle_w and idle_w > 0 else 0.0
-    yield "memory_gib", _number(table.get("memory_gib")), "a number > 0", _ABOVE_ZERO
-    yield "power.idle_w", idle_w, "a number >= 0", 0.0
-    yield "power.full_w", _number(power.get("full_w")), "more than power.idle_w", above_idle_w
-    for rail in calibration:
-        own, place = _table(calibration, rail), f"calibration.{rail}"
-        yield f"{place}.gain", _number(own.get("gain")), "a number > 0", _ABOVE_ZERO
-        yield f"{place}.offset_w", _number(own.get("offset_w")), "a finite number", _LOWEST
+def _power_problems(idle_w: Any, full_w: Any) -> list[str]:
+    if (idle_w is None) != (full_w is None):
+        return ["power: give idle_w and full_w, or neither"]
+    are_numbers = all(type(value) in (int, float) for value in (idle_w, full_w))
+    if are_numbers and 0 < full_w <= idle_w:
+        return [f"power.full_w: expected more than power.idle_w, got {full_w:g}"]
+    return []
 
 
-def _field_names(kind: type) -> list[str]:
-    return [item.name for item in fields(kind)]
-
-
-def _table(table: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    found = table.get(key)
-    return found if isinstance(found, Mapping) else {}
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _strings(value: Any) -> list[str]:
     return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if type(value) in (int, float) else None

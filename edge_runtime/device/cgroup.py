@@ -1,7 +1,7 @@
-"""Limits that a container or a service manager puts on us: control groups, version 1 or 2.
+"""Limits of a container or a service manager: control groups, version 1 or 2.
 
-A limit of an outer group holds for every group inside it, so each reader takes the smallest
-from our own group up to the root.
+A limit of an outer group also holds for every group inside it, so each function takes the
+smallest from our own group up to the root.
 """
 
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def cpu_quota(root: Path) -> float | None:
-    """Processors we may use at a time, 1.5 for one and a half; `None` without a limit."""
+    """Processors this process may use, such as 1.5; `None` without a limit."""
     quotas = [
         int(words[0]) / int(words[1])
         for folder in _own_folders(root, "cpu")
@@ -25,8 +25,7 @@ def cpu_quota(root: Path) -> float | None:
 def memory_limit_bytes(root: Path) -> int | None:
     """The most memory our group may hold; `None` without a limit.
 
-    Version 1 writes "no limit" as a number near 2**63: it is the caller who knows that it is
-    more than the machine has.
+    Version 1 writes "no limit" as a number near 2**63, more than any machine has.
     """
     limits = [
         int(words[0])
@@ -38,9 +37,9 @@ def memory_limit_bytes(root: Path) -> int | None:
 
 
 def memory_headroom_bytes(root: Path) -> int | None:
-    """What our groups may still take before the tightest is full; `None` without a limit.
+    """Memory our groups may still take before one is full; `None` without a limit.
 
-    Files that a group has read and can drop at any time do not count as taken.
+    Cached files that can be dropped at any time do not count as used.
     """
     left = []
     for folder in _own_folders(root, "memory"):
@@ -54,10 +53,10 @@ def memory_headroom_bytes(root: Path) -> int | None:
 
 
 def memory_pressure(root: Path) -> float | None:
-    """Percent of the last ten seconds that a process of our group waited for memory.
+    """Percent of the last ten seconds in which a process of our group waited for memory.
 
-    Of the whole machine where the group does not tell; `None` where the kernel keeps no such
-    account.
+    Of the whole machine where the group has no such file; `None` where the kernel does not
+    count it.
     """
     own = [folder / "memory.pressure" for folder in _own_folders(root, "memory")][:1]
     for path in (*own, root / "proc/pressure/memory"):
@@ -70,8 +69,8 @@ def memory_pressure(root: Path) -> float | None:
 def _own_folders(root: Path, controller: str) -> Iterator[Path]:
     """Our groups that may limit `controller`, innermost first.
 
-    Inside a container the path of /proc may not exist below the mount: then its parents do,
-    and the mount itself is the container's group.
+    Inside a container the path in /proc may not exist below the mount, but its parents do: the
+    mount itself is the container's group.
     """
     mounts = root / "sys/fs/cgroup"
     for line in _lines(root / "proc/self/cgroup"):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edge_runtime.device.board import detect_board
 from edge_runtime.device.cgroup import cpu_quota
-from edge_runtime.device.memory import existing_bytes
+from edge_runtime.device.memory import total_memory_bytes
 from edge_runtime.errors import DeviceError
 
 Facts = dict[str, str | int | None]
@@ -17,7 +17,7 @@ def machine_facts(root: Path = Path("/")) -> Facts:
     """Facts of this machine, ready for JSON; `None` where unknown.
 
     Args:
-        root: where /proc, /sys and /etc lie.
+        root: where /proc, /sys and /etc are.
 
     Returns:
         cpu_model: as the kernel names it.
@@ -29,7 +29,7 @@ def machine_facts(root: Path = Path("/")) -> Facts:
     return {
         "cpu_model": _cpu_model(root),
         "logical_cpus": _logical_cpus(root),
-        "memory_bytes": existing_bytes(root),
+        "memory_bytes": total_memory_bytes(root),
         "os": _os_name(root),
         "kernel": platform.release(),
         "machine": platform.machine(),
@@ -71,5 +71,5 @@ def _pairs(path: Path, separator: str) -> list[tuple[str, str]]:
         lines = path.read_text(errors="replace").splitlines()
     except OSError:  # no such file: the fact stays unknown
         return []
-    split = (line.partition(separator) for line in lines)
-    return [(key.strip(), value.strip()) for key, found, value in split if found]
+    parts = (line.partition(separator) for line in lines)
+    return [(key.strip(), value.strip()) for key, middle, value in parts if middle]

@@ -1,4 +1,4 @@
-"""What the kernel says of the machine's memory, in bytes."""
+"""The machine's memory as the kernel reports it, in bytes."""
 
 from pathlib import Path
 
@@ -9,9 +9,9 @@ def meminfo_bytes(root: Path = Path("/")) -> dict[str, int]:
         lines = (root / "proc/meminfo").read_text().splitlines()
     except OSError:
         return {}
-    found = {}
+    amounts = {}
     for line in lines:
         name, _, value = line.partition(":")
         if value.endswith(" kB"):
-            found[name] = int(value.removesuffix("kB")) * 1024
-    return found
+            amounts[name] = int(value.removesuffix("kB")) * 1024
+    return amounts

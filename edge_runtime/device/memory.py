@@ -1,10 +1,9 @@
-"""Memory of our own processes and of what is left around them, in bytes.
+"""Memory of this process tree and of the machine, in bytes.
 
 Resident memory counts pages that a child shares with its parent in both, as far as both have
 touched them: sums err on the side that keeps a memory budget.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from edge_runtime.device.cgroup import (
 )
 from edge_runtime.device.files import sysfs, text
 from edge_runtime.device.meminfo import meminfo_bytes
+from edge_runtime.device.process import process_tree
 
 _GPU_CLIENTS = "kernel/debug/nvmap/iovmm/clients"  # of a Jetson; only root may read it
 _UNITS = {"K": 1024, "M": 1024**2}
@@ -25,12 +25,12 @@ class MemoryNow:
     """`None` is unknown."""
 
     rss_bytes: int  # resident, of this process and of all its descendants
-    peak_rss_bytes: int  # sum of the highest that each of those still alive ever had
+    peak_rss_bytes: int  # sum of the peaks of those that are still alive
     swap_bytes: int  # swapped out
     gpu_bytes: int | None  # of a Jetson's memory, held by the GPU for these processes
-    limit_bytes: int | None  # what exists for us: of RAM and container limits, the smallest
-    available_bytes: int | None  # what could still be had, of RAM and of those limits
-    pressure_avg10: float | None  # % of the last 10 s that somebody waited for memory
+    limit_bytes: int | None  # the smallest of the RAM and the container's limits
+    available_bytes: int | None  # what is left of the RAM and within those limits
+    pressure_avg10: float | None  # % of the last 10 s in which a process waited for memory
 
     @property
     def peak_bytes(self) -> int:
@@ -42,18 +42,17 @@ def memory_now(root: Path = Path("/")) -> MemoryNow:
     """The memory of this process and of its descendants, and of the machine.
 
     Args:
-        root: where /proc and /sys lie, but for what belongs to processes.
+        root: where /proc and /sys are, except for /proc/PID.
     """
     tree = process_tree()
-    known = [_status_bytes(pid) for pid in tree]
-    amounts = meminfo_bytes(root)
-    available = [amounts.get("MemAvailable"), memory_headroom_bytes(root)]
+    statuses = [_status_bytes(pid) for pid in tree]
+    available = [meminfo_bytes(root).get("MemAvailable"), memory_headroom_bytes(root)]
     return MemoryNow(
-        rss_bytes=sum(status.get("VmRSS", 0) for status in known),
-        peak_rss_bytes=sum(status.get("VmHWM", 0) for status in known),
-        swap_bytes=sum(status.get("VmSwap", 0) for status in known),
+        rss_bytes=sum(status.get("VmRSS", 0) for status in statuses),
+        peak_rss_bytes=sum(status.get("VmHWM", 0) for status in statuses),
+        swap_bytes=sum(status.get("VmSwap", 0) for status in statuses),
         gpu_bytes=_gpu_bytes(sysfs(root), tree),
-        limit_bytes=existing_bytes(root),
+        limit_bytes=total_memory_bytes(root),
         available_bytes=min(
             (bytes_ for bytes_ in available if bytes_ is not None), default=None
         ),
@@ -66,33 +65,10 @@ def process_tree_rss_bytes() -> int:
     return sum(_status_bytes(pid).get("VmRSS", 0) for pid in process_tree())
 
 
-def existing_bytes(root: Path = Path("/")) -> int | None:
-    """Memory that exists for this process: the RAM, or a container's limit if it is less."""
+def total_memory_bytes(root: Path = Path("/")) -> int | None:
+    """Memory of the machine, or of the container if its limit is less."""
     amounts = [meminfo_bytes(root).get("MemTotal"), memory_limit_bytes(root)]
     return min((amount for amount in amounts if amount is not None), default=None)
-
-
-def process_tree() -> list[int]:
-    """Numbers of this process and of its descendants, itself first."""
-    own = os.getpid()
-    if not Path(f"/proc/self/task/{own}/children").exists():
-        # A kernel without CONFIG_PROC_CHILDREN: a hundred times slower, over all processes.
-        import psutil
-
-        return [own, *(child.pid for child in psutil.Process().children(recursive=True))]
-    found = [own]
-    for pid in found:  # grows as we go
-        for thread in _listed(f"/proc/{pid}/task"):
-            children = text(Path(f"/proc/{pid}/task/{thread}/children")) or ""
-            found += map(int, children.split())
-    return found
-
-
-def _listed(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except OSError:  # it ended since its parent named it
-        return []
 
 
 def _status_bytes(pid: int) -> dict[str, int]:

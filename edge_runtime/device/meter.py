@@ -1,9 +1,9 @@
-"""The meter: one thread reads the power sensor; windows of time get their energy.
+"""The meter: one thread reads the power sensor, and windows of time get their energy.
 
-Units: joules, watts, degrees Celsius, seconds of a monotonic clock, which no change of the
-date moves. `None` is unknown, never 0. The thread never raises: a sensor that fails is told
-once, tried again every second, and told once more when it is back; over the gap the power is
-interpolated and the windows say how long it was.
+Units: joules, watts, degrees Celsius, monotonic seconds. `None` is unknown, never 0. The
+thread never raises: a sensor that fails is reported once, tried again every second, and
+reported again when it is back. The power during such a gap is interpolated, and the windows
+say how long it was.
 """
 
 import math
@@ -18,55 +18,34 @@ from typing import TypeVar
 
 from typing_extensions import Self
 
-from edge_runtime.device.energy_ledger import Account, EnergyLedger, Watts
+from edge_runtime.device.energy import Account, EnergyLedger, Watts
+from edge_runtime.device.environment import Environment, EnvironmentReading
 from edge_runtime.device.probe import Probe, SensorEvent
 from edge_runtime.device.sensors.base import PowerSensor
-from edge_runtime.device.surroundings import Surroundings, SurroundingsNow
 from edge_runtime.errors import ConfigError
+from edge_runtime.facts import WindowEnergy
 
 T = TypeVar("T")
 
 GAP_S = 1.0  # readings further apart leave a gap
-HISTORY_S = 3600.0  # how far back `energy_between` reaches
+HISTORY_S = 3600.0  # how far back `energy_between` can look
 _GOLDEN = (math.sqrt(5) - 1) / 2
-_SURROUNDINGS_S = 1.0  # temperatures and clocks are read this often
+_ENVIRONMENT_S = 1.0  # how often temperatures and clocks are read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PowerSample:
-    """What the meter saw at one moment. Temperatures and clocks are up to a second older."""
+    """Readings of one moment. Temperatures and clocks are up to a second older."""
 
     t_s: float
     rails_w: dict[str, float | None]
     total_w: float | None
-    energy_j: float | None  # gross, of the board since the meter counts; None: no total_w
+    energy_j: float | None  # gross, of the board since the meter started; None: no total_w
     temperature_c: float | None  # of the hottest zone
     throttled: bool | None
     cpu_hz: float | None
     gpu_hz: float | None
     gpu_load: float | None  # 0 to 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WindowEnergy:
-    """Energy of a window of time. Gross is all that the board took."""
-
-    name: str
-    start_s: float
-    duration_s: float
-    gross_j: float | None
-    idle_j: float | None  # what the idle board would have taken
-    net_j: float | None  # gross without idle
-    mean_w: float | None
-    peak_w: float | None
-    rails_j: dict[str, float | None]
-    samples: int  # readings of the total
-    missed: int  # readings that came too late or failed
-    largest_gap_s: float  # between two readings
-    gap_s: float  # sum of the gaps over a second, where the power is interpolated
-    peak_temperature_c: float | None
-    throttled: bool | None  # at any time
-    is_estimate: bool | None  # None: there is no sensor
 
 
 class Window:
@@ -82,19 +61,19 @@ class Window:
 
     @property
     def energy(self) -> WindowEnergy:
-        """What the window took, or has taken so far."""
+        """Energy of the window, or of its time so far."""
         return self._so_far(self) if self._result is None else self._result
 
     def end(self) -> None:
-        """Keep what it took until now."""
+        """Fix the energy used until now."""
         self._result = self._so_far(self)
 
-    def see(self, now: SurroundingsNow) -> None:
-        """Remember the highest temperature, and any throttling."""
-        known = [c for c in (self.peak_temperature_c, now.temperature_c) if c is not None]
+    def observe(self, reading: EnvironmentReading) -> None:
+        """Update the highest temperature and whether the board was throttled."""
+        known = [c for c in (self.peak_temperature_c, reading.temperature_c) if c is not None]
         self.peak_temperature_c = max(known, default=None)
-        if now.throttled is not None:
-            self.throttled = bool(self.throttled) or now.throttled
+        if reading.throttled is not None:
+            self.throttled = bool(self.throttled) or reading.throttled
 
 
 class Meter:
@@ -119,29 +98,29 @@ class Meter:
         Args:
             sensor: `None` leaves every energy unknown; temperatures are still read.
             rate_hz: readings per second, or fewer where the sensor has no more.
-            since_s: when to count from, by the clock, if that is before the meter is entered;
-                what the board took until the first reading is counted at its power.
+            since_s: the clock's time to count from, if before the meter is entered; until the
+                first reading, the power is assumed to be that of the first reading.
             clock: monotonic seconds.
-            record: is given every regular sample, in the meter's thread, and the first and
-                the last one in that of the block.
-            on_event: is told of the sensor's loss and return, in the thread that noticed.
-            root: where /sys lies.
+            record: called with every regular sample in the meter's thread, and with the first
+                and the last one in the thread of the block.
+            on_event: called when the sensor is lost or back, in the thread that noticed it.
+            root: where /sys is.
 
         Raises:
-            ConfigError: the rate is no number above 0.
+            ConfigError: the rate is not a finite number above 0.
         """
         if not 0 < rate_hz < math.inf:
-            raise ConfigError(f"meter: rate_hz: want a number > 0, got {rate_hz:g}")
+            raise ConfigError(f"meter: rate_hz: expected a number > 0, got {rate_hz:g}")
         self.sensor, self._clock, self._root = sensor, clock, root
         self._since_s = since_s
         self._record, self._on_event = record, on_event
-        self._period_s = max(1 / rate_hz, sensor.period_s if sensor else _SURROUNDINGS_S)
+        self._period_s = max(1 / rate_hz, sensor.period_s if sensor else _ENVIRONMENT_S)
         self.rate_hz = 1 / self._period_s
-        # The mean power of a counter over too short a time would be noise.
-        self._least_s = 0.5 / rate_hz if sensor and sensor.counts_energy else 0.0
-        # At the edge of a window a sensor is read once more, unless it has nothing new.
-        self._edge_s = max(sensor.period_s, self._least_s) if sensor else 0.0
-        self._probe = Probe(sensor, self._tell) if sensor else None
+        # The mean power of a counter over a very short time would be noise.
+        self._min_gap_s = 0.5 / rate_hz if sensor and sensor.counts_energy else 0.0
+        # Sensors are also read at the edges of windows, unless that returns nothing new.
+        self._edge_s = max(sensor.period_s, self._min_gap_s) if sensor else 0.0
+        self._probe = Probe(sensor, self._report) if sensor else None
         self._ledger = EnergyLedger(
             sensor.rails if sensor else (),
             sensor.total if sensor else (),
@@ -149,22 +128,22 @@ class Meter:
             longest_s=max(GAP_S, 3 * self._period_s),
             history_s=HISTORY_S,
         )
-        self.idle_w: float | None = None  # of the board at rest; `measure_idle` sets it
-        self.sampling_cpu_s = 0.0  # processor time that the thread has used
+        self.idle_w: float | None = None  # of the idle board; set by `measure_idle`
+        self.sampling_cpu_s = 0.0  # processor time used by the thread
         self._latest: PowerSample | None = None
-        self._now = SurroundingsNow()
+        self._environment_now = EnvironmentReading()
         self._windows: list[Window] = []
         self._whole: Window | None = None
         self._spent_j: float | None = None
         self._failure: Exception | None = None  # of `record` or `on_event`
-        self._reading = threading.Lock()  # one reader of the sensor at a time
-        self._lock = threading.Lock()  # of all that readings change
+        self._reading = threading.Lock()  # only one thread reads the sensor at a time
+        self._lock = threading.Lock()  # of everything that readings change
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="edge-train-meter", daemon=True)
 
     def __enter__(self) -> Self:
-        self._surroundings = Surroundings(self._root)
-        self._now = self._surroundings.read()
+        self._environment = Environment(self._root)
+        self._environment_now = self._environment.read()
         self._whole = self._open("whole", self._since_s)
         self._write(self._take_at_edge())
         self._thread.start()
@@ -181,7 +160,7 @@ class Meter:
         self._write(self._take_at_edge())
         if self._whole is not None:
             self._close(self._whole)
-        self._surroundings.close()
+        self._environment.close()
         if self.sensor is not None:
             self.sensor.close()
         if error is None:
@@ -202,10 +181,10 @@ class Meter:
             self._close(window)
 
     def measure_idle(self, duration_s: float) -> float | None:
-        """Wait, and take the mean power meanwhile as that of the board at rest.
+        """Wait, and take the mean power of that time as the power of the idle board.
 
         Returns:
-            Watts, which `idle_w` keeps; `None` if they are unknown.
+            Watts, which `idle_w` keeps; `None` if unknown.
         """
         with self.window("idle") as window:
             time.sleep(duration_s)
@@ -213,7 +192,7 @@ class Meter:
         return self.idle_w
 
     def spent_j(self) -> float | None:
-        """Gross energy of the board since the meter counts; never less than it was before.
+        """Gross energy of the board since the meter started; it never decreases.
 
         Raises:
             Exception: the first one of `record` or `on_event`, once.
@@ -227,7 +206,7 @@ class Meter:
     def energy_between(self, from_s: float, to_s: float) -> float | None:
         """Gross energy of the board between two times of the clock.
 
-        Known for the last hour; `None` beyond it and where nothing was read.
+        Known for the last hour; `None` before it and where nothing was read.
         """
         with self._lock:
             return self._ledger.between(from_s, to_s)
@@ -240,8 +219,8 @@ class Meter:
         due_s = seen_s = self._clock()
         share = 0.0
         while True:
-            # Not evenly: power that rises and falls in step with the sampling would be seen
-            # at its tops or bottoms only. Gaps are 0.62 or 1.62 periods, never in a circle.
+            # Not evenly: power that oscillates in step with the sampling would be read at its
+            # highest or lowest only. Intervals are 0.62 or 1.62 periods, without a cycle.
             step, share = 1 - share, (share + _GOLDEN) % 1
             due_s += (step + share) * self._period_s
             wait_s = min(2 * self._period_s, max(0.0, due_s - self._clock()))
@@ -252,17 +231,17 @@ class Meter:
             due_s += late * self._period_s
             if due_s - now_s > 2 * self._period_s:  # a clock that went back
                 due_s = now_s
-            if abs(now_s - seen_s) >= _SURROUNDINGS_S:
+            if abs(now_s - seen_s) >= _ENVIRONMENT_S:
                 seen_s = now_s
-                self._look_around()
-            self._take_in_time(late)
+                self._read_environment()
+            self._take_regular(late)
             self.sampling_cpu_s = time.thread_time()
 
-    def _take_in_time(self, late: int) -> None:
-        """A regular sample, after so many that came too late."""
+    def _take_regular(self, late: int) -> None:
+        """A regular sample, after `late` samples that were missed."""
         with self._reading:
-            # Where the edge of a window has just been read, that is the sample.
-            is_new = not 0 <= self._clock() - self._ledger.last_s < self._least_s
+            # A reading made just now at the edge of a window is the sample.
+            is_new = not 0 <= self._clock() - self._ledger.last_s < self._min_gap_s
             sample = self._take() if is_new else self._latest
             is_lost = self._probe is not None and self._probe.is_lost
         with self._lock:
@@ -270,7 +249,7 @@ class Meter:
         self._write(sample)
 
     def _take_at_edge(self) -> PowerSample | None:
-        """A sample at the edge of a window, if it costs no waiting and tells anything new."""
+        """A sample at the edge of a window, unless it has to wait or returns nothing new."""
         if self._probe is None or self._probe.is_lost:
             return None
         if not self._reading.acquire(blocking=False):
@@ -283,13 +262,13 @@ class Meter:
 
     def _write(self, sample: PowerSample | None) -> None:
         if sample is not None and self._record is not None:
-            self._hand_over(self._record, sample)
+            self._call(self._record, sample)
 
     def _take(self) -> PowerSample | None:
-        """Read the sensor; `None` if there is nothing to tell. `_reading` is held."""
+        """Read the sensor; `None` if the clock has not advanced. `_reading` is held."""
         read = self._probe.read(self._clock) if self._probe else (self._clock(), {})
         with self._lock:
-            if read is None:  # the rest of a sample is known still
+            if read is None:  # the rest of the sample is still known
                 unknown = dict.fromkeys(self.sensor.rails if self.sensor else ())
                 self._latest = self._sample(self._clock(), Watts(unknown, None))
                 return self._latest
@@ -308,22 +287,22 @@ class Meter:
             rails_w=watts.rails_w,
             total_w=watts.total_w,
             energy_j=energy_j,
-            **self._now._asdict(),
+            **self._environment_now._asdict(),
         )
 
-    def _look_around(self) -> None:
-        now = self._surroundings.read()
+    def _read_environment(self) -> None:
+        reading = self._environment.read()
         with self._lock:
-            self._now = now
+            self._environment_now = reading
             for window in self._windows:
-                window.see(now)
+                window.observe(reading)
 
-    def _tell(self, event: SensorEvent) -> None:
+    def _report(self, event: SensorEvent) -> None:
         if self._on_event is not None:
-            self._hand_over(self._on_event, event)
+            self._call(self._on_event, event)
 
-    def _hand_over(self, callback: Callable[[T], None], value: T) -> None:
-        """Call somebody whose errors must not end the thread; `spent_j` raises the first."""
+    def _call(self, callback: Callable[[T], None], value: T) -> None:
+        """Call a function whose errors must not end the thread; `spent_j` raises the first."""
         try:
             callback(value)
         except Exception as error:  # noqa: BLE001
@@ -338,7 +317,7 @@ class Meter:
         with self._lock:
             since_s = self._clock() if since_s is None else since_s
             window = Window(name, self._ledger.open(since_s), self._energy)
-            window.see(self._now)
+            window.observe(self._environment_now)
             self._windows.append(window)
         return window
 
@@ -349,7 +328,7 @@ class Meter:
             self._ledger.close(window.account)
 
     def _energy(self, window: Window) -> WindowEnergy:
-        """What a window took until now."""
+        """Energy of a window until now."""
         with self._lock:
             account, at_s = window.account, max(self._clock(), self._ledger.last_s)
             total = self._ledger.total(account, at_s)

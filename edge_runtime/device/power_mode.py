@@ -1,4 +1,4 @@
-"""The power mode of a Jetson, as nvpmodel names it: what the board may take."""
+"""The power mode of a Jetson, as nvpmodel names it: how much power the board may draw."""
 
 import re
 import subprocess
@@ -14,11 +14,11 @@ _LONGEST_S = 5.0
 def power_mode(root: Path = Path("/")) -> str | None:
     """The mode's name, such as `15W` or `MAXN`; `None` on boards without modes.
 
-    nvpmodel keeps the number of its mode in a file; where that is missing, as it is before a
-    mode was ever chosen, the program is asked.
+    nvpmodel keeps the number of its mode in a file. Before a mode was ever chosen there is no
+    such file, and the program is asked.
 
     Args:
-        root: where /etc and /var lie.
+        root: where /etc and /var are.
     """
     return _from_files(root) or (_from_program() if root == Path("/") else None)
 
@@ -39,5 +39,5 @@ def _from_program() -> str | None:
         )
     except (OSError, subprocess.SubprocessError):  # no Jetson
         return None
-    found = _ANSWER.search(done.stdout)
-    return found[1] if found else None
+    name = _ANSWER.search(done.stdout)
+    return name[1] if name else None

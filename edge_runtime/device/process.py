@@ -1,11 +1,14 @@
-"""This process: how long it has run, and what the kernel shall do with it."""
+"""This process and its descendants."""
 
 import os
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 
-_START_FIELD = 19  # of /proc/self/stat behind the name: start in clock ticks since boot
+from edge_runtime.device.files import text
+
+_START_FIELD = 19  # of /proc/self/stat, counted after the name: clock ticks since boot
 
 
 def process_elapsed_s() -> float:
@@ -15,7 +18,41 @@ def process_elapsed_s() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) - started_s
 
 
-def be_first_to_be_killed() -> None:
-    """Ask the kernel to choose this process, and no other one, when memory runs out."""
+def prefer_oom_kill() -> None:
+    """Ask the kernel to kill this process before any other when memory runs out."""
     with suppress(OSError):  # a hardened container may forbid it
         Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+def process_tree() -> list[int]:
+    """Process ids of this process and of its descendants, itself first."""
+    own = os.getpid()
+    if not Path(f"/proc/self/task/{own}/children").exists():
+        # A kernel without CONFIG_PROC_CHILDREN: psutil reads every process of the machine,
+        # which takes fifty times as long.
+        import psutil
+
+        return [own, *(child.pid for child in psutil.Process().children(recursive=True))]
+    tree = [own]
+    for pid in tree:  # grows while it is read
+        for thread in _thread_ids(pid):
+            children = text(Path(f"/proc/{pid}/task/{thread}/children")) or ""
+            tree += map(int, children.split())
+    return tree
+
+
+def _thread_ids(pid: int) -> list[str]:
+    try:
+        return os.listdir(f"/proc/{pid}/task")
+    except OSError:  # it ended after its parent had listed it
+        return []
+
+
+def python_command(code: str, *arguments: str) -> list[str]:
+    """The command line of a Python that runs `code` and finds the modules this one finds."""
+    return [
+        sys.executable,
+        "-c",
+        f"import sys; sys.path[:] = {sys.path!r}; {code}",
+        *arguments,
+    ]

@@ -1,15 +1,15 @@
 """Temperatures and throttling, from the kernel's thermal zones. Unit: degrees Celsius.
 
-Throttled means that the machine is held back now: a cooling device that slows the processor
-or the GPU down is at work, or a Raspberry Pi's firmware says so, or an event counter of x86
-processors or of a Jetson's over-current protection has grown since the last look.
+Throttled means now: a cooling device that slows down the processor or the GPU is active, or a
+Raspberry Pi's firmware reports it, or an event counter of x86 processors or of a Jetson's
+over-current protection has increased since the last reading.
 """
 
 from pathlib import Path
 
 from edge_runtime.device.files import NumberFile, sysfs, text
 
-# Zones show nonsense while their part is switched off (-256 on Jetsons), or always do.
+# Zones read nonsense while their part is powered off (-256 on Jetsons), and some always do.
 _POSSIBLE_C = (-50.0, 150.0)
 _NO_SENSORS = ("pmic-die",)  # a constant 50 or 100 on older Jetsons
 _SLOWING = ("cpufreq", "thermal-cpufreq", "devfreq", "thermal-devfreq", "processor")
@@ -22,11 +22,11 @@ _PI_FLAGS = (
     "devices/platform/*firmware/get_throttled",
     "devices/platform/soc*/*/get_throttled",
 )
-_PI_NOW = 0xF  # the bits above tell of the past
+_PI_NOW = 0xF  # the higher bits report the past
 
 
 class Thermometer:
-    """Reads what it found when it was made; a zone that fails is `None` for that time."""
+    """Reads the zones that existed when it was made; one that cannot be read is `None`."""
 
     def __init__(self, root: Path = Path("/")) -> None:
         sys = sysfs(root)
@@ -58,7 +58,7 @@ class Thermometer:
         return max(known, default=None)
 
     def is_throttled(self) -> bool | None:
-        """Whether the machine is held back; `None` where nothing tells."""
+        """Whether the machine is throttled; `None` where nothing reports it."""
         before, self._counts = self._counts, [counter.read() for counter in self._counters]
         states, flags = (
             [file.read() for file in files] for files in (self._states, self._flags)
@@ -73,7 +73,7 @@ class Thermometer:
         return any(signs) if signs else None
 
     def close(self) -> None:
-        """Let go of the files. Calling it twice is fine."""
+        """Close the files. Calling it twice is fine."""
         for file in (*self._zones.values(), *self._states, *self._flags, *self._counters):
             file.close()
 

@@ -1,17 +1,17 @@
-"""How good an encoder is, and the encoder as a file of its own."""
+"""Scores of a trained encoder, and its export as a file."""
 
 from edge_runtime.evaluation.encoder_file import export_encoder
 from edge_runtime.evaluation.features import Features, extract_features
 from edge_runtime.evaluation.knn import knn_accuracy
 from edge_runtime.evaluation.linear import linear_accuracy
 from edge_runtime.evaluation.scores import Accuracies, Scores, evaluate
-from edge_runtime.evaluation.trained import Trained, open_trained
+from edge_runtime.evaluation.trained import TrainedState, open_trained
 
 __all__ = [
     "Accuracies",
     "Features",
     "Scores",
-    "Trained",
+    "TrainedState",
     "evaluate",
     "export_encoder",
     "extract_features",

@@ -1,4 +1,4 @@
-"""An encoder as a file of its own: ONNX, or safetensors with timm's names."""
+"""An encoder as one file: ONNX, or safetensors with timm's names."""
 
 from pathlib import Path
 
@@ -10,28 +10,29 @@ from edge_runtime.package.encoder import to_timm
 from edge_runtime.state import State, encode_state
 from edge_runtime.storage import write_file
 
-# Protobuf's limit of one message is 2 GiB; the rest is for the names of the weights.
+# Protobuf's limit is 2 GiB per message; the difference is for the names of the weights.
 MAX_ONNX_BYTES = (1 << 31) - (1 << 20)
 
 
 def export_encoder(package: Package, state: State, target: Path) -> int:
-    """Write the encoder of `state`; the suffix of `target` says how. Returns the file's bytes.
+    """Write the encoder of `state` and return the size of the file in bytes.
 
-    `.onnx`: uint8 pictures [batch, height, width, 3] -> float32 features [batch, width], for
-    any ONNX runtime. `.safetensors`: timm's parameter names and layouts.
+    The suffix of `target` is the format. `.onnx`: uint8 pictures [batch, height, width, 3] ->
+    float32 features [batch, width], for any ONNX runtime. `.safetensors`: timm's parameter
+    names and layouts.
 
     Raises:
-        ConfigError: another suffix, `target` exists, or it would be over 2 GiB as ONNX.
+        ConfigError: another suffix, `target` exists, or the ONNX file would be over 2 GiB.
         StorageError: it cannot be written.
     """
     encoders = {".onnx": onnx_bytes, ".safetensors": timm_bytes}
     if target.suffix not in encoders:
         raise ConfigError(
-            f"{target}: an encoder is written as {' or '.join(encoders)}, not "
-            f"{target.suffix or 'without a suffix'}."
+            f"{target}: the suffix of an encoder file is {' or '.join(encoders)}, got "
+            f"{target.suffix or 'none'}."
         )
     if target.exists():
-        raise ConfigError(f"{target} exists and is not replaced. Choose another name.")
+        raise ConfigError(f"{target} exists and will not be replaced. Choose another name.")
     content = encoders[target.suffix](package, state)
     write_file(target, content)
     return len(content)

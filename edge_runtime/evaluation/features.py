@@ -1,11 +1,16 @@
-"""Frozen features of labelled pictures, and whose class is whose."""
+"""Frozen features of labelled pictures, and the mapping between two sets of classes."""
 
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.data import FrameSource, PictureSource, labelled_batches
+from edge_runtime.data import (
+    FrameSource,
+    LabelledSource,
+    PictureSource,
+    labelled_batches,
+)
 from edge_runtime.engines import create_forward_engine, encoder_weights
 from edge_runtime.errors import DataError, DivergedError
 from edge_runtime.package import Package
@@ -16,7 +21,7 @@ NAMED_CLASSES = 5  # in a message
 
 
 class Features(NamedTuple):
-    """What an encoder makes of N pictures, and their classes."""
+    """Features of N pictures, and their classes."""
 
     values: NDArray[np.float32]  # (N, width)
     labels: NDArray[np.int64]  # (N,) indices into the source's classes
@@ -33,16 +38,16 @@ def extract_features(
     """Features of every readable picture's centre view, in the source's order.
 
     Args:
-        package: whose embedding graph runs.
-        state: where its weights come from, see `Manifest.encoder_prefix`.
+        package: its embedding graph is run.
+        state: its tensors after `Manifest.encoder_prefix` are the weights.
         source: pictures with labels.
-        threads: of decoding and of the graph; None lets each choose.
-        batch_size: pictures per call of the graph; decides memory, not the result.
+        threads: of decoding and of the graph; `None` lets each choose.
+        batch_size: pictures per call of the graph; affects memory, not the result.
 
     Raises:
         DataError: the source has no labels, or more than 5 % of its pictures cannot be read.
         EngineError: no runtime is installed, or it failed.
-        DivergedError: the features are not numbers.
+        DivergedError: the features are not finite.
     """
     values, labels = [], []
     weights = encoder_weights(package, state, threads=threads)
@@ -61,25 +66,11 @@ def extract_features(
     return features
 
 
-def labelled(source: PictureSource | FrameSource) -> PictureSource:
-    """The same source, if its pictures have classes.
-
-    Raises:
-        DataError: they have not.
-    """
-    if isinstance(source, FrameSource) or source.labels is None:
-        raise DataError(
-            f"{source.name} has no labels: an evaluation compares classes. Give a folder with "
-            "one sub-folder of pictures per class, such as cat/ and dog/."
-        )
-    return source
-
-
-def label_mapping(train: PictureSource, test: PictureSource) -> NDArray[np.int64]:
+def label_mapping(train: LabelledSource, test: LabelledSource) -> NDArray[np.int64]:
     """Index of each class of `test` among those of `train`, by name.
 
     Raises:
-        DataError: the two have not the same classes.
+        DataError: their classes differ.
     """
     known = list(train.classes)
     if different := sorted(set(known) ^ set(test.classes)):
@@ -91,6 +82,6 @@ def label_mapping(train: PictureSource, test: PictureSource) -> NDArray[np.int64
             named.append(f"and {len(different) - len(named)} more")
         raise DataError(
             f"the classes of {train.name} and {test.name} differ: {', '.join(named)}. "
-            "Name the class sub-folders alike."
+            "Give their sub-folders the same names."
         )
     return np.array([known.index(name) for name in test.classes], np.int64)

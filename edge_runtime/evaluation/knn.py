@@ -1,6 +1,6 @@
 """Weighted k-nearest-neighbour classification on frozen features, by cosine similarity.
 
-The measure of the self-supervised literature: each of the k most similar training pictures
+The usual metric of self-supervised learning: each of the k most similar training pictures
 votes for its class with weight exp(similarity / temperature).
 """
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 NEIGHBOURS = 20
 TEMPERATURE = 0.07
 
-# Together about 70 MB of similarities and keys, whatever the number of pictures.
+# About 70 MB of similarities and keys, whatever the number of pictures.
 TEST_ROWS = 512
 TRAIN_ROWS = 4096
 
@@ -31,7 +31,7 @@ def knn_accuracy(
     neighbours: int = NEIGHBOURS,
     temperature: float = TEMPERATURE,
 ) -> float:
-    """Share of test pictures, in [0, 1], whose neighbours vote for the right class.
+    """Share of test pictures, in [0, 1], whose neighbours vote for the correct class.
 
     Args:
         train_features: (R, D). Lengths do not matter, only directions.
@@ -46,13 +46,13 @@ def knn_accuracy(
         equal votes to the lower class.
     """
     classes = int(train_labels.max()) + 1
-    right = 0
+    correct = 0
     for first in range(0, len(test_features), TEST_ROWS):
         rows = slice(first, first + TEST_ROWS)
         keys = _nearest(test_features[rows], train_features, neighbours)  # (rows, K)
         votes = _votes(keys, train_labels, classes, temperature)  # (rows, C)
-        right += int((votes.argmax(axis=1) == test_labels[rows]).sum())
-    return right / len(test_features)
+        correct += int((votes.argmax(axis=1) == test_labels[rows]).sum())
+    return correct / len(test_features)
 
 
 def _nearest(

@@ -2,7 +2,7 @@
 
 Minimises  cross-entropy, summed over the pictures  +  l2 / 2 * sum of squared weights,
 the biases free: scikit-learn's `LogisticRegression(C=1/l2)`. Features are standardised first,
-so one strength suits all encoders. Deterministic: starts from zero, no sampling.
+so one penalty suits all encoders. Deterministic: starts from zero, no sampling.
 """
 
 import logging
@@ -17,8 +17,8 @@ logger = logging.getLogger(__name__)
 
 L2 = 1.0
 MAX_ITERATIONS = 1000
-# Of the mean loss: weights are then right to about four digits, far below what moves a picture
-# to another class.
+# Of the mean loss: weights are then accurate to about four digits, more than any prediction
+# needs.
 GRADIENT_TOLERANCE = 1e-6
 HISTORY = 10  # pairs of the L-BFGS approximation
 
@@ -69,11 +69,11 @@ def fit_probe(
     Args:
         features: (N, D).
         labels: (N,) class indices from 0.
-        l2: strength of the penalty, see the module's first lines.
+        l2: strength of the penalty, as in the module's docstring.
     """
     mean = features.mean(axis=0, dtype=np.float64)  # (D,)
     deviation = features.std(axis=0, dtype=np.float64)  # (D,)
-    # Below float32's resolution a spread is rounding noise; dividing would blow it up.
+    # Below float32's resolution a deviation is rounding noise, which a division would amplify.
     deviation[deviation <= 1e-7 * np.abs(mean)] = 1.0
     inputs = (features - mean) / deviation  # (N, D)
     width, classes = inputs.shape[1], int(labels.max()) + 1
@@ -123,7 +123,7 @@ def minimise(
         function: point -> (value, gradient).
         start: where to begin.
         tolerance: largest entry of the gradient at the end.
-        max_iterations: a warning is logged where they do not suffice.
+        max_iterations: a warning is logged if they do not suffice.
     """
     point = start
     value, gradient = function(point)
@@ -133,10 +133,11 @@ def minimise(
             return point
         direction = _newton_direction(gradient, history)
         moved = _line_search(function, point, value, gradient, direction)
-        if moved is None:  # as low as float64 can tell
+        if moved is None:  # the limit of float64
             return point
         new_point, value, new_gradient = moved
-        # Convex: the product of step and change is never negative. Zero carries nothing.
+        # Convex: the product of step and change is never negative; at zero it has no
+        # information.
         if (new_point - point) @ (new_gradient - gradient) > 0:
             history.append((new_point - point, new_gradient - gradient))
         point, gradient = new_point, new_gradient

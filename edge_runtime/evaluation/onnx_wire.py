@@ -1,7 +1,7 @@
 """Turn weight inputs of an ONNX file into stored weights, without the onnx package.
 
-An ONNX file is a protobuf message: a chain of fields, each a tag (field number and wire type)
-and a value. Fields that are not ours are copied byte for byte; field numbers are those of
+An ONNX file is a protobuf message: a sequence of fields, each a tag (field number and wire
+type) and a value. All other fields are copied byte for byte; field numbers are those of
 onnx.proto, which never change.
 """
 
@@ -84,7 +84,7 @@ def read_fields(message: bytes) -> Iterator[Field]:
     """The fields of one message, in order.
 
     Raises:
-        ValueError: cut short, or no protobuf message.
+        ValueError: it is truncated, or not a protobuf message.
     """
     at = 0
     while at < len(message):
@@ -101,7 +101,7 @@ def read_fields(message: bytes) -> Iterator[Field]:
         else:
             raise ValueError(f"not an ONNX file: wire type {tag & 7} at byte {at}")
         if end > len(message):
-            raise ValueError(f"not a complete ONNX file: a field at byte {at} is cut short")
+            raise ValueError(f"not a complete ONNX file: a field at byte {at} is truncated")
         yield Field(tag >> 3, content, message[at:end])
         at = end
 
@@ -117,7 +117,7 @@ def write_number(number: int, value: int) -> bytes:
 
 
 def write_varint(value: int) -> bytes:
-    """Seven bits per byte, lowest first; the high bit says that more follow."""
+    """Seven bits per byte, lowest first; the high bit means that more follow."""
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)
@@ -127,7 +127,7 @@ def write_varint(value: int) -> bytes:
 
 
 def _read_varint(message: bytes, at: int) -> tuple[int, int]:
-    """Value, and where the next byte is."""
+    """The value, and the position of the next byte."""
     value = shift = 0
     while at < len(message):
         byte = message[at]
@@ -135,4 +135,4 @@ def _read_varint(message: bytes, at: int) -> tuple[int, int]:
         at, shift = at + 1, shift + 7
         if byte < 0x80:
             return value, at
-    raise ValueError("not a complete ONNX file: a number is cut short")
+    raise ValueError("not a complete ONNX file: a number is truncated")

@@ -1,4 +1,4 @@
-"""What a run has trained so far, with the package that it was trained from."""
+"""The newest checkpoint of a run, with the package it was trained from."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from edge_runtime.records import Run, open_run
 from edge_runtime.state import State
 
 
-class Trained(NamedTuple):
+class TrainedState(NamedTuple):
     """The newest checkpoint of a run."""
 
     package: Package
@@ -17,36 +17,36 @@ class Trained(NamedTuple):
     state: State
 
 
-def open_trained(run_folder: Path, package_folder: Path | None) -> Trained:
+def open_trained(run_folder: Path, package_folder: Path | None) -> TrainedState:
     """Read the newest checkpoint and its package.
 
     Args:
-        run_folder: of a finished, a broken or a going run.
-        package_folder: where the package is now; None looks where the run found it.
+        run_folder: of a run that finished, was interrupted or is still running.
+        package_folder: where the package is now; `None`: where it was during the run.
 
     Raises:
-        RecordsError: no run folder, or without a checkpoint that can be used.
-        PackageError: the package has moved, is damaged, or is another one.
+        RecordsError: it is not a run folder, or has no valid checkpoint.
+        PackageError: the package was moved, is damaged, or is another one.
     """
     run = open_run(run_folder)
     checkpoint = run.newest_checkpoint()
     package = _open_package_of(run, package_folder)
-    return Trained(package, checkpoint.info.step, checkpoint.state)
+    return TrainedState(package, checkpoint.info.step, checkpoint.state)
 
 
 def _open_package_of(run: Run, package_folder: Path | None) -> Package:
     folder = package_folder or Path(run.info.package_path)
     if package_folder is None and not folder.exists():
         raise PackageError(
-            f"{run.path} was trained from the package {folder}, which is not there any more. "
-            "Say where it is now with --package PKG."
+            f"{run.path} was trained from the package {folder}, which does not exist "
+            "any more. Give its current folder with --package PKG."
         )
     package = open_package(folder)
-    wanted = run.info.settings.package_digest
-    if package.digest != wanted:
+    expected = run.info.settings.package_digest
+    if package.digest != expected:
         raise PackageError(
             f"{folder} is not the package that {run.path} was trained from: its digest is "
-            f"{package.digest[:12]}, the run's {wanted[:12]}. Give the right one with "
+            f"{package.digest[:12]}, the run's {expected[:12]}. Give the right one with "
             "--package PKG."
         )
     return package

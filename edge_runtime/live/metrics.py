@@ -11,8 +11,8 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, TypeAlias
 
-from edge_runtime.budget import Budget
 from edge_runtime.errors import ConfigError, EdgeRuntimeError
+from edge_runtime.facts import Budget
 from edge_runtime.live.follower import Follower
 from edge_runtime.live.status import Status
 from edge_runtime.records import RunInfo, open_run

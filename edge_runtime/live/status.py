@@ -5,14 +5,11 @@ Units: seconds, joules, watts, bytes, degrees Celsius. `None` is unknown, never 
 
 from collections import deque
 
-from edge_runtime.budget import Budget
-from edge_runtime.errors import RecordsError
 from edge_runtime.live.pace import Pace
 from edge_runtime.records import LoggedEvent, RunInfo, events
 from edge_runtime.records.events import Event, StepRecord
 from edge_runtime.records.power import PowerRecord
 from edge_runtime.records.spending import Spending
-from edge_runtime.schema import structure
 
 # After one of these the process that trained ends; `Resumed` begins another one.
 ENDINGS = (events.Finished, events.Interrupted, events.SourceLost, events.Diverged)
@@ -24,13 +21,9 @@ class Status:
     """Takes in records: steps, events and samples each in their order, in any mixture."""
 
     def __init__(self, info: RunInfo) -> None:
-        """Begin.
-
-        Raises:
-            RecordsError: the budget of `info` is none.
-        """
+        """Begin."""
         self.info = info
-        self.budget = _budget(info.budget)
+        self.budget = info.budget
         self.pace = Pace(info.total_steps)
         self.spending = Spending()
         self.last_step: StepRecord | None = None
@@ -64,7 +57,7 @@ class Status:
                 # What follows was of the process before.
                 self.last_step = self.rung = self.rss_bytes = self.sensor_lost = None
             case events.Planned():
-                self.budget = _budget(event.budget)  # a resumed run may have a larger one
+                self.budget = event.budget  # a resumed run may have a larger one
             case events.RungChanged():
                 self.rung = event
             case events.EpochFinished():
@@ -130,7 +123,3 @@ class Status:
     def left_s(self) -> float | None:
         """Until the last step; `None` also if nobody trains."""
         return None if self.ended or self.is_gone else self.pace.left_s
-
-
-def _budget(table: dict[str, object]) -> Budget:
-    return structure(Budget, table, where="the run's budget", error=RecordsError)

@@ -9,6 +9,8 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from edge_runtime.schema import Finite, NonNegative
+
 COUNT = "count"  # the shape whose value is the step's number
 
 # Shape -> the share of `first` in the value, at a progress in [0, 1)
@@ -24,10 +26,10 @@ class Curve:
     """One hyper-parameter over a run."""
 
     shape: str  # one of `SHAPES`, or `COUNT`
-    first: float = 0.0
-    final: float = 0.0
-    warmup_epochs: float = 0.0
-    warmup_from: float = 0.0
+    first: Finite = 0.0
+    final: Finite = 0.0
+    warmup_epochs: NonNegative = 0.0
+    warmup_from: Finite = 0.0
 
     @property
     def is_constant(self) -> bool:
@@ -44,18 +46,6 @@ class Curve:
             return self.warmup_from + (self.first - self.warmup_from) * step / warmup_steps
         progress = (step - 1 - warmup_steps) / (total_steps - warmup_steps)
         return self.final + (self.first - self.final) * SHAPES[self.shape](progress)
-
-    def problems(self) -> list[str]:
-        """What makes it unusable, if anything."""
-        numbers = (self.first, self.final, self.warmup_epochs, self.warmup_from)
-        found = []
-        if self.shape not in SHAPES and self.shape != COUNT:
-            found.append(f"unknown shape {self.shape!r}")
-        if not all(map(math.isfinite, numbers)):
-            found.append("expected finite numbers")
-        elif self.warmup_epochs < 0:
-            found.append(f"expected warmup_epochs >= 0, got {self.warmup_epochs:g}")
-        return found
 
 
 def constant(value: float) -> Curve:

@@ -6,13 +6,24 @@ file; the dataclasses here are its schema. Sizes are counts, bytes or FLOPs of o
 
 import math
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
 
 from edge_runtime.package.curves import Curve
 from edge_runtime.package.names import NEXT, STATE
+from edge_runtime.schema import (
+    NonNegative,
+    NonNegativeInt,
+    PositiveInt,
+    Probability,
+    Range,
+)
 
 FORMAT = 2
+
+Share = Annotated[float, Range(gt=0, le=1)]
+Hue = Annotated[float, Range(ge=0, le=0.5)]  # in turns of the colour circle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,26 +47,26 @@ class GraphSpec:
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    nodes: int  # a runtime keeps some kilobytes for each
-    # Of its matrix products, in one run; multiply and add are two. None: a size is free or unknown.
-    flops: int | None
+    nodes: NonNegativeInt  # a runtime keeps some kilobytes for each
+    # Of its matrix products in one run; multiply and add are two. None: a size is unknown.
+    flops: NonNegativeInt | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AugmentationSpec:
     """How a view is made of a picture: probabilities in [0, 1], colour strengths of SimCLR."""
 
-    min_area: float
-    max_area: float = 1.0
-    flip: float = 0.5
-    jitter: float = 0.8
-    brightness: float = 0.4
-    contrast: float = 0.4
-    saturation: float = 0.4
-    hue: float = 0.1
-    grayscale: float = 0.2
-    blur: float = 0.0
-    solarize: float = 0.0
+    min_area: Share
+    max_area: Share = 1.0
+    flip: Probability = 0.5
+    jitter: Probability = 0.8
+    brightness: NonNegative = 0.4
+    contrast: NonNegative = 0.4
+    saturation: NonNegative = 0.4
+    hue: Hue = 0.1
+    grayscale: Probability = 0.2
+    blur: Probability = 0.0
+    solarize: Probability = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +74,7 @@ class ViewGroup:
     """Views of one size: graph input `images.<name>`, uint8 [views, batch, size, size, 3]."""
 
     name: str
-    size_px: int
+    size_px: PositiveInt
     views: tuple[AugmentationSpec, ...]
 
 
@@ -75,9 +86,9 @@ class DrawSpec:
     """
 
     input: str
-    views: int
-    kept: int
-    population: int
+    views: PositiveInt
+    kept: PositiveInt
+    population: PositiveInt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,14 +110,18 @@ class Rung:
     """
 
     id: str
-    keep_ratio: float
-    patch_size_px: int
+    keep_ratio: Share
+    patch_size_px: PositiveInt
     trained: str  # which parameters its steps change: "all", or "last-2" for the last 2 blocks
-    micro_batch: int | None  # images that `accumulate` takes; it divides the batch size
+    micro_batch: (
+        PositiveInt | None
+    )  # images that `accumulate` takes; it divides the batch size
     # Student tokens in the attention of each block, class token included, by view group
-    tokens_per_block: dict[str, tuple[int, ...]]
-    flops: int  # of one step
-    peak_activation_bytes: int  # most that tensors beside the state take during a step
+    tokens_per_block: dict[str, tuple[PositiveInt, ...]]
+    flops: NonNegativeInt  # of one step
+    peak_activation_bytes: (
+        NonNegativeInt  # most that tensors beside the state take during a step
+    )
     draws: tuple[DrawSpec, ...]
     graphs: dict[str, str]
     ort_training: OrtTrainingGraphs | None
@@ -117,7 +132,7 @@ class PeriodicGraph:
     """A graph that changes buffers after every so many steps."""
 
     graph: str
-    every_steps: int
+    every_steps: PositiveInt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,12 +153,12 @@ class ModelFacts:
     """
 
     name: str
-    image_size_px: int
-    patch_size_px: int
-    width: int
-    depth: int
-    heads: int
-    tokens: int
+    image_size_px: PositiveInt
+    patch_size_px: PositiveInt
+    width: PositiveInt
+    depth: PositiveInt
+    heads: PositiveInt
+    tokens: PositiveInt
     features: str
 
 
@@ -172,7 +187,7 @@ class Manifest:
     method: str
     token_policy: str
     parametrization: str
-    batch_size: int  # pictures per step
+    batch_size: PositiveInt  # pictures per step
     model: ModelFacts
     views: tuple[ViewGroup, ...]
     hyper_parameters: dict[str, Curve]  # by the name of the graph input

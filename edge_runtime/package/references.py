@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+from edge_runtime.package.curves import COUNT, SHAPES
 from edge_runtime.package.manifest import Manifest, Rung, TensorSpec
 from edge_runtime.package.names import (
     ACCUMULATE,
@@ -111,37 +112,28 @@ def _repetitions(manifest: Manifest) -> Iterator[str]:
 
 
 def _values(manifest: Manifest) -> Iterator[str]:
-    if manifest.batch_size < 1:
-        yield f"batch_size: expected at least 1, got {manifest.batch_size}"
     for key in ("rungs", "views"):
         if not getattr(manifest, key):
             yield f"{key}: expected at least one"
     for group in manifest.views:
-        if not group.views or group.size_px < 1:
-            yield f"view group {group.name!r}: expected views of at least 1 px"
+        if not group.views:
+            yield f"view group {group.name!r}: expected at least one view"
     for rung in manifest.rungs:
         yield from (f"rung {rung.id!r}: {problem}" for problem in _rung(manifest, rung))
     for name, curve in manifest.hyper_parameters.items():
-        yield from (f"hyper-parameter {name!r}: {problem}" for problem in curve.problems())
-    for periodic in manifest.periodic:
-        if periodic.every_steps < 1:
-            yield f"{periodic.graph}: expected every_steps >= 1, got {periodic.every_steps}"
+        if curve.shape not in (*SHAPES, COUNT):
+            yield f"hyper-parameter {name!r}: unknown shape {curve.shape!r}"
     for tensor in manifest.encoder:
         if tensor.layout not in LAYOUTS:
             yield f"encoder tensor {tensor.name!r}: unknown layout {tensor.layout!r}"
 
 
 def _rung(manifest: Manifest, rung: Rung) -> Iterator[str]:
-    if not 0 < rung.keep_ratio <= 1:
-        yield f"keep_ratio {rung.keep_ratio:g} is outside (0, 1]"
-    if rung.patch_size_px < 1:
-        yield f"expected patch_size_px >= 1, got {rung.patch_size_px}"
     for draw in rung.draws:
-        if draw.views < 1 or not 1 <= draw.kept <= draw.population:
-            yield f"cannot draw {draw.kept} of {draw.population} for {draw.views} views"
-    for name in sorted(
-        rung.tokens_per_block.keys() - {group.name for group in manifest.views}
-    ):
+        if draw.kept > draw.population:
+            yield f"cannot draw {draw.kept} of {draw.population} for {draw.input!r}"
+    groups = {group.name for group in manifest.views}
+    for name in sorted(rung.tokens_per_block.keys() - groups):
         yield f"tokens_per_block: there is no view group {name!r}"
     micro_batch = rung.micro_batch
     expected = {STEP} if micro_batch is None else {ACCUMULATE, APPLY}
@@ -151,7 +143,7 @@ def _rung(manifest: Manifest, rung: Rung) -> Iterator[str]:
             f"expected graphs {' and '.join(sorted(expected))} {kind} micro-batches, got "
             f"{', '.join(sorted(rung.graphs)) or 'none'}"
         )
-    if micro_batch is not None and (micro_batch < 1 or manifest.batch_size % micro_batch):
+    if micro_batch is not None and manifest.batch_size % micro_batch:
         yield f"micro_batch {micro_batch} does not divide the batch size {manifest.batch_size}"
 
 

@@ -1,46 +1,21 @@
-"""Costs of a step on this board, the plan that a budget allows, and the governor of a run.
+"""What costs allow: the plan for a budget, and the governor that follows it in a run.
 
-Pure: no clock, no sensor, nothing measured here. Times and readings come in as arguments.
+Pure: no clock, no sensor, no file. Times and readings come in as arguments.
 """
 
-from edge_runtime.planning.cache import cached_profile_path
-from edge_runtime.planning.caution import Reading
-from edge_runtime.planning.costs import (
-    FORMAT,
-    CostProfile,
-    Overhead,
-    RungCost,
-    check_fits,
-    interpolate,
-    load_profile,
-    overhead_of,
-    save_profile,
-)
+from edge_runtime.planning.costs import Overhead, interpolate, overhead_of, smooth
 from edge_runtime.planning.governor import Decision, Governor
-from edge_runtime.planning.ledger import Spent
-from edge_runtime.planning.planner import Plan, RungVerdict, Segment, make_plan
-from edge_runtime.planning.refusal import refuse_below_state
-from edge_runtime.planning.straightening import straightened
+from edge_runtime.planning.planner import make_plan, require_state_fits
+from edge_runtime.planning.throttle import Reading
 
 __all__ = [
-    "FORMAT",
-    "CostProfile",
     "Decision",
     "Governor",
     "Overhead",
-    "Plan",
     "Reading",
-    "RungCost",
-    "RungVerdict",
-    "Segment",
-    "Spent",
-    "cached_profile_path",
-    "check_fits",
     "interpolate",
-    "load_profile",
     "make_plan",
     "overhead_of",
-    "refuse_below_state",
-    "save_profile",
-    "straightened",
+    "require_state_fits",
+    "smooth",
 ]

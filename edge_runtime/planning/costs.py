@@ -1,83 +1,23 @@
-"""What a step of each rung costs on one board: the cost profile, format 1, and its file.
+"""What follows from measured costs: overhead, interpolation, smoothing, predicted memory.
 
-docs/planning.md explains every field. Units: seconds, joules, watts, bytes. `None` is unknown.
-Reads and writes its own file and nothing else; what it holds is measured elsewhere.
+Units: seconds, joules, watts, bytes. Pure: everything is measured elsewhere.
 """
 
-import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from operator import mul
 
-from edge_runtime.errors import DeviceError, RecordsError
-from edge_runtime.schema import structure, unstructure
-from edge_runtime.storage import storage_errors, write_file
+from edge_runtime.facts import CostProfile, RungCost
+from edge_runtime.facts.costs import INTERPOLATED, MEASURED, UNMEASURED
+from edge_runtime.package.manifest import Manifest, Rung
 
-FORMAT = 1
+_LEAST_RUNGS = 3  # costs: a line through two says nothing of them
+_BEST_PRECISION = 1e-3  # of a step's time: no clock is better
 
-MEASURED = "measured"
-INTERPOLATED = "interpolated"  # between two measured rungs
-UNMEASURED = "unmeasured"  # nothing is known of it but its size
-DOES_NOT_FIT = "does_not_fit"  # its process was killed for memory
-SOURCES = (MEASURED, INTERPOLATED, UNMEASURED, DOES_NOT_FIT)
-
-# A later run needs up to 3 % more than the profile saw, and up to 10 % more than predicted.
-_MEASURED_MARGIN = 1.05
-_PREDICTED_MARGIN = 1.10
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RungCost:
-    """One step of one rung."""
-
-    rung: str
-    token_blocks: int  # views * batch * sum of the student's tokens per block
-    flops: int
-    step_s: float | None  # median, waiting for pictures included
-    step_s_low: float | None  # 95 % bootstrap interval of the median
-    step_s_high: float | None
-    step_j: float | None  # gross, of the board's total
-    power_w: float | None  # mean while it trains
-    peak_bytes: int | None  # process tree and GPU share while it trains
-    predicted_peak_bytes: int | None
-    source: str  # one of `SOURCES`
-
-    @property
-    def likely_peak_bytes(self) -> int | None:
-        """The measured peak, else the predicted one."""
-        return self.predicted_peak_bytes if self.peak_bytes is None else self.peak_bytes
-
-    @property
-    def need_bytes(self) -> int | None:
-        """Memory to allow for it: the measured peak and 5 %, or the predicted one and 10 %."""
-        likely = self.likely_peak_bytes
-        margin = _PREDICTED_MARGIN if self.peak_bytes is None else _MEASURED_MARGIN
-        return None if likely is None else math.ceil(likely * margin)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CostProfile:
-    """Costs of all rungs of one package on one board, and what they hold for."""
-
-    format: int
-    created_at: str  # UTC, ISO 8601
-    package_digest: str
-    board: str
-    power_mode: str | None
-    engine: str
-    runtime: str  # with its version
-    threads: int | None  # of the engine; None: as many as there are processors
-    sensor: str | None
-    energy_is_estimate: bool
-    idle_w: float | None
-    baseline_bytes: int  # runtime loaded and state open, before anything of a rung ran
-    startup_s: float  # process start to first step, without loading the rung
-    switch_s: float  # loading a rung
-    checkpoint_s: float
-    checkpoint_j: float | None
-    rungs: tuple[RungCost, ...]
+# docs/results.md has the rungs that these were found with.
+ARENA = 1.10  # what the runtime's arena takes, gaps included, over what its tensors need
+NODE_BYTES = 3_800  # of a loaded graph, per node of its file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +46,7 @@ class Overhead:
 
 
 def overhead_of(profile: CostProfile) -> Overhead:
-    """The profile's costs besides steps; unmeasured joules at the hungriest rung's power."""
+    """The profile's costs besides steps; unmeasured joules at the highest power there is."""
     powers_w = [cost.power_w for cost in profile.rungs if cost.power_w is not None]
     most_w = max(powers_w, default=None)
 
@@ -123,119 +63,6 @@ def overhead_of(profile: CostProfile) -> Overhead:
         checkpoint_j=at_most_w(profile.checkpoint_s) if checkpoint_j is None else checkpoint_j,
         idle_w=profile.idle_w,
     )
-
-
-def save_profile(profile: CostProfile, path: Path) -> None:
-    """Write a profile, complete or not at all.
-
-    Raises:
-        StorageError: the disk is full, read-only or gone.
-    """
-    with storage_errors("write", path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    write_file(path, (json.dumps(unstructure(profile), indent=2) + "\n").encode())
-
-
-def load_profile(path: Path) -> CostProfile:
-    """Read a profile.
-
-    Raises:
-        DeviceError: there is no such file.
-        RecordsError: it is damaged or of another format; every problem is listed.
-    """
-    try:
-        table = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise DeviceError(
-            f"there is no cost profile {path}. Measure one on the board with "
-            f"`edge-train profile PKG -o {path}`."
-        ) from error
-    except (OSError, ValueError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise RecordsError(
-            f"cost profile {path} cannot be read ({reason}). Measure again with "
-            "`edge-train profile PKG`."
-        ) from error
-    found = table.get("format") if isinstance(table, dict) else None
-    if found != FORMAT:
-        raise RecordsError(
-            f"cost profile {path}: format {found!r} is unknown; this edge-train reads format "
-            f"{FORMAT}. Measure again with `edge-train profile PKG`."
-        )
-    where = f"cost profile {path}"
-    profile = structure(CostProfile, table, where=where, error=RecordsError)
-    if problems := _problems_of(profile):
-        lines = [f"{where}: {len(problems)} problem(s)", *problems]
-        raise RecordsError("\n  ".join(lines))
-    return profile
-
-
-def _problems_of(profile: CostProfile) -> list[str]:
-    """Values that no measurement gives."""
-    problems = _negative(profile, "")
-    names = [cost.rung for cost in profile.rungs]
-    problems += [f"rungs: {name} is there twice" for name in {*names} if names.count(name) > 1]
-    if not names:
-        problems.append("rungs: there are none")
-    for index, cost in enumerate(profile.rungs):
-        place = f"rungs[{index}]."
-        problems += _negative(cost, place)
-        if cost.source not in SOURCES:
-            known = ", ".join(SOURCES)
-            problems.append(f"{place}source: {cost.source!r} is unknown; known are {known}")
-        if cost.source in (MEASURED, INTERPOLATED) and not cost.step_s:
-            problems.append(f"{place}step_s: a {cost.source} rung takes time")
-    return sorted(problems)
-
-
-def _negative(record: CostProfile | RungCost, place: str) -> list[str]:
-    """Numbers below zero, or not finite."""
-    values: dict[str, Any] = {item.name: getattr(record, item.name) for item in fields(record)}
-    return [
-        f"{place}{name}: want a number from 0, got {value!r}"
-        for name, value in values.items()
-        if isinstance(value, int | float) and not 0 <= value < math.inf
-    ]
-
-
-def check_fits(
-    profile: CostProfile,
-    *,
-    package_digest: str,
-    board: str,
-    power_mode: str | None,
-    engine: str,
-    runtime: str,
-    threads: int | None,
-) -> None:
-    """Refuse a profile that was measured under other conditions.
-
-    Raises:
-        DeviceError: it names each difference.
-    """
-    wanted = {
-        "package": (profile.package_digest[:12], package_digest[:12]),
-        "board": (profile.board, board),
-        "power mode": (profile.power_mode, power_mode),
-        "engine": (profile.engine, engine),
-        "runtime": (profile.runtime, runtime),
-        "threads": (profile.threads or "all processors", threads or "all processors"),
-    }
-    different = [
-        f"  {name}: measured with {_shown(found)}, here {_shown(here)}"
-        for name, (found, here) in wanted.items()
-        if found != here
-    ]
-    if different:
-        lines = "\n".join(different)
-        raise DeviceError(
-            f"the cost profile of {profile.created_at} does not hold here:\n{lines}\n"
-            "Measure again with `edge-train profile PKG`."
-        )
-
-
-def _shown(value: object) -> str:
-    return "none" if value is None else str(value)
 
 
 def interpolate(costs: Sequence[RungCost]) -> tuple[RungCost, ...]:
@@ -271,3 +98,65 @@ def _between(cost: RungCost, measured: Sequence[RungCost]) -> RungCost:
         power_w=None if step_j is None or not step_s else step_j / step_s,
         source=INTERPOLATED,
     )
+
+
+def smooth(costs: Sequence[RungCost]) -> list[RungCost]:
+    """Measured costs drawn towards a straight line over FLOPs: less noise between rungs.
+
+    The time of a step is nearly linear in its FLOPs. Where the measured times of a rung
+    disagree, the line through all rungs is the better estimate; where they agree, they are.
+
+    With `h` half the interval of a rung and `d` its distance from the line, it goes
+    `d * h**2 / (h**2 + d**2)`: all of the way if that is short for what is known of the rung,
+    next to nothing if the rung is known better than that. Its power stays: it was read all
+    the time.
+    """
+    measured = [cost for cost in costs if cost.source == MEASURED and cost.step_s]
+    if len({cost.flops for cost in measured}) < _LEAST_RUNGS:
+        return list(costs)
+    line_s = _line(measured)
+    return [_nearer(cost, line_s) if cost in measured else cost for cost in costs]
+
+
+def _nearer(cost: RungCost, line_s: Callable[[float], float]) -> RungCost:
+    before_s, h = cost.step_s or 0.0, _half_interval_s(cost)
+    d = line_s(cost.flops) - before_s
+    step_s = before_s + d * h**2 / (h**2 + d**2)
+    step_j = None if cost.step_j is None else cost.step_j * step_s / before_s
+    return replace(cost, step_s=step_s, step_j=step_j)
+
+
+def _half_interval_s(cost: RungCost) -> float:
+    half_s = ((cost.step_s_high or 0.0) - (cost.step_s_low or 0.0)) / 2
+    return max(half_s, _BEST_PRECISION * (cost.step_s or 0.0))
+
+
+def _line(costs: Sequence[RungCost]) -> Callable[[float], float]:
+    """Least squares; a rung counts by how well it is known."""
+    weights = [1 / _half_interval_s(cost) ** 2 for cost in costs]
+
+    def mean(values: Sequence[float]) -> float:
+        return math.fsum(map(mul, weights, values)) / math.fsum(weights)
+
+    mean_flops = mean([cost.flops for cost in costs])
+    mean_s = mean([cost.step_s or 0.0 for cost in costs])
+    away = [cost.flops - mean_flops for cost in costs]
+    both = mean([x * (c.step_s or 0.0) for x, c in zip(away, costs, strict=True)])
+    slope = both / mean([x * x for x in away])
+    return lambda flops: mean_s + slope * (flops - mean_flops)
+
+
+def predicted_peak_bytes(manifest: Manifest, rung: Rung, baseline_bytes: int) -> int:
+    """Most resident memory of a process that trains this rung with engine `ort`.
+
+    Args:
+        manifest: of the package.
+        rung: one of it.
+        baseline_bytes: what the same process takes with the runtime loaded and no state.
+    """
+    nodes = sum(manifest.graphs[path].nodes for path in rung.graphs.values())
+    changed = manifest.changed_state(rung)
+    # A step reads the old state, and writes the new values of what it changes.
+    written_bytes = sum(spec.size_bytes for spec in manifest.state if spec.name in changed)
+    held_bytes = baseline_bytes + manifest.state_bytes + written_bytes + NODE_BYTES * nodes
+    return held_bytes + round(ARENA * rung.peak_activation_bytes)

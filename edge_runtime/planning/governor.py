@@ -11,15 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from edge_runtime.budget import MEMORY, Budget, Limit
 from edge_runtime.errors import BudgetError
-from edge_runtime.planning.caution import Caution, Reading
-from edge_runtime.planning.costs import Overhead, RungCost
-from edge_runtime.planning.ledger import Ledger, Spent
+from edge_runtime.facts import Budget, RungCost, Spent
+from edge_runtime.facts.budget import MEMORY, Limit
+from edge_runtime.planning.costs import Overhead
+from edge_runtime.planning.ledger import Ledger, RemainingBudget
 from edge_runtime.planning.mix import Mix, Task, require_energy, why_unusable
-from edge_runtime.planning.outlook import Outlook
-from edge_runtime.planning.pacing import Pacing
-from edge_runtime.planning.refusal import refusal
+from edge_runtime.planning.planner import infeasible_text
+from edge_runtime.planning.throttle import IdlePacer, Reading, Throttle
 
 REPLAN_EVERY_S = 5.0
 _SHARE_OF_RUN = 0.02  # between two plans, in a short run; and left, to step up at all
@@ -69,15 +68,15 @@ class Governor:
         require_energy(task, budget)
         usable = [cost for cost in costs if why_unusable(cost, budget) is None]
         if not usable:
-            raise BudgetError(refusal(task, budget))
+            raise BudgetError(infeasible_text(task, budget))
         usable.sort(key=lambda cost: (cost.token_blocks, -(cost.step_s or 0.0)))
         self._height = {cost.rung: height for height, cost in enumerate(usable)}
         self._steps, self._every_s = steps, replan_every_s
         self._ledger = Ledger(usable, overhead)
-        self._outlook = Outlook(budget, self._ledger)
-        self._caution, self._pacing = Caution(usable, budget), Pacing(budget)
+        self._remaining = RemainingBudget(budget, self._ledger)
+        self._throttle, self._pacer = Throttle(usable, budget), IdlePacer(budget)
         self._rung: str | None = None
-        self._plan = _Plan(mix=None, steps=0, at_s=-math.inf, ratios=(1.0, 1.0), wish=0)
+        self._plan = _LastPlan(mix=None, steps=0, at_s=-math.inf, ratios=(1.0, 1.0), wish=0)
         self._stepped_down_s = -math.inf
 
     def observed(self, rung: str, step_s: float, step_j: float | None) -> None:
@@ -95,15 +94,15 @@ class Governor:
             spent: by the whole run until now.
             reading: of the board now.
         """
-        self._ledger.update(spent, self._rung, cooling=self._pacing.is_cooling)
+        self._ledger.update(spent, self._rung, cooling=self._pacer.is_cooling)
         left = self._steps - done_steps
         if left <= 0:
             return Decision(kind="stop", rung=self._next_rung(), reason="all steps are done")
         if self._rung is not None:
-            self._caution.watch(now_s, self._rung, reading, self._ledger.power_w())
-        allowed = [cost.rung for cost in self._caution.allowed]
+            self._throttle.watch(now_s, self._rung, reading, self._ledger.power_w())
+        allowed = [cost.rung for cost in self._throttle.allowed]
         if not allowed:
-            return self._stop(MEMORY, self._caution.reason)
+            return self._stop(MEMORY, self._throttle.reason)
         choice = self._choose(allowed, done_steps, left, now_s)
         if choice.limit is not None:
             return self._stop(choice.limit, choice.reason)
@@ -111,8 +110,8 @@ class Governor:
 
     def _pause(self, choice: "_Choice", left: int, now_s: float) -> Decision | None:
         cost = self._ledger.cost(choice.rung)
-        too_hot = self._caution.too_hot
-        pause = self._pacing.pause(self._ledger, cost, left, now_s, too_hot=too_hot)
+        too_hot = self._throttle.too_hot
+        pause = self._pacer.pause(self._ledger, cost, left, now_s, too_hot=too_hot)
         if pause is None:
             return None
         if pause.is_hopeless:
@@ -142,10 +141,10 @@ class Governor:
         rung, before = self._rung, self._plan
         if rung and rung in allowed and not self._is_due(rung, done, now_s):
             return _Choice(rung, "as planned")
-        mix = self._outlook.plan(allowed, left, loaded=rung)
+        mix = self._remaining.plan(allowed, left, loaded=rung)
         wish = self._wish(mix, allowed, left) if mix else 0
         ratios = self._ledger.ratios(rung) if rung else (1.0, 1.0)
-        self._plan = _Plan(mix=mix, steps=done, at_s=now_s, ratios=ratios, wish=wish)
+        self._plan = _LastPlan(mix=mix, steps=done, at_s=now_s, ratios=ratios, wish=wish)
         if mix is None:
             return self._last_resort(allowed, left)
         lowest = next(iter(mix.counts))
@@ -153,7 +152,7 @@ class Governor:
             self._every_s = min(self._every_s, max(0.5, _SHARE_OF_RUN * mix.time_s))
             return _Choice(lowest, f"the plan begins: {self._text(mix, lowest)}")
         if rung not in allowed:
-            return _Choice(lowest, f"{self._caution.reason}: {self._text(mix, lowest)}")
+            return _Choice(lowest, f"{self._throttle.reason}: {self._text(mix, lowest)}")
         if wish < 0 and before.wish < 0:
             return _Choice(lowest, f"there is no room for as much: {self._text(mix, lowest)}")
         if wish > 0 and before.wish > 0 and self._may_rise(left, now_s):
@@ -163,7 +162,7 @@ class Governor:
     def _is_due(self, rung: str, done: int, now_s: float) -> bool:
         """Whether it is time to plan again."""
         plan, waited_s = self._plan, now_s - self._plan.at_s
-        if waited_s >= self._every_s or self._outlook.reach(rung, loaded=rung)[0] < 1:
+        if waited_s >= self._every_s or self._remaining.reach(rung, loaded=rung)[0] < 1:
             return True
         is_news = (
             plan.wish
@@ -182,7 +181,7 @@ class Governor:
             return 0
         if self._height[lowest] > self._height[rung]:
             return 1
-        return 0 if self._outlook.is_as_good_on(rung, mix, allowed, left) else -1
+        return 0 if self._remaining.is_as_good_on(rung, mix, allowed, left) else -1
 
     def _may_rise(self, left: int, now_s: float) -> bool:
         calm_s = now_s - self._stepped_down_s
@@ -191,10 +190,10 @@ class Governor:
 
     def _last_resort(self, allowed: Sequence[str], left: int) -> "_Choice":
         """The rung that gets furthest, until a limit is reached."""
-        reach = {rung: self._outlook.reach(rung, loaded=self._rung) for rung in allowed}
+        reach = {rung: self._remaining.reach(rung, loaded=self._rung) for rung in allowed}
         furthest = max(allowed, key=lambda rung: reach[rung][0])
         steps, limit = reach[furthest]
-        left_text = self._outlook.left_text()
+        left_text = self._remaining.left_text()
         if limit is not None and steps < 1:
             reason = f"{limit.flag} is used up but for the last checkpoint{left_text}"
             return _Choice(furthest, f"{reason}; {left} steps are not done", limit)
@@ -210,7 +209,7 @@ class Governor:
     def _text(self, mix: Mix, rung: str) -> str:
         parts = [f"{count} steps on {each}" for each, count in mix.counts.items()]
         drift = self._ledger.drift_text(rung)
-        return f"{', then '.join(parts)}{self._outlook.left_text()}{drift}"
+        return f"{', then '.join(parts)}{self._remaining.left_text()}{drift}"
 
 
 class _Choice(NamedTuple):
@@ -222,7 +221,7 @@ class _Choice(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Plan:
+class _LastPlan:
     """The last plan, and what it was made on."""
 
     mix: Mix | None  # None: nothing fitted

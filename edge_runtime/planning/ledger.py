@@ -1,29 +1,88 @@
-"""What a run has spent, and what the steps to come will really cost.
+"""What a run has spent, what steps really cost, and what is left of the budget.
 
 No clock: durations and totals come in. Units: seconds, joules, watts.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Protocol
+from dataclasses import dataclass, replace
 
-from edge_runtime.planning.costs import Overhead, RungCost
-from edge_runtime.planning.drift import Drift
+from edge_runtime.facts import Budget, RungCost, Spent
+from edge_runtime.facts.budget import ENERGY, TIME, Limit
+from edge_runtime.planning.costs import Overhead
+from edge_runtime.planning.mix import Mix, Task, best_mix
+from edge_runtime.units import duration_text, energy_text
+
+_MEMORY_S = 20.0  # of training; what is older counts less
+_PRIOR_S = 0.3  # of training, that the profile is worth
+_SETTLING_S = 10.0  # of training after a switch, unless something changes
+_SETTLED_S = 3.0  # of training since the board last changed
+_MOST_OWN = 1.15
+_RECENT_S = 2.0
+_CHANGE = 0.2  # mean relative error of recent steps that says: it is not what it was
+_LARGEST_JUMP = 4.0  # one step that hangs says nothing of the others
 
 _DUTY_MEMORY_S = 120.0
 
+_RESERVE = 0.01  # of what is left, and one step: against costs that rise towards the end
+_LATER = 0.1  # of the steps left: may go to lower rungs later, instead of stepping down now
+_AS_GOOD = 0.98  # of the token-blocks
 
-class Spent(Protocol):
-    """What a run took from process start on, of all its processes; energy is gross."""
 
-    @property
-    def time_s(self) -> float:
-        """Wall time."""
+@dataclass(slots=True)
+class _Ratio:
+    """A mean over what was seen lately."""
 
-    @property
-    def energy_j(self) -> float | None:
-        """Of the board's total; `None` is unknown."""
+    value: float = 1.0
+    seen_s: float = _PRIOR_S
+
+    def move(self, change: float, duration_s: float) -> None:
+        seen_s = self.seen_s + duration_s
+        self.value *= 1 + change * duration_s / seen_s
+        self.seen_s = min(seen_s, _MEMORY_S)
+
+
+class Drift:
+    """Ratio of real to profiled cost, of one kind of cost, learnt while a run trains.
+
+    It has two parts: one of the board, which another program or a hot day changes for every
+    rung, and one of the rung, where its profile was wrong. What differs from the first step
+    on, or changes while a rung is trained, belongs to the board. What shows right after a
+    switch belongs to the rung.
+    """
+
+    def __init__(self) -> None:
+        self._board = _Ratio()
+        self._own: dict[str, _Ratio] = {}
+        self._rung: str | None = None
+        self._settling_s = 0.0
+        self._surprise = 0.0  # mean relative error of recent steps
+
+    def ratio(self, rung: str) -> float:
+        """Real cost of that rung over the profile's."""
+        return self._board.value * self._own.get(rung, _Ratio()).value
+
+    def observe(self, rung: str, ratio: float, duration_s: float) -> None:
+        """Take in one step: its real cost over the profile's, and how long it was to take."""
+        if rung != self._rung:
+            is_known = self._rung is not None and self._board.seen_s >= _SETTLED_S
+            self._settling_s = _SETTLING_S if is_known else 0.0
+            self._rung, self._surprise = rung, 0.0
+        most = _LARGEST_JUMP
+        change = min(max(ratio / self.ratio(rung), 1 / most), most) - 1
+        self._surprise += (change - self._surprise) * -math.expm1(-duration_s / _RECENT_S)
+        own = self._own.setdefault(rung, _Ratio())
+        # Rungs were measured against each other: one cannot be far off alone.
+        is_board = own.value >= _MOST_OWN if change > 0 else own.value <= 1 / _MOST_OWN
+        if self._settling_s > 0 and not is_board:
+            own.move(change, duration_s)
+            own.value = min(max(own.value, 1 / _MOST_OWN), _MOST_OWN)
+        else:
+            self._board.move(change, duration_s)
+        self._settling_s -= duration_s
+        if abs(self._surprise) > _CHANGE:
+            # The next step begins a new mean, of the board: a rung does not change.
+            self._board.seen_s = self._settling_s = self._surprise = 0.0
 
 
 class Ledger:
@@ -41,8 +100,8 @@ class Ledger:
     def update(self, spent: Spent, rung: str | None, *, cooling: bool) -> None:
         """Take in the totals.
 
-        Energy that nobody measured is taken to be that of the rung in training, or of the
-        hungriest one; without any profiled energy it stays unknown.
+        Energy that was not measured is taken to be that of the rung in training, or of the
+        highest-power one; without any profiled energy it stays unknown.
 
         Args:
             spent: until now.
@@ -111,3 +170,97 @@ class Ledger:
             if abs(ratio - 1) > 0.05
         ]
         return f"; against the profile a step takes {' and '.join(parts)}" if parts else ""
+
+
+class RemainingBudget:
+    """What is left of a budget: the mixes that fit into it, and how far a rung gets."""
+
+    def __init__(self, budget: Budget, ledger: Ledger) -> None:
+        self._budget, self._ledger = budget, ledger
+
+    def plan(
+        self,
+        rungs: Sequence[str],
+        steps: int,
+        *,
+        loaded: str | None,
+        rest: Overhead | None = None,
+    ) -> Mix | None:
+        """The best mix of these rungs for the steps to come, if possible with a reserve."""
+        task = Task(
+            costs=tuple(self._ledger.cost(rung) for rung in rungs),
+            steps=steps,
+            overhead=rest or self._ledger.rest(),
+            loaded=loaded,
+        )
+        return best_mix(task, self._with_reserve(loaded)) or best_mix(task, self._budget)
+
+    def is_as_good_on(self, rung: str, mix: Mix, rungs: Sequence[str], steps: int) -> bool:
+        """Whether the mix can wait: most steps on this loaded rung, a plan for the last."""
+        later = int(_LATER * steps)
+        now, cost = steps - later, self._ledger.cost(rung)
+        token_blocks = cost.token_blocks * now
+        if later:
+            rest = _after(self._ledger.rest(), cost, now)
+            tail = self.plan(rungs, later, loaded=rung, rest=rest)
+            if tail is None:
+                return False
+            token_blocks += tail.token_blocks
+        elif self.reach(rung, loaded=rung)[0] < now:
+            return False
+        return token_blocks >= _AS_GOOD * mix.token_blocks
+
+    def reach(self, rung: str, *, loaded: str | None) -> tuple[float, Limit | None]:
+        """Steps on one rung that time and energy are enough for, and the limit that ends them.
+
+        The last checkpoint is held back.
+        """
+        rest, cost = self._ledger.rest(), self._ledger.cost(rung)
+        least: tuple[float, Limit | None] = (math.inf, None)
+        for limit, fixed, switch, step in (
+            (TIME, rest.fixed_s, rest.switch_s, cost.step_s),
+            (ENERGY, rest.fixed_j, rest.switch_j, cost.step_j),
+        ):
+            value = self._budget.value(limit)
+            if value is not None and fixed is not None and step:
+                room = value - fixed - (0.0 if rung == loaded else switch or 0.0)
+                least = min(least, (room / step, limit), key=lambda found: found[0])
+        return least
+
+    def left_text(self) -> str:
+        """For example ` with 3.2 kJ and 12 min 0 s left`."""
+        parts = []
+        for limit, spent in self._spent():
+            left = max(0.0, (self._budget.value(limit) or 0.0) - spent)
+            parts.append(energy_text(left) if limit is ENERGY else duration_text(left))
+        return f" with {' and '.join(parts)} left" if parts else ""
+
+    def _with_reserve(self, loaded: str | None) -> Budget:
+        budget = self._budget
+        cost = None if loaded is None else self._ledger.cost(loaded)
+        for limit, spent in self._spent():
+            left = max(0.0, (budget.value(limit) or 0.0) - spent)
+            reserve = _RESERVE * left
+            if cost is not None:
+                reserve += (cost.step_s if limit is TIME else cost.step_j) or 0.0
+            if reserve < left:
+                budget = budget.with_limit(limit, spent + left - reserve)
+        return budget
+
+    def _spent(self) -> list[tuple[Limit, float]]:
+        """What is spent of each limited amount."""
+        amounts = ((ENERGY, self._ledger.energy_j), (TIME, self._ledger.time_s))
+        return [
+            (limit, amount)
+            for limit, amount in amounts
+            if amount is not None and self._budget.value(limit) is not None
+        ]
+
+
+def _after(rest: Overhead, cost: RungCost, steps: int) -> Overhead:
+    """The overhead of what comes after these steps."""
+    startup_j = rest.startup_j
+    if startup_j is not None:
+        startup_j = None if cost.step_j is None else startup_j + steps * cost.step_j
+    startup_s = rest.startup_s + steps * (cost.step_s or 0.0)
+    return replace(rest, startup_s=startup_s, startup_j=startup_j)

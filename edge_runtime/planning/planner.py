@@ -1,59 +1,29 @@
-"""The plan: which rung for how many steps of a run, and why.
+"""The plan: which rung for how many steps of a run, and why; or what would have to change.
 
 Pure: the same costs, budget and steps give the same plan. docs/planning.md has the rules.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from edge_runtime.budget import LIMITS, TEMPERATURE, Budget
 from edge_runtime.errors import BudgetError
-from edge_runtime.planning.costs import Overhead, RungCost
-from edge_runtime.planning.mix import Mix, Task, best_mix
-from edge_runtime.planning.reasons import why_refused, why_taken
-from edge_runtime.planning.refusal import refusal
+from edge_runtime.facts import Budget, Plan, RungCost, RungVerdict, Segment
+from edge_runtime.facts.budget import (
+    ENERGY,
+    LIMITS,
+    MEMORY,
+    POWER,
+    TEMPERATURE,
+    TIME,
+    Limit,
+    flag_text,
+)
+from edge_runtime.planning.costs import Overhead
+from edge_runtime.planning.mix import Mix, Task, best_mix, why_unusable
+from edge_runtime.units import bytes_text, duration_text, energy_text, power_text
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Segment:
-    """Steps on one rung."""
-
-    rung: str
-    steps: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RungVerdict:
-    """One rung: what it costs, how many steps it got, and why."""
-
-    rung: str
-    token_blocks: int  # of one step
-    step_s: float | None
-    step_j: float | None
-    power_w: float | None
-    peak_bytes: int | None  # measured, else predicted
-    source: str  # see `edge_runtime.planning.costs`
-    steps: int  # 0: refused
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """The whole run: what is trained, what it takes, what limits it.
-
-    Totals include start-up, loading of rungs and the last checkpoint. `None` is unknown.
-    """
-
-    segments: tuple[Segment, ...]  # in the order of training, fewest token-blocks first
-    steps: int
-    token_blocks: int
-    time_s: float
-    wait_s: float  # of `time_s`, idle to keep the mean power
-    energy_j: float | None
-    power_w: float | None  # mean
-    peak_bytes: int | None
-    verdicts: tuple[RungVerdict, ...]  # in the order of the costs
-    binding: tuple[str, ...]  # names of the limits that keep it from more token-blocks
+_PRECISION = 1.001  # of a nearest budget
 
 
 def make_plan(
@@ -74,7 +44,7 @@ def make_plan(
     task = Task(costs=tuple(costs), steps=steps, overhead=overhead)
     mix = best_mix(task, budget)
     if mix is None:
-        raise BudgetError(refusal(task, budget))
+        raise BudgetError(infeasible_text(task, budget))
     binding = _binding(task, budget, mix)
     peaks = [cost.likely_peak_bytes for cost in costs if cost.rung in mix.counts]
     known = [peak for peak in peaks if peak is not None]
@@ -121,8 +91,151 @@ def _verdict(
         source=cost.source,
         steps=count,
         reason=(
-            why_taken(count / task.steps, flags)
+            _why_used(count / task.steps, flags)
             if count
-            else why_refused(cost, task, budget, mix)
+            else _why_not_used(cost, task, budget, mix)
         ),
+    )
+
+
+def _listed(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    *others, last = words
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _why_used(share: float, binding: Sequence[str]) -> str:
+    """Of a rung that is taken for that share of the steps, under these binding flags."""
+    part = "all steps" if share == 1 else f"{share:.0%} of the steps"
+    if not binding:
+        return f"{part}: keeps the most token-blocks"
+    leave = "leaves" if len(binding) == 1 else "leave"
+    return f"{part}: the most that {_listed(binding)} {leave} room for"
+
+
+def _why_not_used(cost: RungCost, task: Task, budget: Budget, mix: Mix) -> str:
+    """Of a rung that the mix does not use."""
+    if reason := why_unusable(cost, budget):
+        return reason
+    kept = cost.token_blocks * task.steps
+    if kept < mix.token_blocks:
+        return "keeps fewer token-blocks than the budget has room for"
+    if kept == mix.token_blocks:
+        return "keeps no more token-blocks and is no faster"
+    # Waiting for the mean power counts: it takes time, and energy.
+    alone = best_mix(replace(task, costs=(cost,)), Budget(power_w=budget.power_w))
+    if alone is None:
+        limit = flag_text(POWER, budget.power_w)
+        return f"draws {power_text(cost.power_w or 0.0)}, over {limit}"
+    over = []
+    time_s, energy_j = budget.time_s, budget.energy_j
+    if time_s is not None and alone.time_s > time_s:
+        over.append(f"{duration_text(alone.time_s)}, over {flag_text(TIME, time_s)}")
+    if energy_j is not None and alone.energy_j is not None and alone.energy_j > energy_j:
+        over.append(f"{energy_text(alone.energy_j)}, over {flag_text(ENERGY, energy_j)}")
+    return f"all steps on it take {' and '.join(over)}"
+
+
+def infeasible_text(task: Task, budget: Budget) -> str:
+    """Say that nothing fits, and what would."""
+    reasons = [why_unusable(cost, Budget()) for cost in task.costs]
+    if all(reasons):
+        lines = "; ".join(
+            f"{cost.rung} {reason}" for cost, reason in zip(task.costs, reasons, strict=True)
+        )
+        return (
+            f"no rung can be planned: {lines}. Export with a smaller batch or model, or "
+            "measure again with `edge-train profile PKG`."
+        )
+    nearest = nearest_budgets(task, budget)
+    raised = [
+        limit.flag
+        for limit in budget.limited()
+        if any(near.value(limit) != budget.value(limit) for near in nearest)
+    ]
+    flags = _listed(raised)
+    if len(raised) == 1:
+        binding = f"{flags} is too little"
+    elif len(nearest) == 1:
+        binding = f"{flags} are each too little"
+    else:
+        binding = f"{flags} are too little together, more of one is enough"
+    return (
+        f"no plan of {task.steps} steps fits {budget}: {binding}. The nearest budget that "
+        f"works is {', or '.join(map(str, nearest))}{_fewer_steps(task, budget)}."
+    )
+
+
+def require_state_fits(budget: Budget, state_bytes: int) -> None:
+    """Refuse a memory limit that no measurement is needed for.
+
+    Raises:
+        BudgetError: it is below the size of the package's state.
+    """
+    memory_bytes = budget.memory_bytes
+    if memory_bytes is not None and memory_bytes < state_bytes:
+        raise BudgetError(
+            f"{flag_text(MEMORY, memory_bytes)} is below the package's own state of "
+            f"{bytes_text(state_bytes)}. Training holds it twice and needs room for a step "
+            "besides: `edge-train plan PKG` without --memory shows what each rung needs."
+        )
+
+
+def nearest_budgets(task: Task, budget: Budget) -> list[Budget]:
+    """Budgets that work, where this one does not.
+
+    One for each limit that it suffices to raise alone; else one with several limits raised.
+    Each raised limit is the least that works, to a thousandth.
+    """
+    limits = [limit for limit in budget.limited() if limit is not TEMPERATURE]
+    alone = [limit for limit in limits if best_mix(task, budget.with_limit(limit, None))]
+    if alone:
+        return [_with_least(limit, task, budget) for limit in alone]
+
+    def all_raised(factor: float) -> Budget:
+        raised = budget
+        for limit in limits:
+            raised = _raised(raised, limit, factor)
+        return raised
+
+    nearest = all_raised(_least(lambda factor: bool(best_mix(task, all_raised(factor)))))
+    for limit in limits:  # perhaps not each of them as far as that
+        back = nearest.with_limit(limit, budget.value(limit))
+        nearest = _with_least(limit, task, back)
+    return [nearest]
+
+
+def _with_least(limit: Limit, task: Task, budget: Budget) -> Budget:
+    """With the least of that limit that works; it is enough to raise that one."""
+    factor = _least(lambda factor: bool(best_mix(task, _raised(budget, limit, factor))))
+    return _raised(budget, limit, factor)
+
+
+def _raised(budget: Budget, limit: Limit, factor: float) -> Budget:
+    return budget.with_limit(limit, (budget.value(limit) or 0.0) * factor)
+
+
+def _least(works: Callable[[float], bool]) -> float:
+    """The least factor from 1 that works, to a thousandth; a larger one works as well."""
+    high = 1.0
+    while not works(high):
+        high *= 2
+    low = high / 2
+    while high > 1 and high / low > _PRECISION:
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if works(middle) else (middle, high)
+    return high
+
+
+def _fewer_steps(task: Task, budget: Budget) -> str:
+    """How many steps this budget is enough for."""
+    enough, too_many = 0, task.steps
+    while too_many - enough > 1:
+        middle = (enough + too_many) // 2
+        fits = best_mix(replace(task, steps=middle), budget)
+        enough, too_many = (middle, too_many) if fits else (enough, middle)
+    return (
+        f"; this one is enough for {enough} steps: ask for fewer with --epochs or --images"
+        if enough
+        else ""
     )

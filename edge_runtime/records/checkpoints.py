@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_runtime.errors import RecordsError
-from edge_runtime.records.events import Spent
+from edge_runtime.facts import Spent
 from edge_runtime.schema import structure, unstructure
 from edge_runtime.state import State, load_state, state_chunks
 from edge_runtime.storage import fsync_path, new_folder, storage_errors

@@ -5,10 +5,11 @@ from 1, epochs from 0. Paths are relative to the run folder. Durations are monot
 Energies are gross joules of the board's total and `None` where nothing measured them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from edge_runtime.errors import RecordsError
+from edge_runtime.facts import Budget, EvaluationResults, Plan, Spent, WindowEnergy
 from edge_runtime.schema import structure, unstructure
 
 
@@ -40,7 +41,9 @@ class StepRecord:
     epoch: int
     rung: str
     keep_ratio: float
-    loss: float
+    loss: float | None  # None: it was not finite, and the update was skipped
+    metrics: dict[str, float | None] = field(default_factory=dict)  # of the objective, named
+    applied: bool = True  # False: the update was skipped, and the state is as before
     lr: float
     images: int  # pictures of this step
     measured: Measured
@@ -75,8 +78,8 @@ class Planned:
     """What the steps after `step` shall be, within what is left of the budget."""
 
     step: int
-    budget: dict[str, Any]  # `edge_runtime.budget.Budget`
-    plan: dict[str, Any]  # `edge_runtime.planning.Plan`
+    budget: Budget
+    plan: Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,10 +121,10 @@ class SensorBack:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowEnded:
-    """Power over a part of a run; see `edge_runtime.device.meter.WindowEnergy`."""
+    """Power over a part of a run."""
 
     step: int  # the last one before its end
-    window: dict[str, Any]
+    window: WindowEnergy  # `start_s` counts from the start of the process
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,17 +190,6 @@ class Diverged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spent:
-    """What a run took from process start on, of all its processes."""
-
-    time_s: float
-    energy_j: float | None
-    energy_is_estimate: bool
-    lost_s: float  # of these, for steps that had to be trained again
-    lost_j: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
     """The run is complete, or its budget is used up.
 
@@ -222,7 +214,7 @@ class Evaluation:
     """The encoder after `step` was evaluated, by a process of its own."""
 
     step: int
-    results: dict[str, Any]
+    results: EvaluationResults
     spent_s: float  # no part of the run's budget
     energy_j: float | None
     energy_is_estimate: bool

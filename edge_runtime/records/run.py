@@ -1,4 +1,4 @@
-"""The run folder, format 1, as a reader sees it, also while the run is going on.
+"""The run folder, format 2, as a reader sees it, also while the run is going on.
 
 ```
 run.json         what the run is: `RunInfo`
@@ -120,7 +120,7 @@ class Run:
 def has_estimates(info: RunInfo, found: Iterable[LoggedEvent]) -> bool:
     """Whether joules of any process of a run are computed from something that is no power."""
     return info.power_is_estimate or any(
-        bool(event.window.get("is_estimate"))
+        bool(event.window.is_estimate)
         if isinstance(event, WindowEnded)
         else isinstance(event, Finished) and event.spent.energy_is_estimate
         for _, _, event in found
@@ -185,6 +185,14 @@ def open_run(path: Path) -> Run:
             "Make one with `edge-train run`."
         ) from error
     found = table.get("format") if isinstance(table, dict) else None
+    if found in range(1, FORMAT):
+        versions = table.get("versions")
+        writer = versions.get("edge-train") if isinstance(versions, dict) else None
+        raise RecordsError(
+            f"{file}: run format {found} is of an earlier edge-train; this one reads format "
+            f"{FORMAT}. Read it with edge-train {writer or 'as it was then'}, or train again "
+            "into another folder."
+        )
     if found != FORMAT:
         raise RecordsError(
             f"{file}: run format {found!r} is unknown; this edge-train reads format {FORMAT}."

@@ -1,11 +1,12 @@
-"""What a run is: `run.json`, format 1."""
+"""What a run is: `run.json`, format 2."""
 
 from dataclasses import dataclass, fields
 from typing import Any
 
+from edge_runtime.facts import Budget, CostProfile
 from edge_runtime.schema import unstructure
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,11 +15,12 @@ class Settings:
 
     package_digest: str
     pictures_digest: str | None  # of the pictures' names; None for a video or a camera
+    state_sha256: str | None  # of the state it began with; None: the package's own
     seed: int
     batch_size: int
     epochs: int
     images_per_epoch: int | None  # None: all pictures of the source
-    # (first step, rung id), ascending; None: the budget decides, and the steps tell
+    # (first step, rung id), ascending; None: the budget decides; the steps say how
     rungs: tuple[tuple[int, str], ...] | None
 
 
@@ -44,8 +46,8 @@ class RunInfo:
     calibration: dict[str, dict[str, float]]  # by rail: `gain`, `offset_w`; none is raw
     sample_rate_hz: float  # the most; a sensor may be slower
     idle_w: float | None  # of the board before anything ran
-    budget: dict[str, object]
-    profile: dict[str, object] | None  # `edge_runtime.planning.CostProfile`, if one was used
+    budget: Budget
+    profile: CostProfile | None  # that the plan was made of, if there is one
 
 
 def differences(recorded: Settings, asked: Settings) -> list[str]:
@@ -64,6 +66,7 @@ def _text(name: str, value: Any) -> str:
     if value is None:
         return {
             "pictures_digest": "a video or a camera",
+            "state_sha256": "the package's initial state",
             "images_per_epoch": "all pictures",
             "rungs": "those that the budget decides",
         }[name]

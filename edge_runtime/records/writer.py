@@ -9,6 +9,7 @@ from types import TracebackType
 
 from typing_extensions import Self
 
+from edge_runtime.facts import Spent
 from edge_runtime.records.checkpoints import (
     Checkpoint,
     checkpoint_paths,
@@ -16,7 +17,7 @@ from edge_runtime.records.checkpoints import (
     save_checkpoint,
     set_aside,
 )
-from edge_runtime.records.events import Event, Moment, Spent, StepRecord, event_table
+from edge_runtime.records.events import Event, Moment, StepRecord, event_table
 from edge_runtime.records.lines import LineFile
 from edge_runtime.records.power import PowerRecord
 from edge_runtime.records.run import (

@@ -1,7 +1,6 @@
 """The events of a run as rows: windows, decisions, the first plan, evaluations."""
 
-from typing import Any
-
+from edge_runtime.facts import Plan, ProbeResult
 from edge_runtime.records import LoggedEvent, events
 from edge_runtime.records.events import Event
 from edge_runtime.report.recorded import Recorded
@@ -20,27 +19,22 @@ def windows_of(recorded: Recorded, timeline: Timeline) -> tuple[Window, ...]:
             continue
         window, moment = logged.event.window, logged.moment
         begins_s = None
-        if moment is not None and (start_s := _number(window, "start_s")) is not None:
-            begins_s = timeline.elapsed_s(moment.process, start_s)
+        if moment is not None:
+            begins_s = timeline.elapsed_s(moment.process, window.start_s)
         row = Window(
-            name=str(window.get("name", "?")),
+            name=window.name,
             process=moment.process if moment else None,
             begins_s=begins_s,
-            is_estimate=window.get("is_estimate"),
-            **{
-                name: _number(window, name)
-                for name in ("duration_s", "gross_j", "net_j", "mean_w", "peak_w", "gap_s")
-            },
+            duration_s=window.duration_s,
+            gross_j=window.gross_j,
+            net_j=window.net_j,
+            mean_w=window.mean_w,
+            peak_w=window.peak_w,
+            gap_s=window.gap_s,
+            is_estimate=window.is_estimate,
         )
         found.append(row)
     return tuple(found)
-
-
-def _number(table: dict[str, Any], key: str) -> float | None:
-    value = table.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value)
 
 
 def decisions_of(recorded: Recorded, timeline: Timeline) -> tuple[Decision, ...]:
@@ -95,9 +89,9 @@ def _text(event: Event) -> str | None:
             return None
 
 
-def _plan_text(plan: dict[str, Any]) -> str:
-    parts = [f"{part['steps']} steps on {part['rung']}" for part in plan.get("segments", ())]
-    limits = ", ".join(plan.get("binding", ()))
+def _plan_text(plan: Plan) -> str:
+    parts = [f"{part.steps} steps on {part.rung}" for part in plan.segments]
+    limits = ", ".join(plan.binding)
     return f"{', then '.join(parts) or 'nothing'}; limited by {limits or 'nothing'}"
 
 
@@ -109,15 +103,15 @@ def plan_of(recorded: Recorded, totals: Totals) -> tuple[PlanCheck, ...]:
     plan = plans[0]
     estimated = bool(recorded.profile and recorded.profile.energy_is_estimate)
     rows = [
-        _check("time", "s", _number(plan, "time_s"), totals.time_s),
-        _check("energy", "J", _number(plan, "energy_j"), totals.gross_j, estimated),
-        _check("mean power", "W", _number(plan, "power_w"), totals.mean_w, estimated),
-        _check("peak memory", "bytes", _number(plan, "peak_bytes"), totals.peak_bytes),
-        _check("steps", "steps", _number(plan, "steps"), totals.steps),
+        _check("time", "s", plan.time_s, totals.time_s),
+        _check("energy", "J", plan.energy_j, totals.gross_j, estimated),
+        _check("mean power", "W", plan.power_w, totals.mean_w, estimated),
+        _check("peak memory", "bytes", plan.peak_bytes, totals.peak_bytes),
+        _check("steps", "steps", plan.steps, totals.steps),
     ]
     planned: dict[str, float] = {}
-    for part in plan.get("segments", ()):
-        planned[part["rung"]] = planned.get(part["rung"], 0) + part["steps"]
+    for part in plan.segments:
+        planned[part.rung] = planned.get(part.rung, 0) + part.steps
     steps = recorded.steps
     done = {rung: int((steps.rung == code).sum()) for code, rung in enumerate(steps.rungs)}
     rows += [
@@ -158,18 +152,16 @@ def evaluations_of(recorded: Recorded) -> tuple[EvaluationRow, ...]:
 def _evaluation(at: str, event: events.Evaluation) -> list[EvaluationRow]:
     rows = []
     for key, classifier in _CLASSIFIERS.items():
-        scores = event.results.get(key)
-        if not isinstance(scores, dict) or _number(scores, "accuracy") is None:
+        scores: ProbeResult | None = getattr(event.results, key)
+        if scores is None:
             continue
-        test = event.results.get("test")
-        pictures = test.get("pictures") if isinstance(test, dict) else None
         row = EvaluationRow(
             at=at,
             step=event.step,
             classifier=classifier,
-            accuracy=float(scores["accuracy"]),
-            untrained_accuracy=_number(scores, "untrained_accuracy"),
-            test_pictures=pictures if type(pictures) is int else None,
+            accuracy=scores.accuracy,
+            untrained_accuracy=scores.untrained_accuracy,
+            test_pictures=event.results.test.pictures,
             spent_s=event.spent_s,
             energy_j=event.energy_j,
             energy_is_estimate=event.energy_is_estimate,

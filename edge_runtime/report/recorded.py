@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from edge_runtime.errors import EdgeRuntimeError, RecordsError
+from edge_runtime.facts import Budget, CostProfile
 from edge_runtime.package.manifest import FORMAT as PACKAGE_FORMAT
 from edge_runtime.package.manifest import Manifest
 from edge_runtime.package.reader import MANIFEST
-from edge_runtime.planning import CostProfile
 from edge_runtime.records import LoggedEvent, Run, open_run
 from edge_runtime.records.events import Planned
 from edge_runtime.records.run import EVENTS_FILE, POWER_FILE, STEPS_FILE
@@ -90,12 +90,12 @@ class Recorded:
     cut_files: tuple[str, ...]  # that end in half a line
 
     @property
-    def budget(self) -> dict[str, Any]:
+    def budget(self) -> Budget:
         """Of the last process: a resumed run may have another one than it began with."""
         planned = [
             each.event.budget for each in self.events if isinstance(each.event, Planned)
         ]
-        return dict(planned[-1] if planned else self.run.info.budget)
+        return planned[-1] if planned else self.run.info.budget
 
 
 def read_run(path: Path) -> Recorded:
@@ -122,7 +122,7 @@ def read_run(path: Path) -> Recorded:
         samples=_samples(power),
         steps=_steps(steps, tuple(codes)),
         events=events,
-        profile=_profile(run),
+        profile=run.info.profile,
         manifest=_manifest(run),
         cut_files=tuple(name for name, is_cut in cut.items() if is_cut),
     )
@@ -224,13 +224,6 @@ _NO_STEP: dict[str, Any] = {
 def _is_cut(path: Path) -> bool:
     content = path.read_bytes()
     return bool(content) and not content.endswith(b"\n")
-
-
-def _profile(run: Run) -> CostProfile | None:
-    if run.info.profile is None:
-        return None
-    where = f"{run.path / 'run.json'}, profile"
-    return structure(CostProfile, run.info.profile, where=where, error=RecordsError)
 
 
 def _manifest(run: Run) -> Manifest | None:

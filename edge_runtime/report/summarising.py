@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from edge_runtime.budget import LIMITS
+from edge_runtime.facts.budget import LIMITS
 from edge_runtime.records import events, has_estimates
 from edge_runtime.report.happened import decisions_of, evaluations_of, plan_of, windows_of
 from edge_runtime.report.noting import notes_of
@@ -218,7 +218,7 @@ def _budget(
 ) -> tuple[LimitUse, ...]:
     found = []
     for limit in LIMITS:
-        allowed = recorded.budget.get(limit.field)
+        allowed = recorded.budget.value(limit)
         if not isinstance(allowed, int | float):
             continue
         used = getattr(totals, _USED[limit.name])

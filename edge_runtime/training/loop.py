@@ -7,24 +7,32 @@ of them trains the same again.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
+from typing import NoReturn
 
 import numpy as np
 
 from edge_runtime.data import ViewBatch, draw_inputs, view_batches
 from edge_runtime.device import memory_now, process_tree_rss_bytes
 from edge_runtime.engines.base import Engine, Hyper
-from edge_runtime.errors import DataError, DivergedError, EngineError, Interrupted
+from edge_runtime.errors import (
+    DataError,
+    DivergedError,
+    EdgeRuntimeError,
+    EngineError,
+    StoppedError,
+)
 from edge_runtime.package.curves import hyper_parameters
 from edge_runtime.package.manifest import Rung
 from edge_runtime.package.names import LOSS
+from edge_runtime.planning import Decision
 from edge_runtime.records import RunWriter, events
 from edge_runtime.records.events import Event
 from edge_runtime.state import State
-from edge_runtime.training.course import Choice, Course
+from edge_runtime.training.job import TrainingJob
 from edge_runtime.training.metering import Metering
-from edge_runtime.training.options import Job
+from edge_runtime.training.selector import RungSelector
 
 _MEMORY_EVERY_S = 1.0  # reading it walks through all processes of the machine
 _PAUSE_S = 0.2  # at most, between two looks at `stop`
@@ -35,135 +43,127 @@ class Loop:
 
     def __init__(
         self,
-        job: Job,
+        job: TrainingJob,
         engine: Engine,
         writer: RunWriter,
         *,
         done: int,
-        course: Course,
+        selector: RungSelector,
         metering: Metering,
     ) -> None:
         self._job, self._engine, self._writer = job, engine, writer
-        self._course, self._metering = course, metering
+        self._selector, self._metering = selector, metering
         self._clock = job.options.clock
         self._first = self._done = self._saved = done  # steps
         epoch, last = job.epoch_of(done + 1), None
         self._losses: list[float] = []  # of the present epoch
         for last in writer.run.each_step():
-            if last.epoch == epoch:
+            if last.epoch == epoch and last.loss is not None:
                 self._losses.append(last.loss)
         self._last_loss = last.loss if last else None
         self._rung: str | None = None
         self._stopped_by: str | None = None
         self._paused_s = 0.0  # since the last step
-        self._told: set[str] = set()  # pictures reported as skipped
+        self._skipped: set[str] = set()  # pictures reported as such
+        self._logged: list[Event] = []  # and not given out yet
         self._started_s = self._saved_s = self._clock()
         self._memory_s = -math.inf
 
-    def begin(self, event: events.Started | events.Resumed) -> Iterator[Event]:
-        """Say what begins, and what is planned.
+    def begin(self, *first: Event) -> None:
+        """Log how the run begins or goes on, and what is planned.
 
         Raises:
             StorageError: it cannot be written.
         """
         self._metering.write_to(self._writer)
-        yield self._log(event)
-        if planned := self._course.planned(self._done):
-            yield self._log(planned)
+        for event in first:
+            self._log(event)
+        if plan := self._selector.plan:
+            budget = self._job.options.budget
+            self._log(events.Planned(step=self._done, budget=budget, plan=plan))
 
     def run(self) -> Iterator[Event]:
         """Train all steps that are left.
 
         Raises:
-            Interrupted: `stop` said so; the state is saved.
+            StoppedError: `stop` said so; the state is saved.
             DataError: the pictures ended; the state is saved.
             DivergedError: a loss or the state is not finite; the last good state is kept.
             EngineError: the runtime failed; the state is saved if it is whole.
             StorageError: a disk is full; the checkpoints before are unchanged.
         """
         job, options = self._job, self._job.options
-        with view_batches(
-            job.source,
-            job.package.manifest.views,
-            batch_size=job.package.manifest.batch_size,
-            seed=options.seed,
-            first_step=self._done + 1,
-            last_step=job.total_steps,
-            threads=options.threads,
-        ) as batches:
-            while self._done < job.total_steps:
-                if options.stop():
-                    yield from self._interrupt()
-                yield from self._log_all(self._metering.news(self._done))
-                choice = self._course.choose(self._done, self._clock())
-                if choice.stopped_by:
-                    self._stopped_by = choice.stopped_by
-                    break
-                if choice.pause_s:
-                    yield from self._pause(choice)
-                    continue
-                yield from self._take_rung(choice)
-                yield from self._next_step(batches, choice.rung)
-                if self._clock() - self._saved_s >= options.checkpoint_every_s:
-                    yield from self._save()
-        yield from self._end()
-        yield self._log(self._finished())
+        try:
+            with view_batches(
+                job.source,
+                job.package.manifest.views,
+                batch_size=job.package.manifest.batch_size,
+                seed=options.seed,
+                first_step=self._done + 1,
+                last_step=job.total_steps,
+                threads=options.threads,
+            ) as batches:
+                while self._done < job.total_steps and not self._stopped_by:
+                    decision = self._decide()
+                    yield from self._take_logged()
+                    if decision.stopped_by:
+                        self._stopped_by = decision.stopped_by
+                    elif decision.pause_s:
+                        self._wait(decision.pause_s)
+                    else:
+                        self._train_step(batches, job.package.rung(decision.rung))
+                    yield from self._take_logged()
+            self._end()
+            self._log(self._finished())
+        except EdgeRuntimeError:
+            yield from self._take_logged()
+            raise
+        yield from self._take_logged()
 
-    def _take_rung(self, choice: Choice) -> Iterator[Event]:
-        if choice.rung != self._rung:
-            self._rung = choice.rung
-            event = events.RungChanged(
-                step=self._done + 1,
-                rung=choice.rung,
-                keep_ratio=self._job.package.rung(choice.rung).keep_ratio,
-                reason=choice.reason,
-            )
-            yield self._log(event)
-        yield from self._log_all(self._metering.change_window(choice.rung, self._done))
+    def _take_logged(self) -> list[Event]:
+        taken, self._logged = self._logged, []
+        return taken
 
-    def _pause(self, choice: Choice) -> Iterator[Event]:
-        """Wait as the governor says, but hear of `stop` soon."""
-        if not self._paused_s:  # told once, however often the governor looks again
-            yield self._log(
-                events.Paused(
-                    step=self._done, pause_s=choice.pause_s, reason=choice.reason or ""
+    def _log(self, event: Event) -> None:
+        self._writer.record(event, self._metering.moment(self._clock()))
+        self._logged.append(event)
+
+    def _decide(self) -> Decision:
+        """What comes next: a step, a pause, or the end by a limit."""
+        if self._job.options.stop():
+            self._interrupt()
+        for event in self._metering.sensor_events(self._done):
+            self._log(event)
+        decision = self._selector.decide(self._done, self._clock())
+        if decision.stopped_by:
+            return decision
+        if decision.pause_s:
+            if not self._paused_s:  # logged once, however often the governor looks again
+                pause_s, reason = decision.pause_s, decision.reason
+                self._log(events.Paused(step=self._done, pause_s=pause_s, reason=reason))
+            return decision
+        if decision.rung != self._rung:
+            self._rung = decision.rung
+            self._log(
+                events.RungChanged(
+                    step=self._done + 1,
+                    rung=decision.rung,
+                    keep_ratio=self._job.package.rung(decision.rung).keep_ratio,
+                    reason=decision.reason or None,
                 )
             )
+        self._change_window(decision.rung)
+        return decision
+
+    def _wait(self, pause_s: float) -> None:
+        """Wait as the governor says, but look at `stop` soon."""
         begin_s = self._clock()
-        self._job.options.sleep(min(choice.pause_s, _PAUSE_S))
+        self._job.options.sleep(min(pause_s, _PAUSE_S))
         self._paused_s += self._clock() - begin_s
 
-    def _next_step(self, batches: Iterator[ViewBatch], rung_id: str) -> Iterator[Event]:
+    def _train_step(self, batches: Iterator[ViewBatch], rung: Rung) -> None:
         begin_s = self._clock()
-        try:
-            batch = next(batches)
-        except DataError as error:
-            yield from self._source_lost(str(error))
-            raise
-        rung = self._job.package.rung(rung_id)
-        yield from self._tell_of(batch)
-        yield from self._train(batch, rung, begin_s)
-        self._course.trained(rung_id, begin_s, self._clock())
-        if self._done % self._job.steps_per_epoch == 0:
-            mean = math.fsum(self._losses) / len(self._losses)
-            self._losses.clear()
-            yield self._log(
-                events.EpochFinished(
-                    step=self._done, epoch=self._job.epoch_of(self._done), mean_loss=mean
-                )
-            )
-
-    def _tell_of(self, batch: ViewBatch) -> Iterator[Event]:
-        for picture in batch.skipped:
-            if picture.key not in self._told:
-                self._told.add(picture.key)
-                yield self._log(
-                    events.PictureSkipped(
-                        step=batch.step, picture=picture.key, reason=picture.reason
-                    )
-                )
-
-    def _train(self, batch: ViewBatch, rung: Rung, begin_s: float) -> Iterator[Event]:
+        batch = self._next_batch(batches)
         hyper = self._hyper(batch.step)
         draws = draw_inputs(
             rung.draws,
@@ -177,37 +177,55 @@ class Loop:
             self._run_periodic(batch.step, hyper)
         except EngineError:
             with suppress(EngineError):  # it may have lost the state, too
-                yield from self._end()
+                self._end()
             raise
         end_s = self._clock()
-        loss = float(result.metrics[LOSS])
-        if result.applied and not math.isfinite(loss):
-            yield from self._diverge(batch.step, f"the loss of step {batch.step} is {loss}")
-        self._done = batch.step
-        self._losses.append(loss)
-        self._last_loss = loss
-        moment = self._metering.moment(end_s)
-        measured = events.Measured(
-            process=moment.process,
-            t_s=moment.t_s,
-            step_s=end_s - ready_s,
-            wait_s=ready_s - begin_s,
-            pause_s=self._paused_s,
-            rss_bytes=self._memory_bytes(end_s),
+        metrics = {name: _finite(value) for name, value in result.metrics.items()}
+        loss = metrics.pop(LOSS)
+        if loss is not None:
+            self._losses.append(loss)
+        elif result.applied:
+            reason = f"the loss of step {batch.step} is {float(result.metrics[LOSS])}"
+            self._diverge(batch.step, reason)
+        self._done, self._last_loss = batch.step, loss
+        record = events.StepRecord(
+            step=batch.step,
+            epoch=self._job.epoch_of(batch.step),
+            rung=rung.id,
+            keep_ratio=rung.keep_ratio,
+            loss=loss,
+            metrics=metrics,
+            applied=result.applied,
+            lr=hyper["lr"],
+            images=len(batch.pictures),
+            measured=self._measured(begin_s, ready_s, end_s),
         )
-        self._paused_s = 0.0
-        yield self._log(
-            events.StepRecord(
-                step=batch.step,
-                epoch=self._job.epoch_of(batch.step),
-                rung=rung.id,
-                keep_ratio=rung.keep_ratio,
-                loss=loss,
-                lr=hyper["lr"],
-                images=len(batch.pictures),
-                measured=measured,
+        self._log(record)
+        self._selector.trained(rung.id, begin_s, self._clock())
+        self._finish_epoch()
+        if self._clock() - self._saved_s >= self._job.options.checkpoint_every_s:
+            self._save()
+
+    def _next_batch(self, batches: Iterator[ViewBatch]) -> ViewBatch:
+        try:
+            batch = next(batches)
+        except DataError as error:
+            self._end()
+            self._log(
+                events.SourceLost(
+                    step=self._done, checkpoint=self._checkpoint(), reason=str(error)
+                )
             )
-        )
+            raise
+        for picture in batch.skipped:
+            if picture.key not in self._skipped:
+                self._skipped.add(picture.key)
+                self._log(
+                    events.PictureSkipped(
+                        step=batch.step, picture=picture.key, reason=picture.reason
+                    )
+                )
+        return batch
 
     def _run_periodic(self, step: int, hyper: Hyper) -> None:
         for periodic in self._job.package.manifest.periodic:
@@ -223,13 +241,36 @@ class Loop:
             total_steps=job.total_steps,
         )
 
-    def _memory_bytes(self, now_s: float) -> int | None:
-        if now_s - self._memory_s < _MEMORY_EVERY_S:
-            return None
-        self._memory_s = now_s
-        return process_tree_rss_bytes()
+    def _measured(self, begin_s: float, ready_s: float, end_s: float) -> events.Measured:
+        moment, pause_s = self._metering.moment(end_s), self._paused_s
+        self._paused_s = 0.0
+        rss_bytes = None
+        if end_s - self._memory_s >= _MEMORY_EVERY_S:
+            self._memory_s, rss_bytes = end_s, process_tree_rss_bytes()
+        return events.Measured(
+            process=moment.process,
+            t_s=moment.t_s,
+            step_s=end_s - ready_s,
+            wait_s=ready_s - begin_s,
+            pause_s=pause_s,
+            rss_bytes=rss_bytes,
+        )
 
-    def _save(self) -> Iterator[Event]:
+    def _finish_epoch(self) -> None:
+        if self._done % self._job.steps_per_epoch:
+            return
+        epoch = self._job.epoch_of(self._done)
+        if not self._losses:
+            self._diverge(self._done, f"no step of epoch {epoch + 1} had a finite loss")
+        mean = math.fsum(self._losses) / len(self._losses)
+        self._losses.clear()
+        self._log(events.EpochFinished(step=self._done, epoch=epoch, mean_loss=mean))
+
+    def _change_window(self, rung: str | None) -> None:
+        if ended := self._metering.change_window(rung, self._done):
+            self._log(ended)
+
+    def _save(self) -> None:
         if self._saved == self._done:
             return
         begin_s = self._clock()
@@ -237,7 +278,7 @@ class Loop:
         # A gradient can overflow although the loss before it was a number.
         if bad := not_finite(state):
             reason = f"{bad} holds NaN or infinity after step {self._done}"
-            yield from self._diverge(self._done + 1, reason)
+            self._diverge(self._done + 1, reason)
         size_bytes = self._writer.save(
             state,
             step=self._done,
@@ -245,7 +286,7 @@ class Loop:
             spent=self._metering.spent(begin_s),
         )
         self._saved, self._saved_s = self._done, self._clock()
-        yield self._log(
+        self._log(
             events.CheckpointSaved(
                 step=self._done,
                 checkpoint=f"checkpoints/{self._done}",
@@ -254,29 +295,26 @@ class Loop:
             )
         )
 
-    def _end(self) -> Iterator[Event]:
-        """No more steps: the last window is over, the state is saved."""
-        yield from self._log_all(self._metering.change_window(None, self._done))
-        yield from self._save()
+    def _checkpoint(self) -> str | None:
+        return f"checkpoints/{self._saved}" if self._saved else None
 
-    def _interrupt(self) -> Iterator[Event]:
-        yield from self._end()
-        yield self._log(events.Interrupted(step=self._done, checkpoint=self._checkpoint()))
-        raise Interrupted(
+    def _end(self) -> None:
+        """No more steps: the last window is over, the state is saved."""
+        self._change_window(None)
+        self._save()
+
+    def _interrupt(self) -> NoReturn:
+        self._end()
+        self._log(events.Interrupted(step=self._done, checkpoint=self._checkpoint()))
+        raise StoppedError(
             f"stopped after step {self._done} of {self._job.total_steps}; "
             "go on by the same command with --resume."
         )
 
-    def _source_lost(self, reason: str) -> Iterator[Event]:
-        yield from self._end()
-        yield self._log(
-            events.SourceLost(step=self._done, checkpoint=self._checkpoint(), reason=reason)
-        )
-
-    def _diverge(self, step: int, reason: str) -> Iterator[Event]:
-        yield from self._log_all(self._metering.change_window(None, self._done))
+    def _diverge(self, step: int, reason: str) -> NoReturn:
+        self._change_window(None)
         good = self._writer.last_good(step)
-        yield self._log(events.Diverged(step=step, reason=reason, checkpoint=good))
+        self._log(events.Diverged(step=step, reason=reason, checkpoint=good))
         kept = "No checkpoint was saved before that"
         if good:
             kept = f"The last good checkpoint is {self._writer.run.path / good}"
@@ -302,16 +340,10 @@ class Loop:
             spent=self._metering.spent(self._clock()),
         )
 
-    def _checkpoint(self) -> str | None:
-        return f"checkpoints/{self._saved}" if self._saved else None
 
-    def _log_all(self, found: Iterable[Event]) -> Iterator[Event]:
-        for event in found:
-            yield self._log(event)
-
-    def _log(self, event: Event) -> Event:
-        self._writer.record(event, self._metering.moment(self._clock()))
-        return event
+def _finite(value: float) -> float | None:
+    """JSON has no word for NaN and infinity."""
+    return float(value) if math.isfinite(value) else None
 
 
 def not_finite(state: State) -> str | None:

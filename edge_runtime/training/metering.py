@@ -1,10 +1,11 @@
-"""What the meter tells a run: samples, named windows, lost sensors, and the running total.
+"""What a run has measured and spent: samples, windows, lost sensors, and the running total.
 
-Clock: monotonic seconds.
+Clock: monotonic seconds. Energy is gross, of the board's total; `None` is unknown, and a sum
+with an unknown part is unknown.
 """
 
+import threading
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from queue import SimpleQueue
@@ -12,24 +13,15 @@ from types import TracebackType
 
 from typing_extensions import Self
 
-from edge_runtime.device import Board, Meter, PowerSensor, SensorEvent, Window
+from edge_runtime.device import Board, Meter, PowerSample, PowerSensor, SensorEvent, Window
+from edge_runtime.facts import Spent
 from edge_runtime.records import Run, RunWriter, has_estimates
-from edge_runtime.records.events import (
-    Event,
-    Moment,
-    SensorBack,
-    SensorLost,
-    Spent,
-    WindowEnded,
-)
+from edge_runtime.records.events import Event, Moment, SensorBack, SensorLost, WindowEnded
+from edge_runtime.records.power import PowerRecord
+from edge_runtime.records.spending import Spending
 from edge_runtime.schema import unstructure
-from edge_runtime.training.accounts import (
-    NOTHING,
-    PowerLog,
-    plus,
-    spent_before,
-    with_loss,
-)
+
+NOTHING = Spent(time_s=0.0, energy_j=0.0)
 
 
 class Metering:
@@ -54,10 +46,10 @@ class Metering:
             began_s: when the process began to spend, monotonic; `None`: now.
         """
         self.began_s = time.monotonic() if began_s is None else began_s
-        self._log = PowerLog(began_s=self.began_s)
-        self._news: SimpleQueue[SensorEvent] = SimpleQueue()
+        self._log = _PowerLog(began_s=self.began_s)
+        self._from_sensor: SimpleQueue[SensorEvent] = SimpleQueue()
         self.meter = Meter(
-            sensor, since_s=self.began_s, record=self._log, on_event=self._news.put
+            sensor, since_s=self.began_s, record=self._log, on_event=self._from_sensor.put
         )
         self.sensor, self.board = sensor, board
         self.earlier = NOTHING
@@ -81,7 +73,7 @@ class Metering:
 
     @property
     def is_estimate(self) -> bool:
-        """Whether its joules are computed from something that is no power."""
+        """Whether its joules are derived, not read as power."""
         return self.sensor is not None and self.sensor.is_estimate
 
     def take_over(self, run: Run) -> None:
@@ -92,21 +84,21 @@ class Metering:
         """
         spending, found = run.spending(), run.events()
         estimated = has_estimates(run.info, found)
-        self.earlier = spent_before(spending, energy_is_estimate=estimated)
-        # A process that ended before its first sample has told what it began.
-        told = [each.moment.process for each in found if each.moment]
-        self._process = max([spending.process, *told]) + 1
+        self.earlier = _spent_before(spending, energy_is_estimate=estimated)
+        # A process that ended before its first sample has logged what it began.
+        logged = [each.moment.process for each in found if each.moment]
+        self._process = max([spending.process, *logged]) + 1
 
     def count_lost(self, at_checkpoint: Spent) -> None:
         """What was spent after this checkpoint was spent for nothing."""
-        self.earlier = with_loss(self.earlier, at_checkpoint)
+        self.earlier = _with_loss(self.earlier, at_checkpoint)
 
     def write_to(self, writer: RunWriter) -> None:
         """Write all samples, those before too, into the run folder from now on."""
         self._log.write_to(writer, self._process)
 
     def moment(self, now_s: float) -> Moment:
-        """A time of the clock, as the records tell it."""
+        """A time of the clock, as records have it."""
         return Moment(process=self._process, t_s=now_s - self.began_s)
 
     def spent(self, now_s: float) -> Spent:
@@ -119,34 +111,40 @@ class Metering:
         return replace(
             before,
             time_s=before.time_s + now_s - self.began_s,
-            energy_j=plus(before.energy_j, self.meter.spent_j()),
+            energy_j=_plus(before.energy_j, self.meter.spent_j()),
             energy_is_estimate=before.energy_is_estimate or self.is_estimate,
         )
 
-    def news(self, step: int) -> Iterator[Event]:
-        """What became of the sensor since this was last asked."""
-        while not self._news.empty():
-            event = self._news.get()
+    def sensor_events(self, step: int) -> list[Event]:
+        """What became of the sensor since the last call."""
+        found: list[Event] = []
+        while not self._from_sensor.empty():
+            event = self._from_sensor.get()
             if event.kind == "lost":
-                yield SensorLost(step=step, sensor=event.sensor, reason=event.reason or "")
+                reason = event.reason or ""
+                found.append(SensorLost(step=step, sensor=event.sensor, reason=reason))
             else:
-                yield SensorBack(step=step, sensor=event.sensor, gap_s=event.gap_s or 0.0)
+                gap_s = event.gap_s or 0.0
+                found.append(SensorBack(step=step, sensor=event.sensor, gap_s=gap_s))
+        return found
 
-    def change_window(self, rung: str | None, step: int) -> Iterator[Event]:
+    def change_window(self, rung: str | None, step: int) -> WindowEnded | None:
         """End the window of a rung after `step`, and begin that of another one."""
         if rung == self._rung:
-            return
+            return None
         self._open.close()
+        ended = None
         if self._window is not None:
             energy = self._window.energy
             energy = replace(energy, start_s=energy.start_s - self.began_s)
-            yield WindowEnded(step=step, window=unstructure(energy))
+            ended = WindowEnded(step=step, window=energy)
         self._rung, self._window = rung, None
         if rung is not None:
             self._window = self._open.enter_context(self.meter.window(f"rung {rung}"))
+        return ended
 
     def stop_writing(self) -> None:
-        """Let go of the run folder."""
+        """Release the run folder."""
         self._log.stop()
 
     def __enter__(self) -> Self:
@@ -161,3 +159,90 @@ class Metering:
     ) -> None:
         self._open.close()
         self.meter.__exit__(kind, error, trace)
+
+
+class _PowerLog:
+    """Writes a meter's samples into the run folder, those before there is one afterwards.
+
+    Called by the sampling thread; the meter reports a full disk to the loop.
+    """
+
+    def __init__(self, *, began_s: float) -> None:
+        self._began_s = began_s
+        self._lock = threading.Lock()
+        self._early: list[PowerSample] = []
+        self._writer: RunWriter | None = None
+        self._process = 0
+
+    def __call__(self, sample: PowerSample) -> None:
+        """Take one sample."""
+        with self._lock:
+            if self._writer is None:
+                self._early.append(sample)
+            else:
+                self._write(self._writer, sample)
+
+    def write_to(self, writer: RunWriter, process: int) -> None:
+        """From now on write into this run folder, as its process number `process`."""
+        with self._lock:
+            self._writer, self._process = writer, process
+            for sample in self._early:
+                self._write(writer, sample)
+            self._early.clear()
+
+    def stop(self) -> None:
+        """Release the run folder; samples that still come are dropped."""
+        with self._lock:
+            self._writer = None
+
+    def _write(self, writer: RunWriter, sample: PowerSample) -> None:
+        """Raises `StorageError`."""
+        record = PowerRecord(
+            process=self._process,
+            t_s=sample.t_s - self._began_s,
+            total_w=sample.total_w,
+            energy_j=sample.energy_j,
+            rails_w=sample.rails_w,
+            temperature_c=sample.temperature_c,
+            throttled=sample.throttled,
+            cpu_hz=sample.cpu_hz,
+            gpu_hz=sample.gpu_hz,
+            gpu_load=sample.gpu_load,
+        )
+        writer.sample(record)
+
+
+def _spent_before(spending: Spending, *, energy_is_estimate: bool) -> Spent:
+    """What the processes of a run took, each from its start to its last sample."""
+    if not spending.process:  # killed before the first sample
+        return NOTHING
+    return replace(
+        NOTHING,
+        time_s=spending.time_s,
+        energy_j=spending.energy_j,
+        energy_is_estimate=energy_is_estimate,
+    )
+
+
+def _with_loss(earlier: Spent, at_checkpoint: Spent) -> Spent:
+    """Earlier processes' total, with what came after the checkpoint counted as lost."""
+    lost_j = None
+    if earlier.energy_j is not None and at_checkpoint.energy_j is not None:
+        lost_j = _plus(
+            at_checkpoint.lost_j, max(0.0, earlier.energy_j - at_checkpoint.energy_j)
+        )
+    return replace(
+        earlier,
+        lost_s=at_checkpoint.lost_s + max(0.0, earlier.time_s - at_checkpoint.time_s),
+        lost_j=lost_j,
+    )
+
+
+def _plus(a: float | None, b: float | None) -> float | None:
+    """A sum; unknown if a part is."""
+    return None if a is None or b is None else a + b
+
+
+def minus(a: float | None, b: float | None) -> float | None:
+    """A difference; unknown if a part is."""
+    return None if a is None or b is None else a - b

@@ -2,12 +2,11 @@
 
 import dataclasses
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from edge_export.declaration import ViewGroup
 from edge_export.models import model_facts
@@ -20,13 +19,19 @@ from edge_export.step.trained import ALL
 from edge_export.vit import CLASS_TOKEN
 from edge_runtime.errors import ConfigError
 from edge_runtime.package.curves import COUNT, Curve, constant, cosine
-from edge_runtime.package.manifest import AugmentationSpec, ModelFacts
-from edge_runtime.schema import structure, unstructure
+from edge_runtime.package.manifest import AugmentationSpec, Hue, ModelFacts, Share
+from edge_runtime.schema import (
+    NonNegative,
+    Positive,
+    PositiveInt,
+    Probability,
+    Range,
+    read_toml,
+    structure,
+    unstructure,
+)
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+Beta = Annotated[float, Range(ge=0, lt=1)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,17 +59,17 @@ class Choice:
 class OptimizerTable:
     """`[optimizer]`: AdamW. What is not given is the method's default."""
 
-    lr: float | None = None
-    final_lr: float = 0.0
-    warmup_epochs: float | None = None
-    weight_decay: float | None = None
-    final_weight_decay: float | None = None
+    lr: NonNegative | None = None
+    final_lr: NonNegative = 0.0
+    warmup_epochs: NonNegative | None = None
+    weight_decay: NonNegative | None = None
+    final_weight_decay: NonNegative | None = None
     exempt_vectors: bool = False  # no decay of biases, norms, class token and positions
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-    ema_momentum: float | None = None
-    final_ema_momentum: float | None = None
+    beta1: Beta = 0.9
+    beta2: Beta = 0.999
+    eps: Positive = 1e-8
+    ema_momentum: Probability | None = None
+    final_ema_momentum: Probability | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,17 +79,17 @@ class AugmentationTable:
     What is given replaces that key in every view; `AugmentationSpec` says what each means.
     """
 
-    min_area: float | None = None
-    max_area: float | None = None
-    flip: float | None = None
-    jitter: float | None = None
-    brightness: float | None = None
-    contrast: float | None = None
-    saturation: float | None = None
-    hue: float | None = None
-    grayscale: float | None = None
-    blur: float | None = None
-    solarize: float | None = None
+    min_area: Share | None = None
+    max_area: Share | None = None
+    flip: Probability | None = None
+    jitter: Probability | None = None
+    brightness: NonNegative | None = None
+    contrast: NonNegative | None = None
+    saturation: NonNegative | None = None
+    hue: Hue | None = None
+    grayscale: Probability | None = None
+    blur: Probability | None = None
+    solarize: Probability | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,12 +114,12 @@ class Recipe:
     optimizer: OptimizerTable = field(default_factory=OptimizerTable)
     augmentation: AugmentationTable = field(default_factory=AugmentationTable)
     # The axes of the ladder: it has a rung for every combination
-    keep_ratios: tuple[float, ...] = (1.0, 0.75, 0.5)
-    patch_sizes: tuple[int, ...] = ()  # px; none: the model's alone
+    keep_ratios: tuple[Share, ...] = (1.0, 0.75, 0.5)
+    patch_sizes: tuple[PositiveInt, ...] = ()  # px; none: the model's alone
     trained: tuple[str, ...] = (ALL,)
-    micro_batches: tuple[int, ...] = ()  # images; of each one rung more
-    batch_size: int = 64
-    seed: int = 0
+    micro_batches: tuple[PositiveInt, ...] = ()  # images; of each one rung more
+    batch_size: Annotated[int, Range(ge=2)] = 64
+    seed: Annotated[int, Range(ge=0, lt=2**63)] = 0
 
     def facts(self) -> ModelFacts:
         """Sizes of the model."""
@@ -254,13 +259,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: it cannot be read or is not valid TOML.
     """
-    try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except OSError as error:
-        raise ConfigError(f"recipe {path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:  # also for what is not UTF-8
-        raise ConfigError(f"recipe {path} is not valid TOML: {error}.") from error
+    return read_toml(path, where=f"recipe {path}", error=ConfigError)
 
 
 def make_recipe(table: Mapping[str, Any], *, where: str) -> Recipe:

@@ -1,10 +1,10 @@
 """Power sensors, and the choice among them.
 
-The first that works and knows the board's total is taken, in this order: what measures the
-board's input directly (INA238, INA3221), the same by way of a service (jtop), the chip of a
-Raspberry Pi 5, the counters of a PC with and without its GPU, a GPU alone, a battery, and last
-an estimate from processor load. Without an estimate either, a sensor whose total is unknown is
-better than none: it still shows its rails.
+The first that works and knows the board's total is taken, in this order: monitors of the
+board's input (INA238, INA3221), the same through a service (jtop), the chip of a Raspberry Pi
+5, the counters of a PC with and without its GPU, a GPU alone, a battery, and last an estimate
+from processor load. Without any of them, a sensor whose total is unknown is taken for its
+rails.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,8 @@ from pathlib import Path
 from edge_runtime.device.board import Board
 from edge_runtime.device.sensors.base import Opener, PowerSensor
 from edge_runtime.device.sensors.battery import open_battery
-from edge_runtime.device.sensors.corrected import Corrected
+from edge_runtime.device.sensors.calibrated import CalibratedSensor
+from edge_runtime.device.sensors.combined import open_rapl_and_nvml
 from edge_runtime.device.sensors.estimate import open_estimate
 from edge_runtime.device.sensors.ina238 import open_ina238
 from edge_runtime.device.sensors.ina3221 import open_ina3221
@@ -23,7 +24,6 @@ from edge_runtime.device.sensors.nvml import open_nvml
 from edge_runtime.device.sensors.rapl import open_rapl
 from edge_runtime.device.sensors.replay import ReplaySensor, read_trace
 from edge_runtime.device.sensors.rpi_pmic import open_rpi_pmic
-from edge_runtime.device.sensors.together import open_rapl_and_nvml
 from edge_runtime.errors import ConfigError, SensorError
 
 __all__ = [
@@ -36,7 +36,7 @@ __all__ = [
     "read_trace",
 ]
 
-SENSORS: Mapping[str, Opener] = {  # the best first
+SENSORS: Mapping[str, Opener] = {  # best first
     "ina238": open_ina238,
     "ina3221": open_ina3221,
     "jtop": open_jtop,
@@ -52,24 +52,24 @@ REPLAY = "replay:"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SensorChoice:
-    """A sensor, and why not a better one."""
+    """A sensor, and why the better ones were not chosen."""
 
     sensor: PowerSensor | None
-    refused: dict[str, str]  # better ones by name, and what was wrong with each
+    refused: dict[str, str]  # better ones by name, and why not
 
 
 def open_sensor(
     board: Board, *, root: Path = Path("/"), prefer: str | None = None
 ) -> PowerSensor | None:
-    """The best sensor of this board, corrected by its calibration; `None` if there is none.
+    """The best sensor of this board, calibrated by its profile; `None` if there is none.
 
     Args:
         board: its profile says which rails are the total.
-        root: where /sys and /proc lie.
-        prefer: a name of `SENSORS` to take and no other, or `replay:FILE`, a recorded trace.
+        root: where /sys and /proc are.
+        prefer: a name of `SENSORS` that must be used, or `replay:FILE`, a recorded trace.
 
     Raises:
-        ConfigError: there is no kind `prefer`.
+        ConfigError: there is no sensor `prefer`.
         SensorError: `prefer` does not work here.
     """
     return choose_sensor(board, root=root, prefer=prefer).sensor
@@ -78,9 +78,9 @@ def open_sensor(
 def choose_sensor(
     board: Board, *, root: Path = Path("/"), prefer: str | None = None
 ) -> SensorChoice:
-    """`open_sensor`, with what was wrong with the better ones."""
+    """`open_sensor`, with the reasons against the better sensors."""
     if prefer is not None:
-        return SensorChoice(sensor=_corrected(_open(prefer, board, root), board), refused={})
+        return SensorChoice(sensor=_calibrated(_open(prefer, board, root), board), refused={})
     refused: dict[str, str] = {}
     best: PowerSensor | None = None
     for name, opener in SENSORS.items():
@@ -92,7 +92,7 @@ def choose_sensor(
         if sensor.total:
             if best is not None:
                 best.close()
-            return SensorChoice(sensor=_corrected(sensor, board), refused=refused)
+            return SensorChoice(sensor=_calibrated(sensor, board), refused=refused)
         refused[name] = f"which of its rails form the total of board {board.id} is unknown"
         if best is None:
             best = sensor
@@ -100,7 +100,7 @@ def choose_sensor(
             sensor.close()
     if best is None:
         return SensorChoice(sensor=None, refused=refused)
-    return SensorChoice(sensor=_corrected(best, board), refused=refused)
+    return SensorChoice(sensor=_calibrated(best, board), refused=refused)
 
 
 def _open(name: str, board: Board, root: Path) -> PowerSensor:
@@ -116,7 +116,7 @@ def _open(name: str, board: Board, root: Path) -> PowerSensor:
         raise SensorError(f"power sensor {name} does not work here: {error}") from error
 
 
-def _corrected(sensor: PowerSensor, board: Board) -> PowerSensor:
+def _calibrated(sensor: PowerSensor, board: Board) -> PowerSensor:
     if any(rail in sensor.rails for rail in board.calibration):
-        return Corrected(sensor, board.calibration)
+        return CalibratedSensor(sensor, board.calibration)
     return sensor

@@ -1,4 +1,4 @@
-"""What every power sensor is: the protocol, and how the total's rails are found.
+"""The protocol of power sensors, and how the rails of the total are found.
 
 Units: watts, joules, monotonic seconds. A rail that cannot be read is `None`, never 0.
 """
@@ -14,46 +14,26 @@ from edge_runtime.errors import SensorError
 class PowerSensor(Protocol):
     """Reads the power rails of a board. One reader at a time, from any thread."""
 
-    @property
-    def name(self) -> str:
-        """Its kind, such as `ina3221`."""
-
-    @property
-    def description(self) -> str:
-        """What it is, for people, with every correction that it applies."""
-
-    @property
-    def is_estimate(self) -> bool:
-        """Whether it computes what it says from something that is no power."""
-
-    @property
-    def rails(self) -> tuple[str, ...]:
-        """The rails that `read` gives."""
-
-    @property
-    def total(self) -> tuple[str, ...]:
-        """The rails whose sum is the board's input; empty where that is unknown."""
-
-    @property
-    def counts_energy(self) -> bool:
-        """Whether `read` gives joules that add up, and not the watts of the moment."""
-
-    @property
-    def period_s(self) -> float:
-        """There is nothing new to read more often than this; 0 where every reading is."""
+    name: str  # its kind, such as `ina3221`
+    description: str  # what it is, for people, with every correction that it applies
+    is_estimate: bool  # derived, not a power reading
+    rails: tuple[str, ...]  # that `read` returns
+    total: tuple[str, ...]  # the rails whose sum is the board's input; empty: unknown
+    counts_energy: bool  # whether `read` returns joules that add up, not the current watts
+    period_s: float  # reading more often returns nothing new; 0: every reading is new
 
     def read(self) -> dict[str, float | None]:
-        """Watts of each rail, or its joules since any start; `None` is not readable now.
+        """Watts of each rail, or its joules since any start; `None`: not readable now.
 
-        Joules of two readings may be compared unless a `None` lies between them: then the
-        count may have begun anew.
+        Joules of two readings may be compared unless a `None` lies between them: the counter
+        may have restarted there.
 
         Raises:
             SensorError: the sensor is gone. A later reading tries to reach it again.
         """
 
     def close(self) -> None:
-        """Let go of files and connections. Calling it twice is fine."""
+        """Close files and connections. Calling it twice is fine."""
 
 
 class Opener(Protocol):
@@ -62,8 +42,12 @@ class Opener(Protocol):
     def __call__(self, board: Board, root: Path) -> PowerSensor:
         """Open it.
 
+        Args:
+            board: its profile says which rails are the total.
+            root: where /sys and /proc are; sensors that read neither ignore it.
+
         Raises:
-            SensorError: it is not there, cannot be read, or lacks the total's rails.
+            SensorError: it is missing, cannot be read, or lacks rails of the total.
         """
 
 
@@ -73,9 +57,9 @@ def total_rails(
     """The rails that form the board's total.
 
     Args:
-        board: its profile names them, or nothing.
-        rails: those that the sensor has.
-        usual: what to take where the profile names none.
+        board: its profile may name them.
+        rails: of the sensor.
+        usual: the total if the profile names none.
 
     Raises:
         SensorError: the profile names a rail that the sensor does not have.

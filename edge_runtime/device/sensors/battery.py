@@ -1,24 +1,26 @@
-"""A battery that is being emptied: the power of the whole machine, screen included.
+"""A discharging battery: the power of the whole machine, screen included.
 
-Batteries renew their readings about once per second, some every half minute. While a battery
-is charged, what it says is not what the machine takes: then nothing is known.
+Batteries update their readings about once per second, some every half minute. While a battery
+charges, its reading is not the power of the machine: the power is unknown then.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 
+from typing_extensions import override
+
 from edge_runtime.device.board import Board
 from edge_runtime.device.files import NumberFile, sysfs, text
-from edge_runtime.device.sensors.base import total_rails
+from edge_runtime.device.sensors.base import PowerSensor, total_rails
 from edge_runtime.errors import SensorError
 
 
 def open_battery(board: Board, root: Path) -> "Battery":
-    """Open every battery of the machine; see `Opener`."""
+    """Open every battery of the machine."""
     return Battery(board, sysfs(root))
 
 
-class Battery:
+class Battery(PowerSensor):
     """Watts by battery: `BAT0`, ..."""
 
     name = "battery"
@@ -40,21 +42,23 @@ class Battery:
         self.total = total_rails(board, self.rails, usual=self.rails)
         self.read()
 
+    @override
     def read(self) -> dict[str, float | None]:
-        """Watts of each battery; see `PowerSensor.read`."""
-        found = {rail: cell.read_w() for rail, cell in self._cells.items()}
-        if all(power_w is None for power_w in found.values()):
-            raise SensorError("battery: the machine does not run on it, or it tells no power")
-        return found
+        watts = {rail: cell.read_w() for rail, cell in self._cells.items()}
+        if all(power_w is None for power_w in watts.values()):
+            raise SensorError(
+                "battery: the machine does not run on it, or it does not report its power"
+            )
+        return watts
 
+    @override
     def close(self) -> None:
-        """See `PowerSensor.close`."""
         for cell in self._cells.values():
             cell.close()
 
 
 class _Cell:
-    """One battery. Some tell their power, others voltage and current."""
+    """One battery. Some report their power, others voltage and current."""
 
     def __init__(self, folder: Path) -> None:
         self.rail = folder.name
@@ -64,7 +68,7 @@ class _Cell:
         self._current_ua = NumberFile(folder / "current_now")
 
     def read_w(self) -> float | None:
-        """Watts that leave it. Drivers disagree on the sign, so the status decides."""
+        """Watts drawn from it. Drivers disagree on the sign, so the status decides."""
         if text(self._status) != "Discharging":
             return None
         power_uw = self._power_uw.read()
@@ -76,7 +80,7 @@ class _Cell:
         return abs(current_ua) / 1e6 * voltage_uv / 1e6
 
     def close(self) -> None:
-        """Let go of its files."""
+        """Close its files."""
         for file in (self._power_uw, self._voltage_uv, self._current_ua):
             file.close()
 

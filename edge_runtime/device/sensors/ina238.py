@@ -1,7 +1,7 @@
 """INA238: the monitor of a whole board's input, as on the carrier board of Jetson Thor.
 
-Its rail is called VIN unless the device tree labels it. Where an INA3221 measures parts of the
-same board, its rails are read as well.
+Its rail is called VIN unless the device tree labels it. The rails of an INA3221 on the same
+board are read as well.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from edge_runtime.errors import SensorError
 
 
 def open_ina238(board: Board, root: Path) -> RailSensor:
-    """Open the INA238, with the INA3221's rails beside it; see `Opener`."""
+    """Open the INA238, with the rails of an INA3221 on the same board."""
     sys = sysfs(root)
     if not find_rails(sys):
         raise SensorError("no ina238 power monitor was found")

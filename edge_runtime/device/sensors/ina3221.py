@@ -1,8 +1,8 @@
 """INA3221: the three-channel power monitor of Jetson modules.
 
-Two layouts of the kernel: hwmon (JetPack 5 and later), where a rail is a voltage and a
-current, and the older industrial-I/O one (JetPack 4), which multiplies them itself. The
-monitor steps by 8 mV and, with the usual 5 mOhm shunts, by 8 mA: about 40 mW at 5 V.
+The kernel has two layouts: hwmon (JetPack 5 and later), where a rail is a voltage and a
+current, and the older industrial I/O (JetPack 4), which multiplies them itself. The resolution
+is 8 mV and, with the usual 5 mOhm shunts, 8 mA: about 40 mW at 5 V.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ _NOT_CONNECTED = "NC"
 
 
 def open_ina3221(board: Board, root: Path) -> RailSensor:
-    """Open every INA3221 of the board as one sensor; see `Opener`."""
+    """Open every INA3221 of the board as one sensor."""
     sys = sysfs(root)
     return RailSensor("ina3221", board, lambda: find_rails(sys))
 

@@ -1,12 +1,12 @@
-"""jtop: the power rails of a Jetson by way of the service of jetson-stats, which is optional.
+"""jtop: the power rails of a Jetson from the service of jetson-stats, which is optional.
 
-For where the board's own files cannot be seen. The service reads them about twice per second
-and sends everything it knows; only `power` of each rail is used. Its `avg` is no average (half
-the new value and half the last `avg`), and its `tot` is a rail or a sum of all of them, which
-counts some twice: the total is formed of rails, as the board's profile says.
+For containers that cannot read the board's own files. The service reads them about twice per
+second and sends everything it knows; only `power` of each rail is used. Its `avg` is not an
+average (half the new value and half the last `avg`), and its `tot` is a rail or the sum of
+all, which counts some twice: the total is the sum of the rails that the board's profile names.
 
-The service's readings have no time: one holds from when it arrives until the next. They are
-added up as they arrive, so that no reading is counted twice or not at all.
+Readings of the service have no time: each holds from its arrival to the next. They are added
+up when they arrive, so that each is counted exactly once.
 """
 
 import threading
@@ -16,25 +16,28 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from edge_runtime.device.board import Board
-from edge_runtime.device.sensors.base import total_rails
+from edge_runtime.device.sensors.base import PowerSensor, total_rails
 from edge_runtime.errors import SensorError
 
-# Asked for; the first client of the service decides. Each time the service works for some ms
-# after it has read the power, so that its own share is never seen: seldom keeps that small.
+# Requested; the first client of the service decides. The service works for some ms after each
+# reading of the power and never sees its own share: a long interval keeps that small.
 _INTERVAL_S = 0.5
 _SILENCE_S = 3.0  # the service's slowest usual interval is a second
 
 
 def open_jtop(board: Board, root: Path) -> "Jtop":
-    """Connect to the service, whose socket has a fixed place; see `Opener`."""
+    """Connect to the service, whose socket has a fixed path."""
     return Jtop(board)
 
 
-class Jtop:
-    """Joules by rail, of the watts that the service has sent."""
+class Jtop(PowerSensor):
+    """Joules by rail, from the watts that the service has sent."""
 
     name = "jtop"
+    description = "jtop service of jetson-stats"
     is_estimate = False
     counts_energy = True
     period_s = 0.0
@@ -64,19 +67,14 @@ class Jtop:
         self.rails = tuple(self._watts)
         try:
             if not self.rails:
-                raise SensorError("jtop: its service knows no power rails")
+                raise SensorError("jtop: its service has no power rails")
             self.total = total_rails(board, self.rails)
         except SensorError:
             self.close()
             raise
 
-    @property
-    def description(self) -> str:
-        """See `PowerSensor.description`."""
-        return "jtop service of jetson-stats"
-
+    @override
     def read(self) -> dict[str, float | None]:
-        """Joules of each rail; see `PowerSensor.read`."""
         with self._lock:
             now_s = self._clock()
             silence_s = now_s - self._arrival_s
@@ -87,13 +85,13 @@ class Jtop:
                     for rail in self.rails
                 }
         if self._connecting is None or not self._connecting.is_alive():
-            # Beside us: a service that hangs must not hold up who reads.
+            # In another thread: a service that hangs must not block the reader.
             self._connecting = threading.Thread(target=self._connect_again, daemon=True)
             self._connecting.start()
         raise SensorError(f"jtop: no reading for {silence_s:.1f} s: {self._problem}")
 
     def _connect(self) -> Any:
-        """A client that has given its first reading."""
+        """A client that has received its first reading."""
         try:
             client = self._make_client(interval=_INTERVAL_S)
             client.attach(self._take)
@@ -104,14 +102,14 @@ class Jtop:
         return client
 
     def _connect_again(self) -> None:
-        self._let_go(self._client)
+        self._disconnect(self._client)
         try:
             self._client = self._connect()
         except SensorError as error:
             self._problem = str(error).removeprefix("jtop: ")
 
     def _take(self, client: Any) -> None:
-        """Keep a reading. Called in the client's thread, which an error would end."""
+        """Store a reading. Called in the client's thread, which an error would end."""
         with suppress(KeyError), self._lock:  # a reading without power
             watts, now_s = rails_w(client.power), self._clock()
             is_back = now_s - self._counted_s > _SILENCE_S
@@ -119,25 +117,25 @@ class Jtop:
             self._arrival_s, self._watts = now_s, watts
 
     def _count(self, now_s: float, watts: Mapping[str, float]) -> None:
-        """Count the time since the last count: half with these watts, half with the last."""
+        """Add the energy since the last count: half at these watts, half at the previous."""
         half_s = (now_s - self._counted_s) / 2
         self._counted_s = now_s
         for rail, power_w in watts.items():
             mean_j = half_s * (power_w + self._watts.get(rail, power_w))
             self._sums_j[rail] = self._sums_j.get(rail, 0.0) + mean_j
 
-    def _let_go(self, client: Any) -> None:
+    def _disconnect(self, client: Any) -> None:
         client.detach(self._take)
-        # It waits for a thread of its own that looks for libraries.
+        # It waits for a thread of its own that searches for libraries.
         threading.Thread(target=client.close, daemon=True).start()
 
+    @override
     def close(self) -> None:
-        """See `PowerSensor.close`."""
-        self._let_go(self._client)
+        self._disconnect(self._client)
 
 
 def rails_w(power: Mapping[str, Any]) -> dict[str, float]:
-    """Watts by rail of jtop's `power`. A `tot` with a name is a rail, taken out of `rail`."""
+    """Watts by rail of jtop's `power`. A `tot` with a name is a rail that `rail` lacks."""
     rails = dict(power.get("rail") or {})
     total = power.get("tot") or {}
     if total.get("name"):

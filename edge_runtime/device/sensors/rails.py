@@ -1,14 +1,16 @@
 """Rails in files of the kernel, and the sensor made of them.
 
-Units: watts; the files' millivolts, milliamperes and microwatts end here.
+Units: watts; millivolts, milliamperes and microwatts are only in the files.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from typing_extensions import override
+
 from edge_runtime.device.board import Board
 from edge_runtime.device.files import NumberFile
-from edge_runtime.device.sensors.base import total_rails
+from edge_runtime.device.sensors.base import PowerSensor, total_rails
 from edge_runtime.errors import SensorError
 
 
@@ -23,56 +25,56 @@ class Rail(Protocol):
         """Why the last reading gave `None`."""
 
     def close(self) -> None:
-        """Let go of its files."""
+        """Close its files."""
 
 
-class VoltageTimesCurrent:
+class VoltageTimesCurrent(Rail):
     """A rail of two files, in millivolts and milliamperes."""
 
     def __init__(self, voltage_mv: NumberFile, current_ma: NumberFile) -> None:
         self._voltage_mv, self._current_ma = voltage_mv, current_ma
 
+    @override
     def read_w(self) -> float | None:
-        """See `Rail.read_w`."""
         voltage_mv, current_ma = self._voltage_mv.read(), self._current_ma.read()
         if voltage_mv is None or current_ma is None:
             return None
         return voltage_mv * current_ma / 1e6
 
     @property
+    @override
     def problem(self) -> str | None:
-        """See `Rail.problem`."""
         return self._voltage_mv.problem or self._current_ma.problem
 
+    @override
     def close(self) -> None:
-        """See `Rail.close`."""
         self._voltage_mv.close()
         self._current_ma.close()
 
 
-class PowerFile:
+class PowerFile(Rail):
     """A rail of one file."""
 
     def __init__(self, file: NumberFile, units_per_watt: float) -> None:
         self._file, self._units_per_watt = file, units_per_watt
 
+    @override
     def read_w(self) -> float | None:
-        """See `Rail.read_w`."""
         units = self._file.read()
         return None if units is None else units / self._units_per_watt
 
     @property
+    @override
     def problem(self) -> str | None:
-        """See `Rail.problem`."""
         return self._file.problem
 
+    @override
     def close(self) -> None:
-        """See `Rail.close`."""
         self._file.close()
 
 
-class RailSensor:
-    """A sensor of rails in files, which are searched for again when the total is missing."""
+class RailSensor(PowerSensor):
+    """Rails in files, which are searched for again when the total cannot be read."""
 
     is_estimate = False
     counts_energy = False
@@ -87,6 +89,7 @@ class RailSensor:
             SensorError: there are none, they lack the board's total, or none can be read.
         """
         self.name, self._find = name, find
+        self.description = f"{name} power monitor"
         self._rails = find()
         self.rails = tuple(self._rails)
         if not self.rails:
@@ -94,19 +97,14 @@ class RailSensor:
         self.total = total_rails(board, self.rails)
         self.read()
 
-    @property
-    def description(self) -> str:
-        """See `PowerSensor.description`."""
-        return f"{self.name} power monitor"
-
+    @override
     def read(self) -> dict[str, float | None]:
-        """Watts of each rail; see `PowerSensor.read`."""
         watts = self._read_w()
         if not any(watts[name] is not None for name in self.rails) or any(
             watts[name] is None for name in self.total
         ):
             self.close()
-            self._rails = self._find()  # a driver that was bound anew may lie elsewhere
+            self._rails = self._find()  # the driver may have been bound again, elsewhere
             watts = self._read_w()
         if all(value is None for value in watts.values()):
             problems = [rail.problem for rail in self._rails.values()]
@@ -120,7 +118,7 @@ class RailSensor:
             for name in self.rails
         }
 
+    @override
     def close(self) -> None:
-        """See `PowerSensor.close`."""
         for rail in self._rails.values():
             rail.close()

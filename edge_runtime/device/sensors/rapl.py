@@ -1,29 +1,65 @@
 """RAPL: energy counters of x86 processors, in the kernel's powercap folder.
 
 The total is every processor package and its memory: neither the rest of the board nor its
-power supply. The counters wrap; `counter.py` says for how long they can be followed. Since
-2020 kernels let only root read them.
+power supply. Since 2020 kernels let only root read them. Clock: monotonic seconds.
+
+The counters wrap. A counter that wrapped once looks like one that wrapped twice: the
+difference is right only if less than a full range can have passed at the highest possible
+power. After a longer silence the energy is unknown, not guessed. The same power tells a
+counter that was reset from one that wrapped.
 """
 
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from typing_extensions import override
+
 from edge_runtime.device.board import Board
 from edge_runtime.device.files import NumberFile, read_number, sysfs, text
-from edge_runtime.device.sensors.base import total_rails
-from edge_runtime.device.sensors.counter import WrappingCounter
+from edge_runtime.device.sensors.base import PowerSensor, total_rails
 from edge_runtime.errors import SensorError
 
-_MOST_W = 1000.0  # no processor package takes more: a 65 kJ counter may rest for a minute
+_MAX_W = 1000.0  # of a processor package: a 65 kJ counter must be read once a minute
+_SLACK_S = 0.1  # the hardware updates its counters at its own times
+
+
+class WrappingCounter:
+    """Joules of a counter since its first reading."""
+
+    def __init__(self, *, range_j: float, max_w: float, clock: Callable[[], float]) -> None:
+        """Start.
+
+        Args:
+            range_j: the counter wraps from this value to 0.
+            max_w: the highest possible power: energy is known if two readings are at most
+                `range_j / max_w` seconds apart.
+            clock: monotonic seconds.
+        """
+        self._range_j, self._max_w, self._clock = range_j, max_w, clock
+        self._last: tuple[float, float] | None = None  # time and counter
+        self._sum_j = 0.0
+
+    def joules(self, counter_j: float) -> float | None:
+        """Add a reading; `None` if it cannot be compared with the previous one."""
+        now_s, last = self._clock(), self._last
+        self._last = (now_s, counter_j)
+        if last is None:
+            return self._sum_j
+        passed_s, used_j = now_s - last[0], (counter_j - last[1]) % self._range_j
+        max_j = passed_s * self._max_w
+        if max_j >= self._range_j or used_j > max_j + _SLACK_S * self._max_w:
+            return None
+        self._sum_j += used_j
+        return self._sum_j
 
 
 def open_rapl(board: Board, root: Path) -> "Rapl":
-    """Open the counters of every processor package; see `Opener`."""
+    """Open the counters of every processor package."""
     return Rapl(board, sysfs(root))
 
 
-class Rapl:
+class Rapl(PowerSensor):
     """Joules by domain: `package-0`, `package-0/core`, `package-0/dram`, `psys`, ..."""
 
     name = "rapl"
@@ -43,7 +79,7 @@ class Rapl:
         self._domains = {
             name: (
                 NumberFile(folder / "energy_uj"),
-                WrappingCounter(range_j=range_uj / 1e6, most_w=_MOST_W, clock=clock),
+                WrappingCounter(range_j=range_uj / 1e6, max_w=_MAX_W, clock=clock),
             )
             for name, folder in _domains(sys / "class/powercap")
             if (range_uj := read_number(folder / "max_energy_range_uj"))
@@ -51,31 +87,32 @@ class Rapl:
         self.rails = tuple(self._domains)
         if not self.rails:
             raise SensorError("no RAPL energy counter was found")
-        # "psys" would be the whole machine, where its firmware tells it right.
-        self.total = total_rails(board, self.rails, usual=tuple(filter(_is_apart, self.rails)))
+        # "psys" would be the whole machine, but not every firmware reports it correctly.
+        usual = tuple(filter(_is_in_no_other, self.rails))
+        self.total = total_rails(board, self.rails, usual=usual)
         self.read()
 
+    @override
     def read(self) -> dict[str, float | None]:
-        """Joules of each domain; see `PowerSensor.read`."""
-        found = {}
+        joules: dict[str, float | None] = {}
         for name, (file, counter) in self._domains.items():
             energy_uj = file.read()
-            found[name] = None if energy_uj is None else counter.joules(energy_uj / 1e6)
+            joules[name] = None if energy_uj is None else counter.joules(energy_uj / 1e6)
         problems = [file.problem for file, _ in self._domains.values()]
         if all(problems):
             raise SensorError(
                 f"RAPL: {problems[0]}. Run as root, or let your group read energy_uj."
             )
-        return found
+        return joules
 
+    @override
     def close(self) -> None:
-        """See `PowerSensor.close`."""
         for file, _ in self._domains.values():
             file.close()
 
 
 def _domains(powercap: Path) -> Iterator[tuple[str, Path]]:
-    # "intel-rapl-mmio" shows the same packages again, and is left out by the pattern.
+    # The pattern excludes "intel-rapl-mmio", which has the same packages again.
     for folder in sorted(powercap.glob("intel-rapl:*")):
         name = text(folder / "name")
         if not name:
@@ -86,6 +123,6 @@ def _domains(powercap: Path) -> Iterator[tuple[str, Path]]:
         yield name, folder
 
 
-def _is_apart(rail: str) -> bool:
-    """Whether no other domain of the sum contains it; a package contains its cores."""
+def _is_in_no_other(rail: str) -> bool:
+    """Whether no other domain contains it; a package contains its cores."""
     return rail.endswith("/dram") or (rail.startswith("package") and "/" not in rail)

@@ -1,7 +1,7 @@
-"""A sensor that plays a recorded trace: for tests of programs that measure energy.
+"""A sensor that replays a recorded trace, for tests of programs that measure energy.
 
-Units: watts, seconds since the trace began. The trace holds each value until the next one and
-starts again at its end.
+Units: watts, seconds since the start of the trace. Each value holds until the next one; the
+trace is repeated at its end.
 """
 
 import bisect
@@ -11,12 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
+from edge_runtime.device.sensors.base import PowerSensor
 from edge_runtime.errors import SensorError
 
 Trace = Sequence[tuple[float, Mapping[str, float | None]]]
 
 
-class ReplaySensor:
+class ReplaySensor(PowerSensor):
     """Watts by rail, as recorded. Public: users test their own code with it."""
 
     name = "replay"
@@ -32,12 +35,12 @@ class ReplaySensor:
         clock: Callable[[], float] = time.monotonic,
         source: str = "values given by the program",
     ) -> None:
-        """Begin to play with the first value, now.
+        """Start with the first value, now.
 
         Args:
             trace: seconds, growing, and watts by rail from then on.
             total: the rails whose sum is the board's input.
-            clock: monotonic seconds; a test that gives its own decides what is played.
+            clock: monotonic seconds; with its own clock, a test decides what is read.
             source: where the trace comes from, for the description.
 
         Raises:
@@ -46,7 +49,9 @@ class ReplaySensor:
         self._times_s = [t_s for t_s, _ in trace]
         self._watts = [dict(watts) for _, watts in trace]
         if not trace or self._times_s != sorted(set(self._times_s)):
-            raise SensorError("replay: want a trace of at least one value with growing times")
+            raise SensorError(
+                "replay: expected a trace of at least one value with growing times"
+            )
         self.rails = tuple(dict.fromkeys(rail for watts in self._watts for rail in watts))
         self.total = tuple(total)
         if missing := [rail for rail in total if rail not in self.rails]:
@@ -61,23 +66,24 @@ class ReplaySensor:
         steps_s = [b - a for a, b in zip(self._times_s, self._times_s[1:], strict=False)]
         self._length_s = self._times_s[-1] - self._first_s + (steps_s[-1] if steps_s else 1.0)
 
+    @override
     def read(self) -> dict[str, float | None]:
-        """Watts of each rail; see `PowerSensor.read`."""
         t_s = self._first_s + (self._clock() - self._start_s) % self._length_s
         watts = self._watts[bisect.bisect_right(self._times_s, t_s) - 1]
         return {rail: watts.get(rail) for rail in self.rails}
 
+    @override
     def close(self) -> None:
-        """See `PowerSensor.close`."""
+        pass
 
 
 def read_trace(path: Path) -> Trace:
     """The trace of a file with a JSON object per line, such as a run's `power.jsonl`.
 
-    Each has `t_s` (seconds) and `rails_w` (watts by rail); what else it has is not looked at.
+    Each has `t_s` (seconds) and `rails_w` (watts by rail); other keys are ignored.
 
     Raises:
-        SensorError: the file cannot be read, or a line has no trace; the first is named.
+        SensorError: the file cannot be read, or a line is not a reading; the first is named.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -95,5 +101,6 @@ def _entry(line: str, where: str) -> tuple[float, dict[str, float | None]]:
         }
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise SensorError(
-            f'replay: {where} is no reading like {{"t_s": 0.1, "rails_w": {{"VDD_IN": 5.0}}}}'
+            f"replay: {where} is not a reading such as "
+            '{"t_s": 0.1, "rails_w": {"VDD_IN": 5.0}}'
         ) from error

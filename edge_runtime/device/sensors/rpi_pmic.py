@@ -1,9 +1,9 @@
-"""The power management chip of a Raspberry Pi 5, asked through its firmware.
+"""The power management chip of a Raspberry Pi 5, read through its firmware.
 
-`vcgencmd pmic_read_adc` gives the current and the voltage of a dozen rails behind the chip's
-regulators. Their sum is taken for the board's total: what the regulators lose, and what the
-USB ports and the fan take from the 5 V input, is not in it. The program is started anew for
-each reading, at a few milliseconds of processor time, so there is one every half second.
+`vcgencmd pmic_read_adc` prints the current and the voltage of a dozen rails after the chip's
+regulators. Their sum is taken as the board's total: it lacks the losses of the regulators and
+what the USB ports and the fan draw from the 5 V input. Each reading starts the program, which
+takes a few milliseconds of processor time, so there is one every half second.
 """
 
 import re
@@ -11,8 +11,10 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from typing_extensions import override
+
 from edge_runtime.device.board import Board
-from edge_runtime.device.sensors.base import total_rails
+from edge_runtime.device.sensors.base import PowerSensor, total_rails
 from edge_runtime.errors import SensorError
 
 _LINE = re.compile(r"\s*(\S+)_([AV])\s+(?:current|volt)\(\d+\)=([0-9.]+)[AV]\s*")
@@ -20,11 +22,11 @@ _LONGEST_S = 2.0
 
 
 def open_rpi_pmic(board: Board, root: Path) -> "RpiPmic":
-    """Open the chip; see `Opener`. `root` plays no part."""
+    """Open the chip."""
     return RpiPmic(board)
 
 
-class RpiPmic:
+class RpiPmic(PowerSensor):
     """Watts by rail: those that have both a current and a voltage."""
 
     name = "rpi-pmic"
@@ -36,22 +38,22 @@ class RpiPmic:
     def __init__(
         self, board: Board, *, command: Sequence[str] = ("vcgencmd", "pmic_read_adc")
     ) -> None:
-        """Ask once.
+        """Read it once.
 
         Raises:
-            SensorError: no such program, or it does not answer with rails.
+            SensorError: there is no such program, or it prints no rails.
         """
         self._command = command
         self.rails: tuple[str, ...] = ()
         self.rails = tuple(self.read())
         self.total = total_rails(board, self.rails, usual=self.rails)
 
+    @override
     def read(self) -> dict[str, float | None]:
-        """Watts of each rail; see `PowerSensor.read`."""
-        found: dict[str, float | None] = dict(self._ask())
-        return {rail: found.get(rail) for rail in self.rails} if self.rails else found
+        watts: dict[str, float | None] = dict(self._run())
+        return {rail: watts.get(rail) for rail in self.rails} if self.rails else watts
 
-    def _ask(self) -> dict[str, float]:
+    def _run(self) -> dict[str, float]:
         name = " ".join(self._command)
         try:
             done = subprocess.run(
@@ -61,20 +63,21 @@ class RpiPmic:
             raise SensorError(f"{name}: {error}") from error
         watts = parse_adc(done.stdout)
         if not watts:
-            said = (done.stderr or done.stdout).strip() or f"exit code {done.returncode}"
-            raise SensorError(f"{name} shows no rails: {said}")
+            output = (done.stderr or done.stdout).strip() or f"exit code {done.returncode}"
+            raise SensorError(f"{name} printed no rails: {output}")
         return watts
 
+    @override
     def close(self) -> None:
-        """See `PowerSensor.close`."""
+        pass
 
 
-def parse_adc(said: str) -> dict[str, float]:
+def parse_adc(output: str) -> dict[str, float]:
     """Watts by rail of lines such as `VDD_CORE_A current(7)=1.25A`."""
     values = {
-        (found[1], found[2]): float(found[3])
-        for line in said.splitlines()
-        if (found := _LINE.fullmatch(line))
+        (match[1], match[2]): float(match[3])
+        for line in output.splitlines()
+        if (match := _LINE.fullmatch(line))
     }
     return {
         rail: current_a * values[rail, "V"]

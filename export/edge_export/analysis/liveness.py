@@ -11,7 +11,7 @@ What really happens deviates from this:
 - The optimizer of ONNX Runtime runs GELU as one node, and folds transpositions into products:
   up to 4 % less in our step graphs, often nothing, because the peak lies elsewhere.
 - Kernels take scratch memory, some hundred kilobytes for each thread.
-- The arena that tensors lie in has gaps: `edge_runtime.planning.memory` allows for them.
+- The arena that tensors lie in has gaps: `edge_runtime.planning.costs` allows for them.
 """
 
 from collections import Counter

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from edge_export.lowering.aten import lowers, where
+from edge_export.lowering.elementwise import where
 from edge_export.lowering.graph import GraphBuilder, Value
+from edge_export.lowering.table import lowers
 
 aten = torch.ops.aten
 

@@ -2,11 +2,13 @@
 
 import operator
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import cache
 from typing import Any
 
 import onnx
 import torch
 from torch import Tensor, fx
+from torch._decomp import core_aten_decompositions
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import (
@@ -15,9 +17,16 @@ from torch.fx.experimental.symbolic_shapes import (
     StatelessSymbolicContext,
 )
 
-from edge_export.lowering import network  # noqa: F401 - enters its operators into the table
-from edge_export.lowering.aten import RESHAPES, TABLE, np_dtype
+from edge_export.lowering import (  # noqa: F401 - each enters its operators into the table
+    elementwise,
+    network,
+    reductions,
+    selection,
+    shapes,
+)
 from edge_export.lowering.graph import GraphBuilder, Value
+from edge_export.lowering.shapes import RESHAPES
+from edge_export.lowering.table import TABLE, np_dtype
 
 Tensors = Mapping[str, Tensor]
 
@@ -42,7 +51,7 @@ def lower(
             fixed: kernels and memory planning see constants.
 
     Raises:
-        NotImplementedError: an operator that `edge_export.lowering.aten` does not know.
+        NotImplementedError: an operator that the table does not know.
     """
     module, results = _trace(function, example, free_batch)
     builder = GraphBuilder(name)
@@ -84,12 +93,21 @@ def _trace(
         for key, tensor in example.items()
     ]
     with fake:
-        module = make_fx(flat, tracing_mode="real")(*inputs)
+        module = make_fx(flat, decomposition_table=_decompositions(), tracing_mode="real")(
+            *inputs
+        )
     for key, tensor in zip(example, inputs, strict=True):
         size: Any = tensor.shape[0] if key in free_batch else None
         if size is not None and (fixed := size.node.maybe_as_int()) is not None:
             raise NotImplementedError(f"{key!r}: the function fixes its free size to {fixed}")
     return module, results
+
+
+@cache
+def _decompositions() -> dict[Any, Any]:
+    """PyTorch's own, of operators that have no lowering here."""
+    known = core_aten_decompositions()
+    return {op: known[op] for op in known if op not in TABLE and op not in RESHAPES}
 
 
 def _free_first_axis(tensor: Tensor) -> StatelessSymbolicContext[Any, Any]:
@@ -116,7 +134,9 @@ def _call(builder: GraphBuilder, node: fx.Node, values: dict[fx.Node, Any]) -> A
     if node.target in RESHAPES:
         return builder.reshape(arguments[0], _sizes(node.meta["val"].shape))
     if node.target not in TABLE:
-        raise NotImplementedError(f"no ONNX lowering for {node.target}; add it to aten.py")
+        raise NotImplementedError(
+            f"no ONNX lowering for {node.target}; add one in edge_export/lowering"
+        )
     made = TABLE[node.target](builder, *_lifted(builder, arguments), **options)
     _check(node, made, result)
     return made

@@ -3,18 +3,16 @@
 Letters: R rows (views x images), D encoder width.
 """
 
-import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 from torch import Tensor
 from torch.nn.functional import gelu
 
 from edge_export.parameters import Parameter, linear, norm
 from edge_export.vit import Weights, affine, layer_norm
-from edge_runtime.errors import ConfigError
 from edge_runtime.package.manifest import AugmentationSpec
+from edge_runtime.schema import Positive, PositiveInt
 
 HEAD_NORM_EPS = 1e-5
 
@@ -23,28 +21,9 @@ HEAD_NORM_EPS = 1e-5
 class ContrastiveOptions:
     """What `[method]` may set where projections are compared."""
 
-    temperature: float = 0.2
-    projector_width: int = 512
-    projector_out: int = 128
-
-    def __post_init__(self) -> None:
-        require_positive(self)
-
-
-def require_positive(options: Any) -> None:
-    """Refuse a method's options unless all of them are above zero.
-
-    Raises:
-        ConfigError: names those that are not.
-    """
-    given = {item.name: getattr(options, item.name) for item in fields(options)}
-    wrong = [
-        f"{key}: expected a number > 0, got {value:g}"
-        for key, value in given.items()
-        if not 0 < value < math.inf
-    ]
-    if wrong:
-        raise ConfigError("; ".join(wrong))
+    temperature: Positive = 0.2
+    projector_width: PositiveInt = 512
+    projector_out: PositiveInt = 128
 
 
 def mlp_parameters(name: str, widths: tuple[int, ...]) -> tuple[Parameter, ...]:

@@ -1,0 +1,25 @@
+"""The facts of a run as plain frozen dataclasses: what all parts above pass to each other.
+
+Nothing here reads a file, a clock or a sensor. Units are in the names; `None` is unknown.
+"""
+
+from edge_runtime.facts.budget import Budget
+from edge_runtime.facts.costs import CostProfile, RungCost
+from edge_runtime.facts.energy import Spent, WindowEnergy
+from edge_runtime.facts.plan import Plan, RungVerdict, Segment
+from edge_runtime.facts.scores import EvaluationResults, KnnResult, Pictures, ProbeResult
+
+__all__ = [
+    "Budget",
+    "CostProfile",
+    "EvaluationResults",
+    "KnnResult",
+    "Pictures",
+    "Plan",
+    "ProbeResult",
+    "RungCost",
+    "RungVerdict",
+    "Segment",
+    "Spent",
+    "WindowEnergy",
+]

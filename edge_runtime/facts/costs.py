@@ -1,0 +1,87 @@
+"""What a step of each rung costs on one board: the cost profile.
+
+docs/planning.md explains every field. Units: seconds, joules, watts, bytes. `None` is unknown.
+"""
+
+import math
+from dataclasses import dataclass
+
+from edge_runtime.units import bytes_text, energy_text, step_text
+
+MEASURED = "measured"
+INTERPOLATED = "interpolated"  # between two measured rungs
+UNMEASURED = "unmeasured"  # nothing is known of it but its size
+DOES_NOT_FIT = "does_not_fit"  # its process was killed for memory
+SOURCES = (MEASURED, INTERPOLATED, UNMEASURED, DOES_NOT_FIT)
+
+# A later run needs up to 3 % more than the profile saw, and up to 10 % more than predicted.
+_MEASURED_MARGIN = 1.05
+_PREDICTED_MARGIN = 1.10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RungCost:
+    """One step of one rung."""
+
+    rung: str
+    token_blocks: int  # views * batch * sum of the student's tokens per block
+    flops: int
+    step_s: float | None  # median, waiting for pictures included
+    step_s_low: float | None  # 95 % bootstrap interval of the median
+    step_s_high: float | None
+    step_j: float | None  # gross, of the board's total
+    power_w: float | None  # mean while it trains
+    peak_bytes: int | None  # process tree and GPU share while it trains
+    predicted_peak_bytes: int | None
+    source: str  # one of `SOURCES`
+
+    @property
+    def likely_peak_bytes(self) -> int | None:
+        """The measured peak, else the predicted one."""
+        return self.predicted_peak_bytes if self.peak_bytes is None else self.peak_bytes
+
+    @property
+    def need_bytes(self) -> int | None:
+        """Memory to allow for it: the measured peak and 5 %, or the predicted one and 10 %."""
+        likely = self.likely_peak_bytes
+        margin = _PREDICTED_MARGIN if self.peak_bytes is None else _MEASURED_MARGIN
+        return None if likely is None else math.ceil(likely * margin)
+
+    def text(self, *, is_estimate: bool) -> str:
+        """For people: `k050  264.0 ms  402.0 MiB  1.90 J per step (estimate)`."""
+        if self.step_s is None:
+            if self.source != DOES_NOT_FIT and self.predicted_peak_bytes is not None:
+                predicted = bytes_text(self.predicted_peak_bytes)
+                return f"{self.rung:10} not measured: {predicted} predicted"
+            return f"{self.rung:10} was killed for memory"
+        parts = [f"{self.rung:10} {step_text(self.step_s):>10}"]
+        if self.peak_bytes is not None:
+            parts.append(f"{bytes_text(self.peak_bytes):>10}")
+        if self.step_j is not None:
+            mark = " (estimate)" if is_estimate else ""
+            parts.append(f"{energy_text(self.step_j)} per step{mark}")
+        return "  ".join(parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostProfile:
+    """Costs of all rungs of one package on one board, and what they hold for."""
+
+    format: int
+    created_at: str  # UTC, ISO 8601
+    package_digest: str
+    board: str
+    power_mode: str | None
+    engine: str
+    runtime: str  # with its version
+    device: str = "cpu"  # that the engine ran on
+    threads: int | None  # of the engine; None: as many as there are processors
+    sensor: str | None
+    energy_is_estimate: bool
+    idle_w: float | None
+    baseline_bytes: int  # runtime loaded and state open, before anything of a rung ran
+    startup_s: float  # process start to first step, without loading the rung
+    switch_s: float  # loading a rung
+    checkpoint_s: float
+    checkpoint_j: float | None
+    rungs: tuple[RungCost, ...]

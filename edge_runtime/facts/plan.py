@@ -1,0 +1,45 @@
+"""The plan of a run: which rung for how many steps, and why. Units: seconds, joules, bytes."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """Steps on one rung."""
+
+    rung: str
+    steps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RungVerdict:
+    """One rung: what it costs, how many steps it got, and why."""
+
+    rung: str
+    token_blocks: int  # of one step
+    step_s: float | None
+    step_j: float | None
+    power_w: float | None
+    peak_bytes: int | None  # measured, else predicted
+    source: str  # see `edge_runtime.facts.costs`
+    steps: int  # 0: refused
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The whole run: what is trained, what it takes, what limits it.
+
+    Totals include start-up, loading of rungs and the last checkpoint. `None` is unknown.
+    """
+
+    segments: tuple[Segment, ...]  # in the order of training, fewest token-blocks first
+    steps: int
+    token_blocks: int
+    time_s: float
+    wait_s: float  # of `time_s`, idle to keep the mean power
+    energy_j: float | None
+    power_w: float | None  # mean
+    peak_bytes: int | None
+    verdicts: tuple[RungVerdict, ...]  # in the order of the costs
+    binding: tuple[str, ...]  # names of the limits that keep it from more token-blocks

@@ -1,0 +1,39 @@
+"""What an evaluation of an encoder found: accuracies in [0, 1]."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pictures:
+    """The pictures of one side of an evaluation."""
+
+    source: str
+    pictures: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeResult:
+    """Shares of right answers on the test pictures."""
+
+    accuracy: float
+    untrained_accuracy: float  # the same encoder at its initial state
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnnResult(ProbeResult):
+    """Of the nearest neighbours, with the classifier's settings."""
+
+    neighbours: int
+    temperature: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationResults:
+    """What was evaluated, on what, and how good it is."""
+
+    package: str  # its digest
+    train: Pictures
+    test: Pictures
+    classes: int
+    knn: KnnResult
+    linear: ProbeResult | None  # None: not asked for

@@ -1,0 +1,24 @@
+"""Cost profiles: measured rung by rung in processes of their own, kept in files.
+
+A profile holds for one environment: board, power mode, engine, runtime, device, threads.
+"""
+
+from edge_runtime.profiling.cache import (
+    FORMAT,
+    cached_profile_path,
+    check_fits,
+    load_profile,
+    save_profile,
+)
+from edge_runtime.profiling.environment import Environment
+from edge_runtime.profiling.profile import profile_package
+
+__all__ = [
+    "FORMAT",
+    "Environment",
+    "cached_profile_path",
+    "check_fits",
+    "load_profile",
+    "profile_package",
+    "save_profile",
+]

@@ -1,0 +1,189 @@
+"""The files of cost profiles, format 1, and where those are kept that nobody named a file for.
+
+docs/planning.md explains every field.
+"""
+
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from edge_runtime.errors import ConfigError, DeviceError, RecordsError
+from edge_runtime.facts import CostProfile, RungCost
+from edge_runtime.facts.costs import INTERPOLATED, MEASURED, SOURCES
+from edge_runtime.schema import structure, unstructure
+from edge_runtime.storage import storage_errors, write_file
+
+FORMAT = 1
+CACHE = "EDGE_TRAIN_CACHE"
+
+
+def cached_profile_path(
+    package_digest: str,
+    *,
+    board: str,
+    power_mode: str | None,
+    engine: str,
+    runtime: str,
+    device: str,
+    threads: int | None,
+    variables: Mapping[str, str] = os.environ,
+) -> Path:
+    """The file of the profile of this package and environment; it need not exist.
+
+    Args:
+        package_digest: of the package.
+        board: id of its profile.
+        power_mode: of the board, where it has modes.
+        engine: its name.
+        runtime: of the engine, with its version: "onnxruntime 1.31.1".
+        device: that the engine runs on: "cpu".
+        threads: of the engine; `None`: as many as there are processors.
+        variables: where `EDGE_TRAIN_CACHE` and `XDG_CACHE_HOME` are looked up.
+
+    Raises:
+        ConfigError: there is no home folder, and no variable that names a cache folder.
+    """
+    key = (board, power_mode or "", engine, runtime, device, str(threads or "all"))
+    exact = hashlib.sha256("\0".join((package_digest, *key)).encode()).hexdigest()
+    readable = re.sub(r"[^A-Za-z0-9.]+", "-", " ".join(filter(None, key)))
+    name = f"{package_digest[:12]}-{readable}-{exact[:8]}.json"
+    return cache_folder(variables) / "profiles" / name
+
+
+def cache_folder(variables: Mapping[str, str] = os.environ) -> Path:
+    """`EDGE_TRAIN_CACHE`, or `edge-train` in the XDG cache folder.
+
+    Raises:
+        ConfigError: neither is known.
+    """
+    if named := variables.get(CACHE):
+        return Path(named)
+    if Path(xdg := variables.get("XDG_CACHE_HOME", "")).is_absolute():
+        return Path(xdg) / "edge-train"
+    try:
+        return Path.home() / ".cache" / "edge-train"
+    except RuntimeError as error:
+        raise ConfigError(
+            f"this user has no home folder to keep cost profiles in. Set {CACHE} to a folder."
+        ) from error
+
+
+def save_profile(profile: CostProfile, path: Path) -> None:
+    """Write a profile, complete or not at all.
+
+    Raises:
+        StorageError: the disk is full, read-only or gone.
+    """
+    with storage_errors("write", path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, (json.dumps(unstructure(profile), indent=2) + "\n").encode())
+
+
+def load_profile(path: Path) -> CostProfile:
+    """Read a profile.
+
+    Raises:
+        DeviceError: there is no such file.
+        RecordsError: it is damaged or of another format; every problem is listed.
+    """
+    try:
+        table = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise DeviceError(
+            f"there is no cost profile {path}. Measure one on the board with "
+            f"`edge-train profile PKG -o {path}`."
+        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RecordsError(
+            f"cost profile {path} cannot be read ({reason}). Measure again with "
+            "`edge-train profile PKG`."
+        ) from error
+    found = table.get("format") if isinstance(table, dict) else None
+    if found != FORMAT:
+        raise RecordsError(
+            f"cost profile {path}: format {found!r} is unknown; this edge-train reads format "
+            f"{FORMAT}. Measure again with `edge-train profile PKG`."
+        )
+    where = f"cost profile {path}"
+    profile = structure(CostProfile, table, where=where, error=RecordsError)
+    if problems := _problems_of(profile):
+        lines = [f"{where}: {len(problems)} problem(s)", *problems]
+        raise RecordsError("\n  ".join(lines))
+    return profile
+
+
+def _problems_of(profile: CostProfile) -> list[str]:
+    """Values that no measurement gives."""
+    problems = _negative(profile, "")
+    names = [cost.rung for cost in profile.rungs]
+    problems += [f"rungs: {name} is there twice" for name in {*names} if names.count(name) > 1]
+    if not names:
+        problems.append("rungs: there are none")
+    for index, cost in enumerate(profile.rungs):
+        place = f"rungs[{index}]."
+        problems += _negative(cost, place)
+        if cost.source not in SOURCES:
+            known = ", ".join(SOURCES)
+            problems.append(f"{place}source: {cost.source!r} is unknown; known are {known}")
+        if cost.source in (MEASURED, INTERPOLATED) and not cost.step_s:
+            problems.append(f"{place}step_s: a {cost.source} rung takes time")
+    return sorted(problems)
+
+
+def _negative(record: CostProfile | RungCost, place: str) -> list[str]:
+    """Numbers below zero, or not finite."""
+    values: dict[str, Any] = {item.name: getattr(record, item.name) for item in fields(record)}
+    return [
+        f"{place}{name}: want a number from 0, got {value!r}"
+        for name, value in values.items()
+        if isinstance(value, int | float) and not 0 <= value < math.inf
+    ]
+
+
+def check_fits(
+    profile: CostProfile,
+    *,
+    package_digest: str,
+    board: str,
+    power_mode: str | None,
+    engine: str,
+    runtime: str,
+    device: str,
+    threads: int | None,
+) -> None:
+    """Refuse a profile that was measured in another environment.
+
+    Raises:
+        DeviceError: it names each difference.
+    """
+    wanted = {
+        "package": (profile.package_digest[:12], package_digest[:12]),
+        "board": (profile.board, board),
+        "power mode": (profile.power_mode, power_mode),
+        "engine": (profile.engine, engine),
+        "runtime": (profile.runtime, runtime),
+        "device": (profile.device, device),
+        "threads": (profile.threads or "all processors", threads or "all processors"),
+    }
+    different = [
+        f"  {name}: measured with {_shown(found)}, here {_shown(here)}"
+        for name, (found, here) in wanted.items()
+        if found != here
+    ]
+    if different:
+        lines = "\n".join(different)
+        raise DeviceError(
+            f"the cost profile of {profile.created_at} does not hold here:\n{lines}\n"
+            "Measure again with `edge-train profile PKG`."
+        )
+
+
+def _shown(value: object) -> str:
+    return "none" if value is None else str(value)

@@ -1,0 +1,95 @@
+"""Where training runs: the board with its sensor and power mode, and what runs the graphs."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from edge_runtime.device import Board, PowerSensor, load_board, open_sensor, power_mode
+from edge_runtime.engines import engine_name, runtime_name
+from edge_runtime.facts import CostProfile
+from edge_runtime.package import Package
+from edge_runtime.profiling.cache import cached_profile_path, check_fits, load_profile
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """All that the cost of a step depends on, besides its package."""
+
+    board: Board
+    board_file: Path | None  # that describes it; None: it was recognised
+    power_mode: str | None  # of the board, where it has modes
+    engine: str
+    runtime: str  # of the engine, with its version
+    device: str  # that the engine runs on
+    threads: int | None  # of the engine; None: as many as there are processors
+
+    @classmethod
+    def detect(
+        cls,
+        engine: str = "auto",
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+        board_file: Path | None = None,
+    ) -> "Environment":
+        """This machine, with that engine. Opens neither the engine nor the sensor.
+
+        Raises:
+            ConfigError: the board file is wrong, or the engine unknown.
+            DeviceError: the board is unknown.
+            EngineError: no runtime is installed.
+        """
+        return cls(
+            board=load_board(board_file),
+            board_file=board_file,
+            power_mode=power_mode(),
+            engine=engine_name(engine),
+            runtime=runtime_name(),
+            device=device,
+            threads=threads,
+        )
+
+    @cached_property
+    def sensor(self) -> PowerSensor | None:
+        """The board's best power sensor, opened at the first use.
+
+        It is for one meter, which closes it.
+        """
+        return open_sensor(self.board)
+
+    @property
+    def power_is_estimate(self) -> bool:
+        """Whether joules are derived, not read as power."""
+        return self.sensor is not None and self.sensor.is_estimate
+
+    def cached_profile_path(self, package: Package) -> Path:
+        """Where a profile of this package in this environment is kept."""
+        return cached_profile_path(
+            package.digest,
+            board=self.board.id,
+            power_mode=self.power_mode,
+            engine=self.engine,
+            runtime=self.runtime,
+            device=self.device,
+            threads=self.threads,
+        )
+
+    def load_profile(self, package: Package, path: Path) -> CostProfile:
+        """A profile that holds here.
+
+        Raises:
+            DeviceError: there is none, or it was measured in another environment.
+            RecordsError: it is damaged.
+        """
+        profile = load_profile(path)
+        check_fits(
+            profile,
+            package_digest=package.digest,
+            board=self.board.id,
+            power_mode=self.power_mode,
+            engine=self.engine,
+            runtime=self.runtime,
+            device=self.device,
+            threads=self.threads,
+        )
+        return profile

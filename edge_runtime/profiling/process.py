@@ -1,0 +1,134 @@
+"""One rung measured in a process of its own, which never outlives the one that asked.
+
+Clock: monotonic seconds, which all processes of a machine share.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_runtime.device import Meter
+from edge_runtime.errors import EngineError, StoppedError
+from edge_runtime.package import Package
+from edge_runtime.profiling.cache import cache_folder
+from edge_runtime.profiling.environment import Environment
+from edge_runtime.profiling.worker import ERROR, FOUND, MeasureJob, Measurement
+from edge_runtime.schema import structure, unstructure
+from edge_runtime.storage import storage_errors
+
+_WORKER = (
+    "import sys; sys.path[:] = {path!r}; "
+    "from edge_runtime.profiling.worker import main; sys.exit(main())"
+)
+_STDERR = "stderr.txt"
+_LOOK_S = 0.2  # between two looks at `stop`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredRung:
+    """What a process found, and what its end took: all from its last step on."""
+
+    found: Measurement
+    end_s: float
+    end_j: float | None
+
+
+def measure_rung(
+    package: Package,
+    rung_id: str,
+    environment: Environment,
+    meter: Meter,
+    *,
+    max_s: float,
+    stop: Callable[[], bool],
+) -> MeasuredRung | None:
+    """Start a process for the rung and wait for it.
+
+    Returns:
+        What it found; `None` if it was killed, as it is when memory runs out.
+
+    Raises:
+        StoppedError: `stop` said so; the process is gone.
+        EngineError: it failed for another reason than memory.
+        StorageError: there is no room for its files.
+    """
+    with _scratch_folder() as scratch:
+        job = MeasureJob(
+            package=str(package.path.resolve()),
+            rung=rung_id,
+            engine=environment.engine,
+            device=environment.device,
+            threads=environment.threads,
+            board=str(environment.board_file) if environment.board_file else None,
+            scratch=str(scratch),
+            max_s=max_s,
+        )
+        code = _exit_code(job, stop)
+        ended_s = time.monotonic()
+        if code == -signal.SIGKILL:
+            return None
+        if code:
+            reason = _reason(code, scratch)
+            raise EngineError(f"measuring rung {rung_id} of {package.path} failed: {reason}")
+        table = json.loads((scratch / FOUND).read_bytes())
+        found = structure(Measurement, table, where=f"rung {rung_id}", error=EngineError)
+    return MeasuredRung(
+        found=found,
+        end_s=ended_s - found.last_step_s,
+        end_j=meter.energy_between(found.last_step_s, ended_s),
+    )
+
+
+def _exit_code(job: MeasureJob, stop: Callable[[], bool]) -> int:
+    """Run a job to its end.
+
+    In a session of its own the process does not hear a terminal's Ctrl-C or hang-up. It hears
+    its stdin close, which happens however this process ends.
+    """
+    worker = _WORKER.format(path=sys.path)
+    command = [sys.executable, "-c", worker, json.dumps(unstructure(job))]
+    with (
+        (Path(job.scratch) / _STDERR).open("wb") as errors,
+        subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            start_new_session=True,
+        ) as process,
+    ):
+        try:
+            while not stop():
+                with suppress(subprocess.TimeoutExpired):
+                    return process.wait(_LOOK_S)
+        finally:
+            process.kill()
+    raise StoppedError("stopped before anything was measured.")
+
+
+def _reason(code: int, scratch: Path) -> str:
+    """Why it failed: as it said itself, else by what it left on stderr."""
+    with suppress(FileNotFoundError):
+        return (scratch / ERROR).read_text()
+    left = (scratch / _STDERR).read_text(errors="replace").strip()[-2000:]
+    if code < 0:
+        return f"{signal.Signals(-code).name} ended its process. {left}".rstrip()
+    return left or f"its process ended with {code}"
+
+
+@contextmanager
+def _scratch_folder() -> Iterator[Path]:
+    """On the disk, which checkpoints are timed on: what lies in /tmp may count as memory."""
+    cache = cache_folder()
+    with storage_errors("write", cache):
+        cache.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(dir=cache, prefix=".profile-")
+    with folder as name:
+        yield Path(name)

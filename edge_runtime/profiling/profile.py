@@ -1,0 +1,248 @@
+"""The cost profile of a package on this board: every rung in fresh processes of its own.
+
+Rungs are measured three times, from the smallest up, down and up again, so that a board that
+gets hot affects all of them alike, and the median leaves out a program that disturbs one of
+the times. Plans depend on how rungs compare: where the times still disagree, they are smoothed
+towards a straight line over their FLOPs. A process that is killed marks its rung as not
+fitting; the others go on. What is measured is kept in the cache until the profile is complete:
+after an interruption the same call goes on.
+"""
+
+import json
+import logging
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+from edge_runtime.device import Meter, memory_now
+from edge_runtime.errors import EngineError, RecordsError, StoppedError
+from edge_runtime.facts import CostProfile, RungCost
+from edge_runtime.facts.costs import DOES_NOT_FIT, MEASURED, UNMEASURED
+from edge_runtime.package import Package
+from edge_runtime.package.manifest import Rung
+from edge_runtime.planning.costs import predicted_peak_bytes, smooth
+from edge_runtime.profiling.cache import FORMAT
+from edge_runtime.profiling.environment import Environment
+from edge_runtime.profiling.process import MeasuredRung, measure_rung
+from edge_runtime.records import utc_now
+from edge_runtime.schema import structure, unstructure
+from edge_runtime.storage import storage_errors, write_file
+from edge_runtime.training import never
+
+logger = logging.getLogger(__name__)
+
+_TIMES = 3  # that a rung is measured
+_IDLE_S = 5.0  # the board's idle power is the mean over so long
+
+
+def profile_package(
+    package: Package,
+    environment: Environment,
+    meter: Meter,
+    *,
+    memory_bytes: int | None = None,
+    max_s: float = 60.0,
+    report: Callable[[RungCost], None] = lambda _: None,
+    stop: Callable[[], bool] = never,
+) -> CostProfile:
+    """Measure every rung three times, the smallest first.
+
+    Args:
+        package: what is to be trained.
+        environment: where it is to be trained.
+        meter: of this process, for the idle power and what the end of a run takes.
+        memory_bytes: measure no rung that is predicted to take more.
+        max_s: of measured steps per rung, a third of them each time.
+        report: called after each time with what is known of the rung by then.
+        stop: asked several times a second while a rung is measured.
+
+    Raises:
+        EngineError: a rung failed for another reason than memory; or none fits.
+        StorageError: there is no room for the files of the measuring processes.
+        StoppedError: `stop` said so.
+    """
+    idle_w = meter.measure_idle(_IDLE_S) if meter.sensor else None
+    bench = _Bench(package, environment, meter, max_s=max_s / _TIMES, stop=stop)
+    costs: dict[str, RungCost] = {}
+    limit_bytes = _smallest(memory_bytes, memory_now().limit_bytes)
+    rungs = sorted(package.manifest.rungs, key=lambda rung: rung.peak_activation_bytes)
+    for rung in rungs:
+        predicted = bench.predicted_bytes(rung)
+        cost = _unmeasured(package, rung, predicted)
+        if predicted is None or limit_bytes is None or predicted <= limit_bytes:
+            cost = _with(cost, bench.measure(rung.id))
+        costs[rung.id] = cost
+        report(cost)
+    if not bench.measured:
+        raise EngineError(
+            f"no rung of {package.path} fits into the memory of this board; the smallest, "
+            f"{rungs[0].id}, was killed. Export one with a smaller batch or model."
+        )
+    for rung in [*reversed(rungs), *rungs]:
+        cost = costs[rung.id]
+        if cost.source == MEASURED:
+            bare = _unmeasured(package, rung, cost.predicted_peak_bytes)
+            costs[rung.id] = _with(bare, bench.measure(rung.id))
+            report(costs[rung.id])
+    bench.forget()
+    measured = [known for passes in bench.measured.values() for known in passes]
+    smoothed = smooth(list(costs.values()))
+    return _profile(package, environment, meter, idle_w, measured, smoothed)
+
+
+def _smallest(*limits: int | None) -> int | None:
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+class _Bench:
+    """Measures rungs, but those that an interrupted profile has measured before."""
+
+    def __init__(
+        self,
+        package: Package,
+        environment: Environment,
+        meter: Meter,
+        *,
+        max_s: float,
+        stop: Callable[[], bool],
+    ) -> None:
+        self._package, self._environment, self._meter = package, environment, meter
+        self._max_s, self._stop = max_s, stop
+        self._kept = environment.cached_profile_path(package).with_suffix("")
+        self.measured: dict[str, list[MeasuredRung]] = {}
+
+    def predicted_bytes(self, rung: Rung) -> int | None:
+        """The peak of a rung by what the first one showed of this board."""
+        if not self.measured:
+            return None
+        first = next(iter(self.measured.values()))[0]
+        return predicted_peak_bytes(self._package.manifest, rung, first.found.baseline_bytes)
+
+    def measure(self, rung_id: str) -> list[MeasuredRung] | None:
+        """Once more: what it took each time; `None` if it was killed now."""
+        times = len(self.measured.get(rung_id, ()))
+        known = self._read(rung_id, times)
+        if known is None:
+            try:
+                known = measure_rung(
+                    self._package,
+                    rung_id,
+                    self._environment,
+                    self._meter,
+                    max_s=self._max_s,
+                    stop=self._stop,
+                )
+            except StoppedError:
+                raise StoppedError(self._so_far(rung_id)) from None
+            if known is None:
+                return None
+            self._keep(rung_id, times, known)
+        self.measured.setdefault(rung_id, []).append(known)
+        return self.measured[rung_id]
+
+    def forget(self) -> None:
+        """Keep nothing for a next call: the profile is complete."""
+        shutil.rmtree(self._kept, ignore_errors=True)
+
+    def _so_far(self, rung_id: str) -> str:
+        if not self.measured:
+            return f"stopped while {rung_id} was measured, the first rung; nothing is kept."
+        done = ", ".join(self.measured)
+        return (
+            f"stopped while {rung_id} was measured. Measured are {done}: the same command "
+            "goes on from there."
+        )
+
+    def _read(self, rung_id: str, times: int) -> MeasuredRung | None:
+        # Not there, or written by another version of edge-train.
+        with suppress(OSError, ValueError, RecordsError):
+            table = json.loads(self._file(rung_id, times).read_bytes())
+            known = structure(MeasuredRung, table, where=rung_id, error=RecordsError)
+            if not times:
+                logger.warning("%s was measured before the interruption", rung_id)
+            return known
+        return None
+
+    def _keep(self, rung_id: str, times: int, known: MeasuredRung) -> None:
+        with storage_errors("write", self._kept):
+            self._kept.mkdir(parents=True, exist_ok=True)
+        write_file(self._file(rung_id, times), json.dumps(unstructure(known)).encode())
+
+    def _file(self, rung_id: str, times: int) -> Path:
+        """Of a rung that was measured so many times before."""
+        return self._kept / f"{rung_id}-{times + 1}.json"
+
+
+def _unmeasured(package: Package, rung: Rung, predicted_bytes: int | None) -> RungCost:
+    manifest = package.manifest
+    return RungCost(
+        rung=rung.id,
+        token_blocks=manifest.token_blocks(rung),
+        flops=rung.flops,
+        step_s=None,
+        step_s_low=None,
+        step_s_high=None,
+        step_j=None,
+        power_w=None,
+        peak_bytes=None,
+        predicted_peak_bytes=predicted_bytes,
+        source=UNMEASURED,
+    )
+
+
+def _with(cost: RungCost, measured: Sequence[MeasuredRung] | None) -> RungCost:
+    """A rung's cost with what its processes found; `None`: the last one was killed."""
+    if measured is None:
+        return replace(cost, source=DOES_NOT_FIT)
+    found = [known.found for known in measured]
+    return replace(
+        cost,
+        step_s=median(each.step_s for each in found),
+        step_s_low=min(each.step_s_low for each in found),
+        step_s_high=max(each.step_s_high for each in found),
+        step_j=_median(each.step_j for each in found),
+        power_w=_median(each.power_w for each in found),
+        peak_bytes=max(each.peak_bytes for each in found),
+        source=MEASURED,
+    )
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    """Unknown if one of them is."""
+    known = list(values)
+    return None if None in known else median(value for value in known if value is not None)
+
+
+def _profile(
+    package: Package,
+    environment: Environment,
+    meter: Meter,
+    idle_w: float | None,
+    measured: Sequence[MeasuredRung],
+    costs: Sequence[RungCost],
+) -> CostProfile:
+    order = [rung.id for rung in package.manifest.rungs]
+    sensor, longest = meter.sensor, max(measured, key=lambda known: known.end_s)
+    return CostProfile(
+        format=FORMAT,
+        created_at=utc_now(),
+        package_digest=package.digest,
+        board=environment.board.id,
+        power_mode=environment.power_mode,
+        engine=environment.engine,
+        runtime=environment.runtime,
+        device=environment.device,
+        threads=environment.threads,
+        sensor=None if sensor is None else sensor.name,
+        energy_is_estimate=sensor is not None and sensor.is_estimate,
+        idle_w=idle_w,
+        baseline_bytes=min(known.found.baseline_bytes for known in measured),
+        startup_s=max(known.found.startup_s for known in measured),
+        switch_s=max(known.found.switch_s for known in measured),
+        checkpoint_s=longest.end_s,
+        checkpoint_j=longest.end_j,
+        rungs=tuple(sorted(costs, key=lambda cost: order.index(cost.rung))),
+    )

@@ -1,0 +1,259 @@
+"""Measures one rung in this process: a short real run on noise, ended when the median is sure.
+
+Started by `edge_runtime.profiling.process` in a process of its own, so that its peak
+memory is that of one rung, and so that the kernel kills it instead of the program that asked
+for it. It ends when its stdin closes: then nobody waits for it any more. The run is an
+ordinary one, with its pipeline, meter and checkpoint: what a step costs here is what it will
+cost there. Clock: monotonic seconds.
+"""
+
+import json
+import math
+import os
+import shutil
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edge_runtime.data.noise import Noise
+from edge_runtime.device import (
+    Meter,
+    load_board,
+    memory_now,
+    open_sensor,
+    prefer_oom_kill,
+    process_elapsed_s,
+    process_tree_rss_bytes,
+)
+from edge_runtime.engines import create_engine
+from edge_runtime.engines.base import Batch, ClosingMixin, Engine, Hyper, StepResult
+from edge_runtime.engines.runtime import release_free_memory
+from edge_runtime.errors import ConfigError, EdgeRuntimeError, StoppedError
+from edge_runtime.package import Package, open_package
+from edge_runtime.package.manifest import Rung
+from edge_runtime.records import events
+from edge_runtime.schema import structure, unstructure
+from edge_runtime.state import State
+from edge_runtime.training import Metering, TrainingOptions, train
+
+WARM_UP_STEPS = 3
+MIN_STEPS = 5
+MIN_WINDOW_S = 2.0  # for the energy of a step
+CONFIDENT = 0.03  # half the width of the median's interval, relative
+FOUND, ERROR = "found.json", "error.txt"  # in the scratch folder
+_RESAMPLES = 1000
+_AT_ONCE = 50_000  # values of resamples: what they take counts as the rung's memory
+_LOOK_EVERY = 1.1  # times as many steps: looking takes time and energy, too
+_TRIES = 100  # to remove a folder that the run still writes into
+_ENDLESS = 1_000_000  # epochs; the watch ends the run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasureJob:
+    """What to measure, as the parent says it."""
+
+    package: str  # path
+    rung: str
+    engine: str
+    device: str
+    threads: int | None
+    board: str | None  # path of a board file; None: recognised
+    scratch: str  # folder for the run folder and what was found
+    max_s: float  # of measured steps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """What one rung took. Durations are medians where there are many."""
+
+    step_s: float
+    step_s_low: float  # of the 95 % bootstrap interval of the median
+    step_s_high: float
+    step_j: float | None
+    power_w: float | None
+    peak_bytes: int  # of the process, with its share of GPU memory
+    baseline_bytes: int  # of the process when its first step begins, without the state
+    startup_s: float  # from process start to the first step
+    switch_s: float  # to load the rung's graph
+    last_step_s: float  # when the last step ended: the rest, to process exit, is its end
+
+
+def main() -> int:
+    """Measure the job of the command line; what was found, or the error, goes into scratch."""
+    job = structure(MeasureJob, json.loads(sys.argv[1]), where="job", error=ConfigError)
+    scratch = Path(job.scratch)
+    threading.Thread(target=_end_with_parent, args=[scratch], daemon=True).start()
+    prefer_oom_kill()
+    try:
+        found = measure(job)
+    except EdgeRuntimeError as error:
+        (scratch / ERROR).write_text(str(error))
+        return error.exit_code
+    (scratch / FOUND).write_text(json.dumps(unstructure(found)))
+    return 0
+
+
+def _end_with_parent(scratch: Path) -> None:
+    """End when stdin does, and leave nothing behind."""
+    os.read(0, 1)  # by `sys.stdin` it would hold a lock that the interpreter's exit wants
+    for _ in range(_TRIES):
+        shutil.rmtree(scratch, ignore_errors=True)
+        if not scratch.exists():
+            break
+    os._exit(1)
+
+
+def measure(job: MeasureJob) -> Measurement:
+    """Run the rung and see what it takes.
+
+    Raises:
+        EdgeRuntimeError: the run failed as any run can.
+    """
+    package = open_package(Path(job.package))
+    engine = _WatchedEngine(create_engine(job.engine, device=job.device, threads=job.threads))
+    board = load_board(Path(job.board) if job.board else None)
+    watch, run_dir = Watch(job.max_s), Path(job.scratch) / "run"
+    with Metering(open_sensor(board)) as metering:
+        options = TrainingOptions(
+            engine=engine,
+            rungs=((1, job.rung),),
+            metering=metering,
+            epochs=_ENDLESS,
+            stop=watch.is_sure,
+        )
+        with suppress(StoppedError):
+            for event in train(package, _pictures(package), run_dir, options):
+                watch.see(event)
+        return watch.measurement(engine.baseline_bytes, metering.meter)
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % bootstrap interval of the median (percentile method, fixed seed)."""
+    rng, known = np.random.default_rng(0), np.asarray(values)
+    rows = max(1, _AT_ONCE // len(known))
+    medians = [
+        np.median(rng.choice(known, size=(rows, len(known))), axis=1)
+        for _ in range(math.ceil(_RESAMPLES / rows))
+    ]
+    low, high = np.percentile(np.concatenate(medians), (2.5, 97.5))
+    return float(low), float(high)
+
+
+def _pictures(package: Package) -> Noise:
+    """Enough of them that an epoch's end, which costs a little, is rare."""
+    manifest = package.manifest
+    size_px = max(group.size_px for group in manifest.views)
+    return Noise(64 * manifest.batch_size, size_px)
+
+
+class Watch:
+    """Follows a run's events and says when enough was seen."""
+
+    def __init__(self, max_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._max_s, self._clock = max_s, clock
+        self._steps = 0
+        self._first_step_s = self._startup_s = 0.0
+        self._durations_s: list[float] = []
+        self._begin_s = self._end_s = math.nan
+        self._look_at = MIN_STEPS  # so many measured steps
+
+    def see(self, event: events.Event) -> None:
+        """Take one event in."""
+        now_s = self._clock()
+        if not isinstance(event, events.StepRecord):
+            return
+        self._steps += 1
+        measured = event.measured
+        if self._steps == 1:
+            self._first_step_s = measured.step_s
+            self._startup_s = process_elapsed_s() - measured.step_s
+        if self._steps <= WARM_UP_STEPS:
+            self._begin_s = now_s
+        else:
+            self._durations_s.append(measured.step_s + measured.wait_s)
+            self._end_s = now_s
+
+    def is_sure(self) -> bool:
+        """Whether the run may end: the median is sure, or time is up."""
+        steps = len(self._durations_s)
+        if steps < MIN_STEPS:
+            return False
+        elapsed_s = self._end_s - self._begin_s
+        if elapsed_s >= self._max_s:
+            return True
+        if elapsed_s < MIN_WINDOW_S or steps < self._look_at:
+            return False
+        self._look_at = math.ceil(_LOOK_EVERY * steps)
+        low_s, high_s = median_interval(self._durations_s)
+        return (high_s - low_s) / 2 <= CONFIDENT * statistics.median(self._durations_s)
+
+    def measurement(self, baseline_bytes: int, meter: Meter) -> Measurement:
+        """What was seen of a run that is over."""
+        median_s = statistics.median(self._durations_s)
+        low_s, high_s = median_interval(self._durations_s)
+        window_j = meter.energy_between(self._begin_s, self._end_s)
+        steps = len(self._durations_s)
+        return Measurement(
+            step_s=median_s,
+            step_s_low=low_s,
+            step_s_high=high_s,
+            step_j=None if window_j is None else window_j / steps,
+            power_w=None if window_j is None else window_j / (self._end_s - self._begin_s),
+            peak_bytes=memory_now().peak_bytes,
+            baseline_bytes=baseline_bytes,
+            startup_s=self._startup_s,
+            switch_s=max(0.0, self._first_step_s - median_s),
+            last_step_s=self._end_s,
+        )
+
+
+class _WatchedEngine(ClosingMixin):
+    """An engine that notes what the process holds when its first step begins."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.name, self.runtime, self.threads = engine.name, engine.runtime, engine.threads
+        self.device = engine.device
+        self._state_bytes = 0
+        self.baseline_bytes = 0
+
+    def open(self, package: Package, state: State) -> None:
+        """See `Engine.open`."""
+        self._state_bytes = sum(tensor.nbytes for tensor in state.values())
+        self._engine.open(package, state)
+
+    def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> StepResult:
+        """See `Engine.step`."""
+        if not self.baseline_bytes:
+            # As the engine will do: what was freed is no part of what the process takes.
+            release_free_memory()
+            # The engine holds the old state; the new one takes memory once it is written.
+            self.baseline_bytes = process_tree_rss_bytes() - self._state_bytes
+        return self._engine.step(rung_id, batch, hyper)
+
+    def snapshot(self) -> State:
+        """See `Engine.snapshot`."""
+        return self._engine.snapshot()
+
+    def state_view(self) -> State:
+        """See `Engine.state_view`."""
+        return self._engine.state_view()
+
+    def run_periodic(self, graph: str, hyper: Hyper) -> None:
+        """See `Engine.run_periodic`."""
+        self._engine.run_periodic(graph, hyper)
+
+    def refusal(self, package: Package, rung: Rung | None = None) -> str | None:
+        """See `Engine.refusal`."""
+        return self._engine.refusal(package, rung)
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self._engine.close()

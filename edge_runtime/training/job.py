@@ -1,0 +1,186 @@
+"""What a run trains: options checked against the package, the pictures and the run folder."""
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from edge_runtime.data import FrameSource, PictureSource, steps_per_epoch
+from edge_runtime.engines.base import Engine
+from edge_runtime.errors import ConfigError
+from edge_runtime.facts import Budget, CostProfile
+from edge_runtime.package import Package
+from edge_runtime.records import Run, Settings, differences, events, open_run
+from edge_runtime.state import State, problems_with, state_chunks
+from edge_runtime.training.metering import Metering
+
+_UNLIMITED = Budget()
+
+
+def never() -> bool:
+    """A `stop` that never asks to stop."""
+    return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingOptions:
+    """What the caller of `train` decides."""
+
+    engine: Engine  # not opened yet; `train` opens and closes it
+    epochs: int
+    # (first step, rung id), ascending, from step 1; None: `profile` and `budget` decide
+    rungs: Sequence[tuple[int, str]] | None = None
+    profile: CostProfile | None = None  # of the rungs that may be taken
+    budget: Budget = _UNLIMITED
+    state: State | None = None  # to begin with; None: the package's initial state
+    metering: Metering | None = None  # entered and left by its owner; None: no joules
+    images_per_epoch: int | None = None  # None: all of the source
+    seed: int = 0
+    threads: int | None = None  # that decode pictures; None: half the processors, 1 to 4
+    resume: bool = False
+    checkpoint_every_s: float = 300.0
+    stop: Callable[[], bool] = never  # asked between two steps
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingJob:
+    """Options with everything that follows from them."""
+
+    package: Package
+    source: PictureSource | FrameSource
+    run_dir: Path
+    options: TrainingOptions
+    settings: Settings
+    steps_per_epoch: int
+    total_steps: int
+    run: Run | None  # to go on with; None: it begins
+
+    def epoch_of(self, step: int) -> int:
+        """The epoch of a step, from 0; as long as the options say, not as the source is."""
+        return (step - 1) // self.steps_per_epoch
+
+    def first_state(self) -> State:
+        """The state before the first step."""
+        state = self.options.state
+        return self.package.initial_state() if state is None else state
+
+    def finished(self) -> events.Finished | None:
+        """The end of a complete run; one that its budget ended may get a larger one.
+
+        Raises:
+            RecordsError: events.jsonl is damaged.
+        """
+        logged = self.run.events() if self.run else []
+        for event in (found.event for found in logged):
+            if isinstance(event, events.Finished) and event.stopped_by is None:
+                return event
+        return None
+
+
+def prepare(
+    package: Package,
+    source: PictureSource | FrameSource,
+    run_dir: Path,
+    options: TrainingOptions,
+) -> TrainingJob:
+    """Check options, as far as that needs no measurement and no engine.
+
+    Raises:
+        ConfigError: epochs or rungs make no sense, the package has no such rung, the state
+            does not fit it, `run_dir` is in the way, or a resumed run has other settings.
+        DataError: there are fewer pictures than one batch takes.
+        RecordsError: `run_dir` is damaged.
+    """
+    if options.epochs < 1:
+        raise ConfigError(f"epochs is {options.epochs}; train 1 or more.")
+    _check_rungs(package, options)
+    _check_state(package, options.state)
+    per_epoch = steps_per_epoch(
+        source, package.manifest.batch_size, images=options.images_per_epoch
+    )
+    settings, total_steps = _settings(package, source, options), per_epoch * options.epochs
+    run = _existing_run(run_dir, settings, total_steps, resume=options.resume)
+    return TrainingJob(
+        package, source, run_dir, options, settings, per_epoch, total_steps, run
+    )
+
+
+def _check_rungs(package: Package, options: TrainingOptions) -> None:
+    if options.rungs is None:
+        return
+    firsts = [first for first, _ in options.rungs]
+    if firsts[:1] != [1] or any(a >= b for a, b in pairwise(firsts)):
+        raise ConfigError(f"rungs start at steps {firsts}; expected 1, then ascending.")
+    for _, rung in options.rungs:
+        package.rung(rung)
+
+
+def _check_state(package: Package, state: State | None) -> None:
+    if state is None:
+        return
+    expected = {
+        tensor.name: (tensor.dtype, tuple(size or 0 for size in tensor.shape))
+        for tensor in package.manifest.state
+    }
+    if problems := problems_with(state, expected):
+        lines = "\n  ".join(problems)
+        raise ConfigError(f"the given state does not fit {package.path}:\n  {lines}")
+
+
+def _settings(
+    package: Package, source: PictureSource | FrameSource, options: TrainingOptions
+) -> Settings:
+    return Settings(
+        package_digest=package.digest,
+        pictures_digest=_pictures_digest(source),
+        state_sha256=_state_sha256(options.state),
+        seed=options.seed,
+        batch_size=package.manifest.batch_size,
+        epochs=options.epochs,
+        images_per_epoch=options.images_per_epoch,
+        rungs=None if options.rungs is None else tuple(options.rungs),
+    )
+
+
+def _pictures_digest(source: PictureSource | FrameSource) -> str | None:
+    if isinstance(source, FrameSource):
+        return None
+    digest = hashlib.sha256()
+    for index in range(len(source)):
+        digest.update(source.key(index).encode() + b"\0")
+    return digest.hexdigest()
+
+
+def _state_sha256(state: State | None) -> str | None:
+    if state is None:
+        return None
+    digest = hashlib.sha256()
+    for chunk in state_chunks(state):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _existing_run(
+    run_dir: Path, settings: Settings, total_steps: int, *, resume: bool
+) -> Run | None:
+    if not run_dir.exists() or (run_dir.is_dir() and not any(run_dir.iterdir())):
+        return None
+    if not resume:
+        raise ConfigError(
+            f"{run_dir} exists. Go on with it by --resume, or choose another folder."
+        )
+    run = open_run(run_dir)
+    problems = differences(run.info.settings, settings)
+    if not problems and run.info.total_steps != total_steps:  # a video of another length
+        problems = [f"  steps: the run has {run.info.total_steps}, not {total_steps}"]
+    if problems:
+        lines = "\n".join(problems)
+        raise ConfigError(
+            f"{run_dir} cannot be resumed with other settings:\n{lines}\n"
+            "Give those of the run, or train into another folder."
+        )
+    return run

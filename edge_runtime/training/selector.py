@@ -1,0 +1,138 @@
+"""Which rung the next step trains: as a schedule says, or as the governor decides.
+
+The loop asks before every step. Clock: monotonic seconds.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from typing_extensions import override
+
+from edge_runtime.device import MemoryNow, memory_now
+from edge_runtime.errors import ConfigError, DeviceError
+from edge_runtime.facts import Budget, CostProfile, Plan
+from edge_runtime.planning import (
+    Decision,
+    Governor,
+    Reading,
+    interpolate,
+    make_plan,
+    overhead_of,
+)
+from edge_runtime.training.metering import Metering
+
+_READ_EVERY_S = 1.0  # memory and pressure; walking through all processes costs milliseconds
+
+
+class RungSelector(Protocol):
+    """Decides before every step; what it decided is given to the loop."""
+
+    plan: Plan | None  # for the steps from here on, if there is one
+
+    def decide(self, done: int, now_s: float) -> Decision:
+        """What comes after `done` steps."""
+
+    def trained(self, rung: str, begin_s: float, end_s: float) -> None:
+        """Take in what the last step took."""
+
+
+class ScheduledSelector(RungSelector):
+    """A schedule of (first step, rung id), ascending from step 1."""
+
+    def __init__(self, rungs: Sequence[tuple[int, str]]) -> None:
+        self._rungs = rungs
+        self.plan = None
+
+    @override
+    def decide(self, done: int, now_s: float) -> Decision:
+        rung = [rung for first, rung in self._rungs if first <= done + 1][-1]
+        return Decision(kind="keep", rung=rung, reason="")
+
+    @override
+    def trained(self, rung: str, begin_s: float, end_s: float) -> None:
+        pass
+
+
+class GovernedSelector(RungSelector):
+    """Tells the governor what was spent and what the board shows."""
+
+    def __init__(
+        self,
+        profile: CostProfile,
+        budget: Budget,
+        metering: Metering,
+        *,
+        done: int,
+        total_steps: int,
+    ) -> None:
+        """Plan the steps that are left, with what is left.
+
+        Raises:
+            BudgetError: nothing fits.
+            DeviceError: a limit is set on something that nothing here measures.
+        """
+        self._metering = metering
+        self._require_temperature(budget.temperature_c)
+        costs, overhead = interpolate(profile.rungs), overhead_of(profile)
+        spent = metering.spent(time.monotonic())
+        so_far = replace(overhead, startup_s=spent.time_s, startup_j=spent.energy_j)
+        self.plan = make_plan(costs, budget, steps=total_steps - done, overhead=so_far)
+        self._governor = Governor(costs, budget, steps=total_steps, overhead=overhead)
+        self._read_s = -math.inf
+        self._memory: MemoryNow | None = None
+
+    def _require_temperature(self, limit_c: float | None) -> None:
+        sample = self._metering.meter.latest()
+        if limit_c is not None and (sample is None or sample.temperature_c is None):
+            raise DeviceError(
+                f"--temperature {limit_c:g}C cannot be kept: no temperature sensor was found. "
+                "`edge-train doctor` shows what this board has."
+            )
+
+    @override
+    def decide(self, done: int, now_s: float) -> Decision:
+        spent = self._metering.spent(now_s)
+        return self._governor.decide(done, now_s, spent, self._reading(now_s))
+
+    @override
+    def trained(self, rung: str, begin_s: float, end_s: float) -> None:
+        step_j = self._metering.meter.energy_between(begin_s, end_s)
+        self._governor.observed(rung, end_s - begin_s, step_j)
+
+    def _reading(self, now_s: float) -> Reading:
+        if self._memory is None or now_s - self._read_s >= _READ_EVERY_S:
+            self._read_s, self._memory = now_s, memory_now()
+        sample = self._metering.meter.latest()
+        return Reading(
+            power_w=sample.total_w if sample else None,
+            temperature_c=sample.temperature_c if sample else None,
+            throttled=sample.throttled if sample else None,
+            rss_bytes=self._memory.rss_bytes,
+            memory_pressure=self._memory.pressure_avg10,
+        )
+
+
+def rung_selector(
+    rungs: Sequence[tuple[int, str]] | None,
+    profile: CostProfile | None,
+    budget: Budget,
+    metering: Metering,
+    *,
+    done: int,
+    total_steps: int,
+) -> RungSelector:
+    """The selector for the steps after `done`: of the schedule, if there is one.
+
+    Raises:
+        BudgetError: nothing fits.
+        ConfigError: there is neither a schedule of rungs nor a cost profile.
+        DeviceError: a limit is set on something that nothing here measures.
+    """
+    if rungs is not None:
+        return ScheduledSelector(rungs)
+    if profile is None:
+        raise ConfigError("without a schedule of rungs, training needs a cost profile.")
+    return GovernedSelector(profile, budget, metering, done=done, total_steps=total_steps)

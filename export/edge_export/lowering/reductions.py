@@ -1,0 +1,72 @@
+"""Sums, norms and matrix products as ONNX nodes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from edge_export.lowering.graph import GraphBuilder, Value
+from edge_export.lowering.table import lowers
+
+aten = torch.ops.aten
+
+
+@lowers(aten.sum.dim_IntList)
+def _sum(g: GraphBuilder, x: Value, axes: Sequence[int], keep: bool = False) -> Value:
+    return g.reduce("ReduceSum", x, axes, keep)
+
+
+@lowers(aten.sum.default)
+def _sum_all(g: GraphBuilder, x: Value) -> Value:
+    return g.reduce("ReduceSum", x, range(len(x.shape)), False)
+
+
+@lowers(aten.mean.default)
+def _mean_all(g: GraphBuilder, x: Value) -> Value:
+    return g.reduce("ReduceMean", x, range(len(x.shape)), False)
+
+
+@lowers(aten.mean.dim)
+def _mean(g: GraphBuilder, x: Value, axes: Sequence[int], keep: bool = False) -> Value:
+    return g.reduce("ReduceMean", x, axes, keep)
+
+
+@lowers(aten.amax.default)
+def _amax(g: GraphBuilder, x: Value, axes: Sequence[int] = (), keep: bool = False) -> Value:
+    return g.reduce("ReduceMax", x, axes, keep)
+
+
+@lowers(aten.amin.default)
+def _amin(g: GraphBuilder, x: Value, axes: Sequence[int] = (), keep: bool = False) -> Value:
+    return g.reduce("ReduceMin", x, axes, keep)
+
+
+@lowers(aten.cumsum.default)
+def _cumsum(g: GraphBuilder, x: Value, axis: int) -> Value:
+    where = g.constant(axis % len(x.shape), np.int64)
+    return g.add("CumSum", [x, where], [(x.dtype, x.shape)])[0]
+
+
+@lowers(aten.linalg_vector_norm.default)
+def _norm(
+    g: GraphBuilder, x: Value, order: float = 2, axes: Sequence[int] = (), keep: bool = False
+) -> Value:
+    if order != 2:
+        raise NotImplementedError(f"vector norm of order {order}")
+    return g.op("Sqrt", g.reduce("ReduceSum", g.op("Mul", x, x), axes, keep))
+
+
+@lowers(aten.logsumexp.default)
+def _logsumexp(g: GraphBuilder, x: Value, axes: Sequence[int], keep: bool = False) -> Value:
+    return g.reduce("ReduceLogSumExp", x, axes, keep)
+
+
+@lowers(aten.mm.default, aten.bmm.default)
+def _matmul(g: GraphBuilder, a: Value, b: Value) -> Value:
+    return g.matmul(a, b)
+
+
+@lowers(aten.addmm.default)
+def _addmm(g: GraphBuilder, bias: Value, x: Value, weight: Value) -> Value:
+    shape = (x.shape[0], weight.shape[1])
+    return g.add("Gemm", [x, weight, bias], [(x.dtype, shape)])[0]

@@ -1,0 +1,232 @@
+"""Parts that nobody had in mind: a method, a policy, masked weights and an engine of one file.
+
+Each is written against the seams alone. `grown_parts` makes recipes and engines know them.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from plain_engine import PlainEngine
+from torch import Tensor
+from torch.nn.functional import log_softmax, mse_loss
+from typing_extensions import override
+
+from edge_export import vit
+from edge_export.declaration import (
+    Declaration,
+    LossResult,
+    ObjectiveDeclaration,
+    PeriodicUpdate,
+    ViewGroup,
+)
+from edge_export.objectives import OBJECTIVES
+from edge_export.objectives.base import Defaults, Objective
+from edge_export.objectives.heads import mlp, mlp_parameters
+from edge_export.parameters import Buffer, Parameter, linear
+from edge_export.parametrizations import PARAMETRIZATIONS, Parametrization
+from edge_export.policies import POLICIES, TokenPolicy
+from edge_export.policies.base import Branches, kept_count, take_rows
+from edge_export.step.context import StepContext
+from edge_export.vit import Attention, Weights
+from edge_runtime.engines import ENGINES
+from edge_runtime.package.curves import Curve
+from edge_runtime.package.manifest import AugmentationSpec, ModelFacts
+from edge_runtime.package.names import BUFFER, PARAM
+from edge_runtime.schema import Positive, Probability
+
+VIEW = AugmentationSpec(min_area=0.5)
+PROTOTYPES = 12
+MASK_EVERY_STEPS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrownOptions:
+    """What `[method]` may set."""
+
+    student_temperature: Positive = 0.1
+    centre_momentum: Probability = 0.9
+
+
+class Grown(Objective):
+    """Two global and three smaller local views, a teacher with a centre, a pixel decoder."""
+
+    name = "grown"
+    defaults = Defaults(lr_at_256=1e-3, weight_decay=0.1, warmup_epochs=1, ema_momentum=0.95)
+    options = GrownOptions
+
+    def __init__(self, model: ModelFacts, options: GrownOptions) -> None:
+        self._options, self._heads = options, model.heads
+        size_px, pixels = model.image_size_px, model.patch_size_px**2 * 3
+        self.declaration = ObjectiveDeclaration(
+            views=(
+                ViewGroup(
+                    name="global", size_px=size_px, views=(VIEW,) * 2, patch_tokens=True
+                ),
+                ViewGroup(
+                    name="local",
+                    size_px=size_px // 2,
+                    views=(VIEW,) * 3,
+                    pruned=False,
+                    teacher=False,
+                ),
+            ),
+            parameters=(
+                *mlp_parameters("head", (model.width, 24, PROTOTYPES)),
+                *vit.block_parameters("decoder", model.width),
+                *linear("pixels", model.width, pixels),
+                # Added to every logit of an image: a softmax does not see it.
+                Parameter(name="offset", shape=(1,), init="ones", zero_gradient=True),
+            ),
+            teacher=(vit.ENCODER, "head."),
+            buffers=(Buffer(name="centre", initial=torch.zeros(PROTOTYPES)),),
+            hyper_parameters={
+                "teacher_temperature": Curve(
+                    shape="linear", first=0.07, final=0.04, warmup_epochs=1, warmup_from=0.1
+                )
+            },
+        )
+
+    @override
+    def loss(self, step: StepContext) -> LossResult:
+        centre, momentum = step.buffers["centre"], self._options.centre_momentum
+        logits = self._logits(step.teacher_weights, step.teacher["global"].features)
+        target = ((logits - centre) / step.hyper["teacher_temperature"]).softmax(dim=-1)
+        groups = [step.student[name].features for name in ("global", "local")]
+        students = [
+            self._logits(step.weights, each) + step.weights["offset"] for each in groups
+        ]
+        agreement = self._agreement(torch.cat(students), target)
+        reconstruction = self._reconstruction(step)
+        return LossResult(
+            loss=agreement + 0.5 * reconstruction,
+            metrics={"agreement": agreement, "reconstruction": reconstruction},
+            buffers={"centre": centre * momentum + logits.mean(dim=(0, 1)) * (1 - momentum)},
+        )
+
+    def _logits(self, weights: Weights, features: Tensor) -> Tensor:
+        rows = mlp(weights, "head", features.flatten(0, 1))
+        return rows.reshape(*features.shape[:2], -1)  # (V, B, prototypes)
+
+    def _agreement(self, students: Tensor, target: Tensor) -> Tensor:
+        """Mean cross-entropy over all pairs of different views."""
+        predicted = log_softmax(students / self._options.student_temperature, dim=-1)
+        terms = [
+            -(target[t] * predicted[s]).sum(dim=-1).mean()
+            for t in range(len(target))
+            for s in range(len(predicted))
+            if s != t
+        ]
+        return torch.stack(terms).mean()
+
+    def _reconstruction(self, step: StepContext) -> Tensor:
+        """The pixels of the patches that were kept, from their tokens."""
+        encoding = step.student["global"]
+        tokens = encoding.patch_tokens.flatten(0, 1)  # (S, K, D)
+        decoded = vit.block(step.weights, "decoder", self._heads, tokens)
+        pixels = take_rows(step.patches["global"].flatten(0, 1), encoding.kept.flatten(0, 1))
+        return mse_loss(vit.affine(step.weights, "pixels", decoded), pixels)
+
+
+class Scored(TokenPolicy):
+    """After the first block a trained scorer says which patch tokens stay."""
+
+    name = "scored"
+
+    @property
+    @override
+    def declaration(self) -> Declaration:
+        return Declaration(parameters=linear("scorer", self.setting.model.width, 1))
+
+    @override
+    def before_mlp(
+        self, block: int, branches: Branches, attention: Mapping[str, Attention]
+    ) -> None:
+        student = branches.student
+        if block or student is None:
+            return
+        scores = vit.affine(branches.weights, "scorer", student.x[:, 1:])[:, :, 0]  # (S, K)
+        branches.recorded["scores"] = scores
+        kept = kept_count(self.setting.keep_ratio, scores.shape[1])
+        if kept == scores.shape[1]:
+            return
+        index = scores.detach().topk(kept, dim=1)[1].sort(dim=1)[0]
+        student.keep(index)
+        gate = torch.sigmoid(take_rows(scores[:, :, None], index))  # gradient to the scorer
+        student.x = torch.cat([student.x[:, :1], student.x[:, 1:] * gate], dim=1)
+        branches.selected[f"scored.{branches.group.name}"] = index
+
+    @override
+    def loss(self, step: StepContext) -> LossResult:
+        share = torch.sigmoid(step.recorded["scores"]).mean()
+        return LossResult(
+            loss=(share - self.setting.keep_ratio) ** 2, metrics={"share": share}
+        )
+
+
+class Masked(Parametrization):
+    """Half of the largest matrices' weights are masked away, more and more of them."""
+
+    name = "masked"
+
+    @property
+    def _names(self) -> list[str]:
+        return [p.name for p in self.setting.parameters if p.name.endswith("mlp.fc1.weight")]
+
+    @property
+    @override
+    def declaration(self) -> Declaration:
+        shapes = {p.name: p.shape for p in self.setting.parameters}
+        masks = [
+            Buffer(name=f"mask.{name}", initial=torch.ones(shapes[name], dtype=torch.bool))
+            for name in self._names
+        ]
+        updates = Buffer(name="mask_updates", initial=torch.zeros((), dtype=torch.int64))
+        return Declaration(
+            buffers=(*masks, updates),
+            hyper_parameters={"sparsity": Curve(shape="linear", first=0.0, final=0.5)},
+            periodic=(
+                PeriodicUpdate(
+                    name="masks", every_steps=MASK_EVERY_STEPS, update=self._update
+                ),
+            ),
+        )
+
+    @override
+    def weights(
+        self, parameters: Weights, branch: str, buffers: Mapping[str, Tensor]
+    ) -> Weights:
+        masked = {
+            name: parameters[name] * buffers[f"mask.{name}"].to(parameters[name].dtype)
+            for name in self._names
+            if name in parameters
+        }
+        return {**parameters, **masked}
+
+    def _update(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        new = {"mask_updates": inputs[f"{BUFFER}mask_updates"] + 1}
+        for name in self._names:
+            size = inputs[PARAM + name].abs()
+            ascending = size.flatten().sort(stable=True)[0]
+            rank = torch.round(inputs["sparsity"] * (ascending.shape[0] - 1))
+            least = ascending.index_select(0, rank.to(torch.int64).reshape(1))
+            new[f"mask.{name}"] = size >= least
+        return new
+
+
+@contextmanager
+def grown_parts() -> Iterator[None]:
+    """Recipes and engines know the parts for a while."""
+    with pytest.MonkeyPatch.context() as patch:
+        parts: list[tuple[dict[str, Any], str, Any]] = [
+            (OBJECTIVES, Grown.name, Grown),
+            (POLICIES, Scored.name, Scored),
+            (PARAMETRIZATIONS, Masked.name, Masked),
+            (ENGINES, PlainEngine.name, PlainEngine),
+        ]
+        for table, name, part in parts:
+            patch.setitem(table, name, part)
+        yield

@@ -1,0 +1,77 @@
+"""An engine of one file: one session per graph, state as plain arrays, nothing bound."""
+
+from typing import Any
+
+import numpy as np
+
+from edge_runtime.engines.base import (
+    Batch,
+    ClosingMixin,
+    EngineLifecycle,
+    Hyper,
+    StepResult,
+)
+from edge_runtime.engines.session import open_session
+from edge_runtime.package import Package
+from edge_runtime.package.manifest import Rung
+from edge_runtime.package.names import METRIC, NEXT, STATE, STEP
+from edge_runtime.state import Array, State
+
+
+class PlainEngine(ClosingMixin):
+    """Feeds and fetches everything in every step."""
+
+    name = "plain"
+    runtime = "plain sessions"
+
+    def __init__(self, *, device: str = "cpu", threads: int | None = None) -> None:
+        self.device, self.threads = device, threads
+        self._lifecycle = EngineLifecycle(self.name)
+        self._state: dict[str, Array] = {}
+        self._sessions: dict[str, Any] = {}
+
+    def refusal(self, package: Package, rung: Rung | None = None) -> str | None:
+        if rung is not None and STEP not in rung.graphs:
+            return f"rung {rung.id} has no step graph"
+        return None
+
+    def open(self, package: Package, state: State) -> None:
+        self._lifecycle.open(package)
+        self._state = {name: value.copy() for name, value in state.items()}
+
+    def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> StepResult:
+        package = self._lifecycle.package("step")
+        graph = package.rung(rung_id).graphs[STEP]
+        return StepResult(self._run(package, graph, batch, hyper), applied=True)
+
+    def run_periodic(self, graph: str, hyper: Hyper) -> None:
+        self._run(self._lifecycle.package("run a periodic graph"), graph, {}, hyper)
+
+    def _run(
+        self, package: Package, graph: str, batch: Batch, hyper: Hyper
+    ) -> dict[str, float]:
+        if graph not in self._sessions:
+            self._sessions[graph] = open_session(
+                package.file(graph), device=self.device, threads=self.threads
+            )
+        spec = package.manifest.graphs[graph]
+        known = {**self._state, **batch}
+        known |= {name: np.array(value, np.float32) for name, value in hyper.items()}
+        names = [tensor.name for tensor in spec.outputs]
+        feeds = {t.name: np.ascontiguousarray(known[t.name], t.dtype) for t in spec.inputs}
+        values = dict(zip(names, self._sessions[graph].run(names, feeds), strict=True))
+        for tensor in spec.outputs:
+            if tensor.role == STATE:
+                self._state[tensor.name.removeprefix(NEXT)] = values[tensor.name]
+        return {t.name: float(values[t.name]) for t in spec.outputs if t.role == METRIC}
+
+    def snapshot(self) -> State:
+        self._lifecycle.package("snapshot")
+        return {name: value.copy() for name, value in self._state.items()}
+
+    def state_view(self) -> State:
+        return self.snapshot()
+
+    def close(self) -> None:
+        self._lifecycle.close()
+        self._sessions.clear()

@@ -1,0 +1,183 @@
+"""One rung measured: how much is enough, what is found, and nothing outlives its parent."""
+
+import dataclasses
+import json
+import random
+import statistics
+import subprocess
+import sys
+import time
+import tracemalloc
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from training_fakes import STEP, FakeEngine, write_package
+
+from edge_runtime import selftest
+from edge_runtime.device import ReplaySensor
+from edge_runtime.errors import EngineError
+from edge_runtime.profiling import worker
+from edge_runtime.profiling.worker import (
+    MIN_STEPS,
+    MIN_WINDOW_S,
+    WARM_UP_STEPS,
+    MeasureJob,
+    Watch,
+    median_interval,
+)
+from edge_runtime.schema import unstructure
+
+POWER_W = 10.0
+METER = SimpleNamespace(energy_between=lambda from_s, to_s: POWER_W * (to_s - from_s))
+BLIND = SimpleNamespace(energy_between=lambda from_s, to_s: None)
+
+
+def record(step_s: float, wait_s: float = 0.0):
+    measured = dataclasses.replace(STEP.measured, step_s=step_s, wait_s=wait_s)
+    return dataclasses.replace(STEP, measured=measured)
+
+
+def watched(step_s, *, wait_s: float = 0.0, max_s: float = 60.0) -> tuple[Watch, list[float]]:
+    """A watch that was shown steps until it was sure; and what these steps took."""
+    now_s, taken_s = 1000.0, []
+    watch = Watch(max_s, clock=lambda: now_s)
+    while not watch.is_sure():
+        taken_s.append(step_s(len(taken_s)))
+        now_s += taken_s[-1] + wait_s
+        watch.see(record(taken_s[-1], wait_s))
+    return watch, taken_s
+
+
+def steady(step: int) -> float:
+    return 0.1 + 0.001 * (step % 3)
+
+
+def uneven(step: int) -> float:
+    return random.Random(step).lognormvariate(-1.0, 1.5)
+
+
+def test_steady_steps_are_soon_enough() -> None:
+    _, taken_s = watched(steady)
+    measured_s = sum(taken_s[WARM_UP_STEPS:])
+    assert MIN_WINDOW_S <= measured_s < MIN_WINDOW_S + 0.11 * MIN_STEPS
+
+
+def test_uneven_steps_are_watched_until_time_is_up() -> None:
+    _, taken_s = watched(uneven, max_s=20.0)
+    *before, last = np.cumsum(taken_s[WARM_UP_STEPS:])
+    assert before[-1] < 20.0 <= last
+
+
+def test_a_few_slow_steps_are_measured_even_if_time_is_up() -> None:
+    _, taken_s = watched(lambda step: 30.0, max_s=10.0)
+    assert len(taken_s) == WARM_UP_STEPS + MIN_STEPS
+
+
+def test_warm_up_counts_for_nothing_but_loading() -> None:
+    watch, taken_s = watched(lambda step: 5.0 if step == 0 else steady(step), wait_s=0.01)
+    found = watch.measurement(7, METER)
+    measured_s = [step_s + 0.01 for step_s in taken_s[WARM_UP_STEPS:]]
+    assert found.step_s == pytest.approx(statistics.median(measured_s))
+    assert found.step_s_low <= found.step_s <= found.step_s_high
+    assert found.switch_s == pytest.approx(5.0 - found.step_s)
+    assert found.step_j == pytest.approx(POWER_W * statistics.mean(measured_s))
+    assert found.power_w == pytest.approx(POWER_W)
+    assert found.last_step_s == pytest.approx(1000.0 + sum(taken_s) + 0.01 * len(taken_s))
+    assert found.baseline_bytes == 7
+
+
+def test_energy_that_nobody_measures_stays_unknown() -> None:
+    watch, _ = watched(steady)
+    found = watch.measurement(7, BLIND)
+    assert (found.step_j, found.power_w) == (None, None)
+
+
+def test_the_interval_of_the_median_is_that_of_the_theory() -> None:
+    values = np.random.default_rng(5).normal(10.0, 1.0, size=400)
+    low, high = median_interval(values)
+    # Of normal values: 1.96 * sqrt(pi / 2) * sigma / sqrt(n) to each side. One bootstrap of
+    # one sample is within a third of that.
+    assert (high - low) / 2 == pytest.approx(1.96 * 1.2533 / 20, rel=0.35)
+    assert low < np.median(values) < high
+    assert median_interval(values) == (low, high)
+
+
+def test_looking_at_many_steps_takes_little_memory() -> None:
+    values = np.random.default_rng(5).normal(10.0, 1.0, size=5_000)
+    tracemalloc.start()
+    try:
+        median_interval(values)
+        assert tracemalloc.get_traced_memory()[1] < 3_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch) -> MeasureJob:
+    """Rung k050 of the fake package, on a fake engine, for a moment."""
+    monkeypatch.setattr(worker, "create_engine", lambda *_, **__: FakeEngine())
+    sensor = ReplaySensor([(0.0, {"ALL": POWER_W})], total=("ALL",))
+    monkeypatch.setattr(worker, "open_sensor", lambda board: sensor)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    return MeasureJob(
+        package=str(write_package(tmp_path / "package").path),
+        rung="k050",
+        engine="fake",
+        device="cpu",
+        threads=1,
+        board=None,
+        scratch=str(scratch),
+        max_s=0.2,
+    )
+
+
+def test_a_real_run_is_measured(job) -> None:
+    began_s = time.monotonic()
+    found = worker.measure(job)
+    assert 0 < found.step_s_low <= found.step_s <= found.step_s_high
+    # All of the steps' time is at constant power; their median is not their mean.
+    assert found.power_w == pytest.approx(POWER_W)
+    assert found.step_j is not None
+    assert 0 < found.baseline_bytes <= found.peak_bytes
+    assert began_s < found.last_step_s < time.monotonic()
+    assert found.startup_s > 0
+
+
+def test_an_error_is_left_for_the_parent(job, monkeypatch, tmp_path) -> None:
+    def refuse(*_, **__):
+        raise EngineError("engine fake: no")
+
+    monkeypatch.setattr(worker, "create_engine", refuse)
+    monkeypatch.setattr(worker, "prefer_oom_kill", lambda: None)
+    monkeypatch.setattr(worker.threading, "Thread", lambda **_: SimpleNamespace(start=int))
+    monkeypatch.setattr(sys, "argv", ["-c", json.dumps(unstructure(job))])
+    assert worker.main() == EngineError.exit_code
+    assert (tmp_path / "scratch" / worker.ERROR).read_text() == "engine fake: no"
+
+
+def test_a_process_ends_when_nobody_waits_for_it(tmp_path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    job = MeasureJob(
+        package=str(selftest.PACKAGE),
+        rung="k050",
+        engine="ort",
+        device="cpu",
+        threads=1,
+        board=None,
+        scratch=str(scratch),
+        max_s=1000.0,
+    )
+    code = "from edge_runtime.profiling import worker as m; m.MIN_WINDOW_S = 1e6; m.main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, json.dumps(unstructure(job))], stdin=subprocess.PIPE
+    ) as process:
+        while not (scratch / "run" / "steps.jsonl").exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(30) == 1
+    assert not scratch.exists()
