@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch", reason="packages are exported with PyTorch")
 
 import onnx  # noqa: E402
+from edge_export.lowering.aten import TABLE  # noqa: E402
 
 from edge_export.analysis.liveness import peak_bytes  # noqa: E402
-from edge_export.lowering.aten import TABLE  # noqa: E402
 from edge_export.ort_training import artifacts as official  # noqa: E402
 from edge_export.package import graphs, verify  # noqa: E402
 from edge_export.package.build import export_package, initial_state, rung_name  # noqa: E402
@@ -307,7 +307,7 @@ def test_a_disk_that_fills_up_at_the_last_file_leaves_nothing(tmp_path, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_room_for_temporary_files_is_told(tmp_path, monkeypatch):
+def test_no_room_for_temporary_files_is_reported(tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime.training.artifacts", reason="it writes temporary files")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
     program = Program(make_recipe(ONE_RUNG, where="test"))
@@ -318,7 +318,7 @@ def test_no_room_for_temporary_files_is_told(tmp_path, monkeypatch):
         graphs.official_graphs(program, program.policy(1.0), program.initial_state())
 
 
-def test_a_target_below_a_file_is_told(tmp_path):
+def test_a_target_below_a_file_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"cannot write .*file/package"):
         export(ONE_RUNG, tmp_path / "file" / "package")

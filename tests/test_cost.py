@@ -6,9 +6,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="its counter is the oracle")
 
+from edge_export.analysis.cost import encoder_forward_flops  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-from edge_export.analysis.cost import encoder_forward_flops  # noqa: E402
 from edge_export.models import model_facts  # noqa: E402
 from edge_export.package.build import rung_flops  # noqa: E402
 from edge_export.policies import Setting, policy_named  # noqa: E402

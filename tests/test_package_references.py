@@ -39,10 +39,10 @@ OUTSIDE = [
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
-def test_a_name_that_is_no_plain_path_is_told(folder, tmp_path, name):
+def test_a_name_that_is_no_plain_path_is_reported(folder, tmp_path, name):
     (tmp_path / "secret").write_bytes(b"secret")
     edit(folder, lambda table: table["sha256"].update({name: sha256(b"secret")}))
-    assert problems(folder) == [f"{name!r} is no plain path inside the package"]
+    assert problems(folder) == [f"{name!r} is not a plain path inside the package"]
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
@@ -52,7 +52,7 @@ def test_such_a_name_is_no_file_either(folder, name, key):
     assert f"there is no SHA-256 of {name!r}" in problems(folder)
 
 
-def test_a_link_out_of_the_package_is_told(folder, tmp_path):
+def test_a_link_out_of_the_package_is_reported(folder, tmp_path):
     content = (folder / STEP).read_bytes()
     (tmp_path / "elsewhere.onnx").write_bytes(content)
     (folder / STEP).unlink()
@@ -60,31 +60,36 @@ def test_a_link_out_of_the_package_is_told(folder, tmp_path):
     assert problems(folder) == [f"{STEP!r} is a link that leaves the package"]
 
 
-def test_a_folder_that_leads_out_of_the_package_is_told(folder, tmp_path):
+def test_a_folder_that_leads_out_of_the_package_is_reported(folder, tmp_path):
     shutil.move(folder / "graphs", tmp_path / "graphs")
     (folder / "graphs").symlink_to(tmp_path / "graphs")
     assert f"{STEP!r} is a link that leaves the package" in problems(folder)
 
 
 def with_everything(folder):
-    """The package with a teacher, official artifacts and an update graph in its manifest."""
-    names = ("teacher", "training", "eval", "optimizer", "checkpoint", "update")
+    """The package with every kind of file that a manifest can name."""
+    names = ("merge", "periodic", "training", "eval", "optimizer", "checkpoint", "update")
     files = {name: f"more/{name}" for name in names}
     for name in files.values():
         add_file(folder, name)
 
     def fill(table):
-        rung = table["rungs"][0]
-        rung["teacher"] = files["teacher"]
-        rung["official"] = {name: files[name] for name in ("training", "eval", "optimizer")}
-        official = {name: files[name] for name in ("checkpoint", "update")}
-        table["official"] = {"refused": None, **official}
-        graphs = {name: {"inputs": [], "outputs": [], "nodes": 1} for name in files.values()}
+        table["merge"] = files["merge"]
+        table["periodic"] = [{"graph": files["periodic"], "every_steps": 5}]
+        artifacts = {name: files[name] for name in ("training", "eval", "optimizer")}
+        table["rungs"][0]["ort_training"] = artifacts
+        facts = {name: files[name] for name in ("checkpoint", "update")}
+        table["ort_training"] = {"refused": None, **facts}
+        graphs = {name: graph() for name in files.values()}
         del graphs[files["optimizer"]], graphs[files["checkpoint"]]
         table["graphs"].update(graphs)
 
     edit(folder, fill)
     return [STEP, "graphs/embed.onnx", "state.safetensors", *files.values()]
+
+
+def graph(inputs=(), outputs=()):
+    return {"inputs": list(inputs), "outputs": list(outputs), "nodes": 1, "flops": None}
 
 
 def test_every_file_that_is_used_has_a_hash(folder):
@@ -106,12 +111,12 @@ def test_every_graph_that_is_used_is_described(folder):
         (folder / "manifest.json").write_text(text)
 
 
-def test_names_that_point_elsewhere_are_told(folder):
+def test_names_that_point_elsewhere_are_reported(folder):
     with_everything(folder)
 
     def spoil(table):
-        table["rungs"][0]["teacher"] = "/etc/hostname"
-        table["official"]["checkpoint"] = "../checkpoint"
+        table["merge"] = "/etc/hostname"
+        table["ort_training"]["checkpoint"] = "../checkpoint"
 
     edit(folder, spoil)
     assert problems(folder) == [
@@ -130,10 +135,16 @@ def test_names_that_point_elsewhere_are_told(folder):
             "state tensor 'param.w' is there 2 times",
         ),
         (lambda t: t["views"].append(t["views"][0]), "view group 'global' is there 2 times"),
-        (set_in("batch_size", 0), "batch_size: want at least 1, got 0"),
-        (set_in("rungs", []), "rungs: want at least one"),
-        (set_in("views", 0, "size_px", 0), "view group 'global': want views of at least 1 px"),
-        (set_in("views", 0, "views", []), "view group 'global': want views of at least 1 px"),
+        (set_in("batch_size", 0), "batch_size: expected at least 1, got 0"),
+        (set_in("rungs", []), "rungs: expected at least one"),
+        (
+            set_in("views", 0, "size_px", 0),
+            "view group 'global': expected views of at least 1 px",
+        ),
+        (
+            set_in("views", 0, "views", []),
+            "view group 'global': expected views of at least 1 px",
+        ),
         (
             set_in("rungs", 1, "draws", 0, "kept", 5),
             "rung 'k050': cannot draw 5 of 4 for 2 views",
@@ -143,14 +154,46 @@ def test_names_that_point_elsewhere_are_told(folder):
             set_in("rungs", 0, "keep_ratio", 1.5),
             "rung 'k100': keep_ratio 1.5 is outside (0, 1]",
         ),
+        (
+            set_in("rungs", 0, "patch_size_px", 0),
+            "rung 'k100': expected patch_size_px >= 1, got 0",
+        ),
+        (
+            set_in("rungs", 0, "tokens_per_block", "local", [5, 5]),
+            "rung 'k100': tokens_per_block: there is no view group 'local'",
+        ),
+        (
+            lambda t: (
+                t.update(views=[]),
+                [r.update(tokens_per_block={}) for r in t["rungs"]],
+            ),
+            "views: expected at least one",
+        ),
+        (
+            set_in("hyper_parameters", "lr", "shape", "wave"),
+            "hyper-parameter 'lr': unknown shape 'wave'",
+        ),
+        (
+            set_in("hyper_parameters", "lr", "warmup_epochs", -1),
+            "hyper-parameter 'lr': expected warmup_epochs >= 0, got -1",
+        ),
     ],
 )
-def test_what_cannot_be_is_told(folder, change, wanted):
+def test_what_cannot_be_is_reported(folder, change, wanted):
     edit(folder, change)
     assert problems(folder) == [wanted]
 
 
+def test_a_periodic_graph_runs_after_every_so_many_steps(folder):
+    with_everything(folder)
+    edit(folder, set_in("periodic", 0, "every_steps", 0))
+    assert problems(folder) == ["more/periodic: expected every_steps >= 1, got 0"]
+
+
 APPLY, ACCUMULATE = "graphs/apply.onnx", "graphs/k050-m2/accumulate.onnx"
+
+
+BOTH = "accumulate and apply"
 
 
 def with_micro_batches(folder):
@@ -159,14 +202,14 @@ def with_micro_batches(folder):
         add_file(folder, name)
 
     def fill(table):
-        parts = {"id": "k050-m2", "micro_batch": 2, "step": None, "accumulate": ACCUMULATE}
+        graphs = {"accumulate": ACCUMULATE, "apply": APPLY}
+        parts = {"id": "k050-m2", "micro_batch": 2, "graphs": graphs}
         table["rungs"].append({**table["rungs"][1], **parts})
-        table["apply"] = APPLY
         step = table["graphs"][STEP]["outputs"]  # the loss, and all of the state
-        inputs, outputs = [spec("grad.w", "gradient")], [spec("next.grad.w", "gradient")]
+        inputs, outputs = [spec("grad.w", "sum")], [spec("next.grad.w", "sum")]
         outputs.append(step[0])
-        table["graphs"][ACCUMULATE] = {"inputs": inputs, "outputs": outputs, "nodes": 1}
-        table["graphs"][APPLY] = {"inputs": inputs, "outputs": step[1:], "nodes": 1}
+        table["graphs"][ACCUMULATE] = graph(inputs, outputs)
+        table["graphs"][APPLY] = graph(inputs, step[1:])
 
     edit(folder, fill)
 
@@ -182,16 +225,30 @@ def test_graphs_of_micro_batches_are_checked_like_others(folder, name):
 @pytest.mark.parametrize(
     ("change", "wanted"),
     [
-        (set_in("rungs", 2, "step", STEP), ["want either step or accumulate"]),
         (
-            set_in("rungs", 2, "accumulate", None),
-            ["want either step or accumulate", "micro_batch and accumulate go together"],
+            set_in("rungs", 2, "graphs", "step", STEP),
+            [f"expected graphs {BOTH} with micro-batches, got accumulate, apply, step"],
+        ),
+        (
+            set_in("rungs", 2, "graphs", {"apply": APPLY}),
+            [f"expected graphs {BOTH} with micro-batches, got apply"],
+        ),
+        (
+            set_in("rungs", 2, "graphs", {"accumulate": ACCUMULATE}),
+            [f"expected graphs {BOTH} with micro-batches, got accumulate"],
+        ),
+        (
+            set_in("rungs", 2, "graphs", {}),
+            [f"expected graphs {BOTH} with micro-batches, got none"],
+        ),
+        (
+            set_in("rungs", 2, "graphs", {"step": STEP}),
+            [f"expected graphs {BOTH} with micro-batches, got step"],
         ),
         (
             set_in("rungs", 2, "micro_batch", None),
-            ["micro_batch and accumulate go together"],
+            ["expected graphs step without micro-batches, got accumulate, apply"],
         ),
-        (set_in("apply", None), ["accumulate needs the manifest's apply"]),
         (
             set_in("rungs", 2, "micro_batch", 3),
             ["micro_batch 3 does not divide the batch size 4"],
@@ -202,7 +259,7 @@ def test_graphs_of_micro_batches_are_checked_like_others(folder, name):
         ),
     ],
 )
-def test_micro_batches_that_cannot_be_are_told(folder, change, wanted):
+def test_micro_batches_that_cannot_be_are_reported(folder, change, wanted):
     with_micro_batches(folder)
     edit(folder, change)
     assert problems(folder) == [f"rung 'k050-m2': {line}" for line in wanted]
@@ -210,10 +267,26 @@ def test_micro_batches_that_cannot_be_are_told(folder, change, wanted):
 
 def test_a_gradient_is_of_a_parameter_and_shaped_like_it(folder):
     with_micro_batches(folder)
-    edit(folder, set_in("graphs", APPLY, "inputs", [spec("grad.w", "gradient", (63,))]))
+    edit(folder, set_in("graphs", APPLY, "inputs", [spec("grad.w", "sum", (63,))]))
     assert problems(folder) == [f"{APPLY}: the state has no 'param.w' of float32 (63,)"]
-    edit(folder, set_in("graphs", APPLY, "inputs", [spec("grad.v", "gradient")]))
+    edit(folder, set_in("graphs", APPLY, "inputs", [spec("grad.v", "sum")]))
     assert problems(folder) == [f"{APPLY}: the state has no 'param.v' of float32 (64,)"]
+
+
+def test_the_mean_of_a_buffer_is_shaped_like_the_buffer(folder):
+    with_micro_batches(folder)
+    edit(folder, lambda table: table["state"].append(spec("buffer.centre", "state", (3,))))
+    mean = spec("mean.buffer.centre", "sum", (3,))
+    for key, border in (
+        ("inputs", mean),
+        ("outputs", {**mean, "name": f"next.{mean['name']}"}),
+    ):
+        edit(folder, lambda t, k=key, b=border: t["graphs"][ACCUMULATE][k].append(b))
+    open_package(folder)
+    edit(folder, set_in("graphs", ACCUMULATE, "inputs", 1, "shape", [4]))
+    assert problems(folder) == [
+        f"{ACCUMULATE}: the state has no 'buffer.centre' of float32 (4,)"
+    ]
 
 
 def spec(name, role, shape=(64,), dtype="float32"):
@@ -234,16 +307,20 @@ def test_borders_of_a_graph_may_be_state_hyper_parameters_images_and_draws(folde
     ("graph", "side", "border", "wanted"),
     [
         (STEP, "outputs", "loss", f"{STEP}: there is no output 'loss'"),
-        (
-            STEP,
-            "outputs",
-            "next.ema.w",
-            f"{STEP}: 1 state tensor(s) are lost, first 'next.ema.w'",
-        ),
-        (APPLY, "outputs", "next.ema.w", f"{APPLY}: 1 state tensor(s) are lost, "),
         (ACCUMULATE, "outputs", "loss", f"{ACCUMULATE}: there is no output 'loss'"),
-        (EMBED, "inputs", "images", f"{EMBED}: want one tensor of role 'images', got 0"),
-        (EMBED, "outputs", "features", f"{EMBED}: want one tensor of role 'features', got 0"),
+        (
+            ACCUMULATE,
+            "outputs",
+            "next.grad.w",
+            f"{ACCUMULATE}: 1 sum(s) are lost, first 'next.grad.w'",
+        ),
+        (EMBED, "inputs", "images", f"{EMBED}: expected one tensor of role 'images', got 0"),
+        (
+            EMBED,
+            "outputs",
+            "features",
+            f"{EMBED}: expected one tensor of role 'features', got 0",
+        ),
     ],
 )
 def test_a_border_that_an_engine_needs_is_missed(folder, graph, side, border, wanted):
@@ -256,14 +333,38 @@ def test_a_border_that_an_engine_needs_is_missed(folder, graph, side, border, wa
     assert problem.startswith(wanted)
 
 
-def test_a_hyper_parameter_that_nobody_schedules_is_told(folder):
+@pytest.mark.parametrize("name", [STEP, APPLY])
+def test_a_graph_that_changes_nothing_is_reported(folder, name):
+    """A tensor that a graph does not give out stays as it is, but not all of them."""
+    with_micro_batches(folder)
+    text = (folder / "manifest.json").read_text()
+    outputs = json.loads(text)["graphs"][name]["outputs"]
+    edit(
+        folder,
+        set_in("graphs", name, "outputs", [t for t in outputs if "ema" not in t["name"]]),
+    )
+    open_package(folder)
+    edit(folder, set_in("graphs", name, "outputs", outputs[: name == STEP]))
+    assert problems(folder) == [f"{name}: it changes nothing of the state"]
+
+
+def test_a_weight_that_the_merge_graph_does_not_give_is_reported(folder):
+    with_everything(folder)
+    weight = spec("w", "weight")
+    edit(folder, lambda table: table["graphs"][EMBED]["inputs"].append(weight))
+    assert problems(folder) == ["more/merge: 1 weight(s) are missing, first 'w'"]
+    edit(folder, set_in("graphs", "more/merge", "outputs", [weight]))
+    open_package(folder)
+
+
+def test_a_hyper_parameter_without_a_curve_is_reported(folder):
     inputs = [spec("lr", "hyper", ()), spec("ema_momentum", "hyper", ())]
     edit(folder, set_in("graphs", STEP, "inputs", inputs))
     open_package(folder)
-    edit(folder, set_in("schedule", "ema_momentum", None))
-    assert problems(folder) == [f"{STEP}: the schedule has no 'ema_momentum'"]
+    edit(folder, lambda table: table["hyper_parameters"].pop("ema_momentum"))
+    assert problems(folder) == [f"{STEP}: there is no hyper-parameter 'ema_momentum'"]
     edit(folder, set_in("graphs", STEP, "inputs", [spec("momentum", "hyper", ())]))
-    assert problems(folder) == [f"{STEP}: the schedule has no 'momentum'"]
+    assert problems(folder) == [f"{STEP}: there is no hyper-parameter 'momentum'"]
 
 
 @pytest.mark.parametrize(
@@ -288,7 +389,7 @@ def test_a_hyper_parameter_that_nobody_schedules_is_told(folder):
         (STEP, "inputs", DRAW, "no view group or draw feeds 'draws.tokens'"),  # k050's
     ],
 )
-def test_a_border_that_nothing_feeds_is_told(folder, graph, side, border, wanted):
+def test_a_border_that_nothing_feeds_is_reported(folder, graph, side, border, wanted):
     edit(folder, lambda table: table["graphs"][graph][side].append(border))
     (problem,) = problems(folder)
     assert problem.startswith(f"{graph}: ")
@@ -302,7 +403,7 @@ def test_a_border_that_nothing_feeds_is_told(folder, graph, side, border, wanted
         ({"name": "w", "timm_name": "w", "layout": "turned"}, "'w': unknown layout 'turned'"),
     ],
 )
-def test_an_encoder_that_is_not_in_the_state_is_told(folder, tensor, wanted):
+def test_an_encoder_that_is_not_in_the_state_is_reported(folder, tensor, wanted):
     edit(folder, lambda table: table["encoder"].append(tensor))
     (problem,) = problems(folder)
     assert wanted in problem

@@ -23,9 +23,8 @@ from edge_export.policies import POLICIES  # noqa: E402
 from edge_runtime.engines import Batch, Engine, Hyper, create_engine  # noqa: E402
 from edge_runtime.errors import EngineError  # noqa: E402
 from edge_runtime.package import Package  # noqa: E402
-from edge_runtime.package.names import METRIC, SELECTION  # noqa: E402
+from edge_runtime.package.names import EMA, EXP_AVG, METRIC, PARAM, SELECTION  # noqa: E402  # noqa: E402
 from edge_runtime.state import Array, State  # noqa: E402
-from edge_runtime.package.names import EMA, EXP_AVG, PARAM  # noqa: E402
 
 STEPS = 20
 RELATIVE, ABSOLUTE = 1e-4, 1e-7

@@ -18,9 +18,12 @@ from edge_export.recipe import make_recipe  # noqa: E402
 from edge_export.step.example import example_inputs  # noqa: E402
 from edge_export.step.program import ENCODER, Program  # noqa: E402
 from edge_runtime.errors import ConfigError  # noqa: E402
-from edge_runtime.package.names import LOSS  # noqa: E402
+from edge_runtime.package.names import (  # noqa: E402
+    EMA,
+    LOSS,
+    PARAM,
+)
 from edge_runtime.state import Array  # noqa: E402
-from edge_runtime.package.names import EMA, PARAM  # noqa: E402
 
 DROPPED = -1e30
 

@@ -9,8 +9,11 @@ import pytest
 pytest.importorskip("torch", reason="recipes are read on the torch side")
 
 from edge_export.objectives import OBJECTIVES
+from edge_export.ort_training import artifacts
 from edge_export.recipe import ModelTable, make_recipe, read_recipe
+from edge_export.step.program import Program
 from edge_runtime.errors import ConfigError
+from edge_runtime.package.curves import Curve, constant, cosine
 
 SIZES = {"image_size": 16, "patch_size": 4, "depth": 2, "width": 16, "heads": 2}
 
@@ -46,23 +49,32 @@ def test_whole_numbers_are_numbers():
         keep_ratios=[1], optimizer={"lr": 1, "ema_momentum": 1}, method={"name": "mocov3"}
     )
     assert made.keep_ratios == (1.0,)
-    assert made.schedule().lr == 1.0
+    assert made.optimizer_curves(has_teacher=True)["lr"].first == 1.0
 
 
 @pytest.mark.parametrize("method", OBJECTIVES)
-def test_a_schedule_has_the_methods_defaults(method):
+def test_curves_have_the_methods_defaults(method):
     defaults = OBJECTIVES[method].defaults
-    schedule = recipe(method={"name": method}, batch_size=64).schedule()
-    assert schedule.lr == defaults.lr_at_256 / 2
-    assert schedule.final_lr == 0
-    assert schedule.warmup_epochs == defaults.warmup_epochs
-    assert schedule.weight_decay == schedule.final_weight_decay == defaults.weight_decay
-    assert schedule.ema_momentum == defaults.ema_momentum
-    assert schedule.final_ema_momentum == (None if defaults.ema_momentum is None else 1.0)
-    assert (schedule.beta1, schedule.beta2, schedule.eps) == (0.9, 0.999, 1e-8)
+    curves = Program(recipe(method={"name": method}, batch_size=64)).hyper_parameters
+    expected = {
+        "lr": Curve(
+            shape="cosine",
+            first=defaults.lr_at_256 / 2,
+            final=0.0,
+            warmup_epochs=defaults.warmup_epochs,
+        ),
+        "weight_decay": cosine(defaults.weight_decay, defaults.weight_decay),
+        "beta1": constant(0.9),
+        "beta2": constant(0.999),
+        "eps": constant(1e-8),
+        "step": Curve(shape="count"),
+    }
+    if defaults.ema_momentum is not None:
+        expected["ema_momentum"] = cosine(defaults.ema_momentum, 1.0)
+    assert curves == expected
 
 
-def test_a_schedule_has_what_the_recipe_gives():
+def test_curves_have_what_the_recipe_gives():
     given = {
         "lr": 0.5,
         "final_lr": 0.01,
@@ -75,8 +87,21 @@ def test_a_schedule_has_what_the_recipe_gives():
         "ema_momentum": 0.0,
         "final_ema_momentum": 0.5,
     }
-    schedule = recipe(method={"name": "mocov3"}, optimizer=given).schedule()
-    assert {key: getattr(schedule, key) for key in given} == given
+    program = Program(recipe(method={"name": "mocov3"}, optimizer=given))
+    assert program.hyper_parameters == {
+        "lr": Curve(shape="cosine", first=0.5, final=0.01, warmup_epochs=0),
+        "weight_decay": cosine(0.0, 0.25),
+        "beta1": constant(0.0),
+        "beta2": constant(0.5),
+        "eps": constant(1e-3),
+        "ema_momentum": cosine(0.0, 0.5),
+        "step": Curve(shape="count"),
+    }
+
+
+def test_a_policy_adds_its_own_curve():
+    curves = Program(recipe(tokens={"name": "simprune"})).hyper_parameters
+    assert curves["progress"] == Curve(shape="linear", first=0.0, final=1.0)
 
 
 @pytest.mark.parametrize(
@@ -89,15 +114,28 @@ def test_a_schedule_has_what_the_recipe_gives():
         ({"exempt_vectors": True}, r"exempt_vectors: .* decays every parameter"),
     ],
 )
-def test_what_the_official_optimizer_cannot_do_is_told(optimizer, refusal):
-    found = recipe(optimizer=optimizer).official_refusal()
+def test_what_the_official_optimizer_cannot_do_is_reported(monkeypatch, optimizer, refusal):
+    monkeypatch.setattr(artifacts, "is_available", lambda: True)
+    found = artifacts.refusal(Program(recipe(optimizer=optimizer)))
     assert found is None if refusal is None else re.search(refusal, found)
+
+
+def test_other_reasons_against_official_artifacts(monkeypatch):
+    monkeypatch.setattr(artifacts, "is_available", lambda: True)
+    some = Program(recipe(trained=["all", "last-1"]))
+    assert artifacts.refusal(some) == "trained: the official optimizer moves every parameter"
+    monkeypatch.setattr(artifacts, "is_available", lambda: False)
+    assert artifacts.refusal(Program(recipe())) == artifacts.MISSING
 
 
 @pytest.mark.parametrize(
     "table",
     [
         {},
+        {"patch_sizes": [4, 8], "trained": ["last-1", "all"]},
+        {"tokens": {"name": "random+simprune", "placement": "after-block"}},
+        {"model": {**SIZES, "features": "mean-patches"}},
+        {"parametrization": {"name": "none"}},
         {"method": {"name": "mocov3", "temperature": 0.5}, "keep_ratios": [0.25, 1.0]},
         {"tokens": {"name": "simprune", "direction": "most-to-least"}, "seed": 7},
         {"tokens": {"name": "none"}, "optimizer": {"lr": 0.1, "exempt_vectors": True}},
@@ -146,7 +184,10 @@ WRONG = [  # what is wrong in the table, the one problem that is told
     ({"keep_ratios": 1.0}, "keep_ratios: expected a list, got 1.0"),
     ({"keep_ratios": ["1.0"]}, "keep_ratios[0]: expected a number, got '1.0'"),
     # names
-    ({"batchsize": 4}, "unknown key batchsize; known are model, method, tokens, optimizer"),
+    (
+        {"batchsize": 4},
+        "unknown key batchsize; known are model, method, tokens, parametrization",
+    ),
     ({"optimizer": {"LR": 1}}, "optimizer: unknown key LR; known are lr, final_lr, warmup"),
     ({"method": {"name": "moco"}}, "unknown method 'moco'; known are simclr, mocov3."),
     ({"tokens": {"name": "tome"}}, "unknown token policy 'tome'; known are none, random, sim"),
@@ -160,16 +201,16 @@ WRONG = [  # what is wrong in the table, the one problem that is told
     ({"model": {**SIZES, "image_size": 18}}, "18 px is not a multiple of patch size 4 px."),
     ({"model": {**SIZES, "patch_size": 32}}, "16 px is not a multiple of patch size 32 px."),
     ({"model": {**SIZES, "heads": 3}}, "width 16 is not a multiple of 3 heads."),
-    ({"model": {**SIZES, "depth": 0}}, "model 'vit_tiny': want at least 1, got depth 0."),
+    ({"model": {**SIZES, "depth": 0}}, "model 'vit_tiny': expected at least 1, got depth 0."),
     ({"model": {**SIZES, "width": -16, "heads": 0}}, "at least 1, got width -16, heads 0."),
-    ({"model": {**SIZES, "image_size": 0}}, "want at least 1, got image_size 0."),
-    ({"model": {"name": "vit_tiny_patch0_16"}}, "want at least 1, got patch_size 0."),
-    ({"batch_size": 1}, "batch_size: want at least 2, got 1"),
-    ({"batch_size": -4}, "batch_size: want at least 2, got -4"),
-    ({"seed": -1}, "seed: want 0 to 2**63 - 1, got -1"),
-    ({"seed": 2**63}, "seed: want 0 to 2**63 - 1, got 9223372036854775808"),
+    ({"model": {**SIZES, "image_size": 0}}, "expected at least 1, got image_size 0."),
+    ({"model": {"name": "vit_tiny_patch0_16"}}, "expected at least 1, got patch_size 0."),
+    ({"batch_size": 1}, "batch_size: expected at least 2, got 1"),
+    ({"batch_size": -4}, "batch_size: expected at least 2, got -4"),
+    ({"seed": -1}, "seed: expected 0 to 2**63 - 1, got -1"),
+    ({"seed": 2**63}, "seed: expected 0 to 2**63 - 1, got 9223372036854775808"),
     # the ladder
-    ({"keep_ratios": []}, "keep_ratios: want at least one"),
+    ({"keep_ratios": []}, "keep_ratios: expected at least one"),
     ({"keep_ratios": [0.0]}, "keep_ratios: 0 is outside (0, 1]"),
     ({"keep_ratios": [1.01]}, "keep_ratios: 1.01 is outside (0, 1]"),
     ({"keep_ratios": [-0.5]}, "keep_ratios: -0.5 is outside (0, 1]"),
@@ -184,26 +225,35 @@ WRONG = [  # what is wrong in the table, the one problem that is told
     # views
     (
         {"augmentation": {"flip": 1.5}},
-        "augmentation.flip: want a probability in [0, 1], got 1.5",
+        "augmentation.flip: expected a probability in [0, 1], got 1.5",
     ),
     (
         {"augmentation": {"min_area": 0}},
-        "augmentation.min_area: want a number in (0, 1], got 0",
+        "augmentation.min_area: expected a number in (0, 1], got 0",
     ),
-    ({"augmentation": {"hue": 0.6}}, "augmentation.hue: want a number in [0, 0.5], got 0.6"),
-    ({"augmentation": {"contrast": -1}}, "augmentation.contrast: want a number >= 0, got -1"),
+    (
+        {"augmentation": {"hue": 0.6}},
+        "augmentation.hue: expected a number in [0, 0.5], got 0.6",
+    ),
+    (
+        {"augmentation": {"contrast": -1}},
+        "augmentation.contrast: expected a number >= 0, got -1",
+    ),
     ({"augmentation": {"rotate": 1}}, "augmentation: unknown key rotate; known are min_area,"),
     # the optimizer
-    ({"optimizer": {"lr": math.nan}}, "optimizer.lr: want a number >= 0, got nan"),
-    ({"optimizer": {"lr": math.inf}}, "optimizer.lr: want a number >= 0, got inf"),
-    ({"optimizer": {"lr": -1e-3}}, "optimizer.lr: want a number >= 0, got -0.001"),
-    ({"optimizer": {"warmup_epochs": -1}}, "optimizer.warmup_epochs: want a number >= 0"),
-    ({"optimizer": {"beta1": 1.0}}, "optimizer.beta1: want a number in [0, 1), got 1"),
-    ({"optimizer": {"beta2": math.nan}}, "optimizer.beta2: want a number in [0, 1), got nan"),
-    ({"optimizer": {"eps": 0}}, "optimizer.eps: want a number > 0, got 0"),
+    ({"optimizer": {"lr": math.nan}}, "optimizer.lr: expected a number >= 0, got nan"),
+    ({"optimizer": {"lr": math.inf}}, "optimizer.lr: expected a number >= 0, got inf"),
+    ({"optimizer": {"lr": -1e-3}}, "optimizer.lr: expected a number >= 0, got -0.001"),
+    ({"optimizer": {"warmup_epochs": -1}}, "optimizer.warmup_epochs: expected a number >= 0"),
+    ({"optimizer": {"beta1": 1.0}}, "optimizer.beta1: expected a number in [0, 1), got 1"),
+    (
+        {"optimizer": {"beta2": math.nan}},
+        "optimizer.beta2: expected a number in [0, 1), got nan",
+    ),
+    ({"optimizer": {"eps": 0}}, "optimizer.eps: expected a number > 0, got 0"),
     (
         {"method": {"name": "mocov3"}, "optimizer": {"final_ema_momentum": 1.5}},
-        "optimizer.final_ema_momentum: want a number in [0, 1], got 1.5",
+        "optimizer.final_ema_momentum: expected a number in [0, 1], got 1.5",
     ),
     (
         {"optimizer": {"ema_momentum": 0.99}},
@@ -217,7 +267,7 @@ WRONG = [  # what is wrong in the table, the one problem that is told
 
 
 @pytest.mark.parametrize(("table", "wanted"), WRONG, ids=[wanted for _, wanted in WRONG])
-def test_what_is_wrong_is_told(table, wanted):
+def test_what_is_wrong_is_reported(table, wanted):
     (problem,) = problems({"model": SIZES, **table})
     assert wanted in problem
 
@@ -226,12 +276,15 @@ def test_what_is_wrong_is_told(table, wanted):
     ("table", "wanted"),
     [
         ({"method": {"temperature": "warm"}}, "temperature: expected a number, got 'warm'"),
-        ({"method": {"temperature": 0}}, "temperature: want a number > 0, got 0"),
-        ({"method": {"temperature": math.nan}}, "temperature: want a number > 0, got nan"),
-        ({"method": {"projector_width": -1}}, "projector_width: want a number > 0, got -1"),
+        ({"method": {"temperature": 0}}, "temperature: expected a number > 0, got 0"),
+        ({"method": {"temperature": math.nan}}, "temperature: expected a number > 0, got nan"),
+        (
+            {"method": {"projector_width": -1}},
+            "projector_width: expected a number > 0, got -1",
+        ),
         (
             {"method": {"name": "mocov3", "projector_out": 0}},
-            "projector_out: want a number > 0, got 0",
+            "projector_out: expected a number > 0, got 0",
         ),
         (
             {"method": {"queue": 1}},
@@ -248,21 +301,21 @@ def test_what_is_wrong_is_told(table, wanted):
         ),
     ],
 )
-def test_a_wrong_option_is_told_with_its_table(table, wanted):
+def test_a_wrong_option_is_reported_with_its_table(table, wanted):
     (name,) = table
     heading, problem = problems({"model": SIZES, **table})
     assert heading == f"[{name}]: 1 problem(s)"
     assert wanted in problem
 
 
-def test_keep_ratios_as_text_are_told_in_one_line():
+def test_keep_ratios_as_text_are_reported_in_one_line():
     with pytest.raises(
-        ConfigError, match=r"want a list such as \[1\.0, 0\.5\], got '1\.0,0\.5'"
+        ConfigError, match=r"expected a list such as \[1\.0, 0\.5\], got '1\.0,0\.5'"
     ):
         make_recipe({"model": SIZES, "keep_ratios": "1.0,0.5"}, where="mine.toml")
 
 
-def test_all_problems_of_types_and_names_are_told_at_once():
+def test_all_problems_of_types_and_names_are_reported_at_once():
     wrong = {
         "batch_size": "many",
         "steps": 10,
@@ -283,7 +336,7 @@ def test_all_problems_of_types_and_names_are_told_at_once():
         assert sum(part in problem.partition("; known")[0] for problem in found) == 1
 
 
-def test_all_problems_of_values_are_told_at_once():
+def test_all_problems_of_values_are_reported_at_once():
     wrong = {
         "model": {**SIZES, "patch_size": 5},
         "method": {"temperature": -1.0},
@@ -296,15 +349,15 @@ def test_all_problems_of_values_are_told_at_once():
     text = "\n".join(problems(wrong))
     for part in (
         "not a multiple of patch size 5",
-        "temperature: want a number > 0",
+        "temperature: expected a number > 0",
         "unknown token policy 'evit'",
         "optimizer.eps",
-        "optimizer.ema_momentum: want a number in [0, 1]",
+        "optimizer.ema_momentum: expected a number in [0, 1]",
         "method simclr has no EMA teacher",
         "2 is outside (0, 1]",
         "each at most once",
-        "batch_size: want at least 2",
-        "seed: want 0",
+        "batch_size: expected at least 2",
+        "seed: expected 0",
     ):
         assert part in text
 
@@ -316,7 +369,7 @@ def test_a_file_is_read(tmp_path):
     assert (made.batch_size, made.model) == (8, ModelTable(image_size=16, patch_size=8))
 
 
-def test_a_missing_file_is_told(tmp_path):
+def test_a_missing_file_is_reported(tmp_path):
     with pytest.raises(ConfigError, match=r"gone\.toml cannot be read: No such file"):
         read_recipe(tmp_path / "gone.toml")
     with pytest.raises(ConfigError, match=r"cannot be read: Is a directory"):
@@ -328,8 +381,8 @@ def test_a_missing_file_is_told(tmp_path):
     [b"batch_size = ", b"batch_size = 4\nbatch_size = 4", b"\xff\xfe[model]", b"\x00"],
     ids=["cut short", "twice", "no UTF-8", "binary"],
 )
-def test_what_is_no_toml_is_told(tmp_path, content):
+def test_what_is_no_toml_is_reported(tmp_path, content):
     path = tmp_path / "recipe.toml"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match=r"recipe\.toml is not TOML: "):
+    with pytest.raises(ConfigError, match=r"recipe\.toml is not valid TOML: "):
         read_recipe(path)

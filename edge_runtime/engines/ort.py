@@ -76,13 +76,13 @@ class OrtEngine(ClosingMixin, Engine):
 
     def _load(self, package: Package, rung_id: str) -> "_LoadedRung":
         if self._loaded is None or self._loaded.rung_id != rung_id:
+            rung = package.rung(rung_id)
             self._loaded = None  # its memory is free before the next one's is taken
-            graphs = package.rung(rung_id).graphs
-            if STEP in graphs:
-                step = self._open(package, graphs[STEP])
+            if STEP in rung.graphs:
+                step = self._open(package, rung.graphs[STEP])
                 self._loaded = _WholeBatch(rung_id, step)
             else:
-                self._loaded = self._micro_batches(package, package.rung(rung_id))
+                self._loaded = self._micro_batches(package, rung)
             release_free_memory()
         return self._loaded
 
