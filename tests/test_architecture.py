@@ -43,7 +43,8 @@ HOME = {
     "psutil": ("edge_runtime/device/",),
     "jtop": ("edge_runtime/device/",),
     "pynvml": ("edge_runtime/device/",),
-    "plotly": ("edge_runtime/report/",),
+    "plotly": ("edge_runtime/report/page/",),
+    "jinja2": ("edge_runtime/report/page/",),
     "prometheus_client": ("edge_runtime/live/",),
     "rich": ("edge_runtime/cli/",),
 }

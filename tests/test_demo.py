@@ -157,7 +157,7 @@ def test_a_stopped_demo_says_how_to_continue(no_torch, monkeypatch, tmp_path, ca
     )
     assert command
     assert main(shlex.split(command[1])[1:]) == 0
-    assert "going on after step 3 of 22" in capsys.readouterr().out
+    assert "resuming after step 3 of 22" in capsys.readouterr().out
 
 
 def test_a_full_disk_leaves_no_half_package(no_torch, monkeypatch, tmp_path, capsys) -> None:

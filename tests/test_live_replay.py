@@ -82,7 +82,7 @@ def test_steps_that_are_trained_again_are_told_again(
     tmp_path, monkeypatch, block_bytes
 ) -> None:
     """And those before the checkpoint are not, also where a block has no others."""
-    monkeypatch.setattr("edge_runtime.live.lines.BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr("edge_runtime.records.jsonl._BLOCK_BYTES", block_bytes)
     with Writing(tmp_path / "run") as writing:
         writing.steps(1, 2, 3, 4)
     replay = Replay(writing.run)
@@ -96,7 +96,7 @@ def test_steps_that_are_trained_again_are_told_again(
 
 
 def test_many_blocks_keep_their_order(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("edge_runtime.live.lines.BLOCK_BYTES", 700)
+    monkeypatch.setattr("edge_runtime.records.jsonl._BLOCK_BYTES", 700)
     found = told(Replay(finished_run(tmp_path / "run")))
     assert found == ["Started", "RungChanged", *range(1, 11)]
 

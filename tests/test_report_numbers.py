@@ -13,14 +13,14 @@ from facts_examples import PLAN, WINDOW
 from report_runs import RUNS, MadeRun, energy_j, estimated_run, gap_run, processes, resumed_run
 
 from edge_runtime.cli import report as command
-from edge_runtime.report import Report, RunSummary, summarise
+from edge_runtime.report import Report, RunSummary, summarize
 from edge_runtime.schema import unstructure
 
 EXACT = 1e-9  # relative: both sides are float64 or better, only the order of sums differs
 
 
 def summary_of(run: MadeRun, folder: Path) -> RunSummary:
-    report, _ = summarise([run.write(folder / "run")])
+    report, _ = summarize([run.write(folder / "run")])
     return report.runs[0]
 
 
@@ -265,7 +265,7 @@ def run_command(words: list[str]) -> int:
 
 def test_differences_are_from_the_first_run(tmp_path: Path) -> None:
     report: Report
-    report, _ = summarise(
+    report, _ = summarize(
         [gap_run().write(tmp_path / "a"), resumed_run().write(tmp_path / "b")]
     )
     found = {row.name: row for row in report.differences}

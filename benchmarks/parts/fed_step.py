@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edge_runtime.training.schedule import hyper_parameters
-
 from edge_runtime.data import PictureSource, draw_inputs, view_batches
 from edge_runtime.data.files import open_folder
 from edge_runtime.engines import Batch, Engine, create_engine

@@ -128,11 +128,14 @@ def _say(text: str) -> None:
 
 def sensor_text(event: "SensorEvent") -> str:
     """That the power sensor fails, or works again."""
-    from edge_runtime.cli.progress import sensor_back_text, sensor_lost_text
+    from edge_runtime.records import events
+    from edge_runtime.records.event_text import event_text
 
     if event.kind == "lost":
-        return sensor_lost_text(event.sensor, event.reason)
-    return sensor_back_text(event.sensor, event.gap_s)
+        reason = event.reason or "unknown"
+        return event_text(events.SensorLost(step=0, sensor=event.sensor, reason=reason))
+    gap_s = event.gap_s or 0.0
+    return event_text(events.SensorBack(step=0, sensor=event.sensor, gap_s=gap_s))
 
 
 def profile_text(profile: "CostProfile") -> str:

@@ -27,7 +27,7 @@ from edge_runtime.records.events import (
     WindowEnded,
     event_of,
 )
-from edge_runtime.records.lines import each_line
+from edge_runtime.records.jsonl import LineReader
 from edge_runtime.records.power import PowerRecord
 from edge_runtime.records.settings import FORMAT, RunInfo
 from edge_runtime.records.spending import Spending, add_table
@@ -62,7 +62,7 @@ class Run:
             RecordsError: steps.jsonl is missing or damaged.
         """
         file = self.path / STEPS_FILE
-        for table in each_line(file):
+        for table in LineReader(file):
             yield structure(StepRecord, table, where=str(file), error=RecordsError)
 
     def steps(self) -> list[StepRecord]:
@@ -76,7 +76,7 @@ class Run:
             RecordsError: events.jsonl is missing or damaged.
         """
         file = self.path / EVENTS_FILE
-        return [logged_event(table, where=str(file)) for table in each_line(file)]
+        return [logged_event(table, where=str(file)) for table in LineReader(file)]
 
     def power(self) -> list[PowerRecord]:
         """All samples of the meter, in the order in which they were taken.
@@ -87,7 +87,7 @@ class Run:
         file = self.path / POWER_FILE
         return [
             structure(PowerRecord, table, where=str(file), error=RecordsError)
-            for table in each_line(file)
+            for table in LineReader(file)
         ]
 
     def spending(self) -> Spending:
@@ -97,7 +97,7 @@ class Run:
             RecordsError: power.jsonl is missing or damaged.
         """
         spending = Spending()
-        for table in each_line(self.path / POWER_FILE):
+        for table in LineReader(self.path / POWER_FILE):
             add_table(spending, table)
         return spending
 

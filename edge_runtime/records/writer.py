@@ -18,7 +18,7 @@ from edge_runtime.records.checkpoints import (
     set_aside,
 )
 from edge_runtime.records.events import Event, Moment, StepRecord, event_table
-from edge_runtime.records.lines import LineFile
+from edge_runtime.records.jsonl import LineFile
 from edge_runtime.records.power import PowerRecord
 from edge_runtime.records.run import (
     CHECKPOINTS,
