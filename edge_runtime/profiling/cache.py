@@ -1,4 +1,4 @@
-"""The files of cost profiles, format 1, and where those are kept that nobody named a file for.
+"""Files of cost profiles, format 1, and the cache that they are kept in by default.
 
 docs/planning.md explains every field.
 """
@@ -105,11 +105,11 @@ def load_profile(path: Path) -> CostProfile:
             f"cost profile {path} cannot be read ({reason}). Measure again with "
             "`edge-train profile PKG`."
         ) from error
-    found = table.get("format") if isinstance(table, dict) else None
-    if found != FORMAT:
+    version = table.get("format") if isinstance(table, dict) else None
+    if version != FORMAT:
         raise RecordsError(
-            f"cost profile {path}: format {found!r} is unknown; this edge-train reads format "
-            f"{FORMAT}. Measure again with `edge-train profile PKG`."
+            f"cost profile {path}: format {version!r} is unknown; this edge-train reads "
+            f"format {FORMAT}. Measure again with `edge-train profile PKG`."
         )
     where = f"cost profile {path}"
     profile = structure(CostProfile, table, where=where, error=RecordsError)
@@ -163,7 +163,7 @@ def check_fits(
     Raises:
         DeviceError: it names each difference.
     """
-    wanted = {
+    pairs = {
         "package": (profile.package_digest[:12], package_digest[:12]),
         "board": (profile.board, board),
         "power mode": (profile.power_mode, power_mode),
@@ -173,9 +173,9 @@ def check_fits(
         "threads": (profile.threads or "all processors", threads or "all processors"),
     }
     different = [
-        f"  {name}: measured with {_shown(found)}, here {_shown(here)}"
-        for name, (found, here) in wanted.items()
-        if found != here
+        f"  {name}: measured with {_shown(measured)}, here {_shown(here)}"
+        for name, (measured, here) in pairs.items()
+        if measured != here
     ]
     if different:
         lines = "\n".join(different)

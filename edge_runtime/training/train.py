@@ -162,8 +162,8 @@ def _run_info(job: TrainingJob, engine: Engine, metering: Metering) -> RunInfo:
 
 
 def _versions(engine: Engine) -> dict[str, str]:
-    found = {"edge-train": __version__, "runtime": engine.runtime}
+    versions = {"edge-train": __version__, "runtime": engine.runtime}
     for name in _DECIDING:
         with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+            versions[name] = version(name)
+    return versions
