@@ -5,16 +5,13 @@ docs/planning.md explains every field.
 
 import hashlib
 import json
-import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 from edge_runtime.errors import ConfigError, DeviceError, RecordsError
-from edge_runtime.facts import CostProfile, RungCost
+from edge_runtime.facts import CostProfile
 from edge_runtime.facts.costs import INTERPOLATED, MEASURED, SOURCES
 from edge_runtime.schema import structure, unstructure
 from edge_runtime.storage import storage_errors, write_file
@@ -121,30 +118,19 @@ def load_profile(path: Path) -> CostProfile:
 
 def _problems_of(profile: CostProfile) -> list[str]:
     """Values that no measurement gives."""
-    problems = _negative(profile, "")
+    problems = []
     names = [cost.rung for cost in profile.rungs]
     problems += [f"rungs: {name} is there twice" for name in {*names} if names.count(name) > 1]
     if not names:
         problems.append("rungs: there are none")
     for index, cost in enumerate(profile.rungs):
         place = f"rungs[{index}]."
-        problems += _negative(cost, place)
         if cost.source not in SOURCES:
             known = ", ".join(SOURCES)
             problems.append(f"{place}source: {cost.source!r} is unknown; known are {known}")
         if cost.source in (MEASURED, INTERPOLATED) and not cost.step_s:
             problems.append(f"{place}step_s: a {cost.source} rung takes time")
     return sorted(problems)
-
-
-def _negative(record: CostProfile | RungCost, place: str) -> list[str]:
-    """Numbers below zero, or not finite."""
-    values: dict[str, Any] = {item.name: getattr(record, item.name) for item in fields(record)}
-    return [
-        f"{place}{name}: want a number from 0, got {value!r}"
-        for name, value in values.items()
-        if isinstance(value, int | float) and not 0 <= value < math.inf
-    ]
 
 
 def check_fits(

@@ -146,6 +146,7 @@ def _run_info(job: TrainingJob, engine: Engine, metering: Metering) -> RunInfo:
         steps_per_epoch=job.steps_per_epoch,
         total_steps=job.total_steps,
         engine=engine.name,
+        device=engine.device,
         threads=engine.threads,
         versions=_versions(engine),
         machine=dict(machine_facts()),
