@@ -79,7 +79,7 @@ def train_within(
         began_s: what the budget counts from, by the monotonic clock; `None`: now.
         stop: asked between two steps, and while rungs are measured; `True` ends the run
             after a checkpoint.
-        report: told what is measured before the first step, in words.
+        report: called with a line of text for each measurement before the first step.
 
     Returns:
         The run. Its newest checkpoint has the final state.

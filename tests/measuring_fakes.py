@@ -29,7 +29,7 @@ def found(step_s=0.5, **changes):
         peak_bytes=20_000 * (2 if dense else 1), baseline_bytes=BASELINE,
         startup_s=1.5 + dense, switch_s=0.25, last_step_s=time.monotonic(),
     )
-    with open(f"{scratch}/found.json", "w") as file:
+    with open(f"{scratch}/measurement.json", "w") as file:
         json.dump(values | changes, file)
 
 def fail(reason, code):

@@ -148,7 +148,7 @@ class CheckpointSaved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointDamaged:
-    """A checkpoint was passed over, and removed, because it cannot be used."""
+    """A checkpoint was skipped, and removed, because it cannot be used."""
 
     checkpoint: str
     reason: str
