@@ -8,8 +8,9 @@ from facts_examples import PLAN, RESULTS, WINDOW
 from live_runs import DIVERGED, FINISHED, LOST, RUNG, STARTED, STOPPED, resumed, step
 
 from edge_runtime.facts import Budget
+from edge_runtime.facts.plan import steps_text
 from edge_runtime.records import events
-from edge_runtime.records.event_text import event_text, loss_text, steps_text
+from edge_runtime.records.event_text import event_text, loss_text
 from edge_runtime.records.events import _KINDS
 
 TEXTS = {

@@ -54,7 +54,9 @@ def test_a_mean_power_is_kept_by_pauses(budget, board) -> None:
     assert len(pauses) <= 2 + outcome.time_s / 8  # long ones, not one for every step
     assert all("idle to stay below --power" in pause.reason for pause in pauses)
     overhead = replace(OVERHEAD, idle_w=board.idle_w)
-    workload = Workload(costs=true_costs(LADDER, board, steps - 1), steps=steps, overhead=overhead)
+    workload = Workload(
+        costs=true_costs(LADDER, board, steps - 1), steps=steps, overhead=overhead
+    )
     assert outcome.token_blocks >= 0.93 * best_mix(workload, budget).token_blocks
 
 

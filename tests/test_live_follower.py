@@ -69,7 +69,7 @@ def test_steps_that_are_cut_by_a_resumed_run_are_followed(tmp_path) -> None:
     assert follower.status.last_step.measured.process == 2
 
 
-def test_a_run_that_took_the_place_of_another_is_told(tmp_path) -> None:
+def test_a_run_that_took_the_place_of_another_is_an_error(tmp_path) -> None:
     follower = Follower(finished_run(tmp_path / "run"))
     follower.poll()
     (tmp_path / "run").rename(tmp_path / "old")
@@ -157,7 +157,7 @@ def test_a_shorter_file_is_a_cut_one(tmp_path) -> None:
         lines.read()
 
 
-def test_who_asks_whether_a_run_is_held_is_told_what_is_wrong(tmp_path) -> None:
+def test_whether_a_missing_run_is_held_is_an_error(tmp_path) -> None:
     with pytest.raises(RecordsError, match=r"cannot look at .*gone: No such file"):
         is_held(tmp_path / "gone")
 

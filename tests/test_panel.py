@@ -151,7 +151,7 @@ def test_bars_need_room_and_a_limit() -> None:
     assert with_bars(shown(busy(budget=Budget()))) == []
 
 
-def test_a_long_reason_is_told_in_three_lines_and_whole_where_there_is_room() -> None:
+def test_a_long_reason_has_three_lines_and_whole_where_there_is_room() -> None:
     narrow = shown(busy())
     assert [line.strip() for line in narrow if line.startswith(" " * 13)][2].endswith("…")
     assert WHY.strip() in " ".join(line.strip() for line in shown(busy(), width=199))

@@ -194,7 +194,7 @@ def test_runs_of_two_packages_are_marked_as_not_comparable(tmp_path: Path) -> No
     assert "Not comparable: b trained another package than a." in page
 
 
-def test_runs_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
+def test_runs_of_the_same_name_get_distinct_names(tmp_path: Path) -> None:
     one, two = gap_run().write(tmp_path / "x/run"), gap_run().write(tmp_path / "y/run")
     report, _ = summarize([one, two, two])
     assert [run.name for run in report.runs] == ["x/run", "y/run (1)", "y/run (2)"]

@@ -94,7 +94,7 @@ def test_a_rung_costs_what_its_steps_took(make: Callable[[], MadeRun], tmp_path:
         assert rung.energy_per_image_j == pytest.approx(want_j / len(spans) / 4, rel=EXACT)
 
 
-def test_a_gap_is_told(tmp_path: Path) -> None:
+def test_a_gap_is_reported(tmp_path: Path) -> None:
     summary = summary_of(gap_run(), tmp_path)
     assert summary.metering.largest_gap_s == pytest.approx(4.0)
     assert summary.metering.gap_s == pytest.approx(4.0)
@@ -123,7 +123,7 @@ def test_lost_work_is_lost_and_processes_lie_behind_each_other(tmp_path: Path) -
     assert any("2 processes worked on this run" in note.text for note in summary.notes)
 
 
-def test_an_estimate_is_told(tmp_path: Path) -> None:
+def test_an_estimate_is_reported(tmp_path: Path) -> None:
     summary = summary_of(estimated_run(), tmp_path)
     assert summary.energy_is_estimate
     assert any("No power was measured" in note.text for note in summary.notes)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from edge_runtime.errors import BudgetError
 from edge_runtime.facts import Budget, RungCost, Spent
 from edge_runtime.facts.budget import MEMORY, Limit
+from edge_runtime.facts.plan import steps_text
 from edge_runtime.planning.costs import Overhead
 from edge_runtime.planning.ledger import Ledger, RemainingBudget
 from edge_runtime.planning.mix import Mix, Workload, require_energy, why_unusable
@@ -211,9 +212,8 @@ class Governor:
         )
 
     def _text(self, mix: Mix, rung: str) -> str:
-        parts = [f"{count} steps on {each}" for each, count in mix.counts.items()]
         drift = self._ledger.drift_text(rung)
-        return f"{', then '.join(parts)}{self._remaining.left_text()}{drift}"
+        return f"{steps_text(mix.counts.items())}{self._remaining.left_text()}{drift}"
 
 
 class _NextRung(NamedTuple):

@@ -1,9 +1,9 @@
 """What an event means, in one line: the same in a terminal, in the panel and in a report."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
 from edge_runtime.facts import Plan
+from edge_runtime.facts.plan import steps_text
 from edge_runtime.records import events
 from edge_runtime.records.events import Event, StepRecord
 from edge_runtime.units import bytes_text, duration_text, energy_text
@@ -88,8 +88,3 @@ def loss_text(record: StepRecord) -> str:
     """The loss of a step, and whether its update was skipped."""
     loss = "not finite" if record.loss is None else f"{record.loss:.4f}"
     return loss if record.applied else f"{loss}, update skipped"
-
-
-def steps_text(counts: Iterable[tuple[str, int]]) -> str:
-    """Rungs with their steps in words: `4 steps on k050, then 6 steps on k100`."""
-    return ", then ".join(f"{steps} steps on {rung}" for rung, steps in counts) or "no steps"
