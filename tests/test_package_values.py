@@ -1,4 +1,4 @@
-"""Values in a manifest that cannot be: out of range, repeated, of something that is missing."""
+"""Values in a manifest that cannot be: out of range, repeated, or without what they name."""
 
 import pytest
 from spoilt_package import edit, problems, set_in
