@@ -205,17 +205,17 @@ WRONG = [  # what is wrong in the table, the one problem that is told
     ({"model": {**SIZES, "width": -16, "heads": 0}}, "at least 1, got width -16, heads 0."),
     ({"model": {**SIZES, "image_size": 0}}, "expected at least 1, got image_size 0."),
     ({"model": {"name": "vit_tiny_patch0_16"}}, "expected at least 1, got patch_size 0."),
-    ({"batch_size": 1}, "batch_size: expected at least 2, got 1"),
-    ({"batch_size": -4}, "batch_size: expected at least 2, got -4"),
-    ({"seed": -1}, "seed: expected 0 to 2**63 - 1, got -1"),
-    ({"seed": 2**63}, "seed: expected 0 to 2**63 - 1, got 9223372036854775808"),
+    ({"batch_size": 1}, "batch_size: expected an integer >= 2, got 1"),
+    ({"batch_size": -4}, "batch_size: expected an integer >= 2, got -4"),
+    ({"seed": -1}, "seed: expected an integer in [0, 9223372036854775808), got -1"),
+    ({"seed": 2**63}, "seed: expected an integer in [0, 9223372036854775808), got 92233720"),
     # the ladder
     ({"keep_ratios": []}, "keep_ratios: expected at least one"),
-    ({"keep_ratios": [0.0]}, "keep_ratios: 0 is outside (0, 1]"),
-    ({"keep_ratios": [1.01]}, "keep_ratios: 1.01 is outside (0, 1]"),
-    ({"keep_ratios": [-0.5]}, "keep_ratios: -0.5 is outside (0, 1]"),
-    ({"keep_ratios": [75]}, "keep_ratios: 75 is outside (0, 1]"),
-    ({"keep_ratios": [math.nan]}, "keep_ratios: nan is outside (0, 1]"),
+    ({"keep_ratios": [0.0]}, "keep_ratios[0]: expected a number in (0, 1], got 0"),
+    ({"keep_ratios": [1.01]}, "keep_ratios[0]: expected a number in (0, 1], got 1.01"),
+    ({"keep_ratios": [-0.5]}, "keep_ratios[0]: expected a number in (0, 1], got -0.5"),
+    ({"keep_ratios": [75]}, "keep_ratios[0]: expected a number in (0, 1], got 75"),
+    ({"keep_ratios": [math.nan]}, "keep_ratios[0]: expected a number in (0, 1], got nan"),
     ({"keep_ratios": [1.0, 0.5, 0.5]}, "keep_ratios: each at most once"),
     ({"keep_ratios": [0.75, 0.7500000001]}, "at most once, and different in six digits"),
     (
@@ -225,7 +225,7 @@ WRONG = [  # what is wrong in the table, the one problem that is told
     # views
     (
         {"augmentation": {"flip": 1.5}},
-        "augmentation.flip: expected a probability in [0, 1], got 1.5",
+        "augmentation.flip: expected a number in [0, 1], got 1.5",
     ),
     (
         {"augmentation": {"min_area": 0}},
@@ -244,7 +244,14 @@ WRONG = [  # what is wrong in the table, the one problem that is told
     ({"optimizer": {"lr": math.nan}}, "optimizer.lr: expected a number >= 0, got nan"),
     ({"optimizer": {"lr": math.inf}}, "optimizer.lr: expected a number >= 0, got inf"),
     ({"optimizer": {"lr": -1e-3}}, "optimizer.lr: expected a number >= 0, got -0.001"),
-    ({"optimizer": {"warmup_epochs": -1}}, "optimizer.warmup_epochs: expected a number >= 0"),
+    (
+        {"optimizer": {"warmup_epochs": -1}},
+        "optimizer.warmup_epochs: expected a number in [0, 1000000]",
+    ),
+    (
+        {"optimizer": {"warmup_epochs": 1e308}},
+        "optimizer.warmup_epochs: expected a number in [0, 1000000]",
+    ),
     ({"optimizer": {"beta1": 1.0}}, "optimizer.beta1: expected a number in [0, 1), got 1"),
     (
         {"optimizer": {"beta2": math.nan}},
@@ -280,11 +287,11 @@ def test_what_is_wrong_is_reported(table, wanted):
         ({"method": {"temperature": math.nan}}, "temperature: expected a number > 0, got nan"),
         (
             {"method": {"projector_width": -1}},
-            "projector_width: expected a number > 0, got -1",
+            "projector_width: expected an integer >= 1, got -1",
         ),
         (
             {"method": {"name": "mocov3", "projector_out": 0}},
-            "projector_out: expected a number > 0, got 0",
+            "projector_out: expected an integer >= 1, got 0",
         ),
         (
             {"method": {"queue": 1}},
@@ -336,28 +343,38 @@ def test_all_problems_of_types_and_names_are_reported_at_once():
         assert sum(part in problem.partition("; known")[0] for problem in found) == 1
 
 
+def test_all_numbers_out_of_range_are_reported_at_once():
+    wrong = {
+        "optimizer": {"eps": -1.0, "ema_momentum": 2.0},
+        "keep_ratios": [2.0, 2.0],
+        "batch_size": 1,
+        "seed": -1,
+    }
+    assert sorted(problems(wrong)) == [
+        "batch_size: expected an integer >= 2, got 1",
+        "keep_ratios[0]: expected a number in (0, 1], got 2.0",
+        "keep_ratios[1]: expected a number in (0, 1], got 2.0",
+        "optimizer.ema_momentum: expected a number in [0, 1], got 2.0",
+        "optimizer.eps: expected a number > 0, got -1.0",
+        "seed: expected an integer in [0, 9223372036854775808), got -1",
+    ]
+
+
 def test_all_problems_of_values_are_reported_at_once():
     wrong = {
         "model": {**SIZES, "patch_size": 5},
         "method": {"temperature": -1.0},
         "tokens": {"name": "evit"},
-        "optimizer": {"eps": -1.0, "ema_momentum": 2.0},
-        "keep_ratios": [2.0, 2.0],
-        "batch_size": 1,
-        "seed": -1,
+        "optimizer": {"ema_momentum": 0.5},
+        "keep_ratios": [0.5, 0.5],
     }
     text = "\n".join(problems(wrong))
     for part in (
         "not a multiple of patch size 5",
         "temperature: expected a number > 0",
         "unknown token policy 'evit'",
-        "optimizer.eps",
-        "optimizer.ema_momentum: expected a number in [0, 1]",
         "method simclr has no EMA teacher",
-        "2 is outside (0, 1]",
         "each at most once",
-        "batch_size: expected at least 2",
-        "seed: expected 0",
     ):
         assert part in text
 
@@ -370,9 +387,9 @@ def test_a_file_is_read(tmp_path):
 
 
 def test_a_missing_file_is_reported(tmp_path):
-    with pytest.raises(ConfigError, match=r"gone\.toml cannot be read: No such file"):
+    with pytest.raises(ConfigError, match=r"gone\.toml cannot be read \(No such file"):
         read_recipe(tmp_path / "gone.toml")
-    with pytest.raises(ConfigError, match=r"cannot be read: Is a directory"):
+    with pytest.raises(ConfigError, match=r"cannot be read \(Is a directory"):
         read_recipe(tmp_path)
 
 
