@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from training_fakes import CURVES
 
+from edge_runtime.errors import PackageError
 from edge_runtime.package.curves import (
     COUNT,
     SHAPES,
@@ -16,6 +17,7 @@ from edge_runtime.package.curves import (
     cosine,
     hyper_parameters,
 )
+from edge_runtime.schema import structure
 
 rates = st.floats(1e-6, 10)
 learning_rates = st.builds(
@@ -160,20 +162,19 @@ def test_what_is_constant_is_known_beforehand(curve, expected) -> None:
 
 
 @pytest.mark.parametrize(
-    ("curve", "problems"),
+    ("key", "value", "problem"),
     [
-        (constant(0.1), []),
-        (Curve(shape=COUNT), []),
-        (Curve(shape="wave"), ["unknown shape 'wave'"]),
-        (constant(math.nan), ["expected finite numbers"]),
-        (cosine(0.1, math.inf), ["expected finite numbers"]),
-        (Curve(shape="linear", warmup_epochs=math.inf), ["expected finite numbers"]),
-        (Curve(shape="linear", warmup_from=-math.inf), ["expected finite numbers"]),
-        (
-            Curve(shape="wave", warmup_epochs=-1),
-            ["unknown shape 'wave'", "expected warmup_epochs >= 0, got -1"],
-        ),
+        ("first", math.nan, "expected a finite number, got nan"),
+        ("final", math.inf, "expected a finite number, got inf"),
+        ("warmup_from", -math.inf, "expected a finite number, got -inf"),
+        ("warmup_epochs", math.inf, "expected a number >= 0, got inf"),
+        ("warmup_epochs", -1, "expected a number >= 0, got -1"),
     ],
 )
-def test_what_makes_a_curve_unusable_is_reported(curve, problems) -> None:
-    assert curve.problems() == problems
+def test_what_makes_a_curve_unusable_is_refused(key, value, problem) -> None:
+    """An unknown shape is refused by `open_package`, see test_package_references.py."""
+    table = {"shape": "linear", "first": 1, "warmup_epochs": 0.5}
+    curve = structure(Curve, table, where="test", error=PackageError)
+    assert curve == Curve(shape="linear", first=1.0, warmup_epochs=0.5)
+    with pytest.raises(PackageError, match=f"{key}: {problem}"):
+        structure(Curve, {**table, key: value}, where="test", error=PackageError)

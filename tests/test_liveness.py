@@ -192,7 +192,7 @@ ROWS, COLUMNS = 4, 1 << 21  # 32 MiB in float32, beside which the process takes 
 
 
 def chain_of(op, dtypes):
-    """A model whose tensors t0 to t4 are of these dtypes in turn, each made of the one before."""
+    """A model with tensors t0 to t4 of these dtypes in turn, each made of the one before."""
     kinds = [
         helper.np_dtype_to_tensor_dtype(np.dtype(dtypes[i % len(dtypes)])) for i in range(5)
     ]

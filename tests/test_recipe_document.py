@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import MISSING, fields
 from pathlib import Path
+from typing import Annotated, get_args, get_origin
 
 import pytest
 
@@ -50,9 +51,20 @@ TYPES = {
 
 
 def type_name(item):
-    kind = item.type if isinstance(item.type, str) else getattr(item.type, "__name__", "")
-    text = str(item.type) if kind in ("", "tuple", "Union", "UnionType", "Optional") else kind
-    return TYPES[text.removesuffix(" | None")]
+    return TYPES[without_ranges(item.type)]
+
+
+def without_ranges(kind):
+    """The name of a type, `float` for `Annotated[float, Range(...)] | None`."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return without_ranges(arguments[0])
+    if origin is tuple:
+        return f"tuple[{without_ranges(arguments[0])}, ...]"
+    if arguments:  # a union
+        (left,) = (each for each in arguments if each is not type(None))
+        return without_ranges(left)
+    return kind.__name__
 
 
 def default_text(item):

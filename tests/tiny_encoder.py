@@ -96,7 +96,7 @@ def _manifest(encoder_prefix, hashes):
             image_size_px=SIZE_PX,
             patch_size_px=SIZE_PX,
             width=WIDTH,
-            depth=0,
+            depth=1,
             heads=1,
             tokens=1,
             features="class-token",
