@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from device_tests.browser import Browser, open_browser
-from edge_runtime.report import render_page, summarise
+from edge_runtime.report import render_page, summarize
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 made = importlib.import_module("report_runs")
@@ -31,7 +31,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folders = {name: run.write(folder / name) for name, run in runs.items()}
     found = {}
     for name, paths in {"one": ["resumed"], "several": list(folders)}.items():
-        report, series = summarise([folders[path] for path in paths])
+        report, series = summarize([folders[path] for path in paths])
         found[name] = folder / f"{name}.html"
         found[name].write_text(render_page(report, series))
     return found

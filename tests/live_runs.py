@@ -111,7 +111,7 @@ def status_of(*found: events.Event, **info) -> Status:
     status = Status(replace(INFO, **info))
     for event in found:
         if isinstance(event, events.StepRecord):
-            status.stepped(event)
+            status.add_step(event)
         else:
-            status.happened(LoggedEvent(AT, None, event))
+            status.add_event(LoggedEvent(AT, None, event))
     return status

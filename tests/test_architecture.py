@@ -18,7 +18,8 @@ MOST_START_UP_S = 0.5
 LAYERS = [
     {"errors"},
     {"storage", "version", "units"},
-    {"state", "schema", "facts"},
+    {"state", "schema"},
+    {"facts"},
     {"package", "device", "records"},
     {"planning"},
     {"data"},
@@ -43,7 +44,8 @@ HOME = {
     "psutil": ("edge_runtime/device/",),
     "jtop": ("edge_runtime/device/",),
     "pynvml": ("edge_runtime/device/",),
-    "plotly": ("edge_runtime/report/",),
+    "plotly": ("edge_runtime/report/page/",),
+    "jinja2": ("edge_runtime/report/page/",),
     "prometheus_client": ("edge_runtime/live/",),
     "rich": ("edge_runtime/cli/",),
 }

@@ -182,7 +182,7 @@ def test_a_signal_saves_and_exits_130(words, tmp_path, monkeypatch, capfd, numbe
     use_engine(monkeypatch, FakeEngine)
     assert main([*words, "--resume"]) == 0
     assert (
-        "going on after step 4 of 10 on fake (numpy); 0 steps to repeat"
+        "resuming after step 4 of 10 from checkpoints/4 on fake (numpy); 0 steps to repeat"
         in capfd.readouterr().out
     )
 

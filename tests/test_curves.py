@@ -167,12 +167,12 @@ def test_what_is_constant_is_known_beforehand(curve, expected) -> None:
         ("first", math.nan, "expected a finite number, got nan"),
         ("final", math.inf, "expected a finite number, got inf"),
         ("warmup_from", -math.inf, "expected a finite number, got -inf"),
-        ("warmup_epochs", math.inf, "expected a number >= 0, got inf"),
-        ("warmup_epochs", -1, "expected a number >= 0, got -1"),
+        ("warmup_epochs", math.inf, r"expected a number in \[0, 1000000\], got inf"),
+        ("warmup_epochs", -1, r"expected a number in \[0, 1000000\], got -1"),
     ],
 )
 def test_what_makes_a_curve_unusable_is_refused(key, value, problem) -> None:
-    """An unknown shape is refused by `open_package`, see test_package_references.py."""
+    """An unknown shape is refused by `open_package`, see test_package_values.py."""
     table = {"shape": "linear", "first": 1, "warmup_epochs": 0.5}
     curve = structure(Curve, table, where="test", error=PackageError)
     assert curve == Curve(shape="linear", first=1.0, warmup_epochs=0.5)

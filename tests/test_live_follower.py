@@ -11,8 +11,13 @@ from live_runs import FINISHED, STARTED, Writing, finished_run, resumed, sample
 
 from edge_runtime.errors import RecordsError
 from edge_runtime.live import Follower
-from edge_runtime.live.lines import BLOCK_BYTES, CutError, LineReader
-from edge_runtime.records.lines import LineFile, is_held
+from edge_runtime.records.jsonl import (
+    _BLOCK_BYTES,
+    CutError,
+    LineFile,
+    LineReader,
+    is_held,
+)
 from edge_runtime.schema import unstructure
 
 
@@ -64,7 +69,7 @@ def test_steps_that_are_cut_by_a_resumed_run_are_followed(tmp_path) -> None:
     assert follower.status.last_step.measured.process == 2
 
 
-def test_a_run_that_took_the_place_of_another_is_told(tmp_path) -> None:
+def test_a_run_that_took_the_place_of_another_is_an_error(tmp_path) -> None:
     follower = Follower(finished_run(tmp_path / "run"))
     follower.poll()
     (tmp_path / "run").rename(tmp_path / "old")
@@ -85,8 +90,8 @@ def test_a_missing_file_is_explained(tmp_path, name) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (b"{", "power.jsonl: a line is damaged: Expecting"),
-        (b"[]", "power.jsonl: a line is damaged: it is no JSON table"),
+        (b"{", "power.jsonl, line 11 is damaged: Expecting"),
+        (b"[]", "power.jsonl, line 11 is damaged: it is not a JSON table"),
         (b'{"process": 1, "t_s": "x", "total_w": 1}', "t_s: expected a number, got 'x'"),
         (b'{"process": 1, "t_s": 2.0}', "missing key 'total_w'"),
     ],
@@ -115,9 +120,20 @@ def test_only_the_end_of_many_steps_is_read(tmp_path, monkeypatch) -> None:
     assert follower.status.steps_done == 401
 
 
+def test_a_damaged_line_of_a_tail_has_no_number(tmp_path) -> None:
+    file = tmp_path / "lines"
+    file.write_text('{"n": 1}\n' * 100)
+    lines = LineReader(file, tail_bytes=50)
+    assert len(lines.read()) == 5
+    with file.open("a") as stream:
+        stream.write("[]\n")
+    with pytest.raises(RecordsError, match="lines: a line is damaged: it is not a JSON table"):
+        lines.read()
+
+
 def test_lines_longer_than_a_block_are_read(tmp_path) -> None:
     file = tmp_path / "lines"
-    file.write_text(json.dumps({"a": "x" * 3 * BLOCK_BYTES}) + "\n" + '{"b": 1}\n')
+    file.write_text(json.dumps({"a": "x" * 3 * _BLOCK_BYTES}) + "\n" + '{"b": 1}\n')
     lines = LineReader(file)
     assert [[*table] for table in lines.read()] == [["a"], ["b"]]
     assert lines.read() == []
@@ -141,7 +157,7 @@ def test_a_shorter_file_is_a_cut_one(tmp_path) -> None:
         lines.read()
 
 
-def test_who_asks_whether_a_run_is_held_is_told_what_is_wrong(tmp_path) -> None:
+def test_whether_a_missing_run_is_held_is_an_error(tmp_path) -> None:
     with pytest.raises(RecordsError, match=r"cannot look at .*gone: No such file"):
         is_held(tmp_path / "gone")
 

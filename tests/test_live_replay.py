@@ -23,7 +23,7 @@ EVALUATION = events.Evaluation(
 )
 
 
-def told(replay: Replay) -> list[object]:
+def replayed(replay: Replay) -> list[object]:
     """Step numbers, and the kinds of other events."""
     return [
         event.step if isinstance(event, events.StepRecord) else type(event).__name__
@@ -31,7 +31,7 @@ def told(replay: Replay) -> list[object]:
     ]
 
 
-def test_a_run_is_told_as_train_told_it(tmp_path) -> None:
+def test_a_run_is_replayed_as_train_yielded_it(tmp_path) -> None:
     package = write_package(tmp_path / "package")
     rungs = ((1, "k100"), (7, "k050"))
     want = list(train(package, FakePictures(), tmp_path / "run", options(rungs=rungs)))
@@ -40,64 +40,64 @@ def test_a_run_is_told_as_train_told_it(tmp_path) -> None:
     assert replay.ended == want[-1]
 
 
-def test_what_comes_later_is_told_later(tmp_path) -> None:
+def test_what_comes_later_is_replayed_later(tmp_path) -> None:
     with Writing(tmp_path / "run") as writing:
         replay = Replay(writing.run)
-        assert told(replay) == []
+        assert replayed(replay) == []
         writing.event(0.1, STARTED)
-        assert told(replay) == ["Started"]
+        assert replayed(replay) == ["Started"]
         writing.event(0.2, RUNG)
         writing.steps(1, 2)
-        assert told(replay) == ["RungChanged", 1, 2]
+        assert replayed(replay) == ["RungChanged", 1, 2]
         writing.steps(3)
         writing.event(3.5, RUNG)
-        assert told(replay) == [3, "RungChanged"]
-        assert told(replay) == []
+        assert replayed(replay) == [3, "RungChanged"]
+        assert replayed(replay) == []
 
 
 def test_the_end_comes_after_what_was_evaluated(tmp_path) -> None:
     run = finished_run(tmp_path / "run")
     log_event(run.path, EVALUATION)
     replay = Replay(run)
-    assert told(replay)[-2:] == [10, "Evaluation"]
+    assert replayed(replay)[-2:] == [10, "Evaluation"]
     assert replay.ended == FINISHED
 
 
-def test_an_end_that_was_gone_on_from_is_told_in_its_place(tmp_path) -> None:
+def test_an_end_before_a_resume_is_replayed_in_its_place(tmp_path) -> None:
     with Writing(tmp_path / "run") as writing:
         writing.steps(1, 2)
         writing.event(3.0, STOPPED)
     replay = Replay(writing.run)
-    assert told(replay) == [1, 2]
+    assert replayed(replay) == [1, 2]
     with Writing(tmp_path / "run", process=2) as writing:
         writing.event(1.0, resumed(2))
         writing.steps(3)
         writing.event(9.0, DIVERGED)
-    assert told(replay) == ["Interrupted", "Resumed", 3]
+    assert replayed(replay) == ["Interrupted", "Resumed", 3]
     assert replay.ended == DIVERGED
 
 
 @pytest.mark.parametrize("block_bytes", [1 << 20, 250])
-def test_steps_that_are_trained_again_are_told_again(
+def test_steps_that_are_trained_again_are_replayed_again(
     tmp_path, monkeypatch, block_bytes
 ) -> None:
     """And those before the checkpoint are not, also where a block has no others."""
-    monkeypatch.setattr("edge_runtime.live.lines.BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr("edge_runtime.records.jsonl._BLOCK_BYTES", block_bytes)
     with Writing(tmp_path / "run") as writing:
         writing.steps(1, 2, 3, 4)
     replay = Replay(writing.run)
-    assert told(replay) == [1, 2, 3, 4]
+    assert replayed(replay) == [1, 2, 3, 4]
     file = tmp_path / "run/steps.jsonl"
     file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:2]))
     with Writing(tmp_path / "run", process=2) as writing:
         writing.event(0.5, resumed(2))
         writing.steps(3, 4, 5)
-    assert told(replay) == ["Resumed", 3, 4, 5]
+    assert replayed(replay) == ["Resumed", 3, 4, 5]
 
 
 def test_many_blocks_keep_their_order(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("edge_runtime.live.lines.BLOCK_BYTES", 700)
-    found = told(Replay(finished_run(tmp_path / "run")))
+    monkeypatch.setattr("edge_runtime.records.jsonl._BLOCK_BYTES", 700)
+    found = replayed(Replay(finished_run(tmp_path / "run")))
     assert found == ["Started", "RungChanged", *range(1, 11)]
 
 
@@ -116,4 +116,4 @@ def test_an_event_waits_for_a_step_that_was_written_meanwhile(tmp_path, monkeypa
             return read()
 
         monkeypatch.setattr(replay, "_new_events", read_late)
-        assert told(replay) == [1, "RungChanged", 2, "Started"]
+        assert replayed(replay) == [1, "RungChanged", 2, "Started"]

@@ -39,7 +39,7 @@ def test_memory_is_that_of_the_last_step_that_knew_it() -> None:
 def test_a_resumed_run_goes_on_where_the_checkpoint_is() -> None:
     status = status_of(step(8, 8.0), STOPPED, resumed(4))
     assert (status.steps_done, status.ended) == (4, None)
-    status.stepped(step(5, 1.0, process=2))
+    status.add_step(step(5, 1.0, process=2))
     assert status.steps_done == 5
 
 

@@ -134,9 +134,9 @@ def test_every_metric_is_documented_and_nothing_else(tmp_path) -> None:
         writing.event(9.0, FINISHED)
     from live_runs import step
 
-    status.stepped(step(1, 1.0))
+    status.add_step(step(1, 1.0))
     status.spending.add(1, 2.0, 5.0)
-    status.sampled(sample(2.0, 5.0))
+    status.add_sample(sample(2.0, 5.0))
     names = {
         found.name + {"counter": "_total", "info": "_info"}.get(found.type, "")
         for found in metrics_of(status)

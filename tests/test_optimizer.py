@@ -177,7 +177,7 @@ def test_the_teacher_has_encoder_and_projector_only():
 
 @pytest.mark.parametrize("labels", [("all", "last-1"), ("last-1", "last-2"), ("last-1",)])
 def test_rungs_that_train_a_part_are_torchs_with_gradients_of_that_part(labels):
-    """PyTorch counts the updates of each parameter, and skips those without a gradient."""
+    """PyTorch counts each parameter's updates, and skips those without gradient."""
     program = make_program(exempt_vectors=False, depth=2, trained=labels)
     rungs = [program.bind(settings) for settings in program.settings]
     assert [rung.settings.trained for rung in rungs] == list(labels)

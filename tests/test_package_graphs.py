@@ -18,12 +18,6 @@ def folder(tmp_path):
     return write_package(tmp_path / "package").path
 
 
-def test_a_periodic_graph_runs_after_every_so_many_steps(folder):
-    with_everything(folder)
-    edit(folder, set_in("periodic", 0, "every_steps", 0))
-    assert problems(folder) == ["periodic[0].every_steps: expected an integer >= 1, got 0"]
-
-
 APPLY, ACCUMULATE = "graphs/apply.onnx", "graphs/k050-m2/accumulate.onnx"
 
 

@@ -250,7 +250,7 @@ def test_values_that_numpy_has_not_are_reported(folder):
     content = len(header).to_bytes(8, "little") + header + b"\0\0"
     add_file(folder, "state.safetensors", content)
     package = open_package(folder)
-    with pytest.raises(PackageError, match="values of a type that numpy has not: 'BF16'"):
+    with pytest.raises(PackageError, match="has a dtype that numpy does not: 'BF16'"):
         package.initial_state()
 
 

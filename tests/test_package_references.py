@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from spoilt_package import edit, problems, set_in, sha256, with_everything
+from spoilt_package import edit, problems, sha256, with_everything
 from training_fakes import write_package
 
 from edge_runtime.package import open_package
@@ -97,64 +97,3 @@ def test_names_that_point_elsewhere_are_reported(folder):
         "there is no SHA-256 of '../checkpoint'",
         "there is no SHA-256 of '/etc/hostname'",
     ]
-
-
-@pytest.mark.parametrize(
-    ("change", "wanted"),
-    [
-        (set_in("rungs", 1, "id", "k100"), "rung 'k100' is there 2 times"),
-        (
-            lambda t: t["state"].append(t["state"][0]),
-            "state tensor 'param.w' is there 2 times",
-        ),
-        (lambda t: t["views"].append(t["views"][0]), "view group 'global' is there 2 times"),
-        (set_in("batch_size", 0), "batch_size: expected an integer >= 1, got 0"),
-        (set_in("rungs", []), "rungs: expected at least one"),
-        (
-            set_in("views", 0, "size_px", 0),
-            "views[0].size_px: expected an integer >= 1, got 0",
-        ),
-        (
-            set_in("views", 0, "views", []),
-            "view group 'global': expected at least one view",
-        ),
-        (
-            set_in("rungs", 1, "draws", 0, "kept", 5),
-            "rung 'k050': cannot draw 5 of 4 for 'draws.tokens'",
-        ),
-        (
-            set_in("rungs", 0, "keep_ratio", 0),
-            "rungs[0].keep_ratio: expected a number in (0, 1], got 0",
-        ),
-        (
-            set_in("rungs", 0, "keep_ratio", 1.5),
-            "rungs[0].keep_ratio: expected a number in (0, 1], got 1.5",
-        ),
-        (
-            set_in("rungs", 0, "patch_size_px", 0),
-            "rungs[0].patch_size_px: expected an integer >= 1, got 0",
-        ),
-        (
-            set_in("rungs", 0, "tokens_per_block", "local", [5, 5]),
-            "rung 'k100': tokens_per_block: there is no view group 'local'",
-        ),
-        (
-            lambda t: (
-                t.update(views=[]),
-                [r.update(tokens_per_block={}) for r in t["rungs"]],
-            ),
-            "views: expected at least one",
-        ),
-        (
-            set_in("hyper_parameters", "lr", "shape", "wave"),
-            "hyper-parameter 'lr': unknown shape 'wave'",
-        ),
-        (
-            set_in("hyper_parameters", "lr", "warmup_epochs", -1),
-            "hyper_parameters['lr'].warmup_epochs: expected a number >= 0, got -1",
-        ),
-    ],
-)
-def test_what_cannot_be_is_reported(folder, change, wanted):
-    edit(folder, change)
-    assert problems(folder) == [wanted]

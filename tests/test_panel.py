@@ -54,7 +54,7 @@ def busy(**info) -> Status:
     steps = [step(number, float(number)) for number in range(1, 7)]
     status = status_of(STARTED, RUNG, *steps, changed, saved, **{"budget": BUDGET} | info)
     status.spending.add(1, 40.0, 360.0)
-    status.sampled(sample(40.0, 9.5))
+    status.add_sample(sample(40.0, 9.5))
     return status
 
 
@@ -77,7 +77,7 @@ def test_everything_is_said() -> None:
     assert value(status, "rung") == "k050, keep-ratio 0.5, since step 3"
     assert value(status, "time") == "40 s spent, 1 min 20 s left of 2 min 0 s"
     assert value(status, "energy") == "360.0 J spent, 140.0 J left of 500.0 J"
-    assert value(status, "power") == "9.50 W now, 9.00 W in the mean, at most 10.00 W"
+    assert value(status, "power") == "9.50 W now, 9.00 W mean, at most 10.00 W"
     assert value(status, "memory") == "2.0 MiB resident, at most 8.0 MiB"
     assert value(status, "temperature") == "54.0 C, at most 80.0 C"
     assert shown(status)[-1].endswith("saved checkpoints/4 (9.0 MiB in 0.25 s)")
@@ -92,7 +92,7 @@ def test_what_is_unknown_says_so_and_is_not_zero() -> None:
     }
     assert unknown.pop("energy") == unknown.pop("power") == "unknown: no power sensor"
     assert set(unknown.values()) == {"unknown"}
-    assert value(status_of(), "power") == "unknown: ina3221 has told nothing yet"
+    assert value(status_of(), "power") == "unknown: ina3221 has not reported yet"
 
 
 def test_an_estimate_is_marked_wherever_it_is_shown() -> None:
@@ -104,14 +104,14 @@ def test_an_estimate_is_marked_wherever_it_is_shown() -> None:
 def test_a_lost_sensor_is_said() -> None:
     status = busy()
     lost = events.SensorLost(step=5, sensor="jtop", reason="the service is gone")
-    status.happened(LoggedEvent(AT, None, lost))
-    status.sampled(sample(41.0, None))
-    assert value(status, "power").startswith("unknown: jtop is lost since step 5, 9.00 W in")
+    status.add_event(LoggedEvent(AT, None, lost))
+    status.add_sample(sample(41.0, None))
+    assert value(status, "power").startswith("unknown: jtop is lost since step 5, 9.00 W mean")
 
 
 def test_a_throttled_board_is_said() -> None:
     status = busy()
-    status.sampled(sample(41.0, 9.0, throttled=True))
+    status.add_sample(sample(41.0, 9.0, throttled=True))
     assert "54.0 C, at most 80.0 C, throttled" in value(status, "temperature")
 
 
@@ -151,7 +151,7 @@ def test_bars_need_room_and_a_limit() -> None:
     assert with_bars(shown(busy(budget=Budget()))) == []
 
 
-def test_a_long_reason_is_told_in_three_lines_and_whole_where_there_is_room() -> None:
+def test_a_long_reason_has_three_lines_and_whole_where_there_is_room() -> None:
     narrow = shown(busy())
     assert [line.strip() for line in narrow if line.startswith(" " * 13)][2].endswith("…")
     assert WHY.strip() in " ".join(line.strip() for line in shown(busy(), width=199))

@@ -10,7 +10,7 @@ import pytest
 from training_fakes import write_package
 
 from edge_runtime.package.manifest import GraphSpec
-from edge_runtime.planning.costs import NODE_BYTES, predicted_peak_bytes
+from edge_runtime.planning.costs import predicted_peak_bytes
 
 MIB = 1 << 20
 RESULTS = Path(__file__).parents[1] / "docs/results/memory_truth.json"
@@ -21,21 +21,15 @@ def manifest(tmp_path_factory):
     return write_package(tmp_path_factory.mktemp("memory") / "package").manifest
 
 
-def with_nodes(manifest, **nodes):
-    """The manifest with graphs of so many nodes; all but `accumulate` change the state."""
-    outputs = tuple(
-        dataclasses.replace(spec, name=f"next.{spec.name}") for spec in manifest.state
-    )
+def with_graphs(manifest, **nodes):
+    """A rung with a graph of each kind, of so many nodes, and the manifest that has them."""
+    rung = dataclasses.replace(manifest.rungs[0], graphs={kind: kind for kind in nodes})
     graphs = {
-        path: GraphSpec(
-            inputs=(),
-            outputs=() if path == "accumulate" else outputs,
-            nodes=count,
-            flops=None,
-        )
-        for path, count in nodes.items()
+        kind: GraphSpec(inputs=(), outputs=(), nodes=count, flops=None)
+        for kind, count in nodes.items()
     }
-    return dataclasses.replace(manifest, graphs={**manifest.graphs, **graphs})
+    graphs = {**manifest.graphs, **graphs}
+    return dataclasses.replace(manifest, graphs=graphs, rungs=(rung,)), rung
 
 
 def measured_pairs() -> list:
@@ -76,54 +70,23 @@ def test_on_average_rungs_differ_by_what_was_measured(manifest):
     assert 0 < mean(errors) < 0.02  # rather too much than too little
 
 
-def test_a_rung_takes_the_process_and_two_states(manifest):
+def test_a_rung_takes_the_process_and_its_state(manifest):
     rung, more = manifest.rungs[0], 10 * MIB
     before = predicted_peak_bytes(manifest, rung, 50 * MIB)
     assert predicted_peak_bytes(manifest, rung, 60 * MIB) == before + more
     tensor = dataclasses.replace(manifest.state[0], name="param.more", shape=(more // 4,))
-    changed = dataclasses.replace(tensor, name="next.param.more")
+    larger = dataclasses.replace(manifest, state=(*manifest.state, tensor))
+    assert predicted_peak_bytes(larger, rung, 50 * MIB) == before + more  # it is only read
     path = rung.graphs["step"]
-    step = manifest.graphs[path]
-    step = dataclasses.replace(step, outputs=(*step.outputs, changed))
-    larger = dataclasses.replace(
-        manifest,
-        state=(*manifest.state, tensor),
-        graphs={**manifest.graphs, path: step},
-    )
-    assert predicted_peak_bytes(larger, rung, 50 * MIB) == before + 2 * more
-    # What lies in the state is more than nothing: tensors of float32 (64,).
-    assert before - 50 * MIB >= 2 * sum(4 * 64 for _ in manifest.state)
+    written = dataclasses.replace(tensor, name="next.param.more")
+    graph = larger.graphs[path]
+    graph = dataclasses.replace(graph, outputs=(*graph.outputs, written))
+    trained = dataclasses.replace(larger, graphs={**larger.graphs, path: graph})
+    assert predicted_peak_bytes(trained, rung, 50 * MIB) == before + 2 * more
 
 
-def test_only_the_graph_that_is_trained_is_held(manifest):
-    rung = dataclasses.replace(manifest.rungs[0], graphs={"step": "step"})
-    known = predicted_peak_bytes(with_nodes(manifest, step=1000, apply=7), rung, 0)
-    assert predicted_peak_bytes(with_nodes(manifest, step=1000, apply=9), rung, 0) == known
-    more = predicted_peak_bytes(with_nodes(manifest, step=2000, apply=7), rung, 0)
+def test_every_graph_of_a_rung_is_held_and_no_other(manifest):
+    known = predicted_peak_bytes(*with_graphs(manifest, step=1000), 0)
+    assert predicted_peak_bytes(*with_graphs(manifest, accumulate=600, apply=400), 0) == known
+    more = predicted_peak_bytes(*with_graphs(manifest, accumulate=1600, apply=400), 0)
     assert 1 * MIB < more - known < 10 * MIB  # a node takes some kilobytes
-
-
-def test_micro_batches_hold_the_graphs_of_gradient_and_optimizer(manifest):
-    whole = dataclasses.replace(manifest.rungs[0], graphs={"step": "step"})
-    graphs = {"accumulate": "accumulate", "apply": "apply"}
-    parts = dataclasses.replace(whole, graphs=graphs, micro_batch=2)
-    known = with_nodes(manifest, step=300, accumulate=200, apply=100)
-    assert predicted_peak_bytes(known, whole, 0) == predicted_peak_bytes(known, parts, 0)
-    more = with_nodes(manifest, step=300, accumulate=200, apply=101)
-    assert predicted_peak_bytes(more, parts, 0) == NODE_BYTES + predicted_peak_bytes(
-        known, parts, 0
-    )
-
-
-def test_room_is_taken_for_what_a_rung_changes_alone(manifest):
-    """The next values of a tensor that a rung does not train are never written."""
-    rung = dataclasses.replace(manifest.rungs[0], graphs={"step": "step"})
-    known = with_nodes(manifest, step=1)
-    spec = known.graphs["step"]
-    some = dataclasses.replace(spec, outputs=spec.outputs[:1])
-    fewer = dataclasses.replace(known, graphs={**known.graphs, "step": some})
-    left_bytes = sum(tensor.size_bytes for tensor in spec.outputs[1:])
-    assert left_bytes > 0
-    assert predicted_peak_bytes(fewer, rung, 0) == (
-        predicted_peak_bytes(known, rung, 0) - left_bytes
-    )

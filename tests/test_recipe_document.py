@@ -4,7 +4,7 @@ import json
 import re
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Annotated, get_args, get_origin
+from typing import get_args, get_type_hints
 
 import pytest
 
@@ -40,31 +40,23 @@ def rows(heading):
 
 
 TYPES = {
-    "str": "string",
-    "int": "integer",
-    "float": "number",
-    "bool": "true or false",
-    "tuple[float, ...]": "list of numbers",
-    "tuple[int, ...]": "list of integers",
-    "tuple[str, ...]": "list of strings",
+    str: "string",
+    int: "integer",
+    float: "number",
+    bool: "true or false",
+    tuple[float, ...]: "list of numbers",
+    tuple[int, ...]: "list of integers",
+    tuple[str, ...]: "list of strings",
 }
 
 
-def type_name(item):
-    return TYPES[without_ranges(item.type)]
-
-
-def without_ranges(kind):
-    """The name of a type, `float` for `Annotated[float, Range(...)] | None`."""
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin is Annotated:
-        return without_ranges(arguments[0])
-    if origin is tuple:
-        return f"tuple[{without_ranges(arguments[0])}, ...]"
-    if arguments:  # a union
-        (left,) = (each for each in arguments if each is not type(None))
-        return without_ranges(left)
-    return kind.__name__
+def type_names(kind):
+    """The documented type of each field; ranges and `None` are left out."""
+    names = {}
+    for key, hint in get_type_hints(kind).items():
+        plain = [part for part in (hint, *get_args(hint)) if part in TYPES]
+        names[key] = TYPES[plain[0]] if plain else None
+    return names
 
 
 def default_text(item):
@@ -78,8 +70,9 @@ def assert_documented(heading, prefix, kind, *, skip=()):
     documented = {row[0]: row for row in rows(heading)}
     declared = {prefix + item.name: item for item in fields(kind) if item.name not in skip}
     assert documented.keys() == declared.keys()
+    types = type_names(kind)
     for key, item in declared.items():
-        assert documented[key][1] == type_name(item)
+        assert documented[key][1] == types[item.name]
         if item.default is not None:
             assert documented[key][2] == default_text(item)
 

@@ -21,7 +21,7 @@ from edge_runtime.records import (
     open_run,
 )
 from edge_runtime.records.events import event_of, event_table
-from edge_runtime.records.lines import LineFile, each_line
+from edge_runtime.records.jsonl import LineFile, LineReader
 
 EVENTS = [
     STEP,
@@ -108,10 +108,10 @@ def test_half_a_line_is_read_over_and_then_cut(tmp_path_factory, tables, data) -
     cut = data.draw(st.integers(0, len(content)))
     path.write_bytes(content[:cut])
     whole = tables[: content[:cut].count(b"\n")]
-    assert list(each_line(path)) == whole
+    assert list(LineReader(path)) == whole
     file.append({"after": 1})
     file.close()
-    assert list(each_line(path)) == [*whole, {"after": 1}]
+    assert list(LineReader(path)) == [*whole, {"after": 1}]
 
 
 def test_half_a_line_longer_than_a_block_is_cut(tmp_path) -> None:
@@ -121,20 +121,20 @@ def test_half_a_line_longer_than_a_block_is_cut(tmp_path) -> None:
     assert file.size_bytes() == 9
     file.append({"c": 3})
     file.close()
-    assert list(each_line(path)) == [{"a": 1}, {"c": 3}]
+    assert list(LineReader(path)) == [{"a": 1}, {"c": 3}]
 
 
-@pytest.mark.parametrize("line", [b"{]", b"[1]", b"\x00\x00", b"\xff"])
+@pytest.mark.parametrize("line", [b"{]", b"[1]", b"\x00\x00", b"\xff", b'{"a": NaN}'])
 def test_a_damaged_line_is_named(tmp_path, line) -> None:
     path = tmp_path / "lines.jsonl"
     path.write_bytes(b'{"a": 1}\n' + line + b'\n{"b": 2}\n')
     with pytest.raises(RecordsError, match=r"lines\.jsonl, line 2 is damaged"):
-        list(each_line(path))
+        list(LineReader(path))
 
 
 def test_a_missing_file_is_named(tmp_path) -> None:
     with pytest.raises(RecordsError, match=r"cannot read .*lines\.jsonl: No such file"):
-        list(each_line(tmp_path / "lines.jsonl"))
+        list(LineReader(tmp_path / "lines.jsonl"))
 
 
 def test_a_closed_file_says_so(tmp_path) -> None:

@@ -13,12 +13,13 @@ from report_runs import MadeRun, gap_run, info, resumed_run
 from test_report_numbers import run_command
 
 from edge_runtime.errors import ConfigError, RecordsError, StorageError
-from edge_runtime.report import render_page, summarise, tables
+from edge_runtime.report import render_page, summarize
+from edge_runtime.report.summary.csv_files import _PARTS
 from edge_runtime.schema import unstructure
 
 
 def page_of(*folders: Path) -> str:
-    report, series = summarise(folders)
+    report, series = summarize(folders)
     return render_page(report, series)
 
 
@@ -30,8 +31,8 @@ def test_a_run_that_has_done_nothing_is_a_page_that_says_so(tmp_path: Path) -> N
 
 
 def test_the_columns_of_runs_are_of_one_part_each(tmp_path: Path) -> None:
-    report, _ = summarise([gap_run().write(tmp_path / "run")])
-    parts = [unstructure(getattr(report.runs[0], part)) for part in tables._PARTS]
+    report, _ = summarize([gap_run().write(tmp_path / "run")])
+    parts = [unstructure(getattr(report.runs[0], part)) for part in _PARTS]
     names = [name for part in parts for name in part]
     assert len(names) == len(set(names))
 
@@ -44,21 +45,21 @@ def test_a_run_without_a_sensor_shows_time_by_stage(tmp_path: Path) -> None:
     folder = run.write(tmp_path / "run")
     assert "Power and energy are unknown: there is no power sensor." in page_of(folder)
     assert "Time by stage: " in page_of(folder)
-    report, _ = summarise([folder])
+    report, _ = summarize([folder])
     assert report.runs[0].totals.gross_j is None
     assert all(rung.step_j is None for rung in report.runs[0].rungs)
 
 
 @pytest.mark.parametrize("name", ["power.jsonl", "steps.jsonl", "events.jsonl"])
-def test_half_a_line_at_the_end_is_passed_over_and_told(name: str, tmp_path: Path) -> None:
+def test_half_a_line_at_the_end_is_skipped_and_reported(name: str, tmp_path: Path) -> None:
     folder = gap_run().write(tmp_path / "run")
-    whole, _ = summarise([folder])
+    whole, _ = summarize([folder])
     with (folder / name).open("a") as file:
         file.write('{"process": 1, "t_s": 14.1, "tot')
-    (cut,), _ = summarise([folder])[0].runs, None
+    (cut,), _ = summarize([folder])[0].runs, None
     assert cut.totals == whole.runs[0].totals
     assert [note.text for note in cut.notes if note.kind == "damaged"] == [
-        f"{name} ends in the middle of a line, which was passed over: a process was killed or "
+        f"{name} ends in the middle of a line, which was skipped: a process was killed or "
         "the disk was full."
     ]
 
@@ -80,7 +81,7 @@ def without(key: str) -> Callable[[str], str]:
 
 DAMAGE = {
     "cut in the middle": ("power.jsonl", lambda line: line[:30] + "\n", "is damaged"),
-    "no table": ("power.jsonl", lambda line: "[1]\n", "it is no JSON table"),
+    "no table": ("power.jsonl", lambda line: "[1]\n", "it is not a JSON table"),
     "two on a line": ("power.jsonl", lambda line: f"{line[:-1]},{line}", "is damaged"),
     "empty": ("power.jsonl", lambda line: "\n", "is damaged"),
     "NaN": ("power.jsonl", lambda line: line.replace("40.", "NaN, "), "is damaged"),
@@ -94,7 +95,7 @@ DAMAGE = {
                      "its time goes back"),
     "no loss": ("steps.jsonl", without("loss"), "loss is missing"),
     "nothing measured": ("steps.jsonl", without("measured"), "measured is missing"),
-    "no rung": ("steps.jsonl", lambda line: line.replace('"k100"', "3"), "rung is no text"),
+    "no rung": ("steps.jsonl", lambda line: line.replace('"k100"', "3"), "rung is 3"),
 }  # fmt: skip
 
 
@@ -104,7 +105,7 @@ def test_a_damaged_line_is_named(damage: str, tmp_path: Path) -> None:
     folder = gap_run().write(tmp_path / "run")
     spoil(folder, name, 4, change)
     with pytest.raises(RecordsError, match=rf"{name}, line 4 is damaged.*") as found:
-        summarise([folder])
+        summarize([folder])
     assert reason in str(found.value)
     assert found.value.exit_code == 6
 
@@ -112,46 +113,70 @@ def test_a_damaged_line_is_named(damage: str, tmp_path: Path) -> None:
 def test_a_damaged_line_is_named_in_a_later_block(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge_runtime.report.lines._BLOCK_BYTES", 1000)
+    monkeypatch.setattr("edge_runtime.records.jsonl._BLOCK_BYTES", 1000)
     folder = gap_run().write(tmp_path / "run")
-    whole, _ = summarise([folder])
+    whole, _ = summarize([folder])
     spoil(folder, "power.jsonl", 77, without("t_s"))
     with pytest.raises(RecordsError, match=r"power.jsonl, line 77 is damaged: t_s is missing"):
-        summarise([folder])
+        summarize([folder])
     spoil(folder, "power.jsonl", 77, lambda line: line.replace('{"', '{"t_s": 11.7, "', 1))
-    assert summarise([folder])[0].runs[0].metering == whole.runs[0].metering
+    assert summarize([folder])[0].runs[0].metering == whole.runs[0].metering
 
 
 def test_a_rail_that_some_lines_do_not_have_is_unknown_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge_runtime.report.lines._BLOCK_BYTES", 1000)
+    monkeypatch.setattr("edge_runtime.records.jsonl._BLOCK_BYTES", 1000)
     run = gap_run()
     for row in run.power[30:60]:
         row["rails_w"]["VDD_LATE"] = 2.0
-    report, _ = summarise([run.write(tmp_path / "run")])
+    report, _ = summarize([run.write(tmp_path / "run")])
     (late,) = [rail for rail in report.runs[0].rails if rail.rail == "VDD_LATE"]
     assert late.peak_w == 2.0
     last_s = run.power[59]["t_s"]
     assert late.energy_j == pytest.approx(2.0 * last_s)
 
 
+def test_a_loss_that_was_not_finite_is_unknown(tmp_path: Path) -> None:
+    run = gap_run()
+    run.steps[0]["loss"] = None
+    run.steps[-1]["loss"] = None
+    report, series = summarize([run.write(tmp_path / "run")])
+    totals = report.runs[0].totals
+    assert totals.first_loss is None
+    assert totals.last_loss == pytest.approx(sum(5.0 - step / 10 for step in range(6, 10)) / 4)
+    assert "Loss from unknown at the first step to a mean of 4.2500" in render_page(
+        report, series
+    )
+    for row in run.steps:
+        row["loss"] = None
+    folder = run.write(tmp_path / "other")
+    assert summarize([folder])[0].runs[0].totals.last_loss is None
+    assert "to a mean of unknown" in page_of(folder)
+
+
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
-    folder = MadeRun(info(format=2)).write(tmp_path / "run")
-    with pytest.raises(RecordsError, match="run format 2 is unknown"):
-        summarise([folder])
+    folder = MadeRun(info(format=3)).write(tmp_path / "run")
+    with pytest.raises(RecordsError, match="run format 3 is unknown"):
+        summarize([folder])
+
+
+def test_an_earlier_format_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    folder = MadeRun(info(format=1)).write(tmp_path / "run")
+    with pytest.raises(RecordsError, match=r"run format 1 is of an earlier edge-train"):
+        summarize([folder])
 
 
 def test_an_unknown_event_is_refused(tmp_path: Path) -> None:
     run = gap_run()
     run.happened(1, 13.6, "teleported", step=10)
     with pytest.raises(RecordsError, match="unknown event 'teleported'"):
-        summarise([run.write(tmp_path / "run")])
+        summarize([run.write(tmp_path / "run")])
 
 
 def test_what_is_no_run_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecordsError, match="is not a run folder"):
-        summarise([tmp_path])
+        summarize([tmp_path])
 
 
 @pytest.mark.parametrize("name", ["power.jsonl", "steps.jsonl", "events.jsonl"])
@@ -159,7 +184,7 @@ def test_a_missing_file_is_refused(name: str, tmp_path: Path) -> None:
     folder = gap_run().write(tmp_path / "run")
     (folder / name).unlink()
     with pytest.raises(RecordsError, match=f"cannot read .*{name}: No such file"):
-        summarise([folder])
+        summarize([folder])
 
 
 def test_runs_of_two_packages_are_marked_as_not_comparable(tmp_path: Path) -> None:
@@ -169,9 +194,9 @@ def test_runs_of_two_packages_are_marked_as_not_comparable(tmp_path: Path) -> No
     assert "Not comparable: b trained another package than a." in page
 
 
-def test_runs_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
+def test_runs_of_the_same_name_get_distinct_names(tmp_path: Path) -> None:
     one, two = gap_run().write(tmp_path / "x/run"), gap_run().write(tmp_path / "y/run")
-    report, _ = summarise([one, two, two])
+    report, _ = summarize([one, two, two])
     assert [run.name for run in report.runs] == ["x/run", "y/run (1)", "y/run (2)"]
 
 
@@ -213,27 +238,28 @@ def test_a_page_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> Non
         run_command([str(folder), "--csv", str(folder / "run.json")])
 
 
-def test_without_plotly_a_page_says_how_to_get_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("library", ["plotly", "jinja2"])
+def test_without_its_libraries_a_page_says_how_to_get_them(
+    library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = gap_run().write(tmp_path / "run")
     real = builtins.__import__
 
     def blocked(name: str, *rest: Any, **more: Any) -> Any:
-        if name.startswith("plotly"):
-            raise ModuleNotFoundError("No module named 'plotly'")
+        if name.startswith(library):
+            raise ModuleNotFoundError(f"No module named {library!r}")
         return real(name, *rest, **more)
 
     monkeypatch.setattr(builtins, "__import__", blocked)
-    with pytest.raises(ConfigError, match=r"pip install 'edge-train\[report\]'"):
+    with pytest.raises(ConfigError, match=rf"{library}.*pip install 'edge-train\[report\]'"):
         page_of(folder)
 
 
-def test_json_and_csv_need_no_plotly(tmp_path: Path) -> None:
+def test_json_and_csv_need_no_extra(tmp_path: Path) -> None:
     folder = gap_run().write(tmp_path / "run")
     code = (
         "import argparse, sys\n"
-        "sys.modules['plotly'] = None\n"
+        "sys.modules['plotly'] = sys.modules['jinja2'] = None\n"
         "from edge_runtime.cli import report\n"
         "parser = argparse.ArgumentParser()\n"
         "report.add_arguments(parser)\n"

@@ -13,14 +13,14 @@ from facts_examples import PLAN, WINDOW
 from report_runs import RUNS, MadeRun, energy_j, estimated_run, gap_run, processes, resumed_run
 
 from edge_runtime.cli import report as command
-from edge_runtime.report import Report, RunSummary, summarise
+from edge_runtime.report import Report, RunSummary, summarize
 from edge_runtime.schema import unstructure
 
 EXACT = 1e-9  # relative: both sides are float64 or better, only the order of sums differs
 
 
 def summary_of(run: MadeRun, folder: Path) -> RunSummary:
-    report, _ = summarise([run.write(folder / "run")])
+    report, _ = summarize([run.write(folder / "run")])
     return report.runs[0]
 
 
@@ -94,7 +94,7 @@ def test_a_rung_costs_what_its_steps_took(make: Callable[[], MadeRun], tmp_path:
         assert rung.energy_per_image_j == pytest.approx(want_j / len(spans) / 4, rel=EXACT)
 
 
-def test_a_gap_is_told(tmp_path: Path) -> None:
+def test_a_gap_is_reported(tmp_path: Path) -> None:
     summary = summary_of(gap_run(), tmp_path)
     assert summary.metering.largest_gap_s == pytest.approx(4.0)
     assert summary.metering.gap_s == pytest.approx(4.0)
@@ -123,7 +123,7 @@ def test_lost_work_is_lost_and_processes_lie_behind_each_other(tmp_path: Path) -
     assert any("2 processes worked on this run" in note.text for note in summary.notes)
 
 
-def test_an_estimate_is_told(tmp_path: Path) -> None:
+def test_an_estimate_is_reported(tmp_path: Path) -> None:
     summary = summary_of(estimated_run(), tmp_path)
     assert summary.energy_is_estimate
     assert any("No power was measured" in note.text for note in summary.notes)
@@ -265,7 +265,7 @@ def run_command(words: list[str]) -> int:
 
 def test_differences_are_from_the_first_run(tmp_path: Path) -> None:
     report: Report
-    report, _ = summarise(
+    report, _ = summarize(
         [gap_run().write(tmp_path / "a"), resumed_run().write(tmp_path / "b")]
     )
     found = {row.name: row for row in report.differences}

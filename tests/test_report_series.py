@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_runs import RUNS, energy_j, gap_run, processes, resumed_run
 
-from edge_runtime.report import summarise
-from edge_runtime.report.drawing import drawings_of
-from edge_runtime.report.series import envelope
+from edge_runtime.report import summarize
+from edge_runtime.report.page.drawing import draw_figures
+from edge_runtime.report.summary.series import envelope
 
 values = st.lists(
     st.one_of(st.none(), st.floats(-1e6, 1e6, width=32)), min_size=1, max_size=300
@@ -47,15 +47,15 @@ def test_one_high_sample_of_a_million_is_in_the_line() -> None:
 
 
 def test_a_line_is_broken_where_nothing_was_read(tmp_path: Path) -> None:
-    _, (series,) = summarise([gap_run().write(tmp_path / "run")])
+    _, (series,) = summarize([gap_run().write(tmp_path / "run")])
     ((begin_s, end_s),) = series.gaps
     assert (begin_s, end_s) == (pytest.approx(5.0), pytest.approx(9.0))
-    inside = (series.total_w.x > 5.05) & (series.total_w.x < 8.95)
-    assert np.isnan(series.total_w.y[inside]).all()
+    inside = (series.power_w["total"].x > 5.05) & (series.power_w["total"].x < 8.95)
+    assert np.isnan(series.power_w["total"].y[inside]).all()
 
 
 def test_spent_energy_ends_at_the_total(tmp_path: Path) -> None:
-    report, (series,) = summarise([resumed_run().write(tmp_path / "run")])
+    report, (series,) = summarize([resumed_run().write(tmp_path / "run")])
     assert series.spent_j.y[-1] == pytest.approx(report.runs[0].totals.gross_j, rel=1e-6)
     assert np.all(np.diff(series.spent_j.y) >= 0)
     first = report.runs[0].processes[0]
@@ -65,7 +65,7 @@ def test_spent_energy_ends_at_the_total(tmp_path: Path) -> None:
 
 def test_energy_of_a_step_is_a_mean_over_whole_steps(tmp_path: Path) -> None:
     run = gap_run()
-    _, (series,) = summarise([run.write(tmp_path / "run")])
+    _, (series,) = summarize([run.write(tmp_path / "run")])
     known = next(processes(run))[1]
     ends_s = [row["measured"]["t_s"] for row in run.steps]
     for end_s, mean_j in zip(series.step_j.x, series.step_j.y, strict=True):
@@ -77,9 +77,9 @@ def test_energy_of_a_step_is_a_mean_over_whole_steps(tmp_path: Path) -> None:
     assert len(series.step_j.x) >= 3
 
 
-def test_stretches_are_the_rungs_in_their_order(tmp_path: Path) -> None:
-    _, (series,) = summarise([gap_run().write(tmp_path / "run")])
-    found = [(s.rung, s.first_step, s.last_step, s.begin_s, s.end_s) for s in series.stretches]
+def test_segments_are_the_rungs_in_their_order(tmp_path: Path) -> None:
+    _, (series,) = summarize([gap_run().write(tmp_path / "run")])
+    found = [(s.rung, s.first_step, s.last_step, s.begin_s, s.end_s) for s in series.segments]
     assert found == [("k100", 1, 6, 2.0, 8.0), ("k050", 7, 10, 8.25, 12.25)]
 
 
@@ -88,9 +88,9 @@ def test_stretches_are_the_rungs_in_their_order(tmp_path: Path) -> None:
 )
 def test_runs_side_by_side_have_the_same_axes(tmp_path: Path, key: str) -> None:
     folders = [make().write(tmp_path / name) for name, make in RUNS.items()]
-    report, series = summarise(folders)
-    drawn = drawings_of(report.runs, series)[key]
-    layouts = [json.loads(figure.json)["layout"] for figure in drawn]
+    report, series = summarize(folders)
+    drawn = draw_figures(report.runs, series)
+    layouts = [json.loads(each.json)["layout"] for each in drawn if each.section == key]
     assert len(layouts) > 1
     axes = [
         {name: axis.get("range") for name, axis in layout.items() if name[1:5] == "axis"}

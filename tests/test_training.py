@@ -116,7 +116,7 @@ def test_run_json_says_what_the_run_is(package, tmp_path) -> None:
     assert info.settings.package_digest == package.digest
     assert (info.settings.seed, info.settings.epochs, info.settings.batch_size) == (7, 2, 4)
     assert info.settings.rungs == ((1, "k100"),)
-    assert (info.engine, info.versions["runtime"]) == ("fake", "numpy")
+    assert (info.engine, info.device, info.versions["runtime"]) == ("fake", "cpu", "numpy")
     assert info.threads == FakeEngine.threads == 1
     assert (info.total_steps, info.steps_per_epoch) == (10, 5)
     assert info.source == "fake pictures"
@@ -323,6 +323,8 @@ def test_a_run_folder_is_plain_json(package, tmp_path) -> None:
         "rung",
         "keep_ratio",
         "loss",
+        "metrics",
+        "applied",
         "lr",
         "images",
         "measured",

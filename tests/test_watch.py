@@ -50,6 +50,8 @@ def test_json_is_one_event_per_line_and_the_last_is_the_summary(tmp_path, capsys
         "rung",
         "keep_ratio",
         "loss",
+        "metrics",
+        "applied",
         "lr",
         "images",
         "measured",
@@ -83,10 +85,10 @@ def test_a_run_is_followed_until_it_ends(tmp_path, capsys) -> None:
         (
             STOPPED,
             130,
-            "run was stopped after step 4. Go on by the same `edge-train run` with",
+            "run: stopped after step 4, as requested, state saved. Go on by the same ",
         ),
-        (LOST, 6, "run had no more pictures after step 3: the camera is gone. Go on by"),
-        (DIVERGED, 8, "run diverged: the loss of step 5 is nan."),
+        (LOST, 6, "run: no more pictures after step 3: the camera is gone. Go on by"),
+        (DIVERGED, 8, "run: diverged: the loss of step 5 is nan."),
         (RUNG, 6, "run, and it did not end: it was killed, or the power failed. Go on by"),
     ],
     ids=["stopped", "no pictures", "diverged", "killed"],
@@ -117,14 +119,14 @@ def test_a_run_that_somebody_goes_on_with_is_not_over(tmp_path, capsys) -> None:
         thread.start()
         assert main(["watch", str(tmp_path / "run")]) == 0
         thread.join()
-    assert "going on after step 4 of 10" in capsys.readouterr().out
+    assert "resuming after step 4 of 10 from checkpoints/4 on fake" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (None, "nowhere is not a run folder: run.json cannot be read"),
-        ({"format": 2}, "run format 2 is unknown; this edge-train reads format 1"),
+        ({"format": 3}, "run format 3 is unknown; this edge-train reads format 2"),
     ],
 )
 def test_what_is_no_run_is_explained(tmp_path, capsys, content, message) -> None:
@@ -146,13 +148,13 @@ def test_a_line_that_was_cut_in_the_middle_is_passed_over(tmp_path, capsys) -> N
     assert "it was killed, or the power failed" in found.err
 
 
-@pytest.mark.parametrize("name", ["steps.jsonl", "events.jsonl"])
-def test_a_damaged_line_is_explained(tmp_path, capsys, name) -> None:
+@pytest.mark.parametrize(("name", "line"), [("steps.jsonl", 11), ("events.jsonl", 4)])
+def test_a_damaged_line_is_explained(tmp_path, capsys, name, line) -> None:
     finished_run(tmp_path / "run")
     with (tmp_path / "run" / name).open("a") as stream:
         stream.write("}\n")
     assert main(["watch", str(tmp_path / "run")]) == 6
-    assert f"{name}: a line is damaged" in capsys.readouterr().err
+    assert f"{name}, line {line} is damaged" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("ended", [True, False])

@@ -10,6 +10,7 @@ import numpy as np
 
 from edge_runtime.evaluation.onnx_wire import write_field, write_number
 from edge_runtime.package import open_package
+from edge_runtime.package.curves import constant
 from edge_runtime.package.manifest import (
     FORMAT,
     AugmentationSpec,
@@ -104,7 +105,7 @@ def _manifest(encoder_prefix, hashes):
         views=(
             ViewGroup(name="global", size_px=SIZE_PX, views=(AugmentationSpec(min_area=1.0),)),
         ),
-        hyper_parameters={},
+        hyper_parameters={"lr": constant(0.1)},
         encoder=ENCODER,
         encoder_prefix=encoder_prefix,
         embed=EMBED,

@@ -19,8 +19,8 @@ from edge_runtime.errors import EngineError
 from edge_runtime.facts import Spent
 from edge_runtime.package import Package, open_package
 from edge_runtime.package.curves import COUNT, Curve, constant, cosine
+from edge_runtime.package.manifest import FORMAT as PACKAGE_FORMAT
 from edge_runtime.package.manifest import (
-    FORMAT,
     AugmentationSpec,
     DrawSpec,
     GraphSpec,
@@ -110,7 +110,7 @@ def write_package(folder: Path, *, width: int = WIDTH, seed: int = 0) -> Package
     files = {"state.safetensors": encode_state(state), "graphs/embed.onnx": b"embed"}
     files |= {f"graphs/{rung}/step.onnx": rung.encode() for rung in KEPT}
     manifest = Manifest(
-        format=FORMAT,
+        format=PACKAGE_FORMAT,
         producer={},
         recipe={},
         method="simclr",
@@ -164,8 +164,8 @@ def _graph(name: str, state: Mapping[str, Any]) -> GraphSpec:
         outputs = (spec("features", "features", (None, 4)),)
         return GraphSpec(inputs=inputs, outputs=outputs, nodes=1, flops=None)
     outputs = tuple(spec(f"next.{key}", "state", array.shape) for key, array in state.items())
-    outputs = (spec("loss", "metric", ()), *outputs)
-    return GraphSpec(inputs=(), outputs=outputs, nodes=1, flops=1000)
+    metrics = (spec("loss", "metric", ()), spec("target", "metric", ()))
+    return GraphSpec(inputs=(), outputs=(*metrics, *outputs), nodes=1, flops=None)
 
 
 def _rung(rung_id: str, keep_ratio: float, kept: int) -> Rung:
@@ -222,9 +222,6 @@ class FakeEngine:
         self._state: dict[str, Any] | None = None
         self.closed = False
 
-    def refusal(self, package: Package, rung: Rung | None = None) -> str | None:
-        return None
-
     def open(self, package: Package, state: State) -> None:
         self._state = {name: array.copy() for name, array in state.items()}
 
@@ -248,10 +245,14 @@ class FakeEngine:
         self._state = {"param.w": w, "ema.w": ema, "exp_avg.w": m, "exp_avg_sq.w": v}
         broken = hyper["step"] == self._broken_loss_at
         loss = math.nan if broken else float((error**2).mean())
-        return StepResult({"loss": loss}, applied=True)
+        metrics = {"loss": loss, "target": float(target)}
+        return StepResult(metrics, applied=True)
 
     def run_periodic(self, graph: str, hyper: Mapping[str, float]) -> None:
-        self._open_state()
+        raise EngineError("the fake package has no periodic graph")
+
+    def refusal(self, package: Package, rung: Rung | None = None) -> str | None:
+        return None
 
     def snapshot(self) -> State:
         return {name: array.copy() for name, array in self._open_state().items()}

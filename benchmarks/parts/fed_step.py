@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edge_runtime.training.schedule import hyper_parameters
-
 from edge_runtime.data import PictureSource, draw_inputs, view_batches
 from edge_runtime.data.files import open_folder
 from edge_runtime.engines import Batch, Engine, create_engine
 from edge_runtime.package import Package
+from edge_runtime.package.curves import hyper_parameters
 from edge_runtime.package.manifest import Rung
 from edge_runtime.records.events import StepRecord
 from edge_runtime.training import TrainingOptions, train
@@ -98,7 +97,7 @@ def from_memory(
         engine.open(package, package.initial_state())
         for number, batch in enumerate(ready, 1):
             hyper = hyper_parameters(
-                manifest.schedule, number, steps_per_epoch=last, total_steps=last
+                manifest.hyper_parameters, number, steps_per_epoch=last, total_steps=last
             )
             engine.step(rung.id, batch, hyper)
             yield 0.0

@@ -10,10 +10,9 @@ from pathlib import Path
 
 from rich.text import Text
 
-from edge_runtime.cli.progress import event_text
 from edge_runtime.live import Status
 from edge_runtime.records import LoggedEvent, events
-from edge_runtime.records.events import Event
+from edge_runtime.records.event_text import event_text, loss_text
 from edge_runtime.units import (
     bytes_text,
     duration_text,
@@ -80,7 +79,7 @@ def _training(status: Status, width: int) -> list[Text]:
     if pace.images_per_s is not None:
         speed = f"{pace.images_per_s:.1f} images/s"
     if last:
-        loss = f"{last.loss:.4f}, lr {last.lr:.2e}"
+        loss = f"{loss_text(last)}, lr {last.lr:.2e}"
         if status.epoch_loss is not None:
             loss += f", mean of the last epoch {status.epoch_loss:.4f}"
     return [
@@ -130,7 +129,7 @@ def _power(status: Status, mark: str) -> str:
     if status.power_w is not None:
         parts = [f"{power_text(status.power_w)} now"]
     if mean_w is not None:
-        parts.append(f"{power_text(mean_w)} in the mean")
+        parts.append(f"{power_text(mean_w)} mean")
     if limit_w is not None:
         parts.append(f"at most {power_text(limit_w)}")
     known = status.power_w is not None or mean_w is not None
@@ -142,7 +141,7 @@ def _no_power(status: Status) -> str:
         return "no power sensor"
     if status.sensor_lost:
         return f"{status.sensor_lost.sensor} is lost since step {status.sensor_lost.step}"
-    return f"{status.info.sensor} has told nothing yet"
+    return f"{status.info.sensor} has not reported yet"
 
 
 def _board(status: Status, width: int) -> list[Text]:
@@ -194,7 +193,7 @@ def _news(status: Status) -> list[Text]:
     return [
         Text.assemble((_time_of_day(logged), "dim"), f"  {text}")
         for logged in status.news
-        if (text := happened_text(logged.event))
+        if (text := event_text(logged.event))
     ]
 
 
@@ -204,18 +203,3 @@ def _time_of_day(logged: LoggedEvent) -> str:
         return datetime.fromisoformat(logged.at).astimezone().strftime("%H:%M:%S")
     except ValueError:
         return "--:--:--"
-
-
-def happened_text(event: Event) -> str:
-    """What an event means, in one line; also of those that the run tells as its error."""
-    match event:
-        case events.Interrupted():
-            return f"stopped after step {event.step}, as it was asked to"
-        case events.SourceLost():
-            return f"no more pictures after step {event.step}: {event.reason}"
-        case events.Diverged():
-            return f"diverged: {event.reason}"
-        case events.Evaluation():
-            return f"the encoder after step {event.step} was evaluated"
-        case _:
-            return event_text(event, Path()).partition("\n")[0]

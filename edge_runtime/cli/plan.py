@@ -138,9 +138,11 @@ def _profile_of_board(package: "Package", path: Path, board_file: Path) -> "Cost
 
 def render_text(facts: dict[str, Any], budget: str) -> str:
     """The plan for people."""
+    from edge_runtime.facts.plan import steps_text
+
     plan, profile = facts["plan"], facts["profile"]
     mark = " (estimate)" if facts["energy_is_estimate"] else ""
-    parts = [f"{part['steps']} steps on {part['rung']}" for part in plan["segments"]]
+    steps = steps_text((part["rung"], part["steps"]) for part in plan["segments"])
     rows = [
         (
             "profile",
@@ -152,7 +154,7 @@ def render_text(facts: dict[str, Any], budget: str) -> str:
             "run",
             f"{facts['epochs']} epochs of {facts['images']} pictures: {plan['steps']} steps",
         ),
-        ("plan", ", then ".join(parts)),
+        ("plan", steps),
         ("takes", _totals(plan, mark)),
         ("limited by", ", ".join(f"--{name}" for name in plan["binding"]) or "nothing"),
     ]

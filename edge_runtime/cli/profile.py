@@ -14,7 +14,7 @@ from edge_runtime.units import duration_text
 if TYPE_CHECKING:
     from edge_runtime.device import SensorEvent
     from edge_runtime.facts import CostProfile
-    from edge_runtime.profiling import Environment
+    from edge_runtime.profiling import TrainingEnvironment
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +65,7 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def environment_of(args: argparse.Namespace) -> "Environment":
+def environment_of(args: argparse.Namespace) -> "TrainingEnvironment":
     """This machine, with the engine that the flags name.
 
     Raises:
@@ -73,9 +73,9 @@ def environment_of(args: argparse.Namespace) -> "Environment":
         DeviceError: the board is unknown.
         EngineError: no runtime is installed.
     """
-    from edge_runtime.profiling import Environment
+    from edge_runtime.profiling import TrainingEnvironment
 
-    return Environment.detect(
+    return TrainingEnvironment.detect(
         args.engine, device=args.device, threads=args.threads, board_file=args.board
     )
 
@@ -128,11 +128,14 @@ def _say(text: str) -> None:
 
 def sensor_text(event: "SensorEvent") -> str:
     """That the power sensor fails, or works again."""
-    from edge_runtime.cli.progress import sensor_back_text, sensor_lost_text
+    from edge_runtime.records import events
+    from edge_runtime.records.event_text import event_text
 
     if event.kind == "lost":
-        return sensor_lost_text(event.sensor, event.reason)
-    return sensor_back_text(event.sensor, event.gap_s)
+        reason = event.reason or "unknown"
+        return event_text(events.SensorLost(step=0, sensor=event.sensor, reason=reason))
+    gap_s = event.gap_s or 0.0
+    return event_text(events.SensorBack(step=0, sensor=event.sensor, gap_s=gap_s))
 
 
 def profile_text(profile: "CostProfile") -> str:

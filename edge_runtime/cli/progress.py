@@ -8,79 +8,17 @@ from typing import TextIO
 from edge_runtime.facts import Spent
 from edge_runtime.live import Pace
 from edge_runtime.records import events
+from edge_runtime.records.event_text import event_text, loss_text
 from edge_runtime.records.events import Event, StepRecord
 from edge_runtime.units import bytes_text, duration_text, energy_text
 
 _EVERY_S = 5.0
-
-
-def event_text(event: Event, run_dir: Path) -> str:
-    """What an event means, for people. Epochs count from 1 here."""
-    match event:
-        case events.Started():
-            return f"training {event.steps} steps on {event.engine} ({event.runtime})"
-        case events.Resumed():
-            return (
-                f"going on after step {event.step} of {event.steps} on {event.engine} "
-                f"({event.runtime}); {event.lost_steps} steps to repeat"
-            )
-        case events.Planned():
-            return planned_text(event)
-        case events.RungChanged():
-            why = f": {event.reason}" if event.reason else ""
-            ratio = f"keep-ratio {event.keep_ratio:g}"
-            return f"from step {event.step} on rung {event.rung}, {ratio}{why}"
-        case events.Paused():
-            return f"waiting before step {event.step + 1}: {event.reason}"
-        case events.SensorLost():
-            return sensor_lost_text(event.sensor, event.reason)
-        case events.SensorBack():
-            return sensor_back_text(event.sensor, event.gap_s)
-        case events.PictureSkipped():
-            return f"skipped {event.picture}: {event.reason}"
-        case events.CheckpointSaved():
-            size, spent = bytes_text(event.size_bytes), duration_text(event.save_s)
-            return f"saved {run_dir / event.checkpoint} ({size} in {spent})"
-        case events.CheckpointDamaged():
-            return f"passed over {run_dir / event.checkpoint}: {event.reason}"
-        case events.EpochFinished():
-            return f"epoch {event.epoch + 1} finished, mean loss {event.mean_loss:.4f}"
-        case events.Finished():
-            return finished_text(event, run_dir)
-        case _:  # what ends a run badly is told by its error
-            return ""
-
-
-def sensor_lost_text(sensor: str, reason: str | None) -> str:
-    """It gives no readings."""
-    return f"power sensor {sensor} is lost, energy has a gap: {reason}"
-
-
-def sensor_back_text(sensor: str, gap_s: float | None) -> str:
-    """It gives readings again."""
-    return f"power sensor {sensor} is back after {gap_s:.1f} s"
-
-
-def planned_text(event: events.Planned) -> str:
-    """Which rungs for how many steps, and what they will take."""
-    plan = event.plan
-    parts = [f"{part.rung} for {part.steps} steps" for part in plan.segments]
-    costs = [duration_text(plan.time_s)]
-    if plan.energy_j is not None:
-        costs.append(energy_text(plan.energy_j))
-    if plan.peak_bytes is not None:
-        costs.append(bytes_text(plan.peak_bytes))
-    return f"plan: {', '.join(parts)}; predicted {', '.join(costs)}"
+_BAD_ENDINGS = (events.Interrupted, events.SourceLost, events.Diverged)  # the error says it
 
 
 def finished_text(event: events.Finished, run_dir: Path) -> str:
     """The summary at the end."""
-    speed = "" if event.images_per_s is None else f" ({event.images_per_s:.1f} images/s)"
-    end = "finished" if event.stopped_by is None else f"ended by its {event.stopped_by} budget"
-    took = f"{end}: {event.steps} steps, {event.images} images{speed}"
-    if event.loss is not None:
-        took += f", last loss {event.loss:.4f}"
-    lines = [took, spent_text(event.spent, event.peak_bytes)]
+    lines = [event_text(event), spent_text(event.spent, event.peak_bytes)]
     if event.checkpoint is not None:
         lines.append(f"checkpoint: {run_dir / event.checkpoint}")
     return "\n".join(lines)
@@ -120,7 +58,11 @@ class Progress:
             return
         if isinstance(event, events.Finished) and self._pace is None:
             self._line(f"{self._run_dir} is finished already")
-        if text := event_text(event, self._run_dir):
+        if isinstance(event, events.Finished):
+            self._line(finished_text(event, self._run_dir))
+        elif not isinstance(event, _BAD_ENDINGS) and (
+            text := event_text(event, self._run_dir)
+        ):
             self._line(text)
 
     def close(self) -> None:
@@ -157,7 +99,7 @@ def step_text(record: StepRecord, total_steps: int, pace: Pace, rss_bytes: int |
     if pace.images_per_s is not None:
         parts.append(f"{pace.images_per_s:.1f} images/s")
     parts += [
-        f"loss {record.loss:.4f}",
+        f"loss {loss_text(record)}",
         f"lr {record.lr:.2e}",
         f"keep-ratio {record.keep_ratio:g}",
     ]

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read the runs, write what was asked for."""
-    from edge_runtime.report import csv_files, render_page, summarise
+    from edge_runtime.report import csv_files, render_page, summarize
     from edge_runtime.schema import unstructure
     from edge_runtime.storage import storage_errors, write_file
 
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(
             "say what to make: a page with -o report.html, --csv DIR, or --json."
         )
-    report, series = summarise(args.runs)
+    report, series = summarize(args.runs)
     written = []
     if args.csv is not None:
         with storage_errors("make", args.csv):

@@ -98,7 +98,7 @@ def until_end(
     Returns:
         How it ended; `None`: its process is gone without a word.
     """
-    from edge_runtime.records.lines import is_held
+    from edge_runtime.records.jsonl import is_held
     from edge_runtime.records.run import STEPS_FILE
 
     quiet = 0
@@ -123,18 +123,17 @@ def refuse_bad_end(watched: "Run", ended: "Event | None") -> None:
     """
     from edge_runtime.errors import DataError, DivergedError, RecordsError, StoppedError
     from edge_runtime.records import events
+    from edge_runtime.records.event_text import event_text
 
     go_on = "Go on by the same `edge-train run` with --resume."
+    end = "" if ended is None else f"{watched.path}: {event_text(ended).rstrip('.')}."
     match ended:
         case events.Interrupted():
-            raise StoppedError(f"{watched.path} was stopped after step {ended.step}. {go_on}")
+            raise StoppedError(f"{end} {go_on}")
         case events.SourceLost():
-            raise DataError(
-                f"{watched.path} had no more pictures after step {ended.step}: "
-                f"{ended.reason} {go_on}"
-            )
+            raise DataError(f"{end} {go_on}")
         case events.Diverged():
-            raise DivergedError(f"{watched.path} diverged: {ended.reason}.")
+            raise DivergedError(end)
         case None:
             raise RecordsError(
                 f"no process works on {watched.path}, and it did not end: it was killed, or "

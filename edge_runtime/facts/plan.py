@@ -1,5 +1,6 @@
 """The plan of a run: which rung for how many steps, and why. Units: seconds, joules, bytes."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -43,3 +44,8 @@ class Plan:
     peak_bytes: int | None
     verdicts: tuple[RungVerdict, ...]  # in the order of the costs
     binding: tuple[str, ...]  # names of the limits that keep it from more token-blocks
+
+
+def steps_text(counts: Iterable[tuple[str, int]]) -> str:
+    """Rungs with their steps in words: `4 steps on k050, then 6 steps on k100`."""
+    return ", then ".join(f"{steps} steps on {rung}" for rung, steps in counts) or "no steps"

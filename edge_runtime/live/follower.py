@@ -5,10 +5,10 @@ So a long run opens as fast as its samples can be added up, and takes no memory.
 """
 
 from edge_runtime.errors import RecordsError
-from edge_runtime.live.lines import CutError, LineReader
 from edge_runtime.live.status import Status
 from edge_runtime.records import Run, logged_event
 from edge_runtime.records.events import StepRecord
+from edge_runtime.records.jsonl import CutError, LineReader
 from edge_runtime.records.power import PowerRecord
 from edge_runtime.records.run import EVENTS_FILE, POWER_FILE, STEPS_FILE
 from edge_runtime.records.spending import add_table
@@ -48,7 +48,7 @@ class Follower:
         while tables := self._events.read():
             found = True
             for table in tables:
-                self.status.happened(logged_event(table, where=EVENTS_FILE))
+                self.status.add_event(logged_event(table, where=EVENTS_FILE))
         return found
 
     def _read_steps(self) -> bool:
@@ -57,7 +57,7 @@ class Follower:
             while tables := self._steps.read():
                 found = True
                 for table in tables:
-                    self.status.stepped(_step(table))
+                    self.status.add_step(_step(table))
         except CutError:  # a resumed run went back to a checkpoint
             self._steps = self._last_steps()
             return self._read_steps()
@@ -69,7 +69,7 @@ class Follower:
             found = True
             for table in tables:
                 add_table(self.status.spending, table)
-            self.status.sampled(_sample(tables[-1]))
+            self.status.add_sample(_sample(tables[-1]))
         return found
 
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from edge_runtime.errors import RecordsError
-from edge_runtime.live.lines import CutError, LineReader
 from edge_runtime.live.status import ENDINGS
 from edge_runtime.records import Run, events, logged_event
 from edge_runtime.records.events import Event, StepRecord
+from edge_runtime.records.jsonl import CutError, LineReader
 from edge_runtime.records.run import EVENTS_FILE, STEPS_FILE
 from edge_runtime.schema import structure
 

@@ -37,14 +37,14 @@ class Status:
         self.is_gone = False  # its process is, without a word; for those who look for it
         self.news: deque[LoggedEvent] = deque(maxlen=_NEWS)
 
-    def stepped(self, record: StepRecord) -> None:
+    def add_step(self, record: StepRecord) -> None:
         """Take a step in."""
         self.last_step = record
         self.pace.follow(record)
         if record.measured.rss_bytes is not None:
             self.rss_bytes = record.measured.rss_bytes
 
-    def happened(self, logged: LoggedEvent) -> None:
+    def add_event(self, logged: LoggedEvent) -> None:
         """Take an event in."""
         event = logged.event
         if not isinstance(event, _NO_NEWS):
@@ -69,8 +69,8 @@ class Status:
             case _ if isinstance(event, ENDINGS):
                 self.ended = event
 
-    def sampled(self, record: PowerRecord) -> None:
-        """Take the newest sample in; `spending` wants all of them."""
+    def add_sample(self, record: PowerRecord) -> None:
+        """Take the newest sample in; `spending` needs all of them."""
         self.sample = record
 
     @property

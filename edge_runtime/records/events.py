@@ -148,7 +148,7 @@ class CheckpointSaved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointDamaged:
-    """A checkpoint was passed over, and removed, because it cannot be used."""
+    """A checkpoint was skipped, and removed, because it cannot be used."""
 
     checkpoint: str
     reason: str
@@ -200,7 +200,7 @@ class Finished:
     steps: int
     epochs: float  # reached
     images: int  # of all steps
-    loss: float | None  # of the last step; None: the budget allowed none
+    loss: float | None  # of the last step; None: there was none, or it was not finite
     checkpoint: str | None
     elapsed_s: float
     images_per_s: float | None

@@ -18,7 +18,7 @@ from edge_runtime.records.checkpoints import (
     set_aside,
 )
 from edge_runtime.records.events import Event, Moment, StepRecord, event_table
-from edge_runtime.records.lines import LineFile
+from edge_runtime.records.jsonl import LineFile
 from edge_runtime.records.power import PowerRecord
 from edge_runtime.records.run import (
     CHECKPOINTS,
@@ -164,7 +164,7 @@ class RunWriter:
         return None
 
     def close(self) -> None:
-        """Let go of the folder. Calling it twice is fine."""
+        """Release the folder. Calling it twice is fine."""
         self._files.close()
 
     def __enter__(self) -> Self:

@@ -1,10 +1,10 @@
 """From run folders to a page that people look at, and the same numbers as JSON and CSV."""
 
-from edge_runtime.report.comparing import summarise
-from edge_runtime.report.page import render_page
-from edge_runtime.report.series import RunSeries
-from edge_runtime.report.summary import FORMAT, Report, RunSummary
-from edge_runtime.report.tables import csv_files
+from edge_runtime.report.page.render import render_page
+from edge_runtime.report.summary.compare import summarize
+from edge_runtime.report.summary.csv_files import csv_files
+from edge_runtime.report.summary.model import FORMAT, Report, RunSummary
+from edge_runtime.report.summary.series import RunSeries
 
 __all__ = [
     "FORMAT",
@@ -13,5 +13,5 @@ __all__ = [
     "RunSummary",
     "csv_files",
     "render_page",
-    "summarise",
+    "summarize",
 ]

@@ -25,7 +25,7 @@ from edge_runtime.errors import (
 )
 from edge_runtime.package.curves import hyper_parameters
 from edge_runtime.package.manifest import Rung
-from edge_runtime.package.names import LOSS
+from edge_runtime.package.names import APPLIED, LOSS
 from edge_runtime.planning import Decision
 from edge_runtime.records import RunWriter, events
 from edge_runtime.records.events import Event
@@ -182,6 +182,7 @@ class Loop:
         end_s = self._clock()
         metrics = {name: _finite(value) for name, value in result.metrics.items()}
         loss = metrics.pop(LOSS)
+        metrics.pop(APPLIED, None)  # it is in the result
         if loss is not None:
             self._losses.append(loss)
         elif result.applied:

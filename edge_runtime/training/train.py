@@ -146,6 +146,7 @@ def _run_info(job: TrainingJob, engine: Engine, metering: Metering) -> RunInfo:
         steps_per_epoch=job.steps_per_epoch,
         total_steps=job.total_steps,
         engine=engine.name,
+        device=engine.device,
         threads=engine.threads,
         versions=_versions(engine),
         machine=dict(machine_facts()),
@@ -162,8 +163,8 @@ def _run_info(job: TrainingJob, engine: Engine, metering: Metering) -> RunInfo:
 
 
 def _versions(engine: Engine) -> dict[str, str]:
-    found = {"edge-train": __version__, "runtime": engine.runtime}
+    versions = {"edge-train": __version__, "runtime": engine.runtime}
     for name in _DECIDING:
         with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+            versions[name] = version(name)
+    return versions

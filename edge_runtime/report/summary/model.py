@@ -5,9 +5,25 @@ watts, bytes. Energy is gross unless it is called net, which is gross without wh
 board would have taken. `None` is unknown.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 FORMAT = 1
+
+
+def copy_fields(kind: type[T], *sources: object, **others: Any) -> T:
+    """A `kind` whose fields are those of the same names of some sources, and others.
+
+    Raises:
+        StopIteration: a field is in none of them.
+    """
+    for each in fields(kind):  # type: ignore[arg-type]
+        if each.name not in others:
+            source = next(source for source in sources if hasattr(source, each.name))
+            others[each.name] = getattr(source, each.name)
+    return kind(**others)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +35,7 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trained:
+class TrainingSetup:
     """What was trained. Facts of the model are `None` where the package was moved."""
 
     package_digest: str
@@ -40,7 +56,7 @@ class Trained:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Conditions:
+class RunEnvironment:
     """What it ran with and on, and what measured it."""
 
     board: str | None
@@ -83,7 +99,7 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Metering:
+class PowerQuality:
     """How well the power is known."""
 
     samples: int
@@ -109,10 +125,10 @@ class LimitUse:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
+class StageUse:
     """Time and energy of one stage of the loop. The stages of a run add up to its totals."""
 
-    stage: str  # one of `edge_runtime.report.stages.STAGES`
+    stage: str  # one of `edge_runtime.report.summary.usage.STAGES`
     time_s: float
     share: float | None  # of the run's time
     gross_j: float | None
@@ -173,8 +189,8 @@ class ProcessUse:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
-    """A named stretch, as the meter measured it while it ran."""
+class WindowRow:
+    """A named window, as the meter measured it while it ran."""
 
     name: str
     process: int | None
@@ -189,7 +205,7 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class EventRow:
     """What was decided or happened, and why."""
 
     at: str  # UTC
@@ -202,7 +218,7 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlanCheck:
+class PlanRow:
     """A number of the first plan, and what became of it."""
 
     name: str
@@ -239,18 +255,18 @@ class RunSummary:
     energy_is_estimate: bool
     energy_is_incomplete: bool  # power is unknown for a part of the run: joules are too few
     notes: tuple[Note, ...]
-    trained: Trained
-    conditions: Conditions
+    trained: TrainingSetup
+    conditions: RunEnvironment
     totals: Totals
-    metering: Metering
+    metering: PowerQuality
     budget: tuple[LimitUse, ...]
-    stages: tuple[Stage, ...]
+    stages: tuple[StageUse, ...]
     rungs: tuple[RungUse, ...]
     rails: tuple[RailUse, ...]
     processes: tuple[ProcessUse, ...]
-    windows: tuple[Window, ...]
-    decisions: tuple[Decision, ...]
-    plan: tuple[PlanCheck, ...]
+    windows: tuple[WindowRow, ...]
+    decisions: tuple[EventRow, ...]
+    plan: tuple[PlanRow, ...]
     evaluations: tuple[EvaluationRow, ...]
 
 

@@ -1,0 +1,90 @@
+"""What an event means, in one line: the same in a terminal, in the panel and in a report."""
+
+from pathlib import Path
+
+from edge_runtime.facts import Plan
+from edge_runtime.facts.plan import steps_text
+from edge_runtime.records import events
+from edge_runtime.records.events import Event, StepRecord
+from edge_runtime.units import bytes_text, duration_text, energy_text
+
+
+def event_text(event: Event, folder: Path = Path()) -> str:
+    """One line for people; empty for steps and windows. Epochs count from 1 here.
+
+    Args:
+        event: what happened.
+        folder: where paths of the event begin, as the reader shall see them.
+    """
+    match event:
+        case events.Started():
+            return f"training {event.steps} steps on {event.engine} ({event.runtime})"
+        case events.Resumed():
+            return (
+                f"resuming after step {event.step} of {event.steps} from "
+                f"{event.checkpoint or 'the initial state'} on {event.engine} "
+                f"({event.runtime}); {event.lost_steps} steps to repeat"
+            )
+        case events.Planned():
+            return _plan_text(event.plan)
+        case events.RungChanged():
+            why = f": {event.reason}" if event.reason else ""
+            ratio = f"keep-ratio {event.keep_ratio:g}"
+            return f"from step {event.step} on rung {event.rung}, {ratio}{why}"
+        case events.Paused():
+            pause = duration_text(event.pause_s)
+            return f"pausing before step {event.step + 1}, {pause} at first: {event.reason}"
+        case events.SensorLost():
+            return f"power sensor {event.sensor} is lost, energy has a gap: {event.reason}"
+        case events.SensorBack():
+            return f"power sensor {event.sensor} is back after {event.gap_s:.1f} s"
+        case events.PictureSkipped():
+            return f"skipped {event.picture}: {event.reason}"
+        case events.CheckpointSaved():
+            size, spent = bytes_text(event.size_bytes), duration_text(event.save_s)
+            return f"saved {folder / event.checkpoint} ({size} in {spent})"
+        case events.CheckpointDamaged():
+            return f"skipped {folder / event.checkpoint}: {event.reason}"
+        case events.EpochFinished():
+            return f"epoch {event.epoch + 1} finished, mean loss {event.mean_loss:.4f}"
+        case events.Evaluation():
+            return f"the encoder after step {event.step} was evaluated"
+        case _:
+            return _ending_text(event)
+
+
+def _ending_text(event: Event) -> str:
+    match event:
+        case events.Interrupted():
+            saved = ", state saved" if event.checkpoint else ""
+            return f"stopped after step {event.step}, as requested{saved}"
+        case events.SourceLost():
+            return f"no more pictures after step {event.step}: {event.reason}"
+        case events.Diverged():
+            return f"diverged: {event.reason}"
+        case events.Finished():
+            limit, speed = event.stopped_by, event.images_per_s
+            end = f"ended by its {limit} budget" if limit else "finished"
+            rate = "" if speed is None else f" ({speed:.1f} images/s)"
+            loss = "" if event.loss is None else f", last loss {event.loss:.4f}"
+            return f"{end}: {event.steps} steps, {event.images} images{rate}{loss}"
+        case _:
+            return ""
+
+
+def _plan_text(plan: Plan) -> str:
+    """Which rungs for how many steps, what they will take, and what keeps it from more."""
+    steps = steps_text((part.rung, part.steps) for part in plan.segments)
+    costs = [duration_text(plan.time_s)]
+    if plan.energy_j is not None:
+        costs.append(energy_text(plan.energy_j))
+    if plan.peak_bytes is not None:
+        costs.append(bytes_text(plan.peak_bytes))
+    limits = ", ".join(plan.binding) or "nothing"
+    return f"plan: {steps}; predicted {', '.join(costs)}; limited by {limits}"
+
+
+def loss_text(record: StepRecord) -> str:
+    """The loss of a step, and whether its update was skipped."""
+    loss = "not finite" if record.loss is None else f"{record.loss:.4f}"
+    return loss if record.applied else f"{loss}, update skipped"

@@ -1,0 +1,252 @@
+"""JSON lines: files of one JSON table per line that only grow; their writer and their reader.
+
+Each line is written in one go, so a reader sees whole lines. A power cut or a full disk can
+leave half a line at the end: readers skip it, the next writer cuts it off.
+"""
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from edge_runtime.errors import RecordsError
+from edge_runtime.storage import storage_errors
+
+_BLOCK_BYTES = 1 << 18  # read at once
+_TAIL_BYTES = 4096  # looked at together for the last line end
+_IS_HELD_S = 0.05  # longer than `is_held` takes
+
+
+class LineFile:
+    """Writes one file; made if it is not there. `close` may be called twice."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with storage_errors("open", path):
+            self._handle: int | None = os.open(
+                path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644
+            )
+
+    def append(self, table: Mapping[str, Any]) -> None:
+        """Add one line.
+
+        Raises:
+            StorageError: the disk is full, read-only or gone; the lines before are unchanged.
+        """
+        line = (json.dumps(table, allow_nan=False) + "\n").encode()
+        with storage_errors("append to", self.path):
+            if (length := complete_length(self._fd)) < os.fstat(self._fd).st_size:
+                os.ftruncate(self._fd, length)
+            while line:
+                line = line[os.write(self._fd, line) :]
+
+    def size_bytes(self) -> int:
+        """Bytes up to and including the last whole line."""
+        return complete_length(self._fd)
+
+    def count_after(self, size_bytes: int) -> int:
+        """Whole lines after the first `size_bytes` bytes.
+
+        Raises:
+            StorageError: the file cannot be read.
+        """
+        with storage_errors("read", self.path), self.path.open("rb") as file:
+            file.seek(size_bytes)
+            return sum(line.endswith(b"\n") for line in file)
+
+    def truncate(self, size_bytes: int) -> None:
+        """Forget all lines after the first `size_bytes` bytes."""
+        with storage_errors("shorten", self.path):
+            os.ftruncate(self._fd, size_bytes)
+            os.fsync(self._fd)
+
+    def sync(self) -> None:
+        """Flush the lines to the disk."""
+        with storage_errors("write", self.path):
+            os.fsync(self._fd)
+
+    def hold(self) -> None:
+        """Take the file for this process until `close`; a killed process lets go of it.
+
+        Raises:
+            RecordsError: another process holds it.
+            StorageError: the file system knows no locks.
+        """
+        with storage_errors("lock", self.path):
+            try:
+                self._lock_soon()
+            except BlockingIOError as error:
+                raise RecordsError(
+                    f"another edge-train is writing to {self.path.parent}. Wait for it, stop "
+                    "it, or choose another folder."
+                ) from error
+
+    def _lock_soon(self) -> None:
+        """Try twice: somebody may be in `is_held` just now."""
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_IS_HELD_S)
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other writers of this file out for a moment."""
+        with storage_errors("lock", self.path):
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Close the file and let go of it."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+    @property
+    def _fd(self) -> int:
+        if self._handle is None:
+            raise ValueError(f"{self.path} is already closed")
+        return self._handle
+
+
+def complete_length(handle: int) -> int:
+    """Bytes of an open file up to and including its last line end."""
+    end = os.fstat(handle).st_size
+    while end > 0:
+        start = max(0, end - _TAIL_BYTES)
+        cut = os.pread(handle, end - start, start).rfind(b"\n")
+        if cut >= 0:
+            return start + cut + 1
+        end = start
+    return 0
+
+
+class CutError(RecordsError):
+    """Lines that were read are not in the file any more."""
+
+
+class LineReader:
+    """Reads one file a block at a time, also while it grows.
+
+    It keeps no file open between two blocks, so that a run folder can be moved or removed
+    under it. Iterating gives all tables that are there.
+    """
+
+    def __init__(self, path: Path, *, tail_bytes: int | None = None) -> None:
+        """Nothing is read yet.
+
+        Args:
+            path: the file.
+            tail_bytes: begin so far before its end, with a whole line; `None`: at its start.
+        """
+        self.path = path
+        self.lines_read = 0
+        self.has_partial_line = False  # after the last whole line, once all were read
+        self._tail_bytes = tail_bytes
+        self._is_numbered = True  # lines before a tail are not counted
+        self._offset = 0
+        self._last = b""  # line read, to know whether it is still there
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        while tables := self.read():
+            yield from tables
+
+    def read(self) -> list[dict[str, Any]]:
+        """The next tables, at most a block of them; none: all were read.
+
+        Raises:
+            CutError: the file is another one than before, or shorter.
+            RecordsError: it cannot be read, or a line of it is not a JSON table.
+        """
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                block = self._next_block(file.fileno())
+        except OSError as error:
+            raise RecordsError(f"cannot read {self.path}: {error.strerror}.") from error
+        whole, newline, rest = block.rpartition(b"\n")
+        self.has_partial_line = bool(rest)
+        if not newline:
+            return []
+        tables = self._parse(whole)
+        self._offset += len(whole) + 1
+        self._last = whole[whole.rfind(b"\n") + 1 :] + b"\n"
+        self.lines_read += len(tables)
+        return tables
+
+    def place(self, number: int) -> str:
+        """For messages: the file, and the line of that number among those that were read."""
+        return f"{self.path}, line {number}" if self._is_numbered else f"{self.path}: a line"
+
+    def _next_block(self, handle: int) -> bytes:
+        """Whole lines, and the beginning of another one."""
+        if self._tail_bytes is not None:
+            self._go_to_tail(handle, self._tail_bytes)
+        self._tail_bytes = None
+        start = self._offset - len(self._last)
+        if os.pread(handle, len(self._last), start) != self._last:
+            raise CutError(
+                f"{self.path} was cut or replaced while it was read. Look at the run again."
+            )
+        size = _BLOCK_BYTES
+        block = os.pread(handle, size, self._offset)
+        while len(block) == size and b"\n" not in block:
+            size *= 2
+            block = os.pread(handle, size, self._offset)
+        return block
+
+    def _go_to_tail(self, handle: int, tail_bytes: int) -> None:
+        start = os.fstat(handle).st_size - tail_bytes
+        if start > 0:  # else the whole file is shorter than that
+            self._offset = start + os.pread(handle, tail_bytes, start).find(b"\n") + 1
+            self._is_numbered = False
+
+    def _parse(self, whole: bytes) -> list[dict[str, Any]]:
+        """Lines parsed at once, which is much faster; one by one where that shows damage."""
+        try:
+            text = whole.replace(b"\n", b",").decode()
+            tables = json.loads(f"[{text}]", parse_constant=_refuse)
+        except (ValueError, RecursionError):
+            tables = []
+        if len(tables) == whole.count(b"\n") + 1 and {*map(type, tables)} == {dict}:
+            return tables  # type: ignore[no-any-return]
+        lines = enumerate(whole.split(b"\n"), start=self.lines_read + 1)
+        return [_parse_line(line, self.place(number)) for number, line in lines]
+
+
+def _parse_line(line: bytes, place: str) -> dict[str, Any]:
+    try:
+        table = json.loads(line, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise RecordsError(f"{place} is damaged: {error}.") from error
+    if not isinstance(table, dict):
+        raise RecordsError(f"{place} is damaged: it is not a JSON table.")
+    return table
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process holds a file by `LineFile.hold`; a killed one does not.
+
+    For a moment nobody else can hold it; `LineFile.hold` waits as long.
+
+    Raises:
+        RecordsError: the file is gone, or its file system knows no locks.
+    """
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        raise RecordsError(f"cannot look at {path}: {error.strerror}.") from error
+    return False

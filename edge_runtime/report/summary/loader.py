@@ -1,0 +1,233 @@
+"""What a run folder holds, as a report needs it: columns of numbers and a few events.
+
+A run of a day has a million samples: as one object per line they would take gigabytes. Lines
+are parsed in blocks, what is needed of a block becomes numbers in arrays, and the rest is
+dropped. Clock: seconds since the start of the process that a line names. Unknown is NaN.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import chain
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, TypeAlias, get_args, get_type_hints
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_runtime.errors import EdgeRuntimeError, RecordsError
+from edge_runtime.facts import Budget
+from edge_runtime.package.manifest import FORMAT as PACKAGE_FORMAT
+from edge_runtime.package.manifest import Manifest
+from edge_runtime.package.reader import MANIFEST
+from edge_runtime.records import LoggedEvent, Run, logged_event, open_run
+from edge_runtime.records.events import Measured, Planned, StepRecord
+from edge_runtime.records.jsonl import LineReader
+from edge_runtime.records.power import PowerRecord
+from edge_runtime.records.run import EVENTS_FILE, POWER_FILE, STEPS_FILE
+from edge_runtime.schema import structure
+
+Array: TypeAlias = NDArray[Any]
+_Tables: TypeAlias = Sequence[Mapping[str, Any]]
+_Columns: TypeAlias = dict[str, Array]
+
+# What a record declares a field to be; where that is a float an integer is fine.
+_TYPES: dict[str, set[type]] = {
+    name: {*(get_args(hint) or (hint,))} | ({int} if "float" in str(hint) else set())
+    for record in (PowerRecord, StepRecord, Measured)
+    for name, hint in get_type_hints(record).items()
+}
+_RAIL = "rail "  # begins the names of columns that are rails
+_SMALLER = {"process": "int32", "throttled": "float16"} | dict.fromkeys(
+    ("temperature_c", "cpu_hz", "gpu_hz"), "float32"
+)  # samples are many
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samples:
+    """`power.jsonl`."""
+
+    process: Array
+    t_s: Array
+    total_w: Array
+    energy_j: Array  # since the start of the process
+    temperature_c: Array
+    throttled: Array  # 0, 1 or NaN
+    cpu_hz: Array
+    gpu_hz: Array
+    rails_w: dict[str, Array]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steps:
+    """`steps.jsonl`: the steps that were not lost."""
+
+    step: Array
+    images: Array
+    keep_ratio: Array
+    loss: Array
+    rung: Array  # index into `rungs`
+    process: Array
+    t_s: Array  # when it was done
+    step_s: Array
+    wait_s: Array  # before that
+    pause_s: Array  # before that
+    rss_bytes: Array
+    rungs: tuple[str, ...]  # in the order in which they were first trained
+
+
+def _names(kind: type[Samples] | type[Steps]) -> list[str]:
+    return [each.name for each in fields(kind) if each.name not in ("rails_w", "rungs")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecords:
+    """One run, read."""
+
+    run: Run
+    samples: Samples
+    steps: Steps
+    events: list[LoggedEvent]
+    manifest: Manifest | None  # None: the package is not where it was
+    cut_files: tuple[str, ...]  # that end in half a line
+
+    @property
+    def budget(self) -> Budget:
+        """Of the last process: a resumed run may have another one than it began with."""
+        planned = [each.event for each in self.events if isinstance(each.event, Planned)]
+        return planned[-1].budget if planned else self.run.info.budget
+
+
+def load_run(path: Path) -> RunRecords:
+    """Read a run folder, also while the run is going on.
+
+    Raises:
+        RecordsError: it is no run folder, of an unknown format, or damaged; half a line at
+            the end of a file is no damage.
+    """
+    run = open_run(path)
+    readers = {name: LineReader(path / name) for name in (STEPS_FILE, EVENTS_FILE, POWER_FILE)}
+    rungs: dict[str, int] = {}
+    samples = _read_columns(readers[POWER_FILE], _sample_columns)
+    steps = _read_columns(readers[STEPS_FILE], lambda tables: _step_columns(tables, rungs))
+    rails = [name for name in samples if name.startswith(_RAIL)]
+    where = str(path / EVENTS_FILE)
+    return RunRecords(
+        run=run,
+        samples=Samples(
+            **{name: samples.get(name, np.zeros(0)) for name in _names(Samples)},
+            rails_w={name.removeprefix(_RAIL): samples[name] for name in rails},
+        ),
+        steps=Steps(
+            **{name: steps.get(name, np.zeros(0)) for name in _names(Steps)},
+            rungs=tuple(rungs),
+        ),
+        events=[logged_event(table, where=where) for table in readers[EVENTS_FILE]],
+        manifest=_manifest(run),
+        cut_files=tuple(name for name, each in readers.items() if each.has_partial_line),
+    )
+
+
+def _sample_columns(tables: _Tables) -> _Columns:
+    columns = {name: _column(tables, name) for name in _names(Samples)}
+    rails = _checked(list(map(itemgetter("rails_w"), tables)), "rails_w", {dict})
+    for rail in dict.fromkeys(chain.from_iterable(rails)):
+        powers_w = [rails_w.get(rail) for rails_w in rails]
+        _checked(powers_w, rail, _TYPES["total_w"])
+        columns[_RAIL + rail] = np.array(powers_w, dtype="float32")
+    return columns
+
+
+def _step_columns(tables: _Tables, rungs: dict[str, int]) -> _Columns:
+    measured = _checked([table["measured"] for table in tables], "measured", {dict})
+    names = _checked([table["rung"] for table in tables], "rung", {str})
+    return {
+        name: _column(measured if name in Measured.__dataclass_fields__ else tables, name)
+        for name in _names(Steps)
+        if name != "rung"
+    } | {"rung": np.array([rungs.setdefault(name, len(rungs)) for name in names])}
+
+
+def _column(tables: _Tables, name: str) -> Array:
+    """One field of every table; `None` becomes NaN."""
+    types = _TYPES[name]
+    values = _checked(list(map(itemgetter(name), tables)), name, types)
+    return np.array(values, _SMALLER.get(name, "int64" if types == {int} else "float64"))
+
+
+def _checked(values: list[Any], name: str, types: set[type]) -> list[Any]:
+    if not {*map(type, values)} <= types:
+        wrong = next(value for value in values if type(value) not in types)
+        raise ValueError(f"{name} is {wrong!r}")
+    return values
+
+
+def _read_columns(reader: LineReader, take: Callable[[_Tables], _Columns]) -> _Columns:
+    """A whole file as columns of one length, NaN where some lines do not have a column.
+
+    They grow in place: a list of parts would be in memory twice.
+    """
+    content: dict[str, bytearray] = {}
+    dtypes: dict[str, np.dtype[Any]] = {}
+
+    def pad(name: str, length: int) -> None:
+        if missing := length - len(content[name]) // dtypes[name].itemsize:
+            content[name] += np.full(missing, np.nan, dtypes[name]).tobytes()
+
+    while tables := reader.read():
+        first = reader.lines_read - len(tables)
+        try:
+            columns = take(tables)
+        except (KeyError, TypeError, ValueError, OverflowError):
+            _find_damage(tables, take, reader, first + 1)
+            raise
+        for name, values in columns.items():
+            content.setdefault(name, bytearray())
+            dtypes[name] = values.dtype
+            pad(name, first)
+            content[name] += values.tobytes()
+    for name in content:
+        pad(name, reader.lines_read)
+    whole = {name: np.frombuffer(content[name], dtypes[name]) for name in content}
+    if whole:
+        _check_order(whole["process"], whole["t_s"], reader)
+    return whole
+
+
+def _find_damage(
+    tables: _Tables, take: Callable[[_Tables], _Columns], reader: LineReader, first: int
+) -> None:
+    for number, table in enumerate(tables, start=first):
+        try:
+            take([table])
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            missing = isinstance(error, KeyError)
+            reason = f"{error.args[0]} is missing" if missing else str(error)
+            raise RecordsError(f"{reader.place(number)} is damaged: {reason}.") from None
+
+
+def _check_order(process: Array, t_s: Array, reader: LineReader) -> None:
+    """Processes follow each other, and time does not go back in any of them."""
+    back = (process < 1) | (t_s < 0)
+    later = np.diff(process)
+    back[1:] |= (later < 0) | ((later == 0) & (np.diff(t_s) < 0))
+    if back.any():
+        place = reader.place(int(np.argmax(back)) + 1)
+        raise RecordsError(f"{place} is damaged: its time goes back.")
+
+
+def _manifest(run: Run) -> Manifest | None:
+    """What the package says of itself, if it is still there and still the same."""
+    file = Path(run.info.package_path) / MANIFEST
+    try:
+        content = file.read_bytes()
+        if hashlib.sha256(content).hexdigest() != run.info.settings.package_digest:
+            return None
+        table = json.loads(content)
+        if table.get("format") != PACKAGE_FORMAT:
+            return None
+        return structure(Manifest, table, where=str(file), error=RecordsError)
+    except (OSError, ValueError, EdgeRuntimeError):
+        return None

@@ -1,0 +1,95 @@
+"""What a reader has to know before the numbers: estimates, gaps, damage, what is missing."""
+
+from collections.abc import Iterator
+
+from edge_runtime.report.summary.loader import RunRecords
+from edge_runtime.report.summary.model import Note, RunSummary
+from edge_runtime.units import duration_text, power_text
+
+
+def notes_of(records: RunRecords, run: RunSummary) -> tuple[Note, ...]:
+    """All of them, the gravest first."""
+    texts = {
+        "estimate": _estimates(run),
+        "damaged": _damages(records),
+        "missing": _missing(records, run),
+        "lost": _lost(run),
+    }
+    return tuple(Note(kind=kind, text=text) for kind in texts for text in texts[kind])
+
+
+def _estimates(run: RunSummary) -> Iterator[str]:
+    metering = run.metering
+    if run.energy_is_estimate:
+        yield (
+            "No power was measured. Every watt and joule is an estimate from the processor's "
+            "load between two powers that the board profile names."
+        )
+    if any(row.is_estimate for row in run.plan):
+        yield "The joules of the plan are from a cost profile that estimated them."
+    if metering.gap_s > 0:
+        yield (
+            f"For {duration_text(metering.gap_s)} there were no readings of power; it was "
+            "taken as a straight line between the readings before and after."
+        )
+    if metering.before_s > 0:
+        yield (
+            f"Before the first reading, {duration_text(metering.before_s)} were counted at "
+            "the power of that reading."
+        )
+
+
+def _damages(records: RunRecords) -> Iterator[str]:
+    for name in records.cut_files:
+        yield (
+            f"{name} ends in the middle of a line, which was skipped: a process was killed "
+            "or the disk was full."
+        )
+
+
+def _missing(records: RunRecords, run: RunSummary) -> Iterator[str]:
+    totals, metering, idle_w = run.totals, run.metering, run.conditions.idle_w
+    if not totals.steps:
+        yield "No training step is recorded yet."
+    if not metering.known_samples:
+        because = "" if run.conditions.sensor else ": there is no power sensor"
+        yield f"Power and energy are unknown{because}."
+    elif totals.gross_j is None:
+        unknown = [str(p.process) for p in run.processes if p.gross_j is None]
+        yield (
+            "Energy of the whole run is unknown: nothing measured the power of process "
+            f"{', '.join(unknown)}."
+        )
+    elif run.energy_is_incomplete:
+        yield (
+            f"For {duration_text(metering.after_s)} at the end there were no readings of "
+            "power: joules of that time are not counted, and totals are more than shown."
+        )
+    if metering.known_samples and idle_w is None:
+        yield "The idle power is unknown, so net energy is, too."
+    if totals.net_j is not None and totals.net_j < 0:
+        yield (
+            f"The idle power, {power_text(idle_w or 0.0)}, is more than the run drew on "
+            "average: something else was busy when it was measured. Net energy and the idle "
+            "board's share mean nothing here."
+        )
+    if records.manifest is None:
+        yield (
+            f"The package is not at {run.trained.package_path} any more, or was changed: "
+            "method and model are unknown."
+        )
+    if run.state == "unfinished":
+        yield "The run has not ended: it goes on, or was killed."
+
+
+def _lost(run: RunSummary) -> Iterator[str]:
+    if len(run.processes) < 2:
+        return
+    lost = ""
+    if run.totals.lost_s > 0:
+        spent = duration_text(run.totals.lost_s)
+        lost = f" {spent} were spent on work that had to be done again."
+    yield (
+        f"{len(run.processes)} processes worked on this run. They are shown one after the "
+        f"other; the time between them is left out.{lost}"
+    )
