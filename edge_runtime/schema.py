@@ -70,8 +70,10 @@ NonNegativeInt = Annotated[int, Range(ge=0)]
 
 
 def _only(kinds: tuple[type, ...], expected: str, then: _Hook | None = None) -> _Hook:
+    """A hook for values of exactly these types: `bool` is not an `int`."""
+
     def check(value: Any, kind: Any) -> Any:
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        if type(value) not in kinds:
             raise ValueError(f"expected {expected}, got {value!r}")
         return value if then is None else then(value, kind)
 
@@ -88,11 +90,11 @@ def _is_list(kind: Any) -> bool:
 
 def _dataclass_hook(kind: Any, converter: cattrs.Converter) -> _Hook:
     fill = make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True)
-    return _only((Mapping,), "a table", fill)
+    return _only((dict,), "a table", fill)
 
 
 def _dict_hook(kind: Any, converter: cattrs.Converter) -> _Hook:
-    return _only((Mapping,), "a table", make_mapping_structure_fn(kind, converter))
+    return _only((dict,), "a table", make_mapping_structure_fn(kind, converter))
 
 
 def _list_hook(kind: Any, converter: cattrs.Converter) -> _Hook:

@@ -66,8 +66,8 @@ def load_state(path: Path) -> State:
     """Read a safetensors file.
 
     Raises:
-        ValueError: it is no complete safetensors file, or of a dtype that numpy has not. The
-            caller knows whether a package or a run is to blame and says so.
+        ValueError: it is not a complete safetensors file, or has a dtype that numpy does not.
+            The caller knows whether a package or a run is to blame and says so.
         OSError: it cannot be read.
     """
     try:
@@ -75,7 +75,7 @@ def load_state(path: Path) -> State:
     except SafetensorError as error:
         raise ValueError(f"{path} is not a complete safetensors file: {error}") from error
     except KeyError as error:
-        raise ValueError(f"{path} has values of a type that numpy has not: {error}") from error
+        raise ValueError(f"{path} has a dtype that numpy does not: {error}") from error
 
 
 def problems_with(
@@ -85,7 +85,7 @@ def problems_with(
     problems = [f"{name}: missing" for name in sorted(expected.keys() - state.keys())]
     problems += [f"{name}: not expected" for name in sorted(state.keys() - expected.keys())]
     for name in sorted(expected.keys() & state.keys()):
-        found = (state[name].dtype.name, state[name].shape)
-        if found != expected[name]:
-            problems.append(f"{name}: expected {expected[name]}, got {found}")
+        actual = (state[name].dtype.name, state[name].shape)
+        if actual != expected[name]:
+            problems.append(f"{name}: expected {expected[name]}, got {actual}")
     return problems

@@ -76,7 +76,8 @@ def _losses(package: Package, rung: Rung) -> list[float]:
             hyper = hyper_parameters(
                 manifest.hyper_parameters, step, steps_per_epoch=1, total_steps=STEPS
             )
-            losses.append(engine.step(rung.id, {**images, **draws}, hyper).metrics["loss"])
+            result = engine.step(rung.id, {**images, **draws}, hyper)
+            losses.append(result.metrics["loss"])
     return losses
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from edge_runtime.device import ReplaySensor
-from edge_runtime.profiling import TrainingEnvironment, process, profile
+from edge_runtime.profiling import Environment, process, profile
 
 POWER_W = 10.0
 BASELINE_BYTES = 1000
@@ -29,7 +29,7 @@ def found(step_s=0.5, **changes):
         peak_bytes=20_000 * (2 if dense else 1), baseline_bytes=BASELINE,
         startup_s=1.5 + dense, switch_s=0.25, last_step_s=time.monotonic(),
     )
-    with open(f"{scratch}/found.json", "w") as file:
+    with open(f"{scratch}/measurement.json", "w") as file:
         json.dump(values | changes, file)
 
 def fail(reason, code):
@@ -91,5 +91,5 @@ def constant_sensor() -> ReplaySensor:
     return ReplaySensor([(0.0, {"ALL": POWER_W})], total=("ALL",))
 
 
-def environment(**changes) -> TrainingEnvironment:
-    return TrainingEnvironment.detect(**changes)
+def environment(**changes) -> Environment:
+    return Environment.detect(**changes)

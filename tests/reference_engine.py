@@ -1,16 +1,20 @@
 """The reference: PyTorch's autograd and PyTorch's AdamW behind the engines' protocol."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from edge_export.recipe import make_recipe
-from edge_export.step.program import LOSS, Program
-from edge_runtime.engines.base import Batch, EngineSlot, Hyper, Metrics
+from edge_export.step.program import Program
+from edge_export.step.rung import RungProgram
+from edge_runtime.engines import Batch, Hyper, StepResult
+from edge_runtime.engines.base import ClosingMixin, EngineLifecycle
 from edge_runtime.package import Package
-from edge_runtime.state import State
+from edge_runtime.package.manifest import Rung
 from edge_runtime.package.names import EMA, EXP_AVG, EXP_AVG_SQ, PARAM
+from edge_runtime.state import State
 
 
 def program_of(package: Package) -> Program:
@@ -18,38 +22,49 @@ def program_of(package: Package) -> Program:
     return Program(make_recipe(package.manifest.recipe, where="manifest"))
 
 
-class TorchEngine:
+def rung_of(program: Program, rung_id: str, *, whole: bool = False) -> RungProgram:
+    """A rung of a program by its id; `whole`: without its micro-batches."""
+    settings = next(each for each in program.settings if each.id == rung_id)
+    return program.bind(replace(settings, micro_batch=None) if whole else settings)
+
+
+class TorchEngine(ClosingMixin):
     """Keeps the state as tensors; `gradients` and `selected` are those of the last step."""
 
     name = "torch"
     runtime = f"torch {torch.__version__}"
+    device = "cpu"
     threads = None
 
     def __init__(self) -> None:
-        self._slot = EngineSlot(self.name)
+        self._lifecycle = EngineLifecycle(self.name)
         self.gradients: Mapping[str, Tensor] = {}
         self.selected: dict[str, Tensor] = {}
 
+    def refusal(self, package: Package, rung: Rung | None = None) -> str | None:
+        return None
+
     def open(self, package: Package, state: State) -> None:
-        self._slot.open(package)
+        self._lifecycle.open(package)
         self._program = program_of(package)
         self._state = {name: torch.from_numpy(value.copy()) for name, value in state.items()}
 
-    def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> Metrics:
-        rung = self._slot.package("step").rung(rung_id)
+    def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> StepResult:
+        rung = self._lifecycle.package("step").rung(rung_id)
         inputs = {
             **self._state,
             **{name: torch.from_numpy(value) for name, value in batch.items()},
             **{name: torch.tensor(value) for name, value in hyper.items()},
         }
-        policy = self._program.policy(rung.keep_ratio)
-        self.gradients, metrics = self._program.gradient(policy, inputs)
-        self.selected = {key: value for key, value in metrics.items() if key != LOSS}
+        bound = rung_of(self._program, rung.id, whole=True)
+        self.gradients, outputs = bound.gradient(inputs)
+        self.selected = outputs.selected
         self._adamw(hyper)
         for name in self._program.teacher_names:
             momentum, parameter = hyper["ema_momentum"], self._state[PARAM + name]
             self._state[EMA + name].mul_(momentum).add_(parameter, alpha=1 - momentum)
-        return {LOSS: float(metrics[LOSS])}
+        metrics = {name: float(value) for name, value in outputs.metrics.items()}
+        return StepResult(metrics, applied=True)
 
     def _adamw(self, hyper: Hyper) -> None:
         optimizer = torch.optim.AdamW(
@@ -71,18 +86,17 @@ class TorchEngine:
         for name in self.gradients:
             self._state[PARAM + name].grad = None
 
+    def run_periodic(self, graph: str, hyper: Hyper) -> None:
+        self._lifecycle.package("run a periodic graph")
+        raise NotImplementedError(graph)
+
     def snapshot(self) -> State:
-        self._slot.package("snapshot")
+        self._lifecycle.package("snapshot")
         return {name: value.numpy().copy() for name, value in self._state.items()}
 
-    def lend(self) -> State:
+    def state_view(self) -> State:
+        self._lifecycle.package("show the state")
         return self.snapshot()
 
     def close(self) -> None:
-        self._slot.close()
-
-    def __enter__(self) -> "TorchEngine":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        self._lifecycle.close()

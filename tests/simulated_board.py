@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from edge_runtime.facts import Budget, RungCost
 from edge_runtime.planning import Decision, Governor, Overhead, Reading
-from edge_runtime.planning.mix import Task, best_mix
+from edge_runtime.planning.mix import Workload, best_mix
 
 OVERHEAD = Overhead(
     startup_s=1.5,
@@ -224,7 +224,7 @@ def assert_kept(outcome: Outcome, budget: Budget, costs=LADDER, dearest: float =
 def best_in_hindsight(budget: Budget, steps: int, board: Board) -> int:
     """Token-blocks of the best mix at true costs that do not change."""
     mix = best_mix(
-        Task(costs=true_costs(LADDER, board), steps=steps, overhead=OVERHEAD), budget
+        Workload(costs=true_costs(LADDER, board), steps=steps, overhead=OVERHEAD), budget
     )
     assert mix is not None
     return mix.token_blocks

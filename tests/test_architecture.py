@@ -18,7 +18,8 @@ MOST_START_UP_S = 0.5
 LAYERS = [
     {"errors"},
     {"storage", "version", "units"},
-    {"state", "schema", "facts"},
+    {"state", "schema"},
+    {"facts"},
     {"package", "device", "records"},
     {"planning"},
     {"data"},

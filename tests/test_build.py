@@ -21,11 +21,11 @@ torch = pytest.importorskip("torch", reason="packages are exported with PyTorch"
 import onnx  # noqa: E402
 
 from edge_export.analysis.liveness import peak_bytes  # noqa: E402
-from edge_export.lowering.aten import TABLE  # noqa: E402
+from edge_export.lowering.table import TABLE  # noqa: E402
 from edge_export.ort_training import artifacts as official  # noqa: E402
 from edge_export.package import graphs, verify  # noqa: E402
-from edge_export.package.build import export_package, initial_state, rung_name  # noqa: E402
-from edge_export.recipe import make_recipe  # noqa: E402
+from edge_export.package.build import export_package, initial_state  # noqa: E402
+from edge_export.recipe import make_recipe, rung_id  # noqa: E402
 from edge_export.step.program import Program  # noqa: E402
 from edge_runtime.errors import ConfigError, PackageError, StorageError  # noqa: E402
 from edge_runtime.package import open_package  # noqa: E402
@@ -43,6 +43,9 @@ COUPLED = {
     "model": {**SIZES, "depth": 2},
     "method": {"name": "mocov3", "projector_width": 16, "projector_out": 8},
     "tokens": {"name": "simprune"},
+    "keep_ratios": [0.5],
+    "patch_sizes": [4, 2],
+    "trained": ["all", "last-1"],
 }
 ONE_RUNG = {**TINY, "tokens": {"name": "none"}}
 CHECKPOINT = official.CHECKPOINT
@@ -81,11 +84,16 @@ def files_of(folder):
     }
 
 
-def coupled_step_digest():
-    """The step graph with both branches and a teacher, without exporting a package."""
+def coupled_step_digests():
+    """Step graphs with both branches and a teacher, without exporting a package.
+
+    Of other patch sizes and trained parts, too, whose constants are computed.
+    """
     program = Program(make_recipe(COUPLED, where="test"))
-    graph = graphs.step_graph(program, program.policy(0.5), program.initial_state())
-    return hashlib.sha256(graph.model.SerializeToString(deterministic=True)).hexdigest()
+    state = program.initial_state()
+    models = [graphs.step_graph(program.bind(each), state).model for each in program.settings]
+    contents = [model.SerializeToString(deterministic=True) for model in models]
+    return " ".join(hashlib.sha256(content).hexdigest() for content in contents)
 
 
 # In another process, after other graphs, and with the ladder the other way round.
@@ -93,7 +101,7 @@ CHILD = """
 import sys
 from pathlib import Path
 import test_build
-print(test_build.coupled_step_digest())
+print(test_build.coupled_step_digests())
 ladder = {**test_build.TINY, "keep_ratios": [0.5, 1.0]}
 test_build.export(ladder, Path(sys.argv[1]))
 """
@@ -114,7 +122,7 @@ def test_the_same_recipe_gives_the_same_bytes_in_another_process(package, tmp_pa
         env=ENVIRONMENT,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == coupled_step_digest()
+    assert done.stdout.strip() == coupled_step_digests()
     first, second = files_of(package.path), files_of(reversed_path)
     tables = [json.loads(found.pop("manifest.json")) for found in (first, second)]
     checkpoints = [found.pop(CHECKPOINT, None) for found in (first, second)]
@@ -168,8 +176,16 @@ def test_the_manifest_describes_the_graph_files(package):
 
 def test_the_manifest_describes_the_rungs(package):
     dense, half = package.manifest.rungs
-    assert (dense.id, dense.keep_ratio, dense.tokens_per_block) == ("k100", 1.0, (17,))
-    assert (half.id, half.keep_ratio, half.tokens_per_block) == ("k050", 0.5, (9,))
+    assert (dense.id, dense.keep_ratio, half.id, half.keep_ratio) == ("k100", 1.0, "k050", 0.5)
+    assert dense.tokens_per_block == {"global": (17,)}
+    assert half.tokens_per_block == {"global": (9,)}
+    assert package.manifest.token_blocks(half) == 2 * 4 * 9  # views, pictures, tokens
+    for rung in (dense, half):
+        assert (rung.patch_size_px, rung.trained, rung.micro_batch) == (4, "all", None)
+        assert rung.graphs == {"step": f"graphs/{rung.id}/step.onnx"}
+        assert rung.flops == package.manifest.graphs[rung.graphs["step"]].flops
+        changed = package.manifest.changed_state(rung)
+        assert changed == {spec.name for spec in package.manifest.state}
     assert dense.draws == ()
     (draw,) = half.draws
     assert (draw.views, draw.kept, draw.population) == (2, 8, 16)
@@ -179,22 +195,16 @@ def test_the_manifest_describes_the_rungs(package):
 def test_a_rungs_tensors_are_measured_in_its_own_graph(package):
     dense, half = package.manifest.rungs
     for rung in (dense, half):
-        assert rung.peak_activation_bytes == peak_bytes(onnx.load(package.file(rung.step)))
+        assert rung.peak_activation_bytes == peak_bytes(
+            onnx.load(package.file(rung.graphs["step"]))
+        )
     assert 0.4 < half.peak_activation_bytes / dense.peak_activation_bytes < 0.7
-
-
-def test_a_teacher_sees_all_patches():
-    """So its graph takes pictures and weights, and none of the student's draws."""
-    recipe = make_recipe({**COUPLED, "tokens": {"name": "random"}}, where="test")
-    program = Program(recipe)
-    graph = graphs.teacher_graph(program, program.policy(0.5), program.initial_state())
-    assert {tensor.role for tensor in graph.spec.inputs} == {"images", "weight"}
 
 
 def test_a_packages_recipe_is_the_recipe(package):
     recipe = make_recipe({**TINY, "keep_ratios": [1.0, 0.5]}, where="test")
     assert make_recipe(package.manifest.recipe, where="manifest") == recipe
-    assert package.manifest.schedule == recipe.schedule()
+    assert package.manifest.hyper_parameters == Program(recipe).hyper_parameters
 
 
 def test_the_state_is_the_programs(package):
@@ -208,7 +218,7 @@ def test_the_state_is_the_programs(package):
 
 @given(st.lists(st.integers(1, 999_999), unique=True, min_size=2, max_size=20))
 def test_different_keep_ratios_have_different_rungs(millionths):
-    names = {rung_name(number / 1_000_000) for number in millionths}
+    names = {rung_id(number / 1_000_000, None, "all", None) for number in millionths}
     assert len(names) == len(millionths)
 
 
@@ -217,7 +227,19 @@ def test_different_keep_ratios_have_different_rungs(millionths):
     [(1.0, "k100"), (0.75, "k075"), (0.5, "k050"), (0.333, "k0333"), (0.05, "k005")],
 )
 def test_a_rungs_name_is_its_keep_ratio(keep_ratio, name):
-    assert rung_name(keep_ratio) == name
+    assert rung_id(keep_ratio, None, "all", None) == name
+
+
+def test_a_rungs_name_has_a_part_for_every_other_axis():
+    assert rung_id(1.0, 8, "last-2", 16) == "k100-p8-last-2-m16"
+    table = {**TINY, "keep_ratios": [1.0, 0.5], "patch_sizes": [4, 2], "trained": ["last-1"]}
+    ladder = make_recipe({**table, "micro_batches": [4]}, where="test").rungs()
+    assert [rung.id for rung in ladder] == [
+        f"k{ratio}{patch}-last-1{parts}"
+        for ratio in ("100", "050")
+        for patch in ("", "-p2")
+        for parts in ("", "-m4")
+    ]
 
 
 def test_stages_are_reported_with_their_times(tmp_path, monkeypatch):
@@ -229,16 +251,16 @@ def test_stages_are_reported_with_their_times(tmp_path, monkeypatch):
     assert all(0 <= wall_s < 600 and 0 <= cpu_s < 600 for _, wall_s, cpu_s in stages)
     # and without the official API's generator there are no artifacts
     facts = open_package(tmp_path / "package").manifest
-    assert facts.official.refused == official.MISSING
-    assert (facts.official.checkpoint, facts.official.update) == (None, None)
-    assert facts.rungs[0].official is None
+    assert facts.ort_training.refused == official.MISSING
+    assert (facts.ort_training.checkpoint, facts.ort_training.update) == (None, None)
+    assert facts.rungs[0].ort_training is None
     assert not (tmp_path / "package" / "ort_training").exists()
 
 
 def test_what_the_official_optimizer_cannot_do_has_no_artifacts(tmp_path):
     made = export({**ONE_RUNG, "optimizer": {"exempt_vectors": True}}, tmp_path / "package")
-    assert "official optimizer decays every parameter" in made.manifest.official.refused
-    assert made.manifest.rungs[0].official is None
+    assert "official optimizer decays every parameter" in made.manifest.ort_training.refused
+    assert made.manifest.rungs[0].ort_training is None
     assert not [name for name in made.manifest.sha256 if name.startswith("ort_training")]
 
 
@@ -259,7 +281,7 @@ aten = torch.ops.aten
 @pytest.mark.parametrize(
     ("operator", "message"),
     [
-        (aten._softmax.default, r"rung k100 on engine ort .* differs from PyTorch: loss"),
+        (aten._softmax.default, r"rung k100 on engine ort .* differs from PyTorch: loss is"),
         (aten.pow.Tensor_Tensor, r"step of param\..* is off by"),  # AdamW's alone
     ],
     ids=str,
@@ -307,18 +329,20 @@ def test_a_disk_that_fills_up_at_the_last_file_leaves_nothing(tmp_path, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_room_for_temporary_files_is_told(tmp_path, monkeypatch):
+def test_no_room_for_temporary_files_is_reported(tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime.training.artifacts", reason="it writes temporary files")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
     program = Program(make_recipe(ONE_RUNG, where="test"))
+    rung, state = program.bind(program.settings[0]), program.initial_state()
+    forward = graphs.loss_graph(rung, state).model
     with pytest.raises(
         StorageError,
         match=r"cannot write to .*gone: No such file or directory\. Choose another",
     ):
-        graphs.official_graphs(program, program.policy(1.0), program.initial_state())
+        official.artifacts(forward, list(program.parameters), program.hyper_parameters)
 
 
-def test_a_target_below_a_file_is_told(tmp_path):
+def test_a_target_below_a_file_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"cannot write .*file/package"):
         export(ONE_RUNG, tmp_path / "file" / "package")

@@ -112,7 +112,7 @@ def test_a_damaged_checkpoint_is_passed_over(writer, damage, caplog) -> None:
     with pytest.raises(RecordsError, match=DAMAGES[damage]):
         raise RecordsError(passed_over[0].reason)
     assert writer.run.newest_checkpoint().info.step == 10
-    assert "skipped a checkpoint: " in caplog.text
+    assert "skipped a damaged checkpoint: " in caplog.text
 
 
 def test_a_checkpoint_under_another_name_is_passed_over(writer) -> None:

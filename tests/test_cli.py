@@ -154,7 +154,7 @@ def test_inspect_describes_a_package(tmp_path, capsys) -> None:
     package = write_package(tmp_path / "package")
     assert main(["inspect", str(package.path)]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        f"package   {package.path}, format 1, {bytes_text(size_bytes(package))}, "
+        f"package   {package.path}, format 2, {bytes_text(size_bytes(package))}, "
         f"SHA-256 {package.digest[:12]}...",
         "trains    simclr, token policy random; a step takes 4 pictures, 2 views of 8 x 8 px",
         "model     vit_fake: 2 blocks, width 64, 1 heads, 5 tokens; "
@@ -162,9 +162,9 @@ def test_inspect_describes_a_package(tmp_path, capsys) -> None:
         "state     64 parameters; 4 tensors, 1.0 KiB",
         "official  onnxruntime training artifacts: no: a fake has none",
         "",
-        "rung  keep-ratio  FLOPs per step  of most  step graph  tokens by block",
-        "k100  1           5.0 k           100%     4 B         5 x 2",
-        "k050  0.5         3.0 k           60%      4 B         3 x 2",
+        "rung  keep-ratio  FLOPs per step  of most  graphs  tokens by block",
+        "k100  1           5.0 k           100%     4 B     5 x 2",
+        "k050  0.5         3.0 k           60%      4 B     3 x 2",
     ]
 
 
@@ -182,13 +182,15 @@ def test_inspect_json_has_everything(tmp_path, capsys) -> None:
     assert facts["rungs"][1] == {
         "id": "k050",
         "keep_ratio": 0.5,
-        "tokens_per_block": [3, 3],
+        "patch_size_px": 4,
+        "trained": "all",
+        "tokens_per_block": {"global": [3, 3]},
         "flops": 3000,
         "micro_batch": None,
         "peak_activation_bytes": 3 * 4096,
-        "step_graph_bytes": 4,
+        "graph_bytes": 4,
     }
-    assert facts["official_artifacts"] is False
+    assert facts["ort_training"] is False
 
 
 def test_inspect_refuses_what_is_no_package(tmp_path, capsys) -> None:
@@ -198,9 +200,14 @@ def test_inspect_refuses_what_is_no_package(tmp_path, capsys) -> None:
 
 @given(st.lists(st.integers(1, 3), min_size=1))
 def test_equal_neighbours_are_counted(tokens) -> None:
-    counted = [part.split(" x ") for part in tokens_text(tokens).split(", ")]
+    counted = [part.split(" x ") for part in tokens_text({"global": tokens}).split(", ")]
     assert [int(n) for n, times in counted for _ in range(int(times))] == tokens
     assert all(a[0] != b[0] for a, b in pairwise(counted))
+
+
+def test_several_view_groups_are_named() -> None:
+    text = tokens_text({"global": [65, 65, 33], "local": [17, 17, 9]})
+    assert text == "global: 65 x 2, 33 x 1; local: 17 x 2, 9 x 1"
 
 
 def test_all_is_exactly_the_public_surface() -> None:

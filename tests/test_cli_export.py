@@ -28,10 +28,10 @@ def recipe_of(monkeypatch, tmp_path):
         rungs = [SimpleNamespace(id="k100")]
         manifest = SimpleNamespace(
             method=recipe.method.name,
-            tokens=recipe.tokens.name,
+            token_policy=recipe.tokens.name,
             model=SimpleNamespace(name=recipe.model.name),
             rungs=rungs,
-            official=SimpleNamespace(refused=None),
+            ort_training=SimpleNamespace(refused=None),
         )
         return SimpleNamespace(manifest=manifest, digest="ab" * 32)
 
@@ -141,12 +141,15 @@ def test_stages_and_result_are_printed(recipe_of, capsys, tmp_path):
             [*SIZES, "--set", "optimizer.lr=.001"],
             ["optimizer.lr: expected a number, got '.001'"],
         ),
-        ([*SIZES, "--set", "optimizer.lr=nan"], ["optimizer.lr: want a number >= 0, got nan"]),
+        (
+            [*SIZES, "--set", "optimizer.lr=nan"],
+            ["optimizer.lr: expected a number >= 0, got nan"],
+        ),
         ([*SIZES, "--set", "optimizer.lr="], ["optimizer.lr: expected a number, got ''"]),
         ([*SIZES, "--set", "optimiser.lr=1"], ["unknown key optimiser; known are model,"]),
         (
             [*SIZES, "--set", "keep_ratios=1.0,0.5"],
-            ["want a list such as [1.0, 0.5], got '1.0"],
+            ["expected a list such as [1.0, 0.5], got '1.0"],
         ),
         (
             [*SIZES, "--set", "seed.lr.x=1"],
@@ -161,8 +164,8 @@ def test_stages_and_result_are_printed(recipe_of, capsys, tmp_path):
         ([*SIZES, "--keep-ratios", "nan"], ["keep_ratios: nan is outside (0, 1]"]),
         ([*SIZES, "--tokens", "none", "--keep-ratios", "0.5"], ["give 1.0 alone"]),
         ([*SIZES, "--batch-size", "1", "--depth", "0"], ["at least 2", "got depth 0"]),
-        ([*SIZES, "--width", "-16"], ["want at least 1, got width -16"]),
-        ([*SIZES, "--seed", "-1"], ["seed: want 0 to 2**63 - 1, got -1"]),
+        ([*SIZES, "--width", "-16"], ["expected at least 1, got width -16"]),
+        ([*SIZES, "--seed", "-1"], ["seed: expected 0 to 2**63 - 1, got -1"]),
         (["gone.toml"], ["recipe gone.toml cannot be read: No such file or directory."]),
         ([*TINY, "--init", "gone.safetensors"], ["--init gone.safetensors cannot be read"]),
     ],

@@ -90,8 +90,8 @@ def changed(tmp_path: Path, change) -> Path:
         (lambda t: t.pop("idle_w"), r"missing key 'idle_w'"),
         (lambda t: t.update(colour="red"), r"unknown key colour"),
         (lambda t: t.update(startup_s="1.5"), r"startup_s: expected a number, got '1.5'"),
-        (lambda t: t.update(startup_s=-1.5), r"startup_s: want a number from 0, got -1.5"),
-        (lambda t: t.update(idle_w=math.nan), r"idle_w: want a number from 0, got nan"),
+        (lambda t: t.update(startup_s=-1.5), r"startup_s: expected a number >= 0, got -1.5"),
+        (lambda t: t.update(idle_w=math.nan), r"idle_w: expected a number >= 0, got nan"),
         (lambda t: t.update(rungs=[]), r"rungs: there are none"),
         (lambda t: t["rungs"].append(t["rungs"][0]), r"rungs: k100 is there twice"),
         (
@@ -104,7 +104,7 @@ def changed(tmp_path: Path, change) -> Path:
         ),
         (
             lambda t: t["rungs"][0].update(step_j=-1.0) or t["rungs"][1].update(flops=-2),
-            r"2 problem\(s\)\n  rungs\[0\].step_j: want .*\n  rungs\[1\].flops: want",
+            r"2 problem\(s\)\n  rungs\[0\].step_j: expected .*\n  rungs\[1\].flops: expected",
         ),
     ],
 )

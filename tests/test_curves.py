@@ -8,63 +8,100 @@ from hypothesis import given
 from hypothesis import strategies as st
 from training_fakes import CURVES
 
-from edge_runtime.package.curves import COUNT, Curve, constant, cosine, hyper_parameters
+from edge_runtime.errors import PackageError
+from edge_runtime.package.curves import (
+    COUNT,
+    SHAPES,
+    Curve,
+    constant,
+    cosine,
+    hyper_parameters,
+)
+from edge_runtime.schema import structure
 
 rates = st.floats(1e-6, 10)
-curves = st.builds(
+learning_rates = st.builds(
     Curve,
-    shape=st.sampled_from(["constant", "linear", "cosine"]),
+    shape=st.just("cosine"),
     first=rates,
     final=rates,
-    warmup_epochs=st.just(0.0) | st.floats(0, 12),
-    warmup_from=st.just(0.0) | rates,
+    warmup_epochs=st.floats(0, 12),
+    warmup_from=st.just(0.0),
 )
-SHARES = {  # of `first`, at step `number` (from 0) of `count`
-    "constant": lambda number, count: 1.0,
-    "linear": lambda number, count: (count - number) / count,
-    "cosine": lambda number, count: 0.5 + 0.5 * math.cos(number * math.pi / count),
-}
-
-
-def values_slowly(curve, steps_per_epoch, total_steps):
-    """All values of a run: equal steps up to `first`, then the shape down to `final`."""
-    warmup_steps = min(round(curve.warmup_epochs * steps_per_epoch), total_steps)
-    rise = [
-        (1 - number / warmup_steps) * curve.warmup_from + number / warmup_steps * curve.first
-        for number in range(1, warmup_steps + 1)
-    ]
-    left = total_steps - warmup_steps
-    shares = [SHARES[curve.shape](number, left) for number in range(left)]
-    return rise + [share * curve.first + (1 - share) * curve.final for share in shares]
+curves = st.builds(
+    Curve,
+    shape=st.sampled_from(sorted(SHAPES)),
+    first=rates,
+    final=rates,
+    warmup_epochs=st.floats(0, 12),
+    warmup_from=rates,
+)
 
 
 def values(curve, steps_per_epoch, total_steps):
+    """The value of every step of a run."""
     return [
         curve.at(step, steps_per_epoch=steps_per_epoch, total_steps=total_steps)
         for step in range(1, total_steps + 1)
     ]
 
 
-@given(curves, st.integers(1, 9), st.integers(1, 9))
+def curve_slowly(curve, steps_per_epoch, total_steps):
+    """All values of a run: equal rises to `first`, then the shape over the steps left."""
+    warmup_steps = min(round(curve.warmup_epochs * steps_per_epoch), total_steps)
+    rise = [
+        curve.warmup_from + (curve.first - curve.warmup_from) / warmup_steps * (number + 1)
+        for number in range(warmup_steps)
+    ]
+    left = total_steps - warmup_steps
+    share_of = {
+        "constant": lambda number: 1.0,
+        "linear": lambda number: (left - number) / left,
+        "cosine": lambda number: 0.5 * (1 + math.cos(number * math.pi / left)),
+    }[curve.shape]
+    shares = [share_of(number) for number in range(left)]
+    return rise + [share * curve.first + (1 - share) * curve.final for share in shares]
+
+
+def cosine_slowly(first, final, total_steps):
+    shares = [0.5 + 0.5 * math.cos(math.pi * n / total_steps) for n in range(total_steps)]
+    return [share * first + (1 - share) * final for share in shares]
+
+
+@given(learning_rates | curves, st.integers(1, 9), st.integers(1, 9))
 def test_every_step_equals_the_definition(curve, steps_per_epoch, epochs) -> None:
     total = steps_per_epoch * epochs
     # float64 on both sides; sums are formed in another order
-    slow = pytest.approx(values_slowly(curve, steps_per_epoch, total), rel=1e-9)
-    assert values(curve, steps_per_epoch, total) == slow
+    expected = pytest.approx(curve_slowly(curve, steps_per_epoch, total), rel=1e-9)
+    assert values(curve, steps_per_epoch, total) == expected
 
 
-@given(curves, st.integers(1, 9), st.integers(1, 9))
-def test_a_value_stays_between_its_ends(curve, steps_per_epoch, epochs) -> None:
-    ends = (curve.first, curve.final, curve.warmup_from)
-    for value in values(curve, steps_per_epoch, steps_per_epoch * epochs):
-        assert min(ends) * (1 - 1e-9) <= value <= max(ends) * (1 + 1e-9)
+@given(rates, rates, st.integers(1, 9), st.integers(1, 9))
+def test_a_table_gives_every_hyper_parameter(first, final, steps_per_epoch, epochs) -> None:
+    total = steps_per_epoch * epochs
+    table = {
+        "weight_decay": cosine(first, final),
+        "beta1": constant(0.9),
+        "step": Curve(shape=COUNT),
+        "progress": Curve(shape="linear", first=0.0, final=1.0),
+    }
+    steps = [
+        hyper_parameters(table, step, steps_per_epoch=steps_per_epoch, total_steps=total)
+        for step in range(1, total + 1)
+    ]
+    assert all(step.keys() == table.keys() for step in steps)
+    decay = cosine_slowly(first, final, total)
+    assert [step["weight_decay"] for step in steps] == pytest.approx(decay, rel=1e-9)
+    assert [step["beta1"] for step in steps] == [0.9] * total
+    assert [step["step"] for step in steps] == list(range(1, total + 1))
+    progress = [step["progress"] for step in steps]
+    assert progress == pytest.approx([n / total for n in range(total)], rel=1e-15)
 
 
-@given(curves)
-def test_a_constant_curve_has_one_value(curve) -> None:
-    found = values(curve, 5, 20)
-    if curve.is_constant:
-        assert found == pytest.approx([found[0]] * 20, rel=1e-9)
+@given(learning_rates, st.integers(1, 9), st.integers(1, 9))
+def test_the_rate_stays_between_its_ends(curve, steps_per_epoch, epochs) -> None:
+    for lr in values(curve, steps_per_epoch, steps_per_epoch * epochs):
+        assert 0 < lr <= max(curve.first, curve.final) * (1 + 1e-9)
 
 
 def test_the_peak_is_reached_with_the_last_warm_up_step() -> None:
@@ -77,15 +114,67 @@ def test_the_peak_is_reached_with_the_last_warm_up_step() -> None:
 
 def test_without_warm_up_the_first_step_has_the_peak() -> None:
     curve = replace(CURVES["lr"], warmup_epochs=0)
-    assert curve.at(1, steps_per_epoch=5, total_steps=5) == curve.first
+    assert values(curve, 5, 5)[0] == CURVES["lr"].first
 
 
-def test_every_name_of_the_table_has_its_value() -> None:
-    table = {"step": Curve(shape=COUNT), "beta1": constant(0.9), "decay": cosine(0.05, 0.1)}
-    for step in (1, 7):
-        found = hyper_parameters(table, step, steps_per_epoch=5, total_steps=10)
-        assert found == {
-            "step": step,
-            "beta1": 0.9,
-            "decay": pytest.approx(values_slowly(table["decay"], 5, 10)[step - 1]),
-        }
+def test_a_warm_up_may_begin_above_zero_and_fill_the_run() -> None:
+    curve = Curve(shape="constant", first=1.0, warmup_epochs=9, warmup_from=0.5)
+    assert values(curve, 5, 10) == pytest.approx([0.5 + 0.05 * n for n in range(1, 11)])
+
+
+def test_momentum_rises_and_a_table_without_it_gives_none() -> None:
+    momenta = [
+        hyper_parameters(CURVES, step, steps_per_epoch=5, total_steps=10)["ema_momentum"]
+        for step in range(1, 11)
+    ]
+    assert momenta == pytest.approx(cosine_slowly(0.9, 1.0, 10))
+    fixed = {**CURVES, "ema_momentum": cosine(0.9, 0.9)}
+    hyper = hyper_parameters(fixed, 7, steps_per_epoch=5, total_steps=10)
+    assert hyper["ema_momentum"] == pytest.approx(0.9)
+    alone = {name: curve for name, curve in CURVES.items() if name != "ema_momentum"}
+    assert "ema_momentum" not in hyper_parameters(alone, 1, steps_per_epoch=5, total_steps=10)
+
+
+@given(curves, st.integers(1, 9), st.integers(1, 9))
+def test_a_constant_curve_has_the_same_value_in_every_step(curve, per_epoch, epochs) -> None:
+    if curve.is_constant:
+        total = per_epoch * epochs
+        assert values(curve, per_epoch, total) == pytest.approx([curve.first] * total)
+
+
+@pytest.mark.parametrize(
+    ("curve", "expected"),
+    [
+        (constant(0.1), True),
+        (cosine(0.1, 0.1), True),
+        (Curve(shape="linear", first=0.1, final=0.1), True),
+        (Curve(shape="constant", first=0.1, final=0.2), True),  # its `final` is never read
+        (Curve(shape="constant", first=0.1, warmup_epochs=1, warmup_from=0.1), True),
+        (cosine(0.1, 0.2), False),
+        (Curve(shape="linear", first=0.1, final=0.2), False),
+        (Curve(shape="constant", first=0.1, warmup_epochs=1), False),
+        (Curve(shape=COUNT), False),
+    ],
+)
+def test_what_is_constant_is_known_beforehand(curve, expected) -> None:
+    assert curve.is_constant is expected
+    assert (len(set(values(curve, 5, 20))) == 1) is expected
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("first", math.nan, "expected a finite number, got nan"),
+        ("final", math.inf, "expected a finite number, got inf"),
+        ("warmup_from", -math.inf, "expected a finite number, got -inf"),
+        ("warmup_epochs", math.inf, r"expected a number in \[0, 1000000\], got inf"),
+        ("warmup_epochs", -1, r"expected a number in \[0, 1000000\], got -1"),
+    ],
+)
+def test_what_makes_a_curve_unusable_is_refused(key, value, problem) -> None:
+    """An unknown shape is refused by `open_package`, see test_package_values.py."""
+    table = {"shape": "linear", "first": 1, "warmup_epochs": 0.5}
+    curve = structure(Curve, table, where="test", error=PackageError)
+    assert curve == Curve(shape="linear", first=1.0, warmup_epochs=0.5)
+    with pytest.raises(PackageError, match=f"{key}: {problem}"):
+        structure(Curve, {**table, key: value}, where="test", error=PackageError)

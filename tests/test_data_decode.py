@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from edge_runtime.data import UnreadablePicture
-from edge_runtime.data.decode import decode_picture, to_rgb
-from edge_runtime.data.exif import orientation
+from edge_runtime.data.decode import decode_picture, exif_orientation, to_rgb
 
 ORIENTATION_TAG = 0x0112
 # Two JPEG decoders differ by roundings of the transform and of the colour conversion.
@@ -77,8 +76,8 @@ def test_exif_is_read_in_both_byte_orders(order, prefix) -> None:
 def test_exif_of_webp_is_found_with_and_without_its_prefix(prefix, before) -> None:
     block = prefix + b"II*\0" + struct.pack("<IHHHII", 8, 1, ORIENTATION_TAG, 3, 1, 8)
     chunk = b"EXIF" + struct.pack("<I", len(block)) + block
-    assert orientation(b"RIFF\0\0\0\0WEBP" + before + chunk) == 8
-    assert orientation(b"RIFF\0\0\0\0WEBP" + before) == 1
+    assert exif_orientation(b"RIFF\0\0\0\0WEBP" + before + chunk) == 8
+    assert exif_orientation(b"RIFF\0\0\0\0WEBP" + before) == 1
 
 
 @pytest.mark.parametrize(

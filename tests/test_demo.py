@@ -15,6 +15,7 @@ import pytest
 
 from edge_runtime.cli.demo import KEEP_RATIO
 from edge_runtime.cli.main import main
+from edge_runtime.engines import ENGINES
 from edge_runtime.engines.ort import OrtEngine
 from edge_runtime.errors import ConfigError, EngineError
 from edge_runtime.package import open_package
@@ -148,9 +149,7 @@ def test_a_stopped_demo_says_how_to_continue(no_torch, monkeypatch, tmp_path, ca
             return super().step(rung_id, batch, hyper)
 
     with monkeypatch.context() as patch:
-        patch.setattr(
-            "edge_runtime.engines.create_engine", lambda name, threads=1: Signalled()
-        )
+        patch.setitem(ENGINES, "ort", Signalled)
         assert main(["demo", "-o", str(tmp_path / "demo"), "--epochs", "1"]) == 130
     error = capsys.readouterr().err
     command = re.search(

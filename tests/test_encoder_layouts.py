@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_encoder import ENCODER, make_package, make_state
 
+from edge_runtime.engines import encoder_weights
 from edge_runtime.errors import ConfigError
-from edge_runtime.package.encoder import encoder_weights, from_timm, to_timm
+from edge_runtime.package.encoder import from_timm, to_timm
 from edge_runtime.package.manifest import EncoderTensor
 
 SIZES = st.integers(1, 5)
@@ -84,6 +85,6 @@ def test_another_models_checkpoint_is_refused():
 def test_weights_are_those_of_the_evaluated_encoder(tmp_path, prefix):
     package = make_package(tmp_path / "package", encoder_prefix=prefix)
     state = make_state(1)
-    weights = encoder_weights(package.manifest, state)
+    weights = encoder_weights(package, state)
     assert list(weights) == ["patch.weight", "patch.bias", "fc.weight"]
     assert all(weights[name] is state[prefix + name] for name in weights)

@@ -9,7 +9,7 @@ from handed_over import packages_to_train
 from steps import hyper_of, noise_batch
 
 from edge_runtime.engines import create_engine
-from edge_runtime.engines.buffers import Buffers, mapped_zeros
+from edge_runtime.engines.device_state import Buffers, mapped_zeros
 from edge_runtime.engines.runtime import release_free_memory, session_options
 from edge_runtime.errors import ConfigError, EngineError
 from edge_runtime.package import open_package
@@ -93,7 +93,7 @@ def test_one_rung_is_loaded_at_a_time(monkeypatch):
         found["memory given back"] += 1
         release_free_memory()
 
-    monkeypatch.setattr("edge_runtime.engines.ort.session_options", options)
+    monkeypatch.setattr("edge_runtime.engines.session.session_options", options)
     monkeypatch.setattr("edge_runtime.engines.ort.release_free_memory", release)
     count = len(package.manifest.rungs)
     with create_engine("ort", threads=1) as engine:

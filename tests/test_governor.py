@@ -24,7 +24,7 @@ from simulated_board import (
 from edge_runtime.errors import BudgetError, DeviceError
 from edge_runtime.facts import Budget
 from edge_runtime.planning import Governor, Reading
-from edge_runtime.planning.mix import Task, best_mix
+from edge_runtime.planning.mix import Workload, best_mix
 
 STEPS = 1500
 KEPT = {cost.rung: cost.token_blocks for cost in LADDER}
@@ -106,12 +106,12 @@ def test_any_budget_that_can_be_kept_is_kept(
         seed=seed,
     )
     most = best_mix(
-        Task(costs=true_costs(LADDER, board)[:1], steps=steps, overhead=OVERHEAD), Budget()
+        Workload(costs=true_costs(LADDER, board)[:1], steps=steps, overhead=OVERHEAD), Budget()
     )
     whole = most.time_s if limit == "time_s" else most.energy_j
     budget = Budget(**{limit: share * whole})
-    task = Task(costs=true_costs(LADDER, board), steps=steps, overhead=OVERHEAD)
-    assume(best_mix(task, Budget(**{limit: 0.95 * share * whole})) is not None)
+    workload = Workload(costs=true_costs(LADDER, board), steps=steps, overhead=OVERHEAD)
+    assume(best_mix(workload, Budget(**{limit: 0.95 * share * whole})) is not None)
     assume(most.time_s * share >= 45)  # in shorter runs there is no time to learn
     outcome = simulate(budget, steps, board=board)
     assert_kept(outcome, budget, dearest=time_ratio * power_ratio * 1.5)

@@ -19,7 +19,7 @@ from simulated_board import (
 
 from edge_runtime.facts import Budget
 from edge_runtime.planning import Governor, Reading
-from edge_runtime.planning.mix import Task, best_mix
+from edge_runtime.planning.mix import Workload, best_mix
 from edge_runtime.planning.throttle import Throttle
 
 STEPS = 1500
@@ -54,8 +54,10 @@ def test_a_mean_power_is_kept_by_pauses(budget, board) -> None:
     assert len(pauses) <= 2 + outcome.time_s / 8  # long ones, not one for every step
     assert all("idle to stay below --power" in pause.reason for pause in pauses)
     overhead = replace(OVERHEAD, idle_w=board.idle_w)
-    task = Task(costs=true_costs(LADDER, board, steps - 1), steps=steps, overhead=overhead)
-    assert outcome.token_blocks >= 0.93 * best_mix(task, budget).token_blocks
+    workload = Workload(
+        costs=true_costs(LADDER, board, steps - 1), steps=steps, overhead=overhead
+    )
+    assert outcome.token_blocks >= 0.93 * best_mix(workload, budget).token_blocks
 
 
 def test_a_power_that_is_never_reached_costs_nothing() -> None:

@@ -14,8 +14,8 @@ from edge_export.recipe import make_recipe  # noqa: E402
 from edge_export.step.program import Program  # noqa: E402
 from edge_runtime.errors import ConfigError  # noqa: E402
 from edge_runtime.evaluation import export_encoder  # noqa: E402
-from edge_runtime.state import encode_state  # noqa: E402
 from edge_runtime.package.names import EMA, EXP_AVG, PARAM  # noqa: E402
+from edge_runtime.state import encode_state  # noqa: E402
 
 WIDTH, HEADS, DEPTH, PATCH = 12, 2, 2, 4
 
@@ -110,7 +110,7 @@ def pictures(count=3, size=16):
 
 def embedded(program, state, prefix=PARAM):
     weights = {name: state[prefix + name] for name in program.parameters if "encoder." in name}
-    return program.embed(weights, pictures(size=program.model.image_size_px))["features"]
+    return program.embed(weights, pictures(size=program.model.image_size_px))
 
 
 def assert_same_features(found, wanted):

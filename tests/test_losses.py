@@ -15,18 +15,49 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="losses are torch functions")
 
-from edge_export.objectives.base import ContrastiveOptions, mlp, mlp_parameters  # noqa: E402
+from edge_export.models import model_facts  # noqa: E402
+from edge_export.objectives.heads import ContrastiveOptions, mlp, mlp_parameters  # noqa: E402
 from edge_export.objectives.mocov3 import MoCoV3, info_nce  # noqa: E402
 from edge_export.objectives.simclr import SimCLR, nt_xent  # noqa: E402
+from edge_export.step.context import Encoding, StepContext  # noqa: E402
+from edge_export.vit import ENCODER  # noqa: E402
 
 RELATIVE = 1e-12
 WIDTH, HIDDEN, OUT, BATCH = 5, 4, 3, 3  # of the heads in the tests of whole objectives
 OPTIONS = ContrastiveOptions(temperature=0.3, projector_width=HIDDEN, projector_out=OUT)
 
 
+MODEL = model_facts(
+    "vit_tiny", image_size_px=8, patch_size_px=4, width=WIDTH, heads=1, depth=1
+)
+
+
+def bound(kind):
+    """An objective with `OPTIONS` for an encoder of `WIDTH`."""
+    return kind(MODEL, OPTIONS)
+
+
 def objective_loss(objective, weights, teacher, student_features, teacher_features):
     """The loss of features (views, pictures, width): the one place that calls an objective."""
-    return objective.loss(weights, teacher, student_features, teacher_features, OPTIONS)
+
+    def encoded(features):
+        kept = torch.zeros(*features.shape[:2], 0, dtype=torch.int64)
+        return {"global": Encoding(features=features, kept=kept, tokens=None)}
+
+    step = StepContext(
+        weights=weights,
+        teacher_weights=teacher or {},
+        student=encoded(student_features),
+        teacher={} if teacher_features is None else encoded(teacher_features),
+        patches={},
+        draws={},
+        hyper={},
+        buffers={},
+        recorded={},
+    )
+    result = objective.loss(step)
+    assert (result.metrics, result.buffers) == ({}, {})
+    return result.loss
 
 
 # Slow definitions. Never optimise these.
@@ -315,9 +346,11 @@ def test_a_head_is_its_definition(layers):
 
 
 def test_simclr_compares_the_projections_of_both_views():
-    weights = random_values(SimCLR().heads(WIDTH, OPTIONS), seed=1)
+    simclr = bound(SimCLR)
+    weights = random_values(simclr.declaration.parameters, seed=1)
+    assert simclr.declaration.teacher == ()
     features = view_features(2)
-    found = objective_loss(SimCLR(), weights, None, features, None)
+    found = objective_loss(simclr, weights, None, features, None)
     first, second = (
         [mlp_slowly(weights, "projector", 2, row) for row in view]
         for view in features.tolist()
@@ -328,9 +361,14 @@ def test_simclr_compares_the_projections_of_both_views():
 
 def test_mocov3_compares_queries_with_the_teachers_keys_of_the_other_view():
     """ctr(q1, k2) + ctr(q2, k1); queries pass projector and predictor, keys the projector."""
-    weights, teacher = (random_values(MoCoV3().heads(WIDTH, OPTIONS), seed) for seed in (3, 4))
+    mocov3 = bound(MoCoV3)
+    declared = mocov3.declaration.parameters
+    weights, teacher = random_values(declared, 3), random_values(declared, 4)
+    # The teacher copies what its keys pass through, and no predictor.
+    assert mocov3.declaration.teacher == (ENCODER, "projector.")
+    teacher = {k: v for k, v in teacher.items() if k.startswith("projector.")}
     student_features, teacher_features = view_features(5), view_features(6)
-    found = objective_loss(MoCoV3(), weights, teacher, student_features, teacher_features)
+    found = objective_loss(mocov3, weights, teacher, student_features, teacher_features)
 
     def query(row):
         return mlp_slowly(weights, "predictor", 2, mlp_slowly(weights, "projector", 3, row))

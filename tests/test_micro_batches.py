@@ -13,16 +13,15 @@ torch = pytest.importorskip("torch", reason="packages are exported with PyTorch"
 from paired_objective import Paired, paired_method  # noqa: E402
 from steps import hyper_of, noise_batch  # noqa: E402
 
-from edge_export.objectives import OBJECTIVES  # noqa: E402
-from edge_export.objectives.simclr import SimCLR  # noqa: E402
+from edge_export.declaration import ObjectiveDeclaration  # noqa: E402
+from edge_export.objectives import OBJECTIVES, simclr  # noqa: E402
 from edge_export.ort_training import artifacts as official  # noqa: E402
 from edge_export.package import verify  # noqa: E402
 from edge_export.package.build import export_package  # noqa: E402
 from edge_export.recipe import make_recipe  # noqa: E402
 from edge_runtime.engines import create_engine  # noqa: E402
 from edge_runtime.errors import ConfigError, EngineError, PackageError  # noqa: E402
-from edge_runtime.package.names import SUM  # noqa: E402
-from edge_runtime.package.names import EXP_AVG  # noqa: E402
+from edge_runtime.package.names import EXP_AVG, GRAD, PARAM, SUM  # noqa: E402
 
 BATCH = 4
 RELATIVE, ABSOLUTE = 1e-5, 1e-8
@@ -73,14 +72,15 @@ def trained(package, rung_id, state=None, steps=3):
             engine.step(rung_id, noise_batch(package, whole, step), hyper_of(package, step))
             for step in range(1, steps + 1)
         ]
-        return [metrics["loss"] for metrics in losses], engine.snapshot()
+        return [result.metrics["loss"] for result in losses], engine.snapshot()
 
 
 @pytest.mark.parametrize(("method", "policy"), [("simclr", "random"), ("mocov3", "simprune")])
 def test_one_micro_batch_of_the_whole_batch_is_a_step(tmp_path, method, policy):
     package = export(tmp_path, method, policy, [BATCH])
     whole, parts = package.manifest.rungs
-    assert (whole.step is None, parts.step is None) == (False, True)
+    assert list(whole.graphs) == ["step"]
+    assert parts.graphs.keys() == {"accumulate", "apply"}
     losses, state = trained(package, whole.id)
     found_losses, found_state = trained(package, parts.id)
     assert found_losses == losses
@@ -113,16 +113,22 @@ def test_micro_batches_are_the_step_of_the_whole_batch(paired, tmp_path, policy)
 def test_a_rung_with_micro_batches_says_what_it_is(paired):
     whole, parts, _ = paired.manifest.rungs
     assert (whole.id, parts.id) == ("k050", "k050-m2")
-    assert parts.accumulate == "graphs/k050-m2/accumulate.onnx"
-    assert (parts.flops, parts.tokens_per_block) == (whole.flops, whole.tokens_per_block)
-    assert (parts.draws, parts.teacher) == (whole.draws, whole.teacher)
-    accumulate = paired.manifest.graphs[parts.accumulate]
-    summed = {t.name for t in accumulate.inputs if t.role == GRADIENT}
-    apply = paired.manifest.graphs[paired.manifest.apply]
-    assert summed == {t.name for t in apply.inputs if t.role == GRADIENT}
-    assert {f"next.{name}" for name in summed} == {
-        t.name for t in accumulate.outputs if t.role == GRADIENT
+    assert parts.graphs == {
+        "accumulate": "graphs/k050-m2/accumulate.onnx",
+        "apply": "graphs/apply.onnx",
     }
+    assert (parts.flops, parts.tokens_per_block) == (whole.flops, whole.tokens_per_block)
+    assert parts.draws == whole.draws
+    accumulate = paired.manifest.graphs[parts.graphs["accumulate"]]
+    summed = {t.name for t in accumulate.inputs if t.role == SUM}
+    parameters = [t.name for t in paired.manifest.state if t.name.startswith(PARAM)]
+    assert summed == {name.replace(PARAM, GRAD, 1) for name in parameters}
+    apply = paired.manifest.graphs[parts.graphs["apply"]]
+    assert summed == {t.name for t in apply.inputs if t.role == SUM}
+    assert {f"next.{name}" for name in summed} == {
+        t.name for t in accumulate.outputs if t.role == SUM
+    }
+    assert paired.manifest.changed_state(parts) == paired.manifest.changed_state(whole)
     (images,) = (t for t in accumulate.inputs if t.name == "images.global")
     assert images.shape == (2, 2, 16, 16, 3)
 
@@ -131,8 +137,8 @@ def test_smaller_micro_batches_take_less_memory(paired):
     whole, two, one = paired.manifest.rungs
     gradients = sum(
         tensor.size_bytes
-        for tensor in paired.manifest.graphs[two.accumulate].inputs
-        if tensor.role == GRADIENT
+        for tensor in paired.manifest.graphs[two.graphs["accumulate"]].inputs
+        if tensor.role == SUM
     )
     assert gradients < one.peak_activation_bytes < two.peak_activation_bytes
     saved = two.peak_activation_bytes - one.peak_activation_bytes
@@ -152,7 +158,7 @@ def test_a_step_that_fails_half_way_leaves_nothing_behind(paired):
         found = engine.step(rung, batch, hyper)
         state = engine.snapshot()
     (wanted,), wanted_state = trained(paired, rung, steps=1)
-    assert found["loss"] == wanted
+    assert found.metrics["loss"] == wanted
     assert_equal(state, wanted_state)
 
 
@@ -162,28 +168,36 @@ def test_a_batch_of_another_size_is_refused(paired, pictures):
     with create_engine("ort", threads=1) as engine:
         engine.open(paired, paired.initial_state())
         message = (
-            rf"cannot run a step of rung k050-m2: 'images.global' has .* want .*, {BATCH},"
+            r"cannot run a step of rung k050-m2: 'images.global' has the shape .*; "
+            rf"expected \[views, {BATCH}, \.\.\.\]\."
         )
         with pytest.raises(EngineError, match=message):
             engine.step("k050-m2", {"images.global": images}, hyper_of(paired, 1))
 
 
-def test_an_objective_that_promises_too_much_is_found_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(SimCLR, "micro_batch_refusal", None)
+def without_refusal(**declared):
+    return ObjectiveDeclaration(**{**declared, "micro_batch_refusal": None})
+
+
+def test_an_objective_that_promises_too_much_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(simclr, "ObjectiveDeclaration", without_refusal)
     monkeypatch.setattr(verify, "TRIES", 1)
     with pytest.raises(PackageError, match=r"rung k050-m2 .* differs from PyTorch: loss"):
         export(tmp_path, "simclr", "random", [2])
 
 
 def test_the_official_engine_names_the_rung_to_take_instead(paired):
-    facts = dataclasses.replace(paired.manifest.official, refused=None)
-    manifest = dataclasses.replace(paired.manifest, official=facts)
+    facts = dataclasses.replace(paired.manifest.ort_training, refused=None)
+    manifest = dataclasses.replace(paired.manifest, ort_training=facts)
     package = dataclasses.replace(paired, manifest=manifest)
     try:
         engine = create_engine("ort-training")
     except EngineError as error:
         pytest.skip(str(error))
-    message = r"cannot run rung k050-m2: .* no official artifacts\. .* rung k050\."
+    message = (
+        r"cannot train .*package: rung k050-m2 has micro-batches of 2, for which there are no "
+        r"official artifacts\. Take engine ort, or another rung\."
+    )
     with engine:
         engine.open(package, package.initial_state())
         with pytest.raises(EngineError, match=message):
@@ -196,9 +210,16 @@ def problems(**table):
     return [line.strip() for line in str(caught.value).splitlines()[1:]]
 
 
+def refusal_of(method):
+    """Why a method needs its batch whole, with its own options."""
+    recipe = make_recipe({**TINY, "method": {"name": method}}, where="test")
+    objective = OBJECTIVES[method](recipe.facts(), recipe.method_options())
+    return objective.declaration.micro_batch_refusal
+
+
 @pytest.mark.parametrize("method", ["simclr", "mocov3"])
 def test_contrastive_methods_need_their_batch_whole(method):
-    refusal = OBJECTIVES[method].micro_batch_refusal
+    refusal = refusal_of(method)
     assert problems(method={"name": method}, micro_batches=[4, 2]) == [
         f"micro_batches: method {method} needs its batch whole: {refusal}"
     ]
@@ -207,7 +228,7 @@ def test_contrastive_methods_need_their_batch_whole(method):
 
 @pytest.mark.parametrize("method", OBJECTIVES)
 def test_a_refusal_is_a_reason(method):
-    refusal = OBJECTIVES[method].micro_batch_refusal
+    refusal = refusal_of(method)
     assert refusal is None or len(refusal.split()) > 3
 
 
@@ -216,7 +237,7 @@ def test_any_objective_may_refuse():
         assert problems(method={"name": "paired"}, micro_batches=[2]) == [
             "micro_batches: method paired needs its batch whole: it counts its pictures"
         ]
-    assert Paired.micro_batch_refusal is None
+    assert Paired.refusal is None
 
 
 @pytest.mark.parametrize(
@@ -233,13 +254,13 @@ def test_any_objective_may_refuse():
     ],
     ids=str,
 )
-def test_sizes_that_cannot_be_are_told(sizes, wanted):
+def test_sizes_that_cannot_be_are_reported(sizes, wanted):
     with paired_method():
         assert problems(method={"name": "paired"}, micro_batches=sizes) == [wanted]
 
 
 def test_text_is_no_list():
     with pytest.raises(
-        ConfigError, match=r"micro_batches: want a list such as \[16, 8\], got"
+        ConfigError, match=r"micro_batches: expected a list such as \[16, 8\], got"
     ):
         make_recipe({**TINY, "micro_batches": "2"}, where="mine.toml")

@@ -52,7 +52,7 @@ def test_a_family_needs_image_and_patch_size(family):
         "vit_base_patch16_clip_224",
     ],
 )
-def test_other_names_are_unknown_and_the_known_are_told(name):
+def test_other_names_are_unknown_and_the_known_are_reported(name):
     with pytest.raises(ConfigError, match="unknown model") as caught:
         model_facts(name, image_size_px=32, patch_size_px=4)
     assert repr(name) in str(caught.value)

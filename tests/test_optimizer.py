@@ -11,10 +11,9 @@ torch = pytest.importorskip("torch", reason="torch.optim.AdamW is the reference"
 
 from edge_export.recipe import make_recipe  # noqa: E402
 from edge_export.step.program import Program  # noqa: E402
-from edge_runtime.package.names import EMA, EXP_AVG, EXP_AVG_SQ, PARAM  # noqa: E402
+from edge_runtime.package.names import EMA, EXP_AVG, EXP_AVG_SQ, PARAM, UPDATES  # noqa: E402
 
 STEPS = 7
-NEXT = "next."
 TOLERANCE = 1e-12
 BETA1, BETA2, EPS = 0.9, 0.95, 1e-8
 ZERO = "projector.1.weight"  # its gradient is exactly zero in every step
@@ -22,7 +21,7 @@ SMALL = "predictor.0.weight"  # its gradient is about as large as eps
 PAUSED = "encoder.blocks.0.mlp.fc1.weight"  # its gradient is zero from the second step on
 
 
-def make_program(exempt_vectors):
+def make_program(exempt_vectors, *, depth=1, trained=("all",)):
     """MoCo v3 with one block: matrices, vectors, tokens, and a teacher of some of them."""
     return Program(
         make_recipe(
@@ -30,12 +29,14 @@ def make_program(exempt_vectors):
                 "model": {
                     "image_size": 8,
                     "patch_size": 4,
-                    "depth": 1,
+                    "depth": depth,
                     "width": 8,
                     "heads": 2,
                 },
                 "method": {"name": "mocov3", "projector_width": 6, "projector_out": 4},
                 "optimizer": {"exempt_vectors": exempt_vectors},
+                "keep_ratios": [0.5],
+                "trained": list(trained),
                 "batch_size": 4,
             },
             where="test",
@@ -45,8 +46,8 @@ def make_program(exempt_vectors):
 
 def next_state(program, gradients, state, hyper):
     """The next state by name: the one place that calls the code that is tested."""
-    outputs = program.apply(gradients, {**state, **hyper})
-    return {name.removeprefix(NEXT): value for name, value in outputs.items()}
+    (settings,) = program.settings
+    return program.bind(settings).update(gradients, {}, {**state, **hyper})
 
 
 def hyper_of(step):
@@ -96,18 +97,23 @@ class Reference:
 
     def step(self, gradients, hyper):
         for name, value in self.parameters.items():
-            value.grad = gradients[name].clone()
+            value.grad = gradients[name].clone() if name in gradients else None
         for number, group in enumerate(self.optimizer.param_groups):
             group["lr"] = hyper["lr"].item()
             group["weight_decay"] = 0.0 if number else hyper["weight_decay"].item()
         self.optimizer.step()
         momentum = hyper["ema_momentum"].item()
-        for name, old in self.teacher.items():
+        for name in self.teacher.keys() & gradients.keys():
+            old = self.teacher[name]
             new = self.parameters[name].numpy()  # after the optimizer's step
             self.teacher[name] = momentum * old + (1 - momentum) * new
 
     def state(self):
-        moments = {name: self.optimizer.state[v] for name, v in self.parameters.items()}
+        moments = {
+            name: self.optimizer.state[value]
+            for name, value in self.parameters.items()
+            if value in self.optimizer.state
+        }
         return {
             **{PARAM + name: value.numpy() for name, value in self.parameters.items()},
             **{EXP_AVG + name: m["exp_avg"].numpy() for name, m in moments.items()},
@@ -167,3 +173,41 @@ def test_the_teacher_has_encoder_and_projector_only():
     for _, state, _, _ in trained(exempt_vectors=False):
         teacher = {name.removeprefix(EMA) for name in state if name.startswith(EMA)}
         assert {name.split(".")[0] for name in teacher} == {"encoder", "projector"}
+
+
+@pytest.mark.parametrize("labels", [("all", "last-1"), ("last-1", "last-2"), ("last-1",)])
+def test_rungs_that_train_a_part_are_torchs_with_gradients_of_that_part(labels):
+    """PyTorch counts each parameter's updates, and skips those without gradient."""
+    program = make_program(exempt_vectors=False, depth=2, trained=labels)
+    rungs = [program.bind(settings) for settings in program.settings]
+    assert [rung.settings.trained for rung in rungs] == list(labels)
+    state = random_state(program)
+    parameters = {n.removeprefix(PARAM): v for n, v in state.items() if n.startswith(PARAM)}
+    reference, updated = Reference(state, set(parameters)), set()
+    for step in range(1, STEPS + 1):
+        rung, hyper = rungs[step * step % 3 % len(rungs)], hyper_of(step)
+        gradients = gradients_of(parameters, step)
+        given = {name: gradients[name] for name in rung.trained}
+        changed = rung.update(given, {}, {**state, **hyper})
+        updated |= set(rung.trained)
+        state = {**state, **changed}
+        reference.step(given, hyper)
+        for name, value in reference.state().items():
+            error = np.abs(state[name].numpy() - value).max()
+            assert error <= TOLERANCE * max(np.abs(value).max(), 1e-300), name
+        owners = {n.partition(".")[2] for n in changed if not n.startswith(UPDATES)}
+        assert owners == set(rung.trained)
+    assert any(name not in updated for name in parameters) == ("all" not in labels)
+
+
+def test_only_groups_that_some_rungs_train_have_a_counter():
+    one = make_program(exempt_vectors=False, depth=2, trained=("last-1",))
+    assert not any(name.startswith(UPDATES) for name in one.initial_state())
+    three = make_program(exempt_vectors=False, depth=2, trained=("all", "last-1", "last-2"))
+    counters = {n: v for n, v in three.initial_state().items() if n.startswith(UPDATES)}
+    assert counters.keys() == {
+        f"{UPDATES}all",
+        f"{UPDATES}all+last-2",
+        f"{UPDATES}all+last-1+last-2",
+    }
+    assert {float(value) for value in counters.values()} == {0.0}

@@ -60,7 +60,7 @@ def test_files_that_the_manifest_does_not_name_are_no_matter(folder):
 # The manifest as a file
 
 
-def test_a_missing_package_is_told(tmp_path):
+def test_a_missing_package_is_reported(tmp_path):
     message = refusal(tmp_path / "gone")
     assert (
         "gone is not a training package: manifest.json cannot be read (No such file" in message
@@ -73,7 +73,7 @@ def test_a_file_is_no_package(tmp_path):
     assert "is not a training package: manifest.json cannot" in refusal(tmp_path / "package")
 
 
-def test_a_manifest_that_is_a_folder_is_told(folder):
+def test_a_manifest_that_is_a_folder_is_reported(folder):
     (folder / "manifest.json").unlink()
     (folder / "manifest.json").mkdir()
     assert "manifest.json cannot be read (Is a directory)" in refusal(folder)
@@ -81,10 +81,10 @@ def test_a_manifest_that_is_a_folder_is_told(folder):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b'{"format": 1, "rec', b"\xff\xfe\x00", b"[" * 100_000, b"{" + b'"a":{' * 100_000],
+    [b"", b'{"format": 2, "rec', b"\xff\xfe\x00", b"[" * 100_000, b"{" + b'"a":{' * 100_000],
     ids=["empty", "cut short", "binary", "deep list", "deep table"],
 )
-def test_a_manifest_that_is_no_json_is_told(folder, content):
+def test_a_manifest_that_is_no_json_is_reported(folder, content):
     (folder / "manifest.json").write_bytes(content)
     message = refusal(folder)
     assert "manifest.json is not complete JSON (" in message
@@ -95,9 +95,9 @@ def test_a_manifest_that_is_no_json_is_told(folder, content):
 def test_numbers_that_are_none_are_no_json(folder, number):
     manifest = folder / "manifest.json"
     text = manifest.read_text()
-    assert '"lr": 0.01' in text
-    manifest.write_text(text.replace('"lr": 0.01', f'"lr": {number}'))
-    assert f"is not complete JSON ({number} is no JSON number)" in refusal(folder)
+    assert '"first": 0.01' in text
+    manifest.write_text(text.replace('"first": 0.01', f'"first": {number}'))
+    assert f"is not complete JSON ({number} is not a JSON number)" in refusal(folder)
 
 
 @pytest.mark.parametrize(
@@ -106,25 +106,36 @@ def test_numbers_that_are_none_are_no_json(folder, number):
         ({"name": "a web application", "icons": []}, "None"),
         ([1], "None"),
         (1, "None"),
-        ({"format": 2}, "2"),
+        ({"format": 3}, "3"),
         ({"format": "1"}, "'1'"),
         ({"format": 0}, "0"),
     ],
 )
-def test_another_format_is_told_before_all_else(folder, content, found):
+def test_another_format_is_reported_before_all_else(folder, content, found):
     (folder / "manifest.json").write_text(json.dumps(content))
     message = refusal(folder)
-    assert f"package format {found} is unknown; this edge-train reads format 1." in message
-    assert "Export the package with a matching version." in message
+    assert f"package format {found} is unknown to this edge-train, which reads" in message
+    assert "which reads format 2. Export the package again with this version" in message
+    assert message.endswith("or install the version that wrote it.")
 
 
-@pytest.mark.parametrize("number", [True, 1.0])
-def test_a_format_that_only_equals_one_is_refused(folder, number):
+def test_a_package_of_format_1_is_refused_with_what_to_do(folder):
+    """Before all else: its other keys are unknown here, and nobody wants to read that."""
+    (folder / "manifest.json").write_text(json.dumps({"format": 1, "schedule": {"lr": 0.1}}))
+    assert refusal(folder) == (
+        f"{folder / 'manifest.json'}: package format 1 is older than this edge-train, which "
+        "reads format 2. Export the package again with this version, or install the version "
+        "that wrote it."
+    )
+
+
+@pytest.mark.parametrize("number", [2.0])
+def test_a_format_that_only_equals_two_is_refused(folder, number):
     edit(folder, lambda table: table.update(format=number))
     assert problems(folder) == [f"format: expected an integer, got {number}"]
 
 
-def test_unknown_missing_and_mistyped_keys_are_told_together(folder):
+def test_unknown_missing_and_mistyped_keys_are_reported_together(folder):
     def spoil(table):
         table["licence"] = "mine"
         del table["embed"]
@@ -158,18 +169,21 @@ def test_unknown_missing_and_mistyped_keys_are_told_together(folder):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda file: file.unlink(), "is missing, or no file."),
-        (lambda file: (file.unlink(), file.mkdir()), "is missing, or no file."),
-        (lambda file: (file.unlink(), os.mkfifo(file)), "is missing, or no file."),
-        (lambda file: (file.unlink(), file.symlink_to(file)), "is missing, or no file."),
-        (lambda file: (file.unlink(), file.symlink_to("nowhere")), "is missing, or no file."),
+        (lambda file: file.unlink(), "is missing, or not a file."),
+        (lambda file: (file.unlink(), file.mkdir()), "is missing, or not a file."),
+        (lambda file: (file.unlink(), os.mkfifo(file)), "is missing, or not a file."),
+        (lambda file: (file.unlink(), file.symlink_to(file)), "is missing, or not a file."),
+        (
+            lambda file: (file.unlink(), file.symlink_to("nowhere")),
+            "is missing, or not a file.",
+        ),
         (lambda file: file.write_bytes(b""), "was altered or cut short"),
         (lambda file: file.write_bytes(file.read_bytes()[:-1]), "was altered or cut short"),
         (lambda file: file.write_bytes(file.read_bytes() + b"\0"), "was altered or cut short"),
     ],
     ids=["missing", "folder", "pipe", "loop", "dangling", "empty", "shorter", "longer"],
 )
-def test_a_damaged_file_is_told(folder, name, spoil, message):
+def test_a_damaged_file_is_reported(folder, name, spoil, message):
     spoil(folder / name)
     found = refusal(folder)
     assert f"{folder}: {name} {message}" in found
@@ -206,15 +220,15 @@ def test_any_changed_bit_is_noticed(folder, sound, data):
         ),
         (
             lambda state: state.update({"param.w": np.zeros(3, np.float32)}),
-            r"param\.w: want \('float32', \(64,\)\), found \('float32', \(3,\)\)",
+            r"param\.w: expected \('float32', \(64,\)\), got \('float32', \(3,\)\)",
         ),
         (
             lambda state: state.update({"param.w": np.zeros(64)}),
-            r"param\.w: want .*, found \('float64', \(64,\)\)",
+            r"param\.w: expected .*, got \('float64', \(64,\)\)",
         ),
     ],
 )
-def test_a_state_that_is_not_as_declared_is_told(folder, change, wanted):
+def test_a_state_that_is_not_as_declared_is_reported(folder, change, wanted):
     state = dict(open_package(folder).initial_state())
     change(state)
     add_file(folder, "state.safetensors", save(state))
@@ -224,23 +238,23 @@ def test_a_state_that_is_not_as_declared_is_told(folder, change, wanted):
 
 
 @pytest.mark.parametrize("content", [b"", b"a pickle of old", b'\x02\0\0\0\0\0\0\0{"'])
-def test_a_state_that_is_no_safetensors_is_told(folder, content):
+def test_a_state_that_is_no_safetensors_is_reported(folder, content):
     add_file(folder, "state.safetensors", content)
     package = open_package(folder)
     with pytest.raises(PackageError, match=r"initial state cannot be read: .*not a complete"):
         package.initial_state()
 
 
-def test_values_that_numpy_has_not_are_told(folder):
+def test_values_that_numpy_has_not_are_reported(folder):
     header = b'{"param.w":{"dtype":"BF16","shape":[1],"data_offsets":[0,2]}}'
     content = len(header).to_bytes(8, "little") + header + b"\0\0"
     add_file(folder, "state.safetensors", content)
     package = open_package(folder)
-    with pytest.raises(PackageError, match="values of a type that numpy has not: 'BF16'"):
+    with pytest.raises(PackageError, match="has a dtype that numpy does not: 'BF16'"):
         package.initial_state()
 
 
-def test_a_state_that_went_away_is_told(folder):
+def test_a_state_that_went_away_is_reported(folder):
     package = open_package(folder)
     (folder / "state.safetensors").unlink()
     with pytest.raises(PackageError, match=r"initial state cannot be read: .*No such file"):
@@ -263,7 +277,7 @@ def test_rungs_are_found_by_id_and_by_keep_ratio(sound):
 def test_the_largest_micro_batch_of_a_keep_ratio_comes_first(sound):
     step, half = sound.manifest.rungs
     parts = [
-        dataclasses.replace(half, id=f"k050-m{n}", micro_batch=n, step=None, accumulate="a")
+        dataclasses.replace(half, id=f"k050-m{n}", micro_batch=n, graphs={"accumulate": "a"})
         for n in (1, 4, 2)
     ]
     manifest = dataclasses.replace(sound.manifest, rungs=(step, *parts))
@@ -279,8 +293,21 @@ def test_the_largest_micro_batch_of_a_keep_ratio_comes_first(sound):
         package.rung_with_keep_ratio(0.6)
 
 
+def test_a_keep_ratio_and_a_plan_are_of_rungs_like_the_first(sound):
+    dense, half = sound.manifest.rungs
+    others = [
+        dataclasses.replace(half, id="k050-p8", patch_size_px=2 * half.patch_size_px),
+        dataclasses.replace(half, id="k050-last-1", trained="last-1"),
+    ]
+    manifest = dataclasses.replace(sound.manifest, rungs=(dense, *others, half))
+    package = dataclasses.replace(sound, manifest=manifest)
+    assert package.rungs_with_keep_ratio(0.5) == [half]
+    # A plan may mix patch sizes: their token-blocks say what they are worth.
+    assert [rung.id for rung in manifest.ladder()] == ["k100", "k050-p8", "k050"]
+
+
 @pytest.mark.parametrize("keep_ratio", [0.0, -0.5, 1.1, float("nan")])
-def test_a_keep_ratio_outside_is_told(sound, keep_ratio):
+def test_a_keep_ratio_outside_is_reported(sound, keep_ratio):
     with pytest.raises(ConfigError, match=r"is outside \(0, 1\]\."):
         sound.rung_with_keep_ratio(keep_ratio)
 
@@ -298,7 +325,7 @@ def test_a_keep_ratio_outside_is_told(sound, keep_ratio):
         ),
         (lambda f: edit(f, set_in("format", 7)), "package format 7 is unknown"),
         (lambda f: edit(f, set_in("author", "me")), "unknown key author"),
-        (lambda f: (f / STEP).unlink(), f"{STEP} is missing, or no file"),
+        (lambda f: (f / STEP).unlink(), f"{STEP} is missing, or not a file"),
         (lambda f: (f / STEP).write_bytes(b"foreign"), f"{STEP} was altered or cut short"),
         (lambda f: edit(f, set_in("embed", "../embed")), "'../embed' is not described"),
     ],

@@ -14,7 +14,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the reference is PyTorch")
 
-from reference_engine import TorchEngine, program_of  # noqa: E402
+from reference_engine import TorchEngine, program_of, rung_of  # noqa: E402
 from steps import hyper_of, noise_batch  # noqa: E402
 
 import edge_export.policies.simprune as simprune  # noqa: E402
@@ -23,9 +23,15 @@ from edge_export.policies import POLICIES  # noqa: E402
 from edge_runtime.engines import Batch, Engine, Hyper, create_engine  # noqa: E402
 from edge_runtime.errors import EngineError  # noqa: E402
 from edge_runtime.package import Package  # noqa: E402
-from edge_runtime.package.names import METRIC, SELECTION  # noqa: E402
+from edge_runtime.package.names import (  # noqa: E402
+    EMA,
+    EXP_AVG,
+    METRIC,
+    PARAM,
+    SELECTION,
+    STEP,
+)
 from edge_runtime.state import Array, State  # noqa: E402
-from edge_runtime.package.names import EMA, EXP_AVG, PARAM  # noqa: E402
 
 STEPS = 20
 RELATIVE, ABSOLUTE = 1e-4, 1e-7
@@ -68,9 +74,9 @@ class SelectionOf:
 
         self.engine = engine
         rung = package.rung(rung_id)
-        official = rung.official
-        assert official is not None
-        path = rung.step if engine == "ort" else official.eval
+        artifacts = rung.ort_training
+        assert artifacts is not None
+        path = rung.graphs[STEP] if engine == "ort" else artifacts.eval
         self._spec = package.manifest.graphs[path]
         self.names = [t.name for t in self._spec.outputs if t.role == SELECTION]
         self._session = onnxruntime.InferenceSession(
@@ -117,7 +123,7 @@ def selection_scores(
     inputs = {name: torch.from_numpy(value) for name, value in {**state, **given}.items()}
     weights = {name: inputs[PARAM + name] for name in program.parameters}
     with torch.no_grad(), replaced_selection(select):
-        program.loss(program.policy(package.rung(rung_id).keep_ratio), weights, inputs)
+        rung_of(program, rung_id).loss(weights, inputs)
     return scores
 
 
@@ -138,7 +144,7 @@ def reference_step(
     """PyTorch's engine after one step from `state`, and the loss."""
     reference = TorchEngine()
     reference.open(package, state)
-    return reference, reference.step(rung_id, batch, hyper)["loss"]
+    return reference, reference.step(rung_id, batch, hyper).metrics["loss"]
 
 
 def check_step(
@@ -163,7 +169,7 @@ def check_step(
         engine.open(package, state)
         found = engine.step(rung_id, batch, hyper)
         found_state = engine.snapshot()
-    assert found["loss"] == pytest.approx(wanted, rel=RELATIVE)
+    assert found.metrics["loss"] == pytest.approx(wanted, rel=RELATIVE)
     for name, gradient in reference.gradients.items():
         # m' = beta1 m + (1 - beta1) g
         moment = found_state[EXP_AVG + name].astype(np.float64)
@@ -220,5 +226,5 @@ def test_free_run_stays_with_the_reference(
 def test_metrics_are_declared(small_package: Packages) -> None:
     package = small_package("simclr", "random")
     for rung in package.manifest.rungs:
-        outputs = package.manifest.graphs[rung.step].outputs
+        outputs = package.manifest.graphs[rung.graphs[STEP]].outputs
         assert [t.name for t in outputs if t.role == METRIC] == ["loss"]

@@ -17,7 +17,7 @@ from edge_runtime.errors import BudgetError
 from edge_runtime.facts import Budget
 from edge_runtime.facts.budget import LIMITS, MEMORY
 from edge_runtime.planning import make_plan
-from edge_runtime.planning.mix import Task, best_mix
+from edge_runtime.planning.mix import Workload, best_mix
 from edge_runtime.planning.planner import nearest_budgets
 
 TOLERANCE = 1 + 1e-8
@@ -103,7 +103,7 @@ def brute_force(costs, budget, overhead, steps, rungs):
 
 
 def planned(costs, budget, overhead, steps):
-    mix = best_mix(Task(costs=tuple(costs), steps=steps, overhead=overhead), budget)
+    mix = best_mix(Workload(costs=tuple(costs), steps=steps, overhead=overhead), budget)
     return mix and mix.token_blocks
 
 
@@ -238,11 +238,11 @@ def read(flags: str) -> Budget:
 @settings(max_examples=50, deadline=None)
 @given(ladders(), budgets, overheads(), st.integers(1, 30))
 def test_the_nearest_budget_works_and_is_near(costs, budget, overhead, steps) -> None:
-    task = Task(costs=tuple(costs), steps=steps, overhead=overhead)
-    assume(best_mix(task, budget) is None)
+    workload = Workload(costs=tuple(costs), steps=steps, overhead=overhead)
+    assume(best_mix(workload, budget) is None)
     with pytest.raises(BudgetError) as caught:
         make_plan(costs, budget, steps=steps, overhead=overhead)
-    for near in nearest_budgets(task, budget):
+    for near in nearest_budgets(workload, budget):
         assert str(near) in str(caught.value)
         make_plan(costs, read(str(near)), steps=steps, overhead=overhead)
         raised = [lim for lim in budget.limited() if near.value(lim) != budget.value(lim)]
@@ -250,7 +250,7 @@ def test_the_nearest_budget_works_and_is_near(costs, budget, overhead, steps) ->
         assert all(limit.flag in str(caught.value).partition(":")[2] for limit in raised)
         for limit in raised:
             less = near.with_limit(limit, 0.995 * near.value(limit) - (limit is MEMORY))
-            assert best_mix(task, less) is None
+            assert best_mix(workload, less) is None
 
 
 def test_a_large_plan_is_quick() -> None:
@@ -259,10 +259,10 @@ def test_a_large_plan_is_quick() -> None:
         for n in range(12)
     ]
     budget = Budget(energy_j=3e5, time_s=3e4, power_w=11)
-    task = Task(costs=tuple(costs), steps=100_000, overhead=OVERHEAD)
+    workload = Workload(costs=tuple(costs), steps=100_000, overhead=OVERHEAD)
     spent_s = []
     for _ in range(5):
         begin_s = time.process_time()
-        assert best_mix(task, budget)
+        assert best_mix(workload, budget)
         spent_s.append(time.process_time() - begin_s)
     assert min(spent_s) < 0.05

@@ -1,5 +1,6 @@
 """Token policies against their definitions."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,16 +12,22 @@ from torch import Tensor  # noqa: E402
 
 from edge_export import vit  # noqa: E402
 from edge_export.objectives import OBJECTIVES  # noqa: E402
+from edge_export.package.graphs import tokens_per_block  # noqa: E402
 from edge_export.policies import POLICIES  # noqa: E402
 from edge_export.policies.base import kept_count, take_rows  # noqa: E402
 from edge_export.policies.simprune import select_pairs, stage_blocks  # noqa: E402
 from edge_export.recipe import make_recipe  # noqa: E402
-from edge_export.step.example import example_inputs  # noqa: E402
-from edge_export.step.program import ENCODER, Program  # noqa: E402
+from edge_export.step.context import Encoding, StepContext  # noqa: E402
+from edge_export.step.example import example_draws, example_images  # noqa: E402
+from edge_export.step.program import Program  # noqa: E402
+from edge_export.step.rung import RungProgram, StepOutputs  # noqa: E402
 from edge_runtime.errors import ConfigError  # noqa: E402
-from edge_runtime.package.names import LOSS  # noqa: E402
+from edge_runtime.package.names import (  # noqa: E402
+    EMA,
+    LOSS,
+    PARAM,
+)
 from edge_runtime.state import Array  # noqa: E402
-from edge_runtime.package.names import EMA, PARAM  # noqa: E402
 
 DROPPED = -1e30
 
@@ -37,6 +44,11 @@ def program(method: str, policy: str, **tokens: Any) -> Program:
     return Program(make_recipe(table, where="test"))
 
 
+def rung_of(program: Program, keep_ratio: float) -> RungProgram:
+    """A rung of that keep-ratio, whether or not it is on the program's ladder."""
+    return program.bind(replace(program.settings[0], keep_ratio=keep_ratio))
+
+
 def inputs_of(program: Program, keep_ratio: float, progress: float = 0.4) -> dict[str, Tensor]:
     """Double precision: only the order of additions differs between two ways to compute."""
     state = {name: value.double() for name, value in program.initial_state().items()}
@@ -44,14 +56,15 @@ def inputs_of(program: Program, keep_ratio: float, progress: float = 0.4) -> dic
     for name in program.teacher_names:  # a teacher that differs from the student
         noise = torch.randn(state[EMA + name].shape, generator=generator, dtype=torch.float64)
         state[EMA + name] += 0.02 * noise
-    batch = example_inputs(program, program.policy(keep_ratio), seed=3)
+    rung = rung_of(program, keep_ratio)
+    batch = {**example_images(rung, seed=3), **example_draws(rung, seed=3)}
     return {**state, **batch, "progress": torch.tensor(progress)}
 
 
 def gradients(
     program: Program, keep_ratio: float, inputs: dict[str, Tensor]
-) -> tuple[Any, Any]:
-    return program.gradient(program.policy(keep_ratio), inputs)
+) -> tuple[Any, StepOutputs]:
+    return rung_of(program, keep_ratio).gradient(inputs)
 
 
 def assert_close(found: Any, wanted: Any) -> None:
@@ -60,16 +73,23 @@ def assert_close(found: Any, wanted: Any) -> None:
         np.testing.assert_allclose(found[name], value, rtol=1e-9, atol=1e-12, err_msg=name)
 
 
+def tokens_of(program: Program, keep_ratio: float) -> tuple[int, ...]:
+    """Student tokens in the attention of each block, class token included."""
+    found = tokens_per_block(rung_of(program, keep_ratio), program.initial_state())
+    assert found.keys() == {"global"}
+    return found["global"]
+
+
 @pytest.mark.parametrize("method", OBJECTIVES)
 @pytest.mark.parametrize("policy", POLICIES)
 def test_keeping_everything_is_the_same_as_no_policy(method: str, policy: str) -> None:
     plain, other = program(method, "none"), program(method, policy)
     inputs = inputs_of(plain, 1.0)
-    wanted, metrics = gradients(plain, 1.0, inputs)
-    found, found_metrics = gradients(other, 1.0, inputs)
-    assert found_metrics[LOSS] == metrics[LOSS]
+    wanted, outputs = gradients(plain, 1.0, inputs)
+    found, found_outputs = gradients(other, 1.0, inputs)
+    assert found_outputs.metrics[LOSS] == outputs.metrics[LOSS]
     assert_close(found, wanted)
-    assert other.policy(1.0).student_tokens == plain.policy(1.0).student_tokens
+    assert tokens_of(other, 1.0) == tokens_of(plain, 1.0) == (17,) * 6
 
 
 def masked_features(
@@ -79,15 +99,18 @@ def masked_features(
 
     `masks[block]`: (S, N) bool, True where a patch is still there in that block's attention.
     """
-    encoder = {k.removeprefix(ENCODER): v for k, v in weights.items() if k.startswith(ENCODER)}
-    x = vit.embed(encoder, patches, encoder["pos_embed"][:, 1:])
+    kernel, positions = f"{vit.ENCODER}patch_embed.proj", weights[f"{vit.ENCODER}pos_embed"]
+    x = vit.affine(weights, kernel, vit.normalise(patches, positions.dtype))
+    class_tokens = weights[f"{vit.ENCODER}cls_token"].expand(len(x), -1, -1)
+    x = torch.cat([class_tokens, x], dim=1) + positions
     for block, mask in enumerate(masks):
         class_token = torch.ones(len(mask), 1, dtype=torch.bool)
         seen = torch.cat([class_token, mask], dim=1)[:, None, None, :]
         bias = torch.where(seen, 0.0, DROPPED)
-        x = vit.attend(encoder, block, program.model.heads, x, bias=bias)
-        x = vit.feed_forward(encoder, block, x)
-    return vit.features(encoder, x)
+        name = vit.block_name(block)
+        x = vit.attend(weights, name, program.model.heads, x, bias=bias).tokens
+        x = vit.feed_forward(weights, name, x)
+    return vit.layer_norm(weights, f"{vit.ENCODER}norm", x)[:, 0]
 
 
 def masked_gradients(
@@ -103,11 +126,27 @@ def masked_gradients(
         others = None
         if taught:
             others = masked_features(program, taught, patches, teacher).reshape(shape)
-        options = program.method_options
-        return program.objective.loss(weights, taught or None, features, others, options)
+        step = StepContext(
+            weights=weights,
+            teacher_weights=taught,
+            student={"global": encoding(features)},
+            teacher={} if others is None else {"global": encoding(others)},
+            patches={},
+            draws={},
+            hyper={},
+            buffers={},
+            recorded={},
+        )
+        return program.objective.loss(step).loss
 
     weights = {name: inputs[PARAM + name] for name in program.parameters}
     return torch.func.grad_and_value(loss)(weights)
+
+
+def encoding(features: Tensor) -> Encoding:
+    """What an objective that reads features alone sees of a branch."""
+    kept = torch.zeros(*features.shape[:2], 0, dtype=torch.int64)
+    return Encoding(features=features, kept=kept, tokens=None)
 
 
 def mask_of(kept: Tensor, count: int) -> Tensor:
@@ -118,11 +157,11 @@ def mask_of(kept: Tensor, count: int) -> Tensor:
 def test_gathering_is_masking_for_random(method: str) -> None:
     bound = program(method, "random")
     inputs = inputs_of(bound, 0.5)
-    found, metrics = gradients(bound, 0.5, inputs)
+    found, outputs = gradients(bound, 0.5, inputs)
     mask = mask_of(inputs["keep.global"].flatten(0, 1), 16)
     everything = torch.ones_like(mask)
     wanted, loss = masked_gradients(bound, inputs, [mask] * 6, [everything] * 6)
-    np.testing.assert_allclose(metrics[LOSS], loss, rtol=1e-12)
+    np.testing.assert_allclose(outputs.metrics[LOSS], loss, rtol=1e-12)
     assert_close(found, wanted)
 
 
@@ -131,22 +170,24 @@ def test_gathering_is_masking_for_random(method: str) -> None:
 def test_gathering_is_masking_for_simprune(method: str, placement: str) -> None:
     bound = program(method, "simprune", placement=placement)
     inputs = inputs_of(bound, 0.7)
-    found, metrics = gradients(bound, 0.7, inputs)
-    student, teacher = masks_of_simprune(metrics, placement, shared=not bound.teacher_names)
+    found, outputs = gradients(bound, 0.7, inputs)
+    student, teacher = masks_of_simprune(
+        outputs.selected, placement, shared=not bound.teacher_names
+    )
     wanted, loss = masked_gradients(bound, inputs, student, teacher)
-    np.testing.assert_allclose(metrics[LOSS], loss, rtol=1e-12)
+    np.testing.assert_allclose(outputs.metrics[LOSS], loss, rtol=1e-12)
     assert_close(found, wanted)
 
 
 def masks_of_simprune(
-    metrics: dict[str, Tensor], placement: str, *, shared: bool
+    selected: dict[str, Tensor], placement: str, *, shared: bool
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Which of the first 16 patches are keys in each of 6 blocks, for student and teacher."""
     rows = 3 if shared else 6  # pairs of sequences
     left = [torch.arange(16).expand(rows, 16) for _ in "ot"]  # original indices, both sides
     masks: list[list[Tensor]] = [[], []]
     for block in range(6):
-        kept = [metrics.get(f"kept.{side}.{block}") for side in ("online", "target")]
+        kept = [selected.get(f"kept.{side}.global.{block}") for side in ("online", "target")]
         before = placement != "before-mlp"
         for side in (0, 1):
             if before and kept[side] is not None:
@@ -253,7 +294,14 @@ def test_the_other_direction_is_the_mirrored_window(method: str) -> None:
     backward = program(method, "simprune", direction="most-to-least")
     inputs = inputs_of(forward, 0.7, progress=0.25)
     mirrored = {**inputs, "progress": torch.tensor(0.75)}
-    assert_close(gradients(backward, 0.7, mirrored)[1], gradients(forward, 0.7, inputs)[1])
+    (found, outputs), (wanted, expected) = (
+        gradients(backward, 0.7, mirrored),
+        gradients(forward, 0.7, inputs),
+    )
+    assert_close(outputs.metrics, expected.metrics)
+    assert_close(outputs.selected, expected.selected)
+    assert len(expected.selected) == 6  # both sides of three stages
+    assert_close(found, wanted)
 
 
 def test_stages_keep_their_fractions_and_leave_out_the_last_block() -> None:
@@ -272,11 +320,8 @@ def test_token_counts_of_a_small_model() -> None:
         "tokens": {"name": "simprune"},
         "keep_ratios": [0.8],
     }
-    policy = Program(make_recipe(table, where="test")).policy(0.8)
-    mlp = [fed - 1 for _, fed in policy.student_tokens]
-    assert mlp == [64] * 3 + [52] * 3 + [42] * 3 + [34] * 3
-    attention = [attended - 1 for attended, _ in policy.student_tokens]
-    assert attention == [64] * 4 + [52] * 3 + [42] * 3 + [34] * 2
+    attention = tokens_of(Program(make_recipe(table, where="test")), 0.8)
+    assert [n - 1 for n in attention] == [64] * 4 + [52] * 3 + [42] * 3 + [34] * 2
 
 
 def test_kept_count_rounds_up_but_not_floats_noise() -> None:

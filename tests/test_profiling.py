@@ -189,7 +189,11 @@ def test_what_was_measured_before_an_interruption_is_kept(
 def test_what_another_version_kept_is_measured_again(package, processes) -> None:
     kept = environment().cached_profile_path(package).with_suffix("") / "k050-1.json"
     kept.parent.mkdir(parents=True)
-    for content in ("{", "{}", '{"end_s": 1.0, "end_j": null, "found": {"step_s": 1.0}}'):
+    for content in (
+        "{",
+        "{}",
+        '{"end_s": 1.0, "end_j": null, "measurement": {"step_s": 1.0}}',
+    ):
         kept.write_text(content)
         processes.do(k100="fail('enough', 1)")
         with pytest.raises(EngineError, match="enough"):

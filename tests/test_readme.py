@@ -51,7 +51,7 @@ def test_the_commands_print_what_the_readme_shows(tmp_path: Path) -> None:
             stderr=subprocess.STDOUT,
             text=True,
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/export"},
         )
         assert done.returncode == 0, done.stdout
         assert shape_of(done.stdout.splitlines()) == shape_of(shown), command

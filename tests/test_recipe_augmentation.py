@@ -8,8 +8,9 @@ from edge_runtime.package.manifest import AugmentationSpec
 
 pytest.importorskip("torch", reason="reads recipes")
 
+from edge_export.declaration import ViewGroup
 from edge_export.objectives import objective_named
-from edge_export.recipe import AugmentationTable, make_recipe
+from edge_export.recipe import AugmentationTable, Recipe, make_recipe
 from edge_export.step.program import Program
 
 MODEL = {"image_size": 128, "patch_size": 16, "depth": 1, "width": 32, "heads": 2}
@@ -25,15 +26,25 @@ def test_the_table_has_every_key_of_a_view() -> None:
     assert sorted(field.name for field in fields(AugmentationTable)) == sorted(keys)
 
 
+def declared(method: str) -> tuple[ViewGroup, ...]:
+    """The view groups of a method with its own options."""
+    made = recipe(method)
+    return objective_named(method)(made.facts(), made.method_options()).declaration.views
+
+
+def views(made: Recipe) -> tuple[AugmentationSpec, ...]:
+    (group,) = Program(made).views
+    return group.views
+
+
 def test_without_it_views_are_the_methods() -> None:
-    assert recipe().views() == objective_named("mocov3").views(128)
+    assert Program(recipe()).views == declared("mocov3")
 
 
 def test_given_keys_replace_those_of_every_view() -> None:
-    first, second = objective_named("mocov3").views(128)
+    ((first, second),) = (group.views for group in declared("mocov3"))
     assert first != second  # what is not given stays different
-    views = recipe(flip=0.0, min_area=0.6).views()
-    assert views == (
+    assert views(recipe(flip=0.0, min_area=0.6)) == (
         replace(first, flip=0.0, min_area=0.6),
         replace(second, flip=0.0, min_area=0.6),
     )
@@ -41,5 +52,5 @@ def test_given_keys_replace_those_of_every_view() -> None:
 
 def test_the_package_asks_for_them() -> None:
     program = Program(recipe("simclr", solarize=0.25))
-    assert {view.solarize for view in program.views.views} == {0.25}
+    assert {view.solarize for group in program.views for view in group.views} == {0.25}
     assert program.recipe.table()["augmentation"]["solarize"] == 0.25

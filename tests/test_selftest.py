@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edge_runtime import selftest
-from edge_runtime.engines import create_engine
+from edge_runtime.engines import ENGINES, create_engine
 from edge_runtime.errors import EngineError, PackageError
 from edge_runtime.package import open_package
 from edge_runtime.selftest import example_batch, open_selftest, read_expected, try_engine
@@ -23,10 +23,10 @@ def test_the_package_is_small_and_complete() -> None:
     assert sum(path.stat().st_size for path in files) < MOST_BYTES
     manifest = package.manifest
     assert (manifest.model.depth, manifest.model.image_size_px) == (2, 16)
-    assert (manifest.method, manifest.tokens) == ("simclr", "random")
+    assert (manifest.method, manifest.token_policy) == ("simclr", "random")
     assert [rung.keep_ratio for rung in manifest.rungs] == [1.0, 0.75, 0.5]
-    assert all(rung.official is not None for rung in manifest.rungs)
-    assert manifest.official.refused is None
+    assert all(rung.ort_training is not None for rung in manifest.rungs)
+    assert manifest.ort_training.refused is None
     described = {package.file(name) for name in manifest.sha256} | {
         package.file("manifest.json")
     }
@@ -47,7 +47,7 @@ def test_the_batch_is_the_same_on_every_machine() -> None:
     assert hashlib.sha256(content).hexdigest().startswith("e5134a692ffe39bf")
 
 
-@pytest.mark.parametrize("name", ["ort", "ort-training"])
+@pytest.mark.parametrize("name", ENGINES)
 def test_an_engine_does_what_pytorch_did(name: str) -> None:
     try:
         create_engine(name)
@@ -78,9 +78,10 @@ class Broken:
         self.engine.open(package, state)
 
     def step(self, rung_id, batch, hyper):
-        metrics = dict(self.engine.step(rung_id, batch, hyper))
-        wrong = {"nan": float("nan"), "loss": 1.001 * metrics["loss"]}
-        return metrics | {"loss": wrong.get(self.fault, metrics["loss"])}
+        result = self.engine.step(rung_id, batch, hyper)
+        loss = result.metrics["loss"]
+        wrong = {"nan": float("nan"), "loss": 1.001 * loss}
+        return result._replace(metrics={"loss": wrong.get(self.fault, loss)})
 
     def snapshot(self):
         if self.fault == "idle":
@@ -100,14 +101,14 @@ class Broken:
         ("overflow", r"exp_avg\.projector\.1\.bias is not finite after the step"),
     ],
 )
-def test_a_broken_engine_is_found_out(monkeypatch, fault: str, message: str) -> None:
+def test_a_broken_engine_is_refused(monkeypatch, fault: str, message: str) -> None:
     pytest.importorskip("onnxruntime")
     monkeypatch.setattr(selftest, "create_engine", lambda name, threads: Broken(fault))
     with pytest.raises(EngineError, match=f"computes something wrong: {message}. Install"):
         try_engine("ort", threads=1)
 
 
-def test_wrong_features_are_found_out(monkeypatch, tmp_path: Path) -> None:
+def test_wrong_features_are_refused(monkeypatch, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     table = json.loads(selftest.EXPECTED.read_text())
     table["features"][7] += 0.01

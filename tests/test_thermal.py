@@ -6,7 +6,7 @@ import fake_board
 import pytest
 
 from edge_runtime.device import Thermometer, power_mode
-from edge_runtime.device.environment import Environment, EnvironmentReading
+from edge_runtime.device.environment import EnvironmentReading, EnvironmentSensors
 
 
 def test_the_hottest_zone_counts(tmp_path: Path) -> None:
@@ -117,19 +117,19 @@ def clock_files(root: Path) -> Path:
 
 
 def test_clocks_are_those_of_the_fastest_cores_and_of_the_gpu(tmp_path: Path) -> None:
-    environment = Environment(clock_files(tmp_path))
+    environment = EnvironmentSensors(clock_files(tmp_path))
     assert environment.read()[2:] == (2.2e9, 918e6, 0.43)
     assert len(environment._cpu_khz) == 2  # cores that share a clock are read once
     environment.close()
 
 
 def test_unknown_clocks_are_none(tmp_path: Path) -> None:
-    assert Environment(tmp_path).read() == (None, None, None, None, None)
+    assert EnvironmentSensors(tmp_path).read() == (None, None, None, None, None)
 
 
 def test_the_environment_is_temperature_throttling_and_clocks(tmp_path: Path) -> None:
     fake_board.zone(clock_files(tmp_path), 0, "cpu-thermal", 48_500)
-    environment = Environment(tmp_path)
+    environment = EnvironmentSensors(tmp_path)
     assert environment.read() == EnvironmentReading(
         temperature_c=48.5, throttled=None, cpu_hz=2.2e9, gpu_hz=918e6, gpu_load=0.43
     )

@@ -20,17 +20,14 @@ from training_fakes import (
 )
 
 from edge_runtime.data import draw_inputs, view_batches
-from edge_runtime.engines import StepResult
 from edge_runtime.errors import (
     ConfigError,
     DataError,
-    DivergedError,
     EngineError,
     RecordsError,
     StoppedError,
 )
 from edge_runtime.package.curves import hyper_parameters
-from edge_runtime.package.manifest import PeriodicGraph
 from edge_runtime.records import RunWriter, events, open_run
 from edge_runtime.training import train
 
@@ -119,7 +116,7 @@ def test_run_json_says_what_the_run_is(package, tmp_path) -> None:
     assert info.settings.package_digest == package.digest
     assert (info.settings.seed, info.settings.epochs, info.settings.batch_size) == (7, 2, 4)
     assert info.settings.rungs == ((1, "k100"),)
-    assert (info.engine, info.versions["runtime"]) == ("fake", "numpy")
+    assert (info.engine, info.device, info.versions["runtime"]) == ("fake", "cpu", "numpy")
     assert info.threads == FakeEngine.threads == 1
     assert (info.total_steps, info.steps_per_epoch) == (10, 5)
     assert info.source == "fake pictures"
@@ -340,66 +337,3 @@ def test_a_run_folder_is_plain_json(package, tmp_path) -> None:
         "pause_s",
         "rss_bytes",
     }
-
-
-def test_every_metric_of_a_step_is_recorded(package, tmp_path) -> None:
-    class Odd(FakeEngine):
-        def step(self, rung_id, batch, hyper):
-            metrics, applied = super().step(rung_id, batch, hyper)
-            return StepResult({**metrics, "entropy": float("inf"), "applied": 1.0}, applied)
-
-    run_to_the_end(package, tmp_path / "run", engine=Odd())
-    for record in open_run(tmp_path / "run").steps():
-        assert record.metrics.keys() == {"target", "entropy"}
-        assert 0 < record.metrics["target"] < 2
-        assert record.metrics["entropy"] is None  # JSON has no word for infinity
-        assert record.applied
-
-
-class Overflowing(FakeEngine):
-    """Skips the update of these steps: a loss scale was too large."""
-
-    def __init__(self, *steps: int) -> None:
-        super().__init__()
-        self._steps = steps
-
-    def step(self, rung_id, batch, hyper):
-        if hyper["step"] in self._steps:
-            return StepResult({"loss": float("nan")}, applied=False)
-        return super().step(rung_id, batch, hyper)
-
-
-def test_a_skipped_update_is_recorded_and_no_divergence(package, tmp_path) -> None:
-    with pytest.raises(StoppedError):
-        run_to_the_end(package, tmp_path / "run", engine=Overflowing(3), stop=stop_after(4))
-    found = run_to_the_end(package, tmp_path / "run", resume=True)
-    steps = open_run(tmp_path / "run").steps()
-    assert [record.step for record in steps if not record.applied] == [3]
-    assert [record.step for record in steps if record.loss is None] == [3]
-    (first, _) = kinds(found, events.EpochFinished)
-    losses = [record.loss for record in steps[:5] if record.loss is not None]
-    assert first.mean_loss == pytest.approx(sum(losses) / 4)
-
-
-def test_an_epoch_without_a_loss_is_a_divergence(package, tmp_path) -> None:
-    with pytest.raises(DivergedError, match="no step of epoch 1 had a finite loss"):
-        run_to_the_end(package, tmp_path / "run", engine=Overflowing(1, 2, 3, 4, 5))
-
-
-def test_periodic_graphs_run_every_so_many_steps(package, tmp_path) -> None:
-    ran = []
-
-    class Periodic(FakeEngine):
-        def step(self, rung_id, batch, hyper):
-            ran.append(int(hyper["step"]))
-            return super().step(rung_id, batch, hyper)
-
-        def run_periodic(self, graph, hyper):
-            ran.append((graph, int(hyper["step"])))
-
-    periodic = (PeriodicGraph(graph="mask.onnx", every_steps=4),)
-    changed = replace(package.manifest, periodic=periodic)
-    run_to_the_end(
-        replace(package, manifest=changed), tmp_path / "run", engine=Periodic(), epochs=2
-    )
-    assert ran == [1, 2, 3, 4, ("mask.onnx", 4), 5, 6, 7, 8, ("mask.onnx", 8), 9, 10]

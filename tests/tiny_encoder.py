@@ -10,6 +10,7 @@ import numpy as np
 
 from edge_runtime.evaluation.onnx_wire import write_field, write_number
 from edge_runtime.package import open_package
+from edge_runtime.package.curves import constant
 from edge_runtime.package.manifest import (
     FORMAT,
     AugmentationSpec,
@@ -17,9 +18,8 @@ from edge_runtime.package.manifest import (
     GraphSpec,
     Manifest,
     ModelFacts,
-    Official,
+    OrtTraining,
     Rung,
-    Schedule,
     TensorSpec,
     ViewGroup,
 )
@@ -89,47 +89,42 @@ def _manifest(encoder_prefix, hashes):
         producer={},
         recipe={},
         method="none",
-        tokens="none",
+        token_policy="none",
+        parametrization="none",
         batch_size=2,
         model=ModelFacts(
             name="tiny",
             image_size_px=SIZE_PX,
             patch_size_px=SIZE_PX,
             width=WIDTH,
-            depth=0,
+            depth=1,
             heads=1,
             tokens=1,
+            features="class-token",
         ),
         views=(
             ViewGroup(name="global", size_px=SIZE_PX, views=(AugmentationSpec(min_area=1.0),)),
         ),
-        schedule=Schedule(
-            lr=1e-3,
-            final_lr=0.0,
-            warmup_epochs=0.0,
-            weight_decay=0.0,
-            final_weight_decay=0.0,
-            ema_momentum=None,
-            final_ema_momentum=None,
-            beta1=0.9,
-            beta2=0.999,
-            eps=1e-8,
-        ),
+        hyper_parameters={"lr": constant(0.1)},
         encoder=ENCODER,
         encoder_prefix=encoder_prefix,
         embed=EMBED,
+        merge=None,
         state_file="state.safetensors",
         state=state,
         rungs=(_rung(),),
-        apply=None,
-        official=Official(refused="too small", checkpoint=None, update=None),
+        periodic=(),
+        ort_training=OrtTraining(refused="too small", checkpoint=None, update=None),
         graphs={
             EMBED: GraphSpec(
                 inputs=(images, *weights),
                 outputs=(_spec("features", (None, WIDTH), FEATURES),),
                 nodes=1,
+                flops=None,
             ),
-            STEP: GraphSpec(inputs=(), outputs=(_spec("loss", (), METRIC), *moved), nodes=1),
+            STEP: GraphSpec(
+                inputs=(), outputs=(_spec("loss", (), METRIC), *moved), nodes=1, flops=1
+            ),
         },
         sha256=hashes,
     )
@@ -140,15 +135,15 @@ def _rung():
     return Rung(
         id="k100",
         keep_ratio=1.0,
+        patch_size_px=SIZE_PX,
+        trained="all",
         micro_batch=None,
-        tokens_per_block=(),
+        tokens_per_block={},
         flops=1,
         peak_activation_bytes=0,
         draws=(),
-        step=STEP,
-        accumulate=None,
-        teacher=None,
-        official=None,
+        graphs={"step": STEP},
+        ort_training=None,
     )
 
 

@@ -1,6 +1,7 @@
 """The budget flags, which `plan`, `profile` and `run` have in common."""
 
 import argparse
+from typing import TYPE_CHECKING
 
 from edge_runtime.cli.quantities import (
     duration_s,
@@ -9,7 +10,9 @@ from edge_runtime.cli.quantities import (
     size_bytes,
     temperature_c,
 )
-from edge_runtime.facts import Budget
+
+if TYPE_CHECKING:
+    from edge_runtime.facts import Budget
 
 
 def add_budget_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,12 +39,14 @@ def add_budget_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def budget_of(args: argparse.Namespace) -> Budget:
+def budget_of(args: argparse.Namespace) -> "Budget":
     """The budget that the flags say.
 
     Raises:
         ConfigError: a limit is zero.
     """
+    from edge_runtime.facts import Budget
+
     return Budget(
         memory_bytes=args.memory,
         energy_j=args.energy,

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_runtime.cli.quantities import positive
-from edge_runtime.facts import EvaluationResults, KnnResult, Pictures, ProbeResult
 
 if TYPE_CHECKING:
     from edge_runtime.evaluation import Accuracies, Scores, TrainedState
+    from edge_runtime.facts import EvaluationResults
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,9 +87,10 @@ def run(args: argparse.Namespace) -> int:
 
 def results_of(
     trained: "TrainedState", scores: "Scores", train: str, test: str
-) -> EvaluationResults:
+) -> "EvaluationResults":
     """The scores and what was scored, for `--json` and for the run's events."""
     from edge_runtime.evaluation.knn import NEIGHBOURS, TEMPERATURE
+    from edge_runtime.facts import EvaluationResults, KnnResult, Pictures, ProbeResult
 
     knn, linear = scores.knn._asdict(), scores.linear and scores.linear._asdict()
     return EvaluationResults(

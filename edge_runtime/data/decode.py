@@ -9,15 +9,17 @@ Choices:
 - A JPEG without its end marker is unreadable. OpenCV before 5 silently fills the missing part
   with grey, and the picture would be used for training. A picture that lacks nothing but the
   marker is refused, too, because it cannot be distinguished.
+- OpenCV rotates JPEG and TIFF pictures itself. It does not rotate PNG and WebP when alpha is
+  requested, and older versions never do, so their EXIF block is read here.
 """
 
+import struct
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.data.exif import orientation
 from edge_runtime.data.sources import Image, UnreadablePicture
 
 _JPEG = b"\xff\xd8\xff"
@@ -25,6 +27,9 @@ _JPEG_END = b"\xff\xd9"
 _START_OF_SCAN = 0xDA
 _FILL = 0xFF
 _TIFF = (b"II*\0", b"MM\0*")
+_PNG = b"\x89PNG\r\n\x1a\n"
+_UPRIGHT = 1
+_ORIENTATION_TAG = 0x0112
 
 
 def decode_picture(content: bytes) -> Image:
@@ -42,7 +47,7 @@ def decode_picture(content: bytes) -> Image:
     picture = _decode(content, cv2.IMREAD_UNCHANGED)
     if content.startswith(_TIFF):
         picture = _tiff_on_white(picture)
-    return _upright(to_rgb(picture), orientation(content))
+    return _upright(to_rgb(picture), exif_orientation(content))
 
 
 def to_rgb(picture: NDArray[Any]) -> Image:
@@ -123,3 +128,53 @@ def _upright(picture: Image, exif: int) -> Image:
 
 def _uint8(array: NDArray[Any]) -> Image:
     return np.asarray(array, dtype=np.uint8)
+
+
+def exif_orientation(content: bytes) -> int:
+    """EXIF orientation, 1 to 8, of a PNG or WebP file; 1 without one, and for other files."""
+    try:
+        block = _exif_block(content)
+        value = _orientation_of(block.removeprefix(b"Exif\0\0")) if block else _UPRIGHT
+    except struct.error:  # the block is truncated; the picture may still be fine
+        return _UPRIGHT
+    return value if 1 <= value <= 8 else _UPRIGHT
+
+
+def _exif_block(content: bytes) -> bytes | None:
+    if content.startswith(_PNG):
+        return _png_exif(content)
+    return _webp_exif(content) if content[8:12] == b"WEBP" else None
+
+
+def _png_exif(content: bytes) -> bytes | None:
+    position = len(_PNG)
+    while position < len(content):
+        size, kind = struct.unpack_from(">I4s", content, position)
+        if kind == b"eXIf":
+            return content[position + 8 : position + 8 + size]
+        position += 12 + size  # size, kind and checksum around the data
+    return None
+
+
+def _webp_exif(content: bytes) -> bytes | None:
+    position = 12  # "RIFF", size, "WEBP"
+    while position < len(content):
+        kind, size = struct.unpack_from("<4sI", content, position)
+        if kind == b"EXIF":
+            return content[position + 8 : position + 8 + size]
+        position += 8 + size + size % 2
+    return None
+
+
+def _orientation_of(block: bytes) -> int:
+    """The tag's value in the first directory of a TIFF block."""
+    order = ">" if block.startswith(b"MM") else "<"
+    (directory,) = struct.unpack_from(f"{order}I", block, 4)
+    (entries,) = struct.unpack_from(f"{order}H", block, directory)
+    for entry in range(entries):
+        tag, _, _, value = struct.unpack_from(
+            f"{order}HHIH", block, directory + 2 + 12 * entry
+        )
+        if tag == _ORIENTATION_TAG:
+            return int(value)
+    return _UPRIGHT

@@ -22,7 +22,7 @@ class EnvironmentReading(NamedTuple):
     gpu_load: float | None = None
 
 
-class Environment:
+class EnvironmentSensors:
     """Reads the sensors that existed when it was made."""
 
     def __init__(self, root: Path = Path("/")) -> None:

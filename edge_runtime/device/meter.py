@@ -19,7 +19,7 @@ from typing import TypeVar
 from typing_extensions import Self
 
 from edge_runtime.device.energy import Account, EnergyLedger, Watts
-from edge_runtime.device.environment import Environment, EnvironmentReading
+from edge_runtime.device.environment import EnvironmentReading, EnvironmentSensors
 from edge_runtime.device.probe import Probe, SensorEvent
 from edge_runtime.device.sensors.base import PowerSensor
 from edge_runtime.errors import ConfigError
@@ -142,7 +142,7 @@ class Meter:
         self._thread = threading.Thread(target=self._run, name="edge-train-meter", daemon=True)
 
     def __enter__(self) -> Self:
-        self._environment = Environment(self._root)
+        self._environment = EnvironmentSensors(self._root)
         self._environment_now = self._environment.read()
         self._whole = self._open("whole", self._since_s)
         self._write(self._take_at_edge())

@@ -8,6 +8,7 @@ from typing_extensions import override
 from edge_runtime.engines.base import (
     Batch,
     ClosingMixin,
+    Engine,
     EngineLifecycle,
     Hyper,
     StepResult,
@@ -27,7 +28,7 @@ from edge_runtime.package.names import ACCUMULATE, APPLIED, APPLY, STEP, SUM
 from edge_runtime.state import State
 
 
-class OrtEngine(ClosingMixin):
+class OrtEngine(ClosingMixin, Engine):
     """Keeps the state on the device and runs a rung's graphs on it.
 
     State is bound once per direction, so that a step copies nothing but its batch. One rung is
@@ -48,24 +49,25 @@ class OrtEngine(ClosingMixin):
         self._loaded: _LoadedRung | None = None
         self._periodic: dict[str, _StateGraph] = {}
 
+    @override
     def refusal(self, package: Package, rung: Rung | None = None) -> str | None:
-        """See `Engine.refusal`: it trains every package."""
+        # It trains every package
         return None
 
+    @override
     def open(self, package: Package, state: State) -> None:
-        """See `Engine.open`."""
         self._lifecycle.open(package)
         self._state = DeviceState(state)
 
+    @override
     def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> StepResult:
-        """See `Engine.step`."""
         loaded = self._load(self._lifecycle.package("step"), rung_id)
         with native_errors(f"run a step of rung {rung_id}"):
             metrics = loaded.run(batch, hyper)
         return StepResult(metrics, applied=bool(metrics.get(APPLIED, 1.0)))
 
+    @override
     def run_periodic(self, graph: str, hyper: Hyper) -> None:
-        """See `Engine.run_periodic`."""
         package = self._lifecycle.package("run a periodic graph")
         if graph not in self._periodic:
             self._periodic[graph] = self._open(package, graph)
@@ -74,13 +76,13 @@ class OrtEngine(ClosingMixin):
 
     def _load(self, package: Package, rung_id: str) -> "_LoadedRung":
         if self._loaded is None or self._loaded.rung_id != rung_id:
+            rung = package.rung(rung_id)
             self._loaded = None  # its memory is free before the next one's is taken
-            graphs = package.rung(rung_id).graphs
-            if STEP in graphs:
-                step = self._open(package, graphs[STEP])
+            if STEP in rung.graphs:
+                step = self._open(package, rung.graphs[STEP])
                 self._loaded = _WholeBatch(rung_id, step)
             else:
-                self._loaded = self._micro_batches(package, package.rung(rung_id))
+                self._loaded = self._micro_batches(package, rung)
             release_free_memory()
         return self._loaded
 
@@ -114,13 +116,13 @@ class OrtEngine(ClosingMixin):
         assert self._state is not None
         return self._state
 
+    @override
     def snapshot(self) -> State:
-        """See `Engine.snapshot`."""
         self._lifecycle.package("snapshot")
         return self._held_state.copy()
 
+    @override
     def state_view(self) -> State:
-        """See `Engine.state_view`."""
         self._lifecycle.package("show the state")
         return self._held_state.view()
 
@@ -177,6 +179,7 @@ class _MicroBatches:
     reads its own element and writes it, as ONNX Runtime does where it reuses memory.
     """
 
+    @override
     def __init__(
         self,
         rung: Rung,
@@ -190,7 +193,7 @@ class _MicroBatches:
         self._accumulate, self._apply, self._sums = accumulate, apply, sums
 
     def run(self, batch: Batch, hyper: Hyper) -> dict[str, float]:
-        """See `_LoadedRung.run`; metrics are means over the micro-batches."""
+        # Metrics are means over the micro-batches
         self._check(batch)
         self._sums.clear()
         parts: list[dict[str, float]] = []

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from typing_extensions import override
 
-from edge_runtime.engines.base import ClosingMixin, EngineLifecycle
+from edge_runtime.engines.base import ClosingMixin, EngineLifecycle, ForwardEngine
 from edge_runtime.engines.runtime import load_onnxruntime, native_errors, runtime_name
 from edge_runtime.engines.session import check_device, open_session
 from edge_runtime.package import Package
@@ -13,7 +13,7 @@ from edge_runtime.package.names import FEATURES, IMAGES, WEIGHT
 from edge_runtime.state import Array, State
 
 
-class OrtForwardEngine(ClosingMixin):
+class OrtForwardEngine(ClosingMixin, ForwardEngine):
     """One forward graph with its weights bound."""
 
     name = "ort"
@@ -29,8 +29,8 @@ class OrtForwardEngine(ClosingMixin):
         self._weights: dict[str, Any] = {}
         self._images = self._features = ""
 
+    @override
     def open(self, package: Package, graph: str, weights: State) -> None:
-        """See `ForwardEngine.open`."""
         self._lifecycle.open(package)
         spec = package.manifest.graphs[graph]
         (self._images,) = (tensor.name for tensor in spec.inputs if tensor.role == IMAGES)
@@ -50,8 +50,8 @@ class OrtForwardEngine(ClosingMixin):
             for name, value in self._weights.items():
                 self._binding.bind_ortvalue_input(name, value)
 
+    @override
     def run(self, images: Array) -> Array:
-        """See `ForwardEngine.run`."""
         self._lifecycle.package("run")
         with native_errors("embed images"):
             self._binding.clear_binding_outputs()

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
 from edge_runtime.engines.base import (
     Batch,
     ClosingMixin,
+    Engine,
     EngineLifecycle,
     Hyper,
     StepResult,
@@ -58,7 +60,7 @@ def load_api() -> Any:
     return api
 
 
-class OrtTrainingEngine(ClosingMixin):
+class OrtTrainingEngine(ClosingMixin, Engine):
     """Parameters and moments live in the API's CheckpointState, the EMA teacher beside it."""
 
     name = "ort-training"
@@ -77,8 +79,8 @@ class OrtTrainingEngine(ClosingMixin):
         self._update: _TeacherUpdate | None = None
         self._is_torn = False  # between the first and the last change of a step
 
+    @override
     def refusal(self, package: Package, rung: Rung | None = None) -> str | None:
-        """See `Engine.refusal`."""
         if (reason := package.manifest.ort_training.refused) is not None:
             return reason
         if rung is not None and rung.micro_batch is not None:
@@ -90,8 +92,8 @@ class OrtTrainingEngine(ClosingMixin):
             return f"there are no official artifacts of rung {rung.id}"
         return None
 
+    @override
     def open(self, package: Package, state: State) -> None:
-        """See `Engine.open`."""
         self._refuse(package)
         self._lifecycle.open(package)
         self._started = {name: value.copy() for name, value in state.items()}
@@ -106,8 +108,8 @@ class OrtTrainingEngine(ClosingMixin):
                 f"{'' if rung is None else ', or another rung'}."
             )
 
+    @override
     def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> StepResult:
-        """See `Engine.step`."""
         package = self._whole("step")
         self._refuse(package, package.rung(rung_id))
         self._check(package, hyper)
@@ -125,8 +127,9 @@ class OrtTrainingEngine(ClosingMixin):
         self._is_torn = False
         return StepResult(metrics, applied=True)
 
+    @override
     def run_periodic(self, graph: str, hyper: Hyper) -> None:
-        """See `Engine.run_periodic`. Packages with such graphs are refused by `open`."""
+        # Packages with such graphs are refused by `open`
         self._whole("run a periodic graph")
         raise EngineError(f"engine {self.name} cannot run {graph}. Take engine ort.")
 
@@ -161,8 +164,8 @@ class OrtTrainingEngine(ClosingMixin):
             self._checkpoint = self._api.CheckpointState.load_checkpoint(str(path))
         self._started = {}
 
+    @override
     def snapshot(self) -> State:
-        """See `Engine.snapshot`."""
         self._whole("snapshot")
         if self._checkpoint is None:
             return {name: value.copy() for name, value in self._started.items()}
@@ -175,12 +178,13 @@ class OrtTrainingEngine(ClosingMixin):
         }
         return {**parameters, **{k: v.copy() for k, v in self._teacher.items()}, **moments}
 
+    @override
     def state_view(self) -> State:
-        """See `Engine.state_view`. The API gives its state by files only: this is a copy."""
+        # The API gives its state by files only: this is a copy
         return self.snapshot()
 
+    @override
     def close(self) -> None:
-        """See `Engine.close`."""
         self._lifecycle.close()
         self._rungs.clear()
         self._checkpoint = self._update = None

@@ -6,6 +6,7 @@ docs/planning.md explains every field. Units: seconds, joules, watts, bytes. `No
 import math
 from dataclasses import dataclass
 
+from edge_runtime.schema import NonNegative, NonNegativeInt
 from edge_runtime.units import bytes_text, energy_text, step_text
 
 MEASURED = "measured"
@@ -24,15 +25,15 @@ class RungCost:
     """One step of one rung."""
 
     rung: str
-    token_blocks: int  # views * batch * sum of the student's tokens per block
-    flops: int
-    step_s: float | None  # median, waiting for pictures included
-    step_s_low: float | None  # 95 % bootstrap interval of the median
-    step_s_high: float | None
-    step_j: float | None  # gross, of the board's total
-    power_w: float | None  # mean while it trains
-    peak_bytes: int | None  # process tree and GPU share while it trains
-    predicted_peak_bytes: int | None
+    token_blocks: NonNegativeInt  # views * batch * sum of the student's tokens per block
+    flops: NonNegativeInt
+    step_s: NonNegative | None  # median, waiting for pictures included
+    step_s_low: NonNegative | None  # 95 % bootstrap interval of the median
+    step_s_high: NonNegative | None
+    step_j: NonNegative | None  # gross, of the board's total
+    power_w: NonNegative | None  # mean while it trains
+    peak_bytes: NonNegativeInt | None  # process tree and GPU share while it trains
+    predicted_peak_bytes: NonNegativeInt | None
     source: str  # one of `SOURCES`
 
     @property
@@ -75,13 +76,13 @@ class CostProfile:
     engine: str
     runtime: str  # with its version
     device: str = "cpu"  # that the engine ran on
-    threads: int | None  # of the engine; None: as many as there are processors
+    threads: NonNegativeInt | None  # of the engine; None: as many as there are processors
     sensor: str | None
     energy_is_estimate: bool
-    idle_w: float | None
-    baseline_bytes: int  # runtime loaded and state open, before anything of a rung ran
-    startup_s: float  # process start to first step, without loading the rung
-    switch_s: float  # loading a rung
-    checkpoint_s: float
-    checkpoint_j: float | None
+    idle_w: NonNegative | None
+    baseline_bytes: NonNegativeInt  # runtime loaded, state open, nothing of a rung yet
+    startup_s: NonNegative  # process start to first step, without loading the rung
+    switch_s: NonNegative  # loading a rung
+    checkpoint_s: NonNegative
+    checkpoint_j: NonNegative | None
     rungs: tuple[RungCost, ...]

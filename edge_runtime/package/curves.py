@@ -8,8 +8,11 @@ may begin with a linear warm-up, which reaches `first` with its last step; the r
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
-from edge_runtime.schema import Finite, NonNegative
+from edge_runtime.schema import Finite, Range
+
+Epochs = Annotated[float, Range(ge=0, le=1_000_000)]
 
 COUNT = "count"  # the shape whose value is the step's number
 
@@ -28,7 +31,7 @@ class Curve:
     shape: str  # one of `SHAPES`, or `COUNT`
     first: Finite = 0.0
     final: Finite = 0.0
-    warmup_epochs: NonNegative = 0.0
+    warmup_epochs: Epochs = 0.0
     warmup_from: Finite = 0.0
 
     @property

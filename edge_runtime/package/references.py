@@ -31,6 +31,7 @@ from edge_runtime.package.names import (
     WEIGHT,
 )
 
+RECORDED = "lr"  # the hyper-parameter that every step's record has
 LAYOUTS = ("same", "transposed", "patch")
 
 
@@ -123,6 +124,8 @@ def _values(manifest: Manifest) -> Iterator[str]:
     for name, curve in manifest.hyper_parameters.items():
         if curve.shape not in (*SHAPES, COUNT):
             yield f"hyper-parameter {name!r}: unknown shape {curve.shape!r}"
+    if RECORDED not in manifest.hyper_parameters:
+        yield f"hyper_parameters: there is no {RECORDED!r}"
     for tensor in manifest.encoder:
         if tensor.layout not in LAYOUTS:
             yield f"encoder tensor {tensor.name!r}: unknown layout {tensor.layout!r}"

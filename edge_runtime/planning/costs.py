@@ -15,7 +15,7 @@ from edge_runtime.package.manifest import Manifest, Rung
 _LEAST_RUNGS = 3  # costs: a line through two says nothing of them
 _BEST_PRECISION = 1e-3  # of a step's time: no clock is better
 
-# docs/results.md has the rungs that these were found with.
+# docs/results.md has the rungs that these were fitted to.
 ARENA = 1.10  # what the runtime's arena takes, gaps included, over what its tensors need
 NODE_BYTES = 3_800  # of a loaded graph, per node of its file
 

@@ -17,7 +17,7 @@ from edge_runtime.facts.budget import MEMORY, Limit
 from edge_runtime.facts.plan import steps_text
 from edge_runtime.planning.costs import Overhead
 from edge_runtime.planning.ledger import Ledger, RemainingBudget
-from edge_runtime.planning.mix import Mix, Task, require_energy, why_unusable
+from edge_runtime.planning.mix import Mix, Workload, require_energy, why_unusable
 from edge_runtime.planning.planner import infeasible_text
 from edge_runtime.planning.throttle import IdlePacer, Reading, Throttle
 
@@ -65,11 +65,11 @@ class Governor:
             BudgetError: no rung can be trained at all.
             DeviceError: energy or power is limited and unknown.
         """
-        task = Task(costs=tuple(costs), steps=steps, overhead=overhead)
-        require_energy(task, budget)
+        workload = Workload(costs=tuple(costs), steps=steps, overhead=overhead)
+        require_energy(workload, budget)
         usable = [cost for cost in costs if why_unusable(cost, budget) is None]
         if not usable:
-            raise BudgetError(infeasible_text(task, budget))
+            raise BudgetError(infeasible_text(workload, budget))
         usable.sort(key=lambda cost: (cost.token_blocks, -(cost.step_s or 0.0)))
         self._height = {cost.rung: height for height, cost in enumerate(usable)}
         self._steps, self._every_s = steps, replan_every_s
@@ -109,7 +109,7 @@ class Governor:
             return self._stop(choice.limit, choice.reason)
         return self._pause(choice, left, now_s) or self._train(choice, now_s)
 
-    def _pause(self, choice: "_Choice", left: int, now_s: float) -> Decision | None:
+    def _pause(self, choice: "_NextRung", left: int, now_s: float) -> Decision | None:
         cost = self._ledger.cost(choice.rung)
         too_hot = self._throttle.too_hot
         pause = self._pacer.pause(self._ledger, cost, left, now_s, too_hot=too_hot)
@@ -121,7 +121,7 @@ class Governor:
             kind="pause", rung=choice.rung, reason=pause.reason, pause_s=pause.pause_s
         )
 
-    def _train(self, choice: "_Choice", now_s: float) -> Decision:
+    def _train(self, choice: "_NextRung", now_s: float) -> Decision:
         before, self._rung = self._rung, choice.rung
         if before == choice.rung:
             return Decision(kind="keep", rung=choice.rung, reason=choice.reason)
@@ -137,11 +137,13 @@ class Governor:
     def _next_rung(self) -> str:
         return self._rung or next(iter(self._height))
 
-    def _choose(self, allowed: Sequence[str], done: int, left: int, now_s: float) -> "_Choice":
+    def _choose(
+        self, allowed: Sequence[str], done: int, left: int, now_s: float
+    ) -> "_NextRung":
         """The rung of the next step, or the limit that is reached."""
         rung, before = self._rung, self._plan
         if rung and rung in allowed and not self._is_due(rung, done, now_s):
-            return _Choice(rung, "as planned")
+            return _NextRung(rung, "as planned")
         mix = self._remaining.plan(allowed, left, loaded=rung)
         wish = self._wish(mix, allowed, left) if mix else 0
         ratios = self._ledger.ratios(rung) if rung else (1.0, 1.0)
@@ -151,14 +153,16 @@ class Governor:
         lowest = next(iter(mix.counts))
         if rung is None:
             self._every_s = min(self._every_s, max(0.5, _SHARE_OF_RUN * mix.time_s))
-            return _Choice(lowest, f"the plan begins: {self._text(mix, lowest)}")
+            return _NextRung(lowest, f"the plan begins: {self._text(mix, lowest)}")
         if rung not in allowed:
-            return _Choice(lowest, f"{self._throttle.reason}: {self._text(mix, lowest)}")
+            return _NextRung(lowest, f"{self._throttle.reason}: {self._text(mix, lowest)}")
         if wish < 0 and before.wish < 0:
-            return _Choice(lowest, f"there is no room for as much: {self._text(mix, lowest)}")
+            return _NextRung(
+                lowest, f"there is no room for as much: {self._text(mix, lowest)}"
+            )
         if wish > 0 and before.wish > 0 and self._may_rise(left, now_s):
-            return _Choice(lowest, f"there is room for more: {self._text(mix, lowest)}")
-        return _Choice(rung, self._text(mix, rung))
+            return _NextRung(lowest, f"there is room for more: {self._text(mix, lowest)}")
+        return _NextRung(rung, self._text(mix, rung))
 
     def _is_due(self, rung: str, done: int, now_s: float) -> bool:
         """Whether it is time to plan again."""
@@ -189,7 +193,7 @@ class Governor:
         is_worth_it = left >= _SHARE_OF_RUN * self._steps
         return is_worth_it and calm_s >= min(_CALM_S, 2 * self._every_s)
 
-    def _last_resort(self, allowed: Sequence[str], left: int) -> "_Choice":
+    def _last_resort(self, allowed: Sequence[str], left: int) -> "_NextRung":
         """The rung that gets furthest, until a limit is reached."""
         reach = {rung: self._remaining.reach(rung, loaded=self._rung) for rung in allowed}
         furthest = max(allowed, key=lambda rung: reach[rung][0])
@@ -197,11 +201,11 @@ class Governor:
         left_text = self._remaining.left_text()
         if limit is not None and steps < 1:
             reason = f"{limit.flag} is used up but for the last checkpoint{left_text}"
-            return _Choice(furthest, f"{reason}; {left} steps are not done", limit)
+            return _NextRung(furthest, f"{reason}; {left} steps are not done", limit)
         rung = self._rung
         if rung in reach and reach[rung][0] >= 1 and steps < _WORTH_IT * reach[rung][0]:
             furthest = rung
-        return _Choice(
+        return _NextRung(
             furthest,
             f"no plan fits {left} more steps{left_text}: as far as it goes on {furthest}"
             f"{self._ledger.drift_text(furthest)}",
@@ -212,7 +216,7 @@ class Governor:
         return f"{steps_text(mix.counts.items())}{self._remaining.left_text()}{drift}"
 
 
-class _Choice(NamedTuple):
+class _NextRung(NamedTuple):
     """The rung to train and why, or the limit that is reached."""
 
     rung: str

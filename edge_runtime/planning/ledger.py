@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from edge_runtime.facts import Budget, RungCost, Spent
 from edge_runtime.facts.budget import ENERGY, TIME, Limit
 from edge_runtime.planning.costs import Overhead
-from edge_runtime.planning.mix import Mix, Task, best_mix
+from edge_runtime.planning.mix import Mix, Workload, best_mix
 from edge_runtime.units import duration_text, energy_text
 
 _MEMORY_S = 20.0  # of training; what is older counts less
@@ -187,13 +187,15 @@ class RemainingBudget:
         rest: Overhead | None = None,
     ) -> Mix | None:
         """The best mix of these rungs for the steps to come, if possible with a reserve."""
-        task = Task(
+        workload = Workload(
             costs=tuple(self._ledger.cost(rung) for rung in rungs),
             steps=steps,
             overhead=rest or self._ledger.rest(),
             loaded=loaded,
         )
-        return best_mix(task, self._with_reserve(loaded)) or best_mix(task, self._budget)
+        return best_mix(workload, self._with_reserve(loaded)) or best_mix(
+            workload, self._budget
+        )
 
     def is_as_good_on(self, rung: str, mix: Mix, rungs: Sequence[str], steps: int) -> bool:
         """Whether the mix can wait: most steps on this loaded rung, a plan for the last."""
@@ -224,7 +226,7 @@ class RemainingBudget:
             value = self._budget.value(limit)
             if value is not None and fixed is not None and step:
                 room = value - fixed - (0.0 if rung == loaded else switch or 0.0)
-                least = min(least, (room / step, limit), key=lambda found: found[0])
+                least = min(least, (room / step, limit), key=lambda reach: reach[0])
         return least
 
     def left_text(self) -> str:

@@ -37,7 +37,7 @@ _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
+class Workload:
     """Steps to be done on some of these rungs."""
 
     costs: tuple[RungCost, ...]  # of every rung, known or not
@@ -67,13 +67,13 @@ class _Constraint:
     limit: float
 
 
-def best_mix(task: Task, budget: Budget) -> Mix | None:
+def best_mix(workload: Workload, budget: Budget) -> Mix | None:
     """The mix that keeps most token-blocks; of equal ones the fastest.
 
     Where the mean power would be too high, it waits as long as that takes.
 
     Args:
-        task: what to do.
+        workload: what to do.
         budget: limits of the whole, overhead included.
 
     Returns:
@@ -82,26 +82,28 @@ def best_mix(task: Task, budget: Budget) -> Mix | None:
     Raises:
         DeviceError: energy or power is limited and no rung's energy is known.
     """
-    require_energy(task, budget)
-    chosen = [cost for cost in task.costs if why_unusable(cost, budget) is None]
+    require_energy(workload, budget)
+    chosen = [cost for cost in workload.costs if why_unusable(cost, budget) is None]
     if not chosen:
         return None
     step_s = np.array([cost.step_s for cost in chosen], np.float64)
     counts = _best_counts(
         np.array([cost.token_blocks for cost in chosen], np.float64),
         step_s,
-        _constraints(task, chosen, step_s, budget),
-        task.steps,
-        next((index for index, cost in enumerate(chosen) if cost.rung == task.loaded), None),
+        _constraints(workload, chosen, step_s, budget),
+        workload.steps,
+        next(
+            (index for index, cost in enumerate(chosen) if cost.rung == workload.loaded), None
+        ),
     )
     if counts is None:
         return None
     used = [(cost, count) for cost, count in zip(chosen, counts, strict=True) if count]
     used.sort(key=lambda pair: (pair[0].token_blocks, pair[0].step_s))
-    return _mix(task, used, budget)
+    return _mix(workload, used, budget)
 
 
-def require_energy(task: Task, budget: Budget) -> None:
+def require_energy(workload: Workload, budget: Budget) -> None:
     """Refuse a limit that nothing measures.
 
     Raises:
@@ -109,8 +111,8 @@ def require_energy(task: Task, budget: Budget) -> None:
     """
     if not _needs_energy(budget):
         return
-    known = any(cost.step_j is not None for cost in task.costs)
-    if task.overhead.fixed_j is None or not known:
+    known = any(cost.step_j is not None for cost in workload.costs)
+    if workload.overhead.fixed_j is None or not known:
         flag = (POWER if budget.energy_j is None else ENERGY).flag
         raise DeviceError(
             f"{flag} cannot be planned: the cost profile has no energy, since the board had "
@@ -141,19 +143,19 @@ def why_unusable(cost: RungCost, budget: Budget) -> str | None:
 
 
 def _constraints(
-    task: Task, costs: Sequence[RungCost], step_s: Numbers, budget: Budget
+    workload: Workload, costs: Sequence[RungCost], step_s: Numbers, budget: Budget
 ) -> list[_Constraint]:
-    overhead, time_s, energy_j = task.overhead, budget.time_s, budget.energy_j
+    overhead, time_s, energy_j = workload.overhead, budget.time_s, budget.energy_j
     fixed_s, fixed_j = overhead.fixed_s, overhead.fixed_j or 0.0
-    found = []
+    constraints = []
     if time_s is not None:
-        found.append(_Constraint(step_s, fixed_s, overhead.switch_s, time_s))
+        constraints.append(_Constraint(step_s, fixed_s, overhead.switch_s, time_s))
     if not _needs_energy(budget):
-        return found
+        return constraints
     step_j = np.array([cost.step_j for cost in costs], np.float64)
     switch_j = overhead.switch_j or 0.0
     if energy_j is not None:
-        found.append(_Constraint(step_j, fixed_j, switch_j, energy_j))
+        constraints.append(_Constraint(step_j, fixed_j, switch_j, energy_j))
 
     def above(power_w: float, limit_j: float) -> _Constraint:
         """The energy above that power shall stay below the limit."""
@@ -165,22 +167,25 @@ def _constraints(
         )
 
     if (power_w := budget.power_w) is None:
-        return found
+        return constraints
     idle_w = overhead.idle_w
     if idle_w is None or idle_w >= power_w:  # waiting does not help
-        return [*found, above(power_w, _ROUNDING * power_w * task.steps * step_s.min())]
+        return [
+            *constraints,
+            above(power_w, _ROUNDING * power_w * workload.steps * step_s.min()),
+        ]
     # With the wait that brings the mean down to `power_w`, the whole takes
     # above(idle_w) / (power_w - idle_w) seconds, at `power_w`.
     if time_s is not None:
-        found.append(above(idle_w, time_s * (power_w - idle_w)))
+        constraints.append(above(idle_w, time_s * (power_w - idle_w)))
     if energy_j is not None:
-        found.append(above(idle_w, energy_j * (power_w - idle_w) / power_w))
-    return found
+        constraints.append(above(idle_w, energy_j * (power_w - idle_w) / power_w))
+    return constraints
 
 
-def _mix(task: Task, used: Sequence[tuple[RungCost, int]], budget: Budget) -> Mix:
-    overhead = task.overhead
-    switches = sum(cost.rung != task.loaded for cost, _ in used)
+def _mix(workload: Workload, used: Sequence[tuple[RungCost, int]], budget: Budget) -> Mix:
+    overhead = workload.overhead
+    switches = sum(cost.rung != workload.loaded for cost, _ in used)
     time_s = overhead.fixed_s + switches * overhead.switch_s
     time_s += sum((cost.step_s or 0.0) * count for cost, count in used)
     energy_j, wait_s = overhead.fixed_j, 0.0
@@ -236,9 +241,9 @@ def _best_counts(
         trios = _trios(kept, size, steps)
         if not len(trios):
             break
-        found = _best_of(trios, gain, order, constraints, steps, loaded)
-        if found and (best is None or (found[0], -found[1]) > (best[0], -best[1])):
-            best = found
+        other = _best_of(trios, gain, order, constraints, steps, loaded)
+        if other and (best is None or (other[0], -other[1]) > (best[0], -best[1])):
+            best = other
     return None if best is None else best[2]
 
 

@@ -20,7 +20,7 @@ from edge_runtime.facts.budget import (
     flag_text,
 )
 from edge_runtime.planning.costs import Overhead
-from edge_runtime.planning.mix import Mix, Task, best_mix, why_unusable
+from edge_runtime.planning.mix import Mix, Workload, best_mix, why_unusable
 from edge_runtime.units import bytes_text, duration_text, energy_text, power_text
 
 _PRECISION = 1.001  # of a nearest budget
@@ -41,11 +41,11 @@ def make_plan(
         BudgetError: nothing fits; the message has the binding limit and the nearest budget.
         DeviceError: energy or power is limited and unknown.
     """
-    task = Task(costs=tuple(costs), steps=steps, overhead=overhead)
-    mix = best_mix(task, budget)
+    workload = Workload(costs=tuple(costs), steps=steps, overhead=overhead)
+    mix = best_mix(workload, budget)
     if mix is None:
-        raise BudgetError(infeasible_text(task, budget))
-    binding = _binding(task, budget, mix)
+        raise BudgetError(infeasible_text(workload, budget))
+    binding = _binding(workload, budget, mix)
     peaks = [cost.likely_peak_bytes for cost in costs if cost.rung in mix.counts]
     known = [peak for peak in peaks if peak is not None]
     return Plan(
@@ -57,17 +57,17 @@ def make_plan(
         energy_j=mix.energy_j,
         power_w=None if mix.energy_j is None else mix.energy_j / mix.time_s,
         peak_bytes=max(known) if len(known) == len(peaks) else None,
-        verdicts=tuple(_verdict(cost, task, budget, mix, binding) for cost in costs),
+        verdicts=tuple(_verdict(cost, workload, budget, mix, binding) for cost in costs),
         binding=binding,
     )
 
 
-def _binding(task: Task, budget: Budget, mix: Mix) -> tuple[str, ...]:
+def _binding(workload: Workload, budget: Budget, mix: Mix) -> tuple[str, ...]:
     """Limits whose absence alone would keep more; where none does, all of them together."""
 
     def keeps_more(relaxed: Budget) -> bool:
-        found = best_mix(task, relaxed)
-        return found is not None and found.token_blocks > mix.token_blocks
+        other = best_mix(workload, relaxed)
+        return other is not None and other.token_blocks > mix.token_blocks
 
     if not keeps_more(Budget()):
         return ()
@@ -77,7 +77,7 @@ def _binding(task: Task, budget: Budget, mix: Mix) -> tuple[str, ...]:
 
 
 def _verdict(
-    cost: RungCost, task: Task, budget: Budget, mix: Mix, binding: Sequence[str]
+    cost: RungCost, workload: Workload, budget: Budget, mix: Mix, binding: Sequence[str]
 ) -> RungVerdict:
     count = mix.counts.get(cost.rung, 0)
     flags = [limit.flag for limit in LIMITS if limit.name in binding]
@@ -91,9 +91,9 @@ def _verdict(
         source=cost.source,
         steps=count,
         reason=(
-            _why_used(count / task.steps, flags)
+            _why_used(count / workload.steps, flags)
             if count
-            else _why_not_used(cost, task, budget, mix)
+            else _why_not_used(cost, workload, budget, mix)
         ),
     )
 
@@ -113,17 +113,17 @@ def _why_used(share: float, binding: Sequence[str]) -> str:
     return f"{part}: the most that {_listed(binding)} {leave} room for"
 
 
-def _why_not_used(cost: RungCost, task: Task, budget: Budget, mix: Mix) -> str:
+def _why_not_used(cost: RungCost, workload: Workload, budget: Budget, mix: Mix) -> str:
     """Of a rung that the mix does not use."""
     if reason := why_unusable(cost, budget):
         return reason
-    kept = cost.token_blocks * task.steps
+    kept = cost.token_blocks * workload.steps
     if kept < mix.token_blocks:
         return "keeps fewer token-blocks than the budget has room for"
     if kept == mix.token_blocks:
         return "keeps no more token-blocks and is no faster"
     # Waiting for the mean power counts: it takes time, and energy.
-    alone = best_mix(replace(task, costs=(cost,)), Budget(power_w=budget.power_w))
+    alone = best_mix(replace(workload, costs=(cost,)), Budget(power_w=budget.power_w))
     if alone is None:
         limit = flag_text(POWER, budget.power_w)
         return f"draws {power_text(cost.power_w or 0.0)}, over {limit}"
@@ -136,18 +136,19 @@ def _why_not_used(cost: RungCost, task: Task, budget: Budget, mix: Mix) -> str:
     return f"all steps on it take {' and '.join(over)}"
 
 
-def infeasible_text(task: Task, budget: Budget) -> str:
+def infeasible_text(workload: Workload, budget: Budget) -> str:
     """Say that nothing fits, and what would."""
-    reasons = [why_unusable(cost, Budget()) for cost in task.costs]
+    reasons = [why_unusable(cost, Budget()) for cost in workload.costs]
     if all(reasons):
         lines = "; ".join(
-            f"{cost.rung} {reason}" for cost, reason in zip(task.costs, reasons, strict=True)
+            f"{cost.rung} {reason}"
+            for cost, reason in zip(workload.costs, reasons, strict=True)
         )
         return (
             f"no rung can be planned: {lines}. Export with a smaller batch or model, or "
             "measure again with `edge-train profile PKG`."
         )
-    nearest = nearest_budgets(task, budget)
+    nearest = nearest_budgets(workload, budget)
     raised = [
         limit.flag
         for limit in budget.limited()
@@ -161,8 +162,8 @@ def infeasible_text(task: Task, budget: Budget) -> str:
     else:
         binding = f"{flags} are too little together, more of one is enough"
     return (
-        f"no plan of {task.steps} steps fits {budget}: {binding}. The nearest budget that "
-        f"works is {', or '.join(map(str, nearest))}{_fewer_steps(task, budget)}."
+        f"no plan of {workload.steps} steps fits {budget}: {binding}. The nearest budget that "
+        f"works is {', or '.join(map(str, nearest))}{_fewer_steps(workload, budget)}."
     )
 
 
@@ -181,16 +182,16 @@ def require_state_fits(budget: Budget, state_bytes: int) -> None:
         )
 
 
-def nearest_budgets(task: Task, budget: Budget) -> list[Budget]:
+def nearest_budgets(workload: Workload, budget: Budget) -> list[Budget]:
     """Budgets that work, where this one does not.
 
     One for each limit that it suffices to raise alone; else one with several limits raised.
     Each raised limit is the least that works, to a thousandth.
     """
     limits = [limit for limit in budget.limited() if limit is not TEMPERATURE]
-    alone = [limit for limit in limits if best_mix(task, budget.with_limit(limit, None))]
+    alone = [limit for limit in limits if best_mix(workload, budget.with_limit(limit, None))]
     if alone:
-        return [_with_least(limit, task, budget) for limit in alone]
+        return [_with_least(limit, workload, budget) for limit in alone]
 
     def all_raised(factor: float) -> Budget:
         raised = budget
@@ -198,16 +199,16 @@ def nearest_budgets(task: Task, budget: Budget) -> list[Budget]:
             raised = _raised(raised, limit, factor)
         return raised
 
-    nearest = all_raised(_least(lambda factor: bool(best_mix(task, all_raised(factor)))))
+    nearest = all_raised(_least(lambda factor: bool(best_mix(workload, all_raised(factor)))))
     for limit in limits:  # perhaps not each of them as far as that
         back = nearest.with_limit(limit, budget.value(limit))
-        nearest = _with_least(limit, task, back)
+        nearest = _with_least(limit, workload, back)
     return [nearest]
 
 
-def _with_least(limit: Limit, task: Task, budget: Budget) -> Budget:
+def _with_least(limit: Limit, workload: Workload, budget: Budget) -> Budget:
     """With the least of that limit that works; it is enough to raise that one."""
-    factor = _least(lambda factor: bool(best_mix(task, _raised(budget, limit, factor))))
+    factor = _least(lambda factor: bool(best_mix(workload, _raised(budget, limit, factor))))
     return _raised(budget, limit, factor)
 
 
@@ -227,12 +228,12 @@ def _least(works: Callable[[float], bool]) -> float:
     return high
 
 
-def _fewer_steps(task: Task, budget: Budget) -> str:
+def _fewer_steps(workload: Workload, budget: Budget) -> str:
     """How many steps this budget is enough for."""
-    enough, too_many = 0, task.steps
+    enough, too_many = 0, workload.steps
     while too_many - enough > 1:
         middle = (enough + too_many) // 2
-        fits = best_mix(replace(task, steps=middle), budget)
+        fits = best_mix(replace(workload, steps=middle), budget)
         enough, too_many = (middle, too_many) if fits else (enough, middle)
     return (
         f"; this one is enough for {enough} steps: ask for fewer with --epochs or --images"

@@ -65,9 +65,9 @@ class Throttle:
         self, now_s: float, rung: str, reading: Reading, power_w: Mapping[str, float | None]
     ) -> None:
         """Take in a reading, while `rung` is trained; `power_w` is what each rung draws."""
-        self._feel(reading.temperature_c)
+        self._note_heat(reading.temperature_c)
         rungs = [cost.rung for cost in self._costs]
-        if rung not in rungs:  # it was left for good, and the switch is yet to come
+        if rung not in rungs:  # it was excluded, and the switch is still to come
             return
         place = rungs.index(rung)
         used, limit = reading.rss_bytes, self._budget.memory_bytes
@@ -82,7 +82,7 @@ class Throttle:
             self._top = min(self._top + 1, len(self._costs) - 1)
             self._hold_until_s = now_s + _FIRST_HOLD_S
 
-    def _feel(self, temperature_c: float | None) -> None:
+    def _note_heat(self, temperature_c: float | None) -> None:
         limit_c = self._budget.temperature_c
         if temperature_c is None or limit_c is None:
             return  # unknown: as it was
@@ -92,19 +92,19 @@ class Throttle:
             self.too_hot = False
 
     def _heat(self, reading: Reading) -> str | None:
-        limit_c, found_c = self._budget.temperature_c, reading.temperature_c
-        if limit_c is not None and found_c is not None and found_c >= limit_c - NEAR_C:
-            near = "over" if found_c > limit_c else "close to"
-            return f"{temperature_text(found_c)} is {near} {flag_text(TEMPERATURE, limit_c)}"
+        limit_c, now_c = self._budget.temperature_c, reading.temperature_c
+        if limit_c is not None and now_c is not None and now_c >= limit_c - NEAR_C:
+            near = "over" if now_c > limit_c else "close to"
+            return f"{temperature_text(now_c)} is {near} {flag_text(TEMPERATURE, limit_c)}"
         return "the board is throttled" if reading.throttled else None
 
     def _is_quiet(self, reading: Reading) -> bool:
-        limit_c, found_c = self._budget.temperature_c, reading.temperature_c
-        warm = limit_c is not None and (found_c is None or found_c > limit_c - COOL_C)
+        limit_c, now_c = self._budget.temperature_c, reading.temperature_c
+        warm = limit_c is not None and (now_c is None or now_c > limit_c - COOL_C)
         return not warm and (reading.memory_pressure or 0.0) <= _NO_PRESSURE
 
     def _leave(self, place: int, now_s: float, used: int, limit: int) -> None:
-        """Never train this rung again, nor one that needs as much."""
+        """Never train this rung again, nor one that needs as much memory."""
         if now_s - self._lowered_s < _EFFECT_S:
             return
         here, allowed = self._costs[place].need_bytes, self.allowed
@@ -185,11 +185,11 @@ class IdlePacer:
             now_s: monotonic.
             too_hot: whether the board has to cool down.
         """
-        found = self._cooling() if too_hot else self._idling(ledger, cost, left)
-        if found is None:
+        need = self._cooling() if too_hot else self._idling(ledger, cost, left)
+        if need is None:
             self._limit = None
             return None
-        limit, pause_s, reason = found
+        limit, pause_s, reason = need
         if self._limit is None:
             self._since_s = now_s
         self._limit = limit

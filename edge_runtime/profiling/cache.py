@@ -1,20 +1,17 @@
-"""The files of cost profiles, format 1, and where those are kept that nobody named a file for.
+"""Files of cost profiles, format 1, and the cache that they are kept in by default.
 
 docs/planning.md explains every field.
 """
 
 import hashlib
 import json
-import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 from edge_runtime.errors import ConfigError, DeviceError, RecordsError
-from edge_runtime.facts import CostProfile, RungCost
+from edge_runtime.facts import CostProfile
 from edge_runtime.facts.costs import INTERPOLATED, MEASURED, SOURCES
 from edge_runtime.schema import structure, unstructure
 from edge_runtime.storage import storage_errors, write_file
@@ -105,11 +102,11 @@ def load_profile(path: Path) -> CostProfile:
             f"cost profile {path} cannot be read ({reason}). Measure again with "
             "`edge-train profile PKG`."
         ) from error
-    found = table.get("format") if isinstance(table, dict) else None
-    if found != FORMAT:
+    version = table.get("format") if isinstance(table, dict) else None
+    if version != FORMAT:
         raise RecordsError(
-            f"cost profile {path}: format {found!r} is unknown; this edge-train reads format "
-            f"{FORMAT}. Measure again with `edge-train profile PKG`."
+            f"cost profile {path}: format {version!r} is unknown; this edge-train reads "
+            f"format {FORMAT}. Measure again with `edge-train profile PKG`."
         )
     where = f"cost profile {path}"
     profile = structure(CostProfile, table, where=where, error=RecordsError)
@@ -121,30 +118,19 @@ def load_profile(path: Path) -> CostProfile:
 
 def _problems_of(profile: CostProfile) -> list[str]:
     """Values that no measurement gives."""
-    problems = _negative(profile, "")
+    problems = []
     names = [cost.rung for cost in profile.rungs]
     problems += [f"rungs: {name} is there twice" for name in {*names} if names.count(name) > 1]
     if not names:
         problems.append("rungs: there are none")
     for index, cost in enumerate(profile.rungs):
         place = f"rungs[{index}]."
-        problems += _negative(cost, place)
         if cost.source not in SOURCES:
             known = ", ".join(SOURCES)
             problems.append(f"{place}source: {cost.source!r} is unknown; known are {known}")
         if cost.source in (MEASURED, INTERPOLATED) and not cost.step_s:
             problems.append(f"{place}step_s: a {cost.source} rung takes time")
     return sorted(problems)
-
-
-def _negative(record: CostProfile | RungCost, place: str) -> list[str]:
-    """Numbers below zero, or not finite."""
-    values: dict[str, Any] = {item.name: getattr(record, item.name) for item in fields(record)}
-    return [
-        f"{place}{name}: want a number from 0, got {value!r}"
-        for name, value in values.items()
-        if isinstance(value, int | float) and not 0 <= value < math.inf
-    ]
 
 
 def check_fits(
@@ -163,7 +149,7 @@ def check_fits(
     Raises:
         DeviceError: it names each difference.
     """
-    wanted = {
+    pairs = {
         "package": (profile.package_digest[:12], package_digest[:12]),
         "board": (profile.board, board),
         "power mode": (profile.power_mode, power_mode),
@@ -173,9 +159,9 @@ def check_fits(
         "threads": (profile.threads or "all processors", threads or "all processors"),
     }
     different = [
-        f"  {name}: measured with {_shown(found)}, here {_shown(here)}"
-        for name, (found, here) in wanted.items()
-        if found != here
+        f"  {name}: measured with {_shown(measured)}, here {_shown(here)}"
+        for name, (measured, here) in pairs.items()
+        if measured != here
     ]
     if different:
         lines = "\n".join(different)

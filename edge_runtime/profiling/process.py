@@ -1,4 +1,4 @@
-"""One rung measured in a process of its own, which never outlives the one that asked.
+"""One rung measured in a process of its own, which never outlives this one.
 
 Clock: monotonic seconds, which all processes of a machine share.
 """
@@ -17,8 +17,8 @@ from edge_runtime.device import Meter, python_command
 from edge_runtime.errors import EngineError, StoppedError
 from edge_runtime.package import Package
 from edge_runtime.profiling.cache import cache_folder
-from edge_runtime.profiling.environment import TrainingEnvironment
-from edge_runtime.profiling.worker import ERROR, FOUND, MeasureJob, Measurement
+from edge_runtime.profiling.environment import Environment
+from edge_runtime.profiling.worker import ERROR, MEASUREMENT, MeasureJob, Measurement
 from edge_runtime.schema import structure, unstructure
 from edge_runtime.storage import storage_errors
 
@@ -29,9 +29,9 @@ _LOOK_S = 0.2  # between two looks at `stop`
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredRung:
-    """What a process found, and what its end took: all from its last step on."""
+    """What a process measured, and what its end took: everything after its last step."""
 
-    found: Measurement
+    measurement: Measurement
     end_s: float
     end_j: float | None
 
@@ -39,7 +39,7 @@ class MeasuredRung:
 def measure_rung(
     package: Package,
     rung_id: str,
-    environment: TrainingEnvironment,
+    environment: Environment,
     meter: Meter,
     *,
     max_s: float,
@@ -48,7 +48,7 @@ def measure_rung(
     """Start a process for the rung and wait for it.
 
     Returns:
-        What it found; `None` if it was killed, as it is when memory runs out.
+        What it measured; `None` if it was killed, as it is when memory runs out.
 
     Raises:
         StoppedError: `stop` said so; the process is gone.
@@ -73,20 +73,20 @@ def measure_rung(
         if code:
             reason = _reason(code, scratch)
             raise EngineError(f"measuring rung {rung_id} of {package.path} failed: {reason}")
-        table = json.loads((scratch / FOUND).read_bytes())
-        found = structure(Measurement, table, where=f"rung {rung_id}", error=EngineError)
+        table = json.loads((scratch / MEASUREMENT).read_bytes())
+        measurement = structure(Measurement, table, where=f"rung {rung_id}", error=EngineError)
     return MeasuredRung(
-        found=found,
-        end_s=ended_s - found.last_step_s,
-        end_j=meter.energy_between(found.last_step_s, ended_s),
+        measurement=measurement,
+        end_s=ended_s - measurement.last_step_s,
+        end_j=meter.energy_between(measurement.last_step_s, ended_s),
     )
 
 
 def _exit_code(job: MeasureJob, stop: Callable[[], bool]) -> int:
     """Run a job to its end.
 
-    In a session of its own the process does not hear a terminal's Ctrl-C or hang-up. It hears
-    its stdin close, which happens however this process ends.
+    In a session of its own the process receives no Ctrl-C or hang-up of a terminal. It ends
+    when its stdin closes, which happens however this process ends.
     """
     command = python_command(_WORKER, json.dumps(unstructure(job)))
     with (
@@ -109,7 +109,7 @@ def _exit_code(job: MeasureJob, stop: Callable[[], bool]) -> int:
 
 
 def _reason(code: int, scratch: Path) -> str:
-    """Why it failed: as it said itself, else by what it left on stderr."""
+    """Why it failed: its own message, else what it wrote to stderr."""
     with suppress(FileNotFoundError):
         return (scratch / ERROR).read_text()
     left = (scratch / _STDERR).read_text(errors="replace").strip()[-2000:]

@@ -25,7 +25,7 @@ from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
 from edge_runtime.planning.costs import predicted_peak_bytes, smooth
 from edge_runtime.profiling.cache import FORMAT
-from edge_runtime.profiling.environment import TrainingEnvironment
+from edge_runtime.profiling.environment import Environment
 from edge_runtime.profiling.process import MeasuredRung, measure_rung
 from edge_runtime.records import utc_now
 from edge_runtime.schema import structure, unstructure
@@ -40,7 +40,7 @@ _IDLE_S = 5.0  # the board's idle power is the mean over so long
 
 def profile_package(
     package: Package,
-    environment: TrainingEnvironment,
+    environment: Environment,
     meter: Meter,
     *,
     memory_bytes: int | None = None,
@@ -103,7 +103,7 @@ class _Bench:
     def __init__(
         self,
         package: Package,
-        environment: TrainingEnvironment,
+        environment: Environment,
         meter: Meter,
         *,
         max_s: float,
@@ -119,7 +119,9 @@ class _Bench:
         if not self.measured:
             return None
         first = next(iter(self.measured.values()))[0]
-        return predicted_peak_bytes(self._package.manifest, rung, first.found.baseline_bytes)
+        return predicted_peak_bytes(
+            self._package.manifest, rung, first.measurement.baseline_bytes
+        )
 
     def measure(self, rung_id: str) -> list[MeasuredRung] | None:
         """Once more: what it took each time; `None` if it was killed now."""
@@ -194,18 +196,18 @@ def _unmeasured(package: Package, rung: Rung, predicted_bytes: int | None) -> Ru
 
 
 def _with(cost: RungCost, measured: Sequence[MeasuredRung] | None) -> RungCost:
-    """A rung's cost with what its processes found; `None`: the last one was killed."""
+    """A rung's cost with what its processes measured; `None`: the last one was killed."""
     if measured is None:
         return replace(cost, source=DOES_NOT_FIT)
-    found = [known.found for known in measured]
+    known = [each.measurement for each in measured]
     return replace(
         cost,
-        step_s=median(each.step_s for each in found),
-        step_s_low=min(each.step_s_low for each in found),
-        step_s_high=max(each.step_s_high for each in found),
-        step_j=_median(each.step_j for each in found),
-        power_w=_median(each.power_w for each in found),
-        peak_bytes=max(each.peak_bytes for each in found),
+        step_s=median(each.step_s for each in known),
+        step_s_low=min(each.step_s_low for each in known),
+        step_s_high=max(each.step_s_high for each in known),
+        step_j=_median(each.step_j for each in known),
+        power_w=_median(each.power_w for each in known),
+        peak_bytes=max(each.peak_bytes for each in known),
         source=MEASURED,
     )
 
@@ -218,7 +220,7 @@ def _median(values: Iterable[float | None]) -> float | None:
 
 def _profile(
     package: Package,
-    environment: TrainingEnvironment,
+    environment: Environment,
     meter: Meter,
     idle_w: float | None,
     measured: Sequence[MeasuredRung],
@@ -239,9 +241,9 @@ def _profile(
         sensor=None if sensor is None else sensor.name,
         energy_is_estimate=sensor is not None and sensor.is_estimate,
         idle_w=idle_w,
-        baseline_bytes=min(known.found.baseline_bytes for known in measured),
-        startup_s=max(known.found.startup_s for known in measured),
-        switch_s=max(known.found.switch_s for known in measured),
+        baseline_bytes=min(known.measurement.baseline_bytes for known in measured),
+        startup_s=max(known.measurement.startup_s for known in measured),
+        switch_s=max(known.measurement.switch_s for known in measured),
         checkpoint_s=longest.end_s,
         checkpoint_j=longest.end_j,
         rungs=tuple(sorted(costs, key=lambda cost: order.index(cost.rung))),

@@ -1,8 +1,8 @@
-"""Measures one rung in this process: a short real run on noise, ended when the median is sure.
+"""Measures one rung in this process: a short real run on noise.
 
 Started by `edge_runtime.profiling.process` in a process of its own, so that its peak
 memory is that of one rung, and so that the kernel kills it instead of the program that asked
-for it. It ends when its stdin closes: then nobody waits for it any more. The run is an
+for it. It ends when its stdin closes: its parent is gone then. The run is an
 ordinary one, with its pipeline, meter and checkpoint: what a step costs here is what it will
 cost there. Clock: monotonic seconds.
 """
@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from typing_extensions import override
 
-from edge_runtime.data.noise import Noise
+from edge_runtime.data.sources import Image
 from edge_runtime.device import (
     Meter,
     load_board,
@@ -47,7 +48,7 @@ WARM_UP_STEPS = 3
 MIN_STEPS = 5
 MIN_WINDOW_S = 2.0  # for the energy of a step
 CONFIDENT = 0.03  # half the width of the median's interval, relative
-FOUND, ERROR = "found.json", "error.txt"  # in the scratch folder
+MEASUREMENT, ERROR = "measurement.json", "error.txt"  # in the scratch folder
 _RESAMPLES = 1000
 _AT_ONCE = 50_000  # values of resamples: what they take counts as the rung's memory
 _LOOK_EVERY = 1.1  # times as many steps: looking takes time and energy, too
@@ -65,7 +66,7 @@ class MeasureJob:
     device: str
     threads: int | None
     board: str | None  # path of a board file; None: recognised
-    scratch: str  # folder for the run folder and what was found
+    scratch: str  # folder for the run folder and the measurement
     max_s: float  # of measured steps
 
 
@@ -86,22 +87,22 @@ class Measurement:
 
 
 def main() -> int:
-    """Measure the job of the command line; what was found, or the error, goes into scratch."""
+    """Measure the job of the command line; write the measurement, or the error."""
     job = structure(MeasureJob, json.loads(sys.argv[1]), where="job", error=ConfigError)
     scratch = Path(job.scratch)
     threading.Thread(target=_end_with_parent, args=[scratch], daemon=True).start()
     prefer_oom_kill()
     try:
-        found = measure(job)
+        measurement = measure(job)
     except EdgeRuntimeError as error:
         (scratch / ERROR).write_text(str(error))
         return error.exit_code
-    (scratch / FOUND).write_text(json.dumps(unstructure(found)))
+    (scratch / MEASUREMENT).write_text(json.dumps(unstructure(measurement)))
     return 0
 
 
 def _end_with_parent(scratch: Path) -> None:
-    """End when stdin does, and leave nothing behind."""
+    """End when stdin does, and remove the scratch folder."""
     os.read(0, 1)  # by `sys.stdin` it would hold a lock that the interpreter's exit wants
     for _ in range(_TRIES):
         shutil.rmtree(scratch, ignore_errors=True)
@@ -146,11 +147,34 @@ def median_interval(values: Sequence[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _pictures(package: Package) -> Noise:
+def _pictures(package: Package) -> "Noise":
     """Enough of them that an epoch's end, which costs a little, is rare."""
     manifest = package.manifest
     size_px = max(group.size_px for group in manifest.views)
     return Noise(64 * manifest.batch_size, size_px)
+
+
+class Noise:
+    """A `PictureSource` of noise, (size, size, 3), the same for the same index."""
+
+    name = "noise"
+    classes: Sequence[str] = ()
+    labels = None
+
+    def __init__(self, pictures: int, size_px: int) -> None:
+        self._pictures, self._size_px = pictures, size_px
+
+    def __len__(self) -> int:
+        return self._pictures
+
+    def key(self, index: int) -> str:
+        """Number of the picture."""
+        return f"{self.name} {index}"
+
+    def read(self, index: int) -> Image:
+        """The noise of this index."""
+        shape = (self._size_px, self._size_px, 3)
+        return np.random.default_rng(index).integers(0, 256, size=shape, dtype=np.uint8)
 
 
 class Watch:
@@ -214,7 +238,7 @@ class Watch:
         )
 
 
-class _WatchedEngine(ClosingMixin):
+class _WatchedEngine(ClosingMixin, Engine):
     """An engine that notes what the process holds when its first step begins."""
 
     def __init__(self, engine: Engine) -> None:
@@ -224,13 +248,13 @@ class _WatchedEngine(ClosingMixin):
         self._state_bytes = 0
         self.baseline_bytes = 0
 
+    @override
     def open(self, package: Package, state: State) -> None:
-        """See `Engine.open`."""
         self._state_bytes = sum(tensor.nbytes for tensor in state.values())
         self._engine.open(package, state)
 
+    @override
     def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> StepResult:
-        """See `Engine.step`."""
         if not self.baseline_bytes:
             # As the engine will do: what was freed is no part of what the process takes.
             release_free_memory()
@@ -238,22 +262,22 @@ class _WatchedEngine(ClosingMixin):
             self.baseline_bytes = process_tree_rss_bytes() - self._state_bytes
         return self._engine.step(rung_id, batch, hyper)
 
+    @override
     def snapshot(self) -> State:
-        """See `Engine.snapshot`."""
         return self._engine.snapshot()
 
+    @override
     def state_view(self) -> State:
-        """See `Engine.state_view`."""
         return self._engine.state_view()
 
+    @override
     def run_periodic(self, graph: str, hyper: Hyper) -> None:
-        """See `Engine.run_periodic`."""
         self._engine.run_periodic(graph, hyper)
 
+    @override
     def refusal(self, package: Package, rung: Rung | None = None) -> str | None:
-        """See `Engine.refusal`."""
         return self._engine.refusal(package, rung)
 
+    @override
     def close(self) -> None:
-        """See `Engine.close`."""
         self._engine.close()

@@ -44,8 +44,8 @@ class Checkpoint:
 
 def checkpoint_paths(folder: Path) -> list[Path]:
     """All checkpoints of a folder, valid or not, newest first."""
-    found = [path for path in folder.glob("*") if path.name.isdecimal()]
-    return sorted(found, key=lambda path: int(path.name), reverse=True)
+    paths = [path for path in folder.glob("*") if path.name.isdecimal()]
+    return sorted(paths, key=lambda path: int(path.name), reverse=True)
 
 
 def save_checkpoint(

@@ -200,7 +200,7 @@ class Finished:
     steps: int
     epochs: float  # reached
     images: int  # of all steps
-    loss: float | None  # of the last step; None: the budget allowed none
+    loss: float | None  # of the last step; None: there was none, or it was not finite
     checkpoint: str | None
     elapsed_s: float
     images_per_s: float | None

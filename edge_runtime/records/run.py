@@ -108,8 +108,8 @@ class Run:
             RecordsError: there is none.
         """
         checkpoint, damaged = find_checkpoint(self)
-        for found in damaged:
-            logger.warning("skipped a checkpoint: %s", found.reason)
+        for each in damaged:
+            logger.warning("skipped a damaged checkpoint: %s", each.reason)
         if checkpoint is None:
             raise RecordsError(
                 f"{self.path} has no checkpoint yet. Let `edge-train run` go on with --resume."
@@ -117,13 +117,13 @@ class Run:
         return checkpoint
 
 
-def has_estimates(info: RunInfo, found: Iterable[LoggedEvent]) -> bool:
-    """Whether joules of any process of a run are computed from something that is no power."""
+def has_estimates(info: RunInfo, logged: Iterable[LoggedEvent]) -> bool:
+    """Whether joules of any process of a run are derived, not read as power."""
     return info.power_is_estimate or any(
         bool(event.window.is_estimate)
         if isinstance(event, WindowEnded)
         else isinstance(event, Finished) and event.spent.energy_is_estimate
-        for _, _, event in found
+        for _, _, event in logged
     )
 
 
@@ -136,8 +136,8 @@ def logged_event(table: dict[str, Any], *, where: str) -> LoggedEvent:
     stamp = {key: table.get(key) for key in ("at", "process", "t_s")}
     moment = None
     if stamp["process"] is not None:
-        found = {"process": stamp["process"], "t_s": stamp["t_s"]}
-        moment = structure(Moment, found, where=where, error=RecordsError)
+        fields = {"process": stamp["process"], "t_s": stamp["t_s"]}
+        moment = structure(Moment, fields, where=where, error=RecordsError)
     fields = {key: value for key, value in table.items() if key not in stamp}
     return LoggedEvent(str(stamp["at"]), moment, event_of(fields, where=where))
 
@@ -154,15 +154,15 @@ def find_checkpoint(run: Run) -> tuple[Checkpoint | None, list[CheckpointDamaged
     for path in checkpoint_paths(run.path / CHECKPOINTS):
         try:
             digest = run.info.settings.package_digest
-            found = load_checkpoint(path, package_digest=digest, steps_bytes=steps_bytes)
+            checkpoint = load_checkpoint(path, package_digest=digest, steps_bytes=steps_bytes)
         except RecordsError as error:
             name = f"{CHECKPOINTS}/{path.name}"
             damaged.append(CheckpointDamaged(checkpoint=name, reason=str(error)))
         else:
-            return found, damaged
+            return checkpoint, damaged
     if not damaged:
         return None, []
-    reasons = "\n".join(f"  {found.reason}" for found in damaged)
+    reasons = "\n".join(f"  {each.reason}" for each in damaged)
     raise RecordsError(
         f"{run.path} has no checkpoint that can be used:\n{reasons}\n"
         "Bring the files back, or train again into another folder."
@@ -184,17 +184,18 @@ def open_run(path: Path) -> Run:
             f"{path} is not a run folder: {RUN_FILE} cannot be read ({reason}). "
             "Make one with `edge-train run`."
         ) from error
-    found = table.get("format") if isinstance(table, dict) else None
-    if found in range(1, FORMAT):
+    version = table.get("format") if isinstance(table, dict) else None
+    if version in range(1, FORMAT):
         versions = table.get("versions")
         writer = versions.get("edge-train") if isinstance(versions, dict) else None
         raise RecordsError(
-            f"{file}: run format {found} is of an earlier edge-train; this one reads format "
+            f"{file}: run format {version} is of an earlier edge-train; this one reads format "
             f"{FORMAT}. Read it with edge-train {writer or 'as it was then'}, or train again "
             "into another folder."
         )
-    if found != FORMAT:
+    if version != FORMAT:
         raise RecordsError(
-            f"{file}: run format {found!r} is unknown; this edge-train reads format {FORMAT}."
+            f"{file}: run format {version!r} is unknown; this edge-train reads format "
+            f"{FORMAT}."
         )
     return Run(path, structure(RunInfo, table, where=str(file), error=RecordsError))

@@ -36,6 +36,7 @@ class RunInfo:
     steps_per_epoch: int
     total_steps: int
     engine: str
+    device: str = "cpu"  # that the engine ran on
     threads: int | None  # None: chosen by the engine
     versions: dict[str, str]
     machine: dict[str, object]

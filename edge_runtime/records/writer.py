@@ -164,7 +164,7 @@ class RunWriter:
         return None
 
     def close(self) -> None:
-        """Let go of the folder. Calling it twice is fine."""
+        """Release the folder. Calling it twice is fine."""
         self._files.close()
 
     def __enter__(self) -> Self:

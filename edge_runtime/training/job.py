@@ -75,7 +75,7 @@ class TrainingJob:
             RecordsError: events.jsonl is damaged.
         """
         logged = self.run.events() if self.run else []
-        for event in (found.event for found in logged):
+        for event in (entry.event for entry in logged):
             if isinstance(event, events.Finished) and event.stopped_by is None:
                 return event
         return None

@@ -82,11 +82,11 @@ class Metering:
         Raises:
             RecordsError: power.jsonl or events.jsonl is damaged.
         """
-        spending, found = run.spending(), run.events()
-        estimated = has_estimates(run.info, found)
+        spending, events = run.spending(), run.events()
+        estimated = has_estimates(run.info, events)
         self.earlier = _spent_before(spending, energy_is_estimate=estimated)
         # A process that ended before its first sample has logged what it began.
-        logged = [each.moment.process for each in found if each.moment]
+        logged = [each.moment.process for each in events if each.moment]
         self._process = max([spending.process, *logged]) + 1
 
     def count_lost(self, at_checkpoint: Spent) -> None:
@@ -117,16 +117,16 @@ class Metering:
 
     def sensor_events(self, step: int) -> list[Event]:
         """What became of the sensor since the last call."""
-        found: list[Event] = []
+        events: list[Event] = []
         while not self._from_sensor.empty():
             event = self._from_sensor.get()
             if event.kind == "lost":
                 reason = event.reason or ""
-                found.append(SensorLost(step=step, sensor=event.sensor, reason=reason))
+                events.append(SensorLost(step=step, sensor=event.sensor, reason=reason))
             else:
                 gap_s = event.gap_s or 0.0
-                found.append(SensorBack(step=step, sensor=event.sensor, gap_s=gap_s))
-        return found
+                events.append(SensorBack(step=step, sensor=event.sensor, gap_s=gap_s))
+        return events
 
     def change_window(self, rung: str | None, step: int) -> WindowEnded | None:
         """End the window of a rung after `step`, and begin that of another one."""

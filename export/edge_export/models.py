@@ -44,8 +44,8 @@ def model_facts(
         ConfigError: an unknown name or kind of features, a family without image and patch
             size, sizes below 1, or sizes that do not divide.
     """
-    found = _NAME.fullmatch(name)
-    if not found or found["family"] not in FAMILIES:
+    match = _NAME.fullmatch(name)
+    if not match or match["family"] not in FAMILIES:
         raise ConfigError(
             f"unknown model {name!r}; known are {', '.join(FAMILIES)}, with sizes given or as "
             "in vit_tiny_patch16_224."
@@ -57,9 +57,9 @@ def model_facts(
         "depth": depth,
         "heads": heads,
     }
-    sizes: dict[str, int] = FAMILIES[found["family"]]._asdict()
-    if found["image"]:
-        sizes |= {"image_size": int(found["image"]), "patch_size": int(found["patch"])}
+    sizes: dict[str, int] = FAMILIES[match["family"]]._asdict()
+    if match["image"]:
+        sizes |= {"image_size": int(match["image"]), "patch_size": int(match["patch"])}
     sizes |= {key: size for key, size in given.items() if size is not None}
     if not {"image_size", "patch_size"} <= sizes.keys():
         raise ConfigError(

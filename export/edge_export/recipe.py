@@ -18,7 +18,7 @@ from edge_export.step.optimizer import EMA_MOMENTUM, STEP_COUNT
 from edge_export.step.trained import ALL
 from edge_export.vit import CLASS_TOKEN
 from edge_runtime.errors import ConfigError
-from edge_runtime.package.curves import COUNT, Curve, constant, cosine
+from edge_runtime.package.curves import COUNT, Curve, Epochs, constant, cosine
 from edge_runtime.package.manifest import AugmentationSpec, Hue, ModelFacts, Share
 from edge_runtime.schema import (
     NonNegative,
@@ -61,7 +61,7 @@ class OptimizerTable:
 
     lr: NonNegative | None = None
     final_lr: NonNegative = 0.0
-    warmup_epochs: NonNegative | None = None
+    warmup_epochs: Epochs | None = None
     weight_decay: NonNegative | None = None
     final_weight_decay: NonNegative | None = None
     exempt_vectors: bool = False  # no decay of biases, norms, class token and positions

@@ -109,11 +109,11 @@ def execution_order(nodes: Sequence[onnx.NodeProto]) -> list[int]:
     """Positions of the nodes in the order in which ONNX Runtime runs them.
 
     Its default: depth first from the results backwards, of several the last in the file first,
-    and each node behind all that it needs. Found the same in 1.19.2, 1.23.2 and 1.31.1.
+    and each node after all that it needs. Found the same in 1.19.2, 1.23.2 and 1.31.1.
     """
     maker = {name: index for index, node in enumerate(nodes) for name in node.output}
     needs = [sorted({maker[x] for x in node.input if x in maker}) for node in nodes]
-    needed = {index for found in needs for index in found}
+    needed = {index for each in needs for index in each}
     open_nodes = [(index, False) for index in range(len(nodes)) if index not in needed]
     seen: set[int] = set()
     order = []

@@ -149,12 +149,12 @@ def _check(node: fx.Node, made: Any, wanted: Any) -> None:
             _check(node, part, tensor)
     elif isinstance(wanted, Tensor):
         dtype = np_dtype(made.dtype) if isinstance(made, Tensor) else made.dtype
-        found, expected = (
+        actual, expected = (
             (dtype, tuple(made.shape)),
             (np_dtype(wanted.dtype), _sizes(wanted.shape)),
         )
-        if found != expected:
-            raise NotImplementedError(f"{node.target} gives {expected}, lowered to {found}")
+        if actual != expected:
+            raise NotImplementedError(f"{node.target} gives {expected}, lowered to {actual}")
 
 
 def _has_value(tree: Any) -> bool:

@@ -34,10 +34,10 @@ def encoder_from_timm(
     """
     try:
         # Of any dtype: numpy has no bfloat16
-        found = safetensors.torch.load(path.read_bytes())
+        tensors = safetensors.torch.load(path.read_bytes())
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"--init {path} cannot be read: {error}") from error
-    checkpoint = {name: value.to(torch.float32).numpy() for name, value in found.items()}
+    checkpoint = {name: value.to(torch.float32).numpy() for name, value in tensors.items()}
     values = {
         name: torch.from_numpy(value) for name, value in from_timm(encoder, checkpoint).items()
     }
@@ -63,9 +63,9 @@ def resize_positions(positions: Tensor, tokens: int) -> Tensor:
 
     Bicubic with antialiasing, the class token's untouched, as timm does.
     """
-    found = positions.shape[1] - 1 if positions.ndim == 3 and len(positions) == 1 else 0
-    old, new = math.isqrt(found), math.isqrt(tokens - 1)
-    if not found or old * old != found:
+    patches = positions.shape[1] - 1 if positions.ndim == 3 and len(positions) == 1 else 0
+    old, new = math.isqrt(patches), math.isqrt(tokens - 1)
+    if not patches or old * old != patches:
         return positions  # not a square grid with a class token: the shape check refuses it
     grid = positions[:, 1:].reshape(1, old, old, -1).permute(0, 3, 1, 2)
     grid = interpolate(grid, size=(new, new), mode="bicubic", antialias=True)

@@ -146,6 +146,8 @@ class Program:
         """What a branch computes with, from the state."""
         prefix = {STUDENT: PARAM, TEACHER: EMA}[branch]
         names = self.parameters if branch == STUDENT else self.teacher_names
+        if not names:  # a method without a teacher
+            return {}
         parameters = {name: inputs[prefix + name] for name in names}
         return self.parametrization.weights(parameters, branch, self.buffers_of(inputs))
 

@@ -1,0 +1,137 @@
+"""One contract for everything that computes features, on the smallest encoder."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_encoder import SIZE_PX, WIDTH, features_of, make_package, make_state
+
+from edge_runtime.engines import (
+    FORWARD_ENGINES,
+    ForwardEngine,
+    create_forward_engine,
+    encoder_weights,
+)
+from edge_runtime.errors import ConfigError, EngineError
+from edge_runtime.package import Package
+
+
+def make_engine(name: str) -> ForwardEngine:
+    """A forward engine, or a skip that says what is missing."""
+    try:
+        return create_forward_engine(name, threads=1)
+    except EngineError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
+    return make_package(tmp_path_factory.mktemp("forward") / "package")
+
+
+@pytest.fixture(params=FORWARD_ENGINES)
+def engine(request: pytest.FixtureRequest, package: Package) -> Any:
+    """Open, with the weights of seed 1."""
+    with make_engine(request.param) as made:
+        made.open(package, package.manifest.embed, weights_of(package, 1))
+        yield made
+
+
+def weights_of(package: Package, seed: int) -> dict[str, Any]:
+    return encoder_weights(package, make_state(seed))
+
+
+def images_of(count: int, seed: int = 0) -> Any:
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (count, SIZE_PX, SIZE_PX, 3), np.uint8)
+
+
+def assert_features(found: Any, weights: dict[str, Any], images: Any) -> None:
+    assert (found.dtype, found.shape) == (np.float32, (len(images), WIDTH))
+    expected = features_of(weights, images)
+    # Sums of 48 products of float32 numbers up to 255, added in another order
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-2)
+
+
+def test_features_are_their_definition(engine: ForwardEngine, package: Package) -> None:
+    for count in (3, 1, 8):  # any number of images
+        images = images_of(count)
+        assert_features(engine.run(images), weights_of(package, 1), images)
+
+
+def test_features_never_change_afterwards(engine: ForwardEngine) -> None:
+    first = engine.run(images_of(3, seed=0))
+    copy = first.copy()
+    engine.run(images_of(3, seed=1))
+    np.testing.assert_array_equal(first, copy)
+
+
+def test_images_may_lie_anyhow_in_memory(engine: ForwardEngine) -> None:
+    images = images_of(6)
+    np.testing.assert_array_equal(engine.run(images[::2]), engine.run(images)[::2])
+
+
+def test_weights_are_copied(engine: ForwardEngine, package: Package) -> None:
+    mine = {name: value.copy() for name, value in weights_of(package, 2).items()}
+    with make_engine(engine.name) as other:
+        other.open(package, package.manifest.embed, mine)
+        for value in mine.values():
+            value[...] = np.nan
+        assert_features(other.run(images_of(2)), weights_of(package, 2), images_of(2))
+
+
+def test_weights_may_lie_anyhow_in_memory(engine: ForwardEngine, package: Package) -> None:
+    turned = {name: np.asfortranarray(v) for name, v in weights_of(package, 1).items()}
+    with make_engine(engine.name) as other:
+        other.open(package, package.manifest.embed, turned)
+        np.testing.assert_array_equal(other.run(images_of(2)), engine.run(images_of(2)))
+
+
+def test_images_that_do_not_fit_are_refused(engine: ForwardEngine) -> None:
+    with pytest.raises(EngineError, match="cannot embed images"):
+        engine.run(images_of(2)[:, :-1])
+    engine.run(images_of(2))  # and it goes on
+
+
+@pytest.mark.parametrize("name", FORWARD_ENGINES)
+def test_use_outside_open_and_close_is_refused(package: Package, name: str) -> None:
+    engine = make_engine(name)
+    with pytest.raises(EngineError, match="cannot run: it is not opened yet"):
+        engine.run(images_of(1))
+    engine.open(package, package.manifest.embed, weights_of(package, 1))
+    with pytest.raises(EngineError, match="cannot open: it is open already"):
+        engine.open(package, package.manifest.embed, weights_of(package, 1))
+    engine.close()
+    engine.close()
+    with pytest.raises(EngineError, match="cannot run: it is already closed"):
+        engine.run(images_of(1))
+
+
+@pytest.mark.parametrize("name", FORWARD_ENGINES)
+def test_a_file_that_is_no_graph_is_refused(
+    package: Package, tmp_path: Path, name: str
+) -> None:
+    broken = make_package(tmp_path / "package")
+    broken.file(broken.manifest.embed).write_bytes(b"no graph")
+    engine = make_engine(name)
+    with pytest.raises(EngineError, match=r"cannot load .*embed\.onnx"):
+        engine.open(broken, broken.manifest.embed, weights_of(package, 1))
+
+
+@pytest.mark.parametrize("name", FORWARD_ENGINES)
+def test_an_engine_says_what_and_where_it_is(name: str) -> None:
+    engine = make_engine(name)
+    assert (engine.name, engine.device) == (name, "cpu")
+    assert engine.runtime.startswith("onnxruntime")
+    with pytest.raises(EngineError, match=f"engine {name} has no device 'cuda'; it has cpu"):
+        create_forward_engine(name, device="cuda")
+
+
+def test_auto_is_the_first_and_others_are_unknown() -> None:
+    first = next(iter(FORWARD_ENGINES))
+    make_engine(first)
+    assert create_forward_engine().name == create_forward_engine("auto").name == first
+    message = "unknown forward engine 'tensorrt'; known are auto, ort"
+    with pytest.raises(ConfigError, match=message):
+        create_forward_engine("tensorrt")
