@@ -134,7 +134,7 @@ def _candidates(
         if not rungs:
             raise ConfigError("there is no rung to train: give one at least.")
         return tuple(package.rung(rung).id for rung in rungs)
-    known = package.manifest.rungs
+    known = package.manifest.ladder()
     if budget.is_limited:
         return tuple(rung.id for rung in known)
     return (max(known, key=lambda rung: rung.keep_ratio).id,)

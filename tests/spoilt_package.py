@@ -54,3 +54,37 @@ def set_in(*keys_and_value):
         table[last] = value
 
     return change
+
+
+STEP = "graphs/k100/step.onnx"
+
+
+def with_everything(folder):
+    """The package with every kind of file that a manifest can name."""
+    names = ("merge", "periodic", "training", "eval", "optimizer", "checkpoint", "update")
+    files = {name: f"more/{name}" for name in names}
+    for name in files.values():
+        add_file(folder, name)
+
+    def fill(table):
+        table["merge"] = files["merge"]
+        table["periodic"] = [{"graph": files["periodic"], "every_steps": 5}]
+        artifacts = {name: files[name] for name in ("training", "eval", "optimizer")}
+        table["rungs"][0]["ort_training"] = artifacts
+        facts = {name: files[name] for name in ("checkpoint", "update")}
+        table["ort_training"] = {"refused": None, **facts}
+        graphs = {name: graph() for name in files.values()}
+        del graphs[files["optimizer"]], graphs[files["checkpoint"]]
+        table["graphs"].update(graphs)
+
+    edit(folder, fill)
+    return [STEP, "graphs/embed.onnx", "state.safetensors", *files.values()]
+
+
+def graph(inputs=(), outputs=()):
+    return {"inputs": list(inputs), "outputs": list(outputs), "nodes": 1, "flops": None}
+
+
+def spec(name, role, shape=(64,), dtype="float32"):
+    """A tensor of a manifest."""
+    return {"name": name, "dtype": dtype, "shape": list(shape), "role": role}

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from training_fakes import CURVES
 
+from edge_runtime.errors import PackageError
 from edge_runtime.package.curves import (
     COUNT,
     SHAPES,
@@ -16,6 +17,7 @@ from edge_runtime.package.curves import (
     cosine,
     hyper_parameters,
 )
+from edge_runtime.schema import structure
 
 rates = st.floats(1e-6, 10)
 learning_rates = st.builds(
@@ -157,3 +159,22 @@ def test_a_constant_curve_has_the_same_value_in_every_step(curve, per_epoch, epo
 def test_what_is_constant_is_known_beforehand(curve, expected) -> None:
     assert curve.is_constant is expected
     assert (len(set(values(curve, 5, 20))) == 1) is expected
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("first", math.nan, "expected a finite number, got nan"),
+        ("final", math.inf, "expected a finite number, got inf"),
+        ("warmup_from", -math.inf, "expected a finite number, got -inf"),
+        ("warmup_epochs", math.inf, r"expected a number in \[0, 1000000\], got inf"),
+        ("warmup_epochs", -1, r"expected a number in \[0, 1000000\], got -1"),
+    ],
+)
+def test_what_makes_a_curve_unusable_is_refused(key, value, problem) -> None:
+    """An unknown shape is refused by `open_package`, see test_package_values.py."""
+    table = {"shape": "linear", "first": 1, "warmup_epochs": 0.5}
+    curve = structure(Curve, table, where="test", error=PackageError)
+    assert curve == Curve(shape="linear", first=1.0, warmup_epochs=0.5)
+    with pytest.raises(PackageError, match=f"{key}: {problem}"):
+        structure(Curve, {**table, key: value}, where="test", error=PackageError)

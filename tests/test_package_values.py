@@ -41,6 +41,14 @@ def folder(tmp_path):
             "rungs[1].draws[0].kept: expected an integer >= 1, got 0",
         ),
         (
+            set_in("rungs", 1, "draws", 0, "views", 0),
+            "rungs[1].draws[0].views: expected an integer >= 1, got 0",
+        ),
+        (
+            set_in("rungs", 0, "micro_batch", 0),
+            "rungs[0].micro_batch: expected an integer >= 1, got 0",
+        ),
+        (
             set_in("rungs", 0, "keep_ratio", 0),
             "rungs[0].keep_ratio: expected a number in (0, 1], got 0",
         ),

@@ -170,7 +170,7 @@ def rungs_of(package: "Package", args: argparse.Namespace, budget: "Budget") -> 
     Raises:
         ConfigError: the package has no such rung, or flags contradict each other.
     """
-    rungs, ratio = package.manifest.rungs, args.keep_ratio
+    rungs, ratio = package.manifest.ladder(), args.keep_ratio
     if not budget.is_limited and ratio != AUTO and args.profile:
         raise ConfigError("--profile is for a budget, or for --keep-ratio auto.")
     if args.rung is not None:
