@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.package import Package, open_package
+from edge_runtime.package.curves import COUNT
 from edge_runtime.package.manifest import Rung
 from parts.common import peak_rss_bytes
 
@@ -44,18 +45,11 @@ def batch_of(package: Package, rung: Rung) -> dict[str, NDArray[Any]]:
 
 
 def hyper_of(package: Package, step: int) -> dict[str, float]:
-    """Hyper-parameters of a step, at the schedule's highest learning rate."""
-    schedule = package.manifest.schedule
-    momentum = schedule.ema_momentum
+    """Hyper-parameters of a step: the number of the step, and others as after the warm-up."""
+    curves = package.manifest.hyper_parameters
     return {
-        "lr": schedule.lr,
-        "weight_decay": schedule.weight_decay,
-        "beta1": schedule.beta1,
-        "beta2": schedule.beta2,
-        "eps": schedule.eps,
-        "step": float(step),
-        "progress": 0.0,
-        **({} if momentum is None else {"ema_momentum": momentum}),
+        name: float(step) if curve.shape == COUNT else curve.first
+        for name, curve in curves.items()
     }
 
 

@@ -13,7 +13,8 @@ def work(job: Job) -> dict[str, Any]:
     batch = batch_of(package, rung)
 
     def step(number: int) -> float:
-        return float(engine.step(rung.id, batch, hyper_of(package, number))["loss"])
+        result = engine.step(rung.id, batch, hyper_of(package, number))
+        return float(result.metrics["loss"])
 
     with create_engine(job["engine"], threads=job["threads"]) as engine:
         engine.open(package, package.initial_state())

@@ -10,7 +10,7 @@ from edge_runtime.package.encoder import to_timm
 from edge_runtime.package.names import PARAM
 from parts.common import answer
 from parts.plain_vit import SimCLR, VisionTransformer
-from parts.step_batch import Job, batch_of, measured, open_job
+from parts.step_batch import Job, batch_of, hyper_of, measured, open_job
 
 # Names of the projector's parameters: PyTorch's -> the package's
 PROJECTOR = {
@@ -27,7 +27,7 @@ def plain_model(package: Package) -> SimCLR:
     """The plain model with the initial weights of a SimCLR package."""
     manifest, state = package.manifest, package.initial_state()
     facts = manifest.model
-    if manifest.method != "simclr" or manifest.tokens not in ("none", "random"):
+    if manifest.method != "simclr" or manifest.token_policy not in ("none", "random"):
         raise SystemExit("the plain model is SimCLR with token policy none or random")
     encoder = VisionTransformer(
         patch_px=facts.patch_size_px,
@@ -59,13 +59,13 @@ def work(job: Job) -> dict[str, Any]:
     views = inputs[f"images.{package.manifest.views[0].name}"]
     keep = inputs[rung.draws[0].input] if rung.draws else None
     model = plain_model(package)
-    schedule = package.manifest.schedule
+    hyper = hyper_of(package, 1)
     optimizer = torch.optim.AdamW(
         model.parameters(),
-        lr=schedule.lr,
-        betas=(schedule.beta1, schedule.beta2),
-        eps=schedule.eps,
-        weight_decay=schedule.weight_decay,
+        lr=hyper["lr"],
+        betas=(hyper["beta1"], hyper["beta2"]),
+        eps=hyper["eps"],
+        weight_decay=hyper["weight_decay"],
         fused=True,
     )
     loss_of = torch.compile(model) if job["engine"] == "compile" else model
