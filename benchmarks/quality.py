@@ -179,7 +179,8 @@ def row_of(
 def last_epoch_loss(run: Run) -> float:
     """Mean loss of the last epoch."""
     steps = run.steps()
-    losses = [step.loss for step in steps if step.epoch == steps[-1].epoch]
+    last = [step.loss for step in steps if step.epoch == steps[-1].epoch]
+    losses = [loss for loss in last if loss is not None]
     return round(sum(losses) / len(losses), 4)
 
 

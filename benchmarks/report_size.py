@@ -45,7 +45,7 @@ def main(words: Sequence[str] | None = None) -> None:
     facts = machine()
     rows = [measure(samples, args) for samples in args.samples]
     if args.json:
-        document = {"rows": rows, "machine": facts, "versions": versions("plotly")}
+        document = {"rows": rows, "machine": facts, "versions": versions("plotly", "jinja2")}
         print(json.dumps(document, indent=1))
     else:
         print(text_of(rows))

@@ -23,10 +23,11 @@ import logging, os, sys, time
 from pathlib import Path
 from live_runs import *
 from edge_runtime.cli.panel import progress_on
+from edge_runtime.facts import Budget
 
 folder = Path(sys.argv[1])
 print("os.getpid() is", os.getpid(), file=sys.stderr)
-with Writing(folder, total_steps=400, budget={"energy_j": 500.0}) as writing:
+with Writing(folder, total_steps=400, budget=Budget(energy_j=500.0)) as writing:
     show = progress_on(folder, sys.stdout)
     def tell(t_s, event):
         writing.event(t_s, event)
@@ -165,6 +166,7 @@ def test_a_run_is_watched_from_another_terminal(tmux: Tmux, tmp_path: Path) -> N
         shlex.split(run_command(tmp_path)), env=environment, stdout=subprocess.DEVNULL
     ) as run:
         while not (tmp_path / "run/steps.jsonl").exists():
+            assert run.poll() is None
             time.sleep(0.1)
         tmux.type(watch_command(tmp_path))
         assert has_one_panel(tmux.until(is_after(20)))

@@ -16,7 +16,7 @@ from edge_runtime.facts import Budget, CostProfile
 from edge_runtime.facts.costs import MEASURED
 from edge_runtime.package import Package
 from edge_runtime.planning import interpolate, require_state_fits
-from edge_runtime.profiling import TrainingEnvironment, profile_package, save_profile
+from edge_runtime.profiling import Environment, profile_package, save_profile
 from edge_runtime.records import Run, open_run
 from edge_runtime.records.events import Event
 from edge_runtime.state import State
@@ -91,9 +91,7 @@ def train_within(
             nothing here measures, or the board is unknown.
         EngineError: the engine is not installed, or no rung fits into this machine.
     """
-    environment = TrainingEnvironment.detect(
-        engine, device=device, threads=threads, board_file=board
-    )
+    environment = Environment.detect(engine, device=device, threads=threads, board_file=board)
     candidates = _candidates(package, rungs, budget)
     is_governed = budget.is_limited or len(candidates) > 1
     with Metering(environment.sensor, board=environment.board, began_s=began_s) as metering:
@@ -136,7 +134,7 @@ def _candidates(
         if not rungs:
             raise ConfigError("there is no rung to train: give one at least.")
         return tuple(package.rung(rung).id for rung in rungs)
-    known = package.manifest.rungs
+    known = package.manifest.ladder()
     if budget.is_limited:
         return tuple(rung.id for rung in known)
     return (max(known, key=lambda rung: rung.keep_ratio).id,)
@@ -144,7 +142,7 @@ def _candidates(
 
 def _costs(
     package: Package,
-    environment: TrainingEnvironment,
+    environment: Environment,
     options: TrainingOptions,
     meter: Meter,
     file: Path | None,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from edge_runtime.device import ReplaySensor
-from edge_runtime.profiling import TrainingEnvironment, process, profile
+from edge_runtime.profiling import Environment, process, profile
 
 POWER_W = 10.0
 BASELINE_BYTES = 1000
@@ -91,5 +91,5 @@ def constant_sensor() -> ReplaySensor:
     return ReplaySensor([(0.0, {"ALL": POWER_W})], total=("ALL",))
 
 
-def environment(**changes) -> TrainingEnvironment:
-    return TrainingEnvironment.detect(**changes)
+def environment(**changes) -> Environment:
+    return Environment.detect(**changes)

@@ -84,7 +84,7 @@ def test_estimates_and_missing_sensors_are_said(
     package, processes, monkeypatch, capsys
 ) -> None:
     monkeypatch.setattr(
-        "edge_runtime.profiling.environment.TrainingEnvironment.power_is_estimate", True
+        "edge_runtime.profiling.environment.Environment.power_is_estimate", True
     )
     assert main(["profile", str(package.path)]) == 0
     assert "5.00 J per step (estimate)" in capsys.readouterr().err

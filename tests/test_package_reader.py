@@ -293,6 +293,19 @@ def test_the_largest_micro_batch_of_a_keep_ratio_comes_first(sound):
         package.rung_with_keep_ratio(0.6)
 
 
+def test_a_keep_ratio_and_a_plan_are_of_rungs_like_the_first(sound):
+    dense, half = sound.manifest.rungs
+    others = [
+        dataclasses.replace(half, id="k050-p8", patch_size_px=2 * half.patch_size_px),
+        dataclasses.replace(half, id="k050-last-1", trained="last-1"),
+    ]
+    manifest = dataclasses.replace(sound.manifest, rungs=(dense, *others, half))
+    package = dataclasses.replace(sound, manifest=manifest)
+    assert package.rungs_with_keep_ratio(0.5) == [half]
+    # A plan may mix patch sizes: their token-blocks say what they are worth.
+    assert [rung.id for rung in manifest.ladder()] == ["k100", "k050-p8", "k050"]
+
+
 @pytest.mark.parametrize("keep_ratio", [0.0, -0.5, 1.1, float("nan")])
 def test_a_keep_ratio_outside_is_reported(sound, keep_ratio):
     with pytest.raises(ConfigError, match=r"is outside \(0, 1\]\."):

@@ -45,7 +45,7 @@ def batch_of(package: Package, rung: Rung) -> dict[str, NDArray[Any]]:
 
 
 def hyper_of(package: Package, step: int) -> dict[str, float]:
-    """Hyper-parameters of a step: the number of the step, and others as after the warm-up."""
+    """Hyper-parameters of a step: of each curve the first value, so the highest rate."""
     curves = package.manifest.hyper_parameters
     return {
         name: float(step) if curve.shape == COUNT else curve.first
@@ -54,7 +54,7 @@ def hyper_of(package: Package, step: int) -> dict[str, float]:
 
 
 def measured(step: Callable[[int], float], job: Job) -> dict[str, Any]:
-    """Time the steps behind the warm-up.
+    """Time the steps after the warm-up.
 
     Args:
         step: trains the step of a number from 1, gives its loss.

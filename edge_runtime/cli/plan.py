@@ -57,8 +57,10 @@ def run(args: argparse.Namespace) -> int:
     per_epoch, batch_size = _steps_per_epoch(package, args), package.manifest.batch_size
     require_state_fits(budget, package.manifest.state_bytes)
     path, profile = find_profile(package, args)
+    manifest = package.manifest
+    unplanned = {rung.id for rung in manifest.rungs} - {rung.id for rung in manifest.ladder()}
     plan = make_plan(
-        interpolate(profile.rungs),
+        [cost for cost in interpolate(profile.rungs) if cost.rung not in unplanned],
         budget,
         steps=args.epochs * per_epoch,
         overhead=overhead_of(profile),

@@ -14,7 +14,7 @@ from edge_runtime.units import duration_text
 if TYPE_CHECKING:
     from edge_runtime.device import SensorEvent
     from edge_runtime.facts import CostProfile
-    from edge_runtime.profiling import TrainingEnvironment
+    from edge_runtime.profiling import Environment
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +65,7 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def environment_of(args: argparse.Namespace) -> "TrainingEnvironment":
+def environment_of(args: argparse.Namespace) -> "Environment":
     """This machine, with the engine that the flags name.
 
     Raises:
@@ -73,9 +73,9 @@ def environment_of(args: argparse.Namespace) -> "TrainingEnvironment":
         DeviceError: the board is unknown.
         EngineError: no runtime is installed.
     """
-    from edge_runtime.profiling import TrainingEnvironment
+    from edge_runtime.profiling import Environment
 
-    return TrainingEnvironment.detect(
+    return Environment.detect(
         args.engine, device=args.device, threads=args.threads, board_file=args.board
     )
 

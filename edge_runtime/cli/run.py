@@ -5,8 +5,9 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, closing, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from edge_runtime.errors import ConfigError
 if TYPE_CHECKING:
     from edge_runtime.facts import Budget
     from edge_runtime.package import Package
+    from edge_runtime.records import Run
     from edge_runtime.records.events import Event
 
 AUTO = "auto"
@@ -92,15 +94,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train, and show every event."""
     from edge_runtime.cli.panel import progress_on
-    from edge_runtime.data import open_source
     from edge_runtime.device import process_elapsed_s
     from edge_runtime.live.metrics import serve_metrics
-    from edge_runtime.package import open_package
-    from edge_runtime.within_budget import train_within
 
     began_s = time.monotonic() - process_elapsed_s()
-    package, source = open_package(args.package), open_source(args.data)
-    budget = budget_of(args)
+    train = training_of(args)
     metrics: AbstractContextManager[object] = nullcontext()
     if args.metrics_port:
         metrics = serve_metrics(args.output, args.metrics_port, args.metrics_address)
@@ -110,29 +108,43 @@ def run(args: argparse.Namespace) -> int:
         closing(progress_on(args.output, sys.stdout)) as progress,
     ):
         show = Shown(show_json if args.json else progress)
-        training = train_within(
-            package,
-            source,
-            args.output,
-            budget=budget,
-            rungs=rungs_of(package, args, budget),
-            epochs=args.epochs,
-            images_per_epoch=args.images,
-            seed=args.seed,
-            board=args.board,
-            engine=args.engine,
-            device=args.device,
-            threads=args.threads,
-            profile=args.profile,
-            resume=args.resume,
-            checkpoint_every_s=args.checkpoint_every,
-            began_s=began_s,
-            stop=lambda: stop() or show.is_gone,
-            report=_say,
-        )
-        for event in training:
+        for event in train(began_s=began_s, stop=lambda: stop() or show.is_gone, report=_say):
             show(event)
     return 0
+
+
+def training_of(args: argparse.Namespace) -> "partial[Generator[Event, None, Run]]":
+    """`train_within` with what the flags say.
+
+    Raises:
+        PackageError: the package cannot be opened.
+        DataError: nor can the pictures.
+        ConfigError: the package has no such rung, or flags contradict each other.
+    """
+    from edge_runtime.data import open_source
+    from edge_runtime.package import open_package
+    from edge_runtime.within_budget import train_within
+
+    package, source = open_package(args.package), open_source(args.data)
+    budget = budget_of(args)
+    return partial(
+        train_within,
+        package,
+        source,
+        args.output,
+        budget=budget,
+        rungs=rungs_of(package, args, budget),
+        epochs=args.epochs,
+        images_per_epoch=args.images,
+        seed=args.seed,
+        board=args.board,
+        engine=args.engine,
+        device=args.device,
+        threads=args.threads,
+        profile=args.profile,
+        resume=args.resume,
+        checkpoint_every_s=args.checkpoint_every,
+    )
 
 
 def show_json(event: "Event") -> None:
@@ -158,7 +170,7 @@ def rungs_of(package: "Package", args: argparse.Namespace, budget: "Budget") -> 
     Raises:
         ConfigError: the package has no such rung, or flags contradict each other.
     """
-    rungs, ratio = package.manifest.rungs, args.keep_ratio
+    rungs, ratio = package.manifest.ladder(), args.keep_ratio
     if not budget.is_limited and ratio != AUTO and args.profile:
         raise ConfigError("--profile is for a budget, or for --keep-ratio auto.")
     if args.rung is not None:

@@ -209,6 +209,13 @@ class Manifest:
         """Size of the whole state."""
         return sum(tensor.size_bytes for tensor in self.state)
 
+    def ladder(self) -> tuple[Rung, ...]:
+        """The rungs that a plan may mix: those that train the parameters of the first.
+
+        Token-blocks say what a step is worth only between rungs that train the same.
+        """
+        return tuple(rung for rung in self.rungs if rung.trained == self.rungs[0].trained)
+
     def token_blocks(self, rung: Rung) -> int:
         """Student tokens of one step, summed over blocks, views and images."""
         views = {group.name: len(group.views) for group in self.views}

@@ -76,18 +76,22 @@ class Package:
         return self.rungs_with_keep_ratio(keep_ratio)[0]
 
     def rungs_with_keep_ratio(self, keep_ratio: float) -> list[Rung]:
-        """The rungs with that keep-ratio, the one without micro-batches first, then largest.
+        """The rungs with that keep-ratio that are like the first one but for micro-batches.
+
+        The one without micro-batches comes first, then the one with the largest.
 
         Raises:
             ConfigError: outside (0, 1], or not on the ladder.
         """
         if not 0 < keep_ratio <= 1:
             raise ConfigError(f"keep-ratio {keep_ratio:g} is outside (0, 1].")
-        rungs = [rung for rung in self.manifest.rungs if rung.keep_ratio == keep_ratio]
+        ladder = self.manifest.ladder()
+        ladder = tuple(r for r in ladder if r.patch_size_px == ladder[0].patch_size_px)
+        rungs = [rung for rung in ladder if rung.keep_ratio == keep_ratio]
         if rungs:
             whole = self.manifest.batch_size + 1
             return sorted(rungs, key=lambda rung: -(rung.micro_batch or whole))
-        ratios = dict.fromkeys(rung.keep_ratio for rung in self.manifest.rungs)
+        ratios = dict.fromkeys(rung.keep_ratio for rung in ladder)
         known = ", ".join(f"{ratio:g}" for ratio in ratios)
         raise ConfigError(
             f"keep-ratio {keep_ratio:g} is not on the ladder of {self.path}; it has {known}. "

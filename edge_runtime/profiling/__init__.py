@@ -10,12 +10,12 @@ from edge_runtime.profiling.cache import (
     load_profile,
     save_profile,
 )
-from edge_runtime.profiling.environment import TrainingEnvironment
+from edge_runtime.profiling.environment import Environment
 from edge_runtime.profiling.profile import profile_package
 
 __all__ = [
     "FORMAT",
-    "TrainingEnvironment",
+    "Environment",
     "cached_profile_path",
     "check_fits",
     "load_profile",

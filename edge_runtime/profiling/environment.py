@@ -12,7 +12,7 @@ from edge_runtime.profiling.cache import cached_profile_path, check_fits, load_p
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingEnvironment:
+class Environment:
     """All that the cost of a step depends on, besides its package."""
 
     board: Board
@@ -31,7 +31,7 @@ class TrainingEnvironment:
         device: str = "cpu",
         threads: int | None = None,
         board_file: Path | None = None,
-    ) -> "TrainingEnvironment":
+    ) -> "Environment":
         """This machine, with that engine. Opens neither the engine nor the sensor.
 
         Raises:

@@ -17,7 +17,7 @@ from edge_runtime.device import Meter, python_command
 from edge_runtime.errors import EngineError, StoppedError
 from edge_runtime.package import Package
 from edge_runtime.profiling.cache import cache_folder
-from edge_runtime.profiling.environment import TrainingEnvironment
+from edge_runtime.profiling.environment import Environment
 from edge_runtime.profiling.worker import ERROR, MEASUREMENT, MeasureJob, Measurement
 from edge_runtime.schema import structure, unstructure
 from edge_runtime.storage import storage_errors
@@ -39,7 +39,7 @@ class MeasuredRung:
 def measure_rung(
     package: Package,
     rung_id: str,
-    environment: TrainingEnvironment,
+    environment: Environment,
     meter: Meter,
     *,
     max_s: float,

@@ -25,7 +25,7 @@ from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
 from edge_runtime.planning.costs import predicted_peak_bytes, smooth
 from edge_runtime.profiling.cache import FORMAT
-from edge_runtime.profiling.environment import TrainingEnvironment
+from edge_runtime.profiling.environment import Environment
 from edge_runtime.profiling.process import MeasuredRung, measure_rung
 from edge_runtime.records import utc_now
 from edge_runtime.schema import structure, unstructure
@@ -40,7 +40,7 @@ _IDLE_S = 5.0  # the board's idle power is the mean over so long
 
 def profile_package(
     package: Package,
-    environment: TrainingEnvironment,
+    environment: Environment,
     meter: Meter,
     *,
     memory_bytes: int | None = None,
@@ -103,7 +103,7 @@ class _Bench:
     def __init__(
         self,
         package: Package,
-        environment: TrainingEnvironment,
+        environment: Environment,
         meter: Meter,
         *,
         max_s: float,
@@ -220,7 +220,7 @@ def _median(values: Iterable[float | None]) -> float | None:
 
 def _profile(
     package: Package,
-    environment: TrainingEnvironment,
+    environment: Environment,
     meter: Meter,
     idle_w: float | None,
     measured: Sequence[MeasuredRung],

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from typing_extensions import override
 
-from edge_runtime.data.noise import Noise
+from edge_runtime.data.sources import Image
 from edge_runtime.device import (
     Meter,
     load_board,
@@ -147,11 +147,34 @@ def median_interval(values: Sequence[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _pictures(package: Package) -> Noise:
+def _pictures(package: Package) -> "Noise":
     """Enough of them that an epoch's end, which costs a little, is rare."""
     manifest = package.manifest
     size_px = max(group.size_px for group in manifest.views)
     return Noise(64 * manifest.batch_size, size_px)
+
+
+class Noise:
+    """A `PictureSource` of noise, (size, size, 3), the same for the same index."""
+
+    name = "noise"
+    classes: Sequence[str] = ()
+    labels = None
+
+    def __init__(self, pictures: int, size_px: int) -> None:
+        self._pictures, self._size_px = pictures, size_px
+
+    def __len__(self) -> int:
+        return self._pictures
+
+    def key(self, index: int) -> str:
+        """Number of the picture."""
+        return f"{self.name} {index}"
+
+    def read(self, index: int) -> Image:
+        """The noise of this index."""
+        shape = (self._size_px, self._size_px, 3)
+        return np.random.default_rng(index).integers(0, 256, size=shape, dtype=np.uint8)
 
 
 class Watch:

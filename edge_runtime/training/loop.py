@@ -15,7 +15,7 @@ import numpy as np
 
 from edge_runtime.data import ViewBatch, draw_inputs, view_batches
 from edge_runtime.device import memory_now, process_tree_rss_bytes
-from edge_runtime.engines.base import Engine, Hyper
+from edge_runtime.engines.base import Engine, Hyper, StepResult
 from edge_runtime.errors import (
     DataError,
     DivergedError,
@@ -179,7 +179,21 @@ class Loop:
             with suppress(EngineError):  # it may have lost the state, too
                 self._end()
             raise
-        end_s = self._clock()
+        measured = self._measured(begin_s, ready_s, self._clock())
+        self._record_step(batch, rung, hyper["lr"], result, measured)
+        self._selector.trained(rung.id, begin_s, self._clock())
+        self._finish_epoch()
+        if self._clock() - self._saved_s >= self._job.options.checkpoint_every_s:
+            self._save()
+
+    def _record_step(
+        self,
+        batch: ViewBatch,
+        rung: Rung,
+        lr: float,
+        result: StepResult,
+        measured: events.Measured,
+    ) -> None:
         metrics = {name: _finite(value) for name, value in result.metrics.items()}
         loss = metrics.pop(LOSS)
         metrics.pop(APPLIED, None)  # it is in the result
@@ -197,15 +211,11 @@ class Loop:
             loss=loss,
             metrics=metrics,
             applied=result.applied,
-            lr=hyper["lr"],
+            lr=lr,
             images=len(batch.pictures),
-            measured=self._measured(begin_s, ready_s, end_s),
+            measured=measured,
         )
         self._log(record)
-        self._selector.trained(rung.id, begin_s, self._clock())
-        self._finish_epoch()
-        if self._clock() - self._saved_s >= self._job.options.checkpoint_every_s:
-            self._save()
 
     def _next_batch(self, batches: Iterator[ViewBatch]) -> ViewBatch:
         try:

@@ -22,6 +22,7 @@ from edge_runtime.planning import (
     make_plan,
     overhead_of,
 )
+from edge_runtime.training.job import TrainingJob
 from edge_runtime.training.metering import Metering
 
 _READ_EVERY_S = 1.0  # memory and pressure; walking through all processes costs milliseconds
@@ -115,15 +116,7 @@ class GovernedSelector(RungSelector):
         )
 
 
-def rung_selector(
-    rungs: Sequence[tuple[int, str]] | None,
-    profile: CostProfile | None,
-    budget: Budget,
-    metering: Metering,
-    *,
-    done: int,
-    total_steps: int,
-) -> RungSelector:
+def rung_selector(job: TrainingJob, metering: Metering, *, done: int) -> RungSelector:
     """The selector for the steps after `done`: of the schedule, if there is one.
 
     Raises:
@@ -131,8 +124,11 @@ def rung_selector(
         ConfigError: there is neither a schedule of rungs nor a cost profile.
         DeviceError: a limit is set on something that nothing here measures.
     """
-    if rungs is not None:
-        return ScheduledSelector(rungs)
-    if profile is None:
+    options = job.options
+    if options.rungs is not None:
+        return ScheduledSelector(options.rungs)
+    if options.profile is None:
         raise ConfigError("without a schedule of rungs, training needs a cost profile.")
-    return GovernedSelector(profile, budget, metering, done=done, total_steps=total_steps)
+    return GovernedSelector(
+        options.profile, options.budget, metering, done=done, total_steps=job.total_steps
+    )

@@ -22,7 +22,7 @@ from edge_runtime.records.events import Event
 from edge_runtime.training.job import TrainingJob, TrainingOptions, prepare
 from edge_runtime.training.loop import Loop
 from edge_runtime.training.metering import NOTHING, Metering, minus
-from edge_runtime.training.selector import RungSelector, rung_selector
+from edge_runtime.training.selector import rung_selector
 from edge_runtime.version import __version__
 
 # Distributions that decide what a step computes, next to the engine's runtime.
@@ -81,7 +81,7 @@ def open_loop(job: TrainingJob) -> Iterator[Loop]:
             stack.callback(metering.stop_writing)  # before the writer is closed
             loop = _resume(job, engine, writer, metering)
         else:
-            selector = _selector(job, metering, done=0)  # may refuse
+            selector = rung_selector(job, metering, done=0)  # may refuse
             engine.open(job.package, job.first_state())  # may refuse, too: no folder yet
             run = create_run(job.run_dir, _run_info(job, engine, metering))
             writer = stack.enter_context(RunWriter(run))
@@ -96,7 +96,7 @@ def _resume(job: TrainingJob, engine: Engine, writer: RunWriter, metering: Meter
     done = checkpoint.info.step if checkpoint else 0
     saved = checkpoint.info.spent if checkpoint else NOTHING
     metering.count_lost(saved)
-    selector = _selector(job, metering, done=done)  # may refuse: nothing is changed yet
+    selector = rung_selector(job, metering, done=done)  # may refuse: nothing is changed yet
     engine.open(job.package, checkpoint.state if checkpoint else job.first_state())
     lost_steps = writer.go_back(checkpoint)
     loop = Loop(job, engine, writer, done=done, selector=selector, metering=metering)
@@ -113,18 +113,6 @@ def _resume(job: TrainingJob, engine: Engine, writer: RunWriter, metering: Meter
     )
     loop.begin(*damaged, resumed)
     return loop
-
-
-def _selector(job: TrainingJob, metering: Metering, *, done: int) -> RungSelector:
-    options = job.options
-    return rung_selector(
-        options.rungs,
-        options.profile,
-        options.budget,
-        metering,
-        done=done,
-        total_steps=job.total_steps,
-    )
 
 
 def _started(job: TrainingJob, engine: Engine) -> events.Started:
