@@ -35,7 +35,7 @@ class LineFile:
         """Add one line.
 
         Raises:
-            StorageError: the disk is full, read-only or missing; the lines before are unchanged.
+            StorageError: the disk is full, read-only or missing; earlier lines are unchanged.
         """
         line = (json.dumps(table, allow_nan=False) + "\n").encode()
         with storage_errors("append to", self.path):
