@@ -6,7 +6,7 @@ import pytest
 from training_fakes import FakeEngine, kinds, run_to_the_end, stop_after, write_package
 
 from edge_runtime.engines import StepResult
-from edge_runtime.errors import DivergedError, StoppedError
+from edge_runtime.errors import DivergedError, EngineError, StoppedError
 from edge_runtime.package.manifest import PeriodicGraph
 from edge_runtime.records import events, open_run
 
@@ -60,6 +60,25 @@ def test_an_epoch_without_a_loss_is_a_divergence(package, tmp_path) -> None:
         run_to_the_end(package, tmp_path / "run", engine=Overflowing(1, 2, 3, 4, 5))
 
 
+def with_masks(package):
+    """The package with a periodic graph after every fourth step."""
+    periodic = (PeriodicGraph(graph="mask.onnx", every_steps=4),)
+    return replace(package, manifest=replace(package.manifest, periodic=periodic))
+
+
+def test_a_state_between_two_steps_is_not_saved(package, tmp_path) -> None:
+    class Failing(FakeEngine):
+        def run_periodic(self, graph, hyper):
+            raise EngineError("engine fake: no masks")
+
+    with pytest.raises(EngineError, match="no masks"):
+        run_to_the_end(with_masks(package), tmp_path / "run", engine=Failing())
+    run = open_run(tmp_path / "run")
+    assert [record.step for record in run.steps()] == [1, 2, 3]
+    # The state of step 4 without its masks is that of no step.
+    assert list((tmp_path / "run" / "checkpoints").glob("*")) == []
+
+
 def test_periodic_graphs_run_every_so_many_steps(package, tmp_path) -> None:
     ran = []
 
@@ -71,9 +90,6 @@ def test_periodic_graphs_run_every_so_many_steps(package, tmp_path) -> None:
         def run_periodic(self, graph, hyper):
             ran.append((graph, int(hyper["step"])))
 
-    periodic = (PeriodicGraph(graph="mask.onnx", every_steps=4),)
-    changed = replace(package.manifest, periodic=periodic)
-    run_to_the_end(
-        replace(package, manifest=changed), tmp_path / "run", engine=Periodic(), epochs=2
-    )
+    masked = with_masks(package)
+    run_to_the_end(masked, tmp_path / "run", engine=Periodic(), epochs=2)
     assert ran == [1, 2, 3, 4, ("mask.onnx", 4), 5, 6, 7, 8, ("mask.onnx", 8), 9, 10]

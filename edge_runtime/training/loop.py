@@ -174,11 +174,12 @@ class Loop:
         ready_s = self._clock()
         try:
             result = self._engine.step(rung.id, {**batch.images, **draws}, hyper)
-            self._run_periodic(batch.step, hyper)
         except EngineError:
             with suppress(EngineError):  # it may have lost the state, too
                 self._end()
             raise
+        # Should this fail, the state is between two steps and must not be saved.
+        self._run_periodic(batch.step, hyper)
         measured = self._measured(begin_s, ready_s, self._clock())
         self._record_step(batch, rung, hyper["lr"], result, measured)
         self._selector.trained(rung.id, begin_s, self._clock())
