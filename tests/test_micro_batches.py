@@ -244,8 +244,8 @@ def test_any_objective_may_refuse():
     ("sizes", "wanted"),
     [
         ([3], "micro_batches: 3 does not divide the batch size 4"),
-        ([0], "micro_batches: 0 does not divide the batch size 4"),
-        ([-2], "micro_batches: -2 does not divide the batch size 4"),
+        ([0], "micro_batches[0]: expected an integer >= 1, got 0"),
+        ([-2], "micro_batches[0]: expected an integer >= 1, got -2"),
         ([8], "micro_batches: 8 does not divide the batch size 4"),
         ([2, 2], "micro_batches: each at most once"),
         (2, "micro_batches: expected a list, got 2"),
