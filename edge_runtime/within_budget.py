@@ -134,10 +134,10 @@ def _candidates(
         if not rungs:
             raise ConfigError("there is no rung to train: give one at least.")
         return tuple(package.rung(rung).id for rung in rungs)
-    known = package.manifest.ladder()
+    ladder = package.manifest.ladder()
     if budget.is_limited:
-        return tuple(rung.id for rung in known)
-    return (max(known, key=lambda rung: rung.keep_ratio).id,)
+        return tuple(rung.id for rung in ladder)
+    return (package.rung_with_keep_ratio(max(rung.keep_ratio for rung in ladder)).id,)
 
 
 def _costs(

@@ -130,7 +130,7 @@ def test_how_it_ended_is_said(found, word) -> None:
 
 def test_a_process_that_is_gone_is_said() -> None:
     status = busy()
-    status.is_gone = True
+    status.was_killed = True
     assert shown(status)[0] == "runs/one  killed"
     assert "left" not in value(status, "progress")
 

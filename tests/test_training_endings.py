@@ -8,6 +8,7 @@ from training_fakes import (
     FakeEngine,
     FakePictures,
     kinds,
+    options,
     run_to_the_end,
     stop_after,
     write_package,
@@ -16,6 +17,7 @@ from training_fakes import (
 from edge_runtime.data import UnreadablePicture
 from edge_runtime.errors import DataError, DivergedError, EngineError, StoppedError
 from edge_runtime.records import events, open_run
+from edge_runtime.training import train
 
 
 @pytest.fixture
@@ -147,3 +149,26 @@ def test_too_many_unreadable_pictures_end_the_run_with_a_checkpoint(package, tmp
         run_to_the_end(package, tmp_path / "run", PartlyUnreadable(400, one_in=8))
     run = open_run(tmp_path / "run")
     assert run.newest_checkpoint().info.step == len(run.steps()) > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "last"),
+    [
+        ({"stop": stop_after(3)}, events.Interrupted),
+        ({"engine": FakeEngine(broken_loss_at=6)}, events.Diverged),
+        ({"engine": FailingEngine(is_whole=True)}, events.CheckpointSaved),
+        ({"source": PartlyUnreadable(400, one_in=8)}, events.SourceLost),
+    ],
+)
+def test_every_event_is_given_out_before_the_error(package, tmp_path, changes, last) -> None:
+    changes = dict(changes)
+    source = changes.pop("source", FakePictures())
+    given: list[events.Event] = []
+    error = (StoppedError, DivergedError, EngineError, DataError)
+    with pytest.raises(error):
+        given.extend(train(package, source, tmp_path / "run", options(**changes)))
+    run = open_run(tmp_path / "run")
+    assert kinds(given, events.StepRecord) == run.steps()
+    others = [event for event in given if not isinstance(event, events.StepRecord)]
+    assert others == [logged.event for logged in run.events()]
+    assert isinstance(others[-1], last)

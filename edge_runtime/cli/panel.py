@@ -53,7 +53,7 @@ class Panel:
         self._thread = threading.Thread(target=self._run, name="edge-train-panel", daemon=True)
 
     def __call__(self, event: Event) -> None:
-        """Hear of one event, which is in the run folder already."""
+        """Take one event, which is in the run folder already."""
         if self._first is None:
             self._begin(event)
         elif self._failed.is_set() and self._plain is None:

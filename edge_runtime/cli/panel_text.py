@@ -50,7 +50,7 @@ def panel_text(status: Status, path: Path, *, width: int, height: int) -> list[T
 
 def _state(status: Status) -> Text:
     match status.ended:
-        case None if status.is_gone:
+        case None if status.was_killed:
             return Text("killed", "bold red")
         case None if not status.steps_done and status.last_step is None:
             return Text("starting", "yellow")

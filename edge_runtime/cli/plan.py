@@ -4,7 +4,7 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edge_runtime.cli.budget_flags import add_budget_arguments, budget_of
 from edge_runtime.cli.profile import add_device_arguments, environment_of
@@ -14,7 +14,7 @@ from edge_runtime.errors import ConfigError, DataError, DeviceError
 from edge_runtime.units import bytes_text, duration_text, energy_text, power_text, step_text
 
 if TYPE_CHECKING:
-    from edge_runtime.facts import CostProfile
+    from edge_runtime.facts import Budget, CostProfile, Plan
     from edge_runtime.package import Package
 
 
@@ -47,17 +47,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
+class PlanFacts(NamedTuple):
+    """A plan and what it was made of."""
+
+    package: Path
+    profile_path: Path
+    profile: "CostProfile"
+    budget: "Budget"
+    epochs: int
+    images: int  # per epoch
+    batch_size: int
+    plan: "Plan"
+
+
 def run(args: argparse.Namespace) -> int:
     """Plan, and show every rung."""
     from edge_runtime.package import open_package
     from edge_runtime.planning import interpolate, make_plan, overhead_of, require_state_fits
-    from edge_runtime.schema import unstructure
 
     budget, package = budget_of(args), open_package(args.package)
-    per_epoch, batch_size = _steps_per_epoch(package, args), package.manifest.batch_size
-    require_state_fits(budget, package.manifest.state_bytes)
+    manifest, per_epoch = package.manifest, _steps_per_epoch(package, args)
+    require_state_fits(budget, manifest.state_bytes)
     path, profile = find_profile(package, args)
-    manifest = package.manifest
     unplanned = {rung.id for rung in manifest.rungs} - {rung.id for rung in manifest.ladder()}
     plan = make_plan(
         [cost for cost in interpolate(profile.rungs) if cost.rung not in unplanned],
@@ -65,19 +76,36 @@ def run(args: argparse.Namespace) -> int:
         steps=args.epochs * per_epoch,
         overhead=overhead_of(profile),
     )
-    measured = {key: value for key, value in unstructure(profile).items() if key != "rungs"}
-    facts = {
-        "package": str(package.path),
-        "profile": {"path": str(path), **measured},
-        "budget": unstructure(budget),
-        "epochs": args.epochs,
-        "images": args.images or per_epoch * batch_size,
-        "batch_size": batch_size,
-        "energy_is_estimate": profile.energy_is_estimate,
-        "plan": unstructure(plan),
-    }
-    print(json.dumps(facts) if args.json else render_text(facts, str(budget)))
+    facts = PlanFacts(
+        package=package.path,
+        profile_path=path,
+        profile=profile,
+        budget=budget,
+        epochs=args.epochs,
+        images=args.images or per_epoch * manifest.batch_size,
+        batch_size=manifest.batch_size,
+        plan=plan,
+    )
+    print(json.dumps(table_of(facts)) if args.json else render_text(facts))
     return 0
+
+
+def table_of(facts: PlanFacts) -> dict[str, Any]:
+    """The document that `--json` prints; docs/planning.md has its keys."""
+    from edge_runtime.schema import unstructure
+
+    profile = unstructure(facts.profile)
+    del profile["rungs"]
+    return {
+        "package": str(facts.package),
+        "profile": {"path": str(facts.profile_path), **profile},
+        "budget": unstructure(facts.budget),
+        "epochs": facts.epochs,
+        "images": facts.images,
+        "batch_size": facts.batch_size,
+        "energy_is_estimate": facts.profile.energy_is_estimate,
+        "plan": unstructure(facts.plan),
+    }
 
 
 def _steps_per_epoch(package: "Package", args: argparse.Namespace) -> int:
@@ -138,58 +166,56 @@ def _profile_of_board(package: "Package", path: Path, board_file: Path) -> "Cost
     return profile
 
 
-def render_text(facts: dict[str, Any], budget: str) -> str:
+def render_text(facts: PlanFacts) -> str:
     """The plan for people."""
     from edge_runtime.facts.plan import steps_text
 
-    plan, profile = facts["plan"], facts["profile"]
-    mark = " (estimate)" if facts["energy_is_estimate"] else ""
-    steps = steps_text((part["rung"], part["steps"]) for part in plan["segments"])
+    plan, profile = facts.plan, facts.profile
+    mark = " (estimate)" if profile.energy_is_estimate else ""
     rows = [
         (
             "profile",
-            f"{profile['path']}, of {profile['created_at']} on {profile['board']} with "
-            f"{profile['engine']} ({profile['runtime']})",
+            f"{facts.profile_path}, of {profile.created_at} on {profile.board} with "
+            f"{profile.engine} ({profile.runtime})",
         ),
-        ("budget", budget or "none"),
-        (
-            "run",
-            f"{facts['epochs']} epochs of {facts['images']} pictures: {plan['steps']} steps",
-        ),
-        ("plan", steps),
+        ("budget", str(facts.budget) or "none"),
+        ("run", f"{facts.epochs} epochs of {facts.images} pictures: {plan.steps} steps"),
+        ("plan", steps_text((part.rung, part.steps) for part in plan.segments)),
         ("takes", _totals(plan, mark)),
-        ("limited by", ", ".join(f"--{name}" for name in plan["binding"]) or "nothing"),
+        ("limited by", ", ".join(f"--{name}" for name in plan.binding) or "nothing"),
     ]
-    if facts["budget"]["temperature_c"] is not None:
+    if facts.budget.temperature_c is not None:
         rows.append(("note", "a temperature is not planned; the run watches it, and pauses"))
     return "\n".join([*aligned(rows), "", *_verdict_lines(plan, mark)])
 
 
-def _totals(plan: dict[str, Any], mark: str) -> str:
-    parts = [duration_text(plan["time_s"])]
-    if plan["wait_s"]:
-        parts[0] += f", of which {duration_text(plan['wait_s'])} idle to keep --power"
-    if plan["energy_j"] is not None:
-        parts.append(f"{energy_text(plan['energy_j'])}{mark}")
-        parts.append(f"{power_text(plan['power_w'])} on average{mark}")
-    if plan["peak_bytes"] is not None:
-        parts.append(f"{bytes_text(plan['peak_bytes'])} at most")
+def _totals(plan: "Plan", mark: str) -> str:
+    parts = [duration_text(plan.time_s)]
+    if plan.wait_s:
+        parts[0] += f", of which {duration_text(plan.wait_s)} idle to keep --power"
+    if plan.energy_j is not None:
+        parts.append(f"{energy_text(plan.energy_j)}{mark}")
+    if plan.power_w is not None:
+        parts.append(f"{power_text(plan.power_w)} on average{mark}")
+    if plan.peak_bytes is not None:
+        parts.append(f"{bytes_text(plan.peak_bytes)} at most")
     return "; ".join(parts)
 
 
-def _verdict_lines(plan: dict[str, Any], mark: str) -> list[str]:
+def _verdict_lines(plan: "Plan", mark: str) -> list[str]:
     rows = [("rung", "token-blocks", "step", "energy", "power", "memory", "steps", "why")]
-    for found in plan["verdicts"]:
-        is_measured = found["source"] == "measured"
+    for verdict in plan.verdicts:
+        is_measured = verdict.source == "measured"
+        step_mark = "" if is_measured else f" ({verdict.source})"
         row = (
-            found["rung"],
-            count_text(found["token_blocks"]),
-            _cell(step_text, found["step_s"], "" if is_measured else f" ({found['source']})"),
-            _cell(energy_text, found["step_j"], mark),
-            _cell(power_text, found["power_w"], mark),
-            _cell(bytes_text, found["peak_bytes"], "" if is_measured else " (predicted)"),
-            str(found["steps"]),
-            found["reason"],
+            verdict.rung,
+            count_text(verdict.token_blocks),
+            _cell(step_text, verdict.step_s, step_mark),
+            _cell(energy_text, verdict.step_j, mark),
+            _cell(power_text, verdict.power_w, mark),
+            _cell(bytes_text, verdict.peak_bytes, "" if is_measured else " (predicted)"),
+            str(verdict.steps),
+            verdict.reason,
         )
         rows.append(row)
     return aligned(rows)

@@ -164,22 +164,25 @@ def keep_ratio(text: str) -> float | str:
         raise argparse.ArgumentTypeError(f"{text!r} is neither `auto` nor a number") from None
 
 
-def rungs_of(package: "Package", args: argparse.Namespace, budget: "Budget") -> list[str]:
-    """Ids of the rungs that may be trained: one, all of a keep-ratio, or all there are.
+def rungs_of(
+    package: "Package", args: argparse.Namespace, budget: "Budget"
+) -> list[str] | None:
+    """Ids of the rungs that may be trained, as `train_within` takes them.
 
     Raises:
         ConfigError: the package has no such rung, or flags contradict each other.
     """
-    rungs, ratio = package.manifest.ladder(), args.keep_ratio
+    ratio = args.keep_ratio
     if not budget.is_limited and ratio != AUTO and args.profile:
         raise ConfigError("--profile is for a budget, or for --keep-ratio auto.")
     if args.rung is not None:
-        return [package.rung(args.rung).id]
-    if ratio == AUTO or (ratio is None and budget.is_limited):
-        return [rung.id for rung in rungs]
-    wanted = max(rung.keep_ratio for rung in rungs) if ratio is None else float(ratio)
-    found = [rung.id for rung in package.rungs_with_keep_ratio(wanted)]
-    return found if budget.is_limited else found[:1]
+        return [args.rung]
+    if ratio == AUTO:
+        return [rung.id for rung in package.manifest.ladder()]
+    if ratio is None:
+        return None
+    rungs = [rung.id for rung in package.rungs_with_keep_ratio(ratio)]
+    return rungs if budget.is_limited else rungs[:1]
 
 
 def _say(text: str) -> None:

@@ -59,7 +59,7 @@ def show_panel(watched: "Run") -> "Event | None":
         return is_new
 
     ended = until_end(watched, look, lambda: follower.status.ended)
-    follower.status.is_gone = ended is None
+    follower.status.was_killed = ended is None
     look()
     if follower.status.finished:
         print(finished_text(follower.status.finished, watched.path))
@@ -88,7 +88,7 @@ def replay(watched: "Run", show: Callable[["Event"], None]) -> "Event | None":
 def until_end(
     watched: "Run", look: Callable[[], bool], end: Callable[[], "Event | None"]
 ) -> "Event | None":
-    """Look again and again, until the run has ended or its process is gone.
+    """Poll until the run has ended or its process is gone.
 
     Args:
         watched: the run.
@@ -96,7 +96,7 @@ def until_end(
         end: how the run ended, as far as was seen.
 
     Returns:
-        How it ended; `None`: its process is gone without a word.
+        How it ended; `None`: its process was killed.
     """
     from edge_runtime.records.jsonl import is_held
     from edge_runtime.records.run import STEPS_FILE
@@ -104,10 +104,10 @@ def until_end(
     quiet = 0
     while True:
         quiet = 0 if look() else quiet + 1
-        # A run that ended and is held is one that somebody goes on with.
+        # A run that ended and is held is being resumed.
         may_be_over = end() is not None or quiet >= _QUIET_LOOKS
         if may_be_over and not is_held(watched.path / STEPS_FILE):
-            look()  # what was written before the process let go of it
+            look()  # what was written before the process released it
             return end()
         time.sleep(_EVERY_S)
 

@@ -35,7 +35,7 @@ class Follower:
         """Take in what was written since the last time; whether there was anything.
 
         Raises:
-            RecordsError: a file is gone, damaged, or another one than before.
+            RecordsError: a file is missing, damaged, or another one than before.
         """
         # Events first: after one that says "finished" there are no more steps to read.
         return any([self._read_events(), self._read_steps(), self._read_power()])

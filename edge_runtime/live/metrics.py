@@ -1,7 +1,7 @@
 """A run's status for Prometheus, over HTTP, by the official client library.
 
-The run folder is read when somebody asks, by a thread of the server, so that nobody asking
-costs nothing. An unknown value has no sample. Names and units: docs/watching.md.
+The run folder is read for each request, by a thread of the server: without requests it costs
+nothing. An unknown value has no sample. Names and units: docs/watching.md.
 """
 
 import logging
@@ -41,7 +41,7 @@ def serve_metrics(run_dir: Path, port: int, address: str = LOOPBACK) -> Iterator
         The port.
 
     Raises:
-        ConfigError: the client library is missing, or nobody can listen there.
+        ConfigError: the client library is missing, or the port cannot be opened.
     """
     try:
         from prometheus_client import CollectorRegistry, start_http_server

@@ -1,6 +1,6 @@
 """The events of a run, steps included, in the order in which they happened.
 
-As `train` gave them to the process that trained, read from the two files that keep them.
+As `train` yielded them to the process that trained, read from the two files that keep them.
 """
 
 import heapq
@@ -22,7 +22,7 @@ _START: _When = (0, 0.0)
 class Replay:
     """Reads one run folder from its beginning, a block at a time.
 
-    `ended` is how the run ended, if it did and did not go on: the one event that `poll`
+    `ended` is how the run ended, if it did and was not resumed: the one event that `poll`
     keeps back, since what was evaluated afterwards comes before the end here.
     """
 
@@ -38,7 +38,7 @@ class Replay:
         """Those that were written since the last time.
 
         Raises:
-            RecordsError: a file is gone, damaged, or another one than before.
+            RecordsError: a file is missing, damaged, or another one than before.
         """
         while batch := self._next_batch():
             for event in batch:

@@ -33,8 +33,8 @@ class Status:
         self.epoch_loss: float | None = None  # mean of the last whole epoch
         self.resumed: events.Resumed | None = None  # the last time
         self.sensor_lost: events.SensorLost | None = None  # and not back yet
-        self.ended: Event | None = None  # how; and not gone on since
-        self.is_gone = False  # its process is, without a word; for those who look for it
+        self.ended: Event | None = None  # how; and not resumed since
+        self.was_killed = False  # set by a reader that looked for its process
         self.news: deque[LoggedEvent] = deque(maxlen=_NEWS)
 
     def add_step(self, record: StepRecord) -> None:
@@ -121,5 +121,5 @@ class Status:
 
     @property
     def left_s(self) -> float | None:
-        """Until the last step; `None` also if nobody trains."""
-        return None if self.ended or self.is_gone else self.pace.left_s
+        """Until the last step; `None` also if no process trains."""
+        return None if self.ended or self.was_killed else self.pace.left_s

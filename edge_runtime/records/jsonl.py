@@ -35,7 +35,7 @@ class LineFile:
         """Add one line.
 
         Raises:
-            StorageError: the disk is full, read-only or gone; the lines before are unchanged.
+            StorageError: the disk is full, read-only or missing; the lines before are unchanged.
         """
         line = (json.dumps(table, allow_nan=False) + "\n").encode()
         with storage_errors("append to", self.path):
@@ -70,11 +70,11 @@ class LineFile:
             os.fsync(self._fd)
 
     def hold(self) -> None:
-        """Take the file for this process until `close`; a killed process lets go of it.
+        """Take the file for this process until `close`; a killed process releases it.
 
         Raises:
             RecordsError: another process holds it.
-            StorageError: the file system knows no locks.
+            StorageError: the file system has no locks.
         """
         with storage_errors("lock", self.path):
             try:
@@ -86,7 +86,7 @@ class LineFile:
                 ) from error
 
     def _lock_soon(self) -> None:
-        """Try twice: somebody may be in `is_held` just now."""
+        """Try twice: another process may be in `is_held` just now."""
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -104,7 +104,7 @@ class LineFile:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        """Close the file and let go of it."""
+        """Close the file and release it."""
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
@@ -240,7 +240,7 @@ def is_held(path: Path) -> bool:
     For a moment nobody else can hold it; `LineFile.hold` waits as long.
 
     Raises:
-        RecordsError: the file is gone, or its file system knows no locks.
+        RecordsError: the file is missing, or its file system has no locks.
     """
     try:
         with path.open("rb") as file:

@@ -1,12 +1,11 @@
 """The figures of a page that show all runs in one: stages, and what rungs cost."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import plotly.graph_objects as go
 
 from edge_runtime.report.page.numbers import short_time_text
-from edge_runtime.report.page.plots import MIB, Trace, base, trace
+from edge_runtime.report.page.plots import MIB, Drawn, Trace, base, trace
 from edge_runtime.report.summary.model import RungUse, RunSummary
 from edge_runtime.units import bytes_text, energy_text
 
@@ -14,16 +13,7 @@ _PATTERNS = ("", "/", "x", "-", ".")
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross")
 
 
-class CostFigure(NamedTuple):
-    """One figure of all runs."""
-
-    section: str
-    name: str
-    caption: str
-    figure: go.Figure
-
-
-def stages(runs: Sequence[RunSummary]) -> list[CostFigure]:
+def stages(runs: Sequence[RunSummary]) -> list[Drawn]:
     """Energy of every stage, with the idle board's share; time where energy is unknown."""
     is_energy = all(run.totals.gross_j is not None for run in runs)
     count = sum(stage.time_s > 0 for run in runs for stage in run.stages)
@@ -48,7 +38,7 @@ def stages(runs: Sequence[RunSummary]) -> list[CostFigure]:
         captions.append(prefix + _stages_caption(run, is_energy))
     figure = go.Figure(bars, base(110 + 34 * count, barmode="stack"))
     figure.update_xaxes(title=unit, tickformat="~s", rangemode="tozero")
-    return [CostFigure("stages", "stages", " ".join(captions), figure)]
+    return [Drawn("stages", "plot-stages", " ".join(captions), figure.to_json())]
 
 
 def _cycled(values: Sequence[str], runs: Sequence[RunSummary]) -> list[str]:
@@ -75,13 +65,13 @@ def _stages_caption(run: RunSummary, is_energy: bool) -> str:
     return f"{'Energy' if is_energy else 'Time'} by stage: {', '.join(shares)}."
 
 
-def rung_costs(runs: Sequence[RunSummary]) -> list[CostFigure]:
+def rung_costs(runs: Sequence[RunSummary]) -> list[Drawn]:
     """Energy over time of a picture, and memory over time, of every rung."""
     energy = _costs(runs, "energy_j", "mJ per image", 1e3)
     return [*energy, *_costs(runs, "peak_bytes", "MiB", 1 / MIB)]
 
 
-def _costs(runs: Sequence[RunSummary], key: str, title: str, scale: float) -> list[CostFigure]:
+def _costs(runs: Sequence[RunSummary], key: str, title: str, scale: float) -> list[Drawn]:
     traces, captions = [], []
     for run, symbol in zip(runs, _cycled(_SYMBOLS, runs), strict=True):
         prefix, images = f"{run.name}: " if len(runs) > 1 else "", run.trained.batch_size
@@ -97,7 +87,7 @@ def _costs(runs: Sequence[RunSummary], key: str, title: str, scale: float) -> li
     x_end, y_end = (max(max(each[axis]) for each in traces) for axis in "xy")
     figure.update_xaxes(title="ms per image", range=[0, 1.15 * x_end])
     figure.update_yaxes(title=title, range=[0, 1.2 * y_end])
-    return [CostFigure("rungs", f"rungs-{key}", " ".join(captions), figure)]
+    return [Drawn("rungs", f"plot-rungs-{key}", " ".join(captions), figure.to_json())]
 
 
 def _in_run(rung: RungUse, key: str) -> tuple[float | None, float | None]:

@@ -1,27 +1,17 @@
 """Every figure of a page, ready to be put into it."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from edge_runtime.report.page.cost_figures import rung_costs, stages
 from edge_runtime.report.page.figures import heat, learning, memory, power, spent, step_energy
-from edge_runtime.report.page.plots import draw, time_axis
+from edge_runtime.report.page.plots import Drawn, draw, time_axis
 from edge_runtime.report.summary.model import RunSummary
 from edge_runtime.report.summary.series import RunSeries
 
 
-class Drawn(NamedTuple):
-    """A figure in the page."""
-
-    section: str
-    plot_id: str
-    caption: str
-    json: str  # for plotly.js
-
-
 def draw_figures(runs: Sequence[RunSummary], series: Sequence[RunSeries]) -> list[Drawn]:
     """All figures; those of runs side by side have the same axes."""
-    time, drawn = time_axis(series), []
+    time, drawn = time_axis(series), list[Drawn]()
     for make in (power, spent, step_energy, memory, heat, learning):
         made = [make(run, one, time) for run, one in zip(runs, series, strict=True)]
         known = {index: figure for index, figure in enumerate(made) if figure}
@@ -31,6 +21,4 @@ def draw_figures(runs: Sequence[RunSummary], series: Sequence[RunSeries]) -> lis
             drawn.append(
                 Drawn(figure.section, plot_id, prefix + figure.caption, plot.to_json())
             )
-    for section, name, caption, plot in [*stages(runs), *rung_costs(runs)]:
-        drawn.append(Drawn(section, f"plot-{name}", caption, plot.to_json()))
-    return drawn
+    return [*drawn, *stages(runs), *rung_costs(runs)]

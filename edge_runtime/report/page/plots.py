@@ -54,6 +54,15 @@ class Figure(NamedTuple):
     layout: Mapping[str, Any] = MappingProxyType({})  # more of it
 
 
+class Drawn(NamedTuple):
+    """A figure in the page."""
+
+    section: str
+    plot_id: str
+    caption: str
+    json: str  # for plotly.js
+
+
 class TimeAxis(NamedTuple):
     """Of runs side by side: its unit, and its end in that."""
 

@@ -78,7 +78,7 @@ def series_of(records: RunRecords, timeline: Timeline) -> RunSeries:
         spent_j=_spent(timeline),
         step_j=_step_means(records, timeline),
         segments=_segments(records, timeline),
-        gaps=tuple(gap for process in processes for gap in _gaps(process, timeline.gap_s)),
+        gaps=tuple(gap for process in processes for gap in _gaps(process, timeline)),
         lost=tuple((each.kept_s, each.end_s) for each in processes if each.lost_s),
         resumed_s=tuple(process.begin_s for process in processes[1:]),
     )
@@ -138,13 +138,12 @@ def _broken_line(at_s: Array, power_w: Array, breaks: Array) -> Line:
     return envelope(at_s, power_w)
 
 
-def _gaps(process: Process, gap_s: float) -> list[Span]:
+def _gaps(process: Process, timeline: Timeline) -> list[Span]:
     """Spans without readings."""
     if process.energy_j is None:
         return [(process.begin_s, process.end_s)]
-    known_s = np.concatenate([[0.0], process.readings_s, [process.duration_s]])
-    long = np.flatnonzero(np.diff(known_s) > gap_s)
-    known_s = known_s + process.begin_s
+    known_s = timeline.known_s[process.readings.start - 1 : process.readings.stop + 1]
+    long = np.flatnonzero(np.diff(known_s) > timeline.gap_s)
     return [(float(known_s[i]), float(known_s[i + 1])) for i in long]
 
 
@@ -153,8 +152,7 @@ def _spent(timeline: Timeline) -> Line:
     measured = [*takewhile(lambda process: process.energy_j is not None, timeline.processes)]
     if not measured:
         return Line(np.zeros(0), np.zeros(0))
-    end_s = measured[-1].begin_s + measured[-1].readings_s[-1]
-    x = np.linspace(0.0, end_s, max(2, _BUCKETS))
+    x = np.linspace(0.0, timeline.known_s[measured[-1].readings.stop - 1], _BUCKETS)
     return Line(x.astype("float32"), timeline.until_j(x).astype("float32"))
 
 

@@ -141,14 +141,16 @@ def _ratio(a: float | None, b: float | None) -> float | None:
 def _power_quality(records: RunRecords, timeline: Timeline) -> model.PowerQuality:
     limit_s = timeline.gap_s
     measured = [process for process in timeline.processes if process.energy_j is not None]
-    gaps_s = [np.diff(each.readings_s) for each in measured]
-    before_s = [float(each.readings_s[0]) for each in measured]
-    after_s = [each.duration_s - float(each.readings_s[-1]) for each in measured]
+    readings_s = [timeline.known_s[each.readings] for each in measured]
+    gaps_s = [np.diff(each) for each in readings_s]
+    ends = [(float(each[0]), float(each[-1])) for each in readings_s]
+    before_s = [first - each.begin_s for each, (first, _) in zip(measured, ends, strict=True)]
+    after_s = [each.end_s - last for each, (_, last) in zip(measured, ends, strict=True)]
     known = int((~np.isnan(records.samples.total_w)).sum())
     return model.PowerQuality(
         samples=len(records.samples.t_s),
         known_samples=known,
-        mean_rate_hz=_ratio(known, sum(float(np.ptp(each.readings_s)) for each in measured)),
+        mean_rate_hz=_ratio(known, sum(last - first for first, last in ends)),
         largest_gap_s=max((float(each.max()) for each in gaps_s if len(each)), default=None),
         gap_s=sum((float(each[each > limit_s].sum()) for each in gaps_s), 0.0),
         gap_limit_s=limit_s,

@@ -28,8 +28,8 @@ class Process:
     lost_s: float  # at its end: work that had to be done again
     samples: slice  # of the records
     steps: slice
-    readings_s: Array  # of power, since its start; empty: nothing measured it
-    energy_j: float | None  # until the last of them
+    readings: slice  # of power, in `Timeline.known_s`
+    energy_j: float | None  # until the last of them; None: nothing measured it
 
     @property
     def end_s(self) -> float:
@@ -55,22 +55,26 @@ class Timeline:
         self.gross_j = total(each.energy_j for each in processes) if processes else None
         self.sample_s, self.done_s = samples.t_s.copy(), steps.t_s.copy()
         self.is_measured = np.zeros(len(steps.t_s), bool)  # steps up to the last reading
-        known_s, known_j = [np.zeros(1)], [np.zeros(1)]
+        # Where the joules are known: at the start, at every reading, at the end of a process.
+        size = processes[-1].readings.stop + 1 if processes else 1
+        self.known_s, self._known_j = np.zeros(size), np.zeros(size)
         for process in processes:
             self.sample_s[process.samples] += process.begin_s
             self.done_s[process.steps] += process.begin_s
-            last_s = process.readings_s[-1] if len(process.readings_s) else -math.inf
-            self.is_measured[process.steps] = steps.t_s[process.steps] <= last_s
-            energy_j = samples.energy_j[process.samples]
-            energy_j = np.append(energy_j[~np.isnan(energy_j)], process.energy_j or 0.0)
-            known_s += [process.begin_s + process.readings_s, np.array([process.end_s])]
-            known_j.append(known_j[-1][-1] + energy_j)
+            energy_j, readings = samples.energy_j[process.samples], process.readings
+            known, before_j = ~np.isnan(energy_j), self._known_j[readings.start - 1]
+            self.known_s[readings] = self.sample_s[process.samples][known]
+            self.known_s[readings.stop] = process.end_s
+            self._known_j[readings] = before_j + energy_j[known]
+            self._known_j[readings.stop] = before_j + (process.energy_j or 0.0)
+            if process.energy_j is not None:
+                last_s = self.known_s[readings.stop - 1]
+                self.is_measured[process.steps] = self.done_s[process.steps] <= last_s
         self.began_s = self.done_s - steps.step_s - steps.wait_s  # and waited for pictures
-        self._known_s, self._known_j = np.concatenate(known_s), np.concatenate(known_j)
 
     def until_j(self, at_s: Array | float) -> Array:
         """Joules from the start of the run to each of some times."""
-        return np.asarray(np.interp(at_s, self._known_s, self._known_j))
+        return np.asarray(np.interp(at_s, self.known_s, self._known_j))
 
     def between_j(self, begin_s: Array | float, end_s: Array | float) -> Array:
         """Joules of some spans of time."""
@@ -107,6 +111,7 @@ def timeline_of(records: RunRecords) -> Timeline:
         duration_s = float(max(times_s))
         energy_j = samples.energy_j[my_samples]
         known_j = energy_j[~np.isnan(energy_j)]
+        first = processes[-1].readings.stop + 1 if processes else 1
         process = Process(
             number=number,
             begin_s=processes[-1].end_s if processes else 0.0,
@@ -114,7 +119,7 @@ def timeline_of(records: RunRecords) -> Timeline:
             lost_s=max(0.0, duration_s - kept_s.get(number, duration_s)),
             samples=my_samples,
             steps=my_steps,
-            readings_s=samples.t_s[my_samples][~np.isnan(energy_j)],
+            readings=slice(first, first + len(known_j)),
             energy_j=float(known_j[-1]) if len(known_j) else None,
         )
         processes.append(process)
