@@ -49,4 +49,5 @@ class StepContext:
     draws: Mapping[str, Tensor]
     hyper: Mapping[str, Tensor]  # scalars of this step
     buffers: Mapping[str, Tensor]  # before this step
-    recorded: Mapping[str, Tensor]  # what the token policy noted while the blocks ran
+    # By view group: what the token policy noted while the blocks ran
+    recorded: Mapping[str, Mapping[str, Tensor]]
