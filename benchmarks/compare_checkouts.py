@@ -205,7 +205,7 @@ def prepared(checkout: Checkout, args: argparse.Namespace) -> Checkout:
 
 
 def export(checkout: Checkout, args: argparse.Namespace, target: str) -> Values:
-    """Export the recipe, with official artifacts where they can be made, and verification."""
+    """Export the recipe, with ort-training artifacts if the generator is installed, and verify it."""
     flags = vit_flags(args.depth, BATCH_SIZE, args.keep_ratios)
     done = checkout.edge_train("export", *flags, "-o", target)
     return {"cpu_s": done.cpu_s, "peak_mib": done.peak_rss_bytes / MIB}

@@ -23,11 +23,11 @@ def here() -> dict[str, Any]:
 
 def test_the_engine_of_this_environment_runs_a_real_step(here) -> None:
     pytest.importorskip("onnxruntime")
-    ort, official = here["engines"]
+    ort, ort_training = here["engines"]
     assert ort["works"], ort["problem"]
     assert ort["did"]["runtime"].split()[-1] in here["versions"].values()
     assert ort["did"]["loss"] == pytest.approx(ort["did"]["expected_loss"], rel=1e-4)
-    assert official["works"] == ("onnxruntime-training-cpu" in here["versions"])
+    assert ort_training["works"] == ("onnxruntime-training-cpu" in here["versions"])
 
 
 def test_pictures_become_views(here) -> None:

@@ -15,7 +15,7 @@ from steps import hyper_of, noise_batch  # noqa: E402
 
 from edge_export.declaration import ObjectiveDeclaration  # noqa: E402
 from edge_export.objectives import OBJECTIVES, simclr  # noqa: E402
-from edge_export.ort_training import artifacts as official  # noqa: E402
+from edge_export.ort_training import artifacts as ort_training  # noqa: E402
 from edge_export.package import verify  # noqa: E402
 from edge_export.package.build import export_package  # noqa: E402
 from edge_export.recipe import make_recipe  # noqa: E402
@@ -33,11 +33,11 @@ TINY = {
 
 @pytest.fixture(scope="module", autouse=True)
 def small_effort():
-    """No official artifacts, and one thread: more only wait for each other."""
+    """No ort-training artifacts, and one thread: more only wait for each other."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(official, "is_available", lambda: False)
+        patch.setattr(ort_training, "is_available", lambda: False)
         yield
     torch.set_num_threads(threads)
 
@@ -186,7 +186,7 @@ def test_an_objective_that_promises_too_much_is_refused(tmp_path, monkeypatch):
         export(tmp_path, "simclr", "random", [2])
 
 
-def test_the_official_engine_names_the_rung_to_take_instead(paired):
+def test_the_ort_training_engine_names_the_rung_to_take_instead(paired):
     facts = dataclasses.replace(paired.manifest.ort_training, refused=None)
     manifest = dataclasses.replace(paired.manifest, ort_training=facts)
     package = dataclasses.replace(paired, manifest=manifest)
@@ -196,7 +196,7 @@ def test_the_official_engine_names_the_rung_to_take_instead(paired):
         pytest.skip(str(error))
     message = (
         r"cannot train .*package: rung k050-m2 has micro-batches of 2, for which there are no "
-        r"official artifacts\. Take engine ort, or another rung\."
+        r"ort-training artifacts\. Use engine ort, or another rung\."
     )
     with engine:
         engine.open(package, package.initial_state())

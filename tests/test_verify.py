@@ -67,7 +67,7 @@ def program(package):
 
 
 def on_ort(package, rungs=1):
-    """The package with its first rungs alone, and no official artifacts."""
+    """The package with its first rungs alone, and no ort-training artifacts."""
     facts = dataclasses.replace(package.manifest.ort_training, refused="for this test")
     kept = package.manifest.rungs[:rungs]
     manifest = dataclasses.replace(package.manifest, ort_training=facts, rungs=kept)
@@ -173,7 +173,7 @@ def test_every_rung_is_compared(monkeypatch, package, program):
         verify(on_ort(package, rungs=2), program)
 
 
-def test_the_official_engine_is_compared(monkeypatch, package, program):
+def test_the_ort_training_engine_is_compared(monkeypatch, package, program):
     pytest.importorskip("onnxruntime.training.api", reason="the official training API")
     rungs = len(package.manifest.rungs)
     factors = iter([1.0] * rungs + [1.01])  # right for engine ort
