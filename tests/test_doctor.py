@@ -189,7 +189,7 @@ def findings(*working: str) -> dict[str, Finding]:
     [
         (["pictures", "ort", "export"], 0, "This machine can train with ort.\n"),
         (["pictures", "ort"], 0, "can train with ort, with packages from another machine."),
-        (["pictures", "export"], 5, "This machine cannot train yet; see the parts above that"),
+        (["pictures", "export"], 5, "This machine cannot train yet; see the parts above"),
         (["ort", "export"], 0, "This machine cannot train yet"),
     ],
 )

@@ -216,7 +216,7 @@ def test_use_outside_open_and_close_is_refused(package: Package, name: str) -> N
         with pytest.raises(EngineError, match="it is not opened yet"):
             use()
     engine.open(package, package.initial_state())
-    with pytest.raises(EngineError, match="cannot open: it is open already"):
+    with pytest.raises(EngineError, match="cannot open: it is already open"):
         engine.open(package, package.initial_state())
     engine.close()
     engine.close()

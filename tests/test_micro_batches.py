@@ -221,7 +221,7 @@ def refusal_of(method):
 def test_contrastive_methods_need_their_batch_whole(method):
     refusal = refusal_of(method)
     assert problems(method={"name": method}, micro_batches=[4, 2]) == [
-        f"micro_batches: method {method} needs its batch whole: {refusal}"
+        f"micro_batches: method {method} needs the whole batch: {refusal}"
     ]
     make_recipe({**TINY, "method": {"name": method}, "micro_batches": [4]}, where="test")
 
@@ -235,7 +235,7 @@ def test_a_refusal_is_a_reason(method):
 def test_any_objective_may_refuse():
     with paired_method("it counts its pictures"):
         assert problems(method={"name": "paired"}, micro_batches=[2]) == [
-            "micro_batches: method paired needs its batch whole: it counts its pictures"
+            "micro_batches: method paired needs the whole batch: it counts its pictures"
         ]
     assert Paired.refusal is None
 

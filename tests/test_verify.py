@@ -303,7 +303,7 @@ def test_a_gradient_that_is_declared_to_be_zero_is_zero(declaring):
     assert program.parameters[WITHOUT_GRADIENT].zero_gradient
     wrong = dataclasses.replace(program.parameters[MASKED], zero_gradient=True)
     program.parameters[MASKED] = wrong
-    message = f"gradient of {MASKED} is .*, and it is declared to have none"
+    message = f"gradient of {MASKED} is .*, but it is declared to have none"
     with pytest.raises(PackageError, match=message):
         verify(package, program)
 

@@ -109,8 +109,8 @@ def _why_used(share: float, binding: Sequence[str]) -> str:
     part = "all steps" if share == 1 else f"{share:.0%} of the steps"
     if not binding:
         return f"{part}: keeps the most token-blocks"
-    leave = "leaves" if len(binding) == 1 else "leave"
-    return f"{part}: the most that {_listed(binding)} {leave}"
+    allow = "allows" if len(binding) == 1 else "allow"
+    return f"{part}: the most that {_listed(binding)} {allow}"
 
 
 def _why_not_used(cost: RungCost, workload: Workload, budget: Budget, mix: Mix) -> str:

@@ -206,7 +206,7 @@ class _Writer:
             made = ort_training.artifacts(
                 forward.model, list(self._program.parameters), self._program.hyper_parameters
             )
-            # The descriptions leave out inputs that the API provides: parameters and gradients.
+            # Inputs that the API provides are not described: parameters and gradients.
             inputs = {spec.name: spec.role for spec in forward.spec.inputs}
             outputs = {spec.name: spec.role for spec in forward.spec.outputs}
             for path, model in ((paths.training, made.training), (paths.eval, made.eval)):
