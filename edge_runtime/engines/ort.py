@@ -31,15 +31,14 @@ from edge_runtime.state import State
 class OrtEngine(ClosingMixin, Engine):
     """Keeps the state on the device and runs a rung's graphs on it.
 
-    State is bound once per direction, so that a step copies nothing but its batch. One rung is
-    loaded at a time: a run takes the memory of its largest rung, and a step down gives memory
-    back.
+    State is bound once per direction, so that a step copies only its batch. One rung is loaded
+    at a time: a run needs the memory of its largest rung, and stepping down frees memory.
     """
 
     name = "ort"
 
     def __init__(self, *, device: str = "cpu", threads: int | None = None) -> None:
-        # Not later: an import that fails inside the runtime may keep its callers' variables.
+        # Early: a failing import of the runtime may keep its callers' variables alive.
         load_onnxruntime()
         check_device(self.name, device)
         self.runtime = runtime_name()
@@ -77,7 +76,7 @@ class OrtEngine(ClosingMixin, Engine):
     def _load(self, package: Package, rung_id: str) -> "_LoadedRung":
         if self._loaded is None or self._loaded.rung_id != rung_id:
             rung = package.rung(rung_id)
-            self._loaded = None  # its memory is free before the next one's is taken
+            self._loaded = None  # freed before the next one is allocated
             if STEP in rung.graphs:
                 step = self._open(package, rung.graphs[STEP])
                 self._loaded = _WholeBatch(rung_id, step)
@@ -141,10 +140,10 @@ class _StateGraph:
     ) -> None:
         self._graph, self._state, self._sums = graph, state, sums
         self._tensors = sorted({*graph.read_state, *graph.written_state})
-        self._bindings: dict[tuple[int, ...], Any] = {}  # by where the tensors are
+        self._bindings: dict[tuple[int, ...], Any] = {}  # by the positions of the tensors
 
     def run(self, batch: Batch, hyper: Hyper) -> dict[str, float]:
-        """Run once; what was written becomes the current state."""
+        """Run once; the written values become the current state."""
         positions = self._state.positions(self._tensors)
         binding = self._bindings.get(positions)
         if binding is None:
@@ -161,7 +160,7 @@ class _LoadedRung(Protocol):
     rung_id: str
 
     def run(self, batch: Batch, hyper: Hyper) -> dict[str, float]:
-        """One step; gives the metrics."""
+        """Run one step; returns the metrics."""
 
 
 class _WholeBatch:
@@ -175,8 +174,8 @@ class _WholeBatch:
 class _MicroBatches:
     """`accumulate` once for each micro-batch, then `apply`.
 
-    Sums have one set of buffers, which is input and output of `accumulate` in one: each sum
-    reads its own element and writes it, as ONNX Runtime does where it reuses memory.
+    Sums have one set of buffers, which is input and output of `accumulate` at once: each sum
+    reads an element and writes it in place, as when ONNX Runtime reuses memory.
     """
 
     @override
