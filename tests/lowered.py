@@ -39,9 +39,9 @@ def run(model, *inputs):
     return session.run(None, {name: value for name, value in feeds.items() if name in needed})
 
 
-def assert_same(found, wanted, *, relative=RELATIVE, absolute=ABSOLUTE):
+def assert_same(actual, wanted, *, relative=RELATIVE, absolute=ABSOLUTE):
     wanted = wanted if isinstance(wanted, (tuple, list)) else [wanted]
-    for value, tensor in zip(found, wanted, strict=True):
+    for value, tensor in zip(actual, wanted, strict=True):
         want = tensor.numpy()
         assert (value.dtype, value.shape) == (want.dtype, want.shape)
         np.testing.assert_allclose(value, want, rtol=relative, atol=absolute)

@@ -200,14 +200,14 @@ def simulate(
 
 def true_costs(costs, board: Board, step: int = 0) -> tuple[RungCost, ...]:
     """What steps cost on that board from `step` on, without noise."""
-    found = []
+    decisions = []
     for cost in costs:
         ratio = board.time_ratio(step) * board.own_ratio.get(cost.rung, 1.0)
         step_j = None
         if cost.step_j is not None:
             step_j = cost.step_j * ratio * board.power_ratio(step)
-        found.append(replace(cost, step_s=cost.step_s * ratio, step_j=step_j))
-    return tuple(found)
+        decisions.append(replace(cost, step_s=cost.step_s * ratio, step_j=step_j))
+    return tuple(decisions)
 
 
 def assert_kept(outcome: Outcome, budget: Budget, costs=LADDER, dearest: float = 1.0) -> None:

@@ -75,14 +75,14 @@ class Import(NamedTuple):
 
 
 def sources(*folders: str) -> list[Path]:
-    found = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
-    assert found  # a wrong path would scan nothing and pass
-    return found
+    files = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    assert files  # a wrong path would scan nothing and pass
+    return files
 
 
 @cache
 def imports(*folders: str) -> list[Import]:
-    found = []
+    modules_imported = []
     for path in sources(*folders):
         tree = ast.parse(path.read_text())
         inside = {
@@ -92,12 +92,12 @@ def imports(*folders: str) -> list[Import]:
             for node in ast.walk(function)
         }
         file = path.relative_to(ROOT).as_posix()
-        found += [
+        modules_imported += [
             Import(file, name, id(node) in inside)
             for node in ast.walk(tree)
             for name in imported_names(node)
         ]
-    return found
+    return modules_imported
 
 
 def imported_names(node: ast.AST) -> list[str]:
@@ -112,15 +112,15 @@ def part_of(file: str) -> str:
     return Path(file).with_suffix("").parts[1]
 
 
-def goes_up(found: Import) -> bool:
-    own = part_of(found.file)
-    if found.package != "edge_runtime" or own in ("__init__", found.part):
+def goes_up(each: Import) -> bool:
+    own = part_of(each.file)
+    if each.package != "edge_runtime" or own in ("__init__", each.part):
         return False  # the package root re-exports; nothing inside may import it
-    return RANK.get(found.part, len(LAYERS)) >= RANK[own]
+    return RANK.get(each.part, len(LAYERS)) >= RANK[own]
 
 
 def test_imports_only_point_down() -> None:
-    assert [found for found in imports("edge_runtime") if goes_up(found)] == []
+    assert [each for each in imports("edge_runtime") if goes_up(each)] == []
 
 
 def test_every_part_has_its_layer() -> None:
@@ -131,9 +131,9 @@ def test_every_part_has_its_layer() -> None:
 @pytest.mark.parametrize("library", HOME)
 def test_a_library_is_used_in_its_home_only(library: str) -> None:
     abroad = [
-        found
-        for found in imports("edge_runtime", "export")
-        if found.package == library and not found.file.startswith(HOME[library])
+        each
+        for each in imports("edge_runtime", "export")
+        if each.package == library and not each.file.startswith(HOME[library])
     ]
     assert abroad == []
 
@@ -163,18 +163,18 @@ def test_only_the_command_line_writes_to_the_terminal() -> None:
 
 def test_export_uses_the_contract_only() -> None:
     abroad = [
-        found
-        for found in imports("export")
-        if found.package == "edge_runtime"
-        and found.part not in EXPORT_MAY_USE | ALSO.get(found.file, set())
+        each
+        for each in imports("export")
+        if each.package == "edge_runtime"
+        and each.part not in EXPORT_MAY_USE | ALSO.get(each.file, set())
     ]
     assert abroad == []
 
 
 def test_the_device_side_knows_export_in_one_command_only() -> None:
-    users = [found for found in imports("edge_runtime") if found.package == "edge_export"]
-    assert {found.file for found in users} == MAY_USE_EXPORT
-    assert [found for found in users if not found.in_function] == []
+    users = [each for each in imports("edge_runtime") if each.package == "edge_export"]
+    assert {each.file for each in users} == MAY_USE_EXPORT
+    assert [each for each in users if not each.in_function] == []
 
 
 def loaded_by(code: str) -> set[str]:

@@ -42,11 +42,11 @@ def names(folder: Path) -> list[str]:
 def test_the_newest_of_the_last_two_comes_back(writer) -> None:
     folder = save(writer, 9, 10, 11)
     assert names(folder) == ["10", "11"]
-    found = writer.run.newest_checkpoint()
-    assert (found.path, found.info.step, found.info.epoch) == (folder / "11", 11, 0)
-    assert found.info.steps_bytes == (writer.run.path / "steps.jsonl").stat().st_size
+    newest = writer.run.newest_checkpoint()
+    assert (newest.path, newest.info.step, newest.info.epoch) == (folder / "11", 11, 0)
+    assert newest.info.steps_bytes == (writer.run.path / "steps.jsonl").stat().st_size
     for name, array in state_after(11).items():
-        np.testing.assert_array_equal(found.state[name], array)
+        np.testing.assert_array_equal(newest.state[name], array)
 
 
 def test_the_same_state_gives_the_same_bytes(writer) -> None:
@@ -106,8 +106,8 @@ DAMAGES = {
 def test_a_damaged_checkpoint_is_passed_over(writer, damage, caplog) -> None:
     folder = save(writer, 10, 20)
     damage(folder / "20")
-    found, passed_over = find_checkpoint(writer.run)
-    assert found.info.step == 10
+    newest, passed_over = find_checkpoint(writer.run)
+    assert newest.info.step == 10
     assert [damaged.checkpoint for damaged in passed_over] == ["checkpoints/20"]
     with pytest.raises(RecordsError, match=DAMAGES[damage]):
         raise RecordsError(passed_over[0].reason)
@@ -140,9 +140,9 @@ def test_no_checkpoint_is_not_the_same_as_only_damaged_ones(writer) -> None:
 def test_going_back_forgets_what_came_after(writer) -> None:
     folder = save(writer, 1, 2)
     cut_state(folder / "2")
-    found, _ = find_checkpoint(writer.run)
+    newest, _ = find_checkpoint(writer.run)
     writer.record(STEP, MOMENT)
-    assert writer.go_back(found) == 2
+    assert writer.go_back(newest) == 2
     assert names(folder) == ["1"]
     assert len(writer.run.steps()) == 1
     assert writer.go_back(None) == 1
@@ -179,8 +179,8 @@ def fail_to_save(writer: RunWriter) -> None:
         writer.save(state_after(20, size=100_000), step=20, epoch=0, spent=SPENT)
     assert caught.value.exit_code == 9
     assert names(writer.run.path / "checkpoints") == ["10"]
-    found = open_run(writer.run.path).newest_checkpoint()
-    np.testing.assert_array_equal(found.state["param.w"], state_after(10)["param.w"])
+    newest = open_run(writer.run.path).newest_checkpoint()
+    np.testing.assert_array_equal(newest.state["param.w"], state_after(10)["param.w"])
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path) -> None:

@@ -39,9 +39,9 @@ def recipe_of(monkeypatch, tmp_path):
 
     def use(*words):
         assert main(["export", *words, "-o", str(tmp_path / "package")]) == 0
-        (found,) = seen
+        (made,) = seen
         seen.clear()
-        return found
+        return made
 
     return use
 

@@ -162,12 +162,12 @@ def test_json_has_everything(plan, package, profile) -> None:
     assert facts["energy_is_estimate"] is False
     assert facts["profile"]["board"] == profile.board
     assert facts["profile"]["package_digest"] == package.digest
-    found = facts["plan"]
-    assert found["steps"] == sum(part["steps"] for part in found["segments"]) == 100
-    assert found["energy_j"] <= 170
-    assert found["binding"] == ["energy"]
+    plan_facts = facts["plan"]
+    assert plan_facts["steps"] == sum(part["steps"] for part in plan_facts["segments"]) == 100
+    assert plan_facts["energy_j"] <= 170
+    assert plan_facts["binding"] == ["energy"]
     assert {"rung", "step_s", "step_j", "reason", "steps", "peak_bytes", "source"} <= set(
-        found["verdicts"][0]
+        plan_facts["verdicts"][0]
     )
 
 
@@ -250,8 +250,8 @@ def test_a_profile_of_another_machine_needs_its_board(plan, tmp_path) -> None:
     ],
 )
 def test_what_does_not_fit_is_refused(plan, words, code, message) -> None:
-    found, text, error = plan(*words)
-    assert (found, text) == (code, "")
+    exit_code, text, error = plan(*words)
+    assert (exit_code, text) == (code, "")
     assert re.search(message, error)
 
 

@@ -89,7 +89,7 @@ def test_estimates_and_missing_sensors_are_said(
     assert main(["profile", str(package.path)]) == 0
     assert "5.00 J per step (estimate)" in capsys.readouterr().err
     monkeypatch.setattr("edge_runtime.profiling.environment.open_sensor", lambda board: None)
-    processes.do(k050="found(step_j=None, power_w=None)")
+    processes.do(k050="measured(step_j=None, power_w=None)")
     assert main(["profile", str(package.path)]) == 0
     out, err = capsys.readouterr()
     assert "power sensor: none: joules stay unknown" in out
@@ -108,7 +108,7 @@ def test_a_sensor_that_fails_is_told(package, processes, monkeypatch, capsys) ->
 
     monkeypatch.setattr(sensor, "read", fail_once)
     monkeypatch.setattr("edge_runtime.profiling.environment.open_sensor", lambda board: sensor)
-    processes.do(k050="time.sleep(1.2); found()")
+    processes.do(k050="time.sleep(1.2); measured()")
     assert main(["profile", str(package.path)]) == 0
     error = capsys.readouterr().err
     assert "power sensor replay is lost, energy has a gap: it was unplugged" in error
@@ -116,7 +116,7 @@ def test_a_sensor_that_fails_is_told(package, processes, monkeypatch, capsys) ->
 
 
 def test_rungs_that_are_not_measured_are_told(package, processes, capsys) -> None:
-    processes.do(k050="found(baseline_bytes=2**20)")
+    processes.do(k050="measured(baseline_bytes=2**20)")
     assert main(["profile", str(package.path), "--memory", "1MiB"]) == 0
     assert re.search(r"k100 +not measured: 1\.\d MiB predicted", capsys.readouterr().err)
     processes.do(k100=KILLED)
@@ -153,7 +153,7 @@ def test_a_signal_exits_130_and_the_same_command_goes_on(
 
 
 def test_an_ignored_signal_stays_ignored(package, processes) -> None:
-    processes.do(k100="os.kill(os.getppid(), signal.SIGHUP); found()")
+    processes.do(k100="os.kill(os.getppid(), signal.SIGHUP); measured()")
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     try:
         assert main(["profile", str(package.path)]) == 0

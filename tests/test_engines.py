@@ -76,10 +76,10 @@ def train(engine: Engine, package: Package, steps: range, rungs: str = "ab") -> 
     return losses
 
 
-def assert_equal(found: State, wanted: State) -> None:
-    assert found.keys() == wanted.keys()
+def assert_equal(actual: State, wanted: State) -> None:
+    assert actual.keys() == wanted.keys()
     for name, value in wanted.items():
-        np.testing.assert_array_equal(found[name], value, err_msg=name)
+        np.testing.assert_array_equal(actual[name], value, err_msg=name)
 
 
 def test_a_step_moves_the_state_and_gives_its_loss(engine: Engine, package: Package) -> None:

@@ -47,11 +47,11 @@ def images_of(count: int, seed: int = 0) -> Any:
     return rng.integers(0, 256, (count, SIZE_PX, SIZE_PX, 3), np.uint8)
 
 
-def assert_features(found: Any, weights: dict[str, Any], images: Any) -> None:
-    assert (found.dtype, found.shape) == (np.float32, (len(images), WIDTH))
+def assert_features(features: Any, weights: dict[str, Any], images: Any) -> None:
+    assert (features.dtype, features.shape) == (np.float32, (len(images), WIDTH))
     expected = features_of(weights, images)
     # Sums of 48 products of float32 numbers up to 255, added in another order
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-2)
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-2)
 
 
 def test_features_are_their_definition(engine: ForwardEngine, package: Package) -> None:

@@ -113,9 +113,9 @@ def embedded(program, state, prefix=PARAM):
     return program.embed(weights, pictures(size=program.model.image_size_px))
 
 
-def assert_same_features(found, wanted):
+def assert_same_features(actual, wanted):
     # float32 against float64, through two blocks
-    np.testing.assert_allclose(found.numpy(), wanted.numpy(), rtol=1e-3, atol=2e-5)
+    np.testing.assert_allclose(actual.numpy(), wanted.numpy(), rtol=1e-3, atol=2e-5)
 
 
 @pytest.mark.parametrize("scale", [1, 0.01], ids=["usual", "small"])
@@ -173,8 +173,8 @@ def test_positions_of_another_grid_are_resized(tmp_path, grid):
     checkpoint, program = timm_checkpoint(grid), make_program()
     state = initial_state(program, saved(tmp_path, checkpoint))
     checkpoint["pos_embed"] = resized_slowly(checkpoint["pos_embed"], 4)
-    found = state[PARAM + "encoder.pos_embed"]
-    torch.testing.assert_close(found, checkpoint["pos_embed"], rtol=1e-5, atol=1e-6)
+    resized = state[PARAM + "encoder.pos_embed"]
+    torch.testing.assert_close(resized, checkpoint["pos_embed"], rtol=1e-5, atol=1e-6)
     assert_same_features(embedded(program, state), slow_features(checkpoint, pictures()))
 
 
@@ -182,9 +182,9 @@ def test_positions_of_another_grid_are_resized(tmp_path, grid):
 def test_checkpoints_of_other_precision_load(tmp_path, dtype):
     checkpoint = {name: value.to(dtype) for name, value in timm_checkpoint().items()}
     state = initial_state(make_program(), saved(tmp_path, checkpoint))
-    found = state[PARAM + "encoder.norm.weight"]
-    assert found.dtype == torch.float32
-    assert torch.equal(found, checkpoint["norm.weight"].to(torch.float32))
+    weight = state[PARAM + "encoder.norm.weight"]
+    assert weight.dtype == torch.float32
+    assert torch.equal(weight, checkpoint["norm.weight"].to(torch.float32))
 
 
 def test_an_exported_encoder_loads_back_to_the_bit(tmp_path, small_package):
@@ -205,11 +205,11 @@ def test_an_exported_encoder_loads_back_to_the_bit(tmp_path, small_package):
 
 
 def without(*names):
-    return lambda found: {k: v for k, v in found.items() if k not in names}
+    return lambda actual: {k: v for k, v in actual.items() if k not in names}
 
 
 def replaced(**tensors):
-    return lambda found: {**found, **{k.replace("__", "."): v for k, v in tensors.items()}}
+    return lambda actual: {**actual, **{k.replace("__", "."): v for k, v in tensors.items()}}
 
 
 FIT = r"vit\.safetensors does not fit: "

@@ -159,12 +159,12 @@ def test_the_peak_is_its_definition(model):
         )
     )
 )
-def test_most_at_once_is_the_largest_sum_at_a_position(found):
+def test_most_at_once_is_the_largest_sum_at_a_position(pieces):
     sums = [
-        sum(life.size_bytes for life in found if life.first <= position <= life.last)
+        sum(life.size_bytes for life in pieces if life.first <= position <= life.last)
         for position in range(10)
     ]
-    assert most_at_once(found) == max(sums)
+    assert most_at_once(pieces) == max(sums)
 
 
 def test_a_chain_of_nodes_that_write_in_place_takes_one_piece():

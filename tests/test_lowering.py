@@ -204,8 +204,8 @@ def test_equal_values_are_sorted_by_index(descending):
 
 
 def test_the_first_of_equal_maxima_is_chosen():
-    (found,) = run(lowered(lambda x: x.argmax(dim=1), TIES), TIES)
-    assert found.tolist() == [0, 0]
+    (result,) = run(lowered(lambda x: x.argmax(dim=1), TIES), TIES)
+    assert result.tolist() == [0, 0]
 
 
 FREE = {
@@ -300,8 +300,8 @@ def test_lowerings_are_entered_under_every_operator():
 
 
 def test_what_is_known_while_tracing_becomes_a_constant():
-    (found,) = run(lowered(lambda x: x + torch.arange(4).flip(0) * 2.0, X), X)
-    np.testing.assert_array_equal(found, X.numpy() + np.float32([6, 4, 2, 0]))
+    (result,) = run(lowered(lambda x: x + torch.arange(4).flip(0) * 2.0, X), X)
+    np.testing.assert_array_equal(result, X.numpy() + np.float32([6, 4, 2, 0]))
     model = lowered(lambda x: x + torch.arange(4).flip(0) * 2.0, X)
     assert [node.op_type for node in model.graph.node] == ["Add"]
 

@@ -121,9 +121,9 @@ def test_a_free_size_is_reshaped_and_expanded():
     model = g.model()
     for count in (1, 5):
         x = np.random.default_rng(count).normal(size=(count, 2, 3)).astype(np.float32)
-        found = run(model, x=x, scalar=np.array(7, np.float32))
-        np.testing.assert_array_equal(found["rows"], x.reshape(-1, 3))
-        np.testing.assert_array_equal(found["wide"], np.full((count, 4), 7, np.float32))
+        results = run(model, x=x, scalar=np.array(7, np.float32))
+        np.testing.assert_array_equal(results["rows"], x.reshape(-1, 3))
+        np.testing.assert_array_equal(results["wide"], np.full((count, 4), 7, np.float32))
 
 
 def test_reductions_over_no_axes_are_over_all():
@@ -131,10 +131,10 @@ def test_reductions_over_no_axes_are_over_all():
     g.output("all", g.reduce("ReduceSum", a, [], False))
     g.output("kept", g.reduce("ReduceMax", a, [], True))
     g.output("last", g.reduce("ReduceMean", a, [-1], False))
-    found = run(g.model())
-    assert found["all"] == NUMBERS.sum()
-    np.testing.assert_array_equal(found["kept"], [[[23]]])
-    np.testing.assert_array_equal(found["last"], NUMBERS.mean(-1))
+    results = run(g.model())
+    assert results["all"] == NUMBERS.sum()
+    np.testing.assert_array_equal(results["kept"], [[[23]]])
+    np.testing.assert_array_equal(results["last"], NUMBERS.mean(-1))
 
 
 def test_outputs_have_their_names_without_copies():
@@ -163,12 +163,12 @@ def test_what_needs_a_copy_is_copied():
         g.output(name, value)
     model = g.model()
     assert operators(model) == ["Add", *["Identity"] * 4]
-    found = run(model)
-    np.testing.assert_array_equal(found["first"], NUMBERS * 2)
-    np.testing.assert_array_equal(found["second"], NUMBERS * 2)
-    np.testing.assert_array_equal(found["input"], NUMBERS)
-    np.testing.assert_array_equal(found["parameter"], NUMBERS[0])
-    assert found["constant"] == 0.5
+    results = run(model)
+    np.testing.assert_array_equal(results["first"], NUMBERS * 2)
+    np.testing.assert_array_equal(results["second"], NUMBERS * 2)
+    np.testing.assert_array_equal(results["input"], NUMBERS)
+    np.testing.assert_array_equal(results["parameter"], NUMBERS[0])
+    assert results["constant"] == 0.5
     assert [value.name for value in model.graph.initializer] == ["w", "c0"]
 
 

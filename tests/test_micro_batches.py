@@ -82,14 +82,14 @@ def test_one_micro_batch_of_the_whole_batch_is_a_step(tmp_path, method, policy):
     assert list(whole.graphs) == ["step"]
     assert parts.graphs.keys() == {"accumulate", "apply"}
     losses, state = trained(package, whole.id)
-    found_losses, found_state = trained(package, parts.id)
-    assert found_losses == losses
-    assert_equal(found_state, state)
+    part_losses, part_state = trained(package, parts.id)
+    assert part_losses == losses
+    assert_equal(part_state, state)
 
 
-def assert_equal(found, wanted):
+def assert_equal(actual, wanted):
     for name, value in wanted.items():
-        np.testing.assert_array_equal(found[name], value, err_msg=name)
+        np.testing.assert_array_equal(actual[name], value, err_msg=name)
 
 
 @pytest.mark.parametrize("policy", ["random", "simprune"])
@@ -100,11 +100,11 @@ def test_micro_batches_are_the_step_of_the_whole_batch(paired, tmp_path, policy)
     for _ in range(3):
         (loss,), after = trained(package, whole.id, state, steps=1)
         for rung in others:
-            (found,), found_after = trained(package, rung.id, state, steps=1)
-            assert found == pytest.approx(loss, rel=RELATIVE)
+            (part_loss,), part_after = trained(package, rung.id, state, steps=1)
+            assert part_loss == pytest.approx(loss, rel=RELATIVE)
             for name in (name for name in state if name.startswith(EXP_AVG)):
                 moved = after[name] - state[name]
-                error = np.linalg.norm(found_after[name] - after[name])
+                error = np.linalg.norm(part_after[name] - after[name])
                 rounding = 1e-6 * np.linalg.norm(state[name])
                 assert error <= RELATIVE * np.linalg.norm(moved) + ABSOLUTE + rounding, name
         state = after
@@ -155,10 +155,10 @@ def test_a_step_that_fails_half_way_leaves_nothing_behind(paired):
         with pytest.raises(EngineError, match=f"cannot run a step of rung {rung}"):
             engine.step(rung, spoilt, hyper)
         assert_equal(engine.snapshot(), paired.initial_state())
-        found = engine.step(rung, batch, hyper)
+        result = engine.step(rung, batch, hyper)
         state = engine.snapshot()
     (wanted,), wanted_state = trained(paired, rung, steps=1)
-    assert found.metrics["loss"] == wanted
+    assert result.metrics["loss"] == wanted
     assert_equal(state, wanted_state)
 
 

@@ -232,7 +232,7 @@ def test_an_encoder_that_is_not_in_the_state_is_reported(folder, tensor, wanted)
 def test_weights_are_looked_for_where_the_encoder_is(tmp_path):
     package = tiny_encoder.make_package(tmp_path / "package", encoder_prefix="ema.")
     edit(package.path, set_in("encoder_prefix", "moved."))
-    found = problems(package.path)
-    assert len(found) == 2 * len(tiny_encoder.ENCODER), found
-    assert "encoder tensor 'moved.patch.weight' is not in the state" in found
-    assert any("the state has no 'moved.fc.weight'" in problem for problem in found)
+    lines = problems(package.path)
+    assert len(lines) == 2 * len(tiny_encoder.ENCODER), lines
+    assert "encoder tensor 'moved.patch.weight' is not in the state" in lines
+    assert any("the state has no 'moved.fc.weight'" in problem for problem in lines)

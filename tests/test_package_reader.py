@@ -111,10 +111,10 @@ def test_numbers_that_are_none_are_no_json(folder, number):
         ({"format": 0}, "0"),
     ],
 )
-def test_another_format_is_reported_before_all_else(folder, content, found):
+def test_another_format_is_reported_before_all_else(folder, content, what):
     (folder / "manifest.json").write_text(json.dumps(content))
     message = refusal(folder)
-    assert f"package format {found} is unknown to this edge-train, which reads" in message
+    assert f"package format {what} is unknown to this edge-train, which reads" in message
     assert "which reads format 2. Export the package again with this version" in message
     assert message.endswith("or install the version that wrote it.")
 
@@ -282,8 +282,8 @@ def test_the_largest_micro_batch_of_a_keep_ratio_comes_first(sound):
     ]
     manifest = dataclasses.replace(sound.manifest, rungs=(step, *parts))
     package = dataclasses.replace(sound, manifest=manifest)
-    found = [rung.id for rung in package.rungs_with_keep_ratio(0.5)]
-    assert found == ["k050-m4", "k050-m2", "k050-m1"]
+    ids = [rung.id for rung in package.rungs_with_keep_ratio(0.5)]
+    assert ids == ["k050-m4", "k050-m2", "k050-m1"]
     assert package.rung_with_keep_ratio(0.5) is parts[1]
     # Without micro-batches is best, also beside parts as large as the batch.
     manifest = dataclasses.replace(manifest, rungs=(*parts, half, step))

@@ -124,8 +124,8 @@ def test_a_throttled_board_is_said() -> None:
         ([STOPPED, resumed(4)], "training"),
     ],
 )
-def test_how_it_ended_is_said(found, word) -> None:
-    assert shown(status_of(*found))[0] == f"runs/one  {word}"
+def test_how_it_ended_is_said(ending, word) -> None:
+    assert shown(status_of(*ending))[0] == f"runs/one  {word}"
 
 
 def test_a_process_that_is_gone_is_said() -> None:

@@ -128,11 +128,11 @@ def selection_scores(
 
 
 def assert_only_ties_differ(
-    found: dict[str, Array], wanted: dict[str, Array], scores: list[Array]
+    selections: dict[str, Array], wanted: dict[str, Array], scores: list[Array]
 ) -> None:
     """Tokens chosen by one side alone have a counterpart of nearly the same score."""
     for values, (name, rows) in zip(scores, wanted.items(), strict=True):
-        for row, (a, b) in enumerate(zip(rows, found[name], strict=True)):
+        for row, (a, b) in enumerate(zip(rows, selections[name], strict=True)):
             extra, missing = sorted(set(a) - set(b)), sorted(set(b) - set(a))
             gaps = np.abs(np.sort(values[row][extra]) - np.sort(values[row][missing]))
             assert (gaps < TIE).all(), f"{name}, sequence {row}: {gaps.max()}"
@@ -167,9 +167,9 @@ def check_step(
             reference, wanted = reference_step(package, rung_id, state, batch, hyper)
     with create_engine(selection.engine, threads=2) as engine:
         engine.open(package, state)
-        found = engine.step(rung_id, batch, hyper)
+        result = engine.step(rung_id, batch, hyper)
         found_state = engine.snapshot()
-    assert found.metrics["loss"] == pytest.approx(wanted, rel=RELATIVE)
+    assert result.metrics["loss"] == pytest.approx(wanted, rel=RELATIVE)
     for name, gradient in reference.gradients.items():
         # m' = beta1 m + (1 - beta1) g
         moment = found_state[EXP_AVG + name].astype(np.float64)
@@ -217,10 +217,10 @@ def test_free_run_stays_with_the_reference(
             after = runner.snapshot()
         names = sorted(name for name in after if name.startswith((PARAM, EMA)))
         vectors.append(np.concatenate([after[name].ravel() for name in names]))
-    wanted, found = vectors
+    wanted, actual = vectors
     moved = np.linalg.norm(wanted - np.concatenate([state[name].ravel() for name in names]))
-    assert np.linalg.norm(found - wanted) <= 1e-3 * np.linalg.norm(wanted)
-    assert np.linalg.norm(found - wanted) <= 0.1 * moved  # and the run went somewhere
+    assert np.linalg.norm(actual - wanted) <= 1e-3 * np.linalg.norm(wanted)
+    assert np.linalg.norm(actual - wanted) <= 0.1 * moved  # and the run went somewhere
 
 
 def test_metrics_are_declared(small_package: Packages) -> None:

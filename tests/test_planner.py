@@ -119,12 +119,12 @@ def test_it_is_the_best_of_all_plans_of_three_rungs(costs, budget, overhead, ste
 @settings(max_examples=60, deadline=None)
 @given(ladders(most=5), budgets, st.integers(1, 8))
 def test_more_than_three_rungs_would_hardly_keep_more(costs, budget, steps) -> None:
-    found = planned(costs, budget, FREE, steps)
+    plan = planned(costs, budget, FREE, steps)
     best = brute_force(costs, budget, FREE, steps, rungs=len(costs))
-    assert (found is None) == (best is None)
+    assert (plan is None) == (best is None)
     if best is not None:
         kept = [cost.token_blocks for cost in costs]
-        assert found >= best - (max(kept) - min(kept))
+        assert plan >= best - (max(kept) - min(kept))
 
 
 def best_of_all_pairs(costs, budget, steps):

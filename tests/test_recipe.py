@@ -108,8 +108,8 @@ def test_what_the_ort_training_optimizer_cannot_do_is_reported(
     monkeypatch, optimizer, refusal
 ):
     monkeypatch.setattr(artifacts, "is_available", lambda: True)
-    found = artifacts.refusal(Program(recipe(optimizer=optimizer)))
-    assert found is None if refusal is None else re.search(refusal, found)
+    reason = artifacts.refusal(Program(recipe(optimizer=optimizer)))
+    assert reason is None if refusal is None else re.search(refusal, reason)
 
 
 def test_other_reasons_against_ort_training_artifacts(monkeypatch):

@@ -208,8 +208,8 @@ def test_all_problems_of_types_and_names_are_reported_at_once():
         "optimizer": {"lr": "fast", "momentum": 0.9},
         "method": {"name": 3},
     }
-    found = problems(wrong)
-    assert len(found) == 7
+    lines = problems(wrong)
+    assert len(lines) == 7
     for part in (
         "batch_size",
         "steps",
@@ -218,7 +218,7 @@ def test_all_problems_of_types_and_names_are_reported_at_once():
         "momentum",
         "method",
     ):
-        assert sum(part in problem.partition("; known")[0] for problem in found) == 1
+        assert sum(part in problem.partition("; known")[0] for problem in lines) == 1
 
 
 def test_all_numbers_out_of_range_are_reported_at_once():

@@ -167,13 +167,13 @@ def test_both_ort_training_checkpoints_hold_the_initial_state(written: Path) -> 
     api = pytest.importorskip("onnxruntime.training.api")
     for package in (open_package(written / "package"), open_selftest()):
         path = package.file(OFFICIAL_CHECKPOINT)
-        found = {
+        loaded = {
             f"param.{name}": parameter.data
             for name, parameter in api.CheckpointState.load_checkpoint(str(path)).parameters
         }
         wanted = {k: v for k, v in package.initial_state().items() if k.startswith("param.")}
-        assert found.keys() == wanted.keys()
-        assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
+        assert loaded.keys() == wanted.keys()
+        assert all(np.array_equal(loaded[name], wanted[name]) for name in wanted)
 
 
 def test_computing_again_expects_the_same(written: Path) -> None:

@@ -179,11 +179,11 @@ def case(
 def read_total(sensor: PowerSensor) -> float | None:
     """The total, or `None` where it cannot be had: all ways in which a sensor may fail."""
     try:
-        found = sensor.read()
+        reading = sensor.read()
     except SensorError:
         return None
-    assert set(found) == set(sensor.rails)
-    parts = [found[rail] for rail in sensor.total]
+    assert set(reading) == set(sensor.rails)
+    parts = [reading[rail] for rail in sensor.total]
     return None if None in parts else math.fsum(part or 0.0 for part in parts)
 
 
@@ -200,9 +200,9 @@ def test_it_says_what_it_is(case: Case) -> None:
 
 def test_readings_are_finite_and_not_negative(case: Case) -> None:
     for _ in range(3):
-        found = case.sensor.read()
-        assert list(found) == list(case.sensor.rails)
-        known = [value for value in found.values() if value is not None]
+        reading = case.sensor.read()
+        assert list(reading) == list(case.sensor.rails)
+        known = [value for value in reading.values() if value is not None]
         assert known
         assert all(0 <= value < 1e6 for value in known)
 
@@ -233,7 +233,7 @@ def test_hardware_that_goes_is_reported_and_reconnected(case: Case) -> None:
         if read_total(case.sensor) is not None:
             return
         threading.Event().wait(0.01)
-    pytest.fail("it was not found again")
+    pytest.fail("it was not reading again")
 
 
 def test_closing_twice_is_fine(case: Case) -> None:

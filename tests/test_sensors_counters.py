@@ -96,8 +96,11 @@ def test_domains_are_named_and_only_those_apart_are_added(tmp_path: Path) -> Non
     assert sensor.total == ("package-0", "package-0/dram", "package-1")
     fake_board.put(folder / "intel-rapl:0/energy_uj", 12_500_000)
     fake_board.put(folder / "intel-rapl:1/energy_uj", 23_500_000)
-    found = sensor.read()
-    assert (found["package-0"], found["package-1"]) == (pytest.approx(2.5), pytest.approx(3.5))
+    reading = sensor.read()
+    assert (reading["package-0"], reading["package-1"]) == (
+        pytest.approx(2.5),
+        pytest.approx(3.5),
+    )
     sensor.close()
 
 

@@ -71,10 +71,10 @@ def test_power_is_voltage_times_current(tmp_path: Path) -> None:
 
 
 def read(rails: dict[str, ina3221.Rail]) -> dict[str, float | None]:
-    found = {name: rail.read_w() for name, rail in rails.items()}
+    readings = {name: rail.read_w() for name, rail in rails.items()}
     for rail in rails.values():
         rail.close()
-    return found
+    return readings
 
 
 def test_every_channel_of_the_chip_is_a_rail(tmp_path: Path) -> None:
@@ -107,8 +107,8 @@ def test_other_chips_are_no_power_monitors(tmp_path: Path) -> None:
 
 def test_the_older_layout_tells_milliwatts(tmp_path: Path) -> None:
     fake_board.ina3221_of_jetpack_4(tmp_path, {"POM_5V_IN": 1.542, "POM_5V_GPU": 0.04})
-    found = read(ina3221.find_rails(tmp_path / "sys"))
-    assert found == {"POM_5V_IN": 1.542, "POM_5V_GPU": 0.04}
+    readings = read(ina3221.find_rails(tmp_path / "sys"))
+    assert readings == {"POM_5V_IN": 1.542, "POM_5V_GPU": 0.04}
 
 
 def test_the_boards_input_is_microwatts_beside_its_parts(tmp_path: Path) -> None:

@@ -113,22 +113,22 @@ def train_within(package, folder, budget, *, slower=1.0, epochs=20, trace=CONSTA
 def test_pauses_are_told_and_counted_to_the_step_after_them(package, tmp_path) -> None:
     """More than the limit at first: only waiting brings the mean down."""
     trace = [(0.0, {"VDD_IN": 10.0}), (0.4, {"VDD_IN": 2.0})]
-    found = train_within(package, tmp_path / "run", Budget(power_w=8.0), trace=trace)
-    (paused, *_) = kinds(found, events.Paused)
+    yielded = train_within(package, tmp_path / "run", Budget(power_w=8.0), trace=trace)
+    (paused, *_) = kinds(yielded, events.Paused)
     assert "--power 8W" in paused.reason
-    paused_s = sum(step.measured.pause_s for step in kinds(found, events.StepRecord))
-    (finished,) = kinds(found, events.Finished)
+    paused_s = sum(step.measured.pause_s for step in kinds(yielded, events.StepRecord))
+    (finished,) = kinds(yielded, events.Finished)
     assert 0.2 < paused_s < finished.elapsed_s
 
 
 def test_a_run_with_room_trains_all_on_the_best_rung(package, tmp_path) -> None:
-    found = train_within(package, tmp_path / "run", Budget(time_s=60))
-    (planned,) = kinds(found, events.Planned)
-    assert found.index(planned) == 1
+    yielded = train_within(package, tmp_path / "run", Budget(time_s=60))
+    (planned,) = kinds(yielded, events.Planned)
+    assert yielded.index(planned) == 1
     assert planned.budget.time_s == 60
     assert [(s.rung, s.steps) for s in planned.plan.segments] == [("k100", 100)]
-    assert {step.rung for step in kinds(found, events.StepRecord)} == {"k100"}
-    finished = found[-1]
+    assert {step.rung for step in kinds(yielded, events.StepRecord)} == {"k100"}
+    finished = yielded[-1]
     assert (finished.stopped_by, finished.epochs, finished.steps) == (None, 20.0, 100)
     assert finished.spent.lost_s == 0
     assert not finished.spent.energy_is_estimate
@@ -170,14 +170,14 @@ def test_a_stopped_run_ends_its_window(package, tmp_path) -> None:
 
 
 def test_less_time_means_fewer_tokens_first(package, tmp_path) -> None:
-    found = train_within(package, tmp_path / "run", Budget(time_s=2.6), epochs=60)
-    steps = kinds(found, events.StepRecord)
+    yielded = train_within(package, tmp_path / "run", Budget(time_s=2.6), epochs=60)
+    steps = kinds(yielded, events.StepRecord)
     assert steps[0].rung == "k050"
-    changes = kinds(found, events.RungChanged)
+    changes = kinds(yielded, events.RungChanged)
     assert changes[0].step == 1
     assert all(change.reason for change in changes)
     # All on k100 would take more than 3 s. The margin is for a busy machine.
-    assert found[-1].spent.time_s < 2.8
+    assert yielded[-1].spent.time_s < 2.8
     assert open_run(tmp_path / "run").info.settings.rungs is None
 
 
@@ -222,8 +222,8 @@ def test_a_budget_that_is_gone_before_the_first_step_ends_the_run_well(
 )
 def test_a_used_up_budget_ends_the_run_well(package, tmp_path, budget, limit, most) -> None:
     # Every step takes three times what was measured: the plan cannot hold.
-    found = train_within(package, tmp_path / "run", budget, slower=3.0)
-    finished = found[-1]
+    yielded = train_within(package, tmp_path / "run", budget, slower=3.0)
+    finished = yielded[-1]
     assert finished.stopped_by == limit
     assert finished.spent.time_s < most + 0.2  # of 3 s; the margin is for a busy machine
     assert 0 < finished.steps < 100
@@ -235,9 +235,9 @@ def test_a_used_up_budget_ends_the_run_well(package, tmp_path, budget, limit, mo
 
 def test_a_run_that_its_budget_ended_goes_on_with_a_larger_one(package, tmp_path) -> None:
     first = train_within(package, tmp_path / "run", Budget(time_s=1.0), slower=3.0)[-1]
-    found = train_within(package, tmp_path / "run", Budget(time_s=60), resume=True)
-    assert found[0].step == first.steps
-    finished = found[-1]
+    yielded = train_within(package, tmp_path / "run", Budget(time_s=60), resume=True)
+    assert yielded[0].step == first.steps
+    finished = yielded[-1]
     assert (finished.stopped_by, finished.steps) == (None, 100)
     # What the first process took counts.
     assert finished.spent.time_s > first.spent.time_s
@@ -254,8 +254,8 @@ def test_work_that_is_lost_is_counted(package, tmp_path) -> None:
     samples = run.power()
     newest = tmp_path / "run" / "checkpoints" / "10"
     newest.rename(newest.with_name(".10-cut"))
-    found = train_within(package, tmp_path / "run", Budget(time_s=60), resume=True)
-    resumed, finished = found[0], found[-1]
+    yielded = train_within(package, tmp_path / "run", Budget(time_s=60), resume=True)
+    resumed, finished = yielded[0], yielded[-1]
     assert (resumed.step, resumed.lost_steps) == (0, 10)
     assert resumed.lost_s == pytest.approx(samples[-1].t_s)
     assert resumed.lost_j == pytest.approx(POWER_W * samples[-1].t_s, rel=0.05)
@@ -302,10 +302,12 @@ def test_a_lost_sensor_is_reported_and_the_run_goes_on(package, tmp_path) -> Non
         asked = options(
             engine=SlowEngine(), rungs=((1, "k100"),), epochs=50, metering=metering
         )
-        found = list(train(package, FakePictures(), tmp_path / "run", asked))
-    (lost,) = kinds(found, events.SensorLost)
+        yielded = list(train(package, FakePictures(), tmp_path / "run", asked))
+    (lost,) = kinds(yielded, events.SensorLost)
     assert (lost.sensor, lost.reason) == ("replay", "the cable is out")
-    (back,) = kinds(found, events.SensorBack)
+    (back,) = kinds(yielded, events.SensorBack)
     assert back.gap_s > 0.5
-    assert found[-1].steps == 250
-    assert found[-1].spent.energy_j == pytest.approx(POWER_W * found[-1].spent.time_s, rel=0.1)
+    assert yielded[-1].steps == 250
+    assert yielded[-1].spent.energy_j == pytest.approx(
+        POWER_W * yielded[-1].spent.time_s, rel=0.1
+    )

@@ -87,8 +87,8 @@ def test_a_failing_engine_loses_no_step_that_is_whole(
         run_to_the_end(package, tmp_path / "run", engine=engine)
     assert caught.value.exit_code == 5
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == kept
-    found = run_to_the_end(package, tmp_path / "run", resume=True)
-    assert isinstance(found[-1], events.Finished)
+    yielded = run_to_the_end(package, tmp_path / "run", resume=True)
+    assert isinstance(yielded[-1], events.Finished)
 
 
 class DyingCamera:
@@ -119,9 +119,9 @@ def test_a_lost_camera_ends_with_a_checkpoint(package, tmp_path) -> None:
     assert lost.checkpoint == f"checkpoints/{lost.step}"
     assert "unplugged" in lost.reason
     assert open_run(tmp_path / "run").newest_checkpoint().info.step == lost.step
-    found = run(DyingCamera(1000), resume=True)
-    assert found[0].step == lost.step
-    assert isinstance(found[-1], events.Finished)
+    yielded = run(DyingCamera(1000), resume=True)
+    assert yielded[0].step == lost.step
+    assert isinstance(yielded[-1], events.Finished)
 
 
 class PartlyUnreadable(FakePictures):
@@ -138,8 +138,8 @@ class PartlyUnreadable(FakePictures):
 
 
 def test_an_unreadable_picture_is_told_once(package, tmp_path) -> None:
-    found = run_to_the_end(package, tmp_path / "run", PartlyUnreadable(40, one_in=40))
-    skipped = kinds(found, events.PictureSkipped)
+    yielded = run_to_the_end(package, tmp_path / "run", PartlyUnreadable(40, one_in=40))
+    skipped = kinds(yielded, events.PictureSkipped)
     assert [(one.picture, one.reason) for one in skipped] == [("picture-3", "cut short")]
     assert len(open_run(tmp_path / "run").steps()) == 20
 

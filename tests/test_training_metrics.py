@@ -46,11 +46,11 @@ class Overflowing(FakeEngine):
 def test_a_skipped_update_is_recorded_and_no_divergence(package, tmp_path) -> None:
     with pytest.raises(StoppedError):
         run_to_the_end(package, tmp_path / "run", engine=Overflowing(3), stop=stop_after(4))
-    found = run_to_the_end(package, tmp_path / "run", resume=True)
+    yielded = run_to_the_end(package, tmp_path / "run", resume=True)
     steps = open_run(tmp_path / "run").steps()
     assert [record.step for record in steps if not record.applied] == [3]
     assert [record.step for record in steps if record.loss is None] == [3]
-    (first, _) = kinds(found, events.EpochFinished)
+    (first, _) = kinds(yielded, events.EpochFinished)
     losses = [record.loss for record in steps[:5] if record.loss is not None]
     assert first.mean_loss == pytest.approx(sum(losses) / 4)
 

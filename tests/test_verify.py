@@ -178,7 +178,7 @@ def test_the_ort_training_engine_is_compared(monkeypatch, package, program):
     rungs = len(package.manifest.rungs)
     factors = iter([1.0] * rungs + [1.01])  # right for engine ort
     changed(
-        monkeypatch, RungProgram, "gradient", lambda found: scaled(LOSS, next(factors))(found)
+        monkeypatch, RungProgram, "gradient", lambda given: scaled(LOSS, next(factors))(given)
     )
     with pytest.raises(PackageError, match="rung k100 on engine ort-training"):
         verify(package, program)

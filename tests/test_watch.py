@@ -143,9 +143,9 @@ def test_a_line_that_was_cut_in_the_middle_is_passed_over(tmp_path, capsys) -> N
     file = tmp_path / "run/steps.jsonl"
     os.truncate(file, file.stat().st_size - 20)
     assert main(["watch", str(tmp_path / "run"), "--json"]) == 6
-    found = capsys.readouterr()
-    assert [json.loads(line)["step"] for line in found.out.splitlines()] == [1]
-    assert "it was killed, or the power failed" in found.err
+    printed = capsys.readouterr()
+    assert [json.loads(line)["step"] for line in printed.out.splitlines()] == [1]
+    assert "it was killed, or the power failed" in printed.err
 
 
 @pytest.mark.parametrize(("name", "line"), [("steps.jsonl", 11), ("events.jsonl", 4)])
@@ -166,9 +166,9 @@ def test_a_terminal_has_the_panel(tmp_path, monkeypatch, capsys, ended) -> None:
     else:
         Writing(tmp_path / "run").__exit__()
     assert main(["watch", str(tmp_path / "run")]) == (0 if ended else 6)
-    found = capsys.readouterr().out.split("\x1b[J")
-    assert ("finished" if ended else "killed") in found[-2]
-    assert found[-1].startswith("finished: 10 steps" if ended else "")
+    screens = capsys.readouterr().out.split("\x1b[J")
+    assert ("finished" if ended else "killed") in screens[-2]
+    assert screens[-1].startswith("finished: 10 steps" if ended else "")
 
 
 def test_watching_changes_nothing(tmp_path) -> None:

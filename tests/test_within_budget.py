@@ -95,16 +95,16 @@ def test_the_federated_round_of_the_document_trains_the_parameters(
     names: dict[str, object] = {"edge_runtime": edge_runtime}
     exec(example, names)
     given = {"param.w": np.full(64, 0.25, np.float32)}
-    found = names["fit"](package, FakePictures(), tmp_path / "run", given, HOUR)
-    assert found.keys() == {"param.w"}
-    assert not np.array_equal(found["param.w"], given["param.w"])
+    trained = names["fit"](package, FakePictures(), tmp_path / "run", given, HOUR)
+    assert trained.keys() == {"param.w"}
+    assert not np.array_equal(trained["param.w"], given["param.w"])
 
 
 def test_a_budget_takes_the_costs_that_were_measured_before(
     package, measured, tmp_path
 ) -> None:
-    found = train_within(package, tmp_path / "run", budget=HOUR)
-    assert isinstance(found[1], events.Planned)
+    yielded = train_within(package, tmp_path / "run", budget=HOUR)
+    assert isinstance(yielded[1], events.Planned)
     run = open_run(tmp_path / "run")
     assert run.info.profile == measured
     assert (run.info.idle_w, run.info.sensor) == (2.0, "replay")
@@ -147,8 +147,8 @@ def test_without_a_budget_one_rung_is_trained_and_the_idle_power_measured(
     package, tmp_path
 ) -> None:
     reports: list[str] = []
-    found = train_within(package, tmp_path / "run", report=reports.append)
-    assert {step.rung for step in kinds(found, events.StepRecord)} == {"k100"}
+    yielded = train_within(package, tmp_path / "run", report=reports.append)
+    assert {step.rung for step in kinds(yielded, events.StepRecord)} == {"k100"}
     info = open_run(tmp_path / "run").info
     assert info.settings.rungs == ((1, "k100"),)
     assert info.idle_w == pytest.approx(10.0)
@@ -158,10 +158,10 @@ def test_without_a_budget_one_rung_is_trained_and_the_idle_power_measured(
 
 
 def test_only_the_given_rungs_are_candidates(package, measured, tmp_path) -> None:
-    found = train_within(package, tmp_path / "run", budget=HOUR, rungs=["k050"])
-    assert {step.rung for step in kinds(found, events.StepRecord)} == {"k050"}
-    found = train_within(package, tmp_path / "both", rungs=["k100", "k050"])
-    assert isinstance(found[1], events.Planned)  # by the governor, without a limit
+    yielded = train_within(package, tmp_path / "run", budget=HOUR, rungs=["k050"])
+    assert {step.rung for step in kinds(yielded, events.StepRecord)} == {"k050"}
+    yielded = train_within(package, tmp_path / "both", rungs=["k100", "k050"])
+    assert isinstance(yielded[1], events.Planned)  # by the governor, without a limit
     for rungs, message in ((["k025"], "no rung 'k025'"), ([], "no rung to train")):
         with pytest.raises(ConfigError, match=message):
             train_within(package, tmp_path / "none", rungs=rungs)

@@ -286,8 +286,8 @@ def options(**changes) -> TrainingOptions:
     return TrainingOptions(**given | changes)
 
 
-def kinds(found, *wanted) -> list[object]:
-    return [event for event in found if isinstance(event, wanted)]
+def kinds(yielded, *wanted) -> list[object]:
+    return [event for event in yielded if isinstance(event, wanted)]
 
 
 def run_to_the_end(package, folder, source=None, **changes) -> list[events.Event]:
