@@ -1,6 +1,6 @@
 """Processes that measure rungs of the fake package without training anything.
 
-The action of a process is a line of Python by rung: `measured()` writes costs in proportion to the rung,
+Each runs a line of Python by rung: `measured()` writes costs in proportion to the rung,
 anything else may follow or come instead.
 """
 

@@ -73,7 +73,7 @@ def test_a_limit_is_more_than_zero(limit, value) -> None:
 
 
 def test_zero_is_refused_by_its_flag() -> None:
-    with pytest.raises(ConfigError, match="--energy is 0; a limit is more than zero"):
+    with pytest.raises(ConfigError, match="--energy is 0; a limit must be above zero"):
         read("--energy 0kJ")
 
 

@@ -132,7 +132,7 @@ def test_no_checkpoint_is_not_the_same_as_only_damaged_ones(writer) -> None:
     cut_state(folder / "10")
     lose_all(folder / "20")
     with pytest.raises(
-        RecordsError, match=r"can be used:\n.*20 is dam.*\n.*10 is dam.*\nBring"
+        RecordsError, match=r"can be used:\n.*20 is dam.*\n.*10 is dam.*\nRestore"
     ):
         find_checkpoint(writer.run)
 

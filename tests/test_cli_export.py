@@ -194,8 +194,8 @@ def test_problems_of_a_file_name_the_file(capsys, tmp_path):
             "expected comma-separated numbers, such as 1.0,0.75,0.5",
         ),
         (["--keep-ratios", "1.0,"], "got '1.0,'"),
-        (["--set", "batch_size"], "want KEY.PATH=VALUE, got 'batch_size'"),
-        (["--set", "=4"], "want KEY.PATH=VALUE, got '=4'"),
+        (["--set", "batch_size"], "expected KEY.PATH=VALUE, got 'batch_size'"),
+        (["--set", "=4"], "expected KEY.PATH=VALUE, got '=4'"),
     ],
 )
 def test_wrong_usage_exits_2(capsys, words, message):

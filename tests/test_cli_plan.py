@@ -244,9 +244,9 @@ def test_a_profile_of_another_machine_needs_its_board(plan, tmp_path) -> None:
         (
             ["--memory", "1kB"],
             7,
-            r"--memory 1000B is below the package's own state of 1\.0 KiB",
+            r"--memory 1000B is below the package's state of 1\.0 KiB",
         ),
-        (["--energy", "0J"], 2, r"--energy is 0; a limit is more than zero"),
+        (["--energy", "0J"], 2, r"--energy is 0; a limit must be above zero"),
     ],
 )
 def test_what_does_not_fit_is_refused(plan, words, code, message) -> None:
@@ -314,4 +314,4 @@ def test_a_damaged_profile_is_refused(package, tmp_path, capsys) -> None:
     assert main([*words, str(path)]) == 6
     assert f"cost profile {path} cannot be read" in capsys.readouterr().err
     assert main([*words, str(tmp_path / "none.json")]) == 4
-    assert "no cost profile of" in capsys.readouterr().err
+    assert "none.json does not exist" in capsys.readouterr().err

@@ -143,7 +143,7 @@ def test_a_signal_exits_130_and_the_same_command_goes_on(
     assert signal.getsignal(signal.Signals[number]) == before
     error = capfd.readouterr().err
     assert "edge-train: stopping; send it again to stop at once" in error
-    assert "edge-train: stopped while k100 was measured. Measured are k050:" in error
+    assert "edge-train: stopped while k100 was measured. Measured so far: k050." in error
     assert processes.are_gone()
     assert not cached.exists()
     processes.do()
@@ -165,8 +165,8 @@ def test_an_ignored_signal_stays_ignored(package, processes) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["--memory", "0B"], 2, "--memory is 0; a limit is more than zero"),
-        (["--memory", "1kB"], 7, r"--memory 1000B is below the package's own state of 1\.0 K"),
+        (["--memory", "0B"], 2, "--memory is 0; a limit must be above zero"),
+        (["--memory", "1kB"], 7, r"--memory 1000B is below the package's state of 1\.0 K"),
         (["--time-per-rung", "0s"], 2, "--time-per-rung is 0; expected a duration above zero"),
         (["--board", "nowhere.toml"], 2, "nowhere.toml"),
     ],

@@ -109,7 +109,7 @@ def test_a_finished_run_says_so(words, tmp_path, capsys) -> None:
         (["--keep-ratio", "0.6"], 2, "keep-ratio 0.6 is not on the ladder of .* has 1, 0.5"),
         (["--keep-ratio", "1.5"], 2, r"keep-ratio 1.5 is outside \(0, 1\]"),
         (["--rung", "k025"], 2, "has no rung 'k025'; it has k100, k050"),
-        (["-o", "package"], 2, "package exists. Go on with it by --resume, or choose"),
+        (["-o", "package"], 2, "package exists. Continue it with --resume, or choose"),
         (["-o", "package", "--resume"], 6, "package is not a run folder"),
     ],
 )

@@ -93,14 +93,14 @@ def changed(tmp_path: Path, change) -> Path:
         (lambda t: t.update(startup_s=-1.5), r"startup_s: expected a number >= 0, got -1.5"),
         (lambda t: t.update(idle_w=math.nan), r"idle_w: expected a number >= 0, got nan"),
         (lambda t: t.update(rungs=[]), r"rungs: the list is empty"),
-        (lambda t: t["rungs"].append(t["rungs"][0]), r"rungs: k100 is there twice"),
+        (lambda t: t["rungs"].append(t["rungs"][0]), r"rungs: k100 appears twice"),
         (
             lambda t: t["rungs"][1].update(source="guessed"),
             r"rungs\[1\].source: 'guessed' is unknown; known are measured, interpolated",
         ),
         (
             lambda t: t["rungs"][1].update(step_s=None),
-            r"rungs\[1\].step_s: a measured rung takes time",
+            r"rungs\[1\].step_s: a measured rung needs a time",
         ),
         (
             lambda t: t["rungs"][0].update(step_j=-1.0) or t["rungs"][1].update(flops=-2),

@@ -158,7 +158,7 @@ def test_no_sensor_at_all_is_reported(here) -> None:
     board = {**here["board"], "sensor": None, "better_sensors": {"rapl": "not for you"}}
     text = doctor.render_text({**here, "board": board})
     assert (
-        "power         unknown: no sensor works here, and there is nothing to estimate it"
+        "power         unknown: no sensor works here, and the board file has no values"
         in text
     )
     assert "\n              rapl: not for you\n" in text

@@ -140,7 +140,7 @@ def test_what_cannot_be_done_any_more_ends_at_the_limit(budget, limit) -> None:
     last = outcome.decisions[-1]
     assert last.kind == "stop"
     assert re.match(
-        rf"--{limit} is used up but for the last checkpoint with .* left; "
+        rf"--{limit} is used up except for the last checkpoint with .* left; "
         rf"{STEPS - outcome.steps} steps are not done",
         last.reason,
     )

@@ -98,7 +98,7 @@ def test_with_waiting_of_no_use_a_rung_that_draws_less_is_taken() -> None:
         (
             Budget(time_s=80, power_w=8),
             r"--time and --power are too little together, more of one is enough\. .* works is "
-            r"--time 1\.4\d+min --power 8W, or --time 80s --power 8\.\d+W; this one is",
+            r"--time 1\.4\d+min --power 8W, or --time 80s --power 8\.\d+W; this one allows",
         ),
         (
             Budget(memory_bytes=1 << 20, energy_j=5e4),
@@ -148,7 +148,7 @@ def test_temperature_is_not_planned() -> None:
 
 
 def test_a_budget_below_the_state_needs_no_measurement() -> None:
-    message = r"--memory 1MiB is below the package's own state of 2\.0 MiB\. Training holds it"
+    message = r"--memory 1MiB is below the package's state of 2\.0 MiB\. Training holds it"
     with pytest.raises(BudgetError, match=message):
         require_state_fits(Budget(memory_bytes=1 << 20), 2 << 20)
     require_state_fits(Budget(memory_bytes=2 << 20), 2 << 20)

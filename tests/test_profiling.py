@@ -167,7 +167,7 @@ def test_the_board_at_rest_is_measured_first(package, processes) -> None:
 
 def test_stopping_ends_the_process_at_once(package, processes, tmp_path) -> None:
     processes.do(k050="time.sleep(1000)")
-    message = "stopped while k050 was measured, the first rung; nothing is kept"
+    message = "stopped while k050, the first rung, was measured; nothing is kept"
     with pytest.raises(StoppedError, match=message):
         profile(package, stop=processes.begun(1))
     assert processes.are_gone()
@@ -184,7 +184,7 @@ def test_what_was_measured_before_an_interruption_is_kept(
     with pytest.raises(StoppedError, match=message):
         profile(package, stop=processes.begun(2))
     processes.do(k050="time.sleep(1000)")
-    with pytest.raises(StoppedError, match="Measured are k050, k100: "):
+    with pytest.raises(StoppedError, match="Measured so far: k050, k100\. "):
         profile(package, stop=processes.begun(3))  # two of k100, and the second of k050
     processes.do()
     cost_profile = profile(package)

@@ -100,7 +100,7 @@ def test_a_policy_adds_its_own_curve():
         ({}, None),
         ({"weight_decay": 0.3}, None),
         ({"final_weight_decay": 0.1}, None),  # simclr's own
-        ({"final_weight_decay": 0.4}, r"weight decay goes from 0\.1 to 0\.4: .* is constant"),
+        ({"final_weight_decay": 0.4}, r"weight decay changes from 0\.1 to 0\.4: .* is constant"),
         ({"exempt_vectors": True}, r"exempt_vectors: .* decays every parameter"),
     ],
 )
@@ -116,7 +116,7 @@ def test_other_reasons_against_ort_training_artifacts(monkeypatch):
     monkeypatch.setattr(artifacts, "is_available", lambda: True)
     some = Program(recipe(trained=["all", "last-1"]))
     assert (
-        artifacts.refusal(some) == "trained: the ort-training optimizer moves every parameter"
+        artifacts.refusal(some) == "trained: the ort-training optimizer updates every parameter"
     )
     monkeypatch.setattr(artifacts, "is_available", lambda: False)
     assert artifacts.refusal(Program(recipe())) == artifacts.MISSING
