@@ -160,13 +160,35 @@ def test_stages_and_result_are_printed(recipe_of, capsys, tmp_path):
             [*SIZES, "--set", "batch_size=4", "--set", "batch_size.x=1"],
             ["batch_size.x cannot be set: batch_size is a value, not a table."],
         ),
-        ([*SIZES, "--keep-ratios", "1.5,0"], ["1.5 is outside (0, 1]", "0 is outside (0, 1]"]),
-        ([*SIZES, "--keep-ratios", "nan"], ["keep_ratios: nan is outside (0, 1]"]),
+        (
+            [*SIZES, "--keep-ratios", "1.5,0"],
+            [
+                "keep_ratios[0]: expected a number in (0, 1], got 1.5",
+                "keep_ratios[1]: expected a number in (0, 1], got 0.0",
+            ],
+        ),
+        (
+            [*SIZES, "--keep-ratios", "nan"],
+            ["keep_ratios[0]: expected a number in (0, 1], got nan"],
+        ),
         ([*SIZES, "--tokens", "none", "--keep-ratios", "0.5"], ["give 1.0 alone"]),
-        ([*SIZES, "--batch-size", "1", "--depth", "0"], ["at least 2", "got depth 0"]),
+        (
+            [*SIZES, "--batch-size", "1", "--seed", "-1"],
+            [
+                "batch_size: expected an integer >= 2, got 1",
+                "seed: expected an integer in [0,",
+            ],
+        ),
+        (
+            [*SIZES, "--depth", "0", "--tokens", "none", "--keep-ratios", "0.5"],
+            ["expected at least 1, got depth 0", "give 1.0 alone"],
+        ),
         ([*SIZES, "--width", "-16"], ["expected at least 1, got width -16"]),
-        ([*SIZES, "--seed", "-1"], ["seed: expected 0 to 2**63 - 1, got -1"]),
-        (["gone.toml"], ["recipe gone.toml cannot be read: No such file or directory."]),
+        (
+            [*SIZES, "--seed", "-1"],
+            [f"seed: expected an integer in [0, {2**63}), got -1"],
+        ),
+        (["gone.toml"], ["recipe gone.toml cannot be read (No such file or directory)."]),
         ([*TINY, "--init", "gone.safetensors"], ["--init gone.safetensors cannot be read"]),
     ],
 )

@@ -21,6 +21,7 @@ from edge_export.package.build import export_package  # noqa: E402
 from edge_export.recipe import make_recipe  # noqa: E402
 from edge_runtime.engines import create_engine  # noqa: E402
 from edge_runtime.errors import ConfigError, EngineError, PackageError  # noqa: E402
+from edge_runtime.package.manifest import OrtTrainingGraphs  # noqa: E402
 from edge_runtime.package.names import EXP_AVG, GRAD, PARAM, SUM  # noqa: E402
 
 BATCH = 4
@@ -188,7 +189,10 @@ def test_an_objective_that_promises_too_much_is_refused(tmp_path, monkeypatch):
 
 def test_the_ort_training_engine_names_the_rung_to_take_instead(paired):
     facts = dataclasses.replace(paired.manifest.ort_training, refused=None)
-    manifest = dataclasses.replace(paired.manifest, ort_training=facts)
+    artifacts = OrtTrainingGraphs(training="t.onnx", eval="e.onnx", optimizer="o.onnx")
+    whole, *others = paired.manifest.rungs
+    rungs = (dataclasses.replace(whole, ort_training=artifacts), *others)
+    manifest = dataclasses.replace(paired.manifest, ort_training=facts, rungs=rungs)
     package = dataclasses.replace(paired, manifest=manifest)
     try:
         engine = create_engine("ort-training")
@@ -196,7 +200,7 @@ def test_the_ort_training_engine_names_the_rung_to_take_instead(paired):
         pytest.skip(str(error))
     message = (
         r"cannot train .*package: rung k050-m2 has micro-batches of 2, for which there are no "
-        r"ort-training artifacts\. Use engine ort, or another rung\."
+        r"ort-training artifacts\. Use engine ort, or rung k050\."
     )
     with engine:
         engine.open(package, package.initial_state())
@@ -244,8 +248,8 @@ def test_any_objective_may_refuse():
     ("sizes", "wanted"),
     [
         ([3], "micro_batches: 3 does not divide the batch size 4"),
-        ([0], "micro_batches: 0 does not divide the batch size 4"),
-        ([-2], "micro_batches: -2 does not divide the batch size 4"),
+        ([0], "micro_batches[0]: expected an integer >= 1, got 0"),
+        ([-2], "micro_batches[0]: expected an integer >= 1, got -2"),
         ([8], "micro_batches: 8 does not divide the batch size 4"),
         ([2, 2], "micro_batches: each at most once"),
         (2, "micro_batches: expected a list, got 2"),

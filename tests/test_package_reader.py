@@ -108,6 +108,7 @@ def test_numbers_that_are_none_are_no_json(folder, number):
         (1, "None"),
         ({"format": 3}, "3"),
         ({"format": "1"}, "'1'"),
+        ({"format": True}, "True"),
         ({"format": 0}, "0"),
     ],
 )

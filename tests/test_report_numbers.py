@@ -123,6 +123,18 @@ def test_lost_work_is_lost_and_processes_lie_behind_each_other(tmp_path: Path) -
     assert any("2 processes worked on this run" in note.text for note in summary.notes)
 
 
+def test_the_checkpoint_that_a_run_resumed_from_is_kept(tmp_path: Path) -> None:
+    """Also where its time is not quite that of the process less what was lost."""
+    run = resumed_run()
+    times_s = {"checkpoint_saved": 5.7, "epoch_finished": 13.8}
+    assert 13.8 - (13.8 - 5.7) < 5.7
+    for event in run.events:
+        if event["process"] == 1 and event["event"] in times_s:
+            event["t_s"] = times_s[event["event"]]
+    stages = {stage.stage: stage for stage in summary_of(run, tmp_path).stages}
+    assert stages["checkpoint"].time_s == pytest.approx(1.0)
+
+
 def test_an_estimate_is_reported(tmp_path: Path) -> None:
     summary = summary_of(estimated_run(), tmp_path)
     assert summary.energy_is_estimate

@@ -102,11 +102,15 @@ class OrtTrainingEngine(ClosingMixin, Engine):
             self._update = _TeacherUpdate(package, self.threads)
 
     def _refuse(self, package: Package, rung: Rung | None = None) -> None:
-        if (reason := self.refusal(package, rung)) is not None:
-            raise EngineError(
-                f"engine {self.name} cannot train {package.path}: {reason}. Use engine ort"
-                f"{'' if rung is None else ', or another rung'}."
-            )
+        if (reason := self.refusal(package, rung)) is None:
+            return
+        rungs = package.manifest.rungs if rung is not None else ()
+        others = [each.id for each in rungs if self.refusal(package, each) is None]
+        instead = f", or rung {' or '.join(others)}" if others else ""
+        raise EngineError(
+            f"engine {self.name} cannot train {package.path}: {reason}. Use engine ort"
+            f"{instead}."
+        )
 
     @override
     def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> StepResult:

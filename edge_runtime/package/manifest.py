@@ -113,15 +113,13 @@ class Rung:
     keep_ratio: Share
     patch_size_px: PositiveInt
     trained: str  # parameters that its steps change: "all", or "last-2" for the last 2 blocks
-    micro_batch: (
-        PositiveInt | None
-    )  # images that `accumulate` takes; it divides the batch size
+    # Images that `accumulate` takes; divides the batch size. None: `step` takes them all
+    micro_batch: PositiveInt | None
     # Student tokens in the attention of each block, class token included, by view group
     tokens_per_block: dict[str, tuple[PositiveInt, ...]]
     flops: NonNegativeInt  # of one step
-    peak_activation_bytes: (
-        NonNegativeInt  # peak memory of tensors beside the state during a step
-    )
+    # Peak memory of tensors beside the state during a step
+    peak_activation_bytes: NonNegativeInt
     draws: tuple[DrawSpec, ...]
     graphs: dict[str, str]
     ort_training: OrtTrainingGraphs | None

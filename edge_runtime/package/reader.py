@@ -131,7 +131,8 @@ def _table(content: bytes, path: Path) -> dict[str, Any]:
     number = table.get("format") if isinstance(table, dict) else None
     if number == FORMAT:
         return dict(table)
-    what = "older than" if number in range(1, FORMAT) else "unknown to"
+    is_older = type(number) is int and 1 <= number < FORMAT
+    what = "older than" if is_older else "unknown to"
     raise PackageError(
         f"{path / MANIFEST}: package format {number!r} is {what} this edge-train, which reads "
         f"format {FORMAT}. Export the package again with this version, or install the version "

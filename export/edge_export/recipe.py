@@ -171,6 +171,8 @@ class Recipe:
         known = {each: {item.name for item in dataclasses.fields(each)} for each in kinds}
         others = set().union(*known.values()) - known[policy.options]
         own = {key: value for key, value in self.tokens.options.items() if key not in others}
+        if others and not known[policy.options]:  # the others report a key that nobody knows
+            own = {}
         return structure(policy.options, own, where="[tokens]", error=ConfigError)
 
     def augmented(self, groups: tuple[ViewGroup, ...]) -> tuple[ViewGroup, ...]:

@@ -161,7 +161,7 @@ class Scored(TokenPolicy):
 
     @override
     def loss(self, step: StepContext) -> LossResult:
-        share = torch.sigmoid(step.recorded["scores"]).mean()
+        share = torch.sigmoid(step.recorded["global"]["scores"]).mean()
         return LossResult(
             loss=(share - self.setting.keep_ratio) ** 2, metrics={"share": share}
         )

@@ -85,30 +85,29 @@ def _warnings(runs: Sequence[RunSummary]) -> Iterator[str]:
 
 
 def _differences(first: RunSummary, run: RunSummary) -> list[Difference]:
-    values = [
-        (name, unit, getattr(first.totals, name), getattr(run.totals, name))
+    pairs = {
+        (name, unit): (getattr(first.totals, name), getattr(run.totals, name))
         for name, unit in _COMPARED.items()
-    ]
-    values.append(("knn_accuracy", "", _knn(first), _knn(run)))
-    return [_difference(run.name, *value) for value in values]
+    }
+    pairs["knn_accuracy", ""] = _knn_accuracy(first), _knn_accuracy(run)
+    rows = []
+    for (name, unit), (before, value) in pairs.items():
+        difference = None if before is None or value is None else value - before
+        relative = difference / before if difference is not None and before > 0 else None
+        row = Difference(
+            run=run.name,
+            name=name,
+            unit=unit,
+            first=before,
+            value=value,
+            difference=difference,
+            relative=relative,
+        )
+        rows.append(row)
+    return rows
 
 
-def _knn(run: RunSummary) -> float | None:
-    rows = [row.accuracy for row in run.evaluations if row.classifier == "kNN"]
-    return rows[-1] if rows else None
-
-
-def _difference(
-    run: str, name: str, unit: str, first: float | None, value: float | None
-) -> Difference:
-    difference = None if first is None or value is None else value - first
-    relative = difference / first if difference is not None and first and first > 0 else None
-    return Difference(
-        run=run,
-        name=name,
-        unit=unit,
-        first=first,
-        value=value,
-        difference=difference,
-        relative=relative,
-    )
+def _knn_accuracy(run: RunSummary) -> float | None:
+    """Of the newest evaluation."""
+    accuracies = [row.accuracy for row in run.evaluations if row.classifier == "kNN"]
+    return accuracies[-1] if accuracies else None

@@ -25,7 +25,7 @@ class Process:
     number: int  # from 1
     begin_s: float  # what the processes before it took
     duration_s: float
-    lost_s: float  # at its end: work that had to be done again
+    kept_s: float  # until then its work was kept; what came after had to be done again
     samples: slice  # of the records
     steps: slice
     readings: slice  # of power, in `Timeline.known_s`
@@ -37,9 +37,9 @@ class Process:
         return self.begin_s + self.duration_s
 
     @property
-    def kept_s(self) -> float:
-        """Until then its work was kept."""
-        return self.end_s - self.lost_s
+    def lost_s(self) -> float:
+        """What it spent on work that had to be done again."""
+        return self.end_s - self.kept_s
 
 
 class Timeline:
@@ -111,12 +111,13 @@ def timeline_of(records: RunRecords) -> Timeline:
         duration_s = float(max(times_s))
         energy_j = samples.energy_j[my_samples]
         known_j = energy_j[~np.isnan(energy_j)]
+        begin_s = processes[-1].end_s if processes else 0.0
         first = processes[-1].readings.stop + 1 if processes else 1
         process = Process(
             number=number,
-            begin_s=processes[-1].end_s if processes else 0.0,
+            begin_s=begin_s,
             duration_s=duration_s,
-            lost_s=max(0.0, duration_s - kept_s.get(number, duration_s)),
+            kept_s=begin_s + min(kept_s.get(number, math.inf), duration_s),
             samples=my_samples,
             steps=my_steps,
             readings=slice(first, first + len(known_j)),

@@ -51,4 +51,5 @@ class StepContext:
     draws: Mapping[str, Tensor]
     hyper: Mapping[str, Tensor]  # scalars of this step
     buffers: Mapping[str, Tensor]  # before this step
-    recorded: Mapping[str, Tensor]  # recorded by the token policy while the blocks ran
+    # By view group: recorded by the token policy while the blocks ran
+    recorded: Mapping[str, Mapping[str, Tensor]]

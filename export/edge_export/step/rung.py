@@ -97,7 +97,7 @@ class RungProgram:
             draws={draw.input: inputs[draw.input] for draw in self.draws},
             hyper={k: inputs[k] for k in program.hyper_parameters if k in inputs},
             buffers=buffers,
-            recorded={k: v for each in encoded.values() for k, v in each.recorded.items()},
+            recorded={k: each.recorded for k, each in encoded.items()},
         )
         loss, of_policy = program.objective.loss(step), self.policy.loss(step)
         result = loss if of_policy is None else added(loss, of_policy)
