@@ -130,7 +130,7 @@ def test_every_part_has_its_layer() -> None:
 
 
 @pytest.mark.parametrize("library", HOME)
-def test_a_library_is_used_in_its_home_only(library: str) -> None:
+def test_a_library_is_imported_only_in_its_part(library: str) -> None:
     abroad = [
         each
         for each in imports("edge_runtime", "export")
@@ -275,7 +275,7 @@ def test_no_test_is_hidden_as_a_fixture() -> None:
     assert hidden == []
 
 
-def test_no_file_is_too_long_to_read() -> None:
+def test_no_file_is_too_long() -> None:
     folders = ("edge_runtime", "export", "tests", "device_tests", "benchmarks")
     lengths = {path: len(path.read_text().splitlines()) for path in sources(*folders)}
     too_long = {

@@ -192,7 +192,7 @@ def test_the_manifest_describes_the_rungs(package):
     assert 0.4 < half.flops / dense.flops < 0.6
 
 
-def test_a_rungs_tensors_are_measured_in_its_own_graph(package):
+def test_a_rungs_tensors_are_measured_in_its_graph(package):
     dense, half = package.manifest.rungs
     for rung in (dense, half):
         assert rung.peak_activation_bytes == peak_bytes(
@@ -331,7 +331,7 @@ def test_a_disk_that_fills_up_at_the_last_file_leaves_nothing(tmp_path, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_room_for_temporary_files_is_reported(tmp_path, monkeypatch):
+def test_a_full_disk_for_temporary_files_is_reported(tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime.training.artifacts", reason="it writes temporary files")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
     program = Program(make_recipe(ONE_RUNG, where="test"))

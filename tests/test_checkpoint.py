@@ -103,7 +103,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_a_damaged_checkpoint_is_passed_over(writer, damage, caplog) -> None:
+def test_a_damaged_checkpoint_is_skipped(writer, damage, caplog) -> None:
     folder = save(writer, 10, 20)
     damage(folder / "20")
     newest, passed_over = find_checkpoint(writer.run)
@@ -115,7 +115,7 @@ def test_a_damaged_checkpoint_is_passed_over(writer, damage, caplog) -> None:
     assert "skipped a damaged checkpoint: " in caplog.text
 
 
-def test_a_checkpoint_under_another_name_is_passed_over(writer) -> None:
+def test_a_checkpoint_under_another_name_is_skipped(writer) -> None:
     folder = save(writer, 10)
     (folder / "10").rename(folder / "30")
     with pytest.raises(
@@ -137,7 +137,7 @@ def test_no_checkpoint_is_not_the_same_as_only_damaged_ones(writer) -> None:
         find_checkpoint(writer.run)
 
 
-def test_going_back_forgets_what_came_after(writer) -> None:
+def test_returning_to_a_checkpoint_removes_later_steps(writer) -> None:
     folder = save(writer, 1, 2)
     cut_state(folder / "2")
     newest, _ = find_checkpoint(writer.run)
@@ -150,7 +150,7 @@ def test_going_back_forgets_what_came_after(writer) -> None:
     assert writer.run.steps() == []
 
 
-def test_what_a_killed_process_left_half_done_is_cleared(tmp_path) -> None:
+def test_incomplete_files_of_a_killed_process_are_removed(tmp_path) -> None:
     run = create_run(tmp_path / "run", INFO)
     for name in (".20-x7f3", ".10-removed"):
         (run.path / "checkpoints" / name).mkdir()
@@ -159,7 +159,7 @@ def test_what_a_killed_process_left_half_done_is_cleared(tmp_path) -> None:
     assert names(run.path / "checkpoints") == []
 
 
-def test_a_checkpoint_that_led_to_no_number_is_set_aside(writer) -> None:
+def test_a_checkpoint_that_led_to_nan_is_set_aside(writer) -> None:
     folder = save(writer, 10, 20)
     assert writer.last_good(22) == "checkpoints/20"  # step 21 was fine
     assert names(folder) == ["10", "20"]

@@ -57,7 +57,7 @@ def refused(capsys, tmp_path, *words):
     return error
 
 
-def test_every_flag_lands_in_the_recipe(recipe_of, tmp_path):
+def test_every_flag_sets_its_key_of_the_recipe(recipe_of, tmp_path):
     recipe, target, init = recipe_of(
         *("--model", "deit_small", "--method", "mocov3", "--tokens", "simprune"),
         *("--image-size", "32", "--patch-size", "8", "--depth", "3", "--width", "48"),
@@ -72,7 +72,7 @@ def test_every_flag_lands_in_the_recipe(recipe_of, tmp_path):
     assert (target, str(init)) == (tmp_path / "package", "vit.safetensors")
 
 
-def test_a_flag_stands_above_the_file_and_set_above_all(recipe_of, tmp_path):
+def test_a_flag_overrides_the_file_and_set_overrides_all(recipe_of, tmp_path):
     path = tmp_path / "recipe.toml"
     path.write_text(
         "batch_size = 8\nseed = 8\nkeep_ratios = [0.5]\n[model]\nimage_size = 16\n"
@@ -228,7 +228,9 @@ def test_wrong_usage_exits_2(capsys, words, message):
 
 
 @pytest.mark.parametrize("module", ["torch", "onnx"])
-def test_without_torch_and_onnx_it_says_what_to_do(capsys, tmp_path, monkeypatch, module):
+def test_without_torch_and_onnx_the_error_names_the_extra(
+    capsys, tmp_path, monkeypatch, module
+):
     for name in [name for name in sys.modules if name.partition(".")[0] == "edge_export"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed

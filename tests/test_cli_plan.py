@@ -126,7 +126,7 @@ def test_rungs_between_measured_ones_are_filled_in(plan) -> None:
     assert "155.0 ms (interpolated)" in text
 
 
-def test_unknown_is_said(plan) -> None:
+def test_unknown_values_are_marked(plan) -> None:
     dark = tuple(replace(cost, step_j=None, power_w=None) for cost in COSTS)
     change = {"rungs": dark, "checkpoint_j": None, "sensor": None}
     code, text, _ = plan("--time", "1h", change=change)
@@ -171,7 +171,7 @@ def test_json_has_everything(plan, package, profile) -> None:
     )
 
 
-def test_the_cache_is_looked_in(package, profile, capsys) -> None:
+def test_the_profile_is_read_from_the_cache(package, profile, capsys) -> None:
     path = cached_profile_path(
         package.digest,
         board=profile.board,
@@ -249,7 +249,7 @@ def test_a_profile_of_another_machine_needs_its_board(plan, tmp_path) -> None:
         (["--energy", "0J"], 2, r"--energy is 0; a limit must be above zero"),
     ],
 )
-def test_what_does_not_fit_is_refused(plan, words, code, message) -> None:
+def test_an_infeasible_budget_is_refused(plan, words, code, message) -> None:
     exit_code, text, error = plan(*words)
     assert (exit_code, text) == (code, "")
     assert re.search(message, error)

@@ -34,7 +34,7 @@ def cached(package, processes) -> Path:
     return environment().cached_profile_path(package)
 
 
-def test_every_rung_is_told_and_the_profile_is_written(package, cached, capsys) -> None:
+def test_every_rung_is_reported_and_the_profile_is_written(package, cached, capsys) -> None:
     assert main(["profile", str(package.path)]) == 0
     out, err = capsys.readouterr()
     board = environment().board.id
@@ -80,7 +80,7 @@ def test_flags_reach_the_measuring_process(package, processes) -> None:
     assert {(job["max_s"], job["threads"], job["engine"]) for job in jobs} == {(0.5, 3, "ort")}
 
 
-def test_estimates_and_missing_sensors_are_said(
+def test_estimates_and_missing_sensors_are_marked(
     package, processes, monkeypatch, capsys
 ) -> None:
     monkeypatch.setattr(
@@ -97,7 +97,7 @@ def test_estimates_and_missing_sensors_are_said(
     assert err.splitlines()[1] == "k050         500.0 ms    19.5 KiB"
 
 
-def test_a_sensor_that_fails_is_told(package, processes, monkeypatch, capsys) -> None:
+def test_a_failing_sensor_is_reported(package, processes, monkeypatch, capsys) -> None:
     sensor, reads = constant_sensor(), itertools.count()
     read = sensor.read
 
@@ -115,7 +115,7 @@ def test_a_sensor_that_fails_is_told(package, processes, monkeypatch, capsys) ->
     assert re.search(r"power sensor replay is back after \d+\.\d s", error)
 
 
-def test_rungs_that_are_not_measured_are_told(package, processes, capsys) -> None:
+def test_rungs_that_are_not_measured_are_reported(package, processes, capsys) -> None:
     processes.do(k050="measured(baseline_bytes=2**20)")
     assert main(["profile", str(package.path), "--memory", "1MiB"]) == 0
     assert re.search(r"k100 +not measured: 1\.\d MiB predicted", capsys.readouterr().err)
@@ -134,7 +134,7 @@ def test_if_nothing_fits_nothing_is_written(package, processes, cached, capsys) 
 
 
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
-def test_a_signal_exits_130_and_the_same_command_goes_on(
+def test_a_signal_exits_130_and_the_same_command_continues(
     package, processes, cached, capfd, number
 ) -> None:
     before = signal.getsignal(signal.Signals[number])

@@ -43,7 +43,7 @@ def write_pictures(folder: Path) -> None:
         cv2.imwrite(str(folder / f"{number:02}.png"), picture)
 
 
-def test_a_run_prints_what_it_did(words, tmp_path, capsys) -> None:
+def test_a_run_prints_its_events(words, tmp_path, capsys) -> None:
     assert main(words) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "training 10 steps on fake (numpy)"
@@ -94,7 +94,7 @@ def test_the_rung_is_chosen(words, tmp_path, flags, rung) -> None:
     assert {record.rung for record in open_run(tmp_path / "run").steps()} == {rung}
 
 
-def test_a_finished_run_says_so(words, tmp_path, capsys) -> None:
+def test_a_finished_run_is_reported(words, tmp_path, capsys) -> None:
     main(words)
     capsys.readouterr()
     assert main([*words, "--resume"]) == 0
@@ -149,7 +149,7 @@ def test_a_batch_larger_than_the_data_set_is_explained(words, tmp_path, capsys) 
         (["--time", "1h", "--images", "3"], 6, "a batch of 4 is larger than the data set"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_measured(
+def test_invalid_flags_are_refused_before_anything_is_measured(
     words, tmp_path, monkeypatch, capsys, flags, code, message
 ) -> None:
     def measure(*_, **__):
@@ -237,7 +237,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.parametrize("flags", [[], ["--json"]])
-def test_a_run_that_nobody_reads_any_more_saves(words, tmp_path, flags) -> None:
+def test_a_run_with_a_closed_output_saves(words, tmp_path, flags) -> None:
     run = subprocess.Popen(
         [sys.executable, "-c", CUT_OFF, *words, *flags],
         stdin=subprocess.PIPE,
@@ -312,7 +312,7 @@ def test_plain_output_has_a_line_every_few_seconds() -> None:
     assert "\r" not in "".join(lines)
 
 
-def test_a_run_without_a_step_says_what_there_is() -> None:
+def test_a_run_without_a_step_shows_the_known_values() -> None:
     """Its budget allowed none."""
     stream = io.StringIO()
     spent = Spent(

@@ -27,7 +27,7 @@ def resident_mib():
     return psutil.Process().memory_info().rss / MIB
 
 
-def test_a_mapping_takes_memory_when_it_is_written_and_gives_it_back():
+def test_a_mapping_takes_memory_when_it_is_written_and_returns_it():
     before = resident_mib()
     arrays = mapped_zeros(LARGE)
     assert resident_mib() - before < 8
@@ -62,7 +62,7 @@ def test_arrays_and_values_are_the_same_memory():
     assert not buffers.values["x"].numpy().any()
 
 
-def test_freed_memory_goes_back_to_the_system():
+def test_freed_memory_is_returned_to_the_system():
     blocks = [bytearray(100_000) for _ in range(500)]
     pin = bytearray(100_000)  # at the end of the heap, which so cannot shrink by itself
     del blocks

@@ -82,7 +82,9 @@ def assert_equal(actual: State, wanted: State) -> None:
         np.testing.assert_array_equal(actual[name], value, err_msg=name)
 
 
-def test_a_step_moves_the_state_and_gives_its_loss(engine: Engine, package: Package) -> None:
+def test_a_step_updates_the_state_and_returns_its_loss(
+    engine: Engine, package: Package
+) -> None:
     before = engine.snapshot()
     rung = package.manifest.rungs[-1].id
     result = engine.step(rung, noise_batch(package, rung, 1), hyper_of(package, 1))
@@ -115,13 +117,13 @@ def test_the_same_steps_give_the_same_bits(engine: Engine, package: Package) -> 
         assert_equal(engine.snapshot(), other.snapshot())
 
 
-def test_the_view_of_the_state_is_that_of_now(engine: Engine, package: Package) -> None:
+def test_the_view_of_the_state_is_the_present_state(engine: Engine, package: Package) -> None:
     for step in (1, 2):
         train(engine, package, range(step, step + 1))
         assert_equal(engine.state_view(), engine.snapshot())
 
 
-def test_a_run_goes_on_from_a_snapshot_bit_for_bit(engine: Engine, package: Package) -> None:
+def test_a_run_continues_from_a_snapshot_bit_for_bit(engine: Engine, package: Package) -> None:
     train(engine, package, range(1, 4))
     middle = engine.snapshot()
     wanted = train(engine, package, range(4, 7))
@@ -168,7 +170,7 @@ def ort_training_engine(package: Package) -> Iterator[Engine]:
         yield made
 
 
-def test_half_a_step_is_never_taken_for_a_state(
+def test_an_incomplete_step_is_never_used_as_a_state(
     ort_training_engine: Engine, package: Package, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import edge_runtime.engines.ort_training as module
@@ -278,7 +280,7 @@ def test_the_table_has_the_engines_and_auto_is_its_first() -> None:
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_an_engine_says_where_it_computes(name: str) -> None:
+def test_an_engine_reports_its_device(name: str) -> None:
     make_engine(name)
     assert create_engine(name, threads=3).threads == 3
     assert create_engine(name).threads is None
@@ -288,7 +290,7 @@ def test_an_engine_says_where_it_computes(name: str) -> None:
         create_engine(name, device="cuda")
 
 
-def test_the_ort_training_optimizer_takes_no_other_constants(package: Package) -> None:
+def test_the_ort_training_optimizer_refuses_other_constants(package: Package) -> None:
     with make_engine("ort-training") as engine:
         engine.open(package, package.initial_state())
         rung = package.manifest.rungs[0].id
@@ -298,7 +300,7 @@ def test_the_ort_training_optimizer_takes_no_other_constants(package: Package) -
             engine.step(rung, noise_batch(package, rung, 1), hyper)
 
 
-def test_the_ort_training_engine_names_why_it_refuses(package: Package) -> None:
+def test_the_ort_training_engine_refuses_with_a_reason(package: Package) -> None:
     import dataclasses
 
     reason = "weight decay is scheduled"

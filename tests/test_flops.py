@@ -78,7 +78,7 @@ def test_a_steps_flops_are_those_that_pytorch_counts(method, tokens, depth):
     ],
     ids=lambda table: next(iter(table)),
 )
-def test_those_of_other_rungs_too(table):
+def test_flops_of_other_rungs_are_those_of_pytorch_too(table):
     rung, state = rung_and_state(make_program(**table))
     lowered = graphs.step_graph if "micro_batches" not in table else graphs.accumulate_graph
     assert lowered(rung, state).spec.flops == counted_flops(rung, state)
@@ -174,7 +174,7 @@ def macs_slowly(attended, fed, width, *, queries):
         ),
     ],
 )
-def test_deit_small_takes_what_the_papers_say(tokens, keep_ratio, giga_macs, blocks):
+def test_deit_small_has_the_published_flops(tokens, keep_ratio, giga_macs, blocks):
     rung, state = deit_small(tokens, keep_ratio)
     assert graphs.tokens_per_block(rung, state)["global"] == tuple(a for a, _ in blocks)
     whole = sum(macs_slowly(a, fed, WIDTH, queries=a) for a, fed in blocks)
@@ -229,12 +229,12 @@ def test_a_product_takes_two_flops_for_each_multiplication(model, flops):
     assert graph_flops(model) == flops
 
 
-def test_behind_operators_of_another_domain_nothing_is_known():
+def test_flops_after_operators_of_another_domain_are_unknown():
     model = product("MatMul", [3, 5], [5, 7], [3, 7])
     model.graph.node[0].domain = "com.microsoft"
     assert graph_flops(model) is None
 
 
-def test_features_of_any_number_of_pictures_have_no_count_of_their_own():
+def test_a_graph_with_a_free_batch_has_no_flops():
     program = make_program()
     assert graphs.embed_graph(program, program.initial_state()).spec.flops is None

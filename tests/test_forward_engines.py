@@ -67,7 +67,7 @@ def test_features_never_change_afterwards(engine: ForwardEngine) -> None:
     np.testing.assert_array_equal(first, copy)
 
 
-def test_images_may_lie_anyhow_in_memory(engine: ForwardEngine) -> None:
+def test_images_may_have_any_memory_layout(engine: ForwardEngine) -> None:
     images = images_of(6)
     np.testing.assert_array_equal(engine.run(images[::2]), engine.run(images)[::2])
 
@@ -81,7 +81,7 @@ def test_weights_are_copied(engine: ForwardEngine, package: Package) -> None:
         assert_features(other.run(images_of(2)), weights_of(package, 2), images_of(2))
 
 
-def test_weights_may_lie_anyhow_in_memory(engine: ForwardEngine, package: Package) -> None:
+def test_weights_may_have_any_memory_layout(engine: ForwardEngine, package: Package) -> None:
     turned = {name: np.asfortranarray(v) for name, v in weights_of(package, 1).items()}
     with make_engine(engine.name) as other:
         other.open(package, package.manifest.embed, turned)
@@ -109,7 +109,7 @@ def test_use_outside_open_and_close_is_refused(package: Package, name: str) -> N
 
 
 @pytest.mark.parametrize("name", FORWARD_ENGINES)
-def test_a_file_that_is_no_graph_is_refused(
+def test_a_file_without_a_graph_is_refused(
     package: Package, tmp_path: Path, name: str
 ) -> None:
     broken = make_package(tmp_path / "package")
@@ -120,7 +120,7 @@ def test_a_file_that_is_no_graph_is_refused(
 
 
 @pytest.mark.parametrize("name", FORWARD_ENGINES)
-def test_an_engine_says_what_and_where_it_is(name: str) -> None:
+def test_an_engine_reports_its_runtime_and_device(name: str) -> None:
     engine = make_engine(name)
     assert (engine.name, engine.device) == (name, "cpu")
     assert engine.runtime.startswith("onnxruntime")

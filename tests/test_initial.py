@@ -287,7 +287,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path, change, sizes, messa
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 a pickle of old", b"\x08" + bytes(30)])
-def test_what_is_no_safetensors_file_is_refused(tmp_path, content):
+def test_an_invalid_safetensors_file_is_refused(tmp_path, content):
     path = tmp_path / "vit.pth"
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=r"--init .*vit\.pth cannot be read: "):
@@ -299,7 +299,7 @@ def test_a_missing_checkpoint_is_refused(tmp_path):
         initial_state(make_program(), tmp_path / "gone.safetensors")
 
 
-def test_a_states_own_names_are_not_timms(tmp_path):
+def test_a_states_names_are_not_timms(tmp_path):
     state = {name: value.numpy() for name, value in make_program().initial_state().items()}
     (tmp_path / "state.safetensors").write_bytes(encode_state(state))
     with pytest.raises(ConfigError, match="it lacks 30 of 30 tensors"):

@@ -64,7 +64,7 @@ def test_large_scores_do_not_overflow():
     assert gradient.tolist() == [500.0, -500.0, -0.5, 0.5]
 
 
-def test_accuracy_is_the_share_of_right_answers():
+def test_accuracy_is_the_share_of_correct_answers():
     features, labels = clusters(0, 300)
     test, test_labels = clusters(1, 200)
     expected = (fit_probe(features, labels).predict(test) == test_labels).mean()
@@ -94,7 +94,7 @@ def test_separable_classes_stay_finite():
     assert linear_accuracy(features, labels, features, labels) == 1.0
 
 
-def test_one_class_is_no_error():
+def test_one_class_is_not_an_error():
     features = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32)
     labels = np.zeros(5, np.int64)
     assert linear_accuracy(features, labels, features, labels) == 1.0

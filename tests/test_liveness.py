@@ -253,7 +253,7 @@ IN_NEW_MEMORY_IN_ONNXRUNTIME = [
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else str(value),
 )
-def test_onnxruntime_writes_in_place_where_we_say_so(op, dtypes, pieces):
+def test_onnxruntime_writes_in_place_as_declared(op, dtypes, pieces):
     taken, counted = pieces_in_onnxruntime(chain_of(op, dtypes), np.dtype(dtypes[0]).itemsize)
     assert counted == pytest.approx(pieces, abs=1e-3)
     assert taken == pytest.approx(pieces, abs=0.4)

@@ -262,7 +262,7 @@ def test_what_fixes_a_free_batch_is_refused(function, message):
         (lambda x: (x > 0).sum(), r"aten\.sum\.default gives .*int64.*bool"),
     ],
 )
-def test_what_cannot_be_lowered_is_named(function, message):
+def test_an_operator_without_lowering_is_named(function, message):
     with pytest.raises(NotImplementedError, match=message):
         lowered(function, normal(3, 4))
 
@@ -289,7 +289,7 @@ def test_a_lowering_of_another_shape_is_refused(monkeypatch):
         lowered(F.relu, normal(3, 4))
 
 
-def test_lowerings_are_entered_under_every_operator():
+def test_lowerings_are_registered_for_every_operator():
     first, second = object(), object()
     try:
         assert lowers(first, second)(len) is len

@@ -40,7 +40,7 @@ def run(model, **feeds):
     return dict(zip(names, values, strict=True))
 
 
-def test_equal_nodes_are_made_once():
+def test_equal_nodes_are_merged():
     g, a, b = builder()
     assert g.op("Add", a, b) is g.op("Add", a, b)
     assert g.op("Add", a, b) != g.op("Add", b, a)
@@ -102,7 +102,7 @@ def test_chains_of_transpositions_and_reshapes_are_numpys(steps):
     assert len(made) <= changes(kinds)  # neighbours of one kind have become one
 
 
-def test_a_way_there_and_back_is_no_way():
+def test_an_inverse_pair_is_removed():
     g, a, _ = builder()
     assert g.transpose(g.transpose(a, [2, 0, 1]), [1, 2, 0]) == a
     assert g.reshape(g.reshape(a, (6, 4)), SHAPE) == a

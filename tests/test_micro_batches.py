@@ -111,7 +111,7 @@ def test_micro_batches_are_the_step_of_the_whole_batch(paired, tmp_path, policy)
         state = after
 
 
-def test_a_rung_with_micro_batches_says_what_it_is(paired):
+def test_a_rung_with_micro_batches_is_described(paired):
     whole, parts, _ = paired.manifest.rungs
     assert (whole.id, parts.id) == ("k050", "k050-m2")
     assert parts.graphs == {
@@ -146,7 +146,7 @@ def test_smaller_micro_batches_take_less_memory(paired):
     assert 0.2 < saved / whole.peak_activation_bytes < 0.3  # a quarter of the pictures
 
 
-def test_a_step_that_fails_half_way_leaves_nothing_behind(paired):
+def test_a_step_that_fails_half_way_leaves_the_state(paired):
     rung = paired.manifest.rungs[1].id
     batch, hyper = noise_batch(paired, rung, 1), hyper_of(paired, 1)
     spoilt = {name: value.copy() for name, value in batch.items()}
@@ -180,14 +180,14 @@ def without_refusal(**declared):
     return ObjectiveDeclaration(**{**declared, "micro_batch_refusal": None})
 
 
-def test_an_objective_that_promises_too_much_is_refused(tmp_path, monkeypatch):
+def test_an_objective_that_wrongly_allows_micro_batches_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(simclr, "ObjectiveDeclaration", without_refusal)
     monkeypatch.setattr(verify, "TRIES", 1)
     with pytest.raises(PackageError, match=r"rung k050-m2 .* differs from PyTorch: loss"):
         export(tmp_path, "simclr", "random", [2])
 
 
-def test_the_ort_training_engine_names_the_rung_to_take_instead(paired):
+def test_the_ort_training_engine_names_alternatives(paired):
     facts = dataclasses.replace(paired.manifest.ort_training, refused=None)
     artifacts = OrtTrainingGraphs(training="t.onnx", eval="e.onnx", optimizer="o.onnx")
     whole, *others = paired.manifest.rungs
@@ -222,7 +222,7 @@ def refusal_of(method):
 
 
 @pytest.mark.parametrize("method", ["simclr", "mocov3"])
-def test_contrastive_methods_need_their_batch_whole(method):
+def test_contrastive_methods_need_the_whole_batch(method):
     refusal = refusal_of(method)
     assert problems(method={"name": method}, micro_batches=[4, 2]) == [
         f"micro_batches: method {method} needs the whole batch: {refusal}"
@@ -258,12 +258,12 @@ def test_any_objective_may_refuse():
     ],
     ids=str,
 )
-def test_sizes_that_cannot_be_are_reported(sizes, wanted):
+def test_impossible_sizes_are_reported(sizes, wanted):
     with paired_method():
         assert problems(method={"name": "paired"}, micro_batches=sizes) == [wanted]
 
 
-def test_text_is_no_list():
+def test_text_is_not_a_list():
     with pytest.raises(
         ConfigError, match=r"micro_batches: expected a list such as \[16, 8\], got"
     ):

@@ -21,7 +21,7 @@ def script() -> str:
     return block[1]
 
 
-def test_the_script_is_short_and_uses_that_api_alone() -> None:
+def test_the_script_is_short_and_uses_only_that_api() -> None:
     imports = [line for line in script().splitlines() if "import " in line]
     assert imports == [
         "import json, sys",

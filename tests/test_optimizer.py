@@ -161,7 +161,7 @@ def test_every_step_is_that_of_torch(exempt_vectors):
             assert error <= TOLERANCE * max(np.abs(value).max(), 1e-300), name
 
 
-def test_weight_decay_alone_moves_a_parameter_whose_gradient_is_zero():
+def test_only_weight_decay_changes_a_parameter_with_zero_gradient():
     for before, state, _, hyper in trained(exempt_vectors=True):
         shrunk = before[PARAM + ZERO] * (1 - hyper["lr"] * hyper["weight_decay"])
         np.testing.assert_allclose(state[PARAM + ZERO], shrunk, rtol=1e-15)

@@ -89,6 +89,6 @@ def folder(tmp_path):
         ),
     ],
 )
-def test_what_cannot_be_is_reported(folder, change, wanted):
+def test_impossible_values_are_reported(folder, change, wanted):
     edit(folder, change)
     assert problems(folder) == [wanted]

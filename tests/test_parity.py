@@ -201,7 +201,7 @@ def test_each_step_from_the_references_state(
 
 
 @pytest.mark.parametrize(("method", "policy", "engine"), COMBINATIONS)
-def test_free_run_stays_with_the_reference(
+def test_a_free_run_stays_close_to_the_reference(
     small_package: Packages, method: str, policy: str, engine: str
 ) -> None:
     package = small_package(method, policy)

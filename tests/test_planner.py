@@ -219,7 +219,7 @@ def test_a_larger_budget_never_gives_a_worse_plan(
 
 @settings(max_examples=50, deadline=None)
 @given(ladders(), budgets, overheads(), st.integers(1, 50))
-def test_the_same_question_has_the_same_answer(costs, budget, overhead, steps) -> None:
+def test_the_same_input_gives_the_same_plan(costs, budget, overhead, steps) -> None:
     def answer():
         try:
             return make_plan(costs, budget, steps=steps, overhead=overhead)

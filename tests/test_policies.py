@@ -154,7 +154,7 @@ def mask_of(kept: Tensor, count: int) -> Tensor:
 
 
 @pytest.mark.parametrize("method", OBJECTIVES)
-def test_gathering_is_masking_for_random(method: str) -> None:
+def test_gathering_equals_masking_for_random(method: str) -> None:
     bound = program(method, "random")
     inputs = inputs_of(bound, 0.5)
     actual, outputs = gradients(bound, 0.5, inputs)
@@ -167,7 +167,7 @@ def test_gathering_is_masking_for_random(method: str) -> None:
 
 @pytest.mark.parametrize("placement", ["before-mlp", "before-block", "after-block"])
 @pytest.mark.parametrize("method", OBJECTIVES)
-def test_gathering_is_masking_for_simprune(method: str, placement: str) -> None:
+def test_gathering_equals_masking_for_simprune(method: str, placement: str) -> None:
     bound = program(method, "simprune", placement=placement)
     inputs = inputs_of(bound, 0.7)
     actual, outputs = gradients(bound, 0.7, inputs)
@@ -268,7 +268,7 @@ def test_identical_branches_pair_with_themselves() -> None:
     assert torch.equal(first, second)
 
 
-def test_permuting_one_branch_permutes_its_selection_alone() -> None:
+def test_permuting_one_branch_permutes_only_its_selection() -> None:
     online, target = features("random", 1)
     order = torch.randperm(24, generator=torch.Generator().manual_seed(0))
     before = select_pairs(online, target, 15, torch.tensor(0.5))
@@ -324,7 +324,7 @@ def test_token_counts_of_a_small_model() -> None:
     assert [n - 1 for n in attention] == [64] * 4 + [52] * 3 + [42] * 3 + [34] * 2
 
 
-def test_kept_count_rounds_up_but_not_floats_noise() -> None:
+def test_kept_count_rounds_up_but_not_rounding_errors() -> None:
     assert [kept_count(r, 30) for r in (0.1, 0.11, 1.0, 0.001)] == [3, 4, 30, 1]
 
 

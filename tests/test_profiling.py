@@ -95,7 +95,7 @@ def test_a_rung_that_is_killed_the_second_time_does_not_fit(package, processes) 
     assert cost(cost_profile, "k050").source == "measured"
 
 
-def test_a_rung_is_predicted_by_what_the_first_one_showed(package, processes) -> None:
+def test_a_rung_is_predicted_with_the_baseline_of_the_first_one(package, processes) -> None:
     cost_profile = profile(package)
     rung = package.rung("k100")
     want = predicted_peak_bytes(package.manifest, rung, BASELINE_BYTES)
@@ -110,7 +110,7 @@ def test_a_rung_is_predicted_by_what_the_first_one_showed(package, processes) ->
 
 
 @pytest.mark.parametrize(("killed", "other"), [("k050", "k100"), ("k100", "k050")])
-def test_a_killed_process_marks_its_rung_and_the_others_go_on(
+def test_a_killed_process_marks_its_rung_and_the_others_continue(
     package, processes, killed, other
 ) -> None:
     processes.do(**{killed: "os.kill(os.getpid(), signal.SIGKILL)"})
@@ -120,7 +120,7 @@ def test_a_killed_process_marks_its_rung_and_the_others_go_on(
     assert cost(cost_profile, other).source == "measured"
 
 
-def test_a_package_of_which_nothing_fits_is_refused(package, processes, tmp_path) -> None:
+def test_a_package_without_a_fitting_rung_is_refused(package, processes, tmp_path) -> None:
     dead = "os.kill(os.getpid(), signal.SIGKILL)"
     processes.do(k100=dead, k050=dead)
     message = r"no rung of .*package fits into the memory of this board; the smallest, k050"
@@ -139,21 +139,21 @@ def test_a_package_of_which_nothing_fits_is_refused(package, processes, tmp_path
         ("measured(step_s='soon')", r"rung k050: 1 problem\(s\)"),
     ],
 )
-def test_another_failure_is_told_with_its_reason(package, processes, line, reason) -> None:
+def test_another_failure_is_reported_with_its_reason(package, processes, line, reason) -> None:
     processes.do(k050=line)
     where = "" if "problem" in reason else r"measuring rung k050 of .*package failed: (.|\n)*"
     with pytest.raises(EngineError, match=where + reason):
         profile(package)
 
 
-def test_the_end_of_a_run_lasts_until_its_process_is_gone(package, processes) -> None:
+def test_the_end_of_a_run_lasts_until_its_process_has_ended(package, processes) -> None:
     processes.do(k050="measured(); time.sleep(0.5)", k100="measured(); time.sleep(0.1)")
     cost_profile = profile(package, constant_sensor())
     assert 0.5 <= cost_profile.checkpoint_s < 30
     assert cost_profile.checkpoint_j == pytest.approx(POWER_W * cost_profile.checkpoint_s)
 
 
-def test_the_board_at_rest_is_measured_first(package, processes) -> None:
+def test_idle_power_is_measured_first(package, processes) -> None:
     cost_profile = profile(package, constant_sensor())
     assert cost_profile.idle_w == pytest.approx(POWER_W)
     assert (cost_profile.sensor, cost_profile.energy_is_estimate) == ("replay", False)
@@ -184,7 +184,7 @@ def test_what_was_measured_before_an_interruption_is_kept(
     with pytest.raises(StoppedError, match=message):
         profile(package, stop=processes.begun(2))
     processes.do(k050="time.sleep(1000)")
-    with pytest.raises(StoppedError, match="Measured so far: k050, k100\. "):
+    with pytest.raises(StoppedError, match=r"Measured so far: k050, k100\. "):
         profile(package, stop=processes.begun(3))  # two of k100, and the second of k050
     processes.do()
     cost_profile = profile(package)
@@ -257,7 +257,7 @@ with Meter(None) as meter:
 """
 
 
-def test_a_killed_parent_leaves_nothing_behind(package, tmp_path) -> None:
+def test_a_killed_parent_leaves_no_process_and_no_files(package, tmp_path) -> None:
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, str(tmp_path)],
         env={**os.environ, "PYTHONPATH": f"{TESTS}:{TESTS.parent}"},

@@ -74,7 +74,7 @@ def test_a_few_slow_steps_are_measured_even_if_time_is_up() -> None:
     assert len(taken_s) == WARM_UP_STEPS + MIN_STEPS
 
 
-def test_warm_up_counts_for_nothing_but_loading() -> None:
+def test_warm_up_counts_only_for_loading() -> None:
     watch, taken_s = watched(lambda step: 5.0 if step == 0 else steady(step), wait_s=0.01)
     result = watch.measurement(7, METER)
     measured_s = [step_s + 0.01 for step_s in taken_s[WARM_UP_STEPS:]]
@@ -87,7 +87,7 @@ def test_warm_up_counts_for_nothing_but_loading() -> None:
     assert result.baseline_bytes == 7
 
 
-def test_energy_that_nobody_measures_stays_unknown() -> None:
+def test_energy_without_a_sensor_stays_unknown() -> None:
     watch, _ = watched(steady)
     result = watch.measurement(7, BLIND)
     assert (result.step_j, result.power_w) == (None, None)
@@ -103,7 +103,7 @@ def test_the_interval_of_the_median_is_that_of_the_theory() -> None:
     assert median_interval(values) == (low, high)
 
 
-def test_looking_at_many_steps_takes_little_memory() -> None:
+def test_checking_many_steps_takes_little_memory() -> None:
     values = np.random.default_rng(5).normal(10.0, 1.0, size=5_000)
     tracemalloc.start()
     try:
@@ -157,7 +157,7 @@ def test_an_error_is_left_for_the_parent(job, monkeypatch, tmp_path) -> None:
     assert (tmp_path / "scratch" / worker.ERROR).read_text() == "engine fake: no"
 
 
-def test_a_process_ends_when_nobody_waits_for_it(tmp_path) -> None:
+def test_a_process_ends_with_its_parent(tmp_path) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     job = MeasureJob(

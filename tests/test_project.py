@@ -39,7 +39,7 @@ def test_the_lowest_versions_are_those_that_are_tested() -> None:
 @pytest.mark.parametrize(
     ("python", "extras"), [("3.10", "ort"), ("3.11", "export,ort"), ("3.13", "ort")]
 )
-def test_make_installs_what_the_python_found_can_use(
+def test_make_installs_what_the_python_can_use(
     tmp_path: Path, python: str, extras: str
 ) -> None:
     plan = make_plan(tmp_path, python)
@@ -47,7 +47,7 @@ def test_make_installs_what_the_python_found_can_use(
     assert ("torch==" in plan) == ("export" in extras)
 
 
-def test_make_names_the_pythons_it_wants(tmp_path: Path) -> None:
+def test_make_names_the_supported_pythons(tmp_path: Path) -> None:
     with pytest.raises(subprocess.CalledProcessError) as caught:
         make_plan(tmp_path, "3.9")
     assert "needs Python 3.10 to 3.13" in caught.value.stderr

@@ -142,7 +142,7 @@ WRONG = [  # what is wrong in the table, the one problem that is told
 
 
 @pytest.mark.parametrize(("table", "wanted"), WRONG, ids=[wanted for _, wanted in WRONG])
-def test_what_is_wrong_is_reported(table, wanted):
+def test_a_wrong_value_is_reported(table, wanted):
     (problem,) = problems({"model": SIZES, **table})
     assert wanted in problem
 

@@ -48,7 +48,7 @@ def test_the_batch_is_the_same_on_every_machine() -> None:
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_an_engine_does_what_pytorch_did(name: str) -> None:
+def test_an_engine_gives_pytorchs_results(name: str) -> None:
     try:
         create_engine(name)
     except EngineError as error:
@@ -176,7 +176,7 @@ def test_both_ort_training_checkpoints_hold_the_initial_state(written: Path) -> 
         assert all(np.array_equal(loaded[name], wanted[name]) for name in wanted)
 
 
-def test_computing_again_expects_the_same(written: Path) -> None:
+def test_computing_the_expected_results_again_gives_the_same(written: Path) -> None:
     made = json.loads((written / "expected.json").read_text())
     shipped = read_expected()
     assert made["rung"] == shipped.rung
@@ -184,7 +184,7 @@ def test_computing_again_expects_the_same(written: Path) -> None:
     assert made["features"] == pytest.approx(shipped.features, abs=1e-5)
 
 
-def test_a_package_without_ort_training_artifacts_is_not_taken(
+def test_a_package_without_ort_training_artifacts_is_refused(
     monkeypatch, tmp_path: Path
 ) -> None:
     pytest.importorskip("torch", reason="exports a package")

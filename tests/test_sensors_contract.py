@@ -187,7 +187,7 @@ def read_total(sensor: PowerSensor) -> float | None:
     return None if None in parts else math.fsum(part or 0.0 for part in parts)
 
 
-def test_it_says_what_it_is(case: Case) -> None:
+def test_it_has_a_name_and_a_description(case: Case) -> None:
     sensor = case.sensor
     assert sensor.name
     assert sensor.description
@@ -207,7 +207,7 @@ def test_readings_are_finite_and_not_negative(case: Case) -> None:
         assert all(0 <= value < 1e6 for value in known)
 
 
-def test_power_is_more_than_nothing_and_energy_never_shrinks(case: Case) -> None:
+def test_power_is_above_zero_and_energy_never_decreases(case: Case) -> None:
     before = read_total(case.sensor)
     if case.advance:
         case.advance()
@@ -222,7 +222,7 @@ def test_power_is_more_than_nothing_and_energy_never_shrinks(case: Case) -> None
 
 
 @pytest.mark.parametrize("case", CAN_GO, ids=lambda case: case.__name__, indirect=True)
-def test_hardware_that_goes_is_reported_and_reconnected(case: Case) -> None:
+def test_lost_hardware_is_reported_and_reconnected(case: Case) -> None:
     assert case.take_away
     assert case.give_back
     case.take_away()

@@ -55,7 +55,7 @@ def test_a_spoilt_file_makes_its_rail_unknown(
 
 
 @pytest.mark.parametrize(("spoil", "why"), SPOILT)
-def test_a_monitor_that_tells_nothing_is_not_chosen(
+def test_a_monitor_without_readings_is_not_chosen(
     tmp_path: Path, spoil: Callable[[Path], None], why: str
 ) -> None:
     folder = fake_board.ina3221(tmp_path, {"VDD_IN": 4.5})
@@ -83,7 +83,7 @@ def test_every_channel_of_the_chip_is_a_rail(tmp_path: Path) -> None:
     assert read(ina3221.find_rails(tmp_path / "sys")) == watts
 
 
-def test_channels_that_are_not_connected_are_no_rails(tmp_path: Path) -> None:
+def test_channels_that_are_not_connected_are_not_rails(tmp_path: Path) -> None:
     fake_board.ina3221(tmp_path, {"NC": 0.0, "VDDQ_VDD2_1V8AO": 0.45})
     assert read(ina3221.find_rails(tmp_path / "sys")) == {"VDDQ_VDD2_1V8AO": 0.45}
 
@@ -98,14 +98,14 @@ def test_both_monitors_of_a_board_are_read(tmp_path: Path) -> None:
     }
 
 
-def test_other_chips_are_no_power_monitors(tmp_path: Path) -> None:
+def test_other_chips_are_not_power_monitors(tmp_path: Path) -> None:
     files = {"name": "nct1008", "in1_label": "VDD_IN", "in1_input": 1, "curr1_input": 1}
     fake_board.hwmon(tmp_path, 0, "1-004c", files)
     assert read(ina3221.find_rails(tmp_path / "sys")) == {}
     assert read(ina238.find_rails(tmp_path / "sys")) == {}
 
 
-def test_the_older_layout_tells_milliwatts(tmp_path: Path) -> None:
+def test_the_older_layout_has_milliwatts(tmp_path: Path) -> None:
     fake_board.ina3221_of_jetpack_4(tmp_path, {"POM_5V_IN": 1.542, "POM_5V_GPU": 0.04})
     readings = read(ina3221.find_rails(tmp_path / "sys"))
     assert readings == {"POM_5V_IN": 1.542, "POM_5V_GPU": 0.04}
@@ -148,7 +148,7 @@ def test_a_changed_file_is_seen_whether_written_or_replaced(tmp_path: Path) -> N
     file.close()
 
 
-def test_a_handle_that_is_of_no_use_any_more_is_replaced(tmp_path: Path) -> None:
+def test_a_stale_handle_is_replaced(tmp_path: Path) -> None:
     fake_board.put(tmp_path / "curr1_input", 900)
     file = NumberFile(tmp_path / "curr1_input")
     assert file.read() == 900
@@ -174,7 +174,7 @@ def test_only_whole_numbers_count(tmp_path: Path, said: str, number: int | None)
         ({"voltage_now": 11_400_000, "current_now": -500_000}, 5.7),
     ],
 )
-def test_a_battery_tells_power_or_voltage_and_current(
+def test_a_battery_reports_power_or_voltage_and_current(
     tmp_path: Path, files: dict[str, object], power_w: float
 ) -> None:
     folder = fake_board.battery(tmp_path, **files)

@@ -30,7 +30,7 @@ def times(costs):
     return [cost.step_s for cost in costs]
 
 
-def test_it_goes_as_far_as_the_definition_says() -> None:
+def test_smoothing_equals_its_definition() -> None:
     step_s, half_s = [0.2, 0.35, 0.4, 0.62, 0.6], [0.02, 0.05, 0.01, 0.1, 0.05]
     line = np.polynomial.Polynomial.fit(FLOPS, step_s, 1, w=1 / np.array(half_s))
     smoothed = smooth(measured(step_s, half_s))
@@ -39,7 +39,7 @@ def test_it_goes_as_far_as_the_definition_says() -> None:
         assert cost.step_s == pytest.approx(before_s + d * h**2 / (h**2 + d**2))
 
 
-def test_what_is_sure_stays_whatever_its_shape() -> None:
+def test_precise_times_are_unchanged_whatever_their_shape() -> None:
     step_s = [0.2, 0.2, 0.5, 0.5, 0.9]
     smoothed = times(smooth(measured(step_s, [1e-4] * 5)))
     assert smoothed == pytest.approx(step_s, rel=1e-3)

@@ -41,7 +41,7 @@ def test_what_was_written_is_read(tmp_path) -> None:
         np.testing.assert_array_equal(loaded[name], tensor)
 
 
-def test_arrays_are_lent_not_copied() -> None:
+def test_arrays_are_viewed_not_copied() -> None:
     state = {"t": np.zeros(1000, np.float32)}
     chunks = list(state_chunks(state))
     state["t"][0] = 1

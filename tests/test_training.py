@@ -65,7 +65,7 @@ def test_a_run_equals_its_definition(package, tmp_path) -> None:
         np.testing.assert_array_equal(trained[name], array)
 
 
-def test_events_are_given_out_and_recorded_alike(package, tmp_path) -> None:
+def test_yielded_and_recorded_events_are_equal(package, tmp_path) -> None:
     yielded = run_to_the_end(package, tmp_path / "run", rungs=((1, "k100"), (4, "k050")))
     run = open_run(tmp_path / "run")
     assert kinds(yielded, events.StepRecord) == run.steps()
@@ -97,7 +97,7 @@ def test_events_are_given_out_and_recorded_alike(package, tmp_path) -> None:
     assert others[-1].images == STEPS * BATCH
 
 
-def test_step_records_say_what_was_trained(package, tmp_path) -> None:
+def test_step_records_have_the_trained_rung(package, tmp_path) -> None:
     run_to_the_end(package, tmp_path / "run", rungs=((1, "k100"), (7, "k050")))
     records = open_run(tmp_path / "run").steps()
     assert [record.step for record in records] == list(range(1, 11))
@@ -110,7 +110,7 @@ def test_step_records_say_what_was_trained(package, tmp_path) -> None:
     assert all(record.measured.wait_s >= 0 for record in records)
 
 
-def test_run_json_says_what_the_run_is(package, tmp_path) -> None:
+def test_run_json_describes_the_run(package, tmp_path) -> None:
     run_to_the_end(package, tmp_path / "run", seed=7)
     info = open_run(tmp_path / "run").info
     assert info.settings.package_digest == package.digest
@@ -179,7 +179,7 @@ def test_a_stop_before_the_first_step_saves_nothing(package, tmp_path) -> None:
     assert_same_result(tmp_path / "whole", tmp_path / "run")
 
 
-def test_every_process_has_a_number_of_its_own(package, tmp_path) -> None:
+def test_every_process_has_a_different_number(package, tmp_path) -> None:
     """Also one that ended before it wrote a sample."""
     for _ in range(2):
         with pytest.raises(StoppedError):
@@ -215,7 +215,7 @@ def test_steps_after_the_checkpoint_are_trained_again(package, tmp_path) -> None
     assert_same_result(tmp_path / "whole", tmp_path / "run")
 
 
-def test_a_damaged_checkpoint_is_passed_over_with_an_event(package, tmp_path) -> None:
+def test_a_damaged_checkpoint_is_skipped_with_an_event(package, tmp_path) -> None:
     run_to_the_end(package, tmp_path / "whole")
     for polls in (3, 4):
         with pytest.raises(StoppedError):
@@ -228,14 +228,14 @@ def test_a_damaged_checkpoint_is_passed_over_with_an_event(package, tmp_path) ->
     assert_same_result(tmp_path / "whole", tmp_path / "run")
 
 
-def test_a_finished_run_says_so_and_trains_nothing(package, tmp_path) -> None:
+def test_a_finished_run_yields_its_end_and_trains_nothing(package, tmp_path) -> None:
     finished = run_to_the_end(package, tmp_path / "run")[-1]
     before = {path: path.read_bytes() for path in (tmp_path / "run").glob("*.json*")}
     assert run_to_the_end(package, tmp_path / "run", resume=True) == [finished]
     assert before == {path: path.read_bytes() for path in (tmp_path / "run").glob("*.json*")}
 
 
-def test_a_folder_in_the_way_is_refused(package, tmp_path) -> None:
+def test_an_existing_folder_is_refused(package, tmp_path) -> None:
     run_to_the_end(package, tmp_path / "run")
     with pytest.raises(ConfigError, match=r"run exists\. Continue it with --resume, or"):
         run_to_the_end(package, tmp_path / "run")

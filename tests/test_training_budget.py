@@ -110,7 +110,7 @@ def train_within(package, folder, budget, *, slower=1.0, epochs=20, trace=CONSTA
         return list(train(package, FakePictures(), folder, asked))
 
 
-def test_pauses_are_told_and_counted_to_the_step_after_them(package, tmp_path) -> None:
+def test_pauses_are_reported_and_count_for_the_step_after_them(package, tmp_path) -> None:
     """More than the limit at first: only waiting brings the mean down."""
     trace = [(0.0, {"VDD_IN": 10.0}), (0.4, {"VDD_IN": 2.0})]
     yielded = train_within(package, tmp_path / "run", Budget(power_w=8.0), trace=trace)
@@ -121,7 +121,7 @@ def test_pauses_are_told_and_counted_to_the_step_after_them(package, tmp_path) -
     assert 0.2 < paused_s < finished.elapsed_s
 
 
-def test_a_run_with_room_trains_all_on_the_best_rung(package, tmp_path) -> None:
+def test_a_run_with_a_large_budget_trains_only_the_best_rung(package, tmp_path) -> None:
     yielded = train_within(package, tmp_path / "run", Budget(time_s=60))
     (planned,) = kinds(yielded, events.Planned)
     assert yielded.index(planned) == 1
@@ -141,7 +141,7 @@ def test_spent_joules_are_power_times_time(package, tmp_path) -> None:
     assert finished.spent.energy_j == pytest.approx(POWER_W * finished.spent.time_s, rel=0.05)
 
 
-def test_every_record_says_when_it_was(package, tmp_path) -> None:
+def test_every_record_has_its_time(package, tmp_path) -> None:
     with Metering(sensor()) as metering, pytest.raises(StoppedError):
         run_to_the_end(package, tmp_path / "run", metering=metering, stop=stop_after(4))
     with Metering(sensor()) as metering:
@@ -181,7 +181,7 @@ def test_less_time_means_fewer_tokens_first(package, tmp_path) -> None:
     assert open_run(tmp_path / "run").info.settings.rungs is None
 
 
-def test_the_steps_are_a_schedule_that_trains_the_same_again(package, tmp_path) -> None:
+def test_the_steps_are_a_schedule_that_gives_the_same_result(package, tmp_path) -> None:
     budget = Budget(time_s=3.2)
     with pytest.raises(StoppedError):
         train_within(package, tmp_path / "run", budget, epochs=60, stop=stop_after(30))
@@ -200,9 +200,7 @@ def test_the_steps_are_a_schedule_that_trains_the_same_again(package, tmp_path) 
     assert losses[: len(steps)] == [step.loss for step in steps]
 
 
-def test_a_budget_that_is_gone_before_the_first_step_ends_the_run_well(
-    package, tmp_path
-) -> None:
+def test_a_budget_used_up_before_the_first_step_finishes_the_run(package, tmp_path) -> None:
     class Slow(FakeEngine):
         """Loading it takes what the plan has left for the steps."""
 
@@ -220,7 +218,7 @@ def test_a_budget_that_is_gone_before_the_first_step_ends_the_run_well(
     ("budget", "limit", "most"),
     [(Budget(time_s=1.0), "time", 1.0), (Budget(energy_j=10.0), "energy", 1.0)],
 )
-def test_a_used_up_budget_ends_the_run_well(package, tmp_path, budget, limit, most) -> None:
+def test_a_used_up_budget_finishes_the_run(package, tmp_path, budget, limit, most) -> None:
     # Every step takes three times what was measured: the plan cannot hold.
     yielded = train_within(package, tmp_path / "run", budget, slower=3.0)
     finished = yielded[-1]
@@ -233,7 +231,7 @@ def test_a_used_up_budget_ends_the_run_well(package, tmp_path, budget, limit, mo
     assert len(run.steps()) == finished.steps
 
 
-def test_a_run_that_its_budget_ended_goes_on_with_a_larger_one(package, tmp_path) -> None:
+def test_a_run_that_its_budget_ended_continues_with_a_larger_one(package, tmp_path) -> None:
     first = train_within(package, tmp_path / "run", Budget(time_s=1.0), slower=3.0)[-1]
     yielded = train_within(package, tmp_path / "run", Budget(time_s=60), resume=True)
     assert yielded[0].step == first.steps
@@ -265,7 +263,7 @@ def test_work_that_is_lost_is_counted(package, tmp_path) -> None:
     assert run.power()[: len(samples)] == samples
 
 
-def test_nothing_fits_says_so_before_it_starts(package, tmp_path) -> None:
+def test_an_infeasible_budget_is_refused_before_the_start(package, tmp_path) -> None:
     with pytest.raises(BudgetError, match=r"--time"):
         train_within(package, tmp_path / "run", Budget(time_s=0.2))
     assert not (tmp_path / "run").exists()
@@ -297,7 +295,7 @@ class Flaky(ReplaySensor):
         return super().read()
 
 
-def test_a_lost_sensor_is_reported_and_the_run_goes_on(package, tmp_path) -> None:
+def test_a_lost_sensor_is_reported_and_the_run_continues(package, tmp_path) -> None:
     with Metering(Flaky(range(3, 4))) as metering:
         asked = options(
             engine=SlowEngine(), rungs=((1, "k100"),), epochs=50, metering=metering

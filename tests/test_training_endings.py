@@ -25,7 +25,7 @@ def package(tmp_path):
     return write_package(tmp_path / "package")
 
 
-def test_a_loss_that_is_no_number_stops_the_run(package, tmp_path) -> None:
+def test_a_loss_that_is_not_finite_stops_the_run(package, tmp_path) -> None:
     with pytest.raises(StoppedError):
         run_to_the_end(package, tmp_path / "run", stop=stop_after(3))
     broken = FakeEngine(broken_loss_at=6)
@@ -38,7 +38,7 @@ def test_a_loss_that_is_no_number_stops_the_run(package, tmp_path) -> None:
     assert run.newest_checkpoint().info.step == 3
 
 
-def test_a_state_that_gives_no_number_is_not_the_last_good_one(package, tmp_path) -> None:
+def test_a_state_that_gives_nan_is_not_the_last_good_one(package, tmp_path) -> None:
     """Saved after every step: the checkpoint of step 5 is what step 6 failed on."""
     broken = FakeEngine(broken_loss_at=6)
     with pytest.raises(DivergedError, match=r"last good checkpoint is .*checkpoints/4\. "):
@@ -79,9 +79,7 @@ class FailingEngine(FakeEngine):
 
 
 @pytest.mark.parametrize(("is_whole", "kept"), [(True, ["5"]), (False, [])])
-def test_a_failing_engine_loses_no_step_that_is_whole(
-    package, tmp_path, is_whole, kept
-) -> None:
+def test_a_failing_engine_loses_no_complete_step(package, tmp_path, is_whole, kept) -> None:
     engine = FailingEngine(is_whole=is_whole)
     with pytest.raises(EngineError, match="out of memory") as caught:
         run_to_the_end(package, tmp_path / "run", engine=engine)
@@ -137,7 +135,7 @@ class PartlyUnreadable(FakePictures):
         return super().read(index)
 
 
-def test_an_unreadable_picture_is_told_once(package, tmp_path) -> None:
+def test_an_unreadable_picture_is_reported_once(package, tmp_path) -> None:
     yielded = run_to_the_end(package, tmp_path / "run", PartlyUnreadable(40, one_in=40))
     skipped = kinds(yielded, events.PictureSkipped)
     assert [(one.picture, one.reason) for one in skipped] == [("picture-3", "cut short")]
@@ -160,7 +158,7 @@ def test_too_many_unreadable_pictures_end_the_run_with_a_checkpoint(package, tmp
         ({"source": PartlyUnreadable(400, one_in=8)}, events.SourceLost),
     ],
 )
-def test_every_event_is_given_out_before_the_error(package, tmp_path, changes, last) -> None:
+def test_every_event_is_yielded_before_the_error(package, tmp_path, changes, last) -> None:
     changes = dict(changes)
     source = changes.pop("source", FakePictures())
     given: list[events.Event] = []

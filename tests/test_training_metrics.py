@@ -43,7 +43,7 @@ class Overflowing(FakeEngine):
         return super().step(rung_id, batch, hyper)
 
 
-def test_a_skipped_update_is_recorded_and_no_divergence(package, tmp_path) -> None:
+def test_a_skipped_update_is_recorded_and_is_not_a_divergence(package, tmp_path) -> None:
     with pytest.raises(StoppedError):
         run_to_the_end(package, tmp_path / "run", engine=Overflowing(3), stop=stop_after(4))
     yielded = run_to_the_end(package, tmp_path / "run", resume=True)
@@ -79,7 +79,7 @@ def test_a_state_between_two_steps_is_not_saved(package, tmp_path) -> None:
     assert list((tmp_path / "run" / "checkpoints").glob("*")) == []
 
 
-def test_periodic_graphs_run_every_so_many_steps(package, tmp_path) -> None:
+def test_periodic_graphs_run_at_their_interval(package, tmp_path) -> None:
     ran = []
 
     class Periodic(FakeEngine):

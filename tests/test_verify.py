@@ -149,7 +149,7 @@ def test_other_features_are_refused(monkeypatch, package, program):
 
 
 @pytest.mark.parametrize("name", [LOSS, PARAMETER])
-def test_rounding_is_no_difference(monkeypatch, package, program, name):
+def test_rounding_is_not_a_difference(monkeypatch, package, program, name):
     changed(monkeypatch, RungProgram, "gradient", scaled(name, 1 + 1e-5))
     verify(on_ort(package), alone(program))
 
@@ -184,7 +184,7 @@ def test_the_ort_training_engine_is_compared(monkeypatch, package, program):
         verify(package, program)
 
 
-def test_a_near_tie_of_one_batch_is_no_difference(monkeypatch, package, program):
+def test_a_near_tie_of_one_batch_is_not_a_difference(monkeypatch, package, program):
     original, seeds = module._difference, []
 
     def near_tie(*given, seed):
@@ -197,7 +197,7 @@ def test_a_near_tie_of_one_batch_is_no_difference(monkeypatch, package, program)
     assert seeds == [0, 1, 2]
 
 
-def test_what_differs_on_every_batch_is_refused(monkeypatch, package, program):
+def test_a_difference_on_every_batch_is_refused(monkeypatch, package, program):
     seeds = []
 
     def different(*_, seed):
@@ -238,7 +238,7 @@ def declaring(declaring_package):
         yield declaring_package, Program(recipe)
 
 
-def test_the_package_has_all_of_it(declaring):
+def test_the_package_has_every_kind_of_graph(declaring):
     package, program = declaring
     manifest = package.manifest
     assert [rung.id for rung in manifest.rungs] == ["k050", "k050-last-1"]
@@ -272,7 +272,7 @@ def test_other_metrics_and_buffers_are_refused(
 @pytest.mark.parametrize(
     "name", [f"param.{MASKED}", f"exp_avg.{MASKED}", "updates.all", "buffer.mask"]
 )
-def test_state_that_a_rung_does_not_train_keeps_every_bit(monkeypatch, declaring, name):
+def test_changed_state_that_a_rung_does_not_train_is_refused(monkeypatch, declaring, name):
     package, program = declaring
     original = module.create_engine
 

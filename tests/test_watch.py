@@ -93,9 +93,7 @@ def test_a_run_is_followed_until_it_ends(tmp_path, capsys) -> None:
     ],
     ids=["stopped", "no pictures", "diverged", "killed"],
 )
-def test_a_bad_end_has_the_exit_code_of_the_run(
-    tmp_path, capsys, ending, code, message
-) -> None:
+def test_a_failed_run_gives_its_exit_code(tmp_path, capsys, ending, code, message) -> None:
     with Writing(tmp_path / "run") as writing:
         writing.event(0.1, STARTED)
         writing.event(5.0, ending)
@@ -103,7 +101,7 @@ def test_a_bad_end_has_the_exit_code_of_the_run(
     assert message in capsys.readouterr().err
 
 
-def test_a_run_that_somebody_goes_on_with_is_not_over(tmp_path, capsys) -> None:
+def test_a_resumed_run_has_not_ended(tmp_path, capsys) -> None:
     """Its last end stands there until the engine is ready."""
     with Writing(tmp_path / "run") as writing:
         writing.event(5.0, STOPPED)
@@ -129,7 +127,7 @@ def test_a_run_that_somebody_goes_on_with_is_not_over(tmp_path, capsys) -> None:
         ({"format": 3}, "run format 3 is unknown; this edge-train reads format 2"),
     ],
 )
-def test_what_is_no_run_is_explained(tmp_path, capsys, content, message) -> None:
+def test_a_folder_without_a_run_is_explained(tmp_path, capsys, content, message) -> None:
     if content:
         (tmp_path / "nowhere").mkdir()
         (tmp_path / "nowhere/run.json").write_text(json.dumps(content))
@@ -137,7 +135,7 @@ def test_what_is_no_run_is_explained(tmp_path, capsys, content, message) -> None
     assert message in capsys.readouterr().err
 
 
-def test_a_line_that_was_cut_in_the_middle_is_passed_over(tmp_path, capsys) -> None:
+def test_a_truncated_line_is_skipped(tmp_path, capsys) -> None:
     with Writing(tmp_path / "run") as writing:
         writing.steps(1, 2)
     file = tmp_path / "run/steps.jsonl"

@@ -111,9 +111,7 @@ def test_a_budget_takes_the_costs_that_were_measured_before(
     assert run.info.settings.rungs is None
 
 
-def test_costs_that_nobody_measured_are_measured_and_reported(
-    package, tmp_path, monkeypatch
-) -> None:
+def test_unknown_costs_are_measured_and_reported(package, tmp_path, monkeypatch) -> None:
     asked = []
 
     def measure(package, environment, meter, *, report, **options) -> CostProfile:
@@ -217,7 +215,7 @@ def test_a_state_that_does_not_fit_is_refused(package, tmp_path, change, message
     assert not (tmp_path / "run").exists()
 
 
-def test_the_run_is_given_back(package, tmp_path) -> None:
+def test_the_run_is_returned(package, tmp_path) -> None:
     def consume(training) -> Iterator[object]:
         run = yield from training
         yield run
@@ -231,7 +229,7 @@ def test_the_run_is_given_back(package, tmp_path) -> None:
         assert run.newest_checkpoint().info.step == finished.steps == 10
 
 
-def test_what_a_budget_needs_is_asked_before_anything_is_measured(
+def test_the_needs_of_a_budget_are_checked_before_anything_is_measured(
     package, measured, tmp_path, monkeypatch
 ) -> None:
     def measure(*_, **__):
@@ -254,7 +252,7 @@ def test_what_a_budget_needs_is_asked_before_anything_is_measured(
     assert not (tmp_path / "run").exists()
 
 
-def test_the_budget_counts_from_where_it_is_told(package, measured, tmp_path) -> None:
+def test_the_budget_counts_from_began_s(package, measured, tmp_path) -> None:
     began_s = time.monotonic() - 100.0
     finished = train_within(package, tmp_path / "run", budget=HOUR, began_s=began_s)[-1]
     assert 100.0 < finished.spent.time_s < 160.0

@@ -226,7 +226,9 @@ def test_a_rung_with_larger_patches_trains_the_same_kernel(packages: Packages) -
 
 
 @pytest.mark.parametrize("rung_id", ["k100-last-1", "k100-p8-last-1"])
-def test_what_a_rung_does_not_train_keeps_every_bit(packages: Packages, rung_id: str) -> None:
+def test_state_that_a_rung_does_not_train_is_bit_equal(
+    packages: Packages, rung_id: str
+) -> None:
     package, before = packages("axes"), packages("axes").initial_state()
     *_, (_, _, after) = trained(package, "ort", lambda _: rung_id)
     trained_prefixes = ("encoder.blocks.2.", "encoder.norm.", "projector.", "predictor.")
@@ -267,7 +269,7 @@ print(memory_now().peak_bytes)
 """
 
 
-def test_training_less_takes_the_memory_less_that_was_predicted(tmp_path: Path) -> None:
+def test_training_less_saves_the_predicted_memory(tmp_path: Path) -> None:
     sizes = {**SIZES, "image_size": 32, "width": 192, "heads": 3, "depth": 6}
     table = {"model": sizes, "batch_size": 16, **RECIPES["axes"], "patch_sizes": []}
     recipe = make_recipe(table, where="test")
@@ -292,7 +294,7 @@ def test_training_less_takes_the_memory_less_that_was_predicted(tmp_path: Path) 
     assert saved == pytest.approx(predicted[0] - predicted[1], rel=0.15)
 
 
-def test_moments_of_a_parameter_count_its_own_updates(packages: Packages) -> None:
+def test_moments_of_a_parameter_count_only_its_updates(packages: Packages) -> None:
     """Five steps of the last block alone, then all: the others begin with their first."""
     package = packages("axes")
     states = [
