@@ -34,7 +34,7 @@ def run(model, *inputs):
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    needed = {value.name for value in session.get_inputs()}  # a graph has what it reads
+    needed = {value.name for value in session.get_inputs()}  # a graph keeps what it reads
     feeds = {f"x{i}": tensor.numpy() for i, tensor in enumerate(inputs)}
     return session.run(None, {name: value for name, value in feeds.items() if name in needed})
 

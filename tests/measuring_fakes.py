@@ -60,25 +60,25 @@ class FakeProcesses:
 
     @property
     def jobs(self) -> list[dict]:
-        """Of the processes since then, in order."""
+        """Jobs of the processes since then, in order."""
         return [json.loads(line) for line in self._log.read_text().splitlines()]
 
     def are_gone(self) -> bool:
-        """Whether none is left, not even unburied."""
+        """Whether no process is left, not even a zombie."""
         return not any(Path(f"/proc/{job['pid']}").exists() for job in self.jobs)
 
     def wait_for(self, count: int) -> None:
-        """Wait until so many have begun."""
+        """Wait until that many have begun."""
         while len(self.jobs) < count:
             time.sleep(0.01)
 
     def begun(self, count: int) -> Callable[[], bool]:
-        """A `stop` that says yes when so many have begun."""
+        """A `stop` that returns `True` when that many have begun."""
         return lambda: len(self.jobs) >= count
 
 
 def prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeProcesses:
-    """Fake processes, engine and sensor, a cache of its own, and no long idling."""
+    """Fake processes, engine and sensor, a separate cache, and no long idling."""
     home = "edge_runtime.profiling.environment"
     monkeypatch.setattr(f"{home}.runtime_name", lambda: "numpy")
     monkeypatch.setattr(f"{home}.open_sensor", lambda board: constant_sensor())

@@ -1,4 +1,4 @@
-"""The house of docs/architecture.md, held by reading every import."""
+"""The layers of docs/architecture.md, checked by reading every import."""
 
 import ast
 import resource
@@ -77,7 +77,7 @@ class Import(NamedTuple):
 
 def sources(*folders: str) -> list[Path]:
     files = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
-    assert files  # a wrong path would scan nothing and pass
+    assert files  # a wrong path would scan no file and pass
     return files
 
 
@@ -197,7 +197,7 @@ def importers() -> dict[str, set[str]]:
 
 
 def test_few_modules_exist_for_one_other_alone() -> None:
-    """Such a pair is often one module cut in two; reading it means going to and fro.
+    """Such a pair is often one module cut in two, and reading it means switching files.
 
     Entries of a table (a sensor, an engine, a method, a lowering) and what a part offers to
     others have one importer by design: the table, or the part's `__init__`.
@@ -213,9 +213,9 @@ def test_few_modules_exist_for_one_other_alone() -> None:
 
 
 def loaded_by(code: str) -> set[str]:
-    """Top-level modules that a fresh process holds after `code`."""
+    """Top-level modules that a new process has imported after `code`."""
     code += "\nimport sys\nprint('LOADED', *{name.split('.')[0] for name in sys.modules})"
-    # A fresh process, because this one may already hold torch.
+    # A new process, because this one may already have imported torch.
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT
     )

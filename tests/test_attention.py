@@ -1,4 +1,4 @@
-"""What attention offers to token policies: a bias, token sizes, probabilities and keys."""
+"""The interface of attention for token policies: bias, token sizes, probabilities, keys."""
 
 import math
 
@@ -74,7 +74,7 @@ def test_fewer_queries_are_the_first_rows():
 def test_a_token_of_size_two_counts_as_two():
     """The logarithm of the sizes as a bias, as in ToMe (Bolya et al. 2023, equation 1)."""
     weights, x = weights_of(), tokens_of()
-    twice = torch.cat([x, x[:, 3:4]], dim=1)  # token 3 once more
+    twice = torch.cat([x, x[:, 3:4]], dim=1)  # token 3 again
     sizes = torch.ones(3, 5, dtype=torch.float64)
     sizes[:, 3] = 2
     bias = sizes.log()[:, None, None, :]
@@ -84,7 +84,7 @@ def test_a_token_of_size_two_counts_as_two():
 
 
 class Sized(TokenPolicy):
-    """Says that each patch token stands for three patches, and notes what attention gives."""
+    """Gives each patch token the size of three patches, and records attention's results."""
 
     name = "sized"
 
@@ -116,7 +116,7 @@ def test_sizes_that_a_policy_sets_weigh_in_every_block(monkeypatch):
 
 
 class Scored(TokenPolicy):
-    """Has a trained parameter and a loss term of its own."""
+    """Has a trained parameter and a loss term."""
 
     name = "scored"
 

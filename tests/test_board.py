@@ -1,4 +1,4 @@
-"""Board profiles: how a board is recognised, and what a wrong file says."""
+"""Board profiles: how a board is recognised, and errors of wrong files."""
 
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def memory(root: Path, gib: float) -> Path:
 def test_the_device_trees_compatible_list_names_the_board(
     tmp_path: Path, compatible: tuple[str, ...], board: str
 ) -> None:
-    # A carrier board of another maker may call its model what it likes.
+    # A carrier board of another maker may have any model name.
     fake_board.device_tree(tmp_path, model="Custom carrier", compatible=compatible)
     assert detect_board("aarch64", root=memory(tmp_path, 3.5)).id == board
 

@@ -1,4 +1,4 @@
-"""Limits of a run, and the flags that say them."""
+"""Limits of a run, and their flags."""
 
 import argparse
 import math

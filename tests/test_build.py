@@ -49,7 +49,7 @@ COUPLED = {
 }
 ONE_RUNG = {**TINY, "tokens": {"name": "none"}}
 CHECKPOINT = ort_training.CHECKPOINT
-# Of other processes; one thread as in this one.
+# For other processes; one thread, as in this one.
 ENVIRONMENT = {
     **os.environ,
     "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
@@ -59,7 +59,7 @@ ENVIRONMENT = {
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
-    """Products this small are slower on more, and much slower on a busy machine."""
+    """One thread: products this small are slower on more, above all on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -267,7 +267,7 @@ def test_what_the_ort_training_optimizer_cannot_do_has_no_artifacts(tmp_path):
 
 
 def wrong_by_one_percent(monkeypatch, operator):
-    """Let a lowering's result be 1.01 times what it should be."""
+    """Multiply a lowering's result by 1.01."""
     original = TABLE[operator]
 
     def wrong(g, *arguments, **options):

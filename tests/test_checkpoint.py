@@ -1,4 +1,4 @@
-"""Checkpoints: complete or absent, proven, two of them kept, nothing lost on a full disk."""
+"""Checkpoints: complete or absent, verified, two of them kept, nothing lost on a full disk."""
 
 import json
 import resource
@@ -173,7 +173,7 @@ def test_a_checkpoint_that_led_to_nan_is_set_aside(writer) -> None:
 
 
 def fail_to_save(writer: RunWriter) -> None:
-    """Save a state too large for its place and see that the one before is whole."""
+    """Save a state that is too large and check that the previous one is complete."""
     message = r"cannot write .*checkpoints/20: .*Free some space"
     with pytest.raises(StorageError, match=message) as caught:
         writer.save(state_after(20, size=100_000), step=20, epoch=0, spent=SPENT)
@@ -193,7 +193,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path) -> None:
         with RunWriter(create_run(disk / "run", INFO)) as writer:
             save(writer, 10)
             fail_to_save(writer)
-            save(writer, 30)  # there is room for a small one still
+            save(writer, 30)  # a small one still fits
             assert names(disk / "run" / "checkpoints") == ["10", "30"]
     finally:
         subprocess.run(["umount", str(disk)], check=True)

@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def failing(monkeypatch):
-    """A command `fail` that raises what the test chooses."""
+    """A command `fail` that raises the given error."""
 
     def use(error: BaseException) -> None:
         def run(_: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""edge-train export: file, flags and --set become one recipe; what it prints; refusals."""
+"""edge-train export: file, flags and --set become one recipe; its output; refusals."""
 
 import json
 import sys
@@ -242,7 +242,7 @@ def test_without_torch_and_onnx_the_error_names_the_extra(
 
 @pytest.fixture
 def one_thread():
-    """Products this small are slower on more, and much slower on a busy machine."""
+    """One thread: products this small are slower on more, above all on a busy machine."""
     torch = pytest.importorskip("torch", reason="exports packages")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""`edge-train plan`: from the flags to the table, and every way in which it refuses."""
+"""`edge-train plan`: from the flags to the table, and all refusals."""
 
 import json
 import re
@@ -37,7 +37,7 @@ def package(tmp_path, monkeypatch):
 
 @pytest.fixture
 def profile(package):
-    """What a profile of that package on this machine says."""
+    """A profile of that package on this machine."""
     return CostProfile(
         format=1,
         created_at="2030-01-01T00:00:00+00:00",

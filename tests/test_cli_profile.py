@@ -1,4 +1,4 @@
-"""`edge-train profile`: what it prints and writes, and every way in which it ends."""
+"""`edge-train profile`: its output, its file, and all its endings."""
 
 import itertools
 import json
@@ -30,7 +30,7 @@ def package(tmp_path):
 
 @pytest.fixture
 def cached(package, processes) -> Path:
-    """Where the profile of that package is kept."""
+    """Path of the cached profile of that package."""
     return environment().cached_profile_path(package)
 
 

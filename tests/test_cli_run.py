@@ -55,7 +55,7 @@ def test_a_run_prints_its_events(words, tmp_path, capsys) -> None:
     )
     assert lines[2].startswith("epoch 1 finished, mean loss ")
     assert lines[3].startswith("step 10/10 ")
-    # The second epoch came too soon after the first to be shown.
+    # The second epoch is not shown, so soon after the first.
     assert re.fullmatch(r"saved .*run/checkpoints/10 \(\d\.\d KiB in \d\.\d\d s\)", lines[4])
     assert re.fullmatch(
         r"finished: 10 steps, 40 images \(.* images/s\), last loss \d+\.\d{4}", lines[5]

@@ -1,4 +1,4 @@
-"""`a+b`: token policies in one step, against the same choices as masks; what is refused."""
+"""`a+b`: token policies in one step, against the same choices as masks; refusals."""
 
 import numpy as np
 import pytest

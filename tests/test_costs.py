@@ -1,4 +1,4 @@
-"""Cost profiles: their file, what they hold for, and what is computed from them."""
+"""Cost profiles: their file, where they are valid, and values computed from them."""
 
 import json
 import math
@@ -135,7 +135,7 @@ def test_a_folder_is_not_a_profile(tmp_path) -> None:
         load_profile(tmp_path)
 
 
-# What it holds for
+# Where it is valid
 
 
 def test_a_profile_fits_where_it_was_measured() -> None:
@@ -225,7 +225,7 @@ def test_without_a_home_the_variable_is_named(monkeypatch) -> None:
         cache_folder({})
 
 
-# What is computed from it
+# Values computed from it
 
 
 def test_memory_has_a_margin() -> None:

@@ -47,7 +47,7 @@ def values(curve, steps_per_epoch, total_steps):
 
 
 def curve_slowly(curve, steps_per_epoch, total_steps):
-    """All values of a run: equal rises to `first`, then the shape over the steps left."""
+    """All values of a run: equal rises to `first`, then the shape over the remaining steps."""
     warmup_steps = min(round(curve.warmup_epochs * steps_per_epoch), total_steps)
     rise = [
         curve.warmup_from + (curve.first - curve.warmup_from) / warmup_steps * (number + 1)

@@ -1,4 +1,4 @@
-"""Batches of views: the same whatever the threads, replayed, and never silent about loss."""
+"""Batches of views: independent of threads, repeatable, and losses are reported."""
 
 import threading
 import time

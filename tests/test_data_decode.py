@@ -26,7 +26,7 @@ def encoded(image: Image.Image, kind: str, **options) -> bytes:
 
 
 def pillow_rgb(content: bytes) -> np.ndarray:
-    """Pillow's opinion: upright, on white."""
+    """Pillow's result: upright, on white."""
     image = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGBA")
     white = Image.new("RGBA", image.size, (255, 255, 255, 255))
     return np.asarray(Image.alpha_composite(white, image).convert("RGB"))

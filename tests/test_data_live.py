@@ -89,7 +89,7 @@ def test_a_camera_without_a_picture_is_a_specific_error() -> None:
     camera = Camera(0, open_capture=lambda _: FakeCapture(frames=0))
     with pytest.raises(DataError, match=r"camera:0 gives no pictures\. Check that") as error:
         next(camera.frames())
-    assert not isinstance(error.value, SourceLostError)  # nothing was there to lose
+    assert not isinstance(error.value, SourceLostError)  # nothing to lose
 
 
 def test_leaving_a_camera_releases_it() -> None:

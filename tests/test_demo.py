@@ -1,4 +1,4 @@
-"""`edge-train demo`, shortened: the whole job, both ways to a package, what may go wrong."""
+"""`edge-train demo`, shortened: all steps, with and without torch, and errors."""
 
 import contextlib
 import errno

@@ -1,4 +1,4 @@
-"""The state of a run on a device: copied in and out, two rooms for each tensor."""
+"""The state of a run on a device: copied in and out, two buffers for each tensor."""
 
 import numpy as np
 import psutil
@@ -25,7 +25,7 @@ def state_of(names="abc", dtype="float32"):
 
 
 def write_room(state, name, value):
-    """What a step does: fill the room of the next value."""
+    """Like a step: fill the buffer of the next value."""
     room = state.room(name)
     array = np.asarray(value, room.numpy().dtype)
     room.update_inplace(np.broadcast_to(array, room.shape()).copy())
@@ -66,7 +66,7 @@ def test_the_given_state_is_copied():
 def test_a_copy_never_changes():
     state = DeviceState(state_of())
     copy = state.copy()
-    for value in (7, 8):  # both rooms
+    for value in (7, 8):  # both buffers
         write_room(state, "a", value)
         state.advance(["a"])
     assert_equal(copy, state_of())
@@ -77,7 +77,7 @@ def test_a_view_is_not_a_copy_and_is_valid_until_the_step_after_the_next():
     view = state.view()
     write_room(state, "a", 7)
     state.advance(["a"])
-    assert_equal(view, state_of())  # the next step wrote into the other room
+    assert_equal(view, state_of())  # the next step wrote to the other buffer
     write_room(state, "a", 8)
     assert (view["a"] == 8).all()
 

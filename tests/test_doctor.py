@@ -17,7 +17,7 @@ from edge_runtime.schema import unstructure
 
 @pytest.fixture(scope="module")
 def here() -> dict[str, Any]:
-    """What the doctor finds on this machine: it tries everything once."""
+    """The doctor's findings on this machine: it tries everything once."""
     return doctor.collect()
 
 
@@ -81,7 +81,7 @@ def board_lines(capsys, *arguments: str) -> list[str]:
 
 @pytest.fixture
 def no_parts(monkeypatch, tmp_path) -> None:
-    """A machine of an empty /sys and without any program."""
+    """A machine with an empty /sys and without any program."""
     monkeypatch.setattr(doctor, "try_part", findings().__getitem__)
     monkeypatch.setenv("EDGE_TRAIN_SYSFS", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -1,4 +1,4 @@
-"""What real costs are against the profile's, and whether the board or a rung is to blame."""
+"""Ratios of observed to profiled costs, attributed to the board or to a rung."""
 
 import random
 

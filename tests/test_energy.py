@@ -38,7 +38,7 @@ def energy_slowly(known: list[tuple[float, float]], from_s: float, to_s: float) 
 
 
 def gaps_slowly(known: list[tuple[float, float]], from_s: float, to_s: float) -> list[float]:
-    """How long each span without readings is, inside the window; level ends included."""
+    """Length of each span without readings inside the window, level ends included."""
     times = [t for t, _ in known]
     inner = [(a, b, b - a) for a, b in pairwise(times)]
     lead, tail = (from_s, times[0]), (times[-1], to_s)

@@ -1,4 +1,4 @@
-"""Memory of engines: none before it is used, one rung at a time, and back when it is free."""
+"""Memory of engines: none before it is used, one rung at a time, returned when free."""
 
 import gc
 

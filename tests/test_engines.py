@@ -1,4 +1,4 @@
-"""One contract for everything that trains, PyTorch's reference included."""
+"""One contract for all training engines, PyTorch's reference included."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ NAMES = (*ENGINES, "torch")
 
 
 def make_engine(name: str) -> Engine:
-    """An engine, or a skip that says what is missing."""
+    """An engine, or a skip with the missing module."""
     if name == "torch":
         pytest.importorskip("torch", reason="the reference is PyTorch")
         from reference_engine import TorchEngine
@@ -36,7 +36,7 @@ def make_engine(name: str) -> Engine:
 
 @pytest.fixture(scope="module", params=["simclr-random", "mocov3-simprune", "paired-random"])
 def package(request: pytest.FixtureRequest) -> Iterator[Package]:
-    """Exported here, or handed over by an environment that exports."""
+    """Exported here, or by another environment."""
     if given := {path.name: path for path in handed_over()}:
         yield open_package(given[request.param])
         return
@@ -66,7 +66,7 @@ def refusal(engine: Engine, package: Package) -> str | None:
 
 
 def train(engine: Engine, package: Package, steps: range, rungs: str = "ab") -> list[float]:
-    """Steps that take the largest (a) and the smallest (b) rung in turns."""
+    """Steps that alternate between the largest (a) and the smallest (b) rung."""
     ids = {"a": package.manifest.rungs[0].id, "b": package.manifest.rungs[-1].id}
     losses = []
     for step in steps:
@@ -90,7 +90,7 @@ def test_a_step_updates_the_state_and_returns_its_loss(
     result = engine.step(rung, noise_batch(package, rung, 1), hyper_of(package, 1))
     assert isinstance(result, StepResult)
     assert result.applied is True
-    assert result.metrics.keys() == {"loss"}  # what these objectives report
+    assert result.metrics.keys() == {"loss"}  # metrics of these objectives
     assert isinstance(result.metrics["loss"], float)
     assert np.isfinite(result.metrics["loss"])
     after = engine.snapshot()
@@ -134,7 +134,7 @@ def test_a_run_continues_from_a_snapshot_bit_for_bit(engine: Engine, package: Pa
 
 
 def test_moments_survive_a_switch_of_the_rung(engine: Engine, package: Package) -> None:
-    """Rungs in turns on one engine equal an engine of its own for every step."""
+    """Alternating rungs on one engine equals a new engine for every step."""
     train(engine, package, range(1, 6))
     state = package.initial_state()
     for step in range(1, 6):
@@ -156,7 +156,7 @@ def test_a_failed_step_leaves_the_state(engine: Engine, package: Package) -> Non
         with pytest.raises(EngineError, match="cannot run a step of rung"):
             engine.step(rung, batch, hyper_of(package, 3))
     assert_equal(engine.snapshot(), before)
-    train(engine, package, range(3, 4))  # and it goes on
+    train(engine, package, range(3, 4))  # and it continues
 
 
 @pytest.fixture

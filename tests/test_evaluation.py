@@ -1,4 +1,4 @@
-"""Frozen features and the scores made of them, through a real embedding graph."""
+"""Frozen features and their scores, through a real embedding graph."""
 
 import numpy as np
 import pytest

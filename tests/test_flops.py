@@ -1,4 +1,4 @@
-"""FLOPs of lowered graphs: PyTorch's count of what it runs itself, and the papers' figures."""
+"""FLOPs of lowered graphs, against PyTorch's count and published numbers."""
 
 import pytest
 
@@ -28,7 +28,7 @@ TOKENS = [
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Products this small are slower on more, and much slower on a busy machine."""
+    """One thread: products this small are slower on more, above all on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -52,7 +52,7 @@ def rung_and_state(program):
 
 
 def counted_flops(rung, state):
-    """What PyTorch counts while it computes loss and gradients."""
+    """PyTorch's count while it computes loss and gradients."""
     inputs = graphs.step_inputs(rung, state).tensors
     with FlopCounterMode(display=False) as counter:
         rung.gradient(inputs)
@@ -101,7 +101,7 @@ def shapes_of(model, operator):
 @pytest.mark.parametrize("tokens", TOKENS, ids=lambda tokens: "-".join(tokens.values()))
 @pytest.mark.parametrize("method", OBJECTIVES)
 def test_tokens_per_block_are_those_of_the_softmaxes(method, tokens):
-    """The teacher's are in the graph, too: it sees all tokens, or as many as the student."""
+    """The teacher's are in the graph, too: it sees all tokens, or the student's number."""
     depth = 5
     rung, state = rung_and_state(make_program(method, tokens, depth=depth))
     model = graphs.step_graph(rung, state).model
@@ -114,14 +114,14 @@ def test_tokens_per_block_are_those_of_the_softmaxes(method, tokens):
         assert min(attended) < 17
 
 
-# The papers' figures, of a real model's forward pass. Nothing is computed, shapes are enough.
+# Published FLOPs of a real model's forward pass. Shapes suffice; nothing is computed.
 
 WIDTH, CLASSES, PIXELS = 384, 1000, 16 * 16 * 3
 PICTURES, VIEWS = 2, 2
 
 
 def deit_small(tokens, keep_ratio):
-    """A rung of DeiT-S with one encoder for both views, and a state of shapes alone."""
+    """A rung of DeiT-S with one encoder for both views, and a state of shapes only."""
     table = {
         "model": {"name": "deit_small_patch16_224"},
         "tokens": {"name": tokens},
@@ -181,7 +181,7 @@ def test_deit_small_has_the_published_flops(tokens, keep_ratio, giga_macs, block
     patches = 196 * PIXELS * WIDTH
     # Papers count ImageNet's classifier, and all tokens of the last block.
     assert (whole + patches + WIDTH * CLASSES) / 1e9 == pytest.approx(giga_macs, abs=5e-4)
-    # Ours: in the last block only the class token asks, and goes on.
+    # Here: in the last block only the class token is a query.
     attended, fed = blocks[-1]
     whole += macs_slowly(attended, 1, WIDTH, queries=1)
     whole -= macs_slowly(attended, fed, WIDTH, queries=attended)
@@ -195,7 +195,7 @@ def test_deit_small_has_the_published_flops(tokens, keep_ratio, giga_macs, block
     assert graph_flops(model) == 2 * (sequences * (whole + patches) + compared)
 
 
-# What is counted.
+# Counted operations.
 
 
 def product(operator, a, b, output, **attributes):

@@ -1,4 +1,4 @@
-"""One contract for everything that computes features, on the smallest encoder."""
+"""One contract for all forward engines, on the smallest encoder."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from edge_runtime.package import Package
 
 
 def make_engine(name: str) -> ForwardEngine:
-    """A forward engine, or a skip that says what is missing."""
+    """A forward engine, or a skip with the missing module."""
     try:
         return create_forward_engine(name, threads=1)
     except EngineError as error:
@@ -91,7 +91,7 @@ def test_weights_may_have_any_memory_layout(engine: ForwardEngine, package: Pack
 def test_images_that_do_not_fit_are_refused(engine: ForwardEngine) -> None:
     with pytest.raises(EngineError, match="cannot embed images"):
         engine.run(images_of(2)[:, :-1])
-    engine.run(images_of(2))  # and it goes on
+    engine.run(images_of(2))  # and it continues
 
 
 @pytest.mark.parametrize("name", FORWARD_ENGINES)

@@ -1,4 +1,4 @@
-"""Governed runs on a simulated board: the budget is kept, and little of it is left."""
+"""Governed runs on a simulated board: the budget is kept, and little of it remains."""
 
 import itertools
 import math
@@ -136,7 +136,7 @@ def test_a_budget_that_becomes_infeasible_ends_at_the_limit(budget, limit) -> No
         if limit == "time"
         else (outcome.energy_j, budget.energy_j)
     )
-    assert 0.99 * whole <= spent <= whole  # the last checkpoint is held back
+    assert 0.99 * whole <= spent <= whole  # the last checkpoint is reserved
     last = outcome.decisions[-1]
     assert last.kind == "stop"
     assert re.match(
@@ -174,11 +174,11 @@ def test_high_compression_comes_first() -> None:
     assert kept == sorted(kept)
 
 
-# Calm
+# Few switches
 
 
 def switches_of(outcome: Outcome) -> list[tuple[int, float, int]]:
-    """Steps done, time, and token-blocks won, of every switch but the first."""
+    """Steps done, time, and gained token-blocks of every switch except the first."""
     found, before = [], None
     decided = [arguments for name, arguments in outcome.calls if name == "decide"]
     for arguments, decision in zip(decided, outcome.decisions, strict=True):

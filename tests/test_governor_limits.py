@@ -1,4 +1,4 @@
-"""What else a governed run has to keep: mean power, temperature, memory."""
+"""Other limits of governed runs: mean power, temperature, memory."""
 
 import itertools
 import re
@@ -138,7 +138,9 @@ def test_a_temperature_is_kept_by_pauses(limit_c, time_s) -> None:
     assert outcome.hottest_c <= limit_c + 0.5
     assert_kept(outcome, budget)
     assert outcome.steps == STEPS  # the time for pauses was planned
-    lasting = Budget(power_w=(limit_c - 25) / 4, time_s=time_s)  # it can give off for ever
+    lasting = Budget(
+        power_w=(limit_c - 25) / 4, time_s=time_s
+    )  # that it can dissipate permanently
     assert outcome.token_blocks >= 0.85 * best_in_hindsight(lasting, STEPS, Board())
     pauses = [decision for decision in outcome.decisions if decision.kind == "pause"]
     reason = f"idle from --temperature {limit_c}C down to {limit_c - 3:.1f} C"
@@ -169,7 +171,7 @@ def test_a_rung_that_draws_less_is_used_when_it_is_warm() -> None:
     assert down.rung == "k075"
     assert outcome.paused_s == 0
     assert outcome.switches <= 4 + outcome.time_s / 60
-    assert "k050" not in outcome.rungs  # k075 gives off enough
+    assert "k050" not in outcome.rungs  # k075 is cool enough
 
 
 def test_it_steps_up_again_only_when_it_is_cool() -> None:
@@ -182,7 +184,7 @@ def test_it_steps_up_again_only_when_it_is_cool() -> None:
         rungs.append(governor.decide(second, float(second), total, reading).rung)
     assert rungs[0] == "k100"
     assert rungs[1] == "k075"  # at once
-    assert rungs[29] == rungs[89] == "k050"  # after it was given time; and 57.5 is too warm
+    assert rungs[29] == rungs[89] == "k050"  # it had its time; and 57.5 is too warm
     assert rungs[179] == "k100"
     switches = sum(rungs[s] != rungs[s - 1] for s in range(1, 180))
     assert switches == 4

@@ -1,4 +1,4 @@
-"""What one environment exports, another trains, with the same losses.
+"""A package of one environment trains in another one with the same losses.
 
 `EDGE_TRAIN_TEST_PACKAGES` names the folder that `python tests/handed_over.py` has written.
 """

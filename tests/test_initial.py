@@ -122,7 +122,7 @@ def assert_same_features(actual, wanted):
 def test_features_are_those_of_timms_vit(tmp_path, scale):
     checkpoint, program = timm_checkpoint(), make_program()
     for name in ("cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias"):
-        checkpoint[name] *= scale  # of small tokens, LayerNorm's epsilon is a large part
+        checkpoint[name] *= scale  # LayerNorm's epsilon is large relative to small tokens
     state = initial_state(program, saved(tmp_path, checkpoint))
     assert_same_features(embedded(program, state), slow_features(checkpoint, pictures()))
 

@@ -34,7 +34,7 @@ def test_probe_equals_scikit_learn(l2, classes):
     )
     oracle = models.LogisticRegression(C=1 / l2, tol=1e-9, max_iter=5000).fit(inputs, labels)
     # The mean loss curves by at least l2 / N = 1/3000 in every direction, so a gradient of
-    # 1e-6 leaves at most 3e-3; in the directions that decide far less.
+    # 1e-6 leaves at most 3e-3; far less in the directions that matter.
     np.testing.assert_allclose(probe.weights.T, oracle.coef_, atol=3e-3)
     np.testing.assert_allclose(probe.bias, oracle.intercept_, atol=3e-3)
     test_inputs = (test - probe.mean) / probe.deviation

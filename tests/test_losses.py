@@ -162,7 +162,7 @@ def info_nce_of(case):
 
 
 def same(value):
-    # A loss near zero is a small difference of scores as large as 1/T.
+    # A loss near zero is a small difference of scores of the order of 1/T.
     return pytest.approx(value, rel=RELATIVE, abs=1e-12)
 
 

@@ -268,7 +268,7 @@ def test_an_operator_without_lowering_is_named(function, message):
 
 
 def test_other_operators_are_left_to_pytorchs_decompositions():
-    """`unbind`, `stack` and `silu` are in no table, and nobody has to write them."""
+    """`unbind`, `stack` and `silu` are in no table and need no lowering."""
 
     def function(x, y):
         first, second = x.unbind(0)

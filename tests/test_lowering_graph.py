@@ -1,4 +1,4 @@
-"""The graph builder: no node twice, none in vain, names that depend on the graph alone."""
+"""The graph builder: no duplicate or unused nodes, names that depend only on the graph."""
 
 import numpy as np
 import pytest
@@ -78,7 +78,7 @@ STEPS = st.lists(st.one_of(ORDERS, SHAPES), max_size=8)
 
 
 def changes(kinds):
-    """How often neighbours differ, counted from the first."""
+    """Run numbers of equal neighbours, counted from the first."""
     return sum(before != after for before, after in zip([None, *kinds], kinds, strict=False))
 
 

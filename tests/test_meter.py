@@ -81,7 +81,7 @@ def test_a_window_has_its_energy_and_its_gaps() -> None:
 
 
 class Counting(Scripted):
-    """Counts 10 W, and 0.1 J for each reading: what a coarse counter may be wrong by."""
+    """Counts 10 W, and 0.1 J for each reading: the error of a coarse counter."""
 
     counts_energy = True
 
@@ -220,7 +220,7 @@ def test_a_lost_and_returned_sensor_is_reported_once_each(
         4.0 * (energy.duration_s - energy.gap_s) + 6.0 * energy.gap_s, rel=0.1
     )
     gap = [record for record in records if record.total_w is None]
-    assert len(gap) > 20  # temperatures and clocks are known still
+    assert len(gap) > 20  # temperatures and clocks are still known
     assert lost.t_s <= gap[0].t_s < gap[-1].t_s <= back.t_s
     assert all(a.t_s < b.t_s for a, b in pairwise(records))
 

@@ -34,7 +34,7 @@ TINY = {
 
 @pytest.fixture(scope="module", autouse=True)
 def small_effort():
-    """No ort-training artifacts, and one thread: more only wait for each other."""
+    """No ort-training artifacts, and one thread: more are slower."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
@@ -59,13 +59,13 @@ def export(folder, method, policy, micro_batches):
 
 @pytest.fixture(scope="module")
 def paired(tmp_path_factory):
-    """Random tokens: the whole batch of four pictures, and parts of two and of one."""
+    """Token policy random: the whole batch of four pictures, and parts of two and of one."""
     with paired_method():
         yield export(tmp_path_factory.mktemp("paired"), "paired", "random", [2, 1])
 
 
 def trained(package, rung_id, state=None, steps=3):
-    """Losses of some steps on whole batches, and the state behind them."""
+    """Losses of some steps on whole batches, and the state after them."""
     whole = package.manifest.rungs[0].id
     with create_engine("ort", threads=1) as engine:
         engine.open(package, package.initial_state() if state is None else state)
@@ -150,7 +150,7 @@ def test_a_step_that_fails_half_way_leaves_the_state(paired):
     rung = paired.manifest.rungs[1].id
     batch, hyper = noise_batch(paired, rung, 1), hyper_of(paired, 1)
     spoilt = {name: value.copy() for name, value in batch.items()}
-    spoilt["keep.global"][:, -1] = 999  # a patch that there is not, in the last micro-batch
+    spoilt["keep.global"][:, -1] = 999  # a patch that does not exist, in the last micro-batch
     with create_engine("ort", threads=1) as engine:
         engine.open(paired, paired.initial_state())
         with pytest.raises(EngineError, match=f"cannot run a step of rung {rung}"):
@@ -215,7 +215,7 @@ def problems(**table):
 
 
 def refusal_of(method):
-    """Why a method needs its batch whole, with its own options."""
+    """Why a method needs the whole batch, with its options."""
     recipe = make_recipe({**TINY, "method": {"name": method}}, where="test")
     objective = OBJECTIVES[method](recipe.facts(), recipe.method_options())
     return objective.declaration.micro_batch_refusal

@@ -96,7 +96,7 @@ def test_initial_values_are_as_declared():
     norm = Parameter(name="scale", shape=(5,), init="ones")
     token = Parameter(name="token", shape=(1, 200, 50), init="truncated_normal")
     values = initial_values([weight, bias, norm, token], seed=0)
-    bound = math.sqrt(6 / (100 + 100))  # of queries, keys and values apart
+    bound = math.sqrt(6 / (100 + 100))  # of queries, keys and values separately
     matrix = values["fc.weight"]
     assert matrix.shape == (100, 300)
     assert 0.99 * bound < matrix.abs().max() <= bound

@@ -45,7 +45,7 @@ def make_program(exempt_vectors, *, depth=1, trained=("all",)):
 
 
 def next_state(program, gradients, state, hyper):
-    """The next state by name: the one place that calls the code that is tested."""
+    """The next state by name: the only place that calls the tested code."""
     (settings,) = program.settings
     return program.bind(settings).update(gradients, {}, {**state, **hyper})
 
@@ -134,7 +134,7 @@ def random_state(program):
 
 
 def trained(exempt_vectors):
-    """Several steps; gives for each the state, the reference's and the one before."""
+    """Several steps; yields the state, the reference's and the previous one for each."""
     program = make_program(exempt_vectors)
     state = random_state(program)
     parameters = {

@@ -1,4 +1,4 @@
-"""What a manifest says of graphs: tensors that there are, and all that an engine needs."""
+"""Graphs in a manifest: existing tensors, and everything that an engine needs."""
 
 import json
 
@@ -14,7 +14,7 @@ STEP, EMBED = "graphs/k100/step.onnx", "graphs/embed.onnx"
 
 @pytest.fixture
 def folder(tmp_path):
-    """A package, to be spoilt."""
+    """A package to modify."""
     return write_package(tmp_path / "package").path
 
 
@@ -155,7 +155,7 @@ def test_a_missing_input_or_output_is_reported(folder, graph, side, border, want
 
 @pytest.mark.parametrize("name", [STEP, APPLY])
 def test_a_graph_that_changes_nothing_is_reported(folder, name):
-    """A tensor that a graph does not give out stays as it is, but not all of them."""
+    """A graph may leave state tensors unchanged, but not all of them."""
     with_micro_batches(folder)
     text = (folder / "manifest.json").read_text()
     outputs = json.loads(text)["graphs"][name]["outputs"]

@@ -1,4 +1,4 @@
-"""Opening a package: nothing is trusted, and a refusal says what is wrong with which file."""
+"""Opening a package: everything is checked, and refusals name file and problem."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ def sound(tmp_path_factory):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A package, to be spoilt."""
+    """A package to modify."""
     return write_package(tmp_path / "package").path
 
 
@@ -121,7 +121,7 @@ def test_another_format_is_reported_before_all_else(folder, content, shown):
 
 
 def test_a_package_of_format_1_is_refused_with_what_to_do(folder):
-    """Before all else: its other keys are unknown here, and nobody wants to read that."""
+    """Before other problems: its other keys are unknown here."""
     (folder / "manifest.json").write_text(json.dumps({"format": 1, "schedule": {"lr": 0.1}}))
     assert refusal(folder) == (
         f"{folder / 'manifest.json'}: package format 1 is older than this edge-train, which "
@@ -303,7 +303,7 @@ def test_a_keep_ratio_and_a_plan_are_of_rungs_like_the_first(sound):
     manifest = dataclasses.replace(sound.manifest, rungs=(dense, *others, half))
     package = dataclasses.replace(sound, manifest=manifest)
     assert package.rungs_with_keep_ratio(0.5) == [half]
-    # A plan may mix patch sizes: their token-blocks say what they are worth.
+    # A plan may mix patch sizes: their token-blocks are comparable.
     assert [rung.id for rung in manifest.ladder()] == ["k100", "k050-p8", "k050"]
 
 

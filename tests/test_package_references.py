@@ -14,7 +14,7 @@ STEP, EMBED = "graphs/k100/step.onnx", "graphs/embed.onnx"
 
 @pytest.fixture
 def folder(tmp_path):
-    """A package, to be spoilt."""
+    """A package to modify."""
     return write_package(tmp_path / "package").path
 
 

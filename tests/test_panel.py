@@ -1,4 +1,4 @@
-"""The panel of a run: what it says, and how it is drawn on a terminal."""
+"""The panel of a run: its text, and how it is drawn on a terminal."""
 
 import codecs
 import fcntl
@@ -158,7 +158,7 @@ def test_a_long_reason_has_at_most_three_lines() -> None:
 
 
 class Terminal:
-    """Our side of a pseudo-terminal."""
+    """The test's side of a pseudo-terminal."""
 
     def __init__(self) -> None:
         self._master, slave = os.openpty()
@@ -296,7 +296,7 @@ def test_what_goes_to_stderr_is_shown_above(tmp_path) -> None:
         env={**os.environ, "PYTHONPATH": path, "TERM": "xterm"},
     )
     text = ""
-    while child.poll() is None:  # nothing more can be written to a terminal that is full
+    while child.poll() is None:  # a full terminal buffer takes no more output
         text += terminal.read()
         time.sleep(0.05)
     text += terminal.read()

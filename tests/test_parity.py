@@ -1,7 +1,7 @@
 """Every objective and token policy on every engine against PyTorch, step by step.
 
 Tolerances: two frameworks that add the same float32 numbers in another order differ by about
-1e-6 relative in these models; 1e-4 leaves room for other processors and still catches a wrong
+1e-6 relative in these models; 1e-4 allows for other processors and still detects a wrong
 term, factor or sign.
 """
 
@@ -55,8 +55,8 @@ def engine_or_skip(name: str) -> Engine:
 def state_with_a_dead_unit(package: Package) -> State:
     """The initial state, with one hidden unit of the projector far below zero on every input.
 
-    Its outgoing weights have a gradient of exactly zero. Made 1e-8 into 0 (as an exporter's
-    optimizer once did), AdamW's eps turns that into 0/0.
+    Its outgoing weights have a gradient of exactly zero. If AdamW's eps of 1e-8 becomes 0 (as
+    an exporter's optimizer once did), their update is 0/0.
     """
     state = {name: value.copy() for name, value in package.initial_state().items()}
     for prefix in (PARAM, EMA):
@@ -98,7 +98,7 @@ class SelectionOf:
 
 @contextmanager
 def replaced_selection(select: Callable[..., Any]) -> Iterator[None]:
-    """Let the reference select in another way for a while."""
+    """Make the reference select differently during the block."""
     original, simprune.select_pairs = simprune.select_pairs, select
     try:
         yield
@@ -130,7 +130,7 @@ def selection_scores(
 def assert_only_ties_differ(
     selections: dict[str, Array], wanted: dict[str, Array], scores: list[Array]
 ) -> None:
-    """Tokens chosen by one side alone have a counterpart of nearly the same score."""
+    """Tokens chosen by only one side have a counterpart of nearly the same score."""
     for values, (name, rows) in zip(scores, wanted.items(), strict=True):
         for row, (a, b) in enumerate(zip(rows, selections[name], strict=True)):
             extra, missing = sorted(set(a) - set(b)), sorted(set(b) - set(a))
@@ -220,7 +220,7 @@ def test_a_free_run_stays_close_to_the_reference(
     wanted, actual = vectors
     moved = np.linalg.norm(wanted - np.concatenate([state[name].ravel() for name in names]))
     assert np.linalg.norm(actual - wanted) <= 1e-3 * np.linalg.norm(wanted)
-    assert np.linalg.norm(actual - wanted) <= 0.1 * moved  # and the run went somewhere
+    assert np.linalg.norm(actual - wanted) <= 0.1 * moved  # and the state has changed
 
 
 def test_metrics_are_declared(small_package: Packages) -> None:

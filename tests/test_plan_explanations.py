@@ -1,4 +1,4 @@
-"""What a plan says of itself: verdicts, binding limits, refusals."""
+"""Explanations of a plan: verdicts, binding limits, refusals."""
 
 from dataclasses import replace
 

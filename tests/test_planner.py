@@ -91,7 +91,7 @@ def fits(counts, costs, budget, overhead, tolerance=TOLERANCE):
 
 
 def brute_force(costs, budget, overhead, steps, rungs):
-    """Most token-blocks over all schedules of at most so many rungs; None where none fits."""
+    """Most token-blocks over all schedules of at most that many rungs; None if infeasible."""
     best = None
     for counts in itertools.product(range(steps + 1), repeat=len(costs)):
         if sum(counts) != steps or sum(count > 0 for count in counts) > rungs:

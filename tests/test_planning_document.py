@@ -1,4 +1,4 @@
-"""docs/planning.md has every field of what it describes."""
+"""docs/planning.md has every field of the types that it describes."""
 
 import re
 from dataclasses import fields

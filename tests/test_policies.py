@@ -144,7 +144,7 @@ def masked_gradients(
 
 
 def encoding(features: Tensor) -> Encoding:
-    """What an objective that reads features alone sees of a branch."""
+    """A branch as seen by an objective that reads only features."""
     kept = torch.zeros(*features.shape[:2], 0, dtype=torch.int64)
     return Encoding(features=features, kept=kept, tokens=None)
 
@@ -207,7 +207,7 @@ def select_slowly(
 ) -> tuple[list[int], list[int], set[int]]:
     """The selection of one pair, from facts/definition: token by token. Never optimise this.
 
-    Gives both keep sets and the targets that the pruned online tokens hit.
+    Returns both keep sets and the targets of the pruned online tokens.
     """
     count = len(online)
     unit = [x / np.linalg.norm(x) for x in online], [x / np.linalg.norm(x) for x in target]

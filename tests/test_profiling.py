@@ -1,4 +1,4 @@
-"""A package's cost profile: every rung in a process of its own, whatever becomes of that."""
+"""A package's cost profile: every rung in a separate process, however that ends."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def cost(cost_profile, rung: str):
 
 
 def leftovers(tmp_path) -> list[Path]:
-    """What lies in the cache besides folders."""
+    """Files in the cache."""
     return [path for path in (tmp_path / "cache").rglob("*") if not path.is_dir()] + [
         *(tmp_path / "cache").glob(".profile-*")
     ]
@@ -72,7 +72,7 @@ def test_every_rung_is_measured_up_down_and_up_again(package, processes, tmp_pat
 
 
 def test_the_median_of_three_counts(package, processes) -> None:
-    """The second of each has a loud neighbour, the third finds the board a little slower."""
+    """The second of each is disturbed, in the third the board is a little slower."""
     second = "(n := sum(1 for _ in open(LOG))) in (3, 4)"
     costs = f"measured(step_s=2.0 if {second} else 0.5 + n / 100, step_s_high=2.0 + n, "
     costs += "peak_bytes=100 - n, step_j=float(n))"
@@ -277,7 +277,7 @@ def test_a_killed_parent_leaves_no_process_and_no_files(package, tmp_path) -> No
 
 
 def is_running(pid: int) -> bool:
-    """Whether it does something still; who buries an orphan is not our business."""
+    """Whether it is still running; a zombie is not."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""One rung measured: how much is enough, what is found, and nothing outlives its parent."""
+"""One rung measured: how many steps, which results, and no process outlives its parent."""
 
 import dataclasses
 import json
@@ -39,7 +39,7 @@ def record(step_s: float, wait_s: float = 0.0):
 
 
 def watched(step_s, *, wait_s: float = 0.0, max_s: float = 60.0) -> tuple[Watch, list[float]]:
-    """A watch that was shown steps until it was sure; and what these steps took."""
+    """A watch after enough steps; and the times of these steps."""
     now_s, taken_s = 1000.0, []
     watch = Watch(max_s, clock=lambda: now_s)
     while not watch.is_sure():

@@ -1,4 +1,4 @@
-"""The files around the code say the same as the code."""
+"""The project's files agree with the code."""
 
 import os
 import re
@@ -58,7 +58,7 @@ def make_plan(folder: Path, version: str) -> str:
     fake = folder / "python"
     fake.write_text(f"#!/bin/sh\necho {version}\n")
     fake.chmod(0o755)
-    # An outer make would hand its own variables down.
+    # An outer make would pass its variables on.
     env = {
         k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "EXTRAS")
     }

@@ -1,4 +1,4 @@
-"""Recipes: TOML into a checked recipe, and all problems told."""
+"""Recipes: TOML into a checked recipe."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What is wrong with a recipe: every problem is reported with its key and what is expected."""
+"""Problems of a recipe: each is reported with its key and the expected value."""
 
 import math
 
@@ -17,12 +17,12 @@ def problems(table):
     with pytest.raises(ConfigError) as caught:
         make_recipe(table, where="mine.toml")
     first, *lines = str(caught.value).splitlines()
-    told = [line for line in lines if not line.startswith("    ")]  # without their details
-    assert first == f"mine.toml: {len(told)} problem(s)"
+    reported = [line for line in lines if not line.startswith("    ")]  # without details
+    assert first == f"mine.toml: {len(reported)} problem(s)"
     return [line.strip() for line in lines]
 
 
-WRONG = [  # what is wrong in the table, the one problem that is told
+WRONG = [  # what is wrong in the table, the one problem that is reported
     # types
     ({"optimizer": {"lr": "abc"}}, "optimizer.lr: expected a number, got 'abc'"),
     ({"optimizer": {"lr": True}}, "optimizer.lr: expected a number, got True"),

@@ -1,4 +1,4 @@
-"""The run folder: lines that only grow, events there and back, one writer at a time."""
+"""The run folder: files that only grow, events written and read, one writer at a time."""
 
 import fcntl
 import json
@@ -164,7 +164,7 @@ def test_a_run_comes_back_as_it_was_made(tmp_path) -> None:
     assert run.steps() == [STEP]
     logged = run.events()
     assert [one.event for one in logged] == [EVENTS[1], EVENTS[-1]]
-    assert [one.moment for one in logged] == [MOMENT, None]  # the second is somebody else's
+    assert [one.moment for one in logged] == [MOMENT, None]  # the second is another writer's
     assert all(one.at.endswith("+00:00") for one in logged)
 
 
@@ -173,7 +173,7 @@ def test_an_event_can_be_added_while_another_process_trains(tmp_path) -> None:
         log_event(tmp_path / "run", EVENTS[-1])
         writer.record(EVENTS[1], MOMENT)
         with (tmp_path / "run" / "events.jsonl").open() as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody keeps it
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # no process holds it
         assert len(writer.run.events()) == 2
 
 
@@ -182,7 +182,7 @@ def test_a_second_writer_is_refused(tmp_path) -> None:
     another = pytest.raises(RecordsError, match=r"another edge-train is writing to .*run\.")
     with RunWriter(run), another:
         RunWriter(run)
-    RunWriter(run).close()  # the first one has let go
+    RunWriter(run).close()  # the first one has released it
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What the rest of a budget allows: reach, and whether a step down can wait."""
+"""The remaining budget: reach, and whether a step down can wait."""
 
 from dataclasses import replace
 
@@ -39,8 +39,8 @@ def test_reach_reserves_the_checkpoint_and_a_switch() -> None:
     ("time_s", "can_wait"),
     [
         (204, True),  # 1000 steps of 0.2 s take 200
-        (194, True),  # a tenth on lower rungs will do
-        (185, False),  # not any more
+        (194, True),  # 10 % on lower rungs suffice
+        (185, False),  # no longer
         (100, False),
     ],
 )

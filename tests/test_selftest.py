@@ -1,4 +1,4 @@
-"""The package inside edge-train: what it is, that `export` still writes it, that it judges."""
+"""The package inside edge-train: its content, that it is up to date, and its use."""
 
 import hashlib
 import json
@@ -62,7 +62,7 @@ def test_an_engine_gives_pytorchs_results(name: str) -> None:
 
 
 class Broken:
-    """An engine around a real one that does one thing wrong."""
+    """A real engine with one fault."""
 
     def __init__(self, fault: str) -> None:
         self.engine, self.fault = create_engine("ort", threads=1), fault
@@ -126,7 +126,7 @@ def test_a_half_installed_edge_train_is_explained(monkeypatch, tmp_path: Path) -
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The self-test package and its expected results, as this environment makes them."""
+    """The self-test package and its expected results, exported in this environment."""
     pytest.importorskip("torch", reason="exports a package")
     from edge_export.ort_training import artifacts as ort_training
     from edge_export.selftest import write_selftest
@@ -148,7 +148,7 @@ def test_exporting_it_again_gives_the_same_content(written: Path) -> None:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file by name, but for those whose bytes may vary."""
+    """SHA-256 of every file by name, except for those whose bytes may vary."""
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in folder.rglob("*")
@@ -157,7 +157,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def plain(folder: Path) -> dict[str, object]:
-    """The manifest without versions, which move on, and without the checkpoint's digest."""
+    """The manifest without versions, which change, and without the checkpoint's digest."""
     table = json.loads((folder / "manifest.json").read_text())
     del table["producer"], table["sha256"][OFFICIAL_CHECKPOINT]
     return dict(table)

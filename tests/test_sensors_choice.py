@@ -1,4 +1,4 @@
-"""Which power sensor a board gets, and how its calibration corrects it."""
+"""The choice of a board's power sensor, and its calibration."""
 
 import sys
 from pathlib import Path
@@ -15,7 +15,7 @@ from edge_runtime.errors import ConfigError, DeviceError, SensorError
 
 @pytest.fixture(autouse=True)
 def bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No vendor's library and no program of one, whatever this machine has."""
+    """No vendor's library and program, whatever this machine has."""
     for module in ("jtop", "pynvml"):
         monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))

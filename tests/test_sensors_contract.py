@@ -1,4 +1,4 @@
-"""What every power sensor promises, on trees and libraries that stand for its hardware."""
+"""The contract of power sensors, on files and libraries in place of hardware."""
 
 import math
 import shutil
@@ -20,12 +20,12 @@ from edge_runtime.errors import SensorError
 
 @dataclass
 class Case:
-    """A sensor, and how to take its hardware away and give it back."""
+    """A sensor, and functions that remove its hardware and restore it."""
 
     sensor: PowerSensor
     take_away: Callable[[], None] | None = None
     give_back: Callable[[], None] | None = None
-    advance: Callable[[], None] | None = None  # a counter counts on
+    advance: Callable[[], None] | None = None  # a counter continues
 
 
 def _removed(folder: Path) -> tuple[Callable[[], None], Callable[[], None]]:
@@ -177,7 +177,7 @@ def case(
 
 
 def read_total(sensor: PowerSensor) -> float | None:
-    """The total, or `None` where it cannot be had: all ways in which a sensor may fail."""
+    """The total, or `None` if it is unknown: all ways in which a sensor may fail."""
     try:
         reading = sensor.read()
     except SensorError:

@@ -1,4 +1,4 @@
-"""Counters of energy: they wrap, restart, and are compared with what was really spent."""
+"""Counters of energy: they wrap, restart, and are compared with the true energy."""
 
 import itertools
 from pathlib import Path

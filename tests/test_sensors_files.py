@@ -1,4 +1,4 @@
-"""Power rails in files: their units, their layouts, and files that say nothing."""
+"""Power rails in files: their units, their layouts, and files without values."""
 
 import os
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""jtop, the chip of a Raspberry Pi 5, and replays: what they read."""
+"""Readings of jtop, of a Raspberry Pi 5's chip, and of replays."""
 
 import json
 import sys
@@ -97,7 +97,7 @@ def test_over_a_silent_service_power_is_interpolated(monkeypatch: pytest.MonkeyP
         sensor.read()
     wait_for(2, service)
     assert sensor.read() == {"VDD_IN": pytest.approx(60.0)}
-    assert not service.clients[0].alive  # the old one was let go
+    assert not service.clients[0].alive  # the old one was closed
     sensor.close()
 
 

@@ -1,4 +1,4 @@
-"""Noisy costs drawn towards a line over FLOPs, sure ones left where they are."""
+"""Noisy costs are moved towards a line over FLOPs, precise ones are unchanged."""
 
 import random
 from dataclasses import replace

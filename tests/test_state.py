@@ -1,4 +1,4 @@
-"""The state's file form, against the safetensors library."""
+"""The state's file format, against the safetensors library."""
 
 import hashlib
 

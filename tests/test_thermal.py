@@ -91,7 +91,7 @@ def test_a_pis_firmware_reports_present_and_past_throttling(
 def test_an_event_throttles_until_the_next_reading(tmp_path: Path, counter: str) -> None:
     fake_board.put(tmp_path / "sys" / counter, 7)
     thermometer = Thermometer(tmp_path)
-    assert thermometer.is_throttled() is False  # it was before we looked
+    assert thermometer.is_throttled() is False  # it was before the first reading
     fake_board.put(tmp_path / "sys" / counter, 9)
     assert thermometer.is_throttled() is True
     assert thermometer.is_throttled() is False

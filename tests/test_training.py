@@ -127,7 +127,7 @@ def test_run_json_describes_the_run(package, tmp_path) -> None:
 
 def test_checkpoints_follow_the_clock(package, tmp_path) -> None:
     engine = FakeEngine()
-    seconds = itertools.count()  # every look at the clock takes a second
+    seconds = itertools.count()  # every reading of the clock takes a second
     yielded = run_to_the_end(
         package,
         tmp_path / "run",

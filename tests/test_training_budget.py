@@ -1,4 +1,4 @@
-"""Runs within a budget: planned, governed, ended in time, and everything spent is counted."""
+"""Runs within a budget: planned, governed, ended in time, all spending counted."""
 
 import itertools
 import time
@@ -32,7 +32,7 @@ CONSTANT = ((0.0, {"VDD_IN": POWER_W}),)
 
 
 class SlowEngine(FakeEngine):
-    """Takes as long as `profile` says, or `slower` times that."""
+    """Steps take the time in `profile`, or `slower` times that."""
 
     def __init__(self, slower: float = 1.0) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ def train_within(package, folder, budget, *, slower=1.0, epochs=20, trace=CONSTA
 
 
 def test_pauses_are_reported_and_count_for_the_step_after_them(package, tmp_path) -> None:
-    """More than the limit at first: only waiting brings the mean down."""
+    """More than the limit at first: only waiting lowers the mean."""
     trace = [(0.0, {"VDD_IN": 10.0}), (0.4, {"VDD_IN": 2.0})]
     yielded = train_within(package, tmp_path / "run", Budget(power_w=8.0), trace=trace)
     (paused, *_) = kinds(yielded, events.Paused)
@@ -137,7 +137,7 @@ def test_a_run_with_a_large_budget_trains_only_the_best_rung(package, tmp_path) 
 def test_spent_joules_are_power_times_time(package, tmp_path) -> None:
     finished = train_within(package, tmp_path / "run", Budget(time_s=60))[-1]
     assert finished.spent.time_s >= 100 * STEP_S
-    # The sensor says the same all the time, also before its first reading.
+    # The sensor reads the same all the time, also before its first reading.
     assert finished.spent.energy_j == pytest.approx(POWER_W * finished.spent.time_s, rel=0.05)
 
 
@@ -202,7 +202,7 @@ def test_the_steps_are_a_schedule_that_gives_the_same_result(package, tmp_path) 
 
 def test_a_budget_used_up_before_the_first_step_finishes_the_run(package, tmp_path) -> None:
     class Slow(FakeEngine):
-        """Loading it takes what the plan has left for the steps."""
+        """Loading it takes the time that the plan has for the steps."""
 
         def open(self, package, state):
             time.sleep(1.2)
@@ -219,7 +219,7 @@ def test_a_budget_used_up_before_the_first_step_finishes_the_run(package, tmp_pa
     [(Budget(time_s=1.0), "time", 1.0), (Budget(energy_j=10.0), "energy", 1.0)],
 )
 def test_a_used_up_budget_finishes_the_run(package, tmp_path, budget, limit, most) -> None:
-    # Every step takes three times what was measured: the plan cannot hold.
+    # Every step takes three times the measured time: the plan fails.
     yielded = train_within(package, tmp_path / "run", budget, slower=3.0)
     finished = yielded[-1]
     assert finished.stopped_by == limit
@@ -237,7 +237,7 @@ def test_a_run_that_its_budget_ended_continues_with_a_larger_one(package, tmp_pa
     assert yielded[0].step == first.steps
     finished = yielded[-1]
     assert (finished.stopped_by, finished.steps) == (None, 100)
-    # What the first process took counts.
+    # The first process's time counts.
     assert finished.spent.time_s > first.spent.time_s
     assert finished.spent.energy_j > first.spent.energy_j
     again = train_within(package, tmp_path / "run", Budget(time_s=60), resume=True)
@@ -283,7 +283,7 @@ def test_a_budget_needs_costs(package, tmp_path) -> None:
 
 
 class Flaky(ReplaySensor):
-    """Is gone from one reading to another."""
+    """Fails from one reading to another."""
 
     def __init__(self, gone: range) -> None:
         super().__init__([(0.0, {"VDD_IN": POWER_W})], total=["VDD_IN"])

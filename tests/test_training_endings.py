@@ -1,4 +1,4 @@
-"""How a run ends early: no number, no pictures."""
+"""Early ends of a run: NaN, no pictures."""
 
 import pytest
 from training_fakes import (
@@ -39,7 +39,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(package, tmp_path) -> None:
 
 
 def test_a_state_that_gives_nan_is_not_the_last_good_one(package, tmp_path) -> None:
-    """Saved after every step: the checkpoint of step 5 is what step 6 failed on."""
+    """Saved after every step: step 6 failed on the checkpoint of step 5."""
     broken = FakeEngine(broken_loss_at=6)
     with pytest.raises(DivergedError, match=r"last good checkpoint is .*checkpoints/4\. "):
         run_to_the_end(package, tmp_path / "run", engine=broken, checkpoint_every_s=0)
@@ -48,7 +48,7 @@ def test_a_state_that_gives_nan_is_not_the_last_good_one(package, tmp_path) -> N
 
 @pytest.mark.parametrize("every_s", [0, NEVER_S])
 def test_a_state_with_nan_is_never_saved(package, tmp_path, every_s) -> None:
-    """The last step breaks the state: no later loss would tell."""
+    """The last step breaks the state: no later loss would show it."""
     broken = FakeEngine(broken_state_at=STEPS)
     kept = r"checkpoints/9\." if every_s == 0 else r"No checkpoint was saved"
     message = rf"diverged: param\.w holds NaN or infinity after step 10\. .*{kept}"
@@ -90,7 +90,7 @@ def test_a_failing_engine_loses_no_complete_step(package, tmp_path, is_whole, ke
 
 
 class DyingCamera:
-    """Gives some frames, then is gone."""
+    """Gives some frames, then disappears."""
 
     name = "camera:9"
 

@@ -1,4 +1,4 @@
-"""What an engine reports of its steps, and graphs that run now and then between them."""
+"""Metrics of an engine's steps, and periodic graphs between them."""
 
 from dataclasses import replace
 
@@ -26,7 +26,7 @@ def test_every_metric_of_a_step_is_recorded(package, tmp_path) -> None:
     for record in open_run(tmp_path / "run").steps():
         assert record.metrics.keys() == {"target", "entropy"}
         assert 0 < record.metrics["target"] < 2
-        assert record.metrics["entropy"] is None  # JSON has no word for infinity
+        assert record.metrics["entropy"] is None  # JSON has no infinity
         assert record.applied
 
 

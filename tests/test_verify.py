@@ -1,4 +1,4 @@
-"""A package is published only if its graphs are PyTorch's: any difference is found."""
+"""A package is published only if its graphs are PyTorch's: any difference is detected."""
 
 import dataclasses
 from functools import partial
@@ -67,7 +67,7 @@ def program(package):
 
 
 def on_ort(package, rungs=1):
-    """The package with its first rungs alone, and no ort-training artifacts."""
+    """The package with only its first rungs, and no ort-training artifacts."""
     facts = dataclasses.replace(package.manifest.ort_training, refused="for this test")
     kept = package.manifest.rungs[:rungs]
     manifest = dataclasses.replace(package.manifest, ort_training=facts, rungs=kept)
@@ -75,13 +75,13 @@ def on_ort(package, rungs=1):
 
 
 def alone(program, rungs=1):
-    """The program with its first rungs alone."""
+    """The program with only its first rungs."""
     program.settings = program.settings[:rungs]
     return program
 
 
 def changed(monkeypatch, owner, method, change):
-    """Let PyTorch's side compute something else than the graphs."""
+    """Make PyTorch's side compute other results than the graphs."""
     original = getattr(owner, method)
     monkeypatch.setattr(owner, method, lambda *given: change(original(*given)))
 
@@ -220,7 +220,7 @@ def test_without_any_engine_nothing_is_verified(monkeypatch, package, program):
         verify(package, program)
 
 
-# What parts may declare beyond parameters
+# Declarations other than parameters
 
 
 @pytest.fixture(scope="module")
@@ -232,7 +232,7 @@ def declaring_package(tmp_path_factory):
 
 @pytest.fixture
 def declaring(declaring_package):
-    """The package and a program of it, to be changed."""
+    """The package and its program, to modify."""
     with declaring_parts():
         recipe = make_recipe(declaring_package.manifest.recipe, where="manifest")
         yield declaring_package, Program(recipe)

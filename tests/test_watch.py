@@ -1,4 +1,4 @@
-"""`edge-train watch`: a run that another process is making, or has made."""
+"""`edge-train watch`: a run of another process, running or ended."""
 
 import json
 import os
@@ -102,7 +102,7 @@ def test_a_failed_run_gives_its_exit_code(tmp_path, capsys, ending, code, messag
 
 
 def test_a_resumed_run_has_not_ended(tmp_path, capsys) -> None:
-    """Its last end stands there until the engine is ready."""
+    """Its previous end is its last event until the engine is ready."""
     with Writing(tmp_path / "run") as writing:
         writing.event(5.0, STOPPED)
     with Writing(tmp_path / "run", process=2) as writing:

@@ -25,7 +25,7 @@ HOUR = Budget(time_s=3600)
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A package on a machine with a fake engine and sensor, and a cache of its own."""
+    """A package on a machine with a fake engine and sensor, and a separate cache."""
     home = "edge_runtime.profiling.environment"
     monkeypatch.setattr(f"{home}.runtime_name", lambda: "numpy")
     monkeypatch.setattr(f"{home}.open_sensor", lambda board: constant_sensor())
@@ -61,7 +61,7 @@ def profile_of(package, **changes) -> CostProfile:
 
 @pytest.fixture
 def measured(package) -> CostProfile:
-    """The costs of that package, measured here before."""
+    """The cached costs of that package."""
     profile = profile_of(package)
     save_profile(profile, environment().cached_profile_path(package))
     return profile
@@ -220,7 +220,7 @@ def test_the_run_is_returned(package, tmp_path) -> None:
         run = yield from training
         yield run
 
-    for _ in range(2):  # the second finds it finished
+    for _ in range(2):  # it is already finished for the second
         training = edge_runtime.train_within(
             package, FakePictures(), tmp_path / "run", epochs=2, resume=True
         )
