@@ -59,8 +59,8 @@ def first_losses(path: Path) -> dict[str, list[float]]:
 
 def noted_losses(path: Path) -> dict[str, list[float]]:
     """The losses of the exporting environment."""
-    noted: dict[str, list[float]] = json.loads(path.with_suffix(".json").read_text())
-    return noted
+    losses: dict[str, list[float]] = json.loads(path.with_suffix(".json").read_text())
+    return losses
 
 
 def _losses(package: Package, rung: Rung) -> list[float]:

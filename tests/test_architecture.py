@@ -50,7 +50,7 @@ HOME = {
     "prometheus_client": ("edge_runtime/live/",),
     "rich": ("edge_runtime/cli/",),
 }
-# What export/ may use of the device side, and what single files of it may use besides.
+# Parts of the device side that export/ may use, and more for single files of it.
 EXPORT_MAY_USE = {"errors", "package", "schema", "state", "storage", "version"}
 ALSO = {
     "export/edge_export/package/verify.py": {"engines"},
@@ -185,9 +185,9 @@ def module_of(file: str) -> str:
 
 def importers() -> dict[str, set[str]]:
     """Who imports each module."""
-    found = imports("edge_runtime", "export")
-    users: dict[str, set[str]] = {module_of(each.file): set() for each in found}
-    for each in found:
+    all_imports = imports("edge_runtime", "export")
+    users: dict[str, set[str]] = {module_of(each.file): set() for each in all_imports}
+    for each in all_imports:
         name = each.name
         while name and name not in users:
             name = name.rpartition(".")[0]

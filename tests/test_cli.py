@@ -144,8 +144,8 @@ def test_a_closed_reader_is_not_an_error(tmp_path) -> None:
     ]
     reader, writer = os.pipe()
     os.close(reader)
-    with open(writer, "wb") as nobody:
-        done = subprocess.run(command, stdout=nobody, stderr=subprocess.PIPE, cwd=ROOT)
+    with open(writer, "wb") as closed_reader:
+        done = subprocess.run(command, stdout=closed_reader, stderr=subprocess.PIPE, cwd=ROOT)
     assert done.returncode == 128 + signal.SIGPIPE
     assert done.stderr == b""
 

@@ -253,14 +253,14 @@ def test_a_run_with_a_closed_output_saves(words, tmp_path, flags) -> None:
     assert run.stderr.read(5) == "third"
     run.stdout.close()
     run.stdin.close()
-    said = run.stderr.read()
+    stderr = run.stderr.read()
     run.stderr.close()
     assert run.wait() == 130
-    assert "Traceback" not in said
-    assert "BrokenPipe" not in said
+    assert "Traceback" not in stderr
+    assert "BrokenPipe" not in stderr
     newest = open_run(tmp_path / "run").newest_checkpoint().info.step
     assert 3 <= newest <= 10
-    assert "continue with the same command and --resume" in said
+    assert "continue with the same command and --resume" in stderr
 
 
 def steps_of(seconds_per_step: float, count: int):

@@ -1,4 +1,4 @@
-"""Folders, archives, the embedded digits: what is found, in which order, with which label."""
+"""Folders, archives, the embedded digits: which are read, in which order, with which label."""
 
 import io
 import os

@@ -83,14 +83,14 @@ def test_one_rung_is_loaded_at_a_time(monkeypatch):
     ladders = (open_package(path) for path in packages_to_train())
     package = next(each for each in ladders if len(each.manifest.rungs) > 1)
     others = sessions()
-    each = {"sessions when one is loaded": [], "memory given back": 0}
+    seen = {"sessions when one is loaded": [], "memory given back": 0}
 
     def options(threads):
-        each["sessions when one is loaded"].append(sessions() - others)
+        seen["sessions when one is loaded"].append(sessions() - others)
         return session_options(threads)
 
     def release():
-        each["memory given back"] += 1
+        seen["memory given back"] += 1
         release_free_memory()
 
     monkeypatch.setattr("edge_runtime.engines.session.session_options", options)
@@ -105,7 +105,7 @@ def test_one_rung_is_loaded_at_a_time(monkeypatch):
             engine.step("k001", {}, hyper_of(package, 1))
         assert sessions() == others + 1
     assert sessions() == others
-    assert each == {
+    assert seen == {
         "sessions when one is loaded": [0] * 2 * count,
         "memory given back": 2 * count,
     }

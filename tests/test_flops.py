@@ -105,11 +105,11 @@ def test_tokens_per_block_are_those_of_the_softmaxes(method, tokens):
     depth = 5
     rung, state = rung_and_state(make_program(method, tokens, depth=depth))
     model = graphs.step_graph(rung, state).model
-    found = [shape[-1] for shape in shapes_of(model, "Softmax")]  # (S, H, queries, T)
+    in_attention = [shape[-1] for shape in shapes_of(model, "Softmax")]  # (S, H, queries, T)
     attended = graphs.tokens_per_block(rung, state)["global"]
     teacher = (17,) * depth if tokens["name"] == "random" else attended
     teachers = teacher if rung.program.teacher_names else ()
-    assert sorted(found) == sorted([*attended, *teachers])
+    assert sorted(in_attention) == sorted([*attended, *teachers])
     if tokens["name"] != "none":
         assert min(attended) < 17
 

@@ -76,7 +76,7 @@ def test_wrong_costs_are_learnt(budget, ratio) -> None:
         (Budget(energy_j=2200), Board(power_ratio=lambda step: 1.0 if step < 700 else 1.5)),
         (Budget(energy_j=2200), Board(power_ratio=lambda step: 1.5 if step < 500 else 1.0)),
     ],
-    ids=["doubles", "halves", "creeps", "hungrier", "less hungry"],
+    ids=["doubles", "halves", "creeps", "more power", "less power"],
 )
 def test_a_disturbance_is_compensated(budget, board) -> None:
     outcome = simulate(budget, STEPS, board=board)
@@ -179,13 +179,13 @@ def test_high_compression_comes_first() -> None:
 
 def switches_of(outcome: Outcome) -> list[tuple[int, float, int]]:
     """Steps done, time, and gained token-blocks of every switch except the first."""
-    found, before = [], None
+    switches, before = [], None
     decided = [arguments for name, arguments in outcome.calls if name == "decide"]
     for arguments, decision in zip(decided, outcome.decisions, strict=True):
         if decision.kind == "switch" and before:
-            found.append((*arguments[:2], KEPT[decision.rung] - KEPT[before]))
+            switches.append((*arguments[:2], KEPT[decision.rung] - KEPT[before]))
         before = decision.rung if decision.kind in ("switch", "keep") else before
-    return found
+    return switches
 
 
 @pytest.mark.parametrize("seed", range(6))

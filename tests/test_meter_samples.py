@@ -17,7 +17,7 @@ def samples_beyond(samples: list[PowerSample], count: int) -> Callable[[], bool]
 def test_every_regular_sample_is_handed_over() -> None:
     samples: list[PowerSample] = []
     with Meter(Scripted(5.0), rate_hz=50, record=samples.append) as meter:
-        with meter.window("edges are no regular samples"):
+        with meter.window("edges are not regular samples"):
             pass
         until(lambda: len(samples) >= 5)
     steps_s = [b.t_s - a.t_s for a, b in pairwise(samples)]

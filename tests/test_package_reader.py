@@ -186,9 +186,9 @@ def test_unknown_missing_and_mistyped_keys_are_reported_together(folder):
 )
 def test_a_damaged_file_is_reported(folder, name, spoil, message):
     spoil(folder / name)
-    found = refusal(folder)
-    assert f"{folder}: {name} {message}" in found
-    assert found.endswith("Copy or export the package again.")
+    text = refusal(folder)
+    assert f"{folder}: {name} {message}" in text
+    assert text.endswith("Copy or export the package again.")
 
 
 @settings(

@@ -159,7 +159,7 @@ def test_beyond_a_thousand_steps_a_coarse_grid_is_enough(seed) -> None:
 
 
 def test_two_limits_can_leave_no_whole_number_between_them() -> None:
-    costs = [rung_cost("hungry", 1, 1.0, 3.0), rung_cost("slow", 2, 3.0, 1 / 3)]
+    costs = [rung_cost("hot", 1, 1.0, 3.0), rung_cost("slow", 2, 3.0, 1 / 3)]
     # Time allows 1.5 steps of the slow one at most, energy asks for 1.2 at least.
     assert planned(costs, Budget(time_s=5.0, energy_j=3.6), FREE, 2) is None
     assert planned(costs, Budget(time_s=5.0, energy_j=4.0), FREE, 2) == 3

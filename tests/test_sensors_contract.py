@@ -72,7 +72,7 @@ def jtop(root: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
     assert sensor
 
     def take_away() -> None:
-        service.refusal = ConnectionRefusedError("nobody is there")
+        service.refusal = ConnectionRefusedError("refused")
         service.clients[-1].alive = False
 
     def give_back() -> None:

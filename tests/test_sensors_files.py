@@ -28,7 +28,7 @@ def fill_with_text(path: Path) -> None:
 
 def forbid(path: Path) -> None:
     path.unlink()
-    path.mkdir()  # root may read every file; a folder nobody
+    path.mkdir()  # root may read every file, but no folder
 
 
 SPOILT: list[tuple[Callable[[Path], None], str]] = [
@@ -160,10 +160,10 @@ def test_a_stale_handle_is_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "number"), [("-256000\n", -256000), (" 7 ", 7), ("7.5", None)]
+    ("content", "number"), [("-256000\n", -256000), (" 7 ", 7), ("7.5", None)]
 )
-def test_only_whole_numbers_count(tmp_path: Path, said: str, number: int | None) -> None:
-    (tmp_path / "temp").write_text(said)
+def test_only_whole_numbers_count(tmp_path: Path, content: str, number: int | None) -> None:
+    (tmp_path / "temp").write_text(content)
     assert read_number(tmp_path / "temp") == number
 
 
@@ -197,7 +197,7 @@ def test_the_boards_files_may_lie_elsewhere(
 ) -> None:
     monkeypatch.setenv(SYSFS, str(tmp_path))
     assert sysfs() == tmp_path
-    assert sysfs(Path("/tree")) == Path("/tree/sys")  # a tree of its own is never mixed
+    assert sysfs(Path("/tree")) == Path("/tree/sys")  # a given tree is never mixed
     monkeypatch.setenv(SYSFS, str(tmp_path / "none"))
     with pytest.raises(
         ConfigError, match=r"EDGE_TRAIN_SYSFS is '.*none', which is not a folder"
