@@ -100,7 +100,7 @@ def test_a_periodic_graph_changes_its_buffers_alone(engine, package):
     np.testing.assert_array_equal(engine.snapshot()[MASK], expected)
 
 
-def test_a_run_goes_on_from_a_snapshot_bit_for_bit(engine, package):
+def test_a_run_continues_from_a_snapshot_bit_for_bit(engine, package):
     def go_on(engine, numbers):
         for number in numbers:
             step(engine, package, number, rung=number % 2)

@@ -1,4 +1,4 @@
-"""The state of a run on a device: copied in and out, two rooms for each tensor."""
+"""The state of a run on a device: copied in and out, two buffers for each tensor."""
 
 import numpy as np
 import psutil
@@ -25,21 +25,21 @@ def state_of(names="abc", dtype="float32"):
 
 
 def write_room(state, name, value):
-    """What a step does: fill the room of the next value."""
+    """Like a step: fill the buffer of the next value."""
     room = state.room(name)
     array = np.asarray(value, room.numpy().dtype)
     room.update_inplace(np.broadcast_to(array, room.shape()).copy())
 
 
-def assert_equal(found, expected):
-    assert found.keys() == expected.keys()
+def assert_equal(actual, expected):
+    assert actual.keys() == expected.keys()
     for name, value in expected.items():
-        assert found[name].dtype == value.dtype, name
-        np.testing.assert_array_equal(found[name], value, err_msg=name)
+        assert actual[name].dtype == value.dtype, name
+        np.testing.assert_array_equal(actual[name], value, err_msg=name)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_any_dtype_goes_in_and_out_and_moves_on(dtype):
+def test_any_dtype_is_copied_in_and_out_and_updated(dtype):
     given = state_of(dtype=dtype)
     state = DeviceState(given)
     assert_equal(state.copy(), given)
@@ -56,7 +56,7 @@ def test_scalars_and_empty_tensors_are_tensors():
     assert_equal(DeviceState(given).copy(), given)
 
 
-def test_what_goes_in_is_copied():
+def test_the_given_state_is_copied():
     given = state_of()
     state = DeviceState(given)
     given["a"][...] = 9
@@ -66,18 +66,18 @@ def test_what_goes_in_is_copied():
 def test_a_copy_never_changes():
     state = DeviceState(state_of())
     copy = state.copy()
-    for value in (7, 8):  # both rooms
+    for value in (7, 8):  # both buffers
         write_room(state, "a", value)
         state.advance(["a"])
     assert_equal(copy, state_of())
 
 
-def test_a_view_is_no_copy_and_holds_until_the_step_after_the_next():
+def test_a_view_is_not_a_copy_and_is_valid_until_the_step_after_the_next():
     state = DeviceState(state_of())
     view = state.view()
     write_room(state, "a", 7)
     state.advance(["a"])
-    assert_equal(view, state_of())  # the next step wrote into the other room
+    assert_equal(view, state_of())  # the next step wrote to the other buffer
     write_room(state, "a", 8)
     assert (view["a"] == 8).all()
 
@@ -91,7 +91,7 @@ def test_a_write_that_is_not_advanced_leaves_the_state():
 
 
 @given(st.lists(st.sets(st.sampled_from("abc")), max_size=12))
-def test_every_tensor_moves_on_by_itself(steps):
+def test_every_tensor_is_updated_separately(steps):
     state, expected = DeviceState(state_of()), state_of()
     moved = dict.fromkeys("abc", 0)
     for number, names in enumerate(steps, start=10):
@@ -110,7 +110,7 @@ def resident_mib():
     return psutil.Process().memory_info().rss / MIB
 
 
-def test_a_tensor_that_is_never_written_takes_no_second_memory():
+def test_a_tensor_that_is_never_written_has_no_second_copy():
     large = {name: np.broadcast_to(np.float32(1), (6 * MIB,)) for name in ("a", "b")}  # 24 MiB
     release_free_memory()  # of earlier tests, or it would be returned below
     before = resident_mib()
