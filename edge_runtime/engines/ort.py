@@ -193,7 +193,7 @@ class _MicroBatches:
         self._accumulate, self._apply, self._sums = accumulate, apply, sums
 
     def run(self, batch: Batch, hyper: Hyper) -> dict[str, float]:
-        # Metrics are means over the micro-batches
+        # Means over the micro-batches; whether the update was applied, `apply` alone knows
         self._check(batch)
         self._sums.clear()
         parts: list[dict[str, float]] = []
@@ -201,8 +201,9 @@ class _MicroBatches:
             end = start + self._micro_batch
             part = {name: value[:, start:end] for name, value in batch.items()}
             parts.append(self._accumulate.run(part, hyper))
-        self._apply.run({}, hyper)
-        return {name: sum(each[name] for each in parts) / len(parts) for name in parts[0]}
+        means = {n: sum(each[n] for each in parts) / len(parts) for n in parts[0]}
+        means.pop(APPLIED, None)
+        return {**means, **self._apply.run({}, hyper)}
 
     def _check(self, batch: Batch) -> None:
         for name, value in batch.items():

@@ -14,7 +14,7 @@ from edge_runtime.engines.base import (
 from edge_runtime.engines.session import open_session
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
-from edge_runtime.package.names import METRIC, NEXT, STATE, STEP
+from edge_runtime.package.names import APPLIED, METRIC, NEXT, STATE, STEP
 from edge_runtime.state import Array, State
 
 
@@ -42,7 +42,8 @@ class PlainEngine(ClosingMixin):
     def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> StepResult:
         package = self._lifecycle.package("step")
         graph = package.rung(rung_id).graphs[STEP]
-        return StepResult(self._run(package, graph, batch, hyper), applied=True)
+        metrics = self._run(package, graph, batch, hyper)
+        return StepResult(metrics, applied=bool(metrics.get(APPLIED, 1.0)))
 
     def run_periodic(self, graph: str, hyper: Hyper) -> None:
         self._run(self._lifecycle.package("run a periodic graph"), graph, {}, hyper)
