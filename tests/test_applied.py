@@ -139,7 +139,7 @@ def engine(request, package):
     except EngineError as error:
         pytest.skip(str(error))
     with made:
-        if (reason := made.refusal(package)) is not None:
+        if (reason := made.unsupported_reason(package)) is not None:
             pytest.skip(reason)
         made.open(package, package.initial_state())
         yield made

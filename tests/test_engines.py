@@ -53,15 +53,15 @@ def package(request: pytest.FixtureRequest) -> Iterator[Package]:
 def engine(request: pytest.FixtureRequest, package: Package) -> Iterator[Engine]:
     """Open, at the initial state."""
     with make_engine(request.param) as made:
-        if (reason := refusal(made, package)) is not None:
+        if (reason := unsupported_reason(made, package)) is not None:
             pytest.skip(f"{request.param}: {reason}")
         made.open(package, package.initial_state())
         yield made
 
 
-def refusal(engine: Engine, package: Package) -> str | None:
+def unsupported_reason(engine: Engine, package: Package) -> str | None:
     """Why an engine does not train some rung of a package."""
-    reasons = [engine.refusal(package, rung) for rung in package.manifest.rungs]
+    reasons = [engine.unsupported_reason(package, rung) for rung in package.manifest.rungs]
     return next((reason for reason in reasons if reason is not None), None)
 
 
@@ -161,7 +161,7 @@ def test_a_failed_step_leaves_the_state(engine: Engine, package: Package) -> Non
 def official(package: Package) -> Iterator[Engine]:
     """Engine ort-training after two steps."""
     with make_engine("ort-training") as made:
-        if (reason := refusal(made, package)) is not None:
+        if (reason := unsupported_reason(made, package)) is not None:
             pytest.skip(f"ort-training: {reason}")
         made.open(package, package.initial_state())
         train(made, package, range(1, 3))
@@ -177,7 +177,7 @@ def test_half_a_step_is_never_taken_for_a_state(
         raise EngineError("the optimizer is out of memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(module._ApiRung, "move", fail)
+        patch.setattr(module._ApiRung, "apply_update", fail)
         with pytest.raises(EngineError, match="out of memory"):
             train(official, package, range(3, 4))
     uses: list[Callable[[], Any]] = [

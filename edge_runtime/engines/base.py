@@ -35,7 +35,7 @@ class Engine(Protocol):
     device: str  # "cpu"
     threads: int | None  # None: as many as there are processors
 
-    def refusal(self, package: Package, rung: Rung | None = None) -> str | None:
+    def unsupported_reason(self, package: Package, rung: Rung | None = None) -> str | None:
         """Why it cannot train this package, or this rung of it; `None`: it can."""
 
     def open(self, package: Package, state: State) -> None:
@@ -64,9 +64,10 @@ class Engine(Protocol):
         """A copy of the state now. It never changes afterwards."""
 
     def state_view(self) -> State:
-        """The state now, to read before the next step; without a copy where that is possible.
+        """The state now, to read before the next step or periodic graph.
 
-        A checkpoint is written from it: there memory is at its peak.
+        Without a copy where that is possible: a checkpoint is written from it, and there
+        memory is at its peak.
         """
 
     def close(self) -> None:
@@ -128,46 +129,41 @@ class ForwardEngine(Protocol):
     ) -> None: ...
 
 
-class EngineLifecycle:
-    """What every engine is between `open` and `close`: the package, and a clear refusal."""
+class BaseEngine:
+    """Holds a package between `open` and `close`; leaving its `with` closes it."""
 
-    def __init__(self, engine: str) -> None:
-        self._engine = engine
+    def __init__(self, label: str) -> None:
+        """`label` is its name in messages."""
+        self._label = label
         self._package: Package | None = None
-        self._why = "not opened yet"
+        self._why_not_open = "not opened yet"
 
-    def open(self, package: Package) -> None:
-        """Hold the package.
+    def _hold(self, package: Package) -> None:
+        """Be open.
 
         Raises:
-            EngineError: one is held already.
+            EngineError: it is already.
         """
         if self._package is not None:
-            raise EngineError(f"engine {self._engine} cannot open: it is open already.")
+            raise EngineError(f"engine {self._label} cannot open: it is open already.")
         self._package = package
 
-    def package(self, action: str) -> Package:
+    def _require_open(self, action: str) -> Package:
         """The package that is held.
 
         Raises:
             EngineError: none is.
         """
         if self._package is None:
-            raise EngineError(f"engine {self._engine} cannot {action}: it is {self._why}.")
+            raise EngineError(
+                f"engine {self._label} cannot {action}: it is {self._why_not_open}."
+            )
         return self._package
 
     def close(self) -> None:
-        """Let go; twice is fine."""
-        if self._package is not None:
-            self._package, self._why = None, "already closed"
-
-
-class ClosingMixin:
-    """`with` an object that has `close`."""
-
-    def close(self) -> None:
         """Free everything; twice is fine."""
-        raise NotImplementedError
+        if self._package is not None:
+            self._package, self._why_not_open = None, "already closed"
 
     def __enter__(self) -> Self:
         return self

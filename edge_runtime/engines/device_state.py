@@ -13,31 +13,31 @@ _ALIGNMENT = 64  # bytes; what vector instructions like best
 
 
 class DeviceState:
-    """Named tensors, each with room for its next value.
+    """Named tensors, each with memory for its next value: two sets of buffers.
 
     A step reads the current values and writes the next ones, so that a step that fails leaves
     the state as it was. What it wrote becomes current by `advance`; tensors that it did not
-    write stay where they are, and room that is never written takes no memory.
+    write stay where they are, and buffers that are never written take no memory.
     """
 
     def __init__(self, state: State) -> None:
         """Take memory, and copy the state in."""
-        self._rooms = (Buffers(state), Buffers(state))
-        self._current = dict.fromkeys(state, 0)
-        for name, array in self._rooms[0].arrays.items():
+        self._buffer_sets = (MappedTensors(state), MappedTensors(state))
+        self._current = dict.fromkeys(state, 0)  # in which of the two sets a tensor is
+        for name, array in self._buffer_sets[0].arrays.items():
             array[...] = state[name]
 
     def positions(self, names: Iterable[str]) -> tuple[int, ...]:
-        """In which of the two rooms each of these tensors is now."""
+        """In which of the two buffer sets each of these tensors is now."""
         return tuple(self._current[name] for name in names)
 
     def value(self, name: str) -> Any:
         """The current value of a tensor, as the runtime takes it."""
-        return self._rooms[self._current[name]].values[name]
+        return self._buffer_sets[self._current[name]].values[name]
 
-    def room(self, name: str) -> Any:
+    def next_value(self, name: str) -> Any:
         """Where the next value of a tensor goes, as the runtime takes it."""
-        return self._rooms[1 - self._current[name]].values[name]
+        return self._buffer_sets[1 - self._current[name]].values[name]
 
     def advance(self, names: Iterable[str]) -> None:
         """The next values of these tensors are written: they are the current ones now."""
@@ -45,8 +45,8 @@ class DeviceState:
             self._current[name] = 1 - self._current[name]
 
     def view(self) -> State:
-        """The current values, without a copy: right until the step after the next."""
-        return {n: self._rooms[room].arrays[n] for n, room in self._current.items()}
+        """The current values, without a copy: valid until the next step or periodic graph."""
+        return {n: self._buffer_sets[i].arrays[n] for n, i in self._current.items()}
 
     def copy(self) -> State:
         """A copy of the current values."""
@@ -57,7 +57,7 @@ class DeviceState:
         return copies
 
 
-class Buffers:
+class MappedTensors:
     """The same tensors twice: as arrays, and as values of the runtime."""
 
     def __init__(self, like: Mapping[str, Array]) -> None:

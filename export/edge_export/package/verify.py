@@ -59,7 +59,7 @@ def verify(package: Package, program: Program) -> None:
         for rung, settings in zip(package.manifest.rungs, program.settings, strict=True):
             # The whole batch at once, also for micro-batches: these are to be exact.
             whole = program.bind(dataclasses.replace(settings, micro_batch=None))
-            if create_engine(name).refusal(package, rung) is None:
+            if create_engine(name).unsupported_reason(package, rung) is None:
                 _verify_rung(package, whole, rung, name, state)
     _verify_periodic(package, program, state)
     _verify_forward(package, program, state)
