@@ -1,8 +1,9 @@
 """Does making views from files cost training time?
 
-Images per second of a whole run, pictures decoded and augmented from JPEG files, beside the
-same steps fed from memory: same engine, same batches made before. Each measurement is a fresh
-process; the two alternate. Start-up and checkpoints, which a long run hardly sees, are apart.
+Images per second of a whole run, with pictures decoded and augmented from JPEG files, compared
+with the same steps fed from memory: same engine, same batches, prepared before. Each
+measurement is a new process; the two alternate. Start-up and checkpoints, negligible in a long
+run, are excluded.
 
     python benchmarks/input_pipeline.py --data path/to/pictures
 """
@@ -61,7 +62,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def parse(words: Sequence[str] | None) -> argparse.Namespace:
-    """Arguments, with what `--quick` changes."""
+    """Arguments, with the changes of `--quick`."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add_common_arguments(parser, rounds=5, steps=40)
     parser.add_argument("--keep-ratio", metavar="R", type=float, default=1.0)
@@ -115,7 +116,7 @@ def measure(fed_from: str, package: Path, data: Path, args: argparse.Namespace) 
 
 
 def rows_of(found: dict[str, list[Row]]) -> list[Row]:
-    """A row per way to feed; `of_memory` is the median over rounds, each beside its own."""
+    """A row per source; `of_memory` is the median over rounds of the ratio within a round."""
     pairs = zip(*(found[fed_from] for fed_from in FED_FROM), strict=True)
     ratios = [files["images_per_s"] / memory["images_per_s"] for files, memory in pairs]
     return [

@@ -14,7 +14,7 @@ from edge_runtime.report import render_page, summarize
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 made = importlib.import_module("report_runs")
 
-PICTURES = os.environ.get("EDGE_TRAIN_TEST_PICTURES")  # a folder that keeps what was seen
+PICTURES = os.environ.get("EDGE_TRAIN_TEST_PICTURES")  # a folder that keeps screenshots
 EVERY_FIGURE = "[...document.querySelectorAll('.plot')]"
 
 
@@ -45,7 +45,7 @@ def keep_picture(browser: Browser, name: str) -> None:
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width_px", [1280, 390], ids=["desktop", "phone"])
 @pytest.mark.parametrize("name", ["one", "several"])
-def test_every_figure_is_drawn_and_nothing_complains(
+def test_every_figure_is_drawn_without_console_errors(
     name: str, width_px: int, dark: bool, browser: Browser, pages: dict[str, Path]
 ) -> None:
     browser.show(pages[name], width_px=width_px, dark=dark)

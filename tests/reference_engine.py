@@ -45,7 +45,7 @@ class TorchEngine(BaseEngine):
         return None
 
     def open(self, package: Package, state: State) -> None:
-        self._hold(package)
+        self._keep(package)
         self._program = program_of(package)
         self._state = {name: torch.from_numpy(value.copy()) for name, value in state.items()}
 

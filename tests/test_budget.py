@@ -68,7 +68,7 @@ def test_printed_flags_are_read_as_no_less(budget) -> None:
 @pytest.mark.parametrize("limit", LIMITS, ids=lambda limit: limit.name)
 @pytest.mark.parametrize("value", [0, -5, math.nan, math.inf])
 def test_a_limit_is_more_than_zero(limit, value) -> None:
-    with pytest.raises(ConfigError, match=rf"^{limit.flag} is {value:g}; a limit is more"):
+    with pytest.raises(ConfigError, match=rf"^{limit.flag} is {value:g}; a limit must be"):
         Budget(**{limit.field: value})
 
 

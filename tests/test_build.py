@@ -22,7 +22,7 @@ import onnx  # noqa: E402
 
 from edge_export.analysis.liveness import peak_bytes  # noqa: E402
 from edge_export.lowering.table import TABLE  # noqa: E402
-from edge_export.ort_training import artifacts as official  # noqa: E402
+from edge_export.ort_training import artifacts as ort_training  # noqa: E402
 from edge_export.package import graphs, verify  # noqa: E402
 from edge_export.package.build import export_package, initial_state  # noqa: E402
 from edge_export.recipe import make_recipe, rung_id  # noqa: E402
@@ -48,7 +48,7 @@ COUPLED = {
     "trained": ["all", "last-1"],
 }
 ONE_RUNG = {**TINY, "tokens": {"name": "none"}}
-CHECKPOINT = official.CHECKPOINT
+CHECKPOINT = ort_training.CHECKPOINT
 # Of other processes; one thread as in this one.
 ENVIRONMENT = {
     **os.environ,
@@ -140,7 +140,7 @@ def test_the_same_recipe_gives_the_same_bytes_in_another_process(package, tmp_pa
             np.testing.assert_array_equal(value, pairs[1][name])
 
 
-def test_the_official_checkpoint_is_the_initial_state(package):
+def test_the_ort_training_checkpoint_is_the_initial_state(package):
     state = package.initial_state()
     found = parameters_of(package.file(CHECKPOINT))
     assert {PARAM + name for name in found} == {n for n in state if n.startswith(PARAM)}
@@ -243,23 +243,25 @@ def test_a_rungs_name_has_a_part_for_every_other_axis():
 
 
 def test_stages_are_reported_with_their_times(tmp_path, monkeypatch):
-    monkeypatch.setattr(official, "is_available", lambda: False)
+    monkeypatch.setattr(ort_training, "is_available", lambda: False)
     stages = []
     export(ONE_RUNG, tmp_path / "package", lambda *stage: stages.append(stage))
     names = ["initial state", "embedding graph", "k100 step graph", "verification"]
     assert [name for name, _, _ in stages] == names
     assert all(0 <= wall_s < 600 and 0 <= cpu_s < 600 for _, wall_s, cpu_s in stages)
-    # and without the official API's generator there are no artifacts
+    # and without the generator of ort-training there are no artifacts
     facts = open_package(tmp_path / "package").manifest
-    assert facts.ort_training.refused == official.MISSING
+    assert facts.ort_training.refused == ort_training.MISSING
     assert (facts.ort_training.checkpoint, facts.ort_training.update) == (None, None)
     assert facts.rungs[0].ort_training is None
     assert not (tmp_path / "package" / "ort_training").exists()
 
 
-def test_what_the_official_optimizer_cannot_do_has_no_artifacts(tmp_path):
+def test_what_the_ort_training_optimizer_cannot_do_has_no_artifacts(tmp_path):
     made = export({**ONE_RUNG, "optimizer": {"exempt_vectors": True}}, tmp_path / "package")
-    assert "official optimizer decays every parameter" in made.manifest.ort_training.refused
+    assert (
+        "ort-training optimizer decays every parameter" in made.manifest.ort_training.refused
+    )
     assert made.manifest.rungs[0].ort_training is None
     assert not [name for name in made.manifest.sha256 if name.startswith("ort_training")]
 
@@ -287,7 +289,7 @@ aten = torch.ops.aten
     ids=str,
 )
 def test_a_wrong_graph_is_not_published(tmp_path, monkeypatch, operator, message):
-    monkeypatch.setattr(official, "is_available", lambda: False)
+    monkeypatch.setattr(ort_training, "is_available", lambda: False)
     monkeypatch.setattr(verify, "TRIES", 1)
     wrong_by_one_percent(monkeypatch, operator)
     with pytest.raises(PackageError, match=message):
@@ -323,7 +325,7 @@ def test_a_disk_that_fills_up_at_the_last_file_leaves_nothing(tmp_path, monkeypa
         return original(path, content)
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    monkeypatch.setattr(official, "is_available", lambda: False)
+    monkeypatch.setattr(ort_training, "is_available", lambda: False)
     with pytest.raises(StorageError, match=r"cannot write .*manifest\.json: No space left"):
         export(ONE_RUNG, tmp_path / "package")
     assert list(tmp_path.iterdir()) == []
@@ -339,7 +341,7 @@ def test_no_room_for_temporary_files_is_reported(tmp_path, monkeypatch):
         StorageError,
         match=r"cannot write to .*gone: No such file or directory\. Choose another",
     ):
-        official.artifacts(forward, list(program.parameters), program.hyper_parameters)
+        ort_training.artifacts(forward, list(program.parameters), program.hyper_parameters)
 
 
 def test_a_target_below_a_file_is_reported(tmp_path):

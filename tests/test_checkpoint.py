@@ -98,7 +98,7 @@ DAMAGES = {
     cut_info: "20 is damaged: ",
     lose_all: "20 is damaged: .*No such file",
     swap_package: "20 belongs to another run",
-    lose_steps: r"20 counts on lines that steps\.jsonl has lost",
+    lose_steps: r"20 needs lines that steps\.jsonl does not have",
 }
 
 

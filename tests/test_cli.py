@@ -160,7 +160,7 @@ def test_inspect_describes_a_package(tmp_path, capsys) -> None:
         "model     vit_fake: 2 blocks, width 64, 1 heads, 5 tokens; "
         "8 x 8 px in patches of 4 px",
         "state     64 parameters; 4 tensors, 1.0 KiB",
-        "official  onnxruntime training artifacts: no: a fake has none",
+        "artifacts of the official on-device training API: no: a fake has none",
         "",
         "rung  keep-ratio  FLOPs per step  of most  graphs  tokens by block",
         "k100  1           5.0 k           100%     4 B     5 x 2",

@@ -213,7 +213,7 @@ def test_problems_of_a_file_name_the_file(capsys, tmp_path):
         (["--depth", "two"], "argument --depth: invalid int value: 'two'"),
         (
             ["--keep-ratios", "1.0;0.5"],
-            "want numbers with commas between, such as 1.0,0.75,0.5",
+            "expected comma-separated numbers, such as 1.0,0.75,0.5",
         ),
         (["--keep-ratios", "1.0,"], "got '1.0,'"),
         (["--set", "batch_size"], "want KEY.PATH=VALUE, got 'batch_size'"),

@@ -99,9 +99,9 @@ def test_the_table_shows_every_rung(plan, tmp_path, profile) -> None:
         "",
         "rung  token-blocks  step      energy  power    memory     steps  why",
         "k100  400           200.0 ms  2.00 J  10.00 W  400.0 MiB  56     56% of the steps: "
-        "the most that --energy leaves room for",
+        "the most that --energy allows",
         "k050  200           110.0 ms  1.08 J  9.80 W   300.0 MiB  44     44% of the steps: "
-        "the most that --energy leaves room for",
+        "the most that --energy allows",
     ]
 
 
@@ -190,7 +190,7 @@ def test_the_cache_is_looked_in(package, profile, capsys) -> None:
 def test_without_a_profile_the_command_is_named(package, profile, capsys) -> None:
     assert main(["plan", str(package.path), "--images", "40"]) == 4
     assert (
-        f"there is no cost profile of {package.path} on {profile.board} with ort (numpy) "
+        f"no cost profile of {package.path} on {profile.board} with ort (numpy) "
         f"yet. Measure it with `edge-train profile {package.path}`"
     ) in capsys.readouterr().err
 
@@ -232,8 +232,8 @@ def test_a_profile_of_another_machine_needs_its_board(plan, tmp_path) -> None:
             ["--energy", "100J"],
             7,
             r"no plan of 100 steps fits --energy 100J: --energy is too little\. The nearest "
-            r"budget that works is --energy 117\.\dJ; this one is enough for 83 steps: ask "
-            r"for fewer with --epochs or --images",
+            r"budget that works is --energy 117\.\dJ; this one allows 83 steps: ask "
+            r"reduce them with --epochs or --images",
         ),
         (
             ["--memory", "200MiB", "--energy", "100J"],
@@ -274,7 +274,7 @@ def test_wrong_flags_exit_2(plan, words, message, capsys) -> None:
 def test_a_plan_needs_the_length_of_an_epoch(plan) -> None:
     code, _, error = plan(images=None)
     assert code == 2
-    assert "give DATA, whose pictures are counted, or say how many an epoch has" in error
+    assert "give DATA, whose pictures are counted, or --images N" in error
 
 
 def test_the_pictures_of_an_epoch_can_be_counted(package, profile, tmp_path, capsys) -> None:
@@ -314,4 +314,4 @@ def test_a_damaged_profile_is_refused(package, tmp_path, capsys) -> None:
     assert main([*words, str(path)]) == 6
     assert f"cost profile {path} cannot be read" in capsys.readouterr().err
     assert main([*words, str(tmp_path / "none.json")]) == 4
-    assert "there is no cost profile" in capsys.readouterr().err
+    assert "no cost profile of" in capsys.readouterr().err

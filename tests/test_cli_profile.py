@@ -167,7 +167,7 @@ def test_an_ignored_signal_stays_ignored(package, processes) -> None:
     [
         (["--memory", "0B"], 2, "--memory is 0; a limit is more than zero"),
         (["--memory", "1kB"], 7, r"--memory 1000B is below the package's own state of 1\.0 K"),
-        (["--time-per-rung", "0s"], 2, "--time-per-rung is 0; a rung takes time to measure"),
+        (["--time-per-rung", "0s"], 2, "--time-per-rung is 0; expected a duration above zero"),
         (["--board", "nowhere.toml"], 2, "nowhere.toml"),
     ],
 )

@@ -99,7 +99,7 @@ def test_a_finished_run_says_so(words, tmp_path, capsys) -> None:
     capsys.readouterr()
     assert main([*words, "--resume"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"{tmp_path / 'run'} is finished already"
+    assert lines[0] == f"{tmp_path / 'run'} is already finished"
     assert lines[1].startswith("finished: 10 steps, 40 images")
 
 
@@ -145,7 +145,7 @@ def test_a_batch_larger_than_the_data_set_is_explained(words, tmp_path, capsys) 
     [
         (["--energy", "1kJ"], 4, "a limit on energy or power needs a power sensor"),
         (["--power", "5W"], 4, "a limit on energy or power needs a power sensor"),
-        (["--profile", "p.json"], 2, "--profile is for a budget, or for --keep-ratio auto"),
+        (["--profile", "p.json"], 2, "--profile needs a budget, or --keep-ratio auto"),
         (["--time", "1h", "--images", "3"], 6, "a batch of 4 is larger than the data set"),
     ],
 )
@@ -177,7 +177,9 @@ def test_a_signal_saves_and_exits_130(words, tmp_path, monkeypatch, capfd, numbe
     assert signal.getsignal(number) == before
     error = capfd.readouterr().err
     assert "stopping after this step and saving; send it again to stop at once" in error
-    assert "edge-train: stopped after step 4 of 10; go on by the same command with" in error
+    assert (
+        "edge-train: stopped after step 4 of 10; continue with the same command and" in error
+    )
     assert open_run(tmp_path / "run").newest_checkpoint().info.step == 4
     use_engine(monkeypatch, FakeEngine)
     assert main([*words, "--resume"]) == 0
@@ -258,7 +260,7 @@ def test_a_run_that_nobody_reads_any_more_saves(words, tmp_path, flags) -> None:
     assert "BrokenPipe" not in said
     newest = open_run(tmp_path / "run").newest_checkpoint().info.step
     assert 3 <= newest <= 10
-    assert "go on by the same command with --resume" in said
+    assert "continue with the same command and --resume" in said
 
 
 def steps_of(seconds_per_step: float, count: int):

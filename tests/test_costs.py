@@ -92,7 +92,7 @@ def changed(tmp_path: Path, change) -> Path:
         (lambda t: t.update(startup_s="1.5"), r"startup_s: expected a number, got '1.5'"),
         (lambda t: t.update(startup_s=-1.5), r"startup_s: expected a number >= 0, got -1.5"),
         (lambda t: t.update(idle_w=math.nan), r"idle_w: expected a number >= 0, got nan"),
-        (lambda t: t.update(rungs=[]), r"rungs: there are none"),
+        (lambda t: t.update(rungs=[]), r"rungs: the list is empty"),
         (lambda t: t["rungs"].append(t["rungs"][0]), r"rungs: k100 is there twice"),
         (
             lambda t: t["rungs"][1].update(source="guessed"),
@@ -125,7 +125,7 @@ def test_what_is_no_profile_is_refused(tmp_path, content) -> None:
 def test_a_missing_profile_names_the_command(tmp_path) -> None:
     path = tmp_path / "none.json"
     with pytest.raises(
-        DeviceError, match=rf"there is no cost profile {path}. .*edge-train prof"
+        DeviceError, match=rf"cost profile {path} does not exist. .*edge-train prof"
     ):
         load_profile(path)
 
@@ -158,7 +158,7 @@ def test_a_profile_fits_where_it_was_measured() -> None:
     ],
 )
 def test_another_environment_is_refused_by_name(different, message) -> None:
-    with pytest.raises(DeviceError, match=rf"does not hold here:\n  {message}") as caught:
+    with pytest.raises(DeviceError, match=rf"is not valid here:\n  {message}") as caught:
         check_fits(PROFILE, **HERE | different)
     assert str(caught.value).count("measured with") == 1
 

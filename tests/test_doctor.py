@@ -23,11 +23,11 @@ def here() -> dict[str, Any]:
 
 def test_the_engine_of_this_environment_runs_a_real_step(here) -> None:
     pytest.importorskip("onnxruntime")
-    ort, official = here["engines"]
+    ort, ort_training = here["engines"]
     assert ort["works"], ort["problem"]
     assert ort["did"]["runtime"].split()[-1] in here["versions"].values()
     assert ort["did"]["loss"] == pytest.approx(ort["did"]["expected_loss"], rel=1e-4)
-    assert official["works"] == ("onnxruntime-training-cpu" in here["versions"])
+    assert ort_training["works"] == ("onnxruntime-training-cpu" in here["versions"])
 
 
 def test_pictures_become_views(here) -> None:
@@ -189,7 +189,7 @@ def findings(*working: str) -> dict[str, Finding]:
     [
         (["pictures", "ort", "export"], 0, "This machine can train with ort.\n"),
         (["pictures", "ort"], 0, "can train with ort, with packages from another machine."),
-        (["pictures", "export"], 5, "This machine cannot train yet; see the parts above that"),
+        (["pictures", "export"], 5, "This machine cannot train yet; see the parts above"),
         (["ort", "export"], 0, "This machine cannot train yet"),
     ],
 )

@@ -158,7 +158,7 @@ def test_a_failed_step_leaves_the_state(engine: Engine, package: Package) -> Non
 
 
 @pytest.fixture
-def official(package: Package) -> Iterator[Engine]:
+def ort_training_engine(package: Package) -> Iterator[Engine]:
     """Engine ort-training after two steps."""
     with make_engine("ort-training") as made:
         if (reason := unsupported_reason(made, package)) is not None:
@@ -169,7 +169,7 @@ def official(package: Package) -> Iterator[Engine]:
 
 
 def test_half_a_step_is_never_taken_for_a_state(
-    official: Engine, package: Package, monkeypatch: pytest.MonkeyPatch
+    ort_training_engine: Engine, package: Package, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import edge_runtime.engines.ort_training as module
 
@@ -179,11 +179,11 @@ def test_half_a_step_is_never_taken_for_a_state(
     with monkeypatch.context() as patch:
         patch.setattr(module._ApiRung, "apply_update", fail)
         with pytest.raises(EngineError, match="out of memory"):
-            train(official, package, range(3, 4))
+            train(ort_training_engine, package, range(3, 4))
     uses: list[Callable[[], Any]] = [
-        official.snapshot,
-        official.state_view,
-        lambda: train(official, package, range(3, 4)),
+        ort_training_engine.snapshot,
+        ort_training_engine.state_view,
+        lambda: train(ort_training_engine, package, range(3, 4)),
     ]
     for use in uses:
         with pytest.raises(EngineError, match=r"in the middle of a step\. .* --resume"):
@@ -191,11 +191,11 @@ def test_half_a_step_is_never_taken_for_a_state(
 
 
 def test_a_full_disk_for_scratch_files_is_reported(
-    official: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ort_training_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
     with pytest.raises(StorageError, match=r"cannot write .*gone: No such file"):
-        official.snapshot()
+        ort_training_engine.snapshot()
 
 
 def test_an_unknown_rung_is_refused(engine: Engine, package: Package) -> None:
@@ -216,7 +216,7 @@ def test_use_outside_open_and_close_is_refused(package: Package, name: str) -> N
         with pytest.raises(EngineError, match="it is not opened yet"):
             use()
     engine.open(package, package.initial_state())
-    with pytest.raises(EngineError, match="cannot open: it is open already"):
+    with pytest.raises(EngineError, match="cannot open: it is already open"):
         engine.open(package, package.initial_state())
     engine.close()
     engine.close()
@@ -253,7 +253,7 @@ print(try_engine("ort-training").engine)
 """
 
 
-def test_the_official_engine_needs_no_torch() -> None:
+def test_the_ort_training_engine_needs_no_torch() -> None:
     make_engine("ort-training")
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_TORCH],
@@ -288,7 +288,7 @@ def test_an_engine_says_where_it_computes(name: str) -> None:
         create_engine(name, device="cuda")
 
 
-def test_the_official_optimizer_takes_no_other_constants(package: Package) -> None:
+def test_the_ort_training_optimizer_takes_no_other_constants(package: Package) -> None:
     with make_engine("ort-training") as engine:
         engine.open(package, package.initial_state())
         rung = package.manifest.rungs[0].id
@@ -298,7 +298,7 @@ def test_the_official_optimizer_takes_no_other_constants(package: Package) -> No
             engine.step(rung, noise_batch(package, rung, 1), hyper)
 
 
-def test_the_official_engine_names_why_it_refuses(package: Package) -> None:
+def test_the_ort_training_engine_names_why_it_refuses(package: Package) -> None:
     import dataclasses
 
     reason = "weight decay is scheduled"

@@ -100,7 +100,7 @@ def test_use_outside_open_and_close_is_refused(package: Package, name: str) -> N
     with pytest.raises(EngineError, match="cannot run: it is not opened yet"):
         engine.run(images_of(1))
     engine.open(package, package.manifest.embed, weights_of(package, 1))
-    with pytest.raises(EngineError, match="cannot open: it is open already"):
+    with pytest.raises(EngineError, match="cannot open: it is already open"):
         engine.open(package, package.manifest.embed, weights_of(package, 1))
     engine.close()
     engine.close()

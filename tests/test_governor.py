@@ -145,7 +145,7 @@ def test_what_cannot_be_done_any_more_ends_at_the_limit(budget, limit) -> None:
         last.reason,
     )
     resort = next(d for d in outcome.decisions if d.reason.startswith("no plan fits"))
-    assert f"as far as it goes on {resort.rung}" in resort.reason
+    assert f"as many as possible on {resort.rung}" in resort.reason
 
 
 def test_the_decisions_say_why() -> None:
@@ -155,14 +155,14 @@ def test_the_decisions_say_why() -> None:
         r"the plan begins: \d+ steps on k050, then \d+ steps on k100 with 2\.0 kJ left",
         switches[0].reason,
     )
-    assert re.match(r"there is room for more: \d+ steps on k100 with", switches[1].reason)
+    assert re.match(r"the budget allows more: \d+ steps on k100 with", switches[1].reason)
     assert {decision.kind for decision in outcome.decisions} == {"switch", "keep"}
 
 
 def test_the_reason_names_the_drift() -> None:
     board = Board(time_ratio=lambda step: 1.0 if step < 1000 else 2.0)
     outcome = simulate(Budget(time_s=220), STEPS, board=board)
-    (down,) = (d for d in outcome.decisions if "there is no room for as much" in d.reason)
+    (down,) = (d for d in outcome.decisions if "the budget allows less" in d.reason)
     assert re.search(
         r"against the profile a step takes (1\.9|2\.0)\d of its time and", down.reason
     )
@@ -218,7 +218,7 @@ def test_time_that_is_suddenly_gone_leaves_the_cheapest_rung() -> None:
     late = governor.decide(1, 80.0, Total(time_s=81.5, energy_j=None), Reading())
     assert (late.kind, late.rung) == ("switch", "k025")
     assert late.reason.startswith(
-        "no plan fits 299 more steps with 18 s left: as far as it goes on k025"
+        "no plan fits 299 more steps with 18 s left: as many as possible on k025"
     )
 
 

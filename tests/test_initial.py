@@ -213,7 +213,7 @@ def replaced(**tensors):
 
 
 FIT = r"vit\.safetensors does not fit: "
-OTHER = "not one of this encoder: "
+OTHER = "does not fit this encoder: "
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ OTHER = "not one of this encoder: "
             replaced(),
             {"patch_size": 8},
             FIT + r"encoder\.patch_embed\.proj\.weight: the model has \(192, 12\), the file "
-            r"\(48, 12\) \(1 problems\)\. Give the model, patch size and width",
+            r"\(48, 12\) \(1 problems\)\. Use the model, patch size and width",
         ),
         (
             replaced(pos_embed=torch.zeros(1, 16, WIDTH)),  # no class token

@@ -158,7 +158,7 @@ def test_a_shorter_file_is_a_cut_one(tmp_path) -> None:
 
 
 def test_whether_a_missing_run_is_held_is_an_error(tmp_path) -> None:
-    with pytest.raises(RecordsError, match=r"cannot look at .*gone: No such file"):
+    with pytest.raises(RecordsError, match=r"cannot check .*gone: No such file"):
         is_held(tmp_path / "gone")
 
 

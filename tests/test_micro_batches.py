@@ -15,7 +15,7 @@ from steps import hyper_of, noise_batch  # noqa: E402
 
 from edge_export.declaration import ObjectiveDeclaration  # noqa: E402
 from edge_export.objectives import OBJECTIVES, simclr  # noqa: E402
-from edge_export.ort_training import artifacts as official  # noqa: E402
+from edge_export.ort_training import artifacts as ort_training  # noqa: E402
 from edge_export.package import verify  # noqa: E402
 from edge_export.package.build import export_package  # noqa: E402
 from edge_export.recipe import make_recipe  # noqa: E402
@@ -34,11 +34,11 @@ TINY = {
 
 @pytest.fixture(scope="module", autouse=True)
 def small_effort():
-    """No official artifacts, and one thread: more only wait for each other."""
+    """No ort-training artifacts, and one thread: more only wait for each other."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(official, "is_available", lambda: False)
+        patch.setattr(ort_training, "is_available", lambda: False)
         yield
     torch.set_num_threads(threads)
 
@@ -187,7 +187,7 @@ def test_an_objective_that_promises_too_much_is_refused(tmp_path, monkeypatch):
         export(tmp_path, "simclr", "random", [2])
 
 
-def test_the_official_engine_names_the_rung_to_take_instead(paired):
+def test_the_ort_training_engine_names_the_rung_to_take_instead(paired):
     facts = dataclasses.replace(paired.manifest.ort_training, refused=None)
     artifacts = OrtTrainingGraphs(training="t.onnx", eval="e.onnx", optimizer="o.onnx")
     whole, *others = paired.manifest.rungs
@@ -200,7 +200,7 @@ def test_the_official_engine_names_the_rung_to_take_instead(paired):
         pytest.skip(str(error))
     message = (
         r"cannot train .*package: rung k050-m2 has micro-batches of 2, for which there are no "
-        r"official artifacts\. Take engine ort, or rung k050\."
+        r"ort-training artifacts\. Use engine ort, or rung k050\."
     )
     with engine:
         engine.open(package, package.initial_state())
@@ -225,7 +225,7 @@ def refusal_of(method):
 def test_contrastive_methods_need_their_batch_whole(method):
     refusal = refusal_of(method)
     assert problems(method={"name": method}, micro_batches=[4, 2]) == [
-        f"micro_batches: method {method} needs its batch whole: {refusal}"
+        f"micro_batches: method {method} needs the whole batch: {refusal}"
     ]
     make_recipe({**TINY, "method": {"name": method}, "micro_batches": [4]}, where="test")
 
@@ -239,7 +239,7 @@ def test_a_refusal_is_a_reason(method):
 def test_any_objective_may_refuse():
     with paired_method("it counts its pictures"):
         assert problems(method={"name": "paired"}, micro_batches=[2]) == [
-            "micro_batches: method paired needs its batch whole: it counts its pictures"
+            "micro_batches: method paired needs the whole batch: it counts its pictures"
         ]
     assert Paired.refusal is None
 

@@ -1,4 +1,4 @@
-"""The script of docs/official-api.md trains a package with the official API alone."""
+"""The script of docs/official-api.md trains a package with the official training API alone."""
 
 import re
 import subprocess

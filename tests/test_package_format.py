@@ -36,7 +36,7 @@ def test_every_role_is_explained() -> None:
 
 
 def test_every_prefix_of_the_state_is_explained() -> None:
-    lines = NAMES.partition("# State tensors")[2].partition("# Tensors at")[0]
+    lines = NAMES.partition("# State tensors")[2].partition("# Graph inputs")[0]
     prefixes = set(re.findall(r'^[A-Z_]+ = "([\w.]+)"', lines, re.M))
     assert {"param.", "buffer.", "updates."} < prefixes
     assert {prefix for prefix in prefixes if f"| `{prefix}` | " not in DOCUMENT} == set()

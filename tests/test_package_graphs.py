@@ -126,13 +126,13 @@ def test_borders_of_a_graph_may_be_state_hyper_parameters_images_and_draws(folde
 @pytest.mark.parametrize(
     ("graph", "side", "border", "wanted"),
     [
-        (STEP, "outputs", "loss", f"{STEP}: there is no output 'loss'"),
-        (ACCUMULATE, "outputs", "loss", f"{ACCUMULATE}: there is no output 'loss'"),
+        (STEP, "outputs", "loss", f"{STEP}: output 'loss' is missing"),
+        (ACCUMULATE, "outputs", "loss", f"{ACCUMULATE}: output 'loss' is missing"),
         (
             ACCUMULATE,
             "outputs",
             "next.grad.w",
-            f"{ACCUMULATE}: 1 sum(s) are lost, first 'next.grad.w'",
+            f"{ACCUMULATE}: 1 sum(s) are not passed on, first 'next.grad.w'",
         ),
         (EMBED, "inputs", "images", f"{EMBED}: expected one tensor of role 'images', got 0"),
         (
@@ -165,7 +165,7 @@ def test_a_graph_that_changes_nothing_is_reported(folder, name):
     )
     open_package(folder)
     edit(folder, set_in("graphs", name, "outputs", outputs[: name == STEP]))
-    assert problems(folder) == [f"{name}: it changes nothing of the state"]
+    assert problems(folder) == [f"{name}: it does not change the state"]
 
 
 def test_a_weight_that_the_merge_graph_does_not_give_is_reported(folder):
@@ -182,9 +182,9 @@ def test_a_hyper_parameter_without_a_curve_is_reported(folder):
     edit(folder, set_in("graphs", STEP, "inputs", inputs))
     open_package(folder)
     edit(folder, lambda table: table["hyper_parameters"].pop("ema_momentum"))
-    assert problems(folder) == [f"{STEP}: there is no hyper-parameter 'ema_momentum'"]
+    assert problems(folder) == [f"{STEP}: unknown hyper-parameter 'ema_momentum'"]
     edit(folder, set_in("graphs", STEP, "inputs", [spec("momentum", "hyper", ())]))
-    assert problems(folder) == [f"{STEP}: there is no hyper-parameter 'momentum'"]
+    assert problems(folder) == [f"{STEP}: unknown hyper-parameter 'momentum'"]
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_a_missing_package_is_reported(tmp_path):
     assert (
         "gone is not a training package: manifest.json cannot be read (No such file" in message
     )
-    assert "Make one with `edge-train export`." in message
+    assert "Create one with `edge-train export`." in message
 
 
 def test_a_file_is_no_package(tmp_path):
@@ -82,7 +82,7 @@ def test_a_manifest_that_is_a_folder_is_reported(folder):
 @pytest.mark.parametrize(
     "content",
     [b"", b'{"format": 2, "rec', b"\xff\xfe\x00", b"[" * 100_000, b"{" + b'"a":{' * 100_000],
-    ids=["empty", "cut short", "binary", "deep list", "deep table"],
+    ids=["empty", "truncated", "binary", "deep list", "deep table"],
 )
 def test_a_manifest_that_is_no_json_is_reported(folder, content):
     (folder / "manifest.json").write_bytes(content)
@@ -178,9 +178,9 @@ def test_unknown_missing_and_mistyped_keys_are_reported_together(folder):
             lambda file: (file.unlink(), file.symlink_to("nowhere")),
             "is missing, or not a file.",
         ),
-        (lambda file: file.write_bytes(b""), "was altered or cut short"),
-        (lambda file: file.write_bytes(file.read_bytes()[:-1]), "was altered or cut short"),
-        (lambda file: file.write_bytes(file.read_bytes() + b"\0"), "was altered or cut short"),
+        (lambda file: file.write_bytes(b""), "was altered or truncated"),
+        (lambda file: file.write_bytes(file.read_bytes()[:-1]), "was altered or truncated"),
+        (lambda file: file.write_bytes(file.read_bytes() + b"\0"), "was altered or truncated"),
     ],
     ids=["missing", "folder", "pipe", "loop", "dangling", "empty", "shorter", "longer"],
 )
@@ -234,7 +234,7 @@ def test_a_state_that_is_not_as_declared_is_reported(folder, change, wanted):
     change(state)
     add_file(folder, "state.safetensors", save(state))
     package = open_package(folder)
-    with pytest.raises(PackageError, match=f"is not what the manifest declares: {wanted}"):
+    with pytest.raises(PackageError, match=f"differs from the manifest: {wanted}"):
         package.initial_state()
 
 
@@ -327,7 +327,7 @@ def test_a_keep_ratio_outside_is_reported(sound, keep_ratio):
         (lambda f: edit(f, set_in("format", 7)), "package format 7 is unknown"),
         (lambda f: edit(f, set_in("author", "me")), "unknown key author"),
         (lambda f: (f / STEP).unlink(), f"{STEP} is missing, or not a file"),
-        (lambda f: (f / STEP).write_bytes(b"foreign"), f"{STEP} was altered or cut short"),
+        (lambda f: (f / STEP).write_bytes(b"foreign"), f"{STEP} was altered or truncated"),
         (lambda f: edit(f, set_in("embed", "../embed")), "'../embed' is not described"),
     ],
 )

@@ -48,7 +48,7 @@ def test_a_name_that_is_no_plain_path_is_reported(folder, tmp_path, name):
 @pytest.mark.parametrize("key", ["embed", "state_file"])
 def test_such_a_name_is_no_file_either(folder, name, key):
     edit(folder, lambda table: table.update({key: name}))
-    assert f"there is no SHA-256 of {name!r}" in problems(folder)
+    assert f"the SHA-256 of {name!r} is missing" in problems(folder)
 
 
 def test_a_link_out_of_the_package_is_reported(folder, tmp_path):
@@ -71,7 +71,7 @@ def test_every_file_that_is_used_has_a_hash(folder):
     text = (folder / "manifest.json").read_text()
     for name in used:
         edit(folder, lambda table, name=name: table["sha256"].pop(name))
-        assert problems(folder) == [f"there is no SHA-256 of {name!r}"]
+        assert problems(folder) == [f"the SHA-256 of {name!r} is missing"]
         (folder / "manifest.json").write_text(text)
 
 
@@ -94,6 +94,6 @@ def test_names_that_point_elsewhere_are_reported(folder):
     edit(folder, spoil)
     assert problems(folder) == [
         "graph '/etc/hostname' is not described in graphs",
-        "there is no SHA-256 of '../checkpoint'",
-        "there is no SHA-256 of '/etc/hostname'",
+        "the SHA-256 of '../checkpoint' is missing",
+        "the SHA-256 of '/etc/hostname' is missing",
     ]

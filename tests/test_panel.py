@@ -245,7 +245,7 @@ def test_a_run_that_was_finished_before_needs_no_panel(terminal, tmp_path) -> No
     panel = Panel(tmp_path / "run", terminal.stream)
     panel(FINISHED)
     panel.close()
-    assert terminal.read().startswith(f"{tmp_path / 'run'} is finished already\r\nfinished:")
+    assert terminal.read().startswith(f"{tmp_path / 'run'} is already finished\r\nfinished:")
 
 
 def test_nothing_is_drawn_before_the_first_event(terminal, tmp_path) -> None:

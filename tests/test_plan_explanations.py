@@ -16,7 +16,7 @@ def test_without_limits_it_is_the_rung_that_keeps_most() -> None:
     assert plan.binding == ()
     assert [verdict.reason for verdict in plan.verdicts] == [
         "all steps: keeps the most token-blocks",
-        *["keeps fewer token-blocks than the budget has room for"] * 3,
+        *["keeps fewer token-blocks than the budget allows"] * 3,
     ]
     assert plan.time_s == pytest.approx(1.5 + 0.4 + 10 * 0.2 + 0.2)
     assert plan.energy_j == pytest.approx(9 + 4 + 10 * 2.0 + 1.2)
@@ -44,10 +44,10 @@ def test_every_rung_has_a_verdict() -> None:
     reasons = {verdict.rung: verdict.reason for verdict in plan.verdicts}
     assert plan.binding == ("memory", "energy")
     assert reasons == {
-        "k100": "33% of the steps: the most that --memory and --energy leave room for",
+        "k100": "33% of the steps: the most that --memory and --energy allow",
         "k075": "all steps on it take 1.6 kJ, over --energy 1.4kJ",
-        "k050": "67% of the steps: the most that --memory and --energy leave room for",
-        "k025": "keeps fewer token-blocks than the budget has room for",
+        "k050": "67% of the steps: the most that --memory and --energy allow",
+        "k025": "keeps fewer token-blocks than the budget allows",
         "k900": "needs 2.1 GiB, over --memory 1GiB",
         "killed": "does not fit this board: killed for memory while it was measured",
         "new": "was not measured",
@@ -88,8 +88,8 @@ def test_with_waiting_of_no_use_a_rung_that_draws_less_is_taken() -> None:
         (
             Budget(energy_j=300),
             r"no plan of 1000 steps fits --energy 300J: --energy is too little\. The nearest "
-            r"budget that works is --energy 63\d(\.\d)?J; this one is enough for \d+ steps: "
-            r"ask for fewer",
+            r"budget that works is --energy 63\d(\.\d)?J; this one allows \d+ steps: "
+            r"reduce them",
         ),
         (
             Budget(energy_j=300, time_s=10),

@@ -50,12 +50,12 @@ def leftovers(tmp_path) -> list[Path]:
 
 
 def test_every_rung_is_measured_up_down_and_up_again(package, processes, tmp_path) -> None:
-    told = []
-    found = profile(package, max_s=7.0, report=told.append)
+    reports = []
+    found = profile(package, max_s=7.0, report=reports.append)
     order = ["k050", "k100", "k100", "k050", "k050", "k100"]
     assert [job["rung"] for job in processes.jobs] == order
     assert {job["max_s"] for job in processes.jobs} == {7.0 / 3}
-    assert [cost.rung for cost in told] == order
+    assert [cost.rung for cost in reports] == order
     assert [cost.rung for cost in found.rungs] == ["k100", "k050"]  # as in the manifest
     assert [(cost.step_s, cost.step_j, cost.source) for cost in found.rungs] == [
         (1.0, 10.0, "measured"),
@@ -168,7 +168,9 @@ def test_what_was_measured_before_an_interruption_is_kept(
     package, processes, tmp_path, caplog
 ) -> None:
     processes.do(k100="time.sleep(1000)")
-    message = r"stopped while k100 was measured\. Measured are k050: the same command goes on"
+    message = (
+        r"stopped while k100 was measured\. Measured so far: k050\. The same command continues"
+    )
     with pytest.raises(StoppedError, match=message):
         profile(package, stop=processes.begun(2))
     processes.do(k050="time.sleep(1000)")
@@ -177,8 +179,10 @@ def test_what_was_measured_before_an_interruption_is_kept(
     processes.do()
     found = profile(package)
     assert [job["rung"] for job in processes.jobs] == ["k050", "k050", "k100"]
-    told = ["k050", "k050", "k100"]  # by the second call, by the third
-    assert caplog.messages == [f"{rung} was measured before the interruption" for rung in told]
+    reports = ["k050", "k050", "k100"]  # by the second call, by the third
+    assert caplog.messages == [
+        f"{rung} was measured before the interruption" for rung in reports
+    ]
     assert [cost.source for cost in found.rungs] == ["measured"] * 2
     assert leftovers(tmp_path) == []  # the next one measures everything
     processes.do()

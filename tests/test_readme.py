@@ -39,7 +39,7 @@ def shape_of(lines: list[str]) -> list[str]:
 
 def test_the_commands_print_what_the_readme_shows(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="the transcript begins with an export")
-    pytest.importorskip("onnxruntime.training", reason="and shows official artifacts")
+    pytest.importorskip("onnxruntime.training", reason="and shows ort-training artifacts")
     commands = transcript()
     assert [shlex.split(command)[1] for command, _ in commands] == ["export", "run", "eval"]
     for command, shown in commands:

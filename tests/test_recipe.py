@@ -104,16 +104,20 @@ def test_a_policy_adds_its_own_curve():
         ({"exempt_vectors": True}, r"exempt_vectors: .* decays every parameter"),
     ],
 )
-def test_what_the_official_optimizer_cannot_do_is_reported(monkeypatch, optimizer, refusal):
+def test_what_the_ort_training_optimizer_cannot_do_is_reported(
+    monkeypatch, optimizer, refusal
+):
     monkeypatch.setattr(artifacts, "is_available", lambda: True)
     found = artifacts.refusal(Program(recipe(optimizer=optimizer)))
     assert found is None if refusal is None else re.search(refusal, found)
 
 
-def test_other_reasons_against_official_artifacts(monkeypatch):
+def test_other_reasons_against_ort_training_artifacts(monkeypatch):
     monkeypatch.setattr(artifacts, "is_available", lambda: True)
     some = Program(recipe(trained=["all", "last-1"]))
-    assert artifacts.refusal(some) == "trained: the official optimizer moves every parameter"
+    assert (
+        artifacts.refusal(some) == "trained: the ort-training optimizer moves every parameter"
+    )
     monkeypatch.setattr(artifacts, "is_available", lambda: False)
     assert artifacts.refusal(Program(recipe())) == artifacts.MISSING
 

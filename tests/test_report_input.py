@@ -226,7 +226,7 @@ def test_the_same_runs_make_the_same_page(tmp_path: Path) -> None:
 
 
 def test_nothing_to_make_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"say what to make: a page with -o report\.html"):
+    with pytest.raises(ConfigError, match=r"no output requested: give -o report\.html"):
         run_command([str(tmp_path)])
 
 

@@ -104,7 +104,7 @@ class Broken:
 def test_a_broken_engine_is_refused(monkeypatch, fault: str, message: str) -> None:
     pytest.importorskip("onnxruntime")
     monkeypatch.setattr(selftest, "create_engine", lambda name, threads: Broken(fault))
-    with pytest.raises(EngineError, match=f"computes something wrong: {message}. Install"):
+    with pytest.raises(EngineError, match=f"computes wrong results: {message}. Install"):
         try_engine("ort", threads=1)
 
 
@@ -128,11 +128,11 @@ def test_a_half_installed_edge_train_is_explained(monkeypatch, tmp_path: Path) -
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The self-test package and its expected results, as this environment makes them."""
     pytest.importorskip("torch", reason="exports a package")
-    from edge_export.ort_training import artifacts as official
+    from edge_export.ort_training import artifacts as ort_training
     from edge_export.selftest import write_selftest
 
-    if not official.is_available():
-        pytest.skip(official.MISSING)
+    if not ort_training.is_available():
+        pytest.skip(ort_training.MISSING)
     folder = tmp_path_factory.mktemp("selftest")
     (folder / "package").mkdir()
     (folder / "package" / "of_before").touch()  # is replaced
@@ -163,7 +163,7 @@ def plain(folder: Path) -> dict[str, object]:
     return dict(table)
 
 
-def test_both_official_checkpoints_hold_the_initial_state(written: Path) -> None:
+def test_both_ort_training_checkpoints_hold_the_initial_state(written: Path) -> None:
     api = pytest.importorskip("onnxruntime.training.api")
     for package in (open_package(written / "package"), open_selftest()):
         path = package.file(OFFICIAL_CHECKPOINT)
@@ -184,14 +184,14 @@ def test_computing_again_expects_the_same(written: Path) -> None:
     assert made["features"] == pytest.approx(shipped.features, abs=1e-5)
 
 
-def test_a_package_without_official_artifacts_is_not_taken(
+def test_a_package_without_ort_training_artifacts_is_not_taken(
     monkeypatch, tmp_path: Path
 ) -> None:
     pytest.importorskip("torch", reason="exports a package")
-    from edge_export.ort_training import artifacts as official
+    from edge_export.ort_training import artifacts as ort_training
     from edge_export.selftest import write_selftest
 
-    monkeypatch.setattr(official, "is_available", lambda: False)
-    with pytest.raises(EngineError, match="self-test package needs official artifacts"):
+    monkeypatch.setattr(ort_training, "is_available", lambda: False)
+    with pytest.raises(EngineError, match="self-test package needs ort-training artifacts"):
         write_selftest(tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -237,7 +237,7 @@ def test_a_finished_run_says_so_and_trains_nothing(package, tmp_path) -> None:
 
 def test_a_folder_in_the_way_is_refused(package, tmp_path) -> None:
     run_to_the_end(package, tmp_path / "run")
-    with pytest.raises(ConfigError, match=r"run exists\. Go on with it by --resume, or"):
+    with pytest.raises(ConfigError, match=r"run exists\. Continue it with --resume, or"):
         run_to_the_end(package, tmp_path / "run")
     (tmp_path / "empty").mkdir()
     assert isinstance(run_to_the_end(package, tmp_path / "empty")[-1], events.Finished)

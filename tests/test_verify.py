@@ -67,7 +67,7 @@ def program(package):
 
 
 def on_ort(package, rungs=1):
-    """The package with its first rungs alone, and no official artifacts."""
+    """The package with its first rungs alone, and no ort-training artifacts."""
     facts = dataclasses.replace(package.manifest.ort_training, refused="for this test")
     kept = package.manifest.rungs[:rungs]
     manifest = dataclasses.replace(package.manifest, ort_training=facts, rungs=kept)
@@ -173,7 +173,7 @@ def test_every_rung_is_compared(monkeypatch, package, program):
         verify(on_ort(package, rungs=2), program)
 
 
-def test_the_official_engine_is_compared(monkeypatch, package, program):
+def test_the_ort_training_engine_is_compared(monkeypatch, package, program):
     pytest.importorskip("onnxruntime.training.api", reason="the official training API")
     rungs = len(package.manifest.rungs)
     factors = iter([1.0] * rungs + [1.01])  # right for engine ort
@@ -303,7 +303,7 @@ def test_a_gradient_that_is_declared_to_be_zero_is_zero(declaring):
     assert program.parameters[WITHOUT_GRADIENT].zero_gradient
     wrong = dataclasses.replace(program.parameters[MASKED], zero_gradient=True)
     program.parameters[MASKED] = wrong
-    message = f"gradient of {MASKED} is .*, and it is declared to have none"
+    message = f"gradient of {MASKED} is .*, but it is declared to have none"
     with pytest.raises(PackageError, match=message):
         verify(package, program)
 

@@ -83,9 +83,9 @@ def test_the_example_of_the_document_is_short_and_runs(
     names: dict[str, object] = {}
     exec(example, names)
     assert names["state"].keys() == package.initial_state().keys()
-    told = capsys.readouterr().out.splitlines()
-    assert told[0].startswith("Started(steps=10")
-    assert told[-1].startswith("Finished(steps=10")
+    reports = capsys.readouterr().out.splitlines()
+    assert reports[0].startswith("Started(steps=10")
+    assert reports[-1].startswith("Finished(steps=10")
 
 
 def test_the_federated_round_of_the_document_trains_the_parameters(
@@ -123,12 +123,22 @@ def test_costs_that_nobody_measured_are_measured_and_reported(
         return profile
 
     monkeypatch.setattr(within_budget, "profile_package", measure)
-    told: list[str] = []
+    reports: list[str] = []
     budget = Budget(time_s=3600, memory_bytes=1 << 40)
-    train_within(package, tmp_path / "run", budget=budget, report=told.append)
+    train_within(package, tmp_path / "run", budget=budget, report=reports.append)
     assert asked[0]["memory_bytes"] == 1 << 40
-    assert told[0].startswith("no cost profile of this package on this board yet")
-    assert told[1].split() == ["k100", "10.0", "ms", "76.3", "MiB", "100", "mJ", "per", "step"]
+    assert reports[0].startswith("no cost profile of this package on this board yet")
+    assert reports[1].split() == [
+        "k100",
+        "10.0",
+        "ms",
+        "76.3",
+        "MiB",
+        "100",
+        "mJ",
+        "per",
+        "step",
+    ]
     train_within(package, tmp_path / "again", budget=budget)
     assert len(asked) == 1  # kept
 
@@ -136,13 +146,13 @@ def test_costs_that_nobody_measured_are_measured_and_reported(
 def test_without_a_budget_one_rung_is_trained_and_the_idle_power_measured(
     package, tmp_path
 ) -> None:
-    told: list[str] = []
-    found = train_within(package, tmp_path / "run", report=told.append)
+    reports: list[str] = []
+    found = train_within(package, tmp_path / "run", report=reports.append)
     assert {step.rung for step in kinds(found, events.StepRecord)} == {"k100"}
     info = open_run(tmp_path / "run").info
     assert info.settings.rungs == ((1, "k100"),)
     assert info.idle_w == pytest.approx(10.0)
-    assert told == ["measuring the board's idle power for 0.01 s"]
+    assert reports == ["measuring the board's idle power for 0.01 s"]
     train_within(package, tmp_path / "other", rungs=["k050"])
     assert open_run(tmp_path / "other").info.settings.rungs == ((1, "k050"),)
 
@@ -228,7 +238,7 @@ def test_what_a_budget_needs_is_asked_before_anything_is_measured(
         raise AssertionError("this takes minutes")
 
     monkeypatch.setattr(within_budget, "profile_package", measure)
-    with pytest.raises(BudgetError, match="below the package's own state"):
+    with pytest.raises(BudgetError, match="below the package's state"):
         train_within(package, tmp_path / "run", budget=Budget(memory_bytes=100))
     with pytest.raises(DeviceError, match="threads: measured with all processors, here 3"):
         train_within(

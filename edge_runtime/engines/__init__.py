@@ -1,4 +1,4 @@
-"""What runs graphs. ONNX Runtime is imported here alone, when it is first needed."""
+"""Engines, which run graphs. Only this package imports ONNX Runtime, at its first use."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,8 +27,8 @@ def _ort_forward(**options: Any) -> ForwardEngine:
     return OrtForwardEngine(**options)
 
 
-# Name -> what makes it, given `device` and `threads`. The first is taken by "auto": the step
-# graph is faster than the official API on every runtime, also on the official one.
+# Name -> its constructor, with `device` and `threads`. "auto" is the first: the step graph is
+# faster than the official training API on every runtime, also on the one with that API.
 ENGINES: dict[str, Callable[..., Engine]] = {"ort": _ort, "ort-training": _ort_training}
 FORWARD_ENGINES: dict[str, Callable[..., ForwardEngine]] = {"ort": _ort_forward}
 
@@ -50,7 +50,7 @@ def create_engine(
     Args:
         name: one of `ENGINES`, or "auto".
         device: where it computes.
-        threads: of the runtime; `None`: as many as there are cores.
+        threads: of the runtime; `None`: one per core.
 
     Raises:
         ConfigError: an unknown name.

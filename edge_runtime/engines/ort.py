@@ -27,16 +27,15 @@ RunRung = Callable[[Batch, Hyper], dict[str, float]]  # one step; gives the metr
 class OrtEngine(BaseEngine, Engine):
     """Keeps the state on the device and runs a rung's graphs on it.
 
-    State is bound once per direction, so that a step copies nothing but its batch. One rung is
-    loaded at a time: a run takes the memory of its largest rung, and a step down gives memory
-    back.
+    State is bound once per direction, so that a step copies only its batch. One rung is loaded
+    at a time: a run needs the memory of its largest rung, and stepping down frees memory.
     """
 
     name = "ort"
 
     def __init__(self, *, device: str = "cpu", threads: int | None = None) -> None:
         super().__init__(self.name)
-        # Not later: an import that fails inside the runtime may keep its callers' variables.
+        # Early: a failing import of the runtime may keep its callers' variables alive.
         load_onnxruntime()
         check_device(self.name, device)
         self.runtime = runtime_name()
@@ -52,7 +51,7 @@ class OrtEngine(BaseEngine, Engine):
 
     @override
     def open(self, package: Package, state: State) -> None:
-        self._hold(package)
+        self._keep(package)
         self._state = DeviceState(state)
 
     @override
@@ -73,7 +72,7 @@ class OrtEngine(BaseEngine, Engine):
     def _load(self, package: Package, rung_id: str) -> RunRung:
         if rung_id not in self._loaded:
             rung = package.rung(rung_id)
-            self._loaded.clear()  # its memory is free before the next one's is taken
+            self._loaded.clear()  # freed before the next one is allocated
             if STEP in rung.graphs:
                 self._loaded[rung_id] = self._open(package, rung.graphs[STEP]).run
             else:
@@ -137,10 +136,10 @@ class _StateGraph:
     ) -> None:
         self._graph, self._state, self._sums = graph, state, sums
         self._tensors = sorted({*graph.read_state, *graph.written_state})
-        self._bindings: dict[tuple[int, ...], Any] = {}  # by where the tensors are
+        self._bindings: dict[tuple[int, ...], Any] = {}  # by the positions of the tensors
 
     def run(self, batch: Batch, hyper: Hyper) -> dict[str, float]:
-        """Run once; what was written becomes the current state."""
+        """Run once; the written values become the current state."""
         positions = self._state.positions(self._tensors)
         binding = self._bindings.get(positions)
         if binding is None:
@@ -154,8 +153,8 @@ class _StateGraph:
 class _MicroBatches:
     """`accumulate` once for each micro-batch, then `apply`.
 
-    Sums have one set of buffers, which is input and output of `accumulate` in one: each sum
-    reads its own element and writes it, as ONNX Runtime does where it reuses memory.
+    Sums have one set of buffers, which is input and output of `accumulate` at once: each sum
+    reads an element and writes it in place, as when ONNX Runtime reuses memory.
     """
 
     def __init__(

@@ -31,7 +31,7 @@ class OrtForwardEngine(BaseEngine, ForwardEngine):
 
     @override
     def open(self, package: Package, graph: str, weights: State) -> None:
-        self._hold(package)
+        self._keep(package)
         spec = package.manifest.graphs[graph]
         (self._images,) = (tensor.name for tensor in spec.inputs if tensor.role == IMAGES)
         (self._features,) = (tensor.name for tensor in spec.outputs if tensor.role == FEATURES)

@@ -37,7 +37,7 @@ def load_api() -> Any:
     runtime = load_onnxruntime()
     name = "onnxruntime.training"
     if name not in sys.modules:
-        # The package's own start-up imports torch, which this API does not need.
+        # The package's start-up imports torch, which this API does not need.
         package = types.ModuleType(name)
         package.__path__ = [str(Path(runtime.__file__).parent / "training")]
         sys.modules[name] = package
@@ -46,15 +46,15 @@ def load_api() -> Any:
     except ImportError as error:
         del sys.modules[name]
         raise EngineError(
-            f"engine ort-training needs onnxruntime-training-cpu, found {runtime_name()}. "
-            "Install `edge-train[ort-training]` (x86-64, below Python 3.13) in an environment "
-            "of its own, or take engine ort."
+            f"engine ort-training needs onnxruntime-training-cpu, got {runtime_name()}. "
+            "Install `edge-train[ort-training]` (x86-64, below Python 3.13) in a separate "
+            "environment, or use engine ort."
         ) from error
     return api
 
 
 class OrtTrainingEngine(BaseEngine, Engine):
-    """Parameters and moments live in the API's CheckpointState, the EMA teacher beside it."""
+    """Keeps parameters and moments in the API's CheckpointState, the EMA teacher beside it."""
 
     name = "ort-training"
 
@@ -79,16 +79,16 @@ class OrtTrainingEngine(BaseEngine, Engine):
         if rung is not None and rung.micro_batch is not None:
             return (
                 f"rung {rung.id} has micro-batches of {rung.micro_batch}, for which there are "
-                "no official artifacts"
+                "no ort-training artifacts"
             )
         if rung is not None and rung.ort_training is None:
-            return f"there are no official artifacts of rung {rung.id}"
+            return f"there are no ort-training artifacts of rung {rung.id}"
         return None
 
     @override
     def open(self, package: Package, state: State) -> None:
         self._require_supported(package)
-        self._hold(package)
+        self._keep(package)
         self._started = {name: value.copy() for name, value in state.items()}
         self._teacher = {n: v for n, v in self._started.items() if n.startswith(EMA)}
         if package.manifest.ort_training.update is not None:
@@ -101,7 +101,7 @@ class OrtTrainingEngine(BaseEngine, Engine):
         others = [each.id for each in rungs if self.unsupported_reason(package, each) is None]
         instead = f", or rung {' or '.join(others)}" if others else ""
         raise EngineError(
-            f"engine {self.name} cannot train {package.path}: {reason}. Take engine ort"
+            f"engine {self.name} cannot train {package.path}: {reason}. Use engine ort"
             f"{instead}."
         )
 
@@ -128,19 +128,19 @@ class OrtTrainingEngine(BaseEngine, Engine):
     def run_periodic(self, graph: str, hyper: Hyper) -> None:
         # Packages with such graphs are refused by `open`
         self._require_consistent("run a periodic graph")
-        raise EngineError(f"engine {self.name} cannot run {graph}. Take engine ort.")
+        raise EngineError(f"engine {self.name} cannot run {graph}. Use engine ort.")
 
     def _require_consistent(self, action: str) -> Package:
-        """The package, if the state is that after a whole step.
+        """The package, if the last step is complete.
 
         Raises:
-            EngineError: it is not, or the engine is not open.
+            EngineError: the last step is incomplete, or the engine is not open.
         """
         package = self._require_open(action)
         if self._is_torn:
             raise EngineError(
                 f"engine ort-training cannot {action}: it failed in the middle of a step. "
-                "Go on from the last checkpoint with --resume."
+                "Continue from the last checkpoint with --resume."
             )
         return package
 
@@ -150,12 +150,12 @@ class OrtTrainingEngine(BaseEngine, Engine):
         for name in ("weight_decay", "beta1", "beta2", "eps"):
             if hyper[name] != (fixed := curves[name].first):
                 raise EngineError(
-                    f"engine ort-training cannot take {name} = {hyper[name]:g}: the official "
-                    f"optimizer has it fixed at {fixed:g}. Take engine ort."
+                    f"engine ort-training cannot use {name} = {hyper[name]:g}: its "
+                    f"optimizer has it fixed at {fixed:g}. Use engine ort."
                 )
 
     def _load(self, steps_done: int) -> None:
-        """Make the API's state; the step count is known from the first step only."""
+        """Create the API's state; the step count is known only at the first step."""
         with _scratch_file() as path, native_errors("load a checkpoint"):
             write_checkpoint(path, self._started, steps_done=steps_done)
             self._checkpoint = self._api.CheckpointState.load_checkpoint(str(path))
@@ -177,7 +177,7 @@ class OrtTrainingEngine(BaseEngine, Engine):
 
     @override
     def state_view(self) -> State:
-        # The API gives its state by files only: this is a copy
+        # The API exports its state only to files: this is a copy
         return self.snapshot()
 
     @override
@@ -190,10 +190,10 @@ class OrtTrainingEngine(BaseEngine, Engine):
 
 @contextmanager
 def _scratch_file() -> Iterator[Path]:
-    """Where the API writes or reads a checkpoint, which it does by files only.
+    """A path where the API writes or reads a checkpoint, which it does only by files.
 
     Raises:
-        StorageError: there is no room for it.
+        StorageError: it cannot be written.
     """
     parent = Path(tempfile.gettempdir())
     with storage_errors("write", parent), tempfile.TemporaryDirectory(dir=parent) as folder:
@@ -204,14 +204,14 @@ class _ApiRung:
     """Module and Optimizer of one rung over the shared CheckpointState.
 
     Both are made together: the next Module replaces the gradient buffers in the state, and an
-    Optimizer keeps those it found.
+    Optimizer keeps those of its creation.
     """
 
     def __init__(
         self, api: Any, package: Package, rung_id: str, checkpoint: Any, threads: int | None
     ) -> None:
         files = package.rung(rung_id).ort_training
-        assert files is not None  # else `unsupported_reason` said so
+        assert files is not None  # otherwise there is an `unsupported_reason`
         self._rung_id = rung_id
         spec = package.manifest.graphs[files.training]
         with native_errors(f"load {package.file(files.training)}"):
@@ -227,16 +227,16 @@ class _ApiRung:
         self._metrics = {i: t.name for i, t in enumerate(spec.outputs) if t.role == METRIC}
 
     def differentiate(self, batch: Batch, hyper: Hyper, teacher: State) -> dict[str, float]:
-        """Forward and backward; the state stays as it is."""
+        """Forward and backward; the state is unchanged."""
         inputs = [self._input(name, batch, hyper, teacher) for name in self._names]
         with native_errors(f"run a step of rung {self._rung_id}"):
-            self._module.lazy_reset_grad()  # those of the step before, or of one that failed
+            self._module.lazy_reset_grad()  # those of the previous step, or of a failed one
             outputs = self._module(*inputs)
         results = outputs if isinstance(outputs, tuple) else (outputs,)
         return {name: float(results[i]) for i, name in self._metrics.items()}
 
     def apply_update(self, hyper: Hyper) -> None:
-        """AdamW by the gradients that are there."""
+        """AdamW with the present gradients."""
         with native_errors(f"run the optimizer of rung {self._rung_id}"):
             self._optimizer.set_learning_rate(hyper["lr"])
             self._optimizer.step()
@@ -251,7 +251,7 @@ class _ApiRung:
 
 
 class _TeacherUpdate:
-    """The update graph: the EMA teacher follows the parameters."""
+    """The update graph of the EMA teacher."""
 
     def __init__(self, package: Package, threads: int | None) -> None:
         path = str(package.manifest.ort_training.update)

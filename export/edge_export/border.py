@@ -1,4 +1,4 @@
-"""Named tensors at a graph's border, each with the role that it was declared with."""
+"""Named inputs or outputs of a graph, each with its declared role."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Model names, as timm spells them, into sizes."""
+"""Sizes of models by timm's names."""
 
 import re
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from edge_runtime.package.manifest import ModelFacts
 
 
 class Family(NamedTuple):
-    """Sizes that a family name stands for."""
+    """Sizes of a family."""
 
     width: int
     depth: int
@@ -38,7 +38,7 @@ def model_facts(
     heads: int | None = None,
     features: str = CLASS_TOKEN,
 ) -> ModelFacts:
-    """Sizes of a model: those of its name, replaced by the ones given.
+    """Sizes of a model: those of its name, overridden by the given ones.
 
     Raises:
         ConfigError: an unknown name or kind of features, a family without image and patch

@@ -49,7 +49,7 @@ class ModelTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """`[method]`, `[tokens]` and `[parametrization]`: a name and that one's own options."""
+    """`[method]`, `[tokens]` and `[parametrization]`: a name and its options."""
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizerTable:
-    """`[optimizer]`: AdamW. What is not given is the method's default."""
+    """`[optimizer]`: AdamW. Missing values are the method's defaults."""
 
     lr: NonNegative | None = None
     final_lr: NonNegative = 0.0
@@ -74,9 +74,9 @@ class OptimizerTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AugmentationTable:
-    """`[augmentation]`: for pictures that the method's own views do not fit.
+    """`[augmentation]`: for pictures that the method's views do not fit.
 
-    What is given replaces that key in every view; `AugmentationSpec` says what each means.
+    A given value replaces that key in every view; `AugmentationSpec` explains the keys.
     """
 
     min_area: Share | None = None
@@ -105,7 +105,7 @@ class RungSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Everything that decides what a package trains."""
+    """Everything that determines the content of a package."""
 
     model: ModelTable = field(default_factory=ModelTable)
     method: Choice = field(default_factory=lambda: Choice(name="simclr"))
@@ -115,9 +115,9 @@ class Recipe:
     augmentation: AugmentationTable = field(default_factory=AugmentationTable)
     # The axes of the ladder: it has a rung for every combination
     keep_ratios: tuple[Share, ...] = (1.0, 0.75, 0.5)
-    patch_sizes: tuple[PositiveInt, ...] = ()  # px; none: the model's alone
+    patch_sizes: tuple[PositiveInt, ...] = ()  # px; empty: only the model's
     trained: tuple[str, ...] = (ALL,)
-    micro_batches: tuple[PositiveInt, ...] = ()  # images; of each one rung more
+    micro_batches: tuple[PositiveInt, ...] = ()  # images; each adds a variant of every rung
     batch_size: Annotated[int, Range(ge=2)] = 64
     seed: Annotated[int, Range(ge=0, lt=2**63)] = 0
 
@@ -135,7 +135,7 @@ class Recipe:
         )
 
     def rungs(self) -> tuple[RungSettings, ...]:
-        """The ladder, the rungs with micro-batches after the one that they divide."""
+        """The ladder; rungs with micro-batches come after the one without."""
         base = self.facts().patch_size_px
         axes = product(self.keep_ratios, self.patch_sizes or (base,), self.trained)
         return tuple(
@@ -151,21 +151,21 @@ class Recipe:
         )
 
     def method_options(self) -> Any:
-        """The method's own options."""
+        """The method's options."""
         kind = objective_named(self.method.name).options
         return structure(kind, self.method.options, where="[method]", error=ConfigError)
 
     def parametrization_options(self) -> Any:
-        """The parametrization's own options."""
+        """The parametrization's options."""
         choice = self.parametrization
         kind = parametrization_named(choice.name).options
         return structure(kind, choice.options, where="[parametrization]", error=ConfigError)
 
     def token_options(self, policy: type[TokenPolicy]) -> Any:
-        """The options of one of the recipe's token policies: those of `[tokens]` it knows.
+        """The options in `[tokens]` of one of the recipe's token policies.
 
         Raises:
-            ConfigError: one is wrong, or none of the policies knows it.
+            ConfigError: an option is wrong, or belongs to none of the policies.
         """
         kinds = [each.options for each in policies_named(self.tokens.name)]
         known = {each: {item.name for item in dataclasses.fields(each)} for each in kinds}
@@ -179,7 +179,7 @@ class Recipe:
         """The method's view groups with the augmentation table's keys replaced.
 
         Raises:
-            ConfigError: the least area of a crop is above the most.
+            ConfigError: the smallest area of a crop is above the largest.
         """
         given = {k: v for k, v in unstructure(self.augmentation).items() if v is not None}
         return tuple(
@@ -228,7 +228,7 @@ def rung_id(
 ) -> str:
     """`k075` for keep-ratio 0.75, `k100-p8-last-2-m16` for other values on the other axes.
 
-    `k0333` for 0.333: thousandths only where they are needed. `None` is the usual value.
+    `k0333` for 0.333: thousandths only if needed. `None` is the default of an axis.
     """
     digits = f"{keep_ratio:.2f}" if round(keep_ratio, 2) == keep_ratio else f"{keep_ratio:g}"
     parts = ["k" + digits.replace(".", "")]
@@ -265,11 +265,11 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def make_recipe(table: Mapping[str, Any], *, where: str) -> Recipe:
-    """A checked recipe; the options of its method and token policy are all filled in.
+    """A checked recipe; all options of its method and token policy are filled in.
 
     Args:
         table: as in docs/recipe.md.
-        where: what to call it in messages.
+        where: its name in messages.
 
     Raises:
         ConfigError: all problems of the table; first those of names and types.
@@ -309,7 +309,7 @@ def _policies(recipe: Recipe) -> tuple[type[TokenPolicy], ...]:
 
 
 def _filled(choice: Choice, *options: Any) -> Choice:
-    """The choice with all of its options, also those that were not given."""
+    """The choice with all of its options, defaults included."""
     tables = [unstructure(each) for each in options]
     return Choice(
         name=choice.name, options={k: v for table in tables for k, v in table.items()}

@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, beyond names, types and ranges; all problems at once."""
+"""Problems of a recipe beyond names, types and ranges; all at once."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 
 def problems_of(recipe: Recipe) -> list[str]:
-    """What does not fit, one entry each; none for a sound recipe."""
+    """Problems, one entry each; empty for a valid recipe."""
     problems = [*_ladder(recipe), *_optimizer(recipe)]
     options = list(_options(recipe))
-    # What the method declares needs a model and options that are right.
+    # The method's declaration needs a valid model and valid options.
     return [*problems, *options] if options else [*problems, *_declared(recipe)]
 
 
 def _options(recipe: Recipe) -> Iterator[str]:
-    """Of the model, and of whatever has a name and options."""
+    """Problems of the model, and of the parts with a name and options."""
     for check in (
         recipe.facts,
         recipe.method_options,
@@ -37,12 +37,12 @@ def _options(recipe: Recipe) -> Iterator[str]:
 
 
 def _declared(recipe: Recipe) -> Iterator[str]:
-    """Against what the method declares for this model."""
+    """Problems with the method's declaration for this model."""
     model, depth = recipe.facts(), recipe.facts().depth
     method = objective_named(recipe.method.name)(model, recipe.method_options())
     refusal = method.declaration.micro_batch_refusal
     if refusal is not None and any(n < recipe.batch_size for n in recipe.micro_batches):
-        yield f"micro_batches: method {method.name} needs its batch whole: {refusal}"
+        yield f"micro_batches: method {method.name} needs the whole batch: {refusal}"
     for size_px in recipe.patch_sizes:
         for group in method.declaration.views:
             if group.pruned and group.size_px % size_px:
@@ -60,7 +60,7 @@ def _declared(recipe: Recipe) -> Iterator[str]:
 
 def _ladder(recipe: Recipe) -> Iterator[str]:
     ratios, sizes = recipe.keep_ratios, recipe.micro_batches
-    if len({f"{ratio:g}" for ratio in ratios}) < len(ratios):  # as rungs are named
+    if len({f"{ratio:g}" for ratio in ratios}) < len(ratios):  # as in names of rungs
         yield "keep_ratios: each at most once, and different in six digits"
     if recipe.tokens.name == "none" and ratios != (1.0,):
         yield "keep_ratios: token policy 'none' keeps all tokens; give 1.0 alone"

@@ -30,7 +30,7 @@ class PlainEngine(BaseEngine):
         return None
 
     def open(self, package: Package, state: State) -> None:
-        self._hold(package)
+        self._keep(package)
         self._state = {name: value.copy() for name, value in state.items()}
 
     def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> StepResult:

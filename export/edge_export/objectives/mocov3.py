@@ -1,8 +1,8 @@
 """MoCo v3 (Chen, Xie, He 2021): queries of one view against the teacher's keys of the other.
 
-Our deviations: LayerNorm in the heads (see `mlp`); the sizes of a small board; learned instead
-of fixed sine positions, and a trained instead of a frozen patch projection; the teacher moves
-after the optimizer instead of before the next forward.
+Deviations from the paper: LayerNorm in the heads (see `mlp`); sizes for small boards; learned
+instead of fixed sine positions, and a trained instead of a frozen patch projection; the
+teacher is updated after the optimizer instead of before the next forward.
 """
 
 from torch import Tensor

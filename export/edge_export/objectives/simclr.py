@@ -1,6 +1,6 @@
 """SimCLR (Chen et al. 2020): every other picture of the batch is a negative.
 
-Our deviations: LayerNorm in the projector (see `mlp`), and the sizes of a small board.
+Deviations from the paper: LayerNorm in the projector (see `mlp`), and sizes for small boards.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""Make a training package: trace, lower, write, verify, publish."""
+"""Export a training package: trace, lower, write, verify, publish."""
 
 import hashlib
 import importlib.metadata
@@ -94,7 +94,7 @@ def initial_state(program: Program, init: Path | None) -> Tensors:
 
 
 def encoder_tensors(program: Program) -> tuple[EncoderTensor, ...]:
-    """How the encoder's parameters are called and laid out in timm."""
+    """Names and layouts of the encoder's parameters in timm."""
     return tuple(
         EncoderTensor(
             name=name,
@@ -113,7 +113,7 @@ def _stage(name: str, report: Report) -> Iterator[None]:
 
 
 class _Writer:
-    """Writes one package's files into a folder and keeps what the manifest says of them."""
+    """Writes one package's files to a folder and collects their descriptions."""
 
     def __init__(self, folder: Path, program: Program, state: Tensors, report: Report) -> None:
         self._folder = folder
@@ -174,7 +174,7 @@ class _Writer:
         return {STEP: path}, peak_bytes(graph.model)
 
     def _micro_batches(self, rung: RungProgram) -> tuple[dict[str, str], int]:
-        """The same of a rung with micro-batches."""
+        """The same for a rung with micro-batches."""
         rung_id, trained = rung.settings.id, rung.settings.trained
         path = f"graphs/{rung_id}/accumulate.onnx"
         apply = "graphs/apply.onnx" if trained == ALL else f"graphs/apply-{trained}.onnx"
@@ -187,7 +187,7 @@ class _Writer:
                 self._graph(apply, optimizer)
                 self._apply_bytes[apply] = peak_bytes(optimizer.model)
         sums = sum(spec.size_bytes for spec in graph.spec.inputs if spec.role == SUM)
-        # Both graphs keep their memory, each in an arena of its own.
+        # Both graphs keep their memory, each in a separate arena.
         activation_bytes = peak_bytes(graph.model) + self._apply_bytes[apply] + sums
         return {ACCUMULATE: path, APPLY: apply}, activation_bytes
 
@@ -197,16 +197,16 @@ class _Writer:
         return sum(runs[kind] * (self._specs[path].flops or 0) for kind, path in files.items())
 
     def _artifacts(self, rung: RungProgram) -> OrtTrainingGraphs | None:
-        """Artifacts of the official API for one rung, where it has any."""
+        """The ort-training artifacts of one rung, if it has any."""
         if self._refused is not None or rung.settings.micro_batch is not None:
             return None
         paths = ort_training.paths_of(rung.settings.id)
-        with _stage(f"{rung.settings.id} official artifacts", self._report):
+        with _stage(f"{rung.settings.id} ort-training artifacts", self._report):
             forward = graphs.loss_graph(rung, self._state)
             made = ort_training.artifacts(
                 forward.model, list(self._program.parameters), self._program.hyper_parameters
             )
-            # The descriptions leave out what the API feeds itself: parameters and gradients.
+            # Inputs that the API provides are not described: parameters and gradients.
             inputs = {spec.name: spec.role for spec in forward.spec.inputs}
             outputs = {spec.name: spec.role for spec in forward.spec.outputs}
             for path, model in ((paths.training, made.training), (paths.eval, made.eval)):

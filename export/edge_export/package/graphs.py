@@ -56,12 +56,12 @@ def step_graph(rung: RungProgram, state: Tensors) -> Graph:
 
 
 def accumulate_graph(rung: RungProgram, state: Tensors) -> Graph:
-    """Forward and backward of a micro-batch, added to those before.
+    """Forward and backward of a micro-batch, added to the sums before.
 
     Raises:
         ConfigError: the loss changes a buffer that has no mean over micro-batches.
     """
-    # Tensors of their own: tracing takes two inputs that are one tensor for one input.
+    # Distinct tensors: tracing treats two inputs that are one tensor as one input.
     sums = {GRAD + name: torch.zeros_like(state[PARAM + name]) for name in rung.trained}
     buffers = {name: buffer.initial for name, buffer in rung.program.buffers.items()}
     sums |= {MEAN + BUFFER + name: torch.zeros_like(v) for name, v in buffers.items()}
@@ -88,7 +88,7 @@ def apply_graph(rung: RungProgram, state: Tensors, accumulate: Graph) -> Graph:
 
 
 def periodic_graph(program: Program, update: PeriodicUpdate, state: Tensors) -> Graph:
-    """Buffers that change apart from the steps."""
+    """A periodic update of buffers."""
 
     def updated(given: Tensors) -> Border:
         new = update.update(given)
@@ -155,13 +155,13 @@ def tokens_per_block(rung: RungProgram, state: Tensors) -> dict[str, tuple[int, 
 
 
 def step_inputs(rung: RungProgram, state: Tensors) -> Border:
-    """Everything that a step may read; a graph keeps what it does read."""
+    """Everything that a step may read; a graph keeps only the inputs that it reads."""
     inputs = _hyper(rung.program).add(STATE, state)
     return inputs.add(IMAGES, example_images(rung)).add(DRAW, example_draws(rung))
 
 
 def _hyper(program: Program) -> Border:
-    """Scalars; the values of an example do not matter."""
+    """Scalars with arbitrary values, for tracing."""
     return Border().add(HYPER, {name: torch.tensor(0.5) for name in program.hyper_parameters})
 
 
@@ -188,7 +188,7 @@ def _lowered(
 def described(
     model: onnx.ModelProto, inputs: Mapping[str, str], outputs: Mapping[str, str]
 ) -> GraphSpec:
-    """What the manifest says of a graph: the inputs and outputs whose roles are given."""
+    """The manifest's description of a graph: inputs and outputs with the given roles."""
     return GraphSpec(
         inputs=tuple(
             _tensor(value, inputs[value.name])

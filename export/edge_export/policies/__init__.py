@@ -1,4 +1,4 @@
-"""Token policies, one file each. Adding one is one file and one line here."""
+"""Token policies, one file each. A new one needs a file and a line here."""
 
 from edge_export.policies.base import PolicySetting, TokenPolicy
 from edge_export.policies.combined import CombinedPolicy
@@ -20,7 +20,7 @@ def policies_named(name: str) -> tuple[type[TokenPolicy], ...]:
     """The policies of a name such as `random`, or of a combination such as `a+b`.
 
     Raises:
-        ConfigError: one of them is unknown, or is there twice.
+        ConfigError: one of them is unknown, or is repeated.
     """
     names = name.split("+")
     for each in names:

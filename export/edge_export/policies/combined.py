@@ -1,4 +1,4 @@
-"""`a+b`: two or more token policies in one step, in the order of their names.
+"""`a+b`: two or more token policies in one step, in the given order.
 
 Each applies the rung's keep-ratio at its own place, so rates multiply. At most one of them may
 choose which patches are embedded.
@@ -42,7 +42,7 @@ class CombinedPolicy(TokenPolicy):
         if len(chosen) > 1:
             raise ConfigError(
                 f"tokens.name: {' and '.join(chosen)} both choose the patches that are "
-                "embedded, so they cannot be combined. Take one of them."
+                "embedded, so they cannot be combined. Use one of them."
             )
         return next(iter(chosen.values()), None)
 

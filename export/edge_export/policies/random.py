@@ -1,8 +1,8 @@
 """`random`: each image keeps a random subset of its patches, from the first block on.
 
 Accelerating Augmentation Invariance Pretraining (Lin et al. 2024), token dropout: positions
-are added before dropping. The host draws the indices. Methods with an EMA teacher drop in the
-student alone ("asymmetric"); a shared encoder drops in every view.
+are added before dropping. The host draws the indices. Methods with an EMA teacher drop only in
+the student ("asymmetric"); a shared encoder drops in every view.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from edge_runtime.package.manifest import DrawSpec
 
 
 class RandomPolicy(TokenPolicy):
-    """Patches are dropped before the patch embedding, which then is cheaper too."""
+    """Drops patches before the patch embedding, which makes the embedding cheaper, too."""
 
     name = "random"
 

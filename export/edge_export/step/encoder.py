@@ -42,7 +42,7 @@ class GroupEncoder:
         self, model: ModelFacts, group: ViewGroup, grid: PatchGrid, policy: TokenPolicy
     ) -> None:
         self._model, self._group, self._grid, self._policy = model, group, grid, policy
-        # Else no other token than the class token matters after the last attention.
+        # Otherwise only the class token matters after the last attention.
         self._all_tokens = group.patch_tokens or model.features == vit.MEAN_PATCHES
 
     def encode(
@@ -52,7 +52,7 @@ class GroupEncoder:
 
         Args:
             student: weights by parameter name.
-            teacher: the same; empty where there is no teacher.
+            teacher: the same; empty without a teacher.
             inputs: images, draws, hyper-parameters and buffers by input name.
         """
         images = inputs[IMAGES_PREFIX + self._group.name]  # (V, B, height, width, 3)
@@ -148,7 +148,7 @@ def by_view(rows: Tensor, views: int) -> Tensor:
 def _present(
     branches: Branches, student: Weights, teacher: Weights
 ) -> list[tuple[str, Tokens, Weights]]:
-    """The branches that there are, with their weights."""
+    """The present branches, with their weights."""
     both = ((STUDENT, branches.student, student), (TEACHER, branches.teacher, teacher))
     return [(name, tokens, weights) for name, tokens, weights in both if tokens is not None]
 

@@ -1,4 +1,4 @@
-"""A recipe as a program: the parts of a step bound together, rung by rung.
+"""A recipe as a program: the parts of a step, bound for each rung.
 
 Everything a package runs is lowered from the functions of `RungProgram` and `Program`;
 PyTorch runs the same functions when a package is verified.
@@ -32,7 +32,7 @@ from edge_runtime.package.names import BUFFER, EMA, EXP_AVG, EXP_AVG_SQ, PARAM, 
 
 
 class Program:
-    """What all rungs of a recipe have in common."""
+    """The common part of all rungs of a recipe."""
 
     def __init__(self, recipe: Recipe) -> None:
         """Bind the parts of the recipe.
@@ -87,18 +87,18 @@ class Program:
 
     @cached_property
     def update_groups(self) -> dict[str, str | None]:
-        """The counter of updates of each parameter, see `optimizer.update_groups`."""
+        """The update counter of each parameter, see `optimizer.update_groups`."""
         labels = dict.fromkeys(settings.trained for settings in self.settings)
         return update_groups(
             self.parameters, {label: self.trained_names(label) for label in labels}
         )
 
     def trained_names(self, trained: str) -> tuple[str, ...]:
-        """Names of the parameters that a rung with this `trained` field moves."""
+        """Names of the parameters that a rung with this `trained` field updates."""
         return trained_names(self.parameters, trained, depth=self.model.depth)
 
     def grid(self, group: ViewGroup, settings: RungSettings) -> PatchGrid:
-        """How a rung cuts the images of a view group; groups without pruning never change."""
+        """The patch grid of a view group on a rung; the model's for groups without pruning."""
         size_px = settings.patch_size_px if group.pruned else self.model.patch_size_px
         return PatchGrid(self.model, size_px=group.size_px, patch_size_px=size_px)
 
@@ -129,7 +129,7 @@ class Program:
         return RungProgram(self, settings)
 
     def initial_state(self) -> dict[str, Tensor]:
-        """State before the first step: fresh weights, the teacher a copy, moments zero."""
+        """State before the first step: fresh weights, a copy as teacher, zero moments."""
         weights = initial_values(self.parameters.values(), self.recipe.seed)
         return dict(chain.from_iterable(self._state_of(weights)))
 
@@ -143,7 +143,7 @@ class Program:
         yield [(UPDATES + group, torch.zeros(())) for group in groups]
 
     def branch_weights(self, inputs: Mapping[str, Tensor], branch: str) -> Weights:
-        """What a branch computes with, from the state."""
+        """The weights of a branch, from the state."""
         prefix = {STUDENT: PARAM, TEACHER: EMA}[branch]
         names = self.parameters if branch == STUDENT else self.teacher_names
         if not names:  # a method without a teacher
@@ -158,7 +158,7 @@ class Program:
         }
 
     def merge(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """State -> the encoder's weights as they are used, by parameter name."""
+        """State -> the encoder's transformed weights, by parameter name."""
         weights = self.branch_weights(inputs, STUDENT)
         return {name: weights[name] for name in self.encoder_names}
 
@@ -173,6 +173,6 @@ class Program:
 
     @cached_property
     def embedding_grid(self) -> PatchGrid:
-        """How images are cut for the embedding graph."""
+        """The patch grid of the embedding graph."""
         size_px, patch_size_px = self.model.image_size_px, self.model.patch_size_px
         return PatchGrid(self.model, size_px=size_px, patch_size_px=patch_size_px)

@@ -1,7 +1,7 @@
 """The program of one rung: loss, gradient, update, and the whole step.
 
-Functions take and give tensors by the names at a graph's border; what they give also says the
-role of each (`edge_runtime.package.names`).
+Functions take and return tensors by the names of a graph's inputs and outputs; outputs also
+have roles (`edge_runtime.package.names`).
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ Tensors = Mapping[str, Tensor]
 
 
 class StepOutputs(NamedTuple):
-    """What the forward pass of a step gives besides the loss's gradient."""
+    """Outputs of the forward pass of a step."""
 
-    metrics: dict[str, Tensor]  # the loss among them
+    metrics: dict[str, Tensor]  # the loss included
     selected: dict[str, Tensor]  # by output name
     buffers: dict[str, Tensor]  # new values by buffer name
 
@@ -54,7 +54,7 @@ class StepOutputs(NamedTuple):
 
 
 class RungProgram:
-    """One rung of a program. Its micro-batch, if it has one, is the number of its images."""
+    """One rung of a program. The number of images is its micro-batch, if it has one."""
 
     def __init__(self, program: Program, settings: RungSettings) -> None:
         self.program, self.settings = program, settings
@@ -77,7 +77,7 @@ class RungProgram:
         }
 
     def loss(self, parameters: Weights, inputs: Tensors) -> tuple[Tensor, StepOutputs]:
-        """Loss of one batch, and what else its forward pass gives.
+        """Loss of one batch, and the other outputs of its forward pass.
 
         Args:
             parameters: of the student, by parameter name.
@@ -115,7 +115,7 @@ class RungProgram:
         }
 
     def gradient(self, inputs: Tensors) -> tuple[Tensors, StepOutputs]:
-        """Gradients of the trained parameters by name, and what the forward pass gives."""
+        """Gradients of the trained parameters by name, and outputs of the forward pass."""
         parameters = {name: inputs[PARAM + name] for name in self.program.parameters}
 
         def loss(trained: Weights) -> tuple[Tensor, StepOutputs]:
@@ -134,8 +134,8 @@ class RungProgram:
     def accumulate(self, inputs: Tensors) -> Border:
         """A micro-batch: metrics, selections, and sums of gradients and new buffers.
 
-        The loss of a batch is the mean over its micro-batches, which are of one size, where
-        the objective allows micro-batches at all; so is its gradient.
+        If the objective allows micro-batches, the loss of a batch is the mean over its
+        micro-batches, which have one size; so is its gradient.
         """
         gradients, outputs = self.gradient(inputs)
         share = self.images / self.program.recipe.batch_size

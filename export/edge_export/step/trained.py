@@ -1,4 +1,4 @@
-"""Which parameters a rung trains."""
+"""The parameters that a rung trains."""
 
 import re
 from collections.abc import Iterable
@@ -11,16 +11,16 @@ _LAST = re.compile(r"last-([1-9]\d{0,3})")
 
 
 def trained_names(names: Iterable[str], trained: str, *, depth: int) -> tuple[str, ...]:
-    """The names that a rung with this `trained` field moves, in order.
+    """The names that a rung with this `trained` field updates, in order.
 
     Args:
         names: of all parameters.
         trained: "all", or "last-K": the last K blocks, the final norm, and everything that is
-            no part of the encoder.
+            not part of the encoder.
         depth: blocks of the encoder.
 
     Raises:
-        ConfigError: anything else, or more blocks than there are.
+        ConfigError: another value, or more blocks than the encoder has.
     """
     if trained == ALL:
         return tuple(names)
