@@ -145,7 +145,7 @@ class BaseEngine:
             EngineError: a package is already open.
         """
         if self._package is not None:
-            raise EngineError(f"engine {self._label} cannot open: it is open already.")
+            raise EngineError(f"engine {self._label} cannot open: it is already open.")
         self._package = package
 
     def _require_open(self, action: str) -> Package:
