@@ -53,6 +53,9 @@ class OrtEngine(BaseEngine, Engine):
     def open(self, package: Package, state: State) -> None:
         self._keep(package)
         self._state = DeviceState(state)
+        # Not at the first period: a broken file or missing memory shows before the first step.
+        for periodic in package.manifest.periodic:
+            self._periodic[periodic.graph] = self._open(package, periodic.graph)
 
     @override
     def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> StepResult:
@@ -63,9 +66,7 @@ class OrtEngine(BaseEngine, Engine):
 
     @override
     def run_periodic(self, graph: str, hyper: Hyper) -> None:
-        package = self._require_open("run a periodic graph")
-        if graph not in self._periodic:
-            self._periodic[graph] = self._open(package, graph)
+        self._require_open("run a periodic graph")
         with native_errors(f"run {graph}"):
             self._periodic[graph].run({}, hyper)
 
