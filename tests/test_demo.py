@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -149,7 +150,7 @@ def test_a_stopped_demo_says_how_to_continue(no_torch, monkeypatch, tmp_path, ca
             return super().step(rung_id, batch, hyper)
 
     with monkeypatch.context() as patch:
-        patch.setitem(ENGINES, "ort", Signalled)
+        patch.setitem(ENGINES, "ort", replace(ENGINES["ort"], create=Signalled))
         assert main(["demo", "-o", str(tmp_path / "demo"), "--epochs", "1"]) == 130
     error = capsys.readouterr().err
     command = re.search(

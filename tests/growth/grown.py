@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from plain_engine import PlainEngine
+from plain_engine import PLAIN, PlainEngine
 from torch import Tensor
 from torch.nn.functional import log_softmax, mse_loss
 from typing_extensions import override
@@ -225,7 +225,7 @@ def grown_parts() -> Iterator[None]:
             (OBJECTIVES, Grown.name, Grown),
             (POLICIES, Scored.name, Scored),
             (PARAMETRIZATIONS, Masked.name, Masked),
-            (ENGINES, PlainEngine.name, PlainEngine),
+            (ENGINES, PlainEngine.name, PLAIN),
         ]
         for table, name, part in parts:
             patch.setitem(table, name, part)

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from edge_runtime.engines import EngineEntry
 from edge_runtime.engines.base import BaseEngine, Batch, Hyper, StepResult
 from edge_runtime.engines.session import open_session
 from edge_runtime.package import Package
@@ -70,3 +71,6 @@ class PlainEngine(BaseEngine):
     def close(self) -> None:
         super().close()
         self._sessions.clear()
+
+
+PLAIN = EngineEntry(create=PlainEngine, runtime=lambda: PlainEngine.runtime)
