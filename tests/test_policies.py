@@ -17,7 +17,7 @@ from edge_export.policies import POLICIES  # noqa: E402
 from edge_export.policies.base import kept_count, take_rows  # noqa: E402
 from edge_export.policies.simprune import select_pairs, stage_blocks  # noqa: E402
 from edge_export.recipe import make_recipe  # noqa: E402
-from edge_export.step.context import Encoding, StepContext  # noqa: E402
+from edge_export.context import Encoding, StepContext  # noqa: E402
 from edge_export.step.example import example_draws, example_images  # noqa: E402
 from edge_export.step.program import Program  # noqa: E402
 from edge_export.step.rung import RungProgram, StepOutputs  # noqa: E402

@@ -21,6 +21,7 @@ from edge_runtime.package.names import (
     HYPER,
     IMAGES,
     IMAGES_PREFIX,
+    LEARNING_RATE,
     LOSS,
     MEAN,
     NEXT,

@@ -30,7 +30,7 @@ from edge_export.parameters import Buffer, Parameter, linear
 from edge_export.parametrizations import PARAMETRIZATIONS, Parametrization
 from edge_export.policies import POLICIES, TokenPolicy
 from edge_export.policies.base import Branches, kept_count, take_rows
-from edge_export.step.context import StepContext
+from edge_export.context import StepContext
 from edge_export.vit import Attention, Weights
 from edge_runtime.engines import ENGINES
 from edge_runtime.package.curves import Curve
@@ -135,6 +135,7 @@ class Scored(TokenPolicy):
     """After the first block a trained scorer says which patch tokens stay."""
 
     name = "scored"
+    uses_keep_ratio = True
 
     @property
     @override
