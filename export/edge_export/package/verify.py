@@ -83,7 +83,7 @@ def artifacts_problem(package: Package, program: Program) -> str | None:
 def _verify_engine(package: Package, program: Program, name: str, state: State) -> None:
     engine = create_engine(name)
     for rung, settings in zip(package.manifest.rungs, program.settings, strict=True):
-        if engine.refusal(package, rung) is None:
+        if engine.unsupported_reason(package, rung) is None:
             # The whole batch at once, also for micro-batches: these must be exact.
             whole = program.bind(dataclasses.replace(settings, micro_batch=None))
             _verify_rung(package, whole, rung, name, state)
