@@ -24,19 +24,11 @@ def state_of(names="abc", dtype="float32"):
     return {name: np.full((2, 3), number).astype(dtype) for number, name in enumerate(names)}
 
 
-<<<<<<< HEAD
-def write_room(state, name, value):
-    """Like a step: fill the buffer of the next value."""
-    room = state.room(name)
-    array = np.asarray(value, room.numpy().dtype)
-    room.update_inplace(np.broadcast_to(array, room.shape()).copy())
-=======
 def write_next(state, name, value):
     """What a step does: write the next value."""
     target = state.next_value(name)
     array = np.asarray(value, target.numpy().dtype)
     target.update_inplace(np.broadcast_to(array, target.shape()).copy())
->>>>>>> runtime2
 
 
 def assert_equal(actual, expected):
@@ -74,33 +66,19 @@ def test_the_given_state_is_copied():
 def test_a_copy_never_changes():
     state = DeviceState(state_of())
     copy = state.copy()
-<<<<<<< HEAD
-    for value in (7, 8):  # both buffers
-        write_room(state, "a", value)
-=======
     for value in (7, 8):  # into both buffers
         write_next(state, "a", value)
->>>>>>> runtime2
         state.advance(["a"])
     assert_equal(copy, state_of())
 
 
-<<<<<<< HEAD
-def test_a_view_is_not_a_copy_and_is_valid_until_the_step_after_the_next():
-=======
 def test_a_view_is_no_copy_and_holds_until_a_tensor_is_written_twice():
->>>>>>> runtime2
     state = DeviceState(state_of())
     view = state.view()
     write_next(state, "a", 7)
     state.advance(["a"])
-<<<<<<< HEAD
-    assert_equal(view, state_of())  # the next step wrote to the other buffer
-    write_room(state, "a", 8)
-=======
     assert_equal(view, state_of())  # the next step wrote into the other buffer
     write_next(state, "a", 8)
->>>>>>> runtime2
     assert (view["a"] == 8).all()
 
 
