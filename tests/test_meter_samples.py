@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import cycle, pairwise
 
 import pytest
 from test_meter import Counting, Scripted, until
@@ -54,3 +54,24 @@ def test_a_sample_of_a_counter_has_the_joules_that_it_counted() -> None:
     for before, sample in pairwise(samples[1:]):
         mean_w = (sample.energy_j - before.energy_j) / (sample.t_s - before.t_s)
         assert mean_w == pytest.approx(sample.total_w)
+
+
+class SometimesLate(Counting):
+    """Every other reading takes so long that the next one is due at once."""
+
+    def __init__(self, takes_s: float) -> None:
+        super().__init__()
+        self._takes_s = cycle((0.0, takes_s))
+
+    def read(self) -> dict[str, float | None]:
+        time.sleep(next(self._takes_s))
+        return super().read()
+
+
+def test_a_sample_of_a_busy_machine_is_handed_over_once() -> None:
+    samples: list[PowerSample] = []
+    with Meter(SometimesLate(0.018), rate_hz=50, record=samples.append):
+        until(samples_beyond(samples, 40))
+    times_s = [sample.t_s for sample in samples]
+    assert len(set(times_s)) == len(times_s)
+    assert times_s == sorted(times_s)

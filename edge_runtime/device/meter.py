@@ -131,6 +131,7 @@ class Meter:
         self.idle_w: float | None = None  # of the idle board; set by `measure_idle`
         self.sampling_cpu_s = 0.0  # processor time used by the thread
         self._latest: PowerSample | None = None
+        self._handed_over: PowerSample | None = None  # to `record`; each sample once
         self._environment_now = EnvironmentReading()
         self._windows: list[Window] = []
         self._whole: Window | None = None
@@ -240,7 +241,8 @@ class Meter:
     def _take_regular(self, late: int) -> None:
         """A regular sample, after `late` samples that were missed."""
         with self._reading:
-            # A reading made just now at the edge of a window is the sample.
+            # A reading made just now at the edge of a window is the sample. One that is late
+            # may itself have been made just now: it is handed over already.
             is_new = not 0 <= self._clock() - self._ledger.last_s < self._min_gap_s
             sample = self._take() if is_new else self._latest
             is_lost = self._probe is not None and self._probe.is_lost
@@ -261,7 +263,10 @@ class Meter:
             self._reading.release()
 
     def _write(self, sample: PowerSample | None) -> None:
-        if sample is not None and self._record is not None:
+        if sample is None or sample is self._handed_over:
+            return
+        self._handed_over = sample
+        if self._record is not None:
             self._call(self._record, sample)
 
     def _take(self) -> PowerSample | None:
