@@ -9,11 +9,14 @@ def board(
     idle_w: float | None = None,
     full_w: float | None = None,
     calibration: dict[str, Calibration] | None = None,
+    chips: dict[str, str] | None = None,
 ) -> Board:
     """A board with that total; an estimate is possible if both powers are given."""
     return Board(
         id="shed",
         name="Shed camera",
-        power=PowerFacts(rails=total, total=total, idle_w=idle_w, full_w=full_w),
+        power=PowerFacts(
+            rails=total, total=total, chips=chips or {}, idle_w=idle_w, full_w=full_w
+        ),
         calibration=calibration or {},
     )

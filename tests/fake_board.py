@@ -67,8 +67,9 @@ def ina3221_of_jetpack_4(root: Path, rails: Mapping[str, float]) -> Path:
     return folder
 
 
-def ina238(root: Path, power_w: float) -> Path:
-    return hwmon(root, 7, "2-0044", {"name": "ina238", "power1_input": round(power_w * 1e6)})
+def ina238(root: Path, power_w: float, *, number: int = 7, device: str = "2-0044") -> Path:
+    files = {"name": "ina238", "power1_input": round(power_w * 1e6)}
+    return hwmon(root, number, device, files)
 
 
 def rapl(

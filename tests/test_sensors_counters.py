@@ -104,6 +104,16 @@ def test_domains_are_named_and_only_independent_ones_are_added(tmp_path: Path) -
     sensor.close()
 
 
+def test_a_package_that_occurs_twice_is_not_guessed(tmp_path: Path) -> None:
+    domains = {"intel-rapl:0": ("package-0", 10.0), "intel-rapl:1": ("package-0", 20.0)}
+    fake_board.rapl(tmp_path, domains)
+    candidates = "package-0@intel-rapl:0, package-0@intel-rapl:1"
+    with pytest.raises(SensorError, match=f"rail package-0 occurs 2 times, as {candidates}"):
+        Rapl(board(), tmp_path / "sys")
+    own = board(total=("package-0@intel-rapl:0",))
+    assert Rapl(own, tmp_path / "sys").total == own.power.total
+
+
 def test_a_counter_without_its_range_is_left_out(tmp_path: Path) -> None:
     folder = fake_board.rapl(tmp_path, {"intel-rapl:0": ("package-0", 10.0)})
     fake_board.put(folder / "intel-rapl:0/max_energy_range_uj", "unknown")

@@ -1,16 +1,20 @@
 """Power rails in files: their units, their layouts, and files without values."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import fake_board
 import pytest
 from boards import board
+from fake_vendors import install_jtop, jtop_rail
 
+from edge_runtime.device.board import known_boards
 from edge_runtime.device.files import SYSFS, NumberFile, read_number, sysfs
-from edge_runtime.device.sensors import ina238, ina3221, open_sensor
+from edge_runtime.device.sensors import choose_sensor, ina238, ina3221, open_sensor
+from edge_runtime.device.sensors.base import rail_names
 from edge_runtime.device.sensors.battery import open_battery
+from edge_runtime.device.sensors.rails import FoundRail
 from edge_runtime.errors import ConfigError, SensorError
 
 
@@ -70,10 +74,12 @@ def test_power_is_voltage_times_current(tmp_path: Path) -> None:
     assert read(ina3221.find_rails(tmp_path / "sys")) == {"VDD_IN": pytest.approx(23.00032)}
 
 
-def read(rails: dict[str, ina3221.Rail]) -> dict[str, float | None]:
-    readings = {name: rail.read_w() for name, rail in rails.items()}
-    for rail in rails.values():
-        rail.close()
+def read(found: Iterable[FoundRail]) -> dict[str, float | None]:
+    rails = list(found)
+    names = rail_names([(label, chip) for label, chip, _ in rails])
+    readings = {name: each.rail.read_w() for name, each in zip(names, rails, strict=True)}
+    for each in rails:
+        each.rail.close()
     return readings
 
 
@@ -93,9 +99,86 @@ def test_both_monitors_of_a_board_are_read(tmp_path: Path) -> None:
     fake_board.ina3221(tmp_path, {"SPARE": 4.0}, number=4, device="1-0041")
     assert read(ina3221.find_rails(tmp_path / "sys")) == {
         "VDD_CPU_CV": 2.0,
-        "SPARE": 3.0,
-        "SPARE@1-0041": 4.0,  # a label that occurs twice keeps both rails
+        "SPARE@1-0040": 3.0,  # a label that occurs twice keeps both rails
+        "SPARE@1-0041": 4.0,
     }
+
+
+def two_inputs(root: Path) -> None:
+    """The module's monitor and one of a carrier board, which is first in the order of text."""
+    fake_board.ina3221(root, {"VDD_IN": 33.65, "VDD_SOC": 1.5}, number=2)
+    fake_board.ina3221(root, {"VDD_IN": 6.18}, number=10, device="7-0041")
+
+
+def test_a_total_that_occurs_twice_is_unknown_with_its_candidates(tmp_path: Path) -> None:
+    two_inputs(tmp_path)
+    choice = choose_sensor(board(total=("VDD_IN",)), root=tmp_path)
+    assert choice.sensor is None
+    assert choice.refused["ina3221"] == (
+        "board shed: its total is unknown: rail VDD_IN occurs 2 times, as "
+        "VDD_IN@7-0041, VDD_IN@1-0040. Name its chip under power.chips in a board file of "
+        "your own."
+    )
+
+
+def test_a_service_that_knows_labels_only_does_not_choose_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_inputs(tmp_path)
+    install_jtop(monkeypatch, {"rail": {"VDD_IN": jtop_rail(6.18)}})
+    own = board(total=("VDD_IN",), chips={"VDD_IN": "1-0040"})
+    with pytest.raises(SensorError, match="several chips of this board have a rail VDD_IN"):
+        open_sensor(own, root=tmp_path, prefer="jtop")
+
+
+def test_a_board_names_the_chip_of_its_total(tmp_path: Path) -> None:
+    two_inputs(tmp_path)
+    own = board(total=("VDD_IN",), chips={"VDD_IN": "1-0040"})
+    sensor = open_sensor(own, root=tmp_path)
+    assert sensor
+    assert sensor.read() == {
+        "VDD_IN": pytest.approx(33.65), "VDD_IN@7-0041": pytest.approx(6.18), "VDD_SOC": 1.5
+    }  # fmt: skip
+    sensor.close()
+    named = open_sensor(board(total=("VDD_IN@1-0040",)), root=tmp_path)
+    assert named
+    assert named.read()["VDD_IN@1-0040"] == pytest.approx(33.65)
+    named.close()
+
+
+def test_the_profile_of_an_orin_nx_names_its_module(tmp_path: Path) -> None:
+    two_inputs(tmp_path)
+    (own,) = [each for each in known_boards() if each.id == "jetson-orin-nx-16gb"]
+    sensor = open_sensor(own, root=tmp_path)
+    assert sensor
+    assert sensor.read()["VDD_IN"] == pytest.approx(33.65)
+    sensor.close()
+
+
+def test_two_monitors_without_a_label_are_not_confused(tmp_path: Path) -> None:
+    fake_board.ina238(tmp_path, 127.5)
+    fake_board.ina238(tmp_path, 15.2, number=8, device="2-0045")
+    with pytest.raises(
+        SensorError, match="rail VIN occurs 2 times, as VIN@2-0044, VIN@2-0045"
+    ):
+        open_sensor(board(total=("VIN",)), root=tmp_path, prefer="ina238")
+    own = board(total=("VIN",), chips={"VIN": "2-0045"})
+    sensor = open_sensor(own, root=tmp_path)
+    assert sensor
+    assert sensor.read() == {"VIN@2-0044": 127.5, "VIN": 15.2}
+    sensor.close()
+
+
+def test_a_monitor_of_another_kind_does_not_replace_a_rail(tmp_path: Path) -> None:
+    fake_board.ina238(tmp_path, 30.0)
+    fake_board.ina3221(tmp_path, {"VIN": 8.0})
+    with pytest.raises(SensorError, match="rail VIN occurs 2 times"):
+        open_sensor(board(total=("VIN",)), root=tmp_path, prefer="ina238")
+
+
+def test_two_channels_of_one_chip_may_have_one_label() -> None:
+    found = [("A", "1-0040"), ("A", "1-0040"), ("B", "1-0040")]
+    assert rail_names(found, {"A": "1-0040"}) == ["A@1-0040#1", "A@1-0040#2", "B"]
 
 
 def test_other_chips_are_not_power_monitors(tmp_path: Path) -> None:
@@ -120,7 +203,7 @@ def test_the_boards_input_is_microwatts_beside_its_parts(tmp_path: Path) -> None
     assert sensor.read() == {"VIN": 31.25, "VDD_GPU": 8.0}
     sensor.close()
     fake_board.put(folder / "label", "VDD_BRICK")
-    assert list(ina238.find_rails(tmp_path / "sys")) == ["VDD_BRICK"]
+    assert [found.label for found in ina238.find_rails(tmp_path / "sys")] == ["VDD_BRICK"]
 
 
 def test_a_chip_that_comes_back_under_another_number_is_found(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ class PowerFacts:
 
     rails: tuple[str, ...] = ()  # of its sensor
     total: tuple[str, ...] = ()  # rails whose sum is the board's input
+    chips: dict[str, str] = field(default_factory=dict)  # of rails that other chips have too
     idle_w: NonNegative | None = None  # for the estimate from processor load only
     full_w: Positive | None = None  # above idle_w
     modes: tuple[str, ...] = ()  # names of its power modes
@@ -153,6 +154,7 @@ def _contradictions(table: Mapping[str, Any]) -> list[str]:
     power, calibration = _mapping(table.get("power")), _mapping(table.get("calibration"))
     rails, total = _strings(power.get("rails")), _strings(power.get("total"))
     named = [("power.total", rail) for rail in total]
+    named += [("power.chips", rail) for rail in _mapping(power.get("chips"))]
     named += [("calibration", rail) for rail in calibration]
     problems = [
         f"{place}: unknown rail {rail!r}; power.rails are {', '.join(rails) or 'none'}"

@@ -3,8 +3,10 @@
 Units: watts, joules, monotonic seconds. A rail that cannot be read is `None`, never 0.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 from edge_runtime.device.board import Board
@@ -62,12 +64,45 @@ def total_rails(
         usual: the total if the profile names none.
 
     Raises:
-        SensorError: the profile names a rail that the sensor does not have.
+        SensorError: the profile names a rail that the sensor does not have, or has twice.
     """
-    missing = [rail for rail in board.power.total if rail not in rails]
+    missing = [rail for rail in board.power.total or usual if rail not in rails]
+    for rail in missing:
+        if candidates := [name for name in rails if name.startswith(f"{rail}@")]:
+            raise SensorError(
+                f"board {board.id}: its total is unknown: rail {rail} occurs "
+                f"{len(candidates)} times, as {', '.join(candidates)}. Name its chip under "
+                "power.chips in a board file of your own."
+            )
     if missing:
         raise SensorError(
             f"board {board.id}: its total needs rail {', '.join(missing)}, but the sensor has "
             f"{', '.join(rails) or 'none'}. Correct power.total in a board file of your own."
         )
     return board.power.total or usual
+
+
+def rail_names(
+    found: Sequence[tuple[str, str]], chips: Mapping[str, str] = MappingProxyType({})
+) -> list[str]:
+    """A name for each rail, by which no two are confused.
+
+    A label that occurs once is the name. If several chips have it, the rail of the chip that
+    the board's profile names keeps the label, and all others are called `LABEL@CHIP`: which
+    of them is meant by the label is not guessed.
+
+    Args:
+        found: label and chip of each rail.
+        chips: of labels, by the board's profile.
+    """
+    counts = Counter(label for label, _ in found)
+    names = [
+        label if counts[label] == 1 or chips.get(label) == chip else f"{label}@{chip}"
+        for label, chip in found
+    ]
+    # One chip may give a label to two of its channels.
+    again = {name for name, count in Counter(names).items() if count > 1}
+    return [
+        f"{found[i][0]}@{found[i][1]}#{names[: i + 1].count(name)}" if name in again else name
+        for i, name in enumerate(names)
+    ]

@@ -4,27 +4,28 @@ Its rail is called VIN unless the device tree labels it. The rails of an INA3221
 board are read as well.
 """
 
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from edge_runtime.device.board import Board
 from edge_runtime.device.files import NumberFile, sysfs, text
 from edge_runtime.device.sensors import ina3221
-from edge_runtime.device.sensors.rails import PowerFile, Rail, RailSensor
+from edge_runtime.device.sensors.rails import FoundRail, PowerFile, RailSensor, chip_of
 from edge_runtime.errors import SensorError
 
 
 def open_ina238(board: Board, root: Path) -> RailSensor:
-    """Open the INA238, with the rails of an INA3221 on the same board."""
+    """Open every INA238, with the rails of the board's INA3221."""
     sys = sysfs(root)
-    if not find_rails(sys):
+    if not any(find_rails(sys)):
         raise SensorError("no ina238 power monitor was found")
-    return RailSensor("ina238", board, lambda: find_rails(sys) | ina3221.find_rails(sys))
+    return RailSensor("ina238", board, lambda: chain(find_rails(sys), ina3221.find_rails(sys)))
 
 
-def find_rails(sys: Path) -> dict[str, Rail]:
-    """Every INA238's input by its label."""
-    return {
-        text(folder / "label") or "VIN": PowerFile(NumberFile(folder / "power1_input"), 1e6)
-        for folder in sorted(sys.glob("class/hwmon/hwmon*"))
-        if text(folder / "name") == "ina238"
-    }
+def find_rails(sys: Path) -> Iterator[FoundRail]:
+    """Every INA238's input."""
+    for folder in sorted(sys.glob("class/hwmon/hwmon*")):
+        if text(folder / "name") == "ina238":
+            rail = PowerFile(NumberFile(folder / "power1_input"), 1e6)
+            yield FoundRail(text(folder / "label") or "VIN", chip_of(folder), rail)

@@ -10,7 +10,13 @@ from pathlib import Path
 
 from edge_runtime.device.board import Board
 from edge_runtime.device.files import NumberFile, sysfs, text
-from edge_runtime.device.sensors.rails import PowerFile, Rail, RailSensor, VoltageTimesCurrent
+from edge_runtime.device.sensors.rails import (
+    FoundRail,
+    PowerFile,
+    RailSensor,
+    VoltageTimesCurrent,
+    chip_of,
+)
 
 _NOT_CONNECTED = "NC"
 
@@ -21,15 +27,13 @@ def open_ina3221(board: Board, root: Path) -> RailSensor:
     return RailSensor("ina3221", board, lambda: find_rails(sys))
 
 
-def find_rails(sys: Path) -> dict[str, Rail]:
-    """The connected channels by label; a label that occurs twice gets its chip's address."""
-    rails: dict[str, Rail] = {}
-    for label, chip, rail in [*_hwmon_rails(sys), *_iio_rails(sys)]:
-        rails[label if label not in rails else f"{label}@{chip}"] = rail
-    return rails
+def find_rails(sys: Path) -> Iterator[FoundRail]:
+    """The connected channels of every chip."""
+    yield from _hwmon_rails(sys)
+    yield from _iio_rails(sys)
 
 
-def _hwmon_rails(sys: Path) -> Iterator[tuple[str, str, Rail]]:
+def _hwmon_rails(sys: Path) -> Iterator[FoundRail]:
     for folder in sorted(sys.glob("class/hwmon/hwmon*")):  # numbers change between boots
         if text(folder / "name") != "ina3221":
             continue
@@ -38,13 +42,13 @@ def _hwmon_rails(sys: Path) -> Iterator[tuple[str, str, Rail]]:
             if label and label != _NOT_CONNECTED:
                 files = (folder / f"in{channel}_input", folder / f"curr{channel}_input")
                 rail = VoltageTimesCurrent(NumberFile(files[0]), NumberFile(files[1]))
-                yield label, folder.resolve().parents[1].name, rail
+                yield FoundRail(label, chip_of(folder), rail)
 
 
-def _iio_rails(sys: Path) -> Iterator[tuple[str, str, Rail]]:
+def _iio_rails(sys: Path) -> Iterator[FoundRail]:
     for folder in sorted(sys.glob("bus/i2c/drivers/ina3221x/*/iio:device*")):
         for channel in (0, 1, 2):
             label = text(folder / f"rail_name_{channel}")
             if label and label != _NOT_CONNECTED:
                 power_mw = NumberFile(folder / f"in_power{channel}_input")
-                yield label, folder.parent.name, PowerFile(power_mw, 1e3)
+                yield FoundRail(label, folder.parent.name, PowerFile(power_mw, 1e3))

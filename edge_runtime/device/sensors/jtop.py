@@ -11,6 +11,7 @@ up when they arrive, so that each is counted exactly once.
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +20,9 @@ from typing import Any
 from typing_extensions import override
 
 from edge_runtime.device.board import Board
+from edge_runtime.device.files import sysfs
 from edge_runtime.device.sensors.base import PowerSensor, total_rails
+from edge_runtime.device.sensors.ina3221 import find_rails
 from edge_runtime.errors import SensorError
 
 # Requested; the first client of the service decides. The service works for some ms after each
@@ -29,7 +32,13 @@ _SILENCE_S = 3.0  # the service's slowest usual interval is a second
 
 
 def open_jtop(board: Board, root: Path) -> "Jtop":
-    """Connect to the service, whose socket has a fixed path."""
+    """Connect to the service, whose socket has a fixed path.
+
+    The service knows rails by their label only.
+    """
+    chips = Counter(found.label for found in find_rails(sysfs(root)))
+    if twice := [rail for rail in board.power.total if chips[rail] > 1]:
+        raise SensorError(f"jtop: several chips of this board have a rail {', '.join(twice)}")
     return Jtop(board)
 
 

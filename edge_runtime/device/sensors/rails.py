@@ -3,14 +3,15 @@
 Units: watts; millivolts, milliamperes and microwatts are only in the files.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 from typing_extensions import override
 
 from edge_runtime.device.board import Board
 from edge_runtime.device.files import NumberFile
-from edge_runtime.device.sensors.base import PowerSensor, total_rails
+from edge_runtime.device.sensors.base import PowerSensor, rail_names, total_rails
 from edge_runtime.errors import SensorError
 
 
@@ -73,6 +74,19 @@ class PowerFile(Rail):
         self._file.close()
 
 
+class FoundRail(NamedTuple):
+    """A rail of one chip."""
+
+    label: str
+    chip: str  # its address on the board, such as `1-0040`
+    rail: Rail
+
+
+def chip_of(folder: Path) -> str:
+    """The device that a folder of /sys/class/hwmon belongs to; hwmon numbers may change."""
+    return folder.resolve().parents[1].name
+
+
 class RailSensor(PowerSensor):
     """Rails in files, which are searched for again when the total cannot be read."""
 
@@ -81,16 +95,16 @@ class RailSensor(PowerSensor):
     period_s = 0.0
 
     def __init__(
-        self, name: str, board: Board, find: Callable[[], Mapping[str, Rail]]
+        self, name: str, board: Board, find: Callable[[], Iterable[FoundRail]]
     ) -> None:
         """Find the rails.
 
         Raises:
             SensorError: there are none, they lack the board's total, or none can be read.
         """
-        self.name, self._find = name, find
+        self.name, self._find, self._chips = name, find, board.power.chips
         self.description = f"{name} power monitor"
-        self._rails = find()
+        self._rails = self._found()
         self.rails = tuple(self._rails)
         if not self.rails:
             raise SensorError(f"no {name} power monitor was found")
@@ -104,13 +118,18 @@ class RailSensor(PowerSensor):
             watts[name] is None for name in self.total
         ):
             self.close()
-            self._rails = self._find()  # the driver may have been bound again, elsewhere
+            self._rails = self._found()  # the driver may have been bound again, elsewhere
             watts = self._read_w()
         if all(value is None for value in watts.values()):
             problems = [rail.problem for rail in self._rails.values()]
             why = problems[0] if problems else "its files have vanished"
             raise SensorError(f"{self.name}: no rail can be read: {why}")
         return watts
+
+    def _found(self) -> dict[str, Rail]:
+        found = list(self._find())
+        names = rail_names([(label, chip) for label, chip, _ in found], self._chips)
+        return dict(zip(names, (rail for _, _, rail in found), strict=True))
 
     def _read_w(self) -> dict[str, float | None]:
         return {

@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from edge_runtime.device.board import Board
 from edge_runtime.device.files import NumberFile, read_number, sysfs, text
-from edge_runtime.device.sensors.base import PowerSensor, total_rails
+from edge_runtime.device.sensors.base import PowerSensor, rail_names, total_rails
 from edge_runtime.errors import SensorError
 
 _MAX_W = 1000.0  # of a processor package: a 65 kJ counter must be read once a minute
@@ -76,19 +76,26 @@ class Rapl(PowerSensor):
         Raises:
             SensorError: there are none, or they cannot be read.
         """
+        found = [
+            (name, folder, range_uj / 1e6)
+            for name, folder in _domains(sys / "class/powercap")
+            if (range_uj := read_number(folder / "max_energy_range_uj"))
+        ]
+        names = rail_names(
+            [(name, folder.name) for name, folder, _ in found], board.power.chips
+        )
         self._domains = {
             name: (
                 NumberFile(folder / "energy_uj"),
-                WrappingCounter(range_j=range_uj / 1e6, max_w=_MAX_W, clock=clock),
+                WrappingCounter(range_j=range_j, max_w=_MAX_W, clock=clock),
             )
-            for name, folder in _domains(sys / "class/powercap")
-            if (range_uj := read_number(folder / "max_energy_range_uj"))
+            for name, (_, folder, range_j) in zip(names, found, strict=True)
         }
         self.rails = tuple(self._domains)
         if not self.rails:
             raise SensorError("no RAPL energy counter was found")
         # "psys" would be the whole machine, but not every firmware reports it correctly.
-        usual = tuple(filter(_is_in_no_other, self.rails))
+        usual = tuple(dict.fromkeys(name for name, *_ in found if _is_in_no_other(name)))
         self.total = total_rails(board, self.rails, usual=usual)
         self.read()
 
