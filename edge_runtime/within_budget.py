@@ -166,6 +166,8 @@ def _costs(
             "`edge-train doctor` shows what was tried; a board file (--board) with "
             "power.idle_w and power.full_w allows an estimate."
         )
+    if (lost := meter.lost_because()) and (budget.energy_j or budget.power_w):
+        raise DeviceError(f"a limit on energy or power cannot be kept: {lost}.")
     path = file or environment.cached_profile_path(package)
     if file or path.exists():
         profile = environment.load_profile(package, path)

@@ -30,6 +30,15 @@ TEXTS = {
     events.SensorBack(
         step=4, sensor="jtop", gap_s=2.0
     ): "power sensor jtop is back after 2.0 s",
+    events.ReadingRefused(step=4, sensor="ina3221", reason="VDD_IN: 0.000 W"): (
+        "a reading of sensor ina3221 is not used: VDD_IN: 0.000 W"
+    ),
+    events.LimitUnknown(
+        step=4, limit="energy", sensor="ina3221", reason="VDD_IN: 0.000 W", checkpoint="c/4"
+    ): (
+        "stopped after step 4: the limit on energy cannot be judged any more: "
+        "VDD_IN: 0.000 W, state saved"
+    ),
     events.PictureSkipped(step=1, picture="a.png", reason="cut"): "skipped a.png: cut",
     events.CheckpointSaved(step=4, checkpoint="checkpoints/4", size_bytes=1024, save_s=0.5): (
         "saved run/checkpoints/4 (1.0 KiB in 0.50 s)"

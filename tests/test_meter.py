@@ -13,6 +13,7 @@ from boards import board
 from edge_runtime.device import (
     Meter,
     PowerSample,
+    PowerSensor,
     ReplaySensor,
     SensorEvent,
     open_sensor,
@@ -20,7 +21,7 @@ from edge_runtime.device import (
 from edge_runtime.errors import ConfigError, SensorError, StorageError
 
 
-class Scripted:
+class Scripted(PowerSensor):
     """A sensor of one rail under control of the test."""
 
     name, description = "scripted", "a sensor of the tests"

@@ -14,7 +14,8 @@ from measuring_fakes import BASELINE_BYTES, POWER_W, constant_sensor, environmen
 from training_fakes import write_package
 
 from edge_runtime import profiling, selftest
-from edge_runtime.device import Meter
+from edge_runtime.device import Meter, ReplaySensor
+from edge_runtime.device.plausibility import SensorKind
 from edge_runtime.engines import ENGINES, EngineEntry
 from edge_runtime.errors import EngineError, StoppedError
 from edge_runtime.package import open_package
@@ -166,6 +167,29 @@ def test_idle_power_is_measured_first(package, processes) -> None:
     )
 
 
+class Frozen(ReplaySensor):
+    """Reads the same for longer than its kind can."""
+
+    kind = SensorKind(frozen_s=0.05)
+
+
+@pytest.mark.parametrize(
+    "sensor",
+    [
+        ReplaySensor([(0.0, {"ALL": -10.0})], total=("ALL",)),
+        ReplaySensor([(0.0, {"ALL": 0.0})], total=("ALL",)),
+        Frozen([(0.0, {"ALL": 7.0})], total=("ALL",)),
+    ],
+    ids=["negative", "zero", "frozen"],
+)
+def test_joules_that_cannot_be_true_are_not_in_a_profile(package, processes, sensor) -> None:
+    cost_profile = profile(package, sensor)
+    assert [known.step_s for known in cost_profile.rungs] == [1.0, 0.5]
+    joules = {known.step_j for known in cost_profile.rungs}
+    watts = {known.power_w for known in cost_profile.rungs}
+    assert joules | watts | {cost_profile.idle_w, cost_profile.checkpoint_j} == {None}
+
+
 def test_stopping_ends_the_process_at_once(package, processes, tmp_path) -> None:
     processes.do(k050="time.sleep(1000)")
     message = "stopped while k050, the first rung, was measured; nothing is kept"
@@ -249,7 +273,8 @@ import sys
 from pathlib import Path
 import pytest
 from measuring_fakes import environment, prepare
-from edge_runtime.device import Meter
+from edge_runtime.device import Meter, ReplaySensor
+from edge_runtime.device.plausibility import SensorKind
 from edge_runtime.package import open_package
 from edge_runtime.profiling import profile_package
 

@@ -41,6 +41,10 @@ EVENTS = [
     events.Paused(step=7, pause_s=2.0, reason="82 C, above 80 C"),
     events.SensorLost(step=7, sensor="jtop", reason="the service is gone"),
     events.SensorBack(step=9, sensor="jtop", gap_s=3.5),
+    events.ReadingRefused(step=9, sensor="ina3221", reason="VDD_IN: 0.000 W"),
+    events.LimitUnknown(
+        step=9, limit="energy", sensor="ina3221", reason="VDD_IN: 0.000 W", checkpoint=None
+    ),
     events.WindowEnded(step=7, window=WINDOW),
     events.PictureSkipped(step=2, picture="a.jpg", reason="cut short"),
     events.CheckpointSaved(step=5, checkpoint="checkpoints/5", size_bytes=9, save_s=0.1),

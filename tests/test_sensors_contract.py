@@ -243,6 +243,9 @@ def test_closing_twice_is_fine(case: Case) -> None:
 
 def test_a_meter_reads_it_in_its_thread(case: Case) -> None:
     with Meter(case.sensor, rate_hz=50) as meter:
+        threading.Event().wait(0.05)
+        if case.advance:  # a counter that has counted nothing is unknown
+            case.advance()
         threading.Event().wait(0.1)
     sample = meter.latest()
     assert sample is not None

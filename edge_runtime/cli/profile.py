@@ -127,15 +127,11 @@ def _say(text: str) -> None:
 
 
 def sensor_text(event: "SensorEvent") -> str:
-    """The text of a lost or returned power sensor."""
-    from edge_runtime.records import events
+    """The text of what a power sensor reported."""
     from edge_runtime.records.event_text import event_text
+    from edge_runtime.training.metering import event_of_sensor
 
-    if event.kind == "lost":
-        reason = event.reason or "unknown"
-        return event_text(events.SensorLost(step=0, sensor=event.sensor, reason=reason))
-    gap_s = event.gap_s or 0.0
-    return event_text(events.SensorBack(step=0, sensor=event.sensor, gap_s=gap_s))
+    return event_text(event_of_sensor(event, step=0))
 
 
 def profile_text(profile: "CostProfile") -> str:

@@ -16,6 +16,7 @@ _EVERY_S = 5.0
 _BAD_ENDINGS = (
     events.Interrupted,
     events.SourceLost,
+    events.LimitUnknown,
     events.Diverged,
 )  # reported by the error
 

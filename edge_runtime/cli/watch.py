@@ -120,10 +120,17 @@ def refuse_bad_end(watched: "Run", ended: "Event | None") -> None:
     Raises:
         StoppedError: the run was stopped.
         DataError: it had no more pictures.
+        SensorError: a limit could not be judged any more.
         DivergedError: it diverged.
         RecordsError: its process was killed.
     """
-    from edge_runtime.errors import DataError, DivergedError, RecordsError, StoppedError
+    from edge_runtime.errors import (
+        DataError,
+        DivergedError,
+        RecordsError,
+        SensorError,
+        StoppedError,
+    )
     from edge_runtime.records import events
     from edge_runtime.records.event_text import event_text
 
@@ -134,6 +141,8 @@ def refuse_bad_end(watched: "Run", ended: "Event | None") -> None:
             raise StoppedError(f"{end} {hint}")
         case events.SourceLost():
             raise DataError(f"{end} {hint}")
+        case events.LimitUnknown():
+            raise SensorError(f"{end} {hint}")
         case events.Diverged():
             raise DivergedError(end)
         case None:

@@ -131,6 +131,13 @@ class EnergyIntegral:
         if self.peak_w is None or max(from_w, to_w) > self.peak_w:
             self.peak_w = max(from_w, to_w)
 
+    def doubt(self, from_s: float) -> None:
+        """Count what was added since a time as a gap: the readings there were not true."""
+        doubted_s = self._covered_to_s - max(from_s, self._covered_from_s or self.since_s)
+        if self._covered_from_s is not None and doubted_s > 0:
+            self._gap_s += doubted_s
+            self._largest_gap_s = max(self._largest_gap_s, doubted_s)
+
     def amount(self, at_s: float, track: Track) -> Amount:
         """The energy from the start until `at_s`.
 
@@ -278,6 +285,11 @@ class EnergyLedger:
         """Count readings that were not made."""
         for account in self._accounts:
             account.missed += readings
+
+    def doubt(self, from_s: float) -> None:
+        """Mark the energy of the board since a time as a gap in every open account."""
+        for account in self._accounts:
+            account.total.doubt(from_s)
 
     def open(self, since_s: float) -> Account:
         """Start a window."""

@@ -1,9 +1,9 @@
 """The meter: one thread reads the power sensor, and windows of time get their energy.
 
 Units: joules, watts, degrees Celsius, monotonic seconds. `None` is unknown, never 0. The
-thread never raises: a sensor that fails is reported once, tried again every second, and
-reported again when it is back. The power during such a gap is interpolated, and the windows
-say how long it was.
+thread never raises: a sensor that fails, or whose readings cannot be true, is reported once,
+tried again, and reported again when it is back. The power during such a gap is interpolated,
+and the windows say how long it was.
 """
 
 import math
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from typing_extensions import Self
 
@@ -46,6 +46,13 @@ class PowerSample:
     cpu_hz: float | None
     gpu_hz: float | None
     gpu_load: float | None  # 0 to 1
+
+
+class PowerUnknown(NamedTuple):
+    """The board's power is not known now."""
+
+    reason: str  # names the sensor, the rail or file, and its value
+    for_s: float
 
 
 class Window:
@@ -103,7 +110,8 @@ class Meter:
             clock: monotonic seconds.
             record: called with every regular sample in the meter's thread, and with the first
                 and the last one in the thread of the block.
-            on_event: called when the sensor is lost or back, in the thread that noticed it.
+            on_event: called when the sensor is lost or back, or a reading is not used, in the
+                thread that noticed it.
             root: where /sys is.
 
         Raises:
@@ -146,6 +154,7 @@ class Meter:
         self._environment = EnvironmentSensors(self._root)
         self._environment_now = self._environment.read()
         self._whole = self._open("whole", self._since_s)
+        self._entered_s = self._clock()
         self._write(self._take_at_edge())
         self._thread.start()
         return self
@@ -212,6 +221,20 @@ class Meter:
         with self._lock:
             return self._ledger.between(from_s, to_s)
 
+    def power_unknown(self) -> PowerUnknown | None:
+        """Why the board's power is not known now, and for how long; `None`: it is known."""
+        probe = self._probe
+        if probe is None:
+            return PowerUnknown("no power sensor", math.inf)
+        if probe.problem is None:
+            return None
+        since_s = self._entered_s if probe.known_s is None else probe.known_s
+        return PowerUnknown(probe.problem, max(0.0, self._clock() - since_s))
+
+    def lost_because(self) -> str | None:
+        """Why the sensor is lost now; `None`: it is not, or there is none."""
+        return self._probe.problem if self._probe and self._probe.is_lost else None
+
     def latest(self) -> PowerSample | None:
         """The newest sample."""
         return self._latest
@@ -273,6 +296,8 @@ class Meter:
         """Read the sensor; `None` if the clock has not advanced. `_reading` is held."""
         read = self._probe.read(self._clock) if self._probe else (self._clock(), {})
         with self._lock:
+            if read is None and self._probe is not None and not self._probe.is_lost:
+                return None  # a counter that has not counted since
             if read is None:  # the rest of the sample is still known
                 unknown = dict.fromkeys(self.sensor.rails if self.sensor else ())
                 self._latest = self._sample(self._clock(), Watts(unknown, None))
@@ -303,6 +328,10 @@ class Meter:
                 window.observe(reading)
 
     def _report(self, event: SensorEvent) -> None:
+        probe = self._probe
+        if event.kind == "lost" and probe is not None and probe.known_s is not None:
+            with self._lock:
+                self._ledger.doubt(probe.known_s)
         if self._on_event is not None:
             self._call(self._on_event, event)
 

@@ -12,7 +12,13 @@ from edge_runtime.records.power import PowerRecord
 from edge_runtime.records.spending import Spending
 
 # After one of these the process that trained ends; `Resumed` begins another one.
-ENDINGS = (events.Finished, events.Interrupted, events.SourceLost, events.Diverged)
+ENDINGS = (
+    events.Finished,
+    events.Interrupted,
+    events.SourceLost,
+    events.LimitUnknown,
+    events.Diverged,
+)
 _NEWS = 50
 _NO_NEWS = (events.Started, events.EpochFinished, events.WindowEnded)
 

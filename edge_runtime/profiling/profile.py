@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from edge_runtime.device import Meter, memory_now
+from edge_runtime.device import Meter, Window, memory_now
 from edge_runtime.errors import EngineError, RecordsError, StoppedError
 from edge_runtime.facts import CostProfile, RungCost
 from edge_runtime.facts.costs import DOES_NOT_FIT, MEASURED, UNMEASURED
@@ -35,6 +35,7 @@ from edge_runtime.training import never
 logger = logging.getLogger(__name__)
 
 _TIMES = 3  # repetitions per rung
+_LARGEST_GAP = 0.1  # share of the time without true readings of power
 _IDLE_S = 5.0  # of measuring the board's idle power
 
 
@@ -64,6 +65,31 @@ def profile_package(
         StorageError: files of the measuring processes cannot be written.
         StoppedError: `stop` returned `True`.
     """
+    with meter.window("profile") as window:
+        return _measured_profile(
+            package,
+            environment,
+            meter,
+            window,
+            memory_bytes=memory_bytes,
+            max_s=max_s,
+            report=report,
+            stop=stop,
+        )
+
+
+def _measured_profile(
+    package: Package,
+    environment: Environment,
+    meter: Meter,
+    window: Window,
+    *,
+    memory_bytes: int | None,
+    max_s: float,
+    report: Callable[[RungCost], None],
+    stop: Callable[[], bool],
+) -> CostProfile:
+    """The profile; without joules if the sensor could not be used for much of `window`."""
     idle_w = meter.measure_idle(_IDLE_S) if meter.sensor else None
     bench = _Bench(package, environment, meter, max_s=max_s / _TIMES, stop=stop)
     costs: dict[str, RungCost] = {}
@@ -90,7 +116,18 @@ def profile_package(
     bench.forget()
     measured = [known for passes in bench.measured.values() for known in passes]
     smoothed = smooth(list(costs.values()))
-    return _profile(package, environment, meter, idle_w, measured, smoothed)
+    profile = _profile(package, environment, meter, idle_w, measured, smoothed)
+    energy = window.energy
+    if meter.sensor and energy.gap_s > _LARGEST_GAP * energy.duration_s:
+        logger.warning("the profile has no energy: %s", meter.lost_because() or "gaps")
+        return _without_energy(profile)
+    return profile
+
+
+def _without_energy(profile: CostProfile) -> CostProfile:
+    """What is left of a profile if the power readings were not true."""
+    rungs = tuple(replace(cost, step_j=None, power_w=None) for cost in profile.rungs)
+    return replace(profile, idle_w=None, checkpoint_j=None, rungs=rungs)
 
 
 def _smallest(*limits: int | None) -> int | None:

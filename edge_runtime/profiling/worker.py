@@ -222,6 +222,8 @@ class Watch:
         median_s = statistics.median(self._durations_s)
         low_s, high_s = median_interval(self._durations_s)
         window_j = meter.energy_between(self._begin_s, self._end_s)
+        if meter.lost_because() or (window_j is not None and window_j <= 0):
+            window_j = None
         steps = len(self._durations_s)
         return Measurement(
             step_s=median_s,

@@ -38,6 +38,8 @@ def event_text(event: Event, folder: Path = Path()) -> str:
             return f"power sensor {event.sensor} is lost, energy has a gap: {event.reason}"
         case events.SensorBack():
             return f"power sensor {event.sensor} is back after {event.gap_s:.1f} s"
+        case events.ReadingRefused():
+            return f"a reading of sensor {event.sensor} is not used: {event.reason}"
         case events.PictureSkipped():
             return f"skipped {event.picture}: {event.reason}"
         case events.CheckpointSaved():
@@ -60,6 +62,12 @@ def _ending_text(event: Event) -> str:
             return f"stopped after step {event.step}, as requested{saved}"
         case events.SourceLost():
             return f"no more pictures after step {event.step}: {event.reason}"
+        case events.LimitUnknown():
+            saved = ", state saved" if event.checkpoint else ""
+            return (
+                f"stopped after step {event.step}: the limit on {event.limit} cannot be "
+                f"judged any more: {event.reason}{saved}"
+            )
         case events.Diverged():
             return f"diverged: {event.reason}"
         case events.Finished():

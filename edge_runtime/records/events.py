@@ -120,6 +120,26 @@ class SensorBack:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReadingRefused:
+    """A reading cannot be true, and was not used. At most once a minute per sensor."""
+
+    step: int
+    sensor: str
+    reason: str  # names the rail or file, and its value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitUnknown:
+    """A limit cannot be judged any more: the run ends after `step`."""
+
+    step: int
+    limit: str  # "energy", "power" or "temperature"
+    sensor: str
+    reason: str  # names the rail, zone or file, and its value
+    checkpoint: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WindowEnded:
     """Power over a part of a run."""
 
@@ -229,6 +249,8 @@ Event: TypeAlias = (
     | Paused
     | SensorLost
     | SensorBack
+    | ReadingRefused
+    | LimitUnknown
     | WindowEnded
     | PictureSkipped
     | CheckpointSaved
@@ -250,6 +272,8 @@ _KINDS: dict[str, type[Event]] = {
     "paused": Paused,
     "sensor_lost": SensorLost,
     "sensor_back": SensorBack,
+    "reading_refused": ReadingRefused,
+    "limit_unknown": LimitUnknown,
     "window": WindowEnded,
     "picture_skipped": PictureSkipped,
     "checkpoint_saved": CheckpointSaved,

@@ -21,6 +21,7 @@ from edge_runtime.errors import (
     DivergedError,
     EdgeRuntimeError,
     EngineError,
+    SensorError,
     StoppedError,
 )
 from edge_runtime.package.curves import hyper_parameters
@@ -32,7 +33,7 @@ from edge_runtime.records.events import Event
 from edge_runtime.state import State
 from edge_runtime.training.job import TrainingJob
 from edge_runtime.training.metering import Metering
-from edge_runtime.training.selector import RungSelector
+from edge_runtime.training.selector import RungSelector, UnknownLimit
 
 _MEMORY_EVERY_S = 1.0  # reading it lists all processes of the machine
 _PAUSE_S = 0.2  # at most, between two calls of `stop`
@@ -87,6 +88,7 @@ class Loop:
 
         Raises:
             StoppedError: `stop` returned `True`; the state is saved.
+            SensorError: a limit cannot be judged any more; the state is saved.
             DataError: the pictures ended; the state is saved.
             DivergedError: a loss or the state is not finite; the last good state is kept.
             EngineError: the runtime failed; the state is saved if it is valid.
@@ -134,6 +136,8 @@ class Loop:
             self._interrupt()
         for event in self._metering.sensor_events(self._done):
             self._log(event)
+        if unknown := self._selector.unknown_limit():
+            self._end_unjudged(unknown)
         decision = self._selector.decide(self._done, self._clock())
         if decision.stopped_by:
             return decision
@@ -321,6 +325,24 @@ class Loop:
         raise StoppedError(
             f"stopped after step {self._done} of {self._job.total_steps}; "
             "continue with the same command and --resume."
+        )
+
+    def _end_unjudged(self, unknown: UnknownLimit) -> NoReturn:
+        self._end()
+        self._log(
+            events.LimitUnknown(
+                step=self._done,
+                limit=unknown.limit,
+                sensor=unknown.sensor,
+                reason=unknown.reason,
+                checkpoint=self._checkpoint(),
+            )
+        )
+        raise SensorError(
+            f"the limit on {unknown.limit} cannot be judged any more after step {self._done} "
+            f"of {self._job.total_steps}: {unknown.reason}. The state is saved: repair the "
+            "sensor (see `edge-train doctor`) and continue with --resume, or leave the limit "
+            "out."
         )
 
     def _diverge(self, step: int, reason: str) -> NoReturn:

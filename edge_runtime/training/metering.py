@@ -16,7 +16,14 @@ from typing_extensions import Self
 from edge_runtime.device import Board, Meter, PowerSample, PowerSensor, SensorEvent, Window
 from edge_runtime.facts import Spent
 from edge_runtime.records import Run, RunWriter, has_estimates
-from edge_runtime.records.events import Event, Moment, SensorBack, SensorLost, WindowEnded
+from edge_runtime.records.events import (
+    Event,
+    Moment,
+    ReadingRefused,
+    SensorBack,
+    SensorLost,
+    WindowEnded,
+)
 from edge_runtime.records.power import PowerRecord
 from edge_runtime.records.spending import Spending
 from edge_runtime.schema import unstructure
@@ -116,16 +123,10 @@ class Metering:
         )
 
     def sensor_events(self, step: int) -> list[Event]:
-        """Losses and returns of the sensor since the last call."""
+        """What the sensor reported since the last call."""
         events: list[Event] = []
         while not self._from_sensor.empty():
-            event = self._from_sensor.get()
-            if event.kind == "lost":
-                reason = event.reason or ""
-                events.append(SensorLost(step=step, sensor=event.sensor, reason=reason))
-            else:
-                gap_s = event.gap_s or 0.0
-                events.append(SensorBack(step=step, sensor=event.sensor, gap_s=gap_s))
+            events.append(event_of_sensor(self._from_sensor.get(), step))
         return events
 
     def change_window(self, rung: str | None, step: int) -> WindowEnded | None:
@@ -159,6 +160,15 @@ class Metering:
     ) -> None:
         self._open.close()
         self.meter.__exit__(kind, error, trace)
+
+
+def event_of_sensor(reported: SensorEvent, step: int) -> Event:
+    """The event of a run for what its sensor reported."""
+    sensor, reason = reported.sensor, reported.reason or ""
+    if reported.kind == "back":
+        return SensorBack(step=step, sensor=sensor, gap_s=reported.gap_s or 0.0)
+    kind = SensorLost if reported.kind == "lost" else ReadingRefused
+    return kind(step=step, sensor=sensor, reason=reason)
 
 
 class _PowerLog:

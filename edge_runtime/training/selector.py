@@ -7,13 +7,14 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from typing_extensions import override
 
 from edge_runtime.device import MemoryNow, memory_now
 from edge_runtime.errors import ConfigError, DeviceError
 from edge_runtime.facts import Budget, CostProfile, Plan
+from edge_runtime.facts.budget import ENERGY, POWER
 from edge_runtime.planning import (
     Decision,
     Governor,
@@ -25,13 +26,26 @@ from edge_runtime.planning import (
 from edge_runtime.training.job import TrainingJob
 from edge_runtime.training.metering import Metering
 
+_UNKNOWN_S = 10.0  # without a reading: a limit cannot be kept on what it was before
 _READ_EVERY_S = 1.0  # memory and pressure; listing all processes costs milliseconds
+
+
+class UnknownLimit(NamedTuple):
+    """A limit that can no longer be judged."""
+
+    limit: str  # "energy", "power" or "temperature"
+    sensor: str
+    reason: str  # names the file or rail, and its value
 
 
 class RungSelector(Protocol):
     """Decides before every step; the loop follows the decision."""
 
     plan: Plan | None  # for the steps from here on, if any
+
+    def unknown_limit(self) -> UnknownLimit | None:
+        """A limit that cannot be judged now: the run has to end."""
+        return None
 
     def decide(self, done: int, now_s: float) -> Decision:
         """The decision after `done` steps."""
@@ -75,7 +89,7 @@ class GovernedSelector(RungSelector):
             BudgetError: no plan is feasible.
             DeviceError: a limit is set on a quantity that no sensor measures.
         """
-        self._metering = metering
+        self._metering, self._budget = metering, budget
         self._require_temperature(budget.temperature_c)
         costs, overhead = interpolate(profile.rungs), overhead_of(profile)
         spent = metering.spent(time.monotonic())
@@ -92,6 +106,17 @@ class GovernedSelector(RungSelector):
                 f"--temperature {limit_c:g}C cannot be kept: no temperature sensor was found. "
                 "`edge-train doctor` shows what this board has."
             )
+
+    @override
+    def unknown_limit(self) -> UnknownLimit | None:
+        budget, meter = self._budget, self._metering.meter
+        if budget.energy_j is None and budget.power_w is None:
+            return None
+        power = meter.power_unknown()
+        if power is None or power.for_s <= _UNKNOWN_S:
+            return None
+        limit = POWER if budget.energy_j is None else ENERGY
+        return UnknownLimit(limit.name, self._metering.sensor_name or "none", power.reason)
 
     @override
     def decide(self, done: int, now_s: float) -> Decision:

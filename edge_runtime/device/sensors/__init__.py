@@ -1,17 +1,20 @@
 """Power sensors, and the choice among them.
 
-The first that works and knows the board's total is taken, in this order: monitors of the
-board's input (INA238, INA3221), the same through a service (jtop), the chip of a Raspberry Pi
-5, the counters of a PC with and without its GPU, a GPU alone, a battery, and last an estimate
-from processor load. Without any of them, a sensor whose total is unknown is taken for its
-rails.
+The first that knows the board's total, and reads one that can be true, is taken, in this
+order: monitors of the board's input (INA238, INA3221), the same through a service (jtop), the
+chip of a Raspberry Pi 5, the counters of a PC with and without its GPU, a GPU alone, a
+battery, and last an estimate from processor load. Without any of them, a sensor whose total
+is unknown is taken for its rails.
 """
 
+import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_runtime.device.board import Board
+from edge_runtime.device.plausibility import Judge
 from edge_runtime.device.sensors.base import Opener, PowerSensor
 from edge_runtime.device.sensors.battery import open_battery
 from edge_runtime.device.sensors.calibrated import CalibratedSensor
@@ -48,6 +51,7 @@ SENSORS: Mapping[str, Opener] = {  # best first
     "estimate": open_estimate,
 }
 REPLAY = "replay:"
+_ATTEMPTS, _ATTEMPT_S = 3, 0.02  # to read a total before its sensor is chosen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,43 +79,76 @@ def open_sensor(
     return choose_sensor(board, root=root, prefer=prefer).sensor
 
 
+def _unusable(sensor: PowerSensor) -> str | None:
+    """Why the total cannot be read now; a single reading may be disturbed."""
+    judge, problem = Judge(sensor.kind, counts_energy=sensor.counts_energy), None
+    for attempt in range(_ATTEMPTS if sensor.total else 0):
+        time.sleep(_ATTEMPT_S if attempt else 0.0)
+        values = sensor.read()
+        if unknown := [rail for rail in sensor.total if values[rail] is None]:
+            why = sensor.why_unknown(unknown[0])
+            problem = f"its total lacks {', '.join(unknown)}" + (f": {why}" if why else "")
+            continue
+        total = math.fsum(values[rail] or 0.0 for rail in sensor.total)
+        problem, _ = judge.see(time.monotonic(), total)
+        if problem is None:
+            return None
+        problem = f"{' + '.join(sensor.total)}: {problem}"
+    return problem
+
+
+def _require_usable(sensor: PowerSensor) -> PowerSensor:
+    """The sensor, if its total can be read now; else it is closed.
+
+    Raises:
+        SensorError: the total cannot be read, or not be true.
+    """
+    try:
+        problem = _unusable(sensor)
+    except SensorError as error:
+        problem = str(error)
+    if problem is None:
+        return sensor
+    sensor.close()
+    raise SensorError(problem)
+
+
 def choose_sensor(
     board: Board, *, root: Path = Path("/"), prefer: str | None = None
 ) -> SensorChoice:
     """`open_sensor`, with the reasons against the better sensors."""
     if prefer is not None:
-        return SensorChoice(sensor=_calibrated(_open(prefer, board, root), board), refused={})
+        return SensorChoice(sensor=_open(prefer, board, root), refused={})
     refused: dict[str, str] = {}
     best: PowerSensor | None = None
     for name, opener in SENSORS.items():
         try:
-            sensor = opener(board, root)
+            sensor = _require_usable(_calibrated(opener(board, root), board))
         except SensorError as error:
             refused[name] = str(error)
             continue
         if sensor.total:
             if best is not None:
                 best.close()
-            return SensorChoice(sensor=_calibrated(sensor, board), refused=refused)
+            return SensorChoice(sensor=sensor, refused=refused)
         refused[name] = f"which of its rails form the total of board {board.id} is unknown"
         if best is None:
             best = sensor
         else:
             sensor.close()
-    if best is None:
-        return SensorChoice(sensor=None, refused=refused)
-    return SensorChoice(sensor=_calibrated(best, board), refused=refused)
+    return SensorChoice(sensor=best, refused=refused)
 
 
 def _open(name: str, board: Board, root: Path) -> PowerSensor:
     if name.startswith(REPLAY):
         path = Path(name.removeprefix(REPLAY))
-        return ReplaySensor(read_trace(path), total=board.power.total, source=str(path))
+        replay = ReplaySensor(read_trace(path), total=board.power.total, source=str(path))
+        return _calibrated(replay, board)
     if name not in SENSORS:
         known = ", ".join(SENSORS)
         raise ConfigError(f"there is no power sensor {name!r}; there are {known}, replay:FILE")
     try:
-        return SENSORS[name](board, root)
+        return _require_usable(_calibrated(SENSORS[name](board, root), board))
     except SensorError as error:
         raise SensorError(f"power sensor {name} does not work here: {error}") from error
 

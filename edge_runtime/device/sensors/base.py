@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from edge_runtime.device.board import Board
+from edge_runtime.device.plausibility import SensorKind
 from edge_runtime.errors import SensorError
 
 
@@ -23,6 +24,7 @@ class PowerSensor(Protocol):
     total: tuple[str, ...]  # the rails whose sum is the board's input; empty: unknown
     counts_energy: bool  # whether `read` returns joules that add up, not the current watts
     period_s: float  # reading more often returns nothing new; 0: every reading is new
+    kind: SensorKind = SensorKind()  # what its total can be
 
     def read(self) -> dict[str, float | None]:
         """Watts of each rail, or its joules since any start; `None`: not readable now.
@@ -33,6 +35,10 @@ class PowerSensor(Protocol):
         Raises:
             SensorError: the sensor is gone. A later reading tries to reach it again.
         """
+
+    def why_unknown(self, rail: str) -> str | None:
+        """Why the last reading of a rail was `None`, with the file; `None`: not known."""
+        return None
 
     def close(self) -> None:
         """Close files and connections. Calling it twice is fine."""

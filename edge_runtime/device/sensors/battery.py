@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from edge_runtime.device.board import Board
 from edge_runtime.device.files import NumberFile, sysfs, text
+from edge_runtime.device.plausibility import SensorKind
 from edge_runtime.device.sensors.base import PowerSensor, total_rails
 from edge_runtime.errors import SensorError
 
@@ -28,6 +29,7 @@ class Battery(PowerSensor):
     is_estimate = False
     counts_energy = False
     period_s = 1.0
+    kind = SensorKind(frozen_s=300.0)  # some update their reading every half minute
 
     def __init__(self, board: Board, sys: Path) -> None:
         """Find the batteries.

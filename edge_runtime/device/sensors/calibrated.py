@@ -30,7 +30,7 @@ class CalibratedSensor(PowerSensor):
         self._clock, self._start_s = clock, clock()
         self.name, self.rails, self.total = sensor.name, sensor.rails, sensor.total
         self.is_estimate, self.counts_energy = sensor.is_estimate, sensor.counts_energy
-        self.period_s = sensor.period_s
+        self.period_s, self.kind = sensor.period_s, sensor.kind
         corrections = [
             f"{rail} = {own.gain:g} * read {'-' if own.offset_w < 0 else '+'} "
             f"{abs(own.offset_w):g} W"
@@ -47,6 +47,10 @@ class CalibratedSensor(PowerSensor):
             if value is not None:
                 values[rail] = own.gain * value + own.offset_w * per_offset
         return values
+
+    @override
+    def why_unknown(self, rail: str) -> str | None:
+        return self._sensor.why_unknown(rail)
 
     @override
     def close(self) -> None:

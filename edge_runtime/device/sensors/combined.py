@@ -50,11 +50,17 @@ class CombinedSensor(PowerSensor):
         self.description = f"{first.description}; {second.description}"
         self.rails = (*first.rails, *second.rails)
         self.total = total_rails(board, self.rails, usual=total)
+        self.kind = first.kind
         self.period_s = max(first.period_s, second.period_s)
 
     @override
     def read(self) -> dict[str, float | None]:
         return self._first.read() | self._second.read()
+
+    @override
+    def why_unknown(self, rail: str) -> str | None:
+        owner = self._first if rail in self._first.rails else self._second
+        return owner.why_unknown(rail)
 
     @override
     def close(self) -> None:

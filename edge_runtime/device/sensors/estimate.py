@@ -12,6 +12,7 @@ from typing import Any
 from typing_extensions import override
 
 from edge_runtime.device.board import Board
+from edge_runtime.device.plausibility import ANYTHING
 from edge_runtime.device.sensors.base import PowerSensor
 from edge_runtime.errors import SensorError
 
@@ -28,6 +29,7 @@ class Estimate(PowerSensor):
     is_estimate = True
     counts_energy = True  # the kernel counts load in ticks too coarse for the current watts
     period_s = 0.1
+    kind = ANYTHING
     rails = ("board",)
     total = ("board",)
 

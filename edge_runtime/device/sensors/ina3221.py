@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge_runtime.device.board import Board
-from edge_runtime.device.files import NumberFile, sysfs, text
+from edge_runtime.device.files import NumberFile, read_number, sysfs, text
 from edge_runtime.device.sensors.rails import (
     FoundRail,
     PowerFile,
@@ -19,6 +19,8 @@ from edge_runtime.device.sensors.rails import (
 )
 
 _NOT_CONNECTED = "NC"
+_FULL_SCALE_UV = 163_800.0  # over the shunt: 4095 steps of 40 uV
+_USUAL_SHUNT_UOHM = 5_000  # where the kernel does not report it
 
 
 def open_ina3221(board: Board, root: Path) -> RailSensor:
@@ -41,7 +43,11 @@ def _hwmon_rails(sys: Path) -> Iterator[FoundRail]:
             label = text(folder / f"in{channel}_label")
             if label and label != _NOT_CONNECTED:
                 files = (folder / f"in{channel}_input", folder / f"curr{channel}_input")
-                rail = VoltageTimesCurrent(NumberFile(files[0]), NumberFile(files[1]))
+                rail = VoltageTimesCurrent(
+                    NumberFile(files[0]),
+                    NumberFile(files[1]),
+                    full_scale_ma=_full_scale_ma(folder / f"shunt{channel}_resistor"),
+                )
                 yield FoundRail(label, chip_of(folder), rail)
 
 
@@ -51,4 +57,10 @@ def _iio_rails(sys: Path) -> Iterator[FoundRail]:
             label = text(folder / f"rail_name_{channel}")
             if label and label != _NOT_CONNECTED:
                 power_mw = NumberFile(folder / f"in_power{channel}_input")
-                yield FoundRail(label, folder.parent.name, PowerFile(power_mw, 1e3))
+                rail = PowerFile(power_mw, 1e3)
+                yield FoundRail(label, folder.parent.name, rail)
+
+
+def _full_scale_ma(shunt_file: Path) -> float:
+    """The highest current that a channel can measure."""
+    return _FULL_SCALE_UV / (read_number(shunt_file) or _USUAL_SHUNT_UOHM) * 1e3

@@ -21,6 +21,7 @@ from typing_extensions import override
 
 from edge_runtime.device.board import Board
 from edge_runtime.device.files import sysfs
+from edge_runtime.device.plausibility import RAIL, Reading, SensorKind, judge
 from edge_runtime.device.sensors.base import PowerSensor, total_rails
 from edge_runtime.device.sensors.ina3221 import find_rails
 from edge_runtime.errors import SensorError
@@ -28,6 +29,8 @@ from edge_runtime.errors import SensorError
 # Requested; the first client of the service decides. The service works for some ms after each
 # reading of the power and never sees its own share: a long interval keeps that small.
 _INTERVAL_S = 0.5
+_WATTS = SensorKind(frozen_s=30.0)  # of what the service sends
+_FULL_SCALE_MA = 32_760  # of an INA3221 with the usual shunt
 _SILENCE_S = 3.0  # the service's slowest usual interval is a second
 
 
@@ -50,6 +53,7 @@ class Jtop(PowerSensor):
     is_estimate = False
     counts_energy = True
     period_s = 0.0
+    kind = SensorKind(frozen_s=_SILENCE_S)  # of what it counts
 
     def __init__(self, board: Board, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Connect and wait for the first reading.
@@ -66,8 +70,8 @@ class Jtop(PowerSensor):
             ) from error
         self._make_client: Callable[..., Any] = jtop
         self._clock = clock
-        self._lock = threading.Lock()  # of the four below
-        self._arrival_s = self._counted_s = clock()
+        self._lock = threading.Lock()  # of the five below
+        self._arrival_s = self._counted_s = self._equal_since_s = clock()
         self._watts: dict[str, float] = {}
         self._sums_j: dict[str, float] = {}
         self._problem = "the service has gone"
@@ -88,6 +92,8 @@ class Jtop(PowerSensor):
             now_s = self._clock()
             silence_s = now_s - self._arrival_s
             if self._client.is_alive() and silence_s <= _SILENCE_S:
+                if doubt := self._doubt(now_s):
+                    raise SensorError(f"jtop: {' + '.join(self.total)}: {doubt}")
                 self._count(now_s, self._watts)
                 return {
                     rail: self._sums_j[rail] if rail in self._watts else None
@@ -98,6 +104,14 @@ class Jtop(PowerSensor):
             self._connecting = threading.Thread(target=self._connect_again, daemon=True)
             self._connecting.start()
         raise SensorError(f"jtop: no reading for {silence_s:.1f} s: {self._problem}")
+
+    def _doubt(self, now_s: float) -> str | None:
+        """Why the total that the service sends cannot be true."""
+        parts = [self._watts.get(rail) for rail in self.total]
+        if not parts or None in parts:
+            return None  # no total, or reported as unknown
+        total_w = sum(part or 0.0 for part in parts)
+        return judge(Reading(total_w, now_s - self._equal_since_s), _WATTS)
 
     def _connect(self) -> Any:
         """A client that has received its first reading."""
@@ -123,6 +137,8 @@ class Jtop(PowerSensor):
             watts, now_s = rails_w(client.power), self._clock()
             is_back = now_s - self._counted_s > _SILENCE_S
             self._count(now_s, watts if is_back else self._watts)
+            if watts != self._watts:
+                self._equal_since_s = now_s
             self._arrival_s, self._watts = now_s, watts
 
     def _count(self, now_s: float, watts: Mapping[str, float]) -> None:
@@ -152,5 +168,13 @@ def rails_w(power: Mapping[str, Any]) -> dict[str, float]:
     return {
         name: rail["power"] / 1e3
         for name, rail in rails.items()
-        if isinstance(rail.get("power"), int | float) and rail.get("online", True)
+        if isinstance(rail.get("power"), int | float)
+        and rail.get("online", True)
+        and judge(Reading(rail["power"] / 1e3, scale=_scale(rail)), RAIL) is None
     }
+
+
+def _scale(rail: Mapping[str, Any]) -> float | None:
+    """The current as a share of what the chip can measure."""
+    current_ma = rail.get("curr")
+    return current_ma / _FULL_SCALE_MA if isinstance(current_ma, int | float) else None

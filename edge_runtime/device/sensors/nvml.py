@@ -12,6 +12,7 @@ from typing import Any
 from typing_extensions import override
 
 from edge_runtime.device.board import Board
+from edge_runtime.device.plausibility import SensorKind
 from edge_runtime.device.sensors.base import PowerSensor, total_rails
 from edge_runtime.errors import SensorError
 
@@ -26,6 +27,7 @@ class Nvml(PowerSensor):
 
     name = "nvml"
     is_estimate = False
+    kind = SensorKind(frozen_s=10.0)
     period_s = 0.1  # GPUs update their readings 10 to 50 times per second
 
     def __init__(self, board: Board) -> None:
@@ -51,6 +53,7 @@ class Nvml(PowerSensor):
             self.read()
         except SensorError:  # not every GPU counts its energy
             self.counts_energy = False
+            self.kind = SensorKind(frozen_s=60.0)  # whole watts, on some
             self.read()
         kind = "energy counter" if self.counts_energy else "power"
         self.description = f"NVML {kind} of the GPUs"

@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from edge_runtime.device.board import Board
 from edge_runtime.device.files import NumberFile
+from edge_runtime.device.plausibility import RAIL, Reading, SensorKind, judge
 from edge_runtime.device.sensors.base import PowerSensor, rail_names, total_rails
 from edge_runtime.errors import SensorError
 
@@ -32,20 +33,41 @@ class Rail(Protocol):
 class VoltageTimesCurrent(Rail):
     """A rail of two files, in millivolts and milliamperes."""
 
-    def __init__(self, voltage_mv: NumberFile, current_ma: NumberFile) -> None:
+    def __init__(
+        self,
+        voltage_mv: NumberFile,
+        current_ma: NumberFile,
+        *,
+        full_scale_ma: float | None = None,
+    ) -> None:
+        """Prepare it.
+
+        Args:
+            voltage_mv: file of the voltage.
+            current_ma: file of the current.
+            full_scale_ma: the highest current that the chip can measure, if known.
+        """
         self._voltage_mv, self._current_ma = voltage_mv, current_ma
+        self._full_scale_ma = full_scale_ma
+        self._doubt: str | None = None
 
     @override
     def read_w(self) -> float | None:
+        self._doubt = None
         voltage_mv, current_ma = self._voltage_mv.read(), self._current_ma.read()
         if voltage_mv is None or current_ma is None:
             return None
-        return voltage_mv * current_ma / 1e6
+        power_w = voltage_mv * current_ma / 1e6
+        scale = current_ma / self._full_scale_ma if self._full_scale_ma else None
+        if doubt := judge(Reading(power_w, scale=scale), RAIL):
+            self._doubt = f"{self._current_ma.path} holds {current_ma}: {doubt}"
+            return None
+        return power_w
 
     @property
     @override
     def problem(self) -> str | None:
-        return self._voltage_mv.problem or self._current_ma.problem
+        return self._voltage_mv.problem or self._current_ma.problem or self._doubt
 
     @override
     def close(self) -> None:
@@ -93,6 +115,8 @@ class RailSensor(PowerSensor):
     is_estimate = False
     counts_energy = False
     period_s = 0.0
+    # The last digit of a board's input changes several times a second.
+    kind = SensorKind(frozen_s=30.0)
 
     def __init__(
         self, name: str, board: Board, find: Callable[[], Iterable[FoundRail]]
@@ -136,6 +160,10 @@ class RailSensor(PowerSensor):
             name: rail.read_w() if (rail := self._rails.get(name)) else None
             for name in self.rails
         }
+
+    @override
+    def why_unknown(self, rail: str) -> str | None:
+        return found.problem if (found := self._rails.get(rail)) else "its files have vanished"
 
     @override
     def close(self) -> None:

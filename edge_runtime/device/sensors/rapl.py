@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from edge_runtime.device.board import Board
 from edge_runtime.device.files import NumberFile, read_number, sysfs, text
+from edge_runtime.device.plausibility import SensorKind
 from edge_runtime.device.sensors.base import PowerSensor, rail_names, total_rails
 from edge_runtime.errors import SensorError
 
@@ -39,16 +40,18 @@ class WrappingCounter:
         self._range_j, self._max_w, self._clock = range_j, max_w, clock
         self._last: tuple[float, float] | None = None  # time and counter
         self._sum_j = 0.0
+        self.problem: str | None = None  # of the last reading
 
     def joules(self, counter_j: float) -> float | None:
         """Add a reading; `None` if it cannot be compared with the previous one."""
         now_s, last = self._clock(), self._last
-        self._last = (now_s, counter_j)
+        self._last, self.problem = (now_s, counter_j), None
         if last is None:
             return self._sum_j
         passed_s, used_j = now_s - last[0], (counter_j - last[1]) % self._range_j
         max_j = passed_s * self._max_w
         if max_j >= self._range_j or used_j > max_j + _SLACK_S * self._max_w:
+            self.problem = f"the counter may have wrapped or restarted in {passed_s:.1f} s"
             return None
         self._sum_j += used_j
         return self._sum_j
@@ -67,6 +70,7 @@ class Rapl(PowerSensor):
     is_estimate = False
     counts_energy = True
     period_s = 0.0
+    kind = SensorKind(frozen_s=3.0)  # updated every millisecond
 
     def __init__(
         self, board: Board, sys: Path, *, clock: Callable[[], float] = time.monotonic
@@ -111,6 +115,11 @@ class Rapl(PowerSensor):
                 f"RAPL: {problems[0]}. Run as root, or let your group read energy_uj."
             )
         return joules
+
+    @override
+    def why_unknown(self, rail: str) -> str | None:
+        file, counter = self._domains[rail]
+        return file.problem or counter.problem
 
     @override
     def close(self) -> None:

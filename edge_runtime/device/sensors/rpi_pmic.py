@@ -14,6 +14,7 @@ from pathlib import Path
 from typing_extensions import override
 
 from edge_runtime.device.board import Board
+from edge_runtime.device.plausibility import SensorKind
 from edge_runtime.device.sensors.base import PowerSensor, total_rails
 from edge_runtime.errors import SensorError
 
@@ -34,6 +35,7 @@ class RpiPmic(PowerSensor):
     is_estimate = False
     counts_energy = False
     period_s = 0.5
+    kind = SensorKind(frozen_s=30.0)
 
     def __init__(
         self, board: Board, *, command: Sequence[str] = ("vcgencmd", "pmic_read_adc")

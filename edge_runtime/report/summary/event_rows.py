@@ -16,9 +16,11 @@ _SHOWN = (
     events.Paused,
     events.SensorLost,
     events.SensorBack,
+    events.ReadingRefused,
     events.CheckpointDamaged,
     events.Interrupted,
     events.SourceLost,
+    events.LimitUnknown,
     events.Diverged,
     events.Finished,
 )

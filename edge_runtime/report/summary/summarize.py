@@ -66,6 +66,8 @@ def _state(records: RunRecords) -> str:
             return "interrupted"
         case events.SourceLost():
             return "out of pictures"
+        case events.LimitUnknown(limit=limit):
+            return f"ended, its {limit} limit cannot be judged"
         case events.Diverged():
             return "diverged"
         case _:
