@@ -11,14 +11,11 @@ from edge_runtime.report.summary.series import RunSeries
 
 def draw_figures(runs: Sequence[RunSummary], series: Sequence[RunSeries]) -> list[Drawn]:
     """All figures; those of runs side by side have the same axes."""
-    time, drawn = time_axis(series), list[Drawn]()
-    for make in (power, spent, step_energy, memory, heat, learning):
-        made = [make(run, one, time) for run, one in zip(runs, series, strict=True)]
-        known = {index: figure for index, figure in enumerate(made) if figure}
-        for (index, figure), plot in zip(known.items(), draw([*known.values()]), strict=True):
-            prefix = f"{runs[index].name}: " if len(runs) > 1 else ""
-            plot_id = f"plot-{figure.section}-{index}"
-            drawn.append(
-                Drawn(figure.section, plot_id, prefix + figure.caption, plot.to_json())
-            )
-    return [*drawn, *stages(runs), *rung_costs(runs)]
+    time = time_axis(series)
+    groups = [
+        [make(run, one, time) for run, one in zip(runs, series, strict=True)]
+        for make in (power, spent, step_energy, memory, heat, learning)
+    ]
+    groups += [[figure] for figure in (stages(runs), *rung_costs(runs))]
+    known = [[figure for figure in group if figure] for group in groups]
+    return [drawn for group in known for drawn in draw(group)]
