@@ -7,6 +7,7 @@ from edge_runtime.records.event_text import event_text
 from edge_runtime.report.summary import model
 from edge_runtime.report.summary.loader import RunRecords
 from edge_runtime.report.summary.timeline import Timeline
+from edge_runtime.report.summary.unknown import minus
 
 _CLASSIFIERS = {"knn": "kNN", "linear": "linear probe"}
 _SHOWN = (
@@ -62,37 +63,34 @@ def plan_of(records: RunRecords, totals: model.Totals) -> tuple[model.PlanRow, .
         return ()
     plan, profile = plans[0], records.run.info.profile
     is_estimate = bool(profile and profile.energy_is_estimate)
-    planned, steps = Counter[str](), records.steps
+    planned = Counter[str]()
     for segment in plan.segments:
         planned[segment.rung] += segment.steps
-    done = {rung: int((steps.rung == code).sum()) for code, rung in enumerate(steps.rungs)}
-    return (
-        _plan_row("time", "s", plan.time_s, totals.time_s),
-        _plan_row("energy", "J", plan.energy_j, totals.gross_j, is_estimate),
-        _plan_row("mean power", "W", plan.power_w, totals.mean_w, is_estimate),
-        _plan_row("peak memory", "bytes", plan.peak_bytes, totals.peak_bytes),
-        _plan_row("steps", "steps", plan.steps, totals.steps),
+    done = {
+        rung: int((records.steps["rung"] == code).sum())
+        for code, rung in enumerate(records.rungs)
+    }
+    rows: list[tuple[str, str, float | None, float | None]] = [
+        ("time", "s", plan.time_s, totals.time_s),
+        ("energy", "J", plan.energy_j, totals.gross_j),
+        ("mean power", "W", plan.power_w, totals.mean_w),
+        ("peak memory", "bytes", plan.peak_bytes, totals.peak_bytes),
+        ("steps", "steps", plan.steps, totals.steps),
         *(
-            _plan_row(f"steps on {rung}", "steps", planned[rung], done.get(rung, 0))
+            (f"steps on {rung}", "steps", planned[rung], done.get(rung, 0))
             for rung in dict.fromkeys([*planned, *done])
         ),
-    )
-
-
-def _plan_row(
-    name: str,
-    unit: str,
-    planned: float | None,
-    actual: float | None,
-    is_estimate: bool = False,
-) -> model.PlanRow:
-    return model.PlanRow(
-        name=name,
-        unit=unit,
-        planned=planned,
-        actual=actual,
-        difference=None if planned is None or actual is None else actual - planned,
-        is_estimate=is_estimate,
+    ]
+    return tuple(
+        model.PlanRow(
+            name=name,
+            unit=unit,
+            planned=expected,
+            actual=actual,
+            difference=minus(actual, expected),
+            is_estimate=is_estimate and unit in ("J", "W"),
+        )
+        for name, unit, expected, actual in rows
     )
 
 
