@@ -81,5 +81,6 @@ def _shown(
 
 def _newest_accuracy(evaluations: Sequence[Row]) -> int | None:
     """The place of the newest evaluation, kNN before others."""
-    by_knn = [place for place, row in enumerate(evaluations) if row["classifier"] == "kNN"]
-    return [None, *range(len(evaluations)), *by_knn][-1]
+    places = list(range(len(evaluations)))
+    by_knn = [place for place in places if evaluations[place]["classifier"] == "kNN"]
+    return max(by_knn or places, default=None)

@@ -111,9 +111,9 @@ def envelope(x: Array, y: Array, buckets: int = _BUCKETS) -> Line:
 
 def _first_of_each(begins: Array, chosen: Array) -> Array:
     """Of the chosen places of every bucket the first."""
-    places = np.flatnonzero(chosen)
-    bucket = np.searchsorted(begins, places, side="right")
-    return places[np.flatnonzero(np.diff(bucket, prepend=-1))]
+    count = len(chosen)
+    firsts = np.minimum.reduceat(np.where(chosen, np.arange(count), count), begins)
+    return np.asarray(firsts[firsts < count])
 
 
 def _known_line(x: Array, y: Array) -> Line:

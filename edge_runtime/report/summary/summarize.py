@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from edge_runtime.facts.budget import LIMITS
 from edge_runtime.records import events, has_estimates
 from edge_runtime.report.summary import event_rows, model, usage
 from edge_runtime.report.summary.loader import RunRecords
@@ -152,8 +153,10 @@ def _power_quality(records: RunRecords, timeline: Timeline) -> model.PowerQualit
 def _limits(
     records: RunRecords, totals: model.Totals, *, is_incomplete: bool
 ) -> Iterator[model.LimitUse]:
-    for limit in records.budget.limited():
+    for limit in LIMITS:
         allowed = records.budget.value(limit)
+        if allowed is None:
+            continue
         unit, field = _LIMITS[limit.name]
         used = getattr(totals, field)
         kept = None if used is None else used <= allowed

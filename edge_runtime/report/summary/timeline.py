@@ -69,7 +69,9 @@ class Timeline:
                 self.is_measured[process.steps] = self.done_s[process.steps] <= last_s
         self.began_s = self.done_s - steps["step_s"] - steps["wait_s"]  # and waited for input
         # Joules are known at the start, at every reading, and at the end of a process.
-        ends = [np.count_nonzero(self._is_reading[: each.samples.stop]) for each in processes]
+        ends = [
+            int(np.count_nonzero(self._is_reading[: each.samples.stop])) for each in processes
+        ]
         ends_s = [process.end_s for process in processes]
         self._known_s = np.insert(self.sample_s[self._is_reading], [0, *ends], [0.0, *ends_s])
         self._known_j = np.insert(energy_j[self._is_reading], [0, *ends], spent_j)
