@@ -1,15 +1,20 @@
-"""The figures of a page that show one run over its time or its steps."""
+"""All figures of a page; those that show one run over its time or its steps are made here."""
 
 import textwrap
+from collections.abc import Sequence
 from itertools import accumulate, chain, cycle, pairwise, repeat
 from typing import Any
 
+from edge_runtime.report.page.cost_figures import rung_costs, stages
 from edge_runtime.report.page.plots import (
     MIB,
+    Drawn,
     Figure,
     Panel,
     TimeAxis,
     Trace,
+    draw,
+    time_axis,
     trace,
     with_margin,
 )
@@ -30,6 +35,18 @@ _SYMBOLS = {  # of events
 }
 _MOST_SPANS = 200  # that are shaded; of more only the sum is given
 _NAMED_SHARE = 0.22  # of the width: a shaded span that wide has its name in it
+
+
+def draw_figures(runs: Sequence[RunSummary], series: Sequence[RunSeries]) -> list[Drawn]:
+    """All figures; those of runs side by side have the same axes."""
+    time = time_axis(series)
+    groups = [
+        [make(run, one, time) for run, one in zip(runs, series, strict=True)]
+        for make in (power, spent, step_energy, memory, heat, learning)
+    ]
+    groups += [[figure] for figure in (stages(runs), *rung_costs(runs))]
+    known = [[figure for figure in group if figure] for group in groups]
+    return [drawn for group in known for drawn in draw(group)]
 
 
 def _allowed(run: RunSummary, limit: str) -> list[float]:

@@ -26,7 +26,7 @@ def render_page(report: Report, series: Sequence[RunSeries]) -> str:
         from jinja2 import Environment, StrictUndefined
         from plotly.offline import get_plotlyjs
 
-        from edge_runtime.report.page.drawing import draw_figures
+        from edge_runtime.report.page.figures import draw_figures
     except ImportError as error:
         raise ConfigError(
             f"a page needs plotly and jinja2 ({error}): pip install 'edge-train[report]'. "

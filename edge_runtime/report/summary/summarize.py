@@ -1,5 +1,6 @@
 """One run, read, into its `RunSummary`. Pure: the same records give the same numbers."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -7,7 +8,8 @@ import numpy as np
 
 from edge_runtime.facts.budget import LIMITS
 from edge_runtime.records import events, has_estimates
-from edge_runtime.report.summary import event_rows, model, usage
+from edge_runtime.records.event_text import event_text
+from edge_runtime.report.summary import model, usage
 from edge_runtime.report.summary.loader import RunRecords
 from edge_runtime.report.summary.timeline import Timeline
 from edge_runtime.report.summary.unknown import highest, mean, minus, ratio, total
@@ -20,6 +22,20 @@ _LIMITS = {  # of the budget: their unit, and the total that they limit
     "power": ("W", "mean_w"),
     "temperature": ("C", "peak_temperature_c"),
 }
+_CLASSIFIERS = {"knn": "kNN", "linear": "linear probe"}
+_SHOWN = (
+    events.Resumed,
+    events.Planned,
+    events.RungChanged,
+    events.Paused,
+    events.SensorLost,
+    events.SensorBack,
+    events.CheckpointDamaged,
+    events.Interrupted,
+    events.SourceLost,
+    events.Diverged,
+    events.Finished,
+)
 
 
 def summarize_run(records: RunRecords, timeline: Timeline, name: str) -> model.RunSummary:
@@ -46,10 +62,10 @@ def summarize_run(records: RunRecords, timeline: Timeline, name: str) -> model.R
         rungs=tuple(usage.rungs_of(records, timeline)),
         rails=tuple(usage.rails_of(records, timeline)),
         processes=processes,
-        windows=event_rows.windows_of(records, timeline),
-        decisions=event_rows.decisions_of(records, timeline),
-        plan=event_rows.plan_of(records, totals),
-        evaluations=event_rows.evaluations_of(records),
+        windows=_windows(records, timeline),
+        decisions=_decisions(records, timeline),
+        plan=_plan(records, totals),
+        evaluations=_evaluations(records),
     )
     return replace(summary, notes=notes_of(records, summary))
 
@@ -170,3 +186,90 @@ def _limits(
             share=ratio(used, allowed),
             kept=kept,
         )
+
+
+def _windows(records: RunRecords, timeline: Timeline) -> tuple[model.WindowRow, ...]:
+    """The named windows, as the meter measured them."""
+    return tuple(
+        model.copy_fields(
+            model.WindowRow,
+            logged.event.window,
+            process=logged.moment.process if logged.moment else None,
+            begins_s=timeline.elapsed_s(logged, logged.event.window.start_s),
+        )
+        for logged in records.events
+        if isinstance(logged.event, events.WindowEnded)
+    )
+
+
+def _decisions(records: RunRecords, timeline: Timeline) -> tuple[model.EventRow, ...]:
+    """What the governor decided and what happened to the run, in the order of events."""
+    return tuple(
+        model.EventRow(
+            at=logged.at,
+            process=logged.moment.process if logged.moment else None,
+            elapsed_s=timeline.elapsed_s(logged),
+            step=getattr(logged.event, "step", None),
+            kind=events.event_table(logged.event)["event"],
+            rung=getattr(logged.event, "rung", None),
+            text=event_text(logged.event),
+        )
+        for logged in records.events
+        if isinstance(logged.event, _SHOWN)
+    )
+
+
+def _plan(records: RunRecords, totals: model.Totals) -> tuple[model.PlanRow, ...]:
+    """The first plan beside what became of it; empty where there was none."""
+    plans = [e.event.plan for e in records.events if isinstance(e.event, events.Planned)]
+    if not plans:
+        return ()
+    plan, profile = plans[0], records.run.info.profile
+    is_estimate = bool(profile and profile.energy_is_estimate)
+    planned = Counter[str]()
+    for segment in plan.segments:
+        planned[segment.rung] += segment.steps
+    done = {
+        rung: int((records.steps["rung"] == code).sum())
+        for code, rung in enumerate(records.rungs)
+    }
+    rows: list[tuple[str, str, float | None, float | None]] = [
+        ("time", "s", plan.time_s, totals.time_s),
+        ("energy", "J", plan.energy_j, totals.gross_j),
+        ("mean power", "W", plan.power_w, totals.mean_w),
+        ("peak memory", "bytes", plan.peak_bytes, totals.peak_bytes),
+        ("steps", "steps", plan.steps, totals.steps),
+        *(
+            (f"steps on {rung}", "steps", planned[rung], done.get(rung, 0))
+            for rung in dict.fromkeys([*planned, *done])
+        ),
+    ]
+    return tuple(
+        model.PlanRow(
+            name=name,
+            unit=unit,
+            planned=expected,
+            actual=actual,
+            difference=minus(actual, expected),
+            is_estimate=is_estimate and unit in ("J", "W"),
+        )
+        for name, unit, expected, actual in rows
+    )
+
+
+def _evaluations(records: RunRecords) -> tuple[model.EvaluationRow, ...]:
+    """Every evaluation, one row per classifier."""
+    return tuple(
+        model.copy_fields(
+            model.EvaluationRow,
+            event,
+            scores,
+            at=at,
+            classifier=classifier,
+            test_pictures=event.results.test.pictures,
+        )
+        for at, _, event in records.events
+        if isinstance(event, events.Evaluation)
+        for key, classifier in _CLASSIFIERS.items()
+        if (scores := getattr(event.results, key)) is not None
+    )
