@@ -7,6 +7,7 @@ from typing import NamedTuple
 from edge_runtime.report.page.numbers import short_time_text
 from edge_runtime.report.page.plots import MIB, Figure, Panel, Trace, trace
 from edge_runtime.report.summary.model import RungUse, RunSummary, StageUse
+from edge_runtime.report.summary.unknown import ratio
 from edge_runtime.units import bytes_text, energy_text
 
 _PATTERNS = ("", "/", "x", "-", ".")
@@ -94,13 +95,13 @@ def rung_costs(runs: Sequence[RunSummary]) -> list[Figure | None]:
 def _costs(runs: Sequence[RunSummary], cost: _Cost) -> Figure | None:
     traces, captions = [], []
     for run, symbol in zip(runs, cycle(_SYMBOLS), strict=False):
-        prefix, images = f"{run.name}: " if len(runs) > 1 else "", run.trained.batch_size
+        prefix = f"{run.name}: " if len(runs) > 1 else ""
         in_run = [
             (each, each.seconds_per_image, getattr(each, cost.field)) for each in run.rungs
         ]
-        profiled = [(each, *_in_profile(each, cost, images)) for each in run.rungs]
-        traces += _points(f"{prefix}run", in_run, cost.scale, symbol)
-        traces += _points(f"{prefix}cost profile", profiled, cost.scale, f"{symbol}-dot")
+        profiled = [(each, *_in_profile(each, cost, run)) for each in run.rungs]
+        traces += _points(f"{prefix}run", in_run, cost, symbol)
+        traces += _points(f"{prefix}cost profile", profiled, cost, symbol, dot="-dot")
         if caption := _costs_caption(run, cost):
             captions.append(prefix + caption)
     if not traces:
@@ -110,41 +111,39 @@ def _costs(runs: Sequence[RunSummary], cost: _Cost) -> Figure | None:
     return Figure("rungs", "", " ".join(captions), 340, "ms per image", x_end, [panel])
 
 
-def _in_profile(rung: RungUse, cost: _Cost, images: int) -> tuple[float | None, float | None]:
-    time_s, value = rung.profile_step_s, getattr(rung, cost.profile_field)
-    if value is not None and cost.profile_field.endswith("_j"):
-        value /= images
-    return None if time_s is None else time_s / images, value
+def _in_profile(
+    rung: RungUse, cost: _Cost, run: RunSummary
+) -> tuple[float | None, float | None]:
+    value, images = getattr(rung, cost.profile_field), run.trained.batch_size
+    is_of_step = cost.profile_field.endswith("_j")
+    return ratio(rung.profile_step_s, images), ratio(value, images) if is_of_step else value
 
 
 def _points(
     name: str,
     costs: Sequence[tuple[RungUse, float | None, float | None]],
-    scale: float,
+    cost: _Cost,
     symbol: str,
+    dot: str = "",
 ) -> list[Trace]:
     """Those that are known. A hollow symbol is a rung that another one dominates."""
     known = [
-        (rung, 1e3 * time_s, scale * cost)
-        for rung, time_s, cost in costs
-        if time_s and cost is not None
+        (rung, 1e3 * time_s, cost.scale * value)
+        for rung, time_s, value in costs
+        if time_s and value is not None
     ]
     if not known:
         return []
     rungs, x, y = zip(*known, strict=True)
-    shape, dot, _ = symbol.partition("-dot")
+    style = {"mode": "markers+text", "textposition": "bottom right" if dot else "top left"}
+    symbols = [symbol + "-open" * bool(rung.dominated_by) + dot for rung in rungs]
     points = trace(
         x,
         y,
         name,
-        mode="markers+text",
+        **style,
         text=[rung.rung for rung in rungs],
-        textposition="bottom right" if dot else "top left",
-        marker={
-            "size": 13,
-            "line": {"width": 2},
-            "symbol": [shape + "-open" * bool(rung.dominated_by) + dot for rung in rungs],
-        },
+        marker={"size": 13, "line": {"width": 2}, "symbol": symbols},
         hovertemplate="%{text}: %{x:.3~g} ms, %{y:.4~g}<extra></extra>",
     )
     return [points]

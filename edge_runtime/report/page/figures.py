@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Sequence
-from itertools import accumulate, chain, cycle, pairwise, repeat
+from itertools import accumulate, chain, cycle, pairwise
 from typing import Any
 
 from edge_runtime.report.page.cost_figures import rung_costs, stages
@@ -60,10 +60,13 @@ def power(run: RunSummary, series: RunSeries, time: TimeAxis) -> Figure | None:
         return None
     hover = f"%{{y:.2f}} W, %{{x:.3~g}} {time.unit}"
     lines = [
-        time.line(line, name, line={"dash": dash, "width": width}, hovertemplate=hover)
-        for (name, line), dash, width in zip(
-            series.power_w.items(), cycle(_DASHES), chain([2], repeat(1.2)), strict=False
+        time.line(
+            line,
+            name,
+            line={"dash": dash, "width": 2 if name == "total" else 1.2},
+            hovertemplate=hover,
         )
+        for (name, line), dash in zip(series.power_w.items(), cycle(_DASHES), strict=False)
     ]
     trained = [rung.rung for rung in reversed(run.rungs) if rung.steps]
     rung_axis = {"type": "category", "categoryorder": "array", "categoryarray": trained}

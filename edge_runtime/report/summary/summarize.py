@@ -1,11 +1,11 @@
 """One run, read, into its `RunSummary`. Pure: the same records give the same numbers."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from edge_runtime.facts import Plan
 from edge_runtime.facts.budget import LIMITS
 from edge_runtime.records import events, has_estimates
 from edge_runtime.records.event_text import event_text
@@ -64,7 +64,7 @@ def summarize_run(records: RunRecords, timeline: Timeline, name: str) -> model.R
         processes=processes,
         windows=_windows(records, timeline),
         decisions=_decisions(records, timeline),
-        plan=_plan(records, totals),
+        plan=tuple(_plan(records, totals)),
         evaluations=_evaluations(records),
     )
     return replace(summary, notes=notes_of(records, summary))
@@ -219,42 +219,37 @@ def _decisions(records: RunRecords, timeline: Timeline) -> tuple[model.EventRow,
     )
 
 
-def _plan(records: RunRecords, totals: model.Totals) -> tuple[model.PlanRow, ...]:
-    """The first plan beside what became of it; empty where there was none."""
+def _plan(records: RunRecords, totals: model.Totals) -> Iterator[model.PlanRow]:
+    """The first plan beside what became of it; nothing where there was none."""
     plans = [e.event.plan for e in records.events if isinstance(e.event, events.Planned)]
-    if not plans:
-        return ()
-    plan, profile = plans[0], records.run.info.profile
-    is_estimate = bool(profile and profile.energy_is_estimate)
-    planned = Counter[str]()
-    for segment in plan.segments:
-        planned[segment.rung] += segment.steps
-    done = {
-        rung: int((records.steps["rung"] == code).sum())
-        for code, rung in enumerate(records.rungs)
-    }
-    rows: list[tuple[str, str, float | None, float | None]] = [
-        ("time", "s", plan.time_s, totals.time_s),
-        ("energy", "J", plan.energy_j, totals.gross_j),
-        ("mean power", "W", plan.power_w, totals.mean_w),
-        ("peak memory", "bytes", plan.peak_bytes, totals.peak_bytes),
-        ("steps", "steps", plan.steps, totals.steps),
-        *(
-            (f"steps on {rung}", "steps", planned[rung], done.get(rung, 0))
-            for rung in dict.fromkeys([*planned, *done])
-        ),
-    ]
-    return tuple(
-        model.PlanRow(
-            name=name,
-            unit=unit,
-            planned=expected,
-            actual=actual,
-            difference=minus(actual, expected),
-            is_estimate=is_estimate and unit in ("J", "W"),
-        )
-        for name, unit, expected, actual in rows
-    )
+    for plan in plans[:1]:
+        rows = [
+            ("time", "s", plan.time_s, totals.time_s),
+            ("energy", "J", plan.energy_j, totals.gross_j),
+            ("mean power", "W", plan.power_w, totals.mean_w),
+            ("peak memory", "bytes", plan.peak_bytes, totals.peak_bytes),
+            ("steps", "steps", plan.steps, totals.steps),
+            *_planned_steps(plan, records),
+        ]
+        profile = records.run.info.profile
+        for name, unit, planned, actual in rows:
+            yield model.PlanRow(
+                name=name,
+                unit=unit,
+                planned=planned,
+                actual=actual,
+                difference=minus(actual, planned),
+                is_estimate=bool(profile and profile.energy_is_estimate)
+                and unit in ("J", "W"),
+            )
+
+
+def _planned_steps(plan: Plan, records: RunRecords) -> Iterator[tuple[str, str, int, int]]:
+    counts = np.bincount(records.steps["rung"], minlength=len(records.rungs)).tolist()
+    done = dict(zip(records.rungs, counts, strict=True))
+    for rung in dict.fromkeys([*(part.rung for part in plan.segments), *done]):
+        planned = sum(part.steps for part in plan.segments if part.rung == rung)
+        yield f"steps on {rung}", "steps", planned, done.get(rung, 0)
 
 
 def _evaluations(records: RunRecords) -> tuple[model.EvaluationRow, ...]:
