@@ -1,14 +1,12 @@
 """The figures of a page that show all runs in one: stages, and what rungs cost."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import cycle
 from typing import NamedTuple
 
-from edge_runtime.report.page.numbers import short_time_text
 from edge_runtime.report.page.plots import MIB, Figure, Panel, Trace, trace
 from edge_runtime.report.summary.model import RungUse, RunSummary, StageUse
 from edge_runtime.report.summary.unknown import ratio
-from edge_runtime.units import bytes_text, energy_text
 
 _PATTERNS = ("", "/", "x", "-", ".")
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross")
@@ -17,47 +15,43 @@ _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross")
 class _Cost(NamedTuple):
     """What rungs are compared by, beside the time of an image."""
 
+    section: str
     title: str
     field: str  # of a `RungUse`, in the run
     profile_field: str  # of a whole step
     scale: float
-    text: Callable[[float], str]
 
 
 _COSTS = (
-    _Cost("mJ per image", "energy_per_image_j", "profile_step_j", 1e3, energy_text),
-    _Cost("MiB", "peak_bytes", "profile_peak_bytes", 1 / MIB, bytes_text),
+    _Cost("rung-energy", "mJ per image", "energy_per_image_j", "profile_step_j", 1e3),
+    _Cost("rung-memory", "MiB", "peak_bytes", "profile_peak_bytes", 1 / MIB),
 )
 
 
 def stages(runs: Sequence[RunSummary]) -> Figure | None:
     """Energy of every stage, with the idle board's share; time where energy is unknown."""
-    is_energy = all(run.totals.gross_j is not None for run in runs)
-    bars, captions, count = [], [], 0
+    unit = "J" if all(run.totals.gross_j is not None for run in runs) else "s"
+    bars, count = [], 0
     for run, shape in zip(runs, cycle(_PATTERNS), strict=False):
         prefix = f"{run.name}: " if len(runs) > 1 else ""
-        rows = [stage for stage in run.stages if stage.time_s > 0]
-        names = [row.stage for row in reversed(rows)]
+        rows = [stage for stage in reversed(run.stages) if stage.time_s > 0]
+        names = [row.stage for row in rows]
         y = [[run.name] * len(rows), names] if prefix else names
-        bars += [
-            _bar(prefix + name, x, y, pattern, "J" if is_energy else "s")
-            for name, pattern, x in _parts(rows[::-1], shape, is_energy)
-        ]
-        captions.append(prefix + _stages_caption(rows, is_energy))
+        parts = _parts(rows, shape, unit)
+        bars += [_bar(prefix + name, x, y, pattern, unit) for name, pattern, x in parts]
         count += len(rows)
-    if not count:
-        return None
-    panel = Panel("", bars, None)
     layout = {"barmode": "stack", "xaxis": {"tickformat": "~s", "rangemode": "tozero"}}
-    unit, height_px = "J" if is_energy else "s", 110 + 34 * count
-    return Figure("stages", "", " ".join(captions), height_px, unit, None, [panel], layout)
+    panels = [Panel("", bars, None)]
+    return (
+        Figure("stages", "", 110 + 34 * count, unit, None, panels, layout) if count else None
+    )
 
 
 def _parts(
-    rows: Sequence[StageUse], shape: str, is_energy: bool
+    rows: Sequence[StageUse], shape: str, unit: str
 ) -> list[tuple[str, str, list[float]]]:
     """What the bars of a run are stacked of: name, pattern, and a length per stage."""
-    if not is_energy:
+    if unit == "s":
         return [("time", shape, [row.time_s for row in rows])]
     if any(row.net_j is None for row in rows):
         return [("gross", shape, [row.gross_j or 0.0 for row in rows])]
@@ -79,21 +73,13 @@ def _bar(name: str, x: list[float], y: object, shape: str, unit: str) -> Trace:
     }
 
 
-def _stages_caption(rows: Sequence[StageUse], is_energy: bool) -> str:
-    values = {row.stage: row.gross_j if is_energy else row.time_s for row in rows}
-    known = {stage: value for stage, value in values.items() if value and value > 0}
-    whole = sum(known.values())
-    shares = [f"{stage} {100 * value / whole:.0f} %" for stage, value in known.items()]
-    return f"{'Energy' if is_energy else 'Time'} by stage: {', '.join(shares)}."
-
-
 def rung_costs(runs: Sequence[RunSummary]) -> list[Figure | None]:
     """Energy over time of an image, and memory over time, of every rung."""
     return [_costs(runs, cost) for cost in _COSTS]
 
 
 def _costs(runs: Sequence[RunSummary], cost: _Cost) -> Figure | None:
-    traces, captions = [], []
+    traces = []
     for run, symbol in zip(runs, cycle(_SYMBOLS), strict=False):
         prefix = f"{run.name}: " if len(runs) > 1 else ""
         in_run = [
@@ -102,13 +88,11 @@ def _costs(runs: Sequence[RunSummary], cost: _Cost) -> Figure | None:
         profiled = [(each, *_in_profile(each, cost, run)) for each in run.rungs]
         traces += _points(f"{prefix}run", in_run, cost, symbol)
         traces += _points(f"{prefix}cost profile", profiled, cost, symbol, dot="-dot")
-        if caption := _costs_caption(run, cost):
-            captions.append(prefix + caption)
     if not traces:
         return None
     x_end = 1.15 * max(max(each["x"]) for each in traces)
     panel = Panel(cost.title, traces, lambda low, high: [0, 1.2 * high])
-    return Figure("rungs", "", " ".join(captions), 340, "ms per image", x_end, [panel])
+    return Figure(cost.section, "", 340, "ms per image", x_end, [panel])
 
 
 def _in_profile(
@@ -147,15 +131,3 @@ def _points(
         hovertemplate="%{text}: %{x:.3~g} ms, %{y:.4~g}<extra></extra>",
     )
     return [points]
-
-
-def _costs_caption(run: RunSummary, cost: _Cost) -> str:
-    parts = []
-    for rung in run.rungs:
-        if rung.seconds_per_image:
-            value = getattr(rung, cost.field)
-            text = f"{rung.rung} {short_time_text(rung.seconds_per_image)}"
-            text += "" if value is None else f" and {cost.text(value)}"
-            text += f" (no better than {rung.dominated_by})" if rung.dominated_by else ""
-            parts.append(text)
-    return f"Cost of a picture: {', '.join(parts)}." if parts else ""

@@ -20,7 +20,6 @@ from edge_runtime.report.page.plots import (
 )
 from edge_runtime.report.summary.model import EventRow, RunSummary
 from edge_runtime.report.summary.series import RunSeries
-from edge_runtime.units import bytes_text, duration_text, energy_text, power_text
 
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 _SYMBOLS = {  # of events
@@ -74,21 +73,8 @@ def power(run: RunSummary, series: RunSeries, time: TimeAxis) -> Figure | None:
         Panel("W", lines, height=0.74),
         Panel("", [_rungs(series, time), *_events(run, series, time)], None, 0.26, rung_axis),
     ]
-    caption, layout = _power_caption(run, series), _marks(series, time)
-    return Figure("power", run.name, caption, 420, time.title, time.end, panels, layout)
-
-
-def _power_caption(run: RunSummary, series: RunSeries) -> str:
-    what = "Estimated power" if run.energy_is_estimate else "Power"
-    caption = f"{what} of the board over {duration_text(run.totals.time_s)}"
-    for power_w, which in ((run.totals.mean_w, "on average"), (run.totals.peak_w, "at most")):
-        caption += "" if power_w is None else f", {power_text(power_w)} {which}"
-    remarks = {
-        "without readings where it is shaded": series.gaps,
-        "work that was lost is shaded": series.lost,
-        "at a vertical line a later process went on": series.resumed_s,
-    }
-    return "; ".join([caption, *(text for text, marks in remarks.items() if marks)]) + "."
+    marks = _marks(series, time)
+    return Figure("power", run.name, 420, time.title, time.end, panels, marks)
 
 
 def _rungs(series: RunSeries, time: TimeAxis) -> Trace:
@@ -158,26 +144,21 @@ def spent(run: RunSummary, series: RunSeries, time: TimeAxis) -> Figure | None:
     if run.totals.gross_j is None or not len(series.spent_j.x):
         return None
     traces = [time.line(series.spent_j, "spent", hovertemplate="%{y:.4~s}J<extra></extra>")]
-    caption = f"Spent: {energy_text(run.totals.gross_j)}"
     planned = {row.name: row.planned for row in run.plan}
     end = time.at(planned.get("time") or 0.0)
     if (planned_j := planned.get("energy")) is not None:
         style = {"line": {"dash": "dot"}, "marker": {"symbol": "circle-open", "size": 9}}
         ends = ([0, end], [0, planned_j])
         traces.append(trace(*ends, "planned", mode="lines+markers", **style))
-        caption += f", planned: {energy_text(planned_j)}"
-    for allowed_j in _allowed(run, "energy"):
-        traces.append(time.level(allowed_j, "limit", "dash"))
-        caption += f", allowed: {energy_text(allowed_j)}"
+    traces += [time.level(limit_j, "limit", "dash") for limit_j in _allowed(run, "energy")]
     panels = [Panel("J", traces, y_axis={"tickformat": "~s"})]
     x_end = 1.02 * max(time.end, end)
-    return Figure("spent", run.name, f"{caption}.", 300, time.title, x_end, panels)
+    return Figure("spent", run.name, 300, time.title, x_end, panels)
 
 
 def step_energy(run: RunSummary, series: RunSeries, time: TimeAxis) -> Figure | None:
     """Joules per step over time."""
-    step_j = series.step_j.y
-    if not len(step_j):
+    if not len(series.step_j.x):
         return None
     means = time.line(
         series.step_j,
@@ -187,10 +168,8 @@ def step_energy(run: RunSummary, series: RunSeries, time: TimeAxis) -> Figure | 
         marker={"size": 4},
         hovertemplate="%{y:.3~g} J per step<extra></extra>",
     )
-    ends = f"from {energy_text(float(step_j.min()))} to {energy_text(float(step_j.max()))}"
-    caption = f"Energy of a step, means over at least 2 s, {ends}."
     panels = [Panel("J per step", [means])]
-    return Figure("step-energy", run.name, caption, 260, time.title, time.end, panels)
+    return Figure("step-energy", run.name, 260, time.title, time.end, panels)
 
 
 def memory(run: RunSummary, series: RunSeries, time: TimeAxis) -> Figure | None:
@@ -203,12 +182,9 @@ def memory(run: RunSummary, series: RunSeries, time: TimeAxis) -> Figure | None:
         time.line(rss_bytes, "resident", unit=MIB, hovertemplate=hover),
         time.level(peak_bytes / MIB, "peak", "dot"),
     ]
-    caption = f"At most {bytes_text(peak_bytes)} resident"
-    for allowed_bytes in _allowed(run, "memory"):
-        traces.append(time.level(allowed_bytes / MIB, "limit", "dash"))
-        caption += f", limit {bytes_text(allowed_bytes)}"
+    traces += [time.level(each / MIB, "limit", "dash") for each in _allowed(run, "memory")]
     panels = [Panel("MiB", traces)]
-    return Figure("memory", run.name, f"{caption}.", 280, time.title, time.end, panels)
+    return Figure("memory", run.name, 280, time.title, time.end, panels)
 
 
 def heat(run: RunSummary, series: RunSeries, time: TimeAxis) -> Figure | None:
@@ -226,15 +202,8 @@ def heat(run: RunSummary, series: RunSeries, time: TimeAxis) -> Figure | None:
         panels.append(Panel("GHz", clocks))
     if not panels:
         return None
-    peak_c, throttled = run.totals.peak_temperature_c, run.totals.throttled
-    caption = "Temperature is unknown" if peak_c is None else f"{peak_c:.1f} C at most"
-    caption += {
-        None: "; whether the board was throttled is unknown.",
-        True: "; the board was throttled.",
-        False: "; the board was not throttled.",
-    }[throttled]
     height_px = 170 + 110 * len(panels)
-    return Figure("heat", run.name, caption, height_px, time.title, time.end, panels)
+    return Figure("heat", run.name, height_px, time.title, time.end, panels)
 
 
 def learning(run: RunSummary, series: RunSeries, time: TimeAxis) -> Figure | None:
@@ -254,14 +223,7 @@ def learning(run: RunSummary, series: RunSeries, time: TimeAxis) -> Figure | Non
         Panel("loss", [losses], with_margin, 0.68),
         Panel("keep", ratios, None, 0.32, {"range": [0, 1.1]}),
     ]
-    first, last = (
-        "unknown" if loss is None else f"{loss:.4f}"
-        for loss in (run.totals.first_loss, run.totals.last_loss)
-    )
-    caption = (
-        f"Loss from {first} at the first step to a mean of {last} over the last epoch's steps."
-    )
-    return Figure("learning", run.name, caption, 360, "step", run.totals.steps, panels)
+    return Figure("learning", run.name, 360, "step", run.totals.steps, panels)
 
 
 def _planned_ratios(run: RunSummary) -> list[Trace]:

@@ -46,7 +46,8 @@ _BY_NAME: dict[str, _Format] = {
     "last_loss": "{:.4f}".format,
     "keep_ratio": "{:g}".format,
 }
-_BY_UNIT: dict[str, _Format] = {  # as it ends the name of a field, or stands in its row
+# By the unit as it ends the name of a field, or stands in its row.
+BY_UNIT: dict[str, _Format] = {
     "j": energy_text,
     "w": power_text,
     "s": duration_text,
@@ -104,7 +105,7 @@ def _text(field: str, value: Any, row: Row) -> str:
         return "yes" if value else "no"
     if field in _BY_NAME:
         return _BY_NAME[field](value)
-    written = _BY_UNIT.get(_unit(field, row))
+    written = BY_UNIT.get(_unit(field, row))
     if written is None:
         return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
     # Units are written for amounts; a difference may be below zero.

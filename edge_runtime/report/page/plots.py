@@ -47,7 +47,6 @@ class Figure(NamedTuple):
 
     section: str
     run: str  # its name; empty: all
-    caption: str  # the same in a sentence
     height_px: int
     x_title: str
     x_end: float | None  # None: plotly's own choice
@@ -60,7 +59,6 @@ class Drawn(NamedTuple):
 
     section: str
     run: str
-    caption: str
     json: str  # for plotly.js
 
 
@@ -108,8 +106,7 @@ def draw(figures: Sequence[Figure]) -> list[Drawn]:
     x_end = max((figure.x_end for figure in figures if figure.x_end is not None), default=None)
     panels = [panel for figure in figures for panel in figure.panels]
     return [
-        Drawn(each.section, each.run, each.caption, _plot(each, x_end, panels).to_json())
-        for each in figures
+        Drawn(each.section, each.run, _plot(each, x_end, panels).to_json()) for each in figures
     ]
 
 

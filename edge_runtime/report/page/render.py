@@ -6,7 +6,7 @@ from importlib.resources import files
 from typing import Any
 
 from edge_runtime.errors import ConfigError
-from edge_runtime.report.page.numbers import Row, number_of
+from edge_runtime.report.page.numbers import BY_UNIT, Row, number_of, short_time_text
 from edge_runtime.report.summary.model import Report
 from edge_runtime.report.summary.series import RunSeries
 from edge_runtime.schema import unstructure
@@ -35,10 +35,12 @@ def render_page(report: Report, series: Sequence[RunSeries]) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters |= {**BY_UNIT, "short_time": short_time_text}
     document: dict[str, Any] = unstructure(report)
     return environment.from_string(_resource("page.html")).render(
         document,
         figures=draw_figures(report.runs, series),
+        series=series,
         number=partial(number_of, document),
         shown=_shown,
         newest_accuracy=_newest_accuracy,
