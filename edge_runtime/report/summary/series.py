@@ -66,13 +66,15 @@ def series_of(records: RunRecords, timeline: Timeline) -> RunSeries:
         line = _broken_line(at_s, rail_w, breaks)
         if not np.array_equal(line.y, power_w["total"].y, equal_nan=True):
             power_w[rail] = line
-    clocks_hz = {"CPU": samples["cpu_hz"], "GPU": samples["gpu_hz"]}
-    clocks = {name: _known_line(at_s, hz) for name, hz in clocks_hz.items()}
+    clocks_hz = {
+        name: _known_line(at_s, samples[column])
+        for name, column in {"CPU": "cpu_hz", "GPU": "gpu_hz"}.items()
+    }
     return RunSeries(
         duration_s=timeline.duration_s,
         power_w=power_w,
         temperature_c=_known_line(at_s, samples["temperature_c"]),
-        clocks_hz={name: line for name, line in clocks.items() if len(line.x)},
+        clocks_hz={name: line for name, line in clocks_hz.items() if len(line.x)},
         rss_bytes=_known_line(timeline.done_s, steps["rss_bytes"]),
         loss=envelope(steps["step"].astype("float64"), steps["loss"]),
         spent_j=_spent(timeline),

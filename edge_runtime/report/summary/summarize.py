@@ -22,6 +22,7 @@ _LIMITS = {  # of the budget: their unit, and the total that they limit
     "power": ("W", "mean_w"),
     "temperature": ("C", "peak_temperature_c"),
 }
+_OF_ENCODER = ("image_size_px", "patch_size_px", "depth", "width")
 _CLASSIFIERS = {"knn": "kNN", "linear": "linear probe"}
 _SHOWN = (
     events.Resumed,
@@ -98,10 +99,7 @@ def _training_setup(records: RunRecords) -> model.TrainingSetup:
         method=manifest.method if manifest else None,
         tokens=manifest.token_policy if manifest else None,
         model=encoder.name if encoder else None,
-        image_size_px=encoder.image_size_px if encoder else None,
-        patch_size_px=encoder.patch_size_px if encoder else None,
-        depth=encoder.depth if encoder else None,
-        width=encoder.width if encoder else None,
+        **{name: getattr(encoder, name, None) for name in _OF_ENCODER},
         total_epochs=info.settings.epochs,
     )
 

@@ -47,11 +47,8 @@ class Timeline:
 
     def __init__(self, records: RunRecords) -> None:
         """Lay the processes one after the other."""
-        samples, steps, rate_hz = (
-            records.samples,
-            records.steps,
-            records.run.info.sample_rate_hz,
-        )
+        samples, steps = records.samples, records.steps
+        rate_hz = records.run.info.sample_rate_hz
         self.processes = processes = _processes(records)
         self.gap_s = max(_GAP_S, 3 / rate_hz) if rate_hz > 0 else _GAP_S  # longer is a gap
         self.duration_s = sum(process.duration_s for process in processes)
@@ -69,9 +66,7 @@ class Timeline:
                 self.is_measured[process.steps] = self.done_s[process.steps] <= last_s
         self.began_s = self.done_s - steps["step_s"] - steps["wait_s"]  # and waited for input
         # Joules are known at the start, at every reading, and at the end of a process.
-        ends = [
-            int(np.count_nonzero(self._is_reading[: each.samples.stop])) for each in processes
-        ]
+        ends = [int(self._is_reading[: each.samples.stop].sum()) for each in processes]
         ends_s = [process.end_s for process in processes]
         self._known_s = np.insert(self.sample_s[self._is_reading], [0, *ends], [0.0, *ends_s])
         self._known_j = np.insert(energy_j[self._is_reading], [0, *ends], spent_j)
@@ -100,16 +95,12 @@ class Timeline:
 
 def _processes(records: RunRecords) -> list[Process]:
     """One after the other."""
-    times_s = [
-        (logged.moment.process, logged.moment.t_s)
-        for logged in records.events
-        if logged.moment
-    ]
+    moments = [logged.moment for logged in records.events if logged.moment]
+    times_s = [(moment.process, moment.t_s) for moment in moments]
     for columns in (records.samples, records.steps):
-        ends = np.flatnonzero(np.diff(columns["process"], append=0))
-        times_s += zip(
-            columns["process"][ends].tolist(), columns["t_s"][ends].tolist(), strict=True
-        )
+        numbers, t_s = columns["process"], columns["t_s"]
+        is_last = np.diff(numbers, append=0) != 0  # of its process
+        times_s += zip(numbers[is_last].tolist(), t_s[is_last].tolist(), strict=True)
     kept_s = _kept_until(records.events)
     processes: list[Process] = []
     for number, duration_s in dict(sorted(times_s)).items():  # the last time of each
