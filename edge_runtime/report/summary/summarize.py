@@ -230,6 +230,7 @@ def _plan(records: RunRecords, totals: model.Totals) -> Iterator[model.PlanRow]:
             *_planned_steps(plan, records),
         ]
         profile = records.run.info.profile
+        is_estimate = bool(profile and profile.energy_is_estimate)
         for name, unit, planned, actual in rows:
             yield model.PlanRow(
                 name=name,
@@ -237,8 +238,7 @@ def _plan(records: RunRecords, totals: model.Totals) -> Iterator[model.PlanRow]:
                 planned=planned,
                 actual=actual,
                 difference=minus(actual, planned),
-                is_estimate=bool(profile and profile.energy_is_estimate)
-                and unit in ("J", "W"),
+                is_estimate=is_estimate and unit in ("J", "W"),
             )
 
 
