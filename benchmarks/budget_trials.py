@@ -1,20 +1,19 @@
-"""Are budgets kept, and is as much trained within them as could be?
+"""Are budgets kept, and how much of the best possible training is done within them?
 
 Real runs with random budgets on an emulated board that is driven by this machine's CPU load:
-energy is counted by the board's own log and time from outside, both from process start to
+energy is taken from the board's log and time from outside, both from process start to
 exit. Kinds of trials: `energy`, `time`, `power` (mean) and `temperature`. With `--disturb`
-every trial is disturbed half-way: another process takes a processor (`load`), or the board
-takes 50 % more power (`jump`). Limits of memory have a benchmark of their own, memory_trials.
+every trial is disturbed half-way: another process uses a processor (`load`), or the board
+draws 50 % more power (`jump`). Memory limits have a separate benchmark, memory_trials.
 
     python benchmarks/budget_trials.py --trials 50 --seed 0 -o docs/results/budget_trials.jsonl
 
 Outcome: `kept` (spent at most 2 % or one step more than the budget), `refused` (exit code 7,
 and the budget is less than a tenth above what is needed by the profile), or `broken`. `share`
-is what was trained, in token-blocks, of what the best schedule would have trained, had it
-known what steps were going to cost; not said of disturbed trials, whose costs have no one
-value. `host_pace` is how slow the machine itself was before or after, whichever was slower, in
-times of what it was beside the profile: a trial above 1.2 stays in the file, and is done again
-the next time.
+is the number of trained token-blocks over that of the best schedule in hindsight, which knows
+the costs of the steps; `null` for disturbed trials, whose costs have no single value.
+`host_pace` is the slower one of the machine's paces before and after the trial, relative to
+its pace at the profile: a trial above 1.2 stays in the file, and is repeated the next time.
 """
 
 import argparse
@@ -55,7 +54,7 @@ KINDS = {  # kind -> (flag, field of a budget, unit)
     "temperature": ("--temperature", "temperature_c", "C"),
 }
 TOLERANCE = 0.02
-LOW_S = 68.0  # a little less is drawn and spent, and no run shall be under a minute
+LOW_S = 68.0  # a little less is drawn and spent, and no run may be under a minute
 COLUMNS = {
     "seed": lambda row: str(row["seed"]),
     "kind": lambda row: row["kind"],
@@ -95,7 +94,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
 
 
 def trial_of(seed: int, args: argparse.Namespace) -> Row:
-    """What a trial is known by."""
+    """The settings that identify a trial."""
     disturbance = random.Random(f"{seed} disturbance").choice(("load", "jump"))
     return {
         "seed": seed,
@@ -105,12 +104,12 @@ def trial_of(seed: int, args: argparse.Namespace) -> Row:
 
 
 def rows_of(trials: Sequence[Row], args: argparse.Namespace) -> Iterator[Row]:
-    """Do trials on one board, with one profile."""
+    """Run trials on one board, with one profile."""
     with (
         package_at(args.package, vit_flags(args.depth, BATCH_SIZE, RATIOS)) as package,
         place_for(package) as place,
     ):
-        host = HostPace()  # beside the profile
+        host = HostPace()  # at the profile
         for trial in trials:
             yield row_of(trial, place, host)
 
@@ -121,7 +120,7 @@ def row_of(trial: Row, place: Place, host: HostPace) -> Row:
     pace_before = host.now()
     flag, _, unit = KINDS[kind]
     if kind == "temperature":
-        time.sleep(COOL_S)  # what was before may have left the board hot
+        time.sleep(COOL_S)  # the previous trial may have left the board hot
     with tempfile.TemporaryDirectory() as folder:
         run_dir = Path(folder) / "run"
         limit = [flag, f"{budget}{unit}"]
@@ -158,7 +157,7 @@ def row_of(trial: Row, place: Place, host: HostPace) -> Row:
 
 
 def spent_of(kind: str, place: Place, ended: Ended, joules: float) -> float:
-    """By the board's own log, and the clock outside."""
+    """From the board's log, and the clock outside."""
     if kind == "temperature":
         return place.board.highest(ended.start_s, ended.end_s)
     amounts = {
@@ -170,9 +169,9 @@ def spent_of(kind: str, place: Place, ended: Ended, joules: float) -> float:
 
 
 def budget_of(trial: Row, place: Place) -> float:
-    """Between what the cheapest rung needs and what the best one does, or a little beside.
+    """Between the needs of the cheapest and of the best rung, or a little outside.
 
-    Of power, also of that which heats, from half of what the cheapest adds to the idle board.
+    Power and temperature begin at half of what the cheapest rung adds to the idle board.
     """
     overhead, costs = overhead_of(place.profile), place.profile.rungs
     ends = min(costs, key=lambda cost: cost.flops), max(costs, key=lambda cost: cost.flops)
@@ -189,7 +188,7 @@ def budget_of(trial: Row, place: Place) -> float:
 
 
 def reach(plan: Any, kind: str) -> float:
-    """What a plan takes, for long enough runs: of energy and time never under a minute's."""
+    """The use of a limit by a plan; energy and time are at least those of a minute."""
     if kind == "energy":
         return max(plan.energy_j, plan.power_w * LOW_S)
     if kind == "time":
@@ -198,7 +197,7 @@ def reach(plan: Any, kind: str) -> float:
 
 
 def allowed(kind: str, budget: float, mean_w: float, steps: Sequence[StepRecord]) -> float:
-    """The most that a run may spend: 2 % more, or one step."""
+    """The maximum that a run may spend: 2 % more, or one step."""
     longest_s = max((record.measured.step_s for record in steps), default=0.0)
     one_step = {"time": longest_s, "energy": longest_s * mean_w}.get(kind, 0.0)
     return max(budget * (1 + TOLERANCE), budget + one_step)

@@ -1,17 +1,16 @@
-"""Did a change of the code cost anything? Two checkouts of edge-train, measured side by side.
+"""Did a change of the code cost anything? Measures two checkouts of edge-train side by side.
 
-Each checkout exports the same recipe with its own exporter and trains it with its own command
-line, in this Python and on this machine. Measured are the time of a step and the peak memory
-of the training process, CPU time and memory of `export`, CPU time of `--help`, and time and
-memory of `report` on a long run that is written in the checkout's own format. Everything runs
-in fresh processes. The two checkouts follow each other directly, and every other round begins
-with the other one.
+Each checkout exports the same recipe with its exporter and trains it with its command line, in
+this Python and on this machine. Measured are the time of a step and the peak memory of the
+training process, CPU time and memory of `export`, CPU time of `--help`, and time and memory of
+`report` on a long run in the checkout's format. Everything runs in new processes. The two
+checkouts alternate, and every other round begins with the other one.
 
     python benchmarks/compare_checkouts.py ../before . -o comparison.json
 
 A row has the median, the least and the largest value of the rounds for each checkout. `ratio`
-is the median over the rounds of new divided by old within a round: what slows a whole round
-down does not change it.
+is the median over the rounds of new divided by old within a round, so a slow round does not
+change it.
 """
 
 import argparse
@@ -35,7 +34,7 @@ from parts.common import MIB, Row, interleaved, machine, say, table, versions, v
 PICTURES, SIZE_PX, BATCH_SIZE = 64, 32, 16
 STEPS_PER_EPOCH = PICTURES // BATCH_SIZE
 HELP_CALLS = 5  # per round
-Values = dict[str, float]  # what one measurement found, units in the names
+Values = dict[str, float]  # one measurement, units in the names
 _WRITE_RUN = """
 import sys
 from pathlib import Path
@@ -46,7 +45,7 @@ write_run(Path(sys.argv[1]), int(sys.argv[2]))
 
 @dataclass(frozen=True)
 class Finished:
-    """A process that ended well, and what it took."""
+    """A process that ended successfully, and its costs."""
 
     stdout: str
     cpu_s: float
@@ -56,24 +55,24 @@ class Finished:
 
 @dataclass(frozen=True)
 class Checkout:
-    """One of the two, and the folder that holds what it makes."""
+    """One of the two, and the folder for its output."""
 
     name: str  # "old" or "new"
     root: Path
     folder: Path
 
     def edge_train(self, *words: str) -> Finished:
-        """Run its command line."""
+        """Run the checkout's command line."""
         return self.python("-m", "edge_runtime.cli.main", *words)
 
     def python(self, *words: str) -> Finished:
-        """Run this interpreter on its code.
+        """Run this interpreter on the checkout's code.
 
         `ru_maxrss` begins at the peak of this process, which is below that of any task.
         """
         begin_s = time.perf_counter()
         with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
-            # In its own folder: `-m` looks for modules in the current one first.
+            # In a separate folder: `-m` looks for modules in the current folder first.
             process = subprocess.Popen(
                 [sys.executable, *words],
                 env=self._environment(),
@@ -116,13 +115,13 @@ def main(words: Sequence[str] | None = None) -> None:
             prepared(Checkout(name, root.resolve(), Path(folder) / name), args)
             for name, root in (("old", args.old), ("new", args.new))
         ]
-        found = interleaved(
+        measured = interleaved(
             [(task, checkout) for task in tasks_of(args) for checkout in checkouts],
             args.rounds,
             lambda key: measure(*key, args),
         )
         document = {
-            "rows": rows_of(found, checkouts),
+            "rows": rows_of(measured, checkouts),
             "machine": facts,
             "versions": {
                 **versions(
@@ -138,7 +137,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def parse(words: Sequence[str] | None) -> argparse.Namespace:
-    """Arguments, with what `--quick` changes."""
+    """Arguments, with the changes of `--quick`."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("old", metavar="OLD", type=Path, help="a checkout of edge-train")
     parser.add_argument("new", metavar="NEW", type=Path, help="another one")
@@ -165,7 +164,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--samples", type=int, default=1_000_000, help="of the report's run; default: 1000000"
     )
-    parser.add_argument("--quick", action="store_true", help="see that it works, no more")
+    parser.add_argument("--quick", action="store_true", help="only check that it works")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     args = parser.parse_args(words)
     if unknown := set(args.tasks) - set(TASKS):
@@ -177,13 +176,15 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
 
 
 def prepared(checkout: Checkout, args: argparse.Namespace) -> Checkout:
-    """The checkout with what its tasks need; this also compiles its modules."""
+    """Prepare a checkout for its tasks; this also compiles its modules."""
     checkout.folder.mkdir()
     imported = checkout.python(
         "-c", "import edge_runtime; print(edge_runtime.__file__)"
     ).stdout
     if not Path(imported.strip()).resolve().is_relative_to(checkout.root):
-        raise SystemExit(f"{checkout.root} is no checkout: {imported.strip()} was imported.")
+        raise SystemExit(
+            f"{checkout.root} is not a checkout: {imported.strip()} was imported."
+        )
     checkout.edge_train("--help")
     if "step" in args.tasks:
         say(f"{checkout.name}: exporting")
@@ -201,18 +202,18 @@ def prepared(checkout: Checkout, args: argparse.Namespace) -> Checkout:
     return checkout
 
 
-# Tasks. Each gives the values of one process, or of several of the same kind.
+# Tasks. Each returns the values of one process, or of several equal ones.
 
 
 def export(checkout: Checkout, args: argparse.Namespace, target: str) -> Values:
-    """Export the recipe, with official artifacts where they can be made, and verification."""
+    """Export and verify the recipe, with ort-training artifacts if they can be made."""
     flags = vit_flags(args.depth, BATCH_SIZE, args.keep_ratios)
     done = checkout.edge_train("export", *flags, "-o", target)
     return {"cpu_s": done.cpu_s, "peak_mib": done.peak_rss_bytes / MIB}
 
 
 def new_export(checkout: Checkout, args: argparse.Namespace) -> Values:
-    """Export into a folder of its own."""
+    """Export to a new folder."""
     with tempfile.TemporaryDirectory(dir=checkout.folder) as folder:
         return export(checkout, args, str(Path(folder) / "package"))
 
@@ -261,7 +262,7 @@ Task = tuple[str, Callable[[Checkout, argparse.Namespace], Values]]
 
 
 def tasks_of(args: argparse.Namespace) -> list[Task]:
-    """What is measured in a round, by the name of its rows."""
+    """The measurements of a round, by the names of their rows."""
     steps: list[Task] = [
         (f"step, keep-ratio {ratio:g}", partial(train, keep_ratio=ratio))
         for ratio in args.keep_ratios
@@ -276,7 +277,7 @@ def tasks_of(args: argparse.Namespace) -> list[Task]:
 
 
 def measure(task: Task, checkout: Checkout, args: argparse.Namespace) -> Values:
-    """One task of one checkout, shown to the person who waits."""
+    """One task of one checkout; prints progress."""
     name, work = task
     values = work(checkout, args)
     text = "  ".join(f"{key} {value:.4g}" for key, value in values.items())
@@ -285,14 +286,14 @@ def measure(task: Task, checkout: Checkout, args: argparse.Namespace) -> Values:
 
 
 def rows_of(
-    found: dict[tuple[Task, Checkout], list[Values]], checkouts: list[Checkout]
+    measured: dict[tuple[Task, Checkout], list[Values]], checkouts: list[Checkout]
 ) -> list[Row]:
     """A row for each value of each task."""
     old, new = checkouts
     rows = []
-    for task in dict.fromkeys(task for task, _ in found):
-        for key in found[task, old][0]:
-            before, after = ([values[key] for values in found[task, c]] for c in (old, new))
+    for task in dict.fromkeys(task for task, _ in measured):
+        for key in measured[task, old][0]:
+            before, after = ([values[key] for values in measured[task, c]] for c in (old, new))
             ratios = [b / a for a, b in zip(before, after, strict=True)]
             rows.append(
                 {
@@ -311,18 +312,18 @@ def rows_of(
 
 def summary_of(values: list[float]) -> dict[str, float]:
     """Median and spread."""
-    found = {"median": statistics.median(values), "min": min(values), "max": max(values)}
-    return {name: float(f"{value:.6g}") for name, value in found.items()}
+    summary = {"median": statistics.median(values), "min": min(values), "max": max(values)}
+    return {name: float(f"{value:.6g}") for name, value in summary.items()}
 
 
 def commit_of(root: Path) -> str | None:
-    """Commit of a checkout; with a plus if something differs from it; `None` without git."""
+    """Commit of a checkout, with a plus if files differ; `None` without git."""
     git = ["git", "-C", str(root)]
-    found = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
-    if found.returncode:
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
+    if head.returncode:
         return None
     changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True)
-    return found.stdout.strip()[:12] + ("+" if changed.stdout.strip() else "")
+    return head.stdout.strip()[:12] + ("+" if changed.stdout.strip() else "")
 
 
 def text_of(rows: list[dict[str, Any]]) -> str:

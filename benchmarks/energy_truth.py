@@ -1,8 +1,8 @@
-"""Is the energy that edge-train reports the energy that the board took?
+"""Is the reported energy the energy of the board?
 
-On emulated boards, which know the truth: their power follows the CPU load of this machine.
-It is constant, a ramp, or a square wave of two seconds, made by threads beside the meter, over
-a window of 40 to 60 s; or a real `edge-train run` from its start to its end. Read through
+On emulated boards, whose true energy is known: their power follows this machine's CPU load.
+The load is constant, a ramp, or a square wave of two seconds, made by threads next to the
+meter, over a window of 40 to 60 s; or a real `edge-train run` from start to end. Read through
 sysfs, and through the real service of jetson-stats (root only). One row is one window.
 
     python benchmarks/energy_truth.py --trials 3 --seed 0
@@ -47,7 +47,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def parse(words: Sequence[str] | None) -> argparse.Namespace:
-    """Arguments, without the sensors that cannot be tried here."""
+    """Arguments, without the sensors that do not work here."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--trials", type=int, default=1, help="of every load; default: 1")
     parser.add_argument("--seed", type=int, default=0, help="of boards and loads; default: 0")
@@ -58,7 +58,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
         metavar="PKG",
         type=Path,
         default=PACKAGE,
-        help="that is trained; default: the one inside edge-train",
+        help="to train; default: the one inside edge-train",
     )
     parser.add_argument(
         "--epochs", type=int, default=100, help="of the run, on digits; default: 100"
@@ -70,7 +70,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
         default=Path(f"{sys.prefix}-jtop"),
         help="environment with jetson-stats; default: that of make test-system",
     )
-    parser.add_argument("--quick", action="store_true", help="see that it works, no more")
+    parser.add_argument("--quick", action="store_true", help="only check that it works")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     args = parser.parse_args(words)
     if args.quick:
@@ -82,7 +82,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
 
 
 def add_choice(parser: argparse.ArgumentParser, flag: str, known: Sequence[str]) -> None:
-    """A flag that takes some of the known words."""
+    """Add a flag that takes some of the known words."""
 
     def some(text: str) -> list[str]:
         if unknown := set(text.split(",")) - set(known):
@@ -93,26 +93,26 @@ def add_choice(parser: argparse.ArgumentParser, flag: str, known: Sequence[str])
 
 
 def measure(load: str, sensor: str, trial: int, args: argparse.Namespace) -> Row:
-    """One row. The trial decides about board and load; all sensors get the same."""
+    """One row. The trial determines board and load; all sensors get the same."""
     rng = random.Random(f"{args.seed} {trial} {load}")
     board = rng.choice(sorted(BOARDS))
     run = {"package": str(args.package), "epochs": args.epochs}
     job = run if load == "run" else load_job(load, rng, args)
     part = "energy_run" if load == "run" else "energy_load"
-    found = on_board(sensor, board, part, job, args.jtop)
+    result = on_board(sensor, board, part, job, args.jtop)
     row = {
         "load": load,
         "sensor": sensor,
-        "reported_j": round(found["reported_j"], 2),
-        "true_j": round(found["true_j"], 2),
-        "error": round(found["reported_j"] / found["true_j"] - 1, 5),
-        "window_s": round(found["window_s"], 2),
-        "meter_cpu_share": round(found["meter_cpu_share"], 5),
+        "reported_j": round(result["reported_j"], 2),
+        "true_j": round(result["true_j"], 2),
+        "error": round(result["reported_j"] / result["true_j"] - 1, 5),
+        "window_s": round(result["window_s"], 2),
+        "meter_cpu_share": round(result["meter_cpu_share"], 5),
         "board": board,
         "trial": trial,
-        "lowest_w": round(found["lowest_w"], 2),
-        "highest_w": round(found["highest_w"], 2),
-        "cpus_busy": round(found["cpus_busy"], 2),
+        "lowest_w": round(result["lowest_w"], 2),
+        "highest_w": round(result["highest_w"], 2),
+        "cpus_busy": round(result["cpus_busy"], 2),
     }
     say(f"{load:9}{sensor:6}{board:9}{100 * row['error']:+8.2f} %")
     return row
@@ -131,7 +131,7 @@ def load_job(load: str, rng: random.Random, args: argparse.Namespace) -> dict[st
 
 
 def text_of(rows: list[Row]) -> str:
-    """The table, and the worst of each sensor beside what is promised."""
+    """The table, and the largest error of each sensor with its limit."""
     columns = (
         "load", "sensor", "board", "reported J", "true J", "error %", "window s",
         "true W from", "to", "meter CPU %",

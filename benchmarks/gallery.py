@@ -1,8 +1,7 @@
-"""Two real runs and their reports, for people who want to see what a report looks like.
+"""Two real runs and their reports, as examples.
 
-One on this machine, with the estimate; one on the emulated Orin NX, killed on its way and
-resumed. Writes the pages, and pictures of their beginning as a desktop and a phone show it
-(needs Chromium).
+One on this machine, with estimated power; one on the emulated Orin NX, killed and resumed.
+Writes the pages, and screenshots of their beginning on a desktop and a phone (needs Chromium).
 
     python benchmarks/gallery.py cifar10/train cifar10/test -o docs/gallery
 """
@@ -29,7 +28,7 @@ from device_tests.emulated_board.running import running_board
 
 PACKAGE = vit_flags(6, 32, (1.0, 0.75, 0.5, 0.25))
 EPOCHS, KILL_AFTER_S = 3, 75.0
-# No meter sees this machine: what it takes at rest and at full load is assumed.
+# This machine has no power sensor: idle and full power are assumed.
 ESTIMATE = """id = "small-pc"
 name = "small PC, x86-64, 2 processors, power assumed"
 [power]
@@ -40,7 +39,7 @@ SIZES = {"desktop": (1280, 1500), "phone": (390, 1500)}
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Train, and draw."""
+    """Train, and take screenshots."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("train", help="folder of pictures, one sub-folder per class")
     parser.add_argument("test", help="other pictures of the same classes")
@@ -59,7 +58,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def run_here(package: Path, args: argparse.Namespace, folder: Path) -> Path:
-    """On this machine, within a time."""
+    """On this machine, within a time limit."""
     board, run = folder / "board.toml", folder / "x86-64"
     board.write_text(ESTIMATE)
     more = ["--board", str(board)]
@@ -72,7 +71,7 @@ def run_here(package: Path, args: argparse.Namespace, folder: Path) -> Path:
 
 
 def run_on_board(package: Path, args: argparse.Namespace, folder: Path) -> Path:
-    """On the emulated board, within an energy and a memory, and killed once."""
+    """On the emulated board, within limits of energy and memory, killed once."""
     run = folder / "orin-nx"
     words = ["run", str(package), args.train, "-o", str(run), "--epochs", str(EPOCHS)]
     words += ["--energy", "2500J", "--memory", "700MiB", "--checkpoint-every", "30s"]
@@ -95,13 +94,13 @@ def run_on_board(package: Path, args: argparse.Namespace, folder: Path) -> Path:
 def evaluate(
     run: Path, args: argparse.Namespace, more: Sequence[str], environment: Mapping[str, str]
 ) -> None:
-    """How good the encoder became."""
+    """Evaluate the encoder."""
     words = ["eval", str(run), "--train", args.train, "--test", args.test, *more]
     edge_train(words, show=True, environment=environment)
 
 
 def draw(pages: Sequence[Path]) -> None:
-    """Pictures of the beginning of each page."""
+    """Screenshots of the beginning of each page."""
     with open_browser() as browser:
         for page in pages:
             for name, (width_px, height_px) in SIZES.items():

@@ -1,8 +1,9 @@
 """Does making views from files cost training time?
 
-Images per second of a whole run, pictures decoded and augmented from JPEG files, beside the
-same steps fed from memory: same engine, same batches made before. Each measurement is a fresh
-process; the two alternate. Start-up and checkpoints, which a long run hardly sees, are apart.
+Images per second of a whole run, with pictures decoded and augmented from JPEG files, compared
+with the same steps fed from memory: same engine, same batches, prepared before. Each
+measurement is a new process; the two alternate. Start-up and checkpoints, negligible in a long
+run, are excluded.
 
     python benchmarks/input_pipeline.py --data path/to/pictures
 """
@@ -43,13 +44,13 @@ def main(words: Sequence[str] | None = None) -> None:
     flags = vit_flags(args.depth, args.batch_size, [args.keep_ratio])
     with package_at(args.package, flags) as package, pictures_at(args.data) as data:
         facts = machine()
-        found = interleaved(
+        measured = interleaved(
             FED_FROM, args.rounds, lambda fed_from: measure(fed_from, package, data, args)
         )
-    rows = rows_of(found)
+    rows = rows_of(measured)
     if args.json:
         names = ("onnxruntime", "opencv-python-headless", "numpy")
-        runtime = {"runtime": found["files"][0]["runtime"]}
+        runtime = {"runtime": measured["files"][0]["runtime"]}
         document = {
             "rows": rows,
             "machine": facts,
@@ -61,7 +62,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def parse(words: Sequence[str] | None) -> argparse.Namespace:
-    """Arguments, with what `--quick` changes."""
+    """Arguments, with the changes of `--quick`."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add_common_arguments(parser, rounds=5, steps=40)
     parser.add_argument("--keep-ratio", metavar="R", type=float, default=1.0)
@@ -109,14 +110,14 @@ def measure(fed_from: str, package: Path, data: Path, args: argparse.Namespace) 
         "warm_up": args.warm_up,
         "steps": args.steps,
     }
-    found = in_fresh_process(args.ort_python, "fed_step", job)
-    say(f"{fed_from:8}{found['images_per_s']:9.1f} images/s")
-    return found
+    row = in_fresh_process(args.ort_python, "fed_step", job)
+    say(f"{fed_from:8}{row['images_per_s']:9.1f} images/s")
+    return row
 
 
-def rows_of(found: dict[str, list[Row]]) -> list[Row]:
-    """A row per way to feed; `of_memory` is the median over rounds, each beside its own."""
-    pairs = zip(*(found[fed_from] for fed_from in FED_FROM), strict=True)
+def rows_of(measured: dict[str, list[Row]]) -> list[Row]:
+    """A row per source; `of_memory` is the median over rounds of the ratio within a round."""
+    pairs = zip(*(measured[fed_from] for fed_from in FED_FROM), strict=True)
     ratios = [files["images_per_s"] / memory["images_per_s"] for files, memory in pairs]
     return [
         {
@@ -126,7 +127,7 @@ def rows_of(found: dict[str, list[Row]]) -> list[Row]:
             "wait_ms": round(statistics.median(r["wait_ms"] for r in results), 2),
             "cpus_busy": round(statistics.median(r["cpus_busy"] for r in results), 2),
         }
-        for fed_from, results in found.items()
+        for fed_from, results in measured.items()
     ]
 
 

@@ -1,4 +1,4 @@
-"""Is a memory budget enough? The kernel is the judge.
+"""Are memory budgets kept? Enforced by the kernel.
 
 Real runs with random memory budgets, each inside a memory control group (root only) whose hard
 limit is its budget. The cost profile is measured outside, or, with `--unprofiled`, by each run
@@ -6,9 +6,9 @@ itself, inside.
 
     python benchmarks/memory_trials.py --trials 50 --seed 0 -o docs/results/memory_trials.jsonl
 
-Outcome: `kept` (the run ended well and the kernel killed nothing of it; measuring a rung that
-does not fit may be killed, that is what its process is for), `refused` (exit code 7, and the
-budget is less than a tenth above what the smallest rung was measured to need), or `broken`.
+Outcome: `kept` (the run succeeded and the kernel killed none of its processes, except those
+that measure a rung that does not fit), `refused` (exit code 7, and the budget is less than 10
+% above the measured need of the smallest rung), or `broken`.
 """
 
 import argparse
@@ -70,7 +70,7 @@ COLUMNS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """What all trials share."""
+    """The common part of all trials."""
 
     package: Path
     profile_file: Path
@@ -79,7 +79,7 @@ class Place:
 
 
 class Ended(NamedTuple):
-    """A command that ran inside a limit: its exit code, and what the kernel did."""
+    """A command that ran inside a limit: its exit code, and the kernel's counters."""
 
     exit_code: int
     kills: int
@@ -98,7 +98,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def rows_of(trials: Sequence[Row], args: argparse.Namespace) -> Iterator[Row]:
-    """Do trials with one profile, measured outside."""
+    """Run trials with one profile, measured outside."""
     with (
         package_at(args.package, vit_flags(args.depth, BATCH_SIZE, RATIOS)) as package,
         tempfile.TemporaryDirectory() as folder,
@@ -146,7 +146,7 @@ def row_of(trial: Row, place: Place) -> Row:
 
 
 def budget_bytes(seed: int, place: Place) -> int:
-    """From below what the smallest rung needs to above what the largest does."""
+    """From below the need of the smallest rung to above that of the largest."""
     low, high = 0.85 * min(place.needs_bytes), 1.2 * max(place.needs_bytes)
     return int(random.Random(f"{seed} budget").uniform(low, high))
 

@@ -1,9 +1,9 @@
-"""Is the memory of a rung known before it ever ran?
+"""Is the memory of a rung predicted correctly before it runs?
 
-Three packages (and `--trials` more, drawn at random), each rung in a fresh process that does
-nothing but train it. Predicted: what a process takes with the runtime alone, measured once on
-this machine, and what the manifest tells of the rung. Measured: the process's highest resident
-memory. One row is one rung on one onnxruntime.
+Three packages (and `--trials` more, drawn at random), each rung in a new process that only
+trains it. Predicted: the memory of a process with only the runtime, measured once on this
+machine, and the manifest's numbers for the rung. Measured: the process's peak resident memory.
+One row is one rung on one onnxruntime.
 
     python benchmarks/memory_truth.py --ort-python /path/to/another/venv/bin/python
 """
@@ -54,7 +54,7 @@ def main(words: Sequence[str] | None = None) -> None:
 def parse(words: Sequence[str] | None) -> argparse.Namespace:
     """Arguments."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--package", metavar="PKG", type=Path, help="this one alone")
+    parser.add_argument("--package", metavar="PKG", type=Path, help="only this one")
     parser.add_argument(
         "--ort-python",
         action="append",
@@ -68,18 +68,18 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of these; default: 0")
     parser.add_argument("--threads", type=int, default=2, help="of the runtime; default: 2")
     parser.add_argument("--steps", type=int, default=4, help="of each process; default: 4")
-    parser.add_argument("--quick", action="store_true", help="see that it works, no more")
+    parser.add_argument("--quick", action="store_true", help="only check that it works")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     return parser.parse_args(words)
 
 
 def packages_of(args: argparse.Namespace) -> Packages:
-    """What is measured, by the name that its rows have."""
+    """The packages to measure, by the names of their rows."""
     if args.package is not None:
         return {args.package.name: None}
     if args.quick:
         return {"quick": vit_flags(1, 4, (1.0, 0.5))}
-    found: Packages = {
+    flags_by_name: Packages = {
         "simclr-random": vit_flags(12, 16, (1.0, 0.75, 0.5, 0.25)),
         "mocov3-simprune": changed(
             vit_flags(6, 32, (1.0, 0.8, 0.6)), "--method mocov3 --tokens simprune"
@@ -90,12 +90,12 @@ def packages_of(args: argparse.Namespace) -> Packages:
         ),
     }
     for trial in range(args.trials):
-        found[f"seed {args.seed} trial {trial}"] = drawn_flags(f"{args.seed} {trial}")
-    return found
+        flags_by_name[f"seed {args.seed} trial {trial}"] = drawn_flags(f"{args.seed} {trial}")
+    return flags_by_name
 
 
 def drawn_flags(seed: str) -> list[str]:
-    """A model of any shape that trains in well below a gigabyte."""
+    """A random model that trains in well below a gigabyte."""
     rng = random.Random(seed)
     image, patch = rng.choice([(32, 4), (48, 8), (64, 8), (96, 8), (96, 16), (224, 16)])
     tokens, heads = (image // patch) ** 2 + 1, rng.choice([2, 3, 4, 6])
@@ -110,12 +110,12 @@ def drawn_flags(seed: str) -> list[str]:
 
 
 def changed(flags: list[str], more: str) -> list[str]:
-    """Flags with others behind them, which win."""
+    """Flags, overridden by others after them."""
     return [*flags, *more.split()]
 
 
 def measure(python: str, args: argparse.Namespace, **job: str | None) -> Row:
-    """One fresh process."""
+    """One new process."""
     return in_fresh_process(
         python, "memory", {**job, "threads": args.threads, "steps": args.steps}
     )
@@ -128,13 +128,13 @@ def rows_of(
     manifest = open_package(path).manifest
     for rung in manifest.rungs:
         predicted_bytes = predicted_peak_bytes(manifest, rung, baseline_bytes)
-        found = measure(python, args, package=str(path), rung=rung.id)
+        measured = measure(python, args, package=str(path), rung=rung.id)
         row = {
             "package": name,
             "rung": rung.id,
-            "onnxruntime": found["runtime"].rpartition(" ")[2],
+            "onnxruntime": measured["runtime"].rpartition(" ")[2],
             "predicted_bytes": predicted_bytes,
-            "measured_bytes": found["measured_bytes"],
+            "measured_bytes": measured["measured_bytes"],
             "baseline_bytes": baseline_bytes,
             "peak_activation_bytes": rung.peak_activation_bytes,
         }

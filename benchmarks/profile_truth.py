@@ -1,8 +1,8 @@
-"""Does a rung cost in a run what its cost profile said?
+"""Does a rung cost in a run what its cost profile predicts?
 
 On an emulated board that is driven by this machine's CPU load: one profile, then runs of each
-rung, planned with it and interleaved over rounds. A step is compared as the profile has it, a
-median without the first one; time and energy of a run are those from process start to exit,
+rung, planned with it and interleaved over rounds. The time of a step is the median without the
+first step, as in the profile; time and energy of a run are those from process start to exit,
 its memory is the highest of its processes. One row is one rung, the median of its rounds.
 
     python benchmarks/profile_truth.py --rounds 3 --json
@@ -33,7 +33,7 @@ from parts.trials import BATCH_SIZE, RATIOS
 from edge_runtime.records import open_run
 from edge_runtime.records.events import Finished, Planned
 
-SHOWN = {  # what is compared: title, factor of its unit in the table, digits
+SHOWN = {  # compared quantities: title, factor of the unit in the table, digits
     "step_s": ("step ms", 1000, 1),
     "step_j": ("step J", 1, 2),
     "peak_bytes": ("peak MiB", 1 / MIB, 1),
@@ -58,7 +58,7 @@ def main(words: Sequence[str] | None = None) -> None:
     ):
         rungs = [cost.rung for cost in place.profile.rungs]
         runs = interleaved(rungs, args.rounds, lambda rung: trained(rung, place, args.epochs))
-        rows = [row_of(rung, found, place) for rung, found in runs.items()]
+        rows = [row_of(rung, rung_runs, place) for rung, rung_runs in runs.items()]
     if args.json:
         print(json.dumps({"rows": rows, **context}, indent=1))
     else:
@@ -67,17 +67,17 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def trained(rung: str, place: Place, epochs: int) -> Row:
-    """Train on one rung: what was planned, and what it took."""
+    """Train on one rung: planned and actual costs."""
     with tempfile.TemporaryDirectory() as folder:
         run_dir = Path(folder) / "run"
         words = ["run", str(place.package), DATA, "-o", str(run_dir), "--rung", rung]
         words += ["--epochs", str(epochs), "--profile", str(place.profile_file), *ONE_THREAD]
-        # A budget, so that there is a plan; far more than is needed.
+        # A budget, to get a plan; far more than needed.
         edge_train([*words, "--time", "24h"], environment=place.board.environment)
         run = open_run(run_dir)
-        steps, samples, told = list(run.steps()), run.power(), run.events()
-    (plan,) = (found.event.plan for found in told if isinstance(found.event, Planned))
-    (end,) = (found.event for found in told if isinstance(found.event, Finished))
+        steps, samples, logged = list(run.steps()), run.power(), run.events()
+    (plan,) = (each.event.plan for each in logged if isinstance(each.event, Planned))
+    (end,) = (each.event for each in logged if isinstance(each.event, Finished))
     ends_s = [step.measured.t_s for step in steps]
     known = [(each.t_s, each.energy_j) for each in samples if each.energy_j is not None]
     first_j, last_j = np.interp([ends_s[0], ends_s[-1]], *zip(*known, strict=True))
@@ -92,16 +92,16 @@ def trained(rung: str, place: Place, epochs: int) -> Row:
 
 
 def row_of(rung: str, runs: Sequence[Row], place: Place) -> Row:
-    """Predicted and measured, and by how much they differ."""
+    """Predicted and measured values, and their difference."""
     cost = next(cost for cost in place.profile.rungs if cost.rung == rung)
     predicted = {name: getattr(cost, name) for name in ("step_s", "step_j", "peak_bytes")}
     predicted |= runs[0]["planned"]
     row: Row = {"rung": rung, "rounds": len(runs)}
     for name, value in predicted.items():
-        found = [run[name] for run in runs]
+        values = [run[name] for run in runs]
         row[f"predicted_{name}"] = value
-        row[f"measured_{name}"] = median(found)
-        row[f"measured_{name}_min"], row[f"measured_{name}_max"] = min(found), max(found)
+        row[f"measured_{name}"] = median(values)
+        row[f"measured_{name}_min"], row[f"measured_{name}_max"] = min(values), max(values)
     return row
 
 

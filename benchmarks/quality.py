@@ -1,6 +1,6 @@
-"""Does training on real pictures make a better encoder, and what does dropping tokens cost it?
+"""Does training on real pictures improve the encoder, and what does dropping tokens cost?
 
-SimCLR by the commands that a user would type (export, run, eval), once per keep-ratio: kNN
+SimCLR with the user's commands (export, run, eval), once per keep-ratio: kNN
 accuracy of the trained and of the untrained encoder on all test pictures, and the seconds of
 all training steps, waits for pictures included.
 
@@ -8,7 +8,7 @@ all training steps, waits for pictures included.
 
 The data folder holds train/<class>/ and test/<class>/; training takes the first pictures of
 each class. Each finished run appends one JSON line to the output file. With --work FOLDER a
-broken benchmark goes on where it was.
+aborted benchmark continues where it stopped.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
         "--work",
         metavar="FOLDER",
         type=Path,
-        help="kept, gone on with; default: temporary",
+        help="kept, and continued; default: temporary",
     )
     parser.add_argument(
         "--images", type=int, default=10_000, help="to train on; default: 10000"
@@ -84,7 +84,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
 
 @contextmanager
 def work_folder(folder: Path | None) -> Iterator[Path]:
-    """The user's folder, or one that is gone afterwards."""
+    """The user's folder, or a temporary one."""
     if folder is None:
         with tempfile.TemporaryDirectory() as temporary:
             yield Path(temporary)
@@ -94,11 +94,11 @@ def work_folder(folder: Path | None) -> Iterator[Path]:
 
 
 def link_pictures(source: Path, target: Path, images: int) -> Path:
-    """A folder of links to the first pictures of each class, as many of each."""
+    """A folder of links to the first pictures of each class, equally many of each."""
     classes = sorted(path for path in source.iterdir() if path.is_dir())
     if images % len(classes):
-        raise SystemExit(f"--images {images} is no multiple of the {len(classes)} classes")
-    if target.exists():  # of an earlier call, which may have wanted more
+        raise SystemExit(f"--images {images} is not a multiple of the {len(classes)} classes")
+    if target.exists():  # of an earlier call, perhaps with more
         shutil.rmtree(target)
     for folder in classes:
         (target / folder.name).mkdir(parents=True, exist_ok=True)
@@ -108,7 +108,7 @@ def link_pictures(source: Path, target: Path, images: int) -> Path:
 
 
 def export_flags(args: argparse.Namespace) -> list[str]:
-    """What is trained: the recipe's defaults but for sizes."""
+    """Flags of the export: the recipe's defaults except for sizes."""
     flags = {
         "--model": "vit_tiny",
         "--image-size": IMAGE_PX,
@@ -124,13 +124,13 @@ def export_flags(args: argparse.Namespace) -> list[str]:
 
 
 def refuse_another(package: Path, args: argparse.Namespace) -> None:
-    """A package that an earlier call left may be of other flags."""
+    """Refuse a package that an earlier call exported with other flags."""
     manifest = open_package(package).manifest
-    found = (manifest.model.depth, manifest.batch_size)
-    if found != (args.depth, args.batch_size):
+    exported = (manifest.model.depth, manifest.batch_size)
+    if exported != (args.depth, args.batch_size):
         raise SystemExit(
-            f"{package} has {found[0]} blocks and batches of {found[1]}: not what is asked "
-            "for. Choose another --work folder."
+            f"{package} has {exported[0]} blocks and batches of {exported[1]}: not the "
+            "requested ones. Choose another --work folder."
         )
 
 

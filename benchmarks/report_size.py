@@ -1,8 +1,8 @@
-"""What does `edge-train report` take for a run of a million samples of power?
+"""Time and memory of `edge-train report` for a run of a million samples of power.
 
-A run of 28 hours is written as `edge-train run` would: samples ten times a second, with gaps
-and one peak that only one sample has, a step per second. Then a fresh process reports it, as
-page and CSV. One row per size: processor seconds, peak resident memory, size of the page.
+A run of 28 hours is written in the format of `edge-train run`: samples ten times a second,
+with gaps and a peak of one sample, a step per second. Then a new process reports it, as page
+and CSV. One row per size: processor seconds, peak resident memory, size of the page.
 
     python benchmarks/report_size.py --samples 1000000
 """
@@ -26,7 +26,7 @@ RATE_HZ = 10.0
 RUNGS = (("k100", 1.0), ("k075", 0.75), ("k050", 0.5))
 STEPS_PER_EPOCH = 1000
 LIMITS = {"cpu_s": 10.0, "peak_mb": 200.0, "page_mb": 8.0}
-# In a process of its own, so that its peak memory is that of a user's.
+# In a separate process, so that its peak memory is that of a user's.
 _REPORT = """
 import sys
 from parts.common import peak_rss_bytes
@@ -57,8 +57,8 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--samples", type=int, nargs="+", default=[1_000_000], help="default: 1000000"
     )
-    parser.add_argument("--keep", metavar="DIR", type=Path, help="where the page stays")
-    parser.add_argument("--quick", action="store_true", help="see that it works, no more")
+    parser.add_argument("--keep", metavar="DIR", type=Path, help="folder for the page")
+    parser.add_argument("--quick", action="store_true", help="only check that it works")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     args = parser.parse_args(words)
     if args.quick:
@@ -209,7 +209,7 @@ def _info(steps: int) -> dict[str, Any]:
 
 
 def text_of(rows: list[Row]) -> str:
-    """The table, and what is promised."""
+    """The table, and the limits."""
     columns = ("samples", "records MB", "CPU s", "peak MB", "page MB")
     lines = [[str(value) for value in row.values()] for row in rows]
     limits = ", ".join(f"{name} {limit:g}" for name, limit in LIMITS.items())

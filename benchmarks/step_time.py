@@ -2,13 +2,13 @@
 
 PyTorch eager and compiled, the official training API, and the step graph on the onnxruntime
 of this environment and of others: the same SimCLR step of the same ViT from the same weights
-on the same batch. One row is one engine at one keep-ratio; each is measured in a fresh process
+on the same batch. One row is one engine at one keep-ratio; each is measured in a new process
 per round, rows interleaved; the package is exported once and used by all.
 
     python benchmarks/step_time.py --ort-python /path/to/another/venv/bin/python
 
-`flops` of a row is what that row really computes (matrix products): PyTorch's as its own
-counter finds it, with all tokens in the last block; the engines' as the manifest says.
+`flops` of a row are its actual matrix products: PyTorch's from its counter, with all tokens in
+the last block; the engines' from the manifest.
 """
 
 import argparse
@@ -36,13 +36,13 @@ from parts.common import (
     vit_flags,
 )
 
-ENGINES = {  # name -> (worker, what has to be installed here)
+ENGINES = {  # name -> (worker, required module)
     "eager": ("step_torch", "torch"),
     "compile": ("step_torch", "torch"),
     "ort-training": ("step_ort", "onnxruntime.training.api"),
     "ort": ("step_ort", "onnxruntime"),
 }
-LOSS_TOLERANCE = 1e-4  # relative, of the first step: rows that differ do not do the same
+LOSS_TOLERANCE = 1e-4  # relative, of the first step: larger differences are refused
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,12 @@ def main(words: Sequence[str] | None = None) -> None:
     ) as package:
         facts = machine()
         losses: dict[float, float] = {}
-        found = interleaved(
+        measured = interleaved(
             cases, args.rounds, lambda case: measure(case, package, args, losses)
         )
-    rows = [row_of(case, results) for case, results in found.items()]
+    rows = [row_of(case, results) for case, results in measured.items()]
     if args.json:
-        runtimes = list(dict.fromkeys(results[0]["runtime"] for results in found.values()))
+        runtimes = list(dict.fromkeys(results[0]["runtime"] for results in measured.values()))
         document = {
             "rows": rows,
             "machine": facts,
@@ -80,7 +80,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def parse(words: Sequence[str] | None) -> argparse.Namespace:
-    """Arguments, with what `--quick` changes."""
+    """Arguments, with the changes of `--quick`."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add_common_arguments(parser, rounds=5, steps=8)
     parser.add_argument(
@@ -115,7 +115,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
 
 
 def cases_of(args: argparse.Namespace) -> list[Case]:
-    """Every row that is asked for."""
+    """Every requested row."""
     engines = [(engine, sys.executable) for engine in args.engines]
     engines += [("ort", python) for python in args.ort_python]
     return [Case(*engine, ratio) for engine in engines for ratio in args.keep_ratios]
@@ -124,9 +124,9 @@ def cases_of(args: argparse.Namespace) -> list[Case]:
 def measure(
     case: Case, package: Path, args: argparse.Namespace, losses: dict[float, float]
 ) -> Row:
-    """One process of one row, whose first loss must be that of all others.
+    """One process of one row, whose first loss must equal that of all others.
 
-    `losses` keeps the first one that was found at each keep-ratio.
+    `losses` keeps the first one at each keep-ratio.
     """
     job = {
         "engine": case.engine,
@@ -136,16 +136,16 @@ def measure(
         "warm_up": args.warm_up,
         "steps": args.steps,
     }
-    found = in_fresh_process(case.python, ENGINES[case.engine][0], job)
-    median_ms = statistics.median(found["step_ms"])
-    say(f"{case.engine:13}{found['runtime']:34}{case.keep_ratio:4g}{median_ms:9.1f} ms")
-    loss, wanted = found["first_loss"], losses.setdefault(case.keep_ratio, found["first_loss"])
+    row = in_fresh_process(case.python, ENGINES[case.engine][0], job)
+    median_ms = statistics.median(row["step_ms"])
+    say(f"{case.engine:13}{row['runtime']:34}{case.keep_ratio:4g}{median_ms:9.1f} ms")
+    loss, wanted = row["first_loss"], losses.setdefault(case.keep_ratio, row["first_loss"])
     if not math.isclose(loss, wanted, rel_tol=LOSS_TOLERANCE):
         raise SystemExit(
-            f"{case} does not train what the rows before it do: its first loss is {loss}, "
+            f"{case} does not train the same as the rows before: its first loss is {loss}, "
             f"theirs {wanted}"
         )
-    return found
+    return row
 
 
 def row_of(case: Case, results: list[Row]) -> Row:

@@ -26,7 +26,7 @@ class Browser:
         self._number = 0
         self._session: str | None = None
         self.complaints: list[str] = []  # errors and warnings of the console, exceptions
-        self.requests: list[str] = []  # addresses that it asked for
+        self.requests: list[str] = []  # requested addresses
         threading.Thread(target=self._listen, daemon=True).start()
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
@@ -35,7 +35,7 @@ class Browser:
             self.call(f"{part}.enable")
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Ask for something; its result.
+        """Call a method; returns its result.
 
         Raises:
             RuntimeError: it refuses, or does not answer.
@@ -82,7 +82,7 @@ class Browser:
         self.call("Emulation.setEmulatedMedia", media=media, features=features)
 
     def value(self, expression: str) -> Any:
-        """What some JavaScript gives; a promise is waited for.
+        """The value of some JavaScript; a promise is awaited.
 
         Raises:
             RuntimeError: it throws.
@@ -140,7 +140,7 @@ def open_browser() -> Iterator[Browser]:
     from_read, from_write = os.pipe()
 
     def as_three_and_four() -> None:  # what --remote-debugging-pipe reads and writes
-        # Out of the way first: they may be 3 or 4 themselves, the other way round.
+        # Move them first: they may be 4 and 3 themselves.
         high = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (to_read, from_write)]
         os.dup2(high[0], 3)
         os.dup2(high[1], 4)

@@ -47,7 +47,7 @@ class MemoryGroup:
 
 @contextmanager
 def memory_cgroup(limit_bytes: int) -> Iterator[MemoryGroup]:
-    """A group for the time of the block; processes still inside at its end are killed.
+    """A group during the block; processes still inside at its end are killed.
 
     Raises:
         PermissionError: not root, or the container may not create groups.
@@ -69,7 +69,7 @@ def memory_cgroup(limit_bytes: int) -> Iterator[MemoryGroup]:
 
 
 def _find_parent() -> tuple[int, Path] | None:
-    """The mounted version, and the folder for our group; outer limits still apply."""
+    """The mounted version, and the folder for the group; outer limits still apply."""
     for kind, mount, options in _mounted():
         if kind == "cgroup" and "memory" in options:
             own = mount / _own_path("memory")
@@ -79,7 +79,7 @@ def _find_parent() -> tuple[int, Path] | None:
             kind == "cgroup2"
             and "memory" in (mount / "cgroup.controllers").read_text().split()
         ):
-            # Only a group without processes may limit its sub-groups, so not our own group.
+            # Only a group without processes may limit sub-groups, so not this process's group.
             own = mount / _own_path("")
             parent = own.parent if own.is_dir() and own != mount else mount
             _delegate_memory(parent)

@@ -41,7 +41,7 @@ def on_board() -> OnBoard:
         board: str, command: Sequence[str], *options: str
     ) -> "subprocess.CompletedProcess[str]":
         words = [str(SCRIPT), "-b", board, "-p", str(venv / "bin/python"), *options, "--"]
-        # The client also uses our environment; the service has only jetson-stats.
+        # The client also uses this environment; the service has only jetson-stats.
         path = os.pathsep.join([str(ROOT), str(packages)])
         done = subprocess.run(
             [*words, "env", f"PYTHONPATH={path}", *command],

@@ -158,7 +158,7 @@ def test_power_jumps_by_a_factor(tmp_path: Path) -> None:
         assert {float(row["true_mw"]) for row in csv.DictReader(file)} == {2250.0}
 
 
-def test_temperature_goes_towards_its_end() -> None:
+def test_temperature_approaches_its_final_value() -> None:
     heat = HeatModel(ambient_c=20, k_per_w=3, time_constant_s=10)
     assert heat.after(20, 10, 10) == pytest.approx(20 + 30 * (1 - math.exp(-1)))
     halfway = heat.after(20, 10, 5)
@@ -166,7 +166,7 @@ def test_temperature_goes_towards_its_end() -> None:
     assert heat.after(20, 10, math.inf) == 50
 
 
-def test_a_hot_board_says_that_it_throttles() -> None:
+def test_a_hot_board_reports_throttling() -> None:
     heat = HeatModel(ambient_c=60, k_per_w=4, time_constant_s=0.2, throttle_at_c=90)
     with running_board("orin_nx", DriveOptions(heat=heat, k_mw=0, pid=os.getpid())) as board:
         alert = board.sysfs / "class/thermal/cooling_device0"
@@ -183,7 +183,7 @@ def test_a_hot_board_says_that_it_throttles() -> None:
     assert not board.sysfs.exists()
 
 
-def test_a_driven_board_says_the_truth() -> None:
+def test_a_driven_board_logs_its_true_power() -> None:
     options = DriveOptions(k_mw=0, idle_mw=6000, lsb_ma=8, pid=os.getpid())
     with running_board("orin_nx", options) as board:
         start_s = time.monotonic()
@@ -220,7 +220,7 @@ def test_the_command_line_writes_sets_and_drives(tmp_path: Path) -> None:
         assert {row["true_mw"] for row in csv.DictReader(file)} == {"2000.000"}
 
 
-def test_nvpmodel_is_there(tmp_path: Path) -> None:
+def test_nvpmodel_works(tmp_path: Path) -> None:
     write_tools(tmp_path, ORIN_NX)
     command = [str(tmp_path / "usr/bin/nvpmodel"), "-p", "--verbose"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""The panel in a real terminal: tmux, 80x24 and 200x50, also resized while a run goes on.
+"""The panel in a real terminal: tmux, 80x24 and 200x50, also resized during a run.
 
 The run is a stand-in that writes a run folder as `edge-train run` does, twenty steps a second.
 """
@@ -29,25 +29,25 @@ folder = Path(sys.argv[1])
 print("os.getpid() is", os.getpid(), file=sys.stderr)
 with Writing(folder, total_steps=400, budget=Budget(energy_j=500.0)) as writing:
     show = progress_on(folder, sys.stdout)
-    def tell(t_s, event):
+    def report(t_s, event):
         writing.event(t_s, event)
         show(event)
-    tell(0.0, STARTED)
-    tell(0.0, RUNG)
+    report(0.0, STARTED)
+    report(0.0, RUNG)
     for number in range(1, 401):
         time.sleep(0.05)
         writing.samples(sample(number / 20, 9.0))
-        tell(number / 20, step(number, number / 20))
+        report(number / 20, step(number, number / 20))
         if number == 40:
             logging.warning("a warning of step 40")
             os.write(2, b"a library said something\\n")
-    tell(20.0, FINISHED)
+    report(20.0, FINISHED)
     show.close()
 """
 
 
 class Tmux:
-    """One session on a server of its own."""
+    """One session on a separate server."""
 
     def __init__(self, folder: Path, columns: int, rows: int) -> None:
         self._socket = str(folder / "tmux")
@@ -56,7 +56,7 @@ class Tmux:
         self("-f", "/dev/null", "new-session", "-d", *size, shlex.join(shell))
 
     def __call__(self, *words: str) -> str:
-        """What one command of tmux prints."""
+        """The output of one tmux command."""
         command = ["tmux", "-S", self._socket, *words]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
@@ -70,7 +70,7 @@ class Tmux:
         self("resize-window", "-x", str(columns), "-y", str(rows))
 
     def until(self, seen: Callable[[list[str]], object]) -> list[str]:
-        """The first screen of which that is true."""
+        """The first screen for which `seen` is true."""
         end_s = time.monotonic() + WAIT_S
         while time.monotonic() < end_s:
             lines = self.screen()
@@ -102,9 +102,9 @@ def watch_command(folder: Path) -> str:
 
 
 def at_step(lines: list[str]) -> int:
-    """That the panel shows; 0: there is no panel."""
-    found = re.search(r"^progress     step (\d+) of 400", "\n".join(lines), re.MULTILINE)
-    return int(found[1]) if found else 0
+    """The step on the panel; 0 without a panel."""
+    match = re.search(r"^progress     step (\d+) of 400", "\n".join(lines), re.MULTILINE)
+    return int(match[1]) if match else 0
 
 
 def is_after(step: int) -> Callable[[list[str]], bool]:
@@ -115,8 +115,8 @@ def is_after(step: int) -> Callable[[list[str]], bool]:
 def has_one_panel(lines: list[str]) -> bool:
     """Its labels, once and in their order; no remains of another one."""
     labels = ["progress", "speed", "loss", "rung", "time", "energy", "power", "memory"]
-    found = [word for line in lines if (word := line.split(" ")[0]) in labels]
-    return found == labels
+    shown = [word for line in lines if (word := line.split(" ")[0]) in labels]
+    return shown == labels
 
 
 @pytest.mark.parametrize("tmux", [(80, 24), (200, 50), (40, 20)], indirect=True)

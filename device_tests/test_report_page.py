@@ -14,14 +14,14 @@ from edge_runtime.report import render_page, summarize
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 made = importlib.import_module("report_runs")
 
-PICTURES = os.environ.get("EDGE_TRAIN_TEST_PICTURES")  # a folder that keeps what was seen
+PICTURES = os.environ.get("EDGE_TRAIN_TEST_PICTURES")  # a folder that keeps screenshots
 EVERY_FIGURE = "[...document.querySelectorAll('.plot')]"
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with open_browser() as found:
-        yield found
+    with open_browser() as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +29,12 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("report")
     runs = {name: make() for name, make in made.RUNS.items()}
     folders = {name: run.write(folder / name) for name, run in runs.items()}
-    found = {}
+    written = {}
     for name, paths in {"one": ["resumed"], "several": list(folders)}.items():
         report, series = summarize([folders[path] for path in paths])
-        found[name] = folder / f"{name}.html"
-        found[name].write_text(render_page(report, series))
-    return found
+        written[name] = folder / f"{name}.html"
+        written[name].write_text(render_page(report, series))
+    return written
 
 
 def keep_picture(browser: Browser, name: str) -> None:
@@ -45,7 +45,7 @@ def keep_picture(browser: Browser, name: str) -> None:
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width_px", [1280, 390], ids=["desktop", "phone"])
 @pytest.mark.parametrize("name", ["one", "several"])
-def test_every_figure_is_drawn_and_nothing_complains(
+def test_every_figure_is_drawn_without_console_errors(
     name: str, width_px: int, dark: bool, browser: Browser, pages: dict[str, Path]
 ) -> None:
     browser.show(pages[name], width_px=width_px, dark=dark)

@@ -1,7 +1,7 @@
 """Train, evaluate and measure on the device; no torch, no onnx.
 
-The public names are those of `__all__`; everything else may change. A name is imported when
-it is first used, so that importing the package, as the command line does, costs nothing.
+The public names are those of `__all__`; everything else may change. A name is imported at
+its first use, so that importing the package, as the command line does, is fast.
 """
 
 import importlib

@@ -1,7 +1,7 @@
-"""State: every named tensor that lives between two steps, and its file form.
+"""State: every named tensor that is kept between two steps, and its file format.
 
-Their prefixes, in `edge_runtime.package.names`, say the role. Matrix weights are kept
-as [in, out]; timm's [out, in] exists at the borders only (`edge_runtime.package.encoder`).
+The prefix of a name gives the role (`edge_runtime.package.names`). Matrix weights are
+[in, out]; only files of timm have [out, in] (`edge_runtime.package.encoder`).
 """
 
 import json
@@ -36,8 +36,8 @@ _DTYPES = {  # numpy's name -> that of safetensors
 def state_chunks(state: State) -> Iterator[bytes | memoryview]:
     """The safetensors file of a state, piece by piece; the same state gives the same bytes.
 
-    The library's own writer copies the whole state first. A checkpoint is saved where memory
-    is at its peak, so this one lends out the arrays as they are.
+    The library's writer copies the whole state first. A checkpoint is saved when memory is at
+    its peak, so this one yields views of the arrays.
     """
     names = sorted(state, key=lambda name: (-state[name].itemsize, name))  # keeps alignment
     header: dict[str, Any] = {}
@@ -67,7 +67,7 @@ def load_state(path: Path) -> State:
 
     Raises:
         ValueError: it is not a complete safetensors file, or has a dtype that numpy does not.
-            The caller knows whether a package or a run is to blame and says so.
+            The caller adds whether a package or a run is damaged.
         OSError: it cannot be read.
     """
     try:

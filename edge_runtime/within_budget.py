@@ -1,4 +1,4 @@
-"""Training within a budget: measure what is not known yet, plan, train, and keep to it.
+"""Training within a budget: measure costs if unknown, plan, train, and keep the budget.
 
 Clock: monotonic seconds.
 """
@@ -23,7 +23,7 @@ from edge_runtime.state import State
 from edge_runtime.training import Metering, TrainingOptions, never, open_loop, prepare
 
 _IDLE_S = 3.0  # long enough for the slowest sensor
-_QUICK_S = 10.0  # of measured steps per rung: the budget pays for them
+_QUICK_S = 10.0  # of measured steps per rung: they count against the budget
 _UNLIMITED = Budget()
 
 logger = logging.getLogger(__name__)
@@ -51,33 +51,33 @@ def train_within(
     stop: Callable[[], bool] = never,
     report: Callable[[str], None] = logger.info,
 ) -> Generator[Event, None, Run]:
-    """Train a package on pictures and keep to a budget. docs/library.md has an example.
+    """Train a package on pictures within a budget. docs/library.md has an example.
 
     With a budget, or with several `rungs`, the governor chooses the rung of every step by
-    their costs on this board: those of `profile`, those measured before, or measured first.
-    Without, one rung is trained. Nothing happens before the first event is asked for. Every
-    event is in the run folder before it is given out.
+    their costs on this board: those of `profile`, cached ones, or measured ones. Otherwise
+    one rung is trained. Nothing happens before the first event is requested. Every event is
+    in the run folder before it is yielded.
 
     Args:
         package: what to train.
         source: the pictures.
-        run_dir: the run folder; made, unless `resume` and it is there.
+        run_dir: the run folder; created, unless `resume` is set and it exists.
         budget: limits of the run, over all its processes.
-        rungs: ids of those that may be trained; `None`: all of them with a budget, else the
-            one that keeps the most.
+        rungs: ids of those that may be trained; `None`: all of them with a budget, otherwise
+            the one that keeps the most.
         epochs: of the run.
         images_per_epoch: `None`: all of the source; a live source needs a number.
-        seed: of all that is random.
-        state: to begin with; `None`: the package's initial state.
+        seed: of all random numbers.
+        state: the initial state; `None`: that of the package.
         board: file of a board profile; `None`: the board is recognised.
         engine: its name, or "auto".
-        device: that the engine runs on.
-        threads: of the engine; `None`: as many as there are processors.
+        device: on which the engine runs.
+        threads: of the engine; `None`: one per processor.
         profile: file of a cost profile that was measured here.
-        resume: go on with the run in `run_dir`, if there is one.
+        resume: continue the run in `run_dir`, if it exists.
         checkpoint_every_s: time between two checkpoints.
-        began_s: what the budget counts from, by the monotonic clock; `None`: now.
-        stop: asked between two steps, and while rungs are measured; `True` ends the run
+        began_s: start of the budget, by the monotonic clock; `None`: now.
+        stop: called between two steps, and while rungs are measured; `True` ends the run
             after a checkpoint.
         report: called with a line of text for each measurement before the first step.
 
@@ -85,10 +85,10 @@ def train_within(
         The run. Its newest checkpoint has the final state.
 
     Raises:
-        EdgeRuntimeError: what `train` raises, and before that:
-        BudgetError: nothing fits into the budget.
-        DeviceError: `profile` was measured elsewhere, a limit is set on something that
-            nothing here measures, or the board is unknown.
+        EdgeRuntimeError: any error of `train`, and before training:
+        BudgetError: no plan is feasible.
+        DeviceError: `profile` was measured elsewhere, a limit is set on a quantity that
+            no sensor measures, or the board is unknown.
         EngineError: the engine is not installed, or no rung fits into this machine.
     """
     environment = Environment.detect(engine, device=device, threads=threads, board_file=board)
@@ -128,11 +128,11 @@ def _candidates(
     """Ids of the rungs that may be trained.
 
     Raises:
-        ConfigError: the package has no such rung, or none is given.
+        ConfigError: the package has no such rung, or no rung is given.
     """
     if rungs is not None:
         if not rungs:
-            raise ConfigError("there is no rung to train: give one at least.")
+            raise ConfigError("no rung to train: give at least one.")
         return tuple(package.rung(rung).id for rung in rungs)
     ladder = package.manifest.ladder()
     if budget.is_limited:
@@ -148,12 +148,12 @@ def _costs(
     file: Path | None,
     report: Callable[[str], None],
 ) -> CostProfile:
-    """What all rungs cost here: as given, as measured before, or measured now.
+    """Costs of all rungs here: given, cached, or measured now.
 
     Raises:
-        StoppedError: the options' `stop` said so.
-        DeviceError: the profile that is given was measured in another environment, or a
-            limit needs a sensor and there is none.
+        StoppedError: `stop` of the options returned `True`.
+        DeviceError: the given profile was measured in another environment, or a limit
+            needs a sensor and the board has none.
         RecordsError: it is damaged.
         EngineError: no rung fits into this machine, or one failed.
         BudgetError: the memory limit is below the package's state.
@@ -162,8 +162,8 @@ def _costs(
     require_state_fits(budget, package.manifest.state_bytes)
     if environment.sensor is None and (budget.energy_j or budget.power_w):
         raise DeviceError(
-            "a limit on energy or power needs a power sensor, and this board shows none. "
-            "`edge-train doctor` says what was tried; a board file (--board) with "
+            "a limit on energy or power needs a power sensor, and none works on this board. "
+            "`edge-train doctor` shows what was tried; a board file (--board) with "
             "power.idle_w and power.full_w allows an estimate."
         )
     path = file or environment.cached_profile_path(package)
@@ -181,7 +181,7 @@ def _costs(
             report=lambda cost: report(cost.text(is_estimate=is_estimate)),
             stop=options.stop,
         )
-        # A larger budget would need the rungs that this one left out, or killed.
+        # A larger budget would need the rungs that were left out, or killed.
         if all(cost.source == MEASURED for cost in profile.rungs):
             save_profile(profile, path)
     return replace(profile, rungs=interpolate(profile.rungs))
@@ -190,7 +190,7 @@ def _costs(
 def _set_idle_power(
     meter: Meter, profile: CostProfile | None, report: Callable[[str], None]
 ) -> None:
-    """What the board takes at rest: as its profile says, else measured now."""
+    """Idle power of the board: from the cost profile, or measured now."""
     if profile is not None:
         meter.idle_w = profile.idle_w
     elif meter.sensor is not None:

@@ -1,4 +1,4 @@
-"""One of each fact that records carry, for tests that need any."""
+"""An example of each fact in records, for tests."""
 
 from edge_runtime.facts import (
     Budget,
@@ -32,7 +32,7 @@ PLAN = Plan(
             peak_bytes=None,
             source="measured",
             steps=4,
-            reason="40% of the steps: the most that --energy leaves room for",
+            reason="40% of the steps: the most that --energy allows",
         ),
     ),
     binding=("energy",),

@@ -22,7 +22,7 @@ import onnx  # noqa: E402
 
 from edge_export.analysis.liveness import peak_bytes  # noqa: E402
 from edge_export.lowering.table import TABLE  # noqa: E402
-from edge_export.ort_training import artifacts as official  # noqa: E402
+from edge_export.ort_training import artifacts as ort_training  # noqa: E402
 from edge_export.package import graphs, verify  # noqa: E402
 from edge_export.package.build import export_package, initial_state  # noqa: E402
 from edge_export.recipe import make_recipe, rung_id  # noqa: E402
@@ -48,8 +48,8 @@ COUPLED = {
     "trained": ["all", "last-1"],
 }
 ONE_RUNG = {**TINY, "tokens": {"name": "none"}}
-CHECKPOINT = official.CHECKPOINT
-# Of other processes; one thread as in this one.
+CHECKPOINT = ort_training.CHECKPOINT
+# For other processes; one thread, as in this one.
 ENVIRONMENT = {
     **os.environ,
     "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
@@ -59,7 +59,7 @@ ENVIRONMENT = {
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
-    """Products this small are slower on more, and much slower on a busy machine."""
+    """One thread: products this small are slower on more, above all on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -124,8 +124,8 @@ def test_the_same_recipe_gives_the_same_bytes_in_another_process(package, tmp_pa
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == coupled_step_digests()
     first, second = files_of(package.path), files_of(reversed_path)
-    tables = [json.loads(found.pop("manifest.json")) for found in (first, second)]
-    checkpoints = [found.pop(CHECKPOINT, None) for found in (first, second)]
+    tables = [json.loads(files.pop("manifest.json")) for files in (first, second)]
+    checkpoints = [files.pop(CHECKPOINT, None) for files in (first, second)]
     assert [name for name in first if first[name] != second.get(name)] == []
     assert first.keys() == second.keys()
     for table in tables:
@@ -140,11 +140,11 @@ def test_the_same_recipe_gives_the_same_bytes_in_another_process(package, tmp_pa
             np.testing.assert_array_equal(value, pairs[1][name])
 
 
-def test_the_official_checkpoint_is_the_initial_state(package):
+def test_the_ort_training_checkpoint_is_the_initial_state(package):
     state = package.initial_state()
-    found = parameters_of(package.file(CHECKPOINT))
-    assert {PARAM + name for name in found} == {n for n in state if n.startswith(PARAM)}
-    for name, value in found.items():
+    parameters = parameters_of(package.file(CHECKPOINT))
+    assert {PARAM + name for name in parameters} == {n for n in state if n.startswith(PARAM)}
+    for name, value in parameters.items():
         np.testing.assert_array_equal(value, state[PARAM + name])
 
 
@@ -159,12 +159,12 @@ def test_the_manifest_describes_the_graph_files(package):
         model = onnx.load(package.file(path))
         onnx.checker.check_model(model)
         inputs = {tensor.name: tensor for tensor in spec.inputs}
-        found = [value for value in model.graph.input if value.name in inputs]
+        inputs_of = [value for value in model.graph.input if value.name in inputs]
         if "ort_training" not in path:
-            assert len(found) == len(model.graph.input)
-        assert [value.name for value in found] == list(inputs)
+            assert len(inputs_of) == len(model.graph.input)
+        assert [value.name for value in inputs_of] == list(inputs)
         outputs = {value.name: value for value in model.graph.output}
-        pairs = [(value, inputs[value.name]) for value in found]
+        pairs = [(value, inputs[value.name]) for value in inputs_of]
         pairs += [(outputs[tensor.name], tensor) for tensor in spec.outputs]
         for value, tensor in pairs:
             kind = value.type.tensor_type
@@ -192,7 +192,7 @@ def test_the_manifest_describes_the_rungs(package):
     assert 0.4 < half.flops / dense.flops < 0.6
 
 
-def test_a_rungs_tensors_are_measured_in_its_own_graph(package):
+def test_a_rungs_tensors_are_measured_in_its_graph(package):
     dense, half = package.manifest.rungs
     for rung in (dense, half):
         assert rung.peak_activation_bytes == peak_bytes(
@@ -209,11 +209,11 @@ def test_a_packages_recipe_is_the_recipe(package):
 
 def test_the_state_is_the_programs(package):
     state = initial_state(Program(make_recipe(TINY, where="test")), None)
-    found = package.initial_state()
+    written = package.initial_state()
     assert [spec.name for spec in package.manifest.state] == list(state)
-    assert found.keys() == state.keys()
+    assert written.keys() == state.keys()
     for name, value in state.items():
-        np.testing.assert_array_equal(found[name], value.numpy())
+        np.testing.assert_array_equal(written[name], value.numpy())
 
 
 @given(st.lists(st.integers(1, 999_999), unique=True, min_size=2, max_size=20))
@@ -243,34 +243,36 @@ def test_a_rungs_name_has_a_part_for_every_other_axis():
 
 
 def test_stages_are_reported_with_their_times(tmp_path, monkeypatch):
-    monkeypatch.setattr(official, "is_available", lambda: False)
+    monkeypatch.setattr(ort_training, "is_available", lambda: False)
     stages = []
     export(ONE_RUNG, tmp_path / "package", lambda *stage: stages.append(stage))
     names = ["initial state", "embedding graph", "k100 step graph", "verification"]
     assert [name for name, _, _ in stages] == names
     assert all(0 <= wall_s < 600 and 0 <= cpu_s < 600 for _, wall_s, cpu_s in stages)
-    # and without the official API's generator there are no artifacts
+    # and without the generator of ort-training there are no artifacts
     facts = open_package(tmp_path / "package").manifest
-    assert facts.ort_training.refused == official.MISSING
+    assert facts.ort_training.refused == ort_training.MISSING
     assert (facts.ort_training.checkpoint, facts.ort_training.update) == (None, None)
     assert facts.rungs[0].ort_training is None
     assert not (tmp_path / "package" / "ort_training").exists()
 
 
-def test_what_the_official_optimizer_cannot_do_has_no_artifacts(tmp_path):
+def test_what_the_ort_training_optimizer_cannot_do_has_no_artifacts(tmp_path):
     made = export({**ONE_RUNG, "optimizer": {"exempt_vectors": True}}, tmp_path / "package")
-    assert "official optimizer decays every parameter" in made.manifest.ort_training.refused
+    assert (
+        "ort-training optimizer decays every parameter" in made.manifest.ort_training.refused
+    )
     assert made.manifest.rungs[0].ort_training is None
     assert not [name for name in made.manifest.sha256 if name.startswith("ort_training")]
 
 
 def wrong_by_one_percent(monkeypatch, operator):
-    """Let a lowering's result be 1.01 times what it should be."""
+    """Multiply a lowering's result by 1.01."""
     original = TABLE[operator]
 
     def wrong(g, *arguments, **options):
-        found = original(g, *arguments, **options)
-        return g.op("Mul", found, g.constant(1.01, found.dtype))
+        product = original(g, *arguments, **options)
+        return g.op("Mul", product, g.constant(1.01, product.dtype))
 
     monkeypatch.setitem(TABLE, operator, wrong)
 
@@ -287,7 +289,7 @@ aten = torch.ops.aten
     ids=str,
 )
 def test_a_wrong_graph_is_not_published(tmp_path, monkeypatch, operator, message):
-    monkeypatch.setattr(official, "is_available", lambda: False)
+    monkeypatch.setattr(ort_training, "is_available", lambda: False)
     monkeypatch.setattr(verify, "TRIES", 1)
     wrong_by_one_percent(monkeypatch, operator)
     with pytest.raises(PackageError, match=message):
@@ -323,13 +325,13 @@ def test_a_disk_that_fills_up_at_the_last_file_leaves_nothing(tmp_path, monkeypa
         return original(path, content)
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    monkeypatch.setattr(official, "is_available", lambda: False)
+    monkeypatch.setattr(ort_training, "is_available", lambda: False)
     with pytest.raises(StorageError, match=r"cannot write .*manifest\.json: No space left"):
         export(ONE_RUNG, tmp_path / "package")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_room_for_temporary_files_is_reported(tmp_path, monkeypatch):
+def test_a_full_disk_for_temporary_files_is_reported(tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime.training.artifacts", reason="it writes temporary files")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
     program = Program(make_recipe(ONE_RUNG, where="test"))
@@ -339,7 +341,7 @@ def test_no_room_for_temporary_files_is_reported(tmp_path, monkeypatch):
         StorageError,
         match=r"cannot write to .*gone: No such file or directory\. Choose another",
     ):
-        official.artifacts(forward, list(program.parameters), program.hyper_parameters)
+        ort_training.artifacts(forward, list(program.parameters), program.hyper_parameters)
 
 
 def test_a_target_below_a_file_is_reported(tmp_path):

@@ -1,4 +1,4 @@
-"""edge-train export: file, flags and --set become one recipe; what it prints; refusals."""
+"""edge-train export: file, flags and --set become one recipe; its output; refusals."""
 
 import json
 import sys
@@ -39,9 +39,9 @@ def recipe_of(monkeypatch, tmp_path):
 
     def use(*words):
         assert main(["export", *words, "-o", str(tmp_path / "package")]) == 0
-        (found,) = seen
+        (made,) = seen
         seen.clear()
-        return found
+        return made
 
     return use
 
@@ -57,7 +57,7 @@ def refused(capsys, tmp_path, *words):
     return error
 
 
-def test_every_flag_lands_in_the_recipe(recipe_of, tmp_path):
+def test_every_flag_sets_its_key_of_the_recipe(recipe_of, tmp_path):
     recipe, target, init = recipe_of(
         *("--model", "deit_small", "--method", "mocov3", "--tokens", "simprune"),
         *("--image-size", "32", "--patch-size", "8", "--depth", "3", "--width", "48"),
@@ -72,7 +72,7 @@ def test_every_flag_lands_in_the_recipe(recipe_of, tmp_path):
     assert (target, str(init)) == (tmp_path / "package", "vit.safetensors")
 
 
-def test_a_flag_stands_above_the_file_and_set_above_all(recipe_of, tmp_path):
+def test_a_flag_overrides_the_file_and_set_overrides_all(recipe_of, tmp_path):
     path = tmp_path / "recipe.toml"
     path.write_text(
         "batch_size = 8\nseed = 8\nkeep_ratios = [0.5]\n[model]\nimage_size = 16\n"
@@ -160,13 +160,35 @@ def test_stages_and_result_are_printed(recipe_of, capsys, tmp_path):
             [*SIZES, "--set", "batch_size=4", "--set", "batch_size.x=1"],
             ["batch_size.x cannot be set: batch_size is a value, not a table."],
         ),
-        ([*SIZES, "--keep-ratios", "1.5,0"], ["1.5 is outside (0, 1]", "0 is outside (0, 1]"]),
-        ([*SIZES, "--keep-ratios", "nan"], ["keep_ratios: nan is outside (0, 1]"]),
+        (
+            [*SIZES, "--keep-ratios", "1.5,0"],
+            [
+                "keep_ratios[0]: expected a number in (0, 1], got 1.5",
+                "keep_ratios[1]: expected a number in (0, 1], got 0.0",
+            ],
+        ),
+        (
+            [*SIZES, "--keep-ratios", "nan"],
+            ["keep_ratios[0]: expected a number in (0, 1], got nan"],
+        ),
         ([*SIZES, "--tokens", "none", "--keep-ratios", "0.5"], ["give 1.0 alone"]),
-        ([*SIZES, "--batch-size", "1", "--depth", "0"], ["at least 2", "got depth 0"]),
+        (
+            [*SIZES, "--batch-size", "1", "--seed", "-1"],
+            [
+                "batch_size: expected an integer >= 2, got 1",
+                "seed: expected an integer in [0,",
+            ],
+        ),
+        (
+            [*SIZES, "--depth", "0", "--tokens", "none", "--keep-ratios", "0.5"],
+            ["expected at least 1, got depth 0", "give 1.0 alone"],
+        ),
         ([*SIZES, "--width", "-16"], ["expected at least 1, got width -16"]),
-        ([*SIZES, "--seed", "-1"], ["seed: expected 0 to 2**63 - 1, got -1"]),
-        (["gone.toml"], ["recipe gone.toml cannot be read: No such file or directory."]),
+        (
+            [*SIZES, "--seed", "-1"],
+            [f"seed: expected an integer in [0, {2**63}), got -1"],
+        ),
+        (["gone.toml"], ["recipe gone.toml cannot be read (No such file or directory)."]),
         ([*TINY, "--init", "gone.safetensors"], ["--init gone.safetensors cannot be read"]),
     ],
 )
@@ -191,11 +213,11 @@ def test_problems_of_a_file_name_the_file(capsys, tmp_path):
         (["--depth", "two"], "argument --depth: invalid int value: 'two'"),
         (
             ["--keep-ratios", "1.0;0.5"],
-            "want numbers with commas between, such as 1.0,0.75,0.5",
+            "expected comma-separated numbers, such as 1.0,0.75,0.5",
         ),
         (["--keep-ratios", "1.0,"], "got '1.0,'"),
-        (["--set", "batch_size"], "want KEY.PATH=VALUE, got 'batch_size'"),
-        (["--set", "=4"], "want KEY.PATH=VALUE, got '=4'"),
+        (["--set", "batch_size"], "expected KEY.PATH=VALUE, got 'batch_size'"),
+        (["--set", "=4"], "expected KEY.PATH=VALUE, got '=4'"),
     ],
 )
 def test_wrong_usage_exits_2(capsys, words, message):
@@ -206,7 +228,9 @@ def test_wrong_usage_exits_2(capsys, words, message):
 
 
 @pytest.mark.parametrize("module", ["torch", "onnx"])
-def test_without_torch_and_onnx_it_says_what_to_do(capsys, tmp_path, monkeypatch, module):
+def test_without_torch_and_onnx_the_error_names_the_extra(
+    capsys, tmp_path, monkeypatch, module
+):
     for name in [name for name in sys.modules if name.partition(".")[0] == "edge_export"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
@@ -218,7 +242,7 @@ def test_without_torch_and_onnx_it_says_what_to_do(capsys, tmp_path, monkeypatch
 
 @pytest.fixture
 def one_thread():
-    """Products this small are slower on more, and much slower on a busy machine."""
+    """One thread: products this small are slower on more, above all on a busy machine."""
     torch = pytest.importorskip("torch", reason="exports packages")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

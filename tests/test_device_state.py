@@ -1,4 +1,4 @@
-"""The state of a run on a device: copied in and out, two rooms for each tensor."""
+"""The state of a run on a device: copied in and out, two buffers for each tensor."""
 
 import numpy as np
 import psutil
@@ -24,29 +24,29 @@ def state_of(names="abc", dtype="float32"):
     return {name: np.full((2, 3), number).astype(dtype) for number, name in enumerate(names)}
 
 
-def write_room(state, name, value):
-    """What a step does: fill the room of the next value."""
-    room = state.room(name)
-    array = np.asarray(value, room.numpy().dtype)
-    room.update_inplace(np.broadcast_to(array, room.shape()).copy())
+def write_next(state, name, value):
+    """What a step does: write the next value."""
+    target = state.next_value(name)
+    array = np.asarray(value, target.numpy().dtype)
+    target.update_inplace(np.broadcast_to(array, target.shape()).copy())
 
 
-def assert_equal(found, expected):
-    assert found.keys() == expected.keys()
+def assert_equal(actual, expected):
+    assert actual.keys() == expected.keys()
     for name, value in expected.items():
-        assert found[name].dtype == value.dtype, name
-        np.testing.assert_array_equal(found[name], value, err_msg=name)
+        assert actual[name].dtype == value.dtype, name
+        np.testing.assert_array_equal(actual[name], value, err_msg=name)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_any_dtype_goes_in_and_out_and_moves_on(dtype):
+def test_any_dtype_is_copied_in_and_out_and_updated(dtype):
     given = state_of(dtype=dtype)
     state = DeviceState(given)
     assert_equal(state.copy(), given)
     assert_equal(state.view(), given)
     for name, value in given.items():
         np.testing.assert_array_equal(state.value(name).numpy(), value)
-    write_room(state, "a", 1)
+    write_next(state, "a", 1)
     state.advance(["a"])
     assert_equal(state.copy(), {**given, "a": np.ones((2, 3), dtype)})
 
@@ -56,7 +56,7 @@ def test_scalars_and_empty_tensors_are_tensors():
     assert_equal(DeviceState(given).copy(), given)
 
 
-def test_what_goes_in_is_copied():
+def test_the_given_state_is_copied():
     given = state_of()
     state = DeviceState(given)
     given["a"][...] = 9
@@ -66,38 +66,38 @@ def test_what_goes_in_is_copied():
 def test_a_copy_never_changes():
     state = DeviceState(state_of())
     copy = state.copy()
-    for value in (7, 8):  # both rooms
-        write_room(state, "a", value)
+    for value in (7, 8):  # into both buffers
+        write_next(state, "a", value)
         state.advance(["a"])
     assert_equal(copy, state_of())
 
 
-def test_a_view_is_no_copy_and_holds_until_the_step_after_the_next():
+def test_a_view_is_no_copy_and_holds_until_a_tensor_is_written_twice():
     state = DeviceState(state_of())
     view = state.view()
-    write_room(state, "a", 7)
+    write_next(state, "a", 7)
     state.advance(["a"])
-    assert_equal(view, state_of())  # the next step wrote into the other room
-    write_room(state, "a", 8)
+    assert_equal(view, state_of())  # the next step wrote into the other buffer
+    write_next(state, "a", 8)
     assert (view["a"] == 8).all()
 
 
 def test_a_write_that_is_not_advanced_leaves_the_state():
     """As after a step that failed."""
     state = DeviceState(state_of())
-    write_room(state, "a", 7)
+    write_next(state, "a", 7)
     assert_equal(state.copy(), state_of())
     assert state.positions("abc") == (0, 0, 0)
 
 
 @given(st.lists(st.sets(st.sampled_from("abc")), max_size=12))
-def test_every_tensor_moves_on_by_itself(steps):
+def test_every_tensor_is_updated_separately(steps):
     state, expected = DeviceState(state_of()), state_of()
     moved = dict.fromkeys("abc", 0)
     for number, names in enumerate(steps, start=10):
         for name in names:
-            assert state.room(name) is not state.value(name)
-            write_room(state, name, number)
+            assert state.next_value(name) is not state.value(name)
+            write_next(state, name, number)
             expected[name] = np.full((2, 3), number, np.float32)
             moved[name] += 1
         state.advance(names)
@@ -110,12 +110,13 @@ def resident_mib():
     return psutil.Process().memory_info().rss / MIB
 
 
-def test_a_tensor_that_is_never_written_takes_no_second_memory():
+def test_a_tensor_that_is_never_written_has_no_second_copy():
     large = {name: np.broadcast_to(np.float32(1), (6 * MIB,)) for name in ("a", "b")}  # 24 MiB
+    release_free_memory()  # of earlier tests, or it would be returned below
     before = resident_mib()
     state = DeviceState(large)
     assert 40 < resident_mib() - before < 56
-    write_room(state, "a", 2)
+    write_next(state, "a", 2)
     state.advance(["a"])
     release_free_memory()  # what the test itself took
     assert 64 < resident_mib() - before < 80

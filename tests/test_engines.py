@@ -1,4 +1,4 @@
-"""One contract for everything that trains, PyTorch's reference included."""
+"""One contract for all training engines, PyTorch's reference included."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ NAMES = (*ENGINES, "torch")
 
 
 def make_engine(name: str) -> Engine:
-    """An engine, or a skip that says what is missing."""
+    """An engine, or a skip with the missing module."""
     if name == "torch":
         pytest.importorskip("torch", reason="the reference is PyTorch")
         from reference_engine import TorchEngine
@@ -36,7 +36,7 @@ def make_engine(name: str) -> Engine:
 
 @pytest.fixture(scope="module", params=["simclr-random", "mocov3-simprune", "paired-random"])
 def package(request: pytest.FixtureRequest) -> Iterator[Package]:
-    """Exported here, or handed over by an environment that exports."""
+    """Exported here, or by another environment."""
     if given := {path.name: path for path in handed_over()}:
         yield open_package(given[request.param])
         return
@@ -53,20 +53,20 @@ def package(request: pytest.FixtureRequest) -> Iterator[Package]:
 def engine(request: pytest.FixtureRequest, package: Package) -> Iterator[Engine]:
     """Open, at the initial state."""
     with make_engine(request.param) as made:
-        if (reason := refusal(made, package)) is not None:
+        if (reason := unsupported_reason(made, package)) is not None:
             pytest.skip(f"{request.param}: {reason}")
         made.open(package, package.initial_state())
         yield made
 
 
-def refusal(engine: Engine, package: Package) -> str | None:
+def unsupported_reason(engine: Engine, package: Package) -> str | None:
     """Why an engine does not train some rung of a package."""
-    reasons = [engine.refusal(package, rung) for rung in package.manifest.rungs]
+    reasons = [engine.unsupported_reason(package, rung) for rung in package.manifest.rungs]
     return next((reason for reason in reasons if reason is not None), None)
 
 
 def train(engine: Engine, package: Package, steps: range, rungs: str = "ab") -> list[float]:
-    """Steps that take the largest (a) and the smallest (b) rung in turns."""
+    """Steps that alternate between the largest (a) and the smallest (b) rung."""
     ids = {"a": package.manifest.rungs[0].id, "b": package.manifest.rungs[-1].id}
     losses = []
     for step in steps:
@@ -76,19 +76,21 @@ def train(engine: Engine, package: Package, steps: range, rungs: str = "ab") -> 
     return losses
 
 
-def assert_equal(found: State, wanted: State) -> None:
-    assert found.keys() == wanted.keys()
+def assert_equal(actual: State, wanted: State) -> None:
+    assert actual.keys() == wanted.keys()
     for name, value in wanted.items():
-        np.testing.assert_array_equal(found[name], value, err_msg=name)
+        np.testing.assert_array_equal(actual[name], value, err_msg=name)
 
 
-def test_a_step_moves_the_state_and_gives_its_loss(engine: Engine, package: Package) -> None:
+def test_a_step_updates_the_state_and_returns_its_loss(
+    engine: Engine, package: Package
+) -> None:
     before = engine.snapshot()
     rung = package.manifest.rungs[-1].id
     result = engine.step(rung, noise_batch(package, rung, 1), hyper_of(package, 1))
     assert isinstance(result, StepResult)
     assert result.applied is True
-    assert result.metrics.keys() == {"loss"}  # what these objectives report
+    assert result.metrics.keys() == {"loss"}  # metrics of these objectives
     assert isinstance(result.metrics["loss"], float)
     assert np.isfinite(result.metrics["loss"])
     after = engine.snapshot()
@@ -115,13 +117,13 @@ def test_the_same_steps_give_the_same_bits(engine: Engine, package: Package) -> 
         assert_equal(engine.snapshot(), other.snapshot())
 
 
-def test_the_view_of_the_state_is_that_of_now(engine: Engine, package: Package) -> None:
+def test_the_view_of_the_state_is_the_present_state(engine: Engine, package: Package) -> None:
     for step in (1, 2):
         train(engine, package, range(step, step + 1))
         assert_equal(engine.state_view(), engine.snapshot())
 
 
-def test_a_run_goes_on_from_a_snapshot_bit_for_bit(engine: Engine, package: Package) -> None:
+def test_a_run_continues_from_a_snapshot_bit_for_bit(engine: Engine, package: Package) -> None:
     train(engine, package, range(1, 4))
     middle = engine.snapshot()
     wanted = train(engine, package, range(4, 7))
@@ -132,7 +134,7 @@ def test_a_run_goes_on_from_a_snapshot_bit_for_bit(engine: Engine, package: Pack
 
 
 def test_moments_survive_a_switch_of_the_rung(engine: Engine, package: Package) -> None:
-    """Rungs in turns on one engine equal an engine of its own for every step."""
+    """Alternating rungs on one engine equals a new engine for every step."""
     train(engine, package, range(1, 6))
     state = package.initial_state()
     for step in range(1, 6):
@@ -154,22 +156,22 @@ def test_a_failed_step_leaves_the_state(engine: Engine, package: Package) -> Non
         with pytest.raises(EngineError, match="cannot run a step of rung"):
             engine.step(rung, batch, hyper_of(package, 3))
     assert_equal(engine.snapshot(), before)
-    train(engine, package, range(3, 4))  # and it goes on
+    train(engine, package, range(3, 4))  # and it continues
 
 
 @pytest.fixture
-def official(package: Package) -> Iterator[Engine]:
+def ort_training_engine(package: Package) -> Iterator[Engine]:
     """Engine ort-training after two steps."""
     with make_engine("ort-training") as made:
-        if (reason := refusal(made, package)) is not None:
+        if (reason := unsupported_reason(made, package)) is not None:
             pytest.skip(f"ort-training: {reason}")
         made.open(package, package.initial_state())
         train(made, package, range(1, 3))
         yield made
 
 
-def test_half_a_step_is_never_taken_for_a_state(
-    official: Engine, package: Package, monkeypatch: pytest.MonkeyPatch
+def test_an_incomplete_step_is_never_used_as_a_state(
+    ort_training_engine: Engine, package: Package, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import edge_runtime.engines.ort_training as module
 
@@ -177,13 +179,13 @@ def test_half_a_step_is_never_taken_for_a_state(
         raise EngineError("the optimizer is out of memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(module._ApiRung, "move", fail)
+        patch.setattr(module._ApiRung, "apply_update", fail)
         with pytest.raises(EngineError, match="out of memory"):
-            train(official, package, range(3, 4))
+            train(ort_training_engine, package, range(3, 4))
     uses: list[Callable[[], Any]] = [
-        official.snapshot,
-        official.state_view,
-        lambda: train(official, package, range(3, 4)),
+        ort_training_engine.snapshot,
+        ort_training_engine.state_view,
+        lambda: train(ort_training_engine, package, range(3, 4)),
     ]
     for use in uses:
         with pytest.raises(EngineError, match=r"in the middle of a step\. .* --resume"):
@@ -191,11 +193,11 @@ def test_half_a_step_is_never_taken_for_a_state(
 
 
 def test_a_full_disk_for_scratch_files_is_reported(
-    official: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ort_training_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
     with pytest.raises(StorageError, match=r"cannot write .*gone: No such file"):
-        official.snapshot()
+        ort_training_engine.snapshot()
 
 
 def test_an_unknown_rung_is_refused(engine: Engine, package: Package) -> None:
@@ -216,7 +218,7 @@ def test_use_outside_open_and_close_is_refused(package: Package, name: str) -> N
         with pytest.raises(EngineError, match="it is not opened yet"):
             use()
     engine.open(package, package.initial_state())
-    with pytest.raises(EngineError, match="cannot open: it is open already"):
+    with pytest.raises(EngineError, match="cannot open: it is already open"):
         engine.open(package, package.initial_state())
     engine.close()
     engine.close()
@@ -253,7 +255,7 @@ print(try_engine("ort-training").engine)
 """
 
 
-def test_the_official_engine_needs_no_torch() -> None:
+def test_the_ort_training_engine_needs_no_torch() -> None:
     make_engine("ort-training")
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_TORCH],
@@ -274,11 +276,12 @@ def test_the_table_has_the_engines_and_auto_is_its_first() -> None:
     assert engine_name("auto") == "ort"
     for name in ENGINES:
         assert engine_name(name) == name
-        assert make_engine(name).name == name  # skips where it is not installed
+        made = make_engine(name)  # skips where it is not installed
+        assert (made.name, made.runtime) == (name, ENGINES[name].runtime())
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_an_engine_says_where_it_computes(name: str) -> None:
+def test_an_engine_reports_its_device(name: str) -> None:
     make_engine(name)
     assert create_engine(name, threads=3).threads == 3
     assert create_engine(name).threads is None
@@ -288,7 +291,7 @@ def test_an_engine_says_where_it_computes(name: str) -> None:
         create_engine(name, device="cuda")
 
 
-def test_the_official_optimizer_takes_no_other_constants(package: Package) -> None:
+def test_the_ort_training_optimizer_refuses_other_constants(package: Package) -> None:
     with make_engine("ort-training") as engine:
         engine.open(package, package.initial_state())
         rung = package.manifest.rungs[0].id
@@ -298,7 +301,7 @@ def test_the_official_optimizer_takes_no_other_constants(package: Package) -> No
             engine.step(rung, noise_batch(package, rung, 1), hyper)
 
 
-def test_the_official_engine_names_why_it_refuses(package: Package) -> None:
+def test_the_ort_training_engine_refuses_with_a_reason(package: Package) -> None:
     import dataclasses
 
     reason = "weight decay is scheduled"

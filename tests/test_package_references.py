@@ -14,7 +14,7 @@ STEP, EMBED = "graphs/k100/step.onnx", "graphs/embed.onnx"
 
 @pytest.fixture
 def folder(tmp_path):
-    """A package, to be spoilt."""
+    """A package to modify."""
     return write_package(tmp_path / "package").path
 
 
@@ -38,7 +38,7 @@ OUTSIDE = [
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
-def test_a_name_that_is_no_plain_path_is_reported(folder, tmp_path, name):
+def test_a_name_that_is_not_a_plain_path_is_reported(folder, tmp_path, name):
     (tmp_path / "secret").write_bytes(b"secret")
     edit(folder, lambda table: table["sha256"].update({name: sha256(b"secret")}))
     assert problems(folder) == [f"{name!r} is not a plain path inside the package"]
@@ -46,9 +46,9 @@ def test_a_name_that_is_no_plain_path_is_reported(folder, tmp_path, name):
 
 @pytest.mark.parametrize("name", OUTSIDE)
 @pytest.mark.parametrize("key", ["embed", "state_file"])
-def test_such_a_name_is_no_file_either(folder, name, key):
+def test_such_a_name_is_not_a_file_either(folder, name, key):
     edit(folder, lambda table: table.update({key: name}))
-    assert f"there is no SHA-256 of {name!r}" in problems(folder)
+    assert f"the SHA-256 of {name!r} is missing" in problems(folder)
 
 
 def test_a_link_out_of_the_package_is_reported(folder, tmp_path):
@@ -71,7 +71,7 @@ def test_every_file_that_is_used_has_a_hash(folder):
     text = (folder / "manifest.json").read_text()
     for name in used:
         edit(folder, lambda table, name=name: table["sha256"].pop(name))
-        assert problems(folder) == [f"there is no SHA-256 of {name!r}"]
+        assert problems(folder) == [f"the SHA-256 of {name!r} is missing"]
         (folder / "manifest.json").write_text(text)
 
 
@@ -94,6 +94,6 @@ def test_names_that_point_elsewhere_are_reported(folder):
     edit(folder, spoil)
     assert problems(folder) == [
         "graph '/etc/hostname' is not described in graphs",
-        "there is no SHA-256 of '../checkpoint'",
-        "there is no SHA-256 of '/etc/hostname'",
+        "the SHA-256 of '../checkpoint' is missing",
+        "the SHA-256 of '/etc/hostname' is missing",
     ]

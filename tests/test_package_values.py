@@ -1,4 +1,4 @@
-"""Values in a manifest that cannot be: out of range, repeated, or without what they name."""
+"""Impossible values in a manifest: out of range, repeated, or naming unknown things."""
 
 import pytest
 from spoilt_package import edit, problems, set_in
@@ -9,19 +9,19 @@ EMBED = "graphs/embed.onnx"
 
 @pytest.fixture
 def folder(tmp_path):
-    """A package, to be spoilt."""
+    """A package to modify."""
     return write_package(tmp_path / "package").path
 
 
 @pytest.mark.parametrize(
     ("change", "wanted"),
     [
-        (set_in("rungs", 1, "id", "k100"), "rung 'k100' is there 2 times"),
+        (set_in("rungs", 1, "id", "k100"), "rung 'k100' appears 2 times"),
         (
             lambda t: t["state"].append(t["state"][0]),
-            "state tensor 'param.w' is there 2 times",
+            "state tensor 'param.w' appears 2 times",
         ),
-        (lambda t: t["views"].append(t["views"][0]), "view group 'global' is there 2 times"),
+        (lambda t: t["views"].append(t["views"][0]), "view group 'global' appears 2 times"),
         (set_in("batch_size", 0), "batch_size: expected an integer >= 1, got 0"),
         (set_in("rungs", []), "rungs: expected at least one"),
         (
@@ -62,7 +62,7 @@ def folder(tmp_path):
         ),
         (
             set_in("rungs", 0, "tokens_per_block", "local", [5, 5]),
-            "rung 'k100': tokens_per_block: there is no view group 'local'",
+            "rung 'k100': tokens_per_block: unknown view group 'local'",
         ),
         (
             lambda t: (
@@ -85,10 +85,10 @@ def folder(tmp_path):
         ),
         (
             lambda table: table["hyper_parameters"].pop("lr"),
-            "hyper_parameters: there is no 'lr'",
+            "hyper_parameters: 'lr' is missing",
         ),
     ],
 )
-def test_what_cannot_be_is_reported(folder, change, wanted):
+def test_impossible_values_are_reported(folder, change, wanted):
     edit(folder, change)
     assert problems(folder) == [wanted]

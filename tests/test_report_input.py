@@ -105,10 +105,10 @@ def test_a_damaged_line_is_named(damage: str, tmp_path: Path) -> None:
     name, change, reason = DAMAGE[damage]
     folder = gap_run().write(tmp_path / "run")
     spoil(folder, name, 4, change)
-    with pytest.raises(RecordsError, match=rf"{name}, line 4 is damaged.*") as found:
+    with pytest.raises(RecordsError, match=rf"{name}, line 4 is damaged.*") as caught:
         summarize([folder])
-    assert reason in str(found.value)
-    assert found.value.exit_code == 6
+    assert reason in str(caught.value)
+    assert caught.value.exit_code == 6
 
 
 def test_a_damaged_line_is_named_in_a_later_block(
@@ -252,7 +252,7 @@ def test_the_same_runs_make_the_same_page(tmp_path: Path) -> None:
 
 
 def test_nothing_to_make_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"say what to make: a page with -o report\.html"):
+    with pytest.raises(ConfigError, match=r"no output requested: give -o report\.html"):
         run_command([str(tmp_path)])
 
 

@@ -1,1 +1,1 @@
-"""What the benchmarks share. The questions themselves are the files beside this folder."""
+"""Common parts of the benchmarks, which are the files beside this folder."""

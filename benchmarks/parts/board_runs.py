@@ -1,4 +1,4 @@
-"""Runs on one emulated board with one cost profile, disturbed half-way if they shall be.
+"""Runs on one emulated board with one cost profile, optionally disturbed half-way.
 
 Times are those of `time.monotonic`.
 """
@@ -25,8 +25,8 @@ from parts.common import edge_train, edge_train_command, say, worker_environment
 BOARD = "orin_nx"
 DATA, PICTURES = "digits", 1415
 LEAST_STEPS, LEAST_S = 200, 60.0  # of a run that is not refused
-# Two virtual processors may be one core or two, by turns: a step then takes 0.21 or 0.30 s for
-# minutes, which no schedule could have known.
+# Two virtual processors may be one core or two, alternately: a step then takes 0.21 or 0.30 s
+# for minutes, which no schedule could have known.
 ONE_THREAD = ("--threads", "1")
 # Warm enough to be limited, and within a minute.
 HEAT = HeatModel(ambient_c=30.0, k_per_w=3.0, time_constant_s=15.0)
@@ -35,7 +35,7 @@ COOL_S = 2 * HEAT.time_constant_s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """What all trials share."""
+    """The common part of all trials."""
 
     package: Path
     profile_file: Path
@@ -47,7 +47,7 @@ class Place:
 
 
 class Ended(NamedTuple):
-    """A run whose process is gone: its exit code, and when it was started and gone."""
+    """A run whose process has ended: its exit code, start and end."""
 
     code: int
     start_s: float
@@ -103,13 +103,13 @@ def run_disturbed(
     end_s = time.monotonic()
     timer.cancel()
     if disturbance:
-        timer.join()  # it may be at work just now
+        timer.join()  # it may be running at this moment
     place.board.set_factor(1.0)
     return Ended(code, start_s, end_s)
 
 
 def disturb(kind: str, board: RunningBoard, process: "subprocess.Popen[bytes]") -> None:
-    """Until the run ends: more power for the same work, or a processor less."""
+    """Until the run ends: more power for the same work, or one processor less."""
     if kind == "jump":
         board.set_factor(1.5)
         return

@@ -1,4 +1,4 @@
-"""What every benchmark needs: fresh processes, the order of measurements, machine facts.
+"""Common parts of the benchmarks: new processes, order of measurements, machine facts.
 
 Clock: `time.perf_counter`. Units are in the names. Imports neither torch nor onnxruntime: the
 measuring processes do.
@@ -28,26 +28,26 @@ T = TypeVar("T")
 
 MIB = 1 << 20
 _BENCHMARKS = Path(__file__).parents[1]
-# What every process of ours finds, also where the interpreter has no edge-train installed.
+# Found by every process of a benchmark, also if edge-train is not installed there.
 _ROOT = _BENCHMARKS.parent
 _PATHS = os.pathsep.join(map(str, (_ROOT, _ROOT / "export", _BENCHMARKS)))
 
 
 def say(text: str) -> None:
-    """One line for the person who waits; stdout is for results."""
+    """Print a line of progress; stdout is for results."""
     print(text, file=sys.stderr, flush=True)
 
 
 def is_installed(module: str) -> bool:
-    """Whether this environment has a module, which is not loaded."""
+    """Whether this environment has a module; does not import it."""
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # its parent is missing
+    except ModuleNotFoundError:  # its parent package is missing
         return False
 
 
 def in_fresh_process(python: str, part: str, job: Job) -> Row:
-    """Run `parts/<part>.py` on a job in a process of its own; gives what it printed.
+    """Run `parts/<part>.py` on a job in a new process; returns its output.
 
     Args:
         python: the interpreter, which decides the installed onnxruntime.
@@ -66,39 +66,39 @@ def in_fresh_process(python: str, part: str, job: Job) -> Row:
 
 
 def answer(work: Callable[[Any], Mapping[str, Any]]) -> None:
-    """The other side of `in_fresh_process`: do the job, print the result."""
+    """The other side of `in_fresh_process`: run the job, print the result."""
     print(json.dumps(work(json.loads(sys.argv[1]))))
 
 
 def interleaved(keys: Sequence[K], rounds: int, measure: Callable[[K], T]) -> dict[K, list[T]]:
-    """Measure every key once per round, so that a slow minute hits all of them.
+    """Measure every key once per round, so that a slow minute affects all of them.
 
     Every other round goes backwards: no key always follows the same one.
     """
-    found: dict[K, list[T]] = {key: [] for key in keys}
+    results: dict[K, list[T]] = {key: [] for key in keys}
     for number in range(rounds):
         for key in keys if number % 2 == 0 else reversed(keys):
-            found[key].append(measure(key))
+            results[key].append(measure(key))
         say(f"round {number + 1} of {rounds} done")
-    return found
+    return results
 
 
 def peak_rss_bytes() -> int:
-    """Most resident memory of this process so far.
+    """Peak resident memory of this process so far.
 
-    `ru_maxrss` would not do: it begins at that of the process which started this one.
+    Not `ru_maxrss`, which begins at the peak of the parent process.
     """
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
-    raise SystemExit("/proc/self/status has no VmHWM: this kernel cannot say the peak memory")
+    raise SystemExit("/proc/self/status has no VmHWM: this kernel does not report peak memory")
 
 
 @contextmanager
 def package_at(path: Path | None, export_flags: Sequence[str]) -> Iterator[Path]:
-    """The package of the user, or one that is exported now and gone afterwards.
+    """The package of the user, or a temporary one that is exported now.
 
-    It is exported in another process: this one, and those it starts, never load torch for it.
+    It is exported in another process, so that this one and its children never load torch.
     """
     if path is not None:
         yield path
@@ -113,14 +113,14 @@ def package_at(path: Path | None, export_flags: Sequence[str]) -> Iterator[Path]
 
 
 def edge_train_command(words: Sequence[str]) -> list[str]:
-    """The command line of this checkout, by this interpreter."""
+    """The command line of this checkout, run by this interpreter."""
     return [sys.executable, "-m", "edge_runtime.cli.main", *words]
 
 
 def edge_train(
     words: Sequence[str], *, show: bool = False, environment: Mapping[str, str] | None = None
 ) -> str:
-    """Run the command line in a new process; gives its stdout, or shows it on stderr."""
+    """Run the command line in a new process; returns its stdout, or shows it on stderr."""
     variables = {**worker_environment(), **(environment or {})}
     stdout = sys.stderr if show else subprocess.PIPE
     done = subprocess.run(edge_train_command(words), env=variables, stdout=stdout, text=True)
@@ -135,14 +135,14 @@ def worker_environment() -> dict[str, str]:
 
 
 def add_line(path: Path | None, row: Row) -> None:
-    """Append a row to a file of JSON lines, if there is one: a broken benchmark loses none."""
+    """Append a row to a file of JSON lines, if given: an aborted benchmark loses none."""
     if path is not None:
         with path.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
 
 def machine() -> dict[str, Any]:
-    """Facts of the machine and what else it does: a load near 0 is a quiet one."""
+    """Facts of the machine and its load: a load near 0 is a quiet machine."""
     governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
     return {
         **machine_facts(),
@@ -152,24 +152,24 @@ def machine() -> dict[str, Any]:
 
 
 def versions(*distributions: str) -> dict[str, str]:
-    """Versions of edge-train and of those of the distributions that are installed."""
-    found = {"edge-train": __version__}
+    """Versions of edge-train and of the installed ones of these distributions."""
+    installed = {"edge-train": __version__}
     for name in distributions:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def spread(values: Sequence[float], unit: str, digits: int = 2) -> dict[str, float]:
-    """Median, least and largest, named with their unit."""
-    found = {"median": statistics.median(values), "min": min(values), "max": max(values)}
-    return {f"{name}_{unit}": round(value, digits) for name, value in found.items()}
+    """Median, minimum and maximum, named with their unit."""
+    summary = {"median": statistics.median(values), "min": min(values), "max": max(values)}
+    return {f"{name}_{unit}": round(value, digits) for name, value in summary.items()}
 
 
 def table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """Aligned columns, the first to the left."""
+    """Aligned columns, the first one left-aligned."""
     widths = [max(map(len, cells)) for cells in zip(columns, *lines, strict=True)]
     return "\n".join(
         "  ".join(
@@ -181,7 +181,7 @@ def table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def add_common_arguments(parser: argparse.ArgumentParser, *, rounds: int, steps: int) -> None:
-    """Flags that every benchmark of steps has."""
+    """Add the common flags of benchmarks of steps."""
     parser.add_argument("--package", metavar="PKG", type=Path, help="default: export one")
     parser.add_argument("--depth", type=int, default=12, help="blocks; default: 12")
     parser.add_argument("--batch-size", type=int, default=16, help="default: 16")
@@ -189,7 +189,7 @@ def add_common_arguments(parser: argparse.ArgumentParser, *, rounds: int, steps:
     parser.add_argument(
         "--steps", type=int, default=steps, help=f"measured per process; default: {steps}"
     )
-    parser.add_argument("--quick", action="store_true", help="see that it works, no more")
+    parser.add_argument("--quick", action="store_true", help="only check that it works")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 

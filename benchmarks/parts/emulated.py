@@ -1,8 +1,8 @@
-"""Workers on an emulated board, with the truth about its energy.
+"""Workers on an emulated board, with its true energy.
 
-Two boards: one that a worker sees through EDGE_TRAIN_SYSFS, and one whose power monitors it
-does not see, only the real jtop service, which needs root and an environment with
-jetson-stats. Both are driven by the CPU load of this machine. Clock: `time.monotonic`.
+Two boards: one that a worker reads through EDGE_TRAIN_SYSFS, and one whose power monitors only
+the real jtop service reads, which needs root and an environment with jetson-stats. Both are
+driven by the CPU load of this machine. Clock: `time.monotonic`.
 """
 
 import json
@@ -19,16 +19,16 @@ from parts.common import Job, Row, worker_environment
 
 _PROJECT = Path(__file__).parents[2]
 _SCRIPT = _PROJECT / "device_tests/emulated_board/run_jtop_service.sh"
-SENSORS = {"sysfs": "ina3221", "jtop": "jtop"}  # as rows call it, as edge-train calls it
+SENSORS = {"sysfs": "ina3221", "jtop": "jtop"}  # name in rows, name in edge-train
 
 
 def on_board(sensor: str, board: str, part: str, job: Job, jtop: Path | None) -> Row:
-    """Run `parts/<part>.py` on a job beside a board; gives what it printed, with the truth.
+    """Run `parts/<part>.py` on a job beside a board; returns its output, with the truth.
 
     Args:
         sensor: one of `SENSORS`.
         board: one of `device_tests.emulated_board.boards.BOARDS`.
-        part: prints `start_s` and `window_s` of what it measured.
+        part: prints `start_s` and `window_s` of its measurement.
         job: plain data.
         jtop: the environment with jetson-stats, for that sensor.
     """
@@ -49,11 +49,11 @@ def on_board(sensor: str, board: str, part: str, job: Job, jtop: Path | None) ->
 
 
 def why_no_jtop(jtop: Path) -> str | None:
-    """What is missing here for boards with a jtop service; `None` if nothing is."""
+    """Why boards with a jtop service cannot run here; `None` if they can."""
     if os.getuid() != 0:
         return "only root can run its service on an emulated board"
     if not list(jtop.glob("lib/python*/site-packages/jtop")):
-        return f"{jtop} is no environment with jetson-stats: make test-system makes one"
+        return f"{jtop} is not an environment with jetson-stats: make test-system creates one"
     return None
 
 

@@ -1,7 +1,7 @@
-"""Worker of energy_truth.py: the meter, in a process that loads the processors by a pattern.
+"""Worker of energy_truth.py: the meter, in a process that loads the processors in a pattern.
 
-The load comes from threads of this process, so that the sampling thread has to share the
-processors with them, as it does while a model is trained. Clock: `time.monotonic`.
+The load comes from threads of this process, so that the sampling thread shares the processors
+with them, as during training. Clock: `time.monotonic`.
 """
 
 import hashlib
@@ -21,11 +21,11 @@ SETTLE_S = 1.0  # before the window
 
 
 def work(job: Job) -> dict[str, Any]:
-    """Measure one window of a load; gives its energy and what the meter itself took."""
+    """Measure one window of a load; returns its energy and the meter's CPU time."""
     sensor = open_sensor(load_board(None))
     if sensor is None or sensor.name != job["sensor"]:
-        found = "none" if sensor is None else sensor.name
-        raise SystemExit(f"the best sensor is {found}, not {job['sensor']}")
+        best = "none" if sensor is None else sensor.name
+        raise SystemExit(f"the best sensor is {best}, not {job['sensor']}")
     window_s, level = job["window_s"], PATTERNS[job["load"]](**job["pattern"])
     with Meter(sensor) as meter, busy_processors(lambda t_s: level(t_s / window_s, t_s)):
         time.sleep(SETTLE_S)
@@ -51,7 +51,7 @@ Level = Callable[[float, float], float]  # of share of the window and of seconds
 
 
 def constant(level: float) -> Level:
-    """Always the same."""
+    """A constant level."""
     return lambda share, t_s: level
 
 

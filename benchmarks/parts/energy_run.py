@@ -1,6 +1,6 @@
 """Worker of energy_truth.py: `edge-train run` in this process, with its meter watched.
 
-Clock: `time.monotonic`; the window is the run's own, from the start of this process on.
+Clock: `time.monotonic`; the window is that of the run, from the start of this process on.
 """
 
 import io
@@ -22,7 +22,7 @@ LOOK_S = 0.25
 
 
 def work(job: Job) -> dict[str, Any]:
-    """Train some epochs on digits; gives what the run says of itself."""
+    """Train some epochs on digits; returns the run's records of itself."""
     began_s = time.monotonic() - process_elapsed_s()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["EDGE_TRAIN_CACHE"] = str(Path(folder) / "cache")
@@ -37,7 +37,7 @@ def work(job: Job) -> dict[str, Any]:
             raise SystemExit(f"edge-train {' '.join(words)} ended with {code}")
         info = json.loads((run / "run.json").read_text())
     if info["sensor"] != job["sensor"]:
-        raise SystemExit(f"the run took {info['power_sensor']}, not {job['sensor']}")
+        raise SystemExit(f"the run used {info['power_sensor']}, not {job['sensor']}")
     events = [json.loads(line) for line in printed.getvalue().splitlines()]
     finished = events[-1]
     return {
@@ -50,7 +50,7 @@ def work(job: Job) -> dict[str, Any]:
 
 
 class MeterWatch:
-    """Sees the processor time of the meter's thread from beside it."""
+    """Measures the processor time of the meter's thread from outside."""
 
     def __init__(self) -> None:
         self._meter_s = 0.0
@@ -63,7 +63,7 @@ class MeterWatch:
             for thread in threading.enumerate():
                 if thread.name == METER and thread.native_id is not None:
                     with suppress(OSError):  # it has ended since
-                        # The kernel's name of one thread's clock, as clock_getres(2) has it.
+                        # The kernel's id of one thread's clock, see clock_getres(2).
                         self._meter_s = time.clock_gettime(~thread.native_id << 3 | 6)
 
     def ended(self) -> dict[str, float]:

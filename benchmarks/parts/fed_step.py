@@ -23,7 +23,7 @@ from parts.step_batch import Job, open_job
 
 
 def work(job: Job) -> dict[str, Any]:
-    """Train the steps of a job and time those behind the warm-up."""
+    """Train the steps of a job and time those after the warm-up."""
     package, rung = open_job(job)
     source = open_folder(Path(job["data"]))
     engine = create_engine(job["engine"], threads=job["threads"])
@@ -56,7 +56,7 @@ def from_files(
     last: int,
     threads: int | None,
 ) -> Iterator[float]:
-    """A whole run of the library; gives the seconds that each step waited for pictures."""
+    """A whole run of the library; returns the seconds that each step waited for pictures."""
     with tempfile.TemporaryDirectory() as folder:
         options = TrainingOptions(
             engine=engine,
@@ -78,7 +78,7 @@ def from_memory(
     last: int,
     threads: int | None,
 ) -> Iterator[float]:
-    """The same batches, made before the first step, and nothing but the engine's steps."""
+    """The same batches, prepared before the first step, and only the engine's steps."""
     manifest = package.manifest
     with view_batches(
         source,

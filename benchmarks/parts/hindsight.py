@@ -1,4 +1,4 @@
-"""The best schedule of a run, had it known what its steps were going to cost."""
+"""The best schedule of a run in hindsight, with the costs of its steps known."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,8 +9,8 @@ from edge_runtime.facts import Budget, CostProfile, RungCost
 from edge_runtime.planning import Overhead, make_plan
 from edge_runtime.records.events import StepRecord
 
-_KNOWN_S = 10.0  # of steps on a rung; less is a moment of a noisy machine
-_NEXT = 5  # steps after a load say what its step took without it
+_KNOWN_S = 10.0  # of steps on a rung; less is noise of the machine
+_NEXT = 5  # steps after a load give its step's time without it
 
 
 def best_token_blocks(
@@ -21,15 +21,15 @@ def best_token_blocks(
     run_j: float,
     total_steps: int,
 ) -> int:
-    """Token-blocks that the planner would reach with costs as they turned out.
+    """Token-blocks that the planner would reach with the actual costs.
 
     Args:
-        profile: the rungs, and costs of those that the run never took (scaled as the others).
+        profile: the rungs, and costs of unused ones (scaled like the others).
         budget: of the run.
-        steps: that it did.
+        steps: of the run.
         run_s: from process start to exit.
         run_j: gross energy of that time.
-        total_steps: that it was asked for.
+        total_steps: requested.
     """
     mean_w = run_j / run_s
     steps, loads_s = without_loads(steps)
@@ -46,7 +46,7 @@ def best_token_blocks(
         checkpoint_j=0.0,
         idle_w=profile.idle_w,
     )
-    # A run that its budget ends early trains less steps, of the cheapest rung.
+    # A run that its budget ends early trains fewer steps, of the cheapest rung.
     for count in (total_steps, *range(total_steps - 1, 0, -1)):
         try:
             return make_plan(costs, budget, steps=count, overhead=overhead).token_blocks
@@ -78,7 +78,7 @@ def without_loads(steps: Sequence[StepRecord]) -> tuple[list[StepRecord], list[f
 def as_it_was(
     cost: RungCost, profile: CostProfile, steps: Sequence[StepRecord], mean_w: float
 ) -> RungCost:
-    """A rung's cost by the run's own steps, or as much off the profile as all of them."""
+    """A rung's cost from the run's steps, or the profile's with the mean deviation of all."""
     expected = {other.rung: other.step_s or 0.0 for other in profile.rungs}
     seconds = [took_s(record) for record in steps]
     ratio = sum(seconds) / sum(expected[record.rung] for record in steps)

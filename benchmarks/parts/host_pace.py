@@ -1,4 +1,4 @@
-"""Whether others on this machine's host slowed it down, told by a fixed computation.
+"""Detects whether others on this machine's host slowed it down, by a fixed computation.
 
 A virtual machine does not see its neighbours. They can make every step take two or three
 times as long for minutes, which no schedule could have known.
@@ -13,13 +13,16 @@ from statistics import median
 
 import numpy as np
 
-STEADY = 1.2  # times as slow as in the beginning: above the usual noise of a machine
+STEADY = 1.2  # relative to the beginning: above the usual noise of a machine
 _REPEATS = 9
-_CACHED, _STREAMED = 1 << 21, 1 << 24  # values of 4 bytes: some that fit the caches, some not
+_CACHED, _STREAMED = (
+    1 << 21,
+    1 << 24,
+)  # values of 4 bytes: some sizes fit the caches, some do not
 
 
 class HostPace:
-    """How long a fixed computation takes, in times of what it took in the beginning."""
+    """The time of a fixed computation, relative to that in the beginning."""
 
     def __init__(self) -> None:
         self._cached = np.random.default_rng(0).random(_CACHED, dtype=np.float32)
@@ -27,7 +30,7 @@ class HostPace:
         self._usual_s = self._took_s()
 
     def now(self) -> float:
-        """About a second of one processor."""
+        """The present pace; takes about a second of one processor."""
         return self._took_s() / self._usual_s
 
     def _took_s(self) -> float:

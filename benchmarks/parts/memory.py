@@ -1,4 +1,4 @@
-"""Worker of memory_truth.py: what a process takes, without and with one rung in training."""
+"""Worker of memory_truth.py: memory of a process without and with one rung in training."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from parts.step_batch import Job, batch_of, hyper_of
 
 
 def work(job: Job) -> dict[str, Any]:
-    """Measure the rung of a job, or the baseline where it names no package."""
+    """Measure the rung of a job, or the baseline if it names no package."""
     return baseline(job) if job["package"] is None else rung(job)
 
 
@@ -25,7 +25,7 @@ def baseline(job: Job) -> dict[str, Any]:
 
 
 def rung(job: Job) -> dict[str, Any]:
-    """The peak of a process that does nothing but train the rung."""
+    """The peak of a process that only trains the rung."""
     package = open_package(Path(job["package"]))
     batch = batch_of(package, package.rung(job["rung"]))
     with create_engine("ort", threads=job["threads"]) as engine:

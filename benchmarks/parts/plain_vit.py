@@ -1,4 +1,4 @@
-"""SimCLR on a plain ViT in PyTorch, as a user without edge-train would write it.
+"""SimCLR on a plain ViT in PyTorch, without edge-train.
 
 Names and structure are timm's: fused qkv, `scaled_dot_product_attention`, every token through
 every block, a norm at the end and the class token of it. S sequences, N patches, T tokens with
@@ -88,7 +88,7 @@ class VisionTransformer(nn.Module):
 
         Args:
             images: (S, height, width, 3) uint8.
-            keep: (S, K), the patches that go on, positions added; None for all.
+            keep: (S, K), the patches to keep, after adding positions; None for all.
 
         Returns:
             (S, D).

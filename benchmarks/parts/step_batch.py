@@ -1,7 +1,7 @@
-"""One training step again and again: the batch, the hyper-parameters and the clock.
+"""One training step repeatedly: the batch, the hyper-parameters and the clock.
 
-The same package gives every engine the same batch and the same initial weights, so that all
-of them must find the same loss in their first step.
+The same package gives every engine the same batch and the same initial weights, so all of them
+must have the same loss in their first step.
 """
 
 import time
@@ -36,7 +36,7 @@ def batch_of(package: Package, rung: Rung) -> dict[str, NDArray[Any]]:
         )
         for group in package.manifest.views
     }
-    # Drawn here, because `edge_runtime.data` would add OpenCV to the memory measured.
+    # Drawn here, because `edge_runtime.data` would add OpenCV to the measured memory.
     draws = {}
     for draw in rung.draws:
         patches = np.tile(np.arange(draw.population), (draw.views, count, 1))
@@ -45,7 +45,7 @@ def batch_of(package: Package, rung: Rung) -> dict[str, NDArray[Any]]:
 
 
 def hyper_of(package: Package, step: int) -> dict[str, float]:
-    """Hyper-parameters of a step: of each curve the first value, so the highest rate."""
+    """Hyper-parameters of a step: the first value of each curve, so the highest rate."""
     curves = package.manifest.hyper_parameters
     return {
         name: float(step) if curve.shape == COUNT else curve.first
@@ -57,8 +57,8 @@ def measured(step: Callable[[int], float], job: Job) -> dict[str, Any]:
     """Time the steps after the warm-up.
 
     Args:
-        step: trains the step of a number from 1, gives its loss.
-        job: how many.
+        step: trains the step with a number from 1, returns its loss.
+        job: has the number of steps.
     """
     losses = [step(number) for number in range(1, job["warm_up"] + 1)]
     step_ms = []

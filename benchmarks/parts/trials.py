@@ -1,9 +1,9 @@
-"""Runs with random budgets: what the benchmarks of budgets have in common.
+"""Runs with random budgets: common parts of the benchmarks of budgets.
 
-A trial is a table of what it is known by: its seed, its kind, and what is special about it.
-Its row adds the budget, what was spent, the outcome (`kept`, `refused` or `broken`), and what
-else there is to say. Rows are written as they come; trials whose rows are there are skipped,
-but for those that others on the machine's host disturbed.
+A trial is a table of the settings that identify it, such as its seed and its kind. Its row
+adds the budget, the spending, the outcome (`kept`, `refused` or `broken`) and other results.
+Rows are written as they come; trials with a row are skipped, except those that others on the
+machine's host disturbed.
 """
 
 import argparse
@@ -20,12 +20,12 @@ from parts.host_pace import STEADY
 
 KEPT, REFUSED, BROKEN = OUTCOMES = ("kept", "refused", "broken")
 EXIT_REFUSED = BudgetError.exit_code
-RATIOS = (1.0, 0.8, 0.6, 0.4, 0.25)  # of the package, where none is given
+RATIOS = (1.0, 0.8, 0.6, 0.4, 0.25)  # of the package, if none is given
 BATCH_SIZE = 16
 
 
 def add_trial_arguments(parser: argparse.ArgumentParser) -> None:
-    """Flags that every benchmark of budgets has."""
+    """Add the common flags of benchmarks of budgets."""
     parser.add_argument("--trials", metavar="N", type=positive, default=2, help="default: 2")
     parser.add_argument(
         "--seed", metavar="S", type=int, default=0, help="of the first trial; default: 0"
@@ -43,7 +43,7 @@ def add_trial_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def seeds_of(args: argparse.Namespace) -> range:
-    """One per trial: it decides all that is random about it."""
+    """One per trial: it determines everything random in it."""
     return range(args.seed, args.seed + args.trials)
 
 
@@ -53,12 +53,12 @@ def run_trials(
     measure: Callable[[Sequence[Row]], Iterable[Row]],
     columns: Mapping[str, Callable[[Row], str]],
 ) -> None:
-    """Do the trials that are left, and print all of them.
+    """Run the remaining trials, and print all of them.
 
     Args:
         args: with those of `add_trial_arguments`.
         trials: all with the same keys.
-        measure: gives the rows of these trials one by one.
+        measure: yields the rows of these trials one by one.
         columns: of the text, by title: a row's cell.
     """
     earlier = [row for row in _earlier_rows(args.output) if _is_steady(row)]
@@ -89,12 +89,12 @@ def _earlier_rows(output: Path | None) -> list[Row]:
 
 
 def _is_steady(row: Row) -> bool:
-    """Whether the machine was about as fast as in the beginning, as far as that was asked."""
+    """Whether the machine was about as fast as in the beginning, if that was measured."""
     return row.get("host_pace", 1.0) <= STEADY
 
 
 def summary(rows: Sequence[Row]) -> str:
-    """One line: how many were kept, refused and broken, and how close it was."""
+    """One line: how many were kept, refused and broken, and the margins."""
     outcomes = [row["outcome"] for row in rows]
     parts = [", ".join(f"{outcomes.count(outcome)} {outcome}" for outcome in OUTCOMES)]
     kept = [row for row in rows if row["outcome"] == KEPT]
@@ -107,9 +107,9 @@ def summary(rows: Sequence[Row]) -> str:
 
 
 def records_of(run_dir: Path) -> tuple[Finished | None, list[StepRecord]]:
-    """How a run ended, and its steps; nothing of a run that never began."""
+    """How a run ended, and its steps; empty for a run that never began."""
     if not run_dir.exists():
         return None, []
     run = open_run(run_dir)
-    ends = [found.event for found in run.events() if isinstance(found.event, Finished)]
+    ends = [logged.event for logged in run.events() if isinstance(logged.event, Finished)]
     return ends[-1] if ends else None, list(run.steps())

@@ -19,7 +19,7 @@ class Rail:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Board:
-    """One kind of board."""
+    """One type of board."""
 
     name: str
     model: str  # of its device tree

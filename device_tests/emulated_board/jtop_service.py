@@ -1,4 +1,4 @@
-"""The jtop service, in a process group of its own, as systemd would run it.
+"""The jtop service, in a separate process group, as systemd would run it.
 
 Started by `serve_jtop`. The service forks helpers: killing the group kills them all, as
 systemd does.

@@ -1,4 +1,4 @@
-"""An emulated board on this machine, without root, driven by a process of its own.
+"""An emulated board on this machine, without root, driven by a separate process.
 
 edge-train reads it with EDGE_TRAIN_SYSFS set as in `RunningBoard.environment`.
 """
@@ -54,7 +54,7 @@ class RunningBoard:
         """Wait until the log covers a time.
 
         Raises:
-            TimeoutError: the board is not driven any more.
+            TimeoutError: the board is no longer driven.
         """
         deadline_s = time.monotonic() + _LONGEST_S
         while not driving.covers(self.log, until_s):

@@ -150,7 +150,7 @@ class Service:
     def close(self) -> None:
         """Kill it, with its helpers."""
         self._closing.set()
-        with suppress(ProcessLookupError):  # it was killed just now
+        with suppress(ProcessLookupError):  # it was just killed
             os.killpg(self._process.pid, signal.SIGKILL)
         self._keeper.join()
 

@@ -25,7 +25,7 @@ esac"""
 
 
 def write_tools(prefix: Path, board: Board) -> None:
-    """Make PREFIX/usr/bin/nvpmodel (-q, -p --verbose, -m ID), PREFIX/etc/nv_tegra_release."""
+    """Write PREFIX/usr/bin/nvpmodel (-q, -p --verbose, -m ID), PREFIX/etc/nv_tegra_release."""
     modes = list(enumerate(board.modes))
     script = _NVPMODEL.format(
         names="\n".join(f"    {number}) name={mode} ;;" for number, mode in modes),

@@ -28,7 +28,7 @@ class Tree(NamedTuple):
 
 
 def write_board(root: Path, name: str, *, monitors: bool = True) -> Board:
-    """Make the tree of a board under `root`, a new or empty folder, with its rails at idle.
+    """Write the tree of a board under `root`, a new or empty folder, with its rails at idle.
 
     Without its power monitors it is like a container with restricted access.
     """

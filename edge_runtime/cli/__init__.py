@@ -1,1 +1,1 @@
-"""The command line: one file per command; prints, reads flags, gives exit codes."""
+"""The command line: one file per command; flags, output, exit codes."""

@@ -1,4 +1,4 @@
-"""The budget flags, which `plan`, `profile` and `run` have in common."""
+"""The budget flags of `plan`, `profile` and `run`."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -35,12 +35,12 @@ def add_budget_arguments(parser: argparse.ArgumentParser) -> None:
         "--temperature",
         metavar="TEMP",
         type=temperature_c,
-        help="the hottest that the board may get, such as 80C",
+        help="highest temperature of the board, such as 80C",
     )
 
 
 def budget_of(args: argparse.Namespace) -> "Budget":
-    """The budget that the flags say.
+    """The budget of the flags.
 
     Raises:
         ConfigError: a limit is zero.

@@ -1,4 +1,4 @@
-"""edge-train demo: all steps on the embedded digits, with the commands that a user types."""
+"""edge-train demo: all steps on the embedded digits, by the commands that a user types."""
 
 import argparse
 import contextlib
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         type=Path,
         default=Path("edge-train-demo"),
-        help="folder to make; default: edge-train-demo",
+        help="folder to create; default: edge-train-demo",
     )
     parser.add_argument(
         "--epochs", metavar="N", type=positive, default=100, help="default: 100"
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Make or copy a package, train it, evaluate the encoder."""
+    """Export or copy a package, train it, evaluate the encoder."""
     from edge_runtime.engines import create_engine
 
     folder: Path = args.output
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def make_package(folder: Path, seed: int) -> bool:
-    """Export the demo's package, or copy the one inside edge-train; whether it exported."""
+    """Export the demo's package, or copy the embedded one; returns whether it exported."""
     from edge_runtime.cli.export import load_export
     from edge_runtime.selftest import PACKAGE, RECIPE
     from edge_runtime.storage import new_folder, storage_errors
@@ -99,7 +99,7 @@ def command(*words: object) -> None:
     """Print a command and run it.
 
     Raises:
-        EdgeRuntimeError: as the command.
+        EdgeRuntimeError: any error of the command.
     """
     from edge_runtime.cli.main import parser_for
 
@@ -144,7 +144,7 @@ def collect(folder: Path, *, exported: bool, epochs: int, seed: int) -> dict[str
 
 
 def render_text(facts: dict[str, Any]) -> str:
-    """The result as text, and what to do next."""
+    """The result as text, with next steps."""
     knn = facts["knn"]
     lines = [
         "",

@@ -1,7 +1,7 @@
-"""edge-train doctor: what works on this machine, found out by trying it.
+"""edge-train doctor: tries what works on this machine.
 
-Each part is tried in a process of its own, because a native library that was not built for
-this processor may kill the process; that is then reported like any other problem.
+Each part is tried in a separate process, because a native library that was not built for this
+processor may kill the process; this is then reported like any other problem.
 """
 
 import argparse
@@ -93,7 +93,7 @@ def board_facts(board_file: Path | None) -> dict[str, Any]:
 
 
 def try_part(part: str) -> Finding:
-    """Try one part in a process of its own."""
+    """Try one part in a separate process."""
     from edge_runtime.device import python_command
 
     command = python_command(_TRY.format(part=part))
@@ -114,7 +114,7 @@ def try_part(part: str) -> Finding:
 
 
 def installed_versions() -> dict[str, str]:
-    """Versions of the installed libraries that we use, by distribution."""
+    """Versions of the installed libraries that are used, by distribution."""
     versions = {}
     for name in _LIBRARIES:
         try:
@@ -211,7 +211,7 @@ def _bytes(size_bytes: int | None) -> str:
 
 def _power_text(sensor: dict[str, Any] | None) -> str:
     if sensor is None:
-        return "unknown: no sensor works here, and there is nothing to estimate it from"
+        return "unknown: no sensor works here, and the board file has no values to estimate it"
     total = " + ".join(sensor["total"]) or "unknown, only its rails"
     estimate = ", derived, not a power reading" if sensor["is_estimate"] else ""
     return (
@@ -220,7 +220,7 @@ def _power_text(sensor: dict[str, Any] | None) -> str:
 
 
 def _sensor_lines(board: dict[str, Any]) -> list[str]:
-    """The rails; and why no better sensor was chosen, unless one measures the total."""
+    """The rails; and why no better sensor was chosen, unless the total is measured."""
     sensor = board["sensor"]
     rails = sensor["rails_w"].items() if sensor else ()
     lines = [", ".join(f"{rail} {_watts(power_w)}" for rail, power_w in rails)]
@@ -249,7 +249,7 @@ def _finding_text(finding: dict[str, Any]) -> str:
 
 
 def conclusion(findings: list[dict[str, Any]], versions: dict[str, str]) -> str:
-    """What the findings mean."""
+    """A conclusion from the findings."""
     working = [finding["part"] for finding in findings if finding["works"]]
     engines = [name for name in ENGINES if name in working]
     lines = []
@@ -257,7 +257,7 @@ def conclusion(findings: list[dict[str, Any]], versions: dict[str, str]) -> str:
         exports = "" if "export" in working else ", with packages from another machine"
         lines.append(f"This machine can train with {' and '.join(engines)}{exports}.")
     else:
-        lines.append("This machine cannot train yet; see the parts above that say no.")
+        lines.append("This machine cannot train yet; see the parts above marked no.")
     if len(runtimes := [name for name in _RUNTIMES if name in versions]) > 1:
         lines.append(
             f"{' and '.join(runtimes)} overwrite each other: keep one per environment."

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "run_folder", metavar="RUN", type=Path, help="made by `edge-train run`"
+        "run_folder", metavar="RUN", type=Path, help="written by `edge-train run`"
     )
     parser.add_argument(
         "--train",

@@ -11,7 +11,7 @@ from typing import Any
 
 from edge_runtime.errors import ConfigError
 
-_FLAGS = {  # flag -> where it lands in the recipe
+_FLAGS = {  # flag -> key of the recipe
     "model": "model.name",
     "image_size": "model.image_size",
     "patch_size": "model.patch_size",
@@ -27,7 +27,7 @@ _FLAGS = {  # flag -> where it lands in the recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Flags of the command; each stands above the recipe's value."""
+    """Flags of the command; each overrides the recipe's value."""
     parser.add_argument("recipe", nargs="?", type=Path, metavar="RECIPE.toml")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="PKG")
     parser.add_argument("--model", help="timm's name, or a family such as vit_tiny")
@@ -91,13 +91,13 @@ def run(args: argparse.Namespace) -> int:
     print(f"{args.output}: {trains}")
     print(f"rungs {', '.join(rung.id for rung in manifest.rungs)}; {cpu_s:.1f} CPU s")
     if manifest.ort_training.refused is not None:
-        print(f"no official artifacts: {manifest.ort_training.refused}")
+        print(f"no ort-training artifacts: {manifest.ort_training.refused}")
     return 0
 
 
 @contextmanager
 def _terminated_like_interrupted() -> Iterator[None]:
-    """SIGTERM ends like Ctrl-C, with nothing half-written left."""
+    """SIGTERM ends like Ctrl-C, without incomplete files."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
@@ -106,7 +106,7 @@ def _terminated_like_interrupted() -> Iterator[None]:
 
 
 def load_export() -> None:
-    """Load what exports packages, with torch and onnx: nothing else of edge-train needs them.
+    """Load the export side, which needs torch and onnx; nothing else of edge-train does.
 
     Raises:
         ConfigError: they are not installed, or cannot be loaded.
@@ -125,14 +125,14 @@ def _ratios(text: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"want numbers with commas between, such as 1.0,0.75,0.5; got {text!r}"
+            f"expected comma-separated numbers, such as 1.0,0.75,0.5, got {text!r}"
         ) from None
 
 
 def _assignment(text: str) -> tuple[str, Any]:
     key, separator, value = text.partition("=")
     if not separator or not key:
-        raise argparse.ArgumentTypeError(f"want KEY.PATH=VALUE, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected KEY.PATH=VALUE, got {text!r}")
     return key, _toml_value(value)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "package", metavar="PKG", type=Path, help="made by `edge-train export`"
+        "package", metavar="PKG", type=Path, help="written by `edge-train export`"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
@@ -87,7 +87,7 @@ def render_text(facts: dict[str, Any]) -> str:
         f"{group['views']} views of {group['size_px']} x {group['size_px']} px"
         for group in facts["views"]
     )
-    official = "yes" if facts["ort_training"] else f"no: {facts['ort_training_refused']}"
+    ort_training = "yes" if facts["ort_training"] else f"no: {facts['ort_training_refused']}"
     return "\n".join(
         [
             f"package   {facts['path']}, format {facts['format']}, "
@@ -99,7 +99,7 @@ def render_text(facts: dict[str, Any]) -> str:
             f"{px} x {px} px in patches of {model['patch_size_px']} px",
             f"state     {count_text(facts['parameters'])} parameters; "
             f"{facts['state_tensors']} tensors, {bytes_text(facts['state_bytes'])}",
-            f"official  onnxruntime training artifacts: {official}",
+            f"artifacts of the official on-device training API: {ort_training}",
             "",
             *_rung_lines(facts["rungs"]),
         ]

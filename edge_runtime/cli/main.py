@@ -1,4 +1,4 @@
-"""`edge-train`: the table of commands, and the only place that turns errors into exit codes.
+"""`edge-train`: the table of commands, and the only place that maps errors to exit codes.
 
 A command is a module with `add_arguments(parser)` and `run(args) -> exit code`, imported only
 when it is used, so that `edge-train --help` starts fast.
@@ -17,19 +17,19 @@ from typing import NoReturn
 from edge_runtime.errors import EdgeRuntimeError
 from edge_runtime.version import __version__
 
-COMMANDS = {  # command -> (module, what it does)
+COMMANDS = {  # command -> (module, help)
     "doctor": ("edge_runtime.cli.doctor", "show what works on this machine"),
     "demo": (
         "edge_runtime.cli.demo",
         "export, train and evaluate on embedded pictures in a minute",
     ),
-    "export": ("edge_runtime.cli.export", "make a training package from a recipe"),
+    "export": ("edge_runtime.cli.export", "write a training package from a recipe"),
     "inspect": ("edge_runtime.cli.inspect", "show what a training package trains"),
     "profile": ("edge_runtime.cli.profile", "measure what every rung costs on this board"),
     "plan": ("edge_runtime.cli.plan", "show which rungs a budget allows"),
     "run": ("edge_runtime.cli.run", "train a package on pictures"),
     "watch": ("edge_runtime.cli.watch", "watch a run of another process, or a finished one"),
-    "report": ("edge_runtime.cli.report", "make a report page of one or more runs"),
+    "report": ("edge_runtime.cli.report", "write a report page of one or more runs"),
     "eval": ("edge_runtime.cli.evaluate", "measure the accuracy of a run's encoder"),
     "export-encoder": (
         "edge_runtime.cli.export_encoder",
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"edge-train: {error}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
-        # The reader of our output is gone. Python would report it again at exit.
+        # The reader of the output has ended. Python would report it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KeyboardInterrupt:
@@ -80,7 +80,7 @@ def parser_for(words: Sequence[str]) -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Reports a wrong flag in one line, without a page of usage."""
+    """Reports a wrong flag in one line, without the usage page."""
 
     def error(self, message: str) -> NoReturn:
         """End with exit code 2."""

@@ -1,7 +1,7 @@
-"""The live panel of a run on a terminal: made from its run folder, twice a second.
+"""The live panel of a run on a terminal: drawn from its run folder, twice a second.
 
-Nothing that happens here disturbs the training: the panel reads files, in a thread of its
-own, and gives way to plain lines if it fails.
+Nothing here disturbs the training: the panel reads files in a separate thread, and plain lines
+replace it if it fails.
 """
 
 import logging
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 def progress_on(run_dir: Path, stream: TextIO) -> "Progress | Panel":
-    """What shows a run there: the panel on a terminal, else plain lines."""
+    """The display of a run: the panel on a terminal, otherwise plain lines."""
     return Panel(run_dir, stream) if can_redraw(stream) else Progress(run_dir, stream)
 
 
@@ -35,13 +35,13 @@ def can_redraw(stream: TextIO) -> bool:
 
 
 def draw(screen: Screen, status: Status, path: Path, above: str = "") -> None:
-    """Show a status as the terminal is now."""
+    """Show a status at the terminal's present size."""
     width, height = screen.size
     screen.draw(panel_text(status, path, width=width, height=height), above)
 
 
 class Panel:
-    """Shows the events of one run as they come; drawn by a thread."""
+    """Shows the events of one run; drawn by a thread."""
 
     def __init__(self, run_dir: Path, stream: TextIO) -> None:
         self._run_dir, self._stream = run_dir, stream
@@ -53,7 +53,7 @@ class Panel:
         self._thread = threading.Thread(target=self._run, name="edge-train-panel", daemon=True)
 
     def __call__(self, event: Event) -> None:
-        """Take one event, which is in the run folder already."""
+        """Take one event, which is already in the run folder."""
         if self._first is None:
             self._begin(event)
         elif self._failed.is_set() and self._plain is None:
@@ -65,11 +65,11 @@ class Panel:
             self._finished = event
 
     def close(self) -> None:
-        """Leave the last panel on the terminal, and the summary below it."""
+        """Leave the last panel on the terminal, with the summary below it."""
         if self._thread.ident is None:
             return
         if self._errors:
-            self._errors.close()  # which wakes the thread
+            self._errors.close()  # wakes the thread
         self._stopping.set()
         self._thread.join()
         if self._finished:
@@ -78,7 +78,7 @@ class Panel:
 
     def _begin(self, event: Event) -> None:
         self._first = event
-        if isinstance(event, events.Finished):  # a run that was finished before
+        if isinstance(event, events.Finished):  # the run was already finished
             self._plain = Progress(self._run_dir, self._stream)
         else:
             self._errors = CaughtErrors()
@@ -88,10 +88,10 @@ class Panel:
         assert self._errors
         try:
             self._draw_until_closed(self._errors)
-        except Exception as error:  # noqa: BLE001 - the run goes on without its panel
+        except Exception as error:  # noqa: BLE001 - the run continues without its panel
             self._failed.set()
             self._errors.close()
-            with suppress(OSError):  # the terminal may be gone
+            with suppress(OSError):  # the terminal may be closed
                 sys.stderr.write(self._errors.drain())
             logger.warning("the panel stopped: %s. Plain lines from here on.", error)
 

@@ -1,7 +1,7 @@
-"""What the panel of a run says: a pure function of its status and the terminal's size.
+"""The text of the panel of a run: a pure function of its status and the terminal's size.
 
-A label and a value per line, and a bar where there is a limit. What is unknown says so, and
-an estimate is marked as one.
+A label and a value per line, and a bar if there is a limit. Unknown values and estimates are
+marked.
 """
 
 import textwrap
@@ -23,7 +23,7 @@ from edge_runtime.units import (
 
 _LABEL = 13  # columns
 _BAR = 16
-_BARS_FROM = 72  # columns of the terminal; below there is no room for them
+_BARS_FROM = 72  # columns of the terminal; below, bars are left out
 _NEAR = 0.9  # of a limit
 _NEWS = 10
 _WHY_LINES = 3  # of the governor's reason
@@ -157,7 +157,7 @@ def _board(status: Status, width: int) -> list[Text]:
         if budget.temperature_c is not None:
             heat += f", at most {temperature_text(budget.temperature_c)}"
     if sample is not None and sample.throttled:
-        heat += ", throttled: the board slows down to cool down"
+        heat += ", throttled: the board reduces its clocks to cool down"
     return [
         _line("memory", memory, status.rss_bytes, budget.memory_bytes, width),
         _line("temperature", heat, temperature_c, budget.temperature_c, width),
@@ -171,7 +171,7 @@ def _line(
     limit: float | None = None,
     width: int = 0,
 ) -> Text:
-    """One line, with a bar at its right end if the value has a limit and there is room."""
+    """One line, with a bar at its right end if the value has a limit and it fits."""
     line = Text.assemble((f"{label:<{_LABEL}}", "cyan"), text)
     if value is None or limit is None:
         return line
@@ -198,7 +198,7 @@ def _news(status: Status) -> list[Text]:
 
 
 def _time_of_day(logged: LoggedEvent) -> str:
-    """Here, for people."""
+    """In the local time zone, for people."""
     try:
         return datetime.fromisoformat(logged.at).astimezone().strftime("%H:%M:%S")
     except ValueError:

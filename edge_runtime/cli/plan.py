@@ -1,4 +1,4 @@
-"""edge-train plan: which rungs a budget is enough for, and what the run would take."""
+"""edge-train plan: which rungs a budget allows, and the predicted costs of the run."""
 
 import argparse
 import json
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "package", metavar="PKG", type=Path, help="made by `edge-train export`"
+        "package", metavar="PKG", type=Path, help="written by `edge-train export`"
     )
     parser.add_argument(
-        "data", metavar="DATA", nargs="?", help="pictures to be trained on; they are counted"
+        "data", metavar="DATA", nargs="?", help="pictures to train on; they are counted"
     )
     parser.add_argument(
         "--epochs", metavar="N", type=positive, default=100, help="default: 100"
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         type=Path,
         help="cost profile; default: that of the cache. With --board it may be of another "
-        "machine than this one",
+        "machine",
     )
     add_device_arguments(parser)
     add_budget_arguments(parser)
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 class PlanFacts(NamedTuple):
-    """A plan and what it was made of."""
+    """A plan and its inputs."""
 
     package: Path
     profile_path: Path
@@ -116,8 +116,8 @@ def _steps_per_epoch(package: "Package", args: argparse.Namespace) -> int:
         return steps_per_epoch(open_source(args.data), batch_size, images=args.images)
     if args.images is None:
         raise ConfigError(
-            "a plan is for a whole run: give DATA, whose pictures are counted, or say how "
-            "many an epoch has with --images N."
+            "a plan needs the pictures per epoch: give DATA, whose pictures are counted, or "
+            "--images N."
         )
     if args.images < batch_size:
         raise DataError(
@@ -128,10 +128,10 @@ def _steps_per_epoch(package: "Package", args: argparse.Namespace) -> int:
 
 
 def find_profile(package: "Package", args: argparse.Namespace) -> tuple[Path, "CostProfile"]:
-    """The profile to plan with: the one given, or that of the cache.
+    """The profile to plan with: the given one, or that of the cache.
 
     Raises:
-        DeviceError: there is none, or it is of another package or of another environment.
+        DeviceError: it does not exist, or is of another package or environment.
         RecordsError: it is damaged.
     """
     if args.profile is not None and args.board is not None:
@@ -140,7 +140,7 @@ def find_profile(package: "Package", args: argparse.Namespace) -> tuple[Path, "C
     path = args.profile or environment.cached_profile_path(package)
     if args.profile is None and not path.exists():
         raise DeviceError(
-            f"there is no cost profile of {package.path} on {environment.board.id} with "
+            f"no cost profile of {package.path} on {environment.board.id} with "
             f"{environment.engine} ({environment.runtime}) yet. Measure it with `edge-train "
             f"profile {package.path}`, or give one with --profile."
         )
@@ -148,7 +148,7 @@ def find_profile(package: "Package", args: argparse.Namespace) -> tuple[Path, "C
 
 
 def _profile_of_board(package: "Package", path: Path, board_file: Path) -> "CostProfile":
-    """A profile of another machine: package and board have to be right."""
+    """A profile of another machine: package and board must match."""
     from edge_runtime.device import load_board
     from edge_runtime.profiling import check_fits, load_profile
 

@@ -20,34 +20,34 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "package", metavar="PKG", type=Path, help="made by `edge-train export`"
+        "package", metavar="PKG", type=Path, help="written by `edge-train export`"
     )
     parser.add_argument(
         "-o",
         "--output",
         metavar="FILE",
         type=Path,
-        help="where to write the profile; default: the cache, where `plan` and `run` look",
+        help="output file; default: the cache, from which `plan` and `run` read",
     )
     parser.add_argument(
         "--memory",
         metavar="SIZE",
         type=size_bytes,
-        help="measure no rung that is predicted to take more, such as 1.5GiB",
+        help="skip rungs with a higher predicted peak, such as 1.5GiB",
     )
     parser.add_argument(
         "--time-per-rung",
         metavar="TIME",
         type=duration_s,
         default="60s",
-        help="at most, once it is loaded; a sure median ends it before; default: 60s",
+        help="at most, once it is loaded; ends earlier if the median is precise; default: 60s",
     )
     add_device_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print the profile as JSON")
 
 
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what a step's cost depends on besides the package: engine, device, board."""
+    """Declare the flags of the environment: engine, device, threads, board."""
     parser.add_argument(
         "--engine",
         metavar="NAME",
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     from edge_runtime.schema import unstructure
 
     if not args.time_per_rung:
-        raise ConfigError("--time-per-rung is 0; a rung takes time to measure, such as 60s.")
+        raise ConfigError("--time-per-rung is 0; expected a duration above zero, such as 60s.")
     package = open_package(args.package)
     require_state_fits(Budget(memory_bytes=args.memory), package.manifest.state_bytes)
     environment = environment_of(args)
@@ -127,7 +127,7 @@ def _say(text: str) -> None:
 
 
 def sensor_text(event: "SensorEvent") -> str:
-    """That the power sensor fails, or works again."""
+    """The text of a lost or returned power sensor."""
     from edge_runtime.records import events
     from edge_runtime.records.event_text import event_text
 
@@ -139,7 +139,7 @@ def sensor_text(event: "SensorEvent") -> str:
 
 
 def profile_text(profile: "CostProfile") -> str:
-    """What the profile holds for, and its fixed costs."""
+    """Where the profile is valid, and its fixed costs."""
     sensor = profile.sensor or "none: joules stay unknown"
     if profile.energy_is_estimate:
         sensor += " (an estimate)"

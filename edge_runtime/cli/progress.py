@@ -13,7 +13,11 @@ from edge_runtime.records.events import Event, StepRecord
 from edge_runtime.units import bytes_text, duration_text, energy_text
 
 _EVERY_S = 5.0
-_BAD_ENDINGS = (events.Interrupted, events.SourceLost, events.Diverged)  # the error says it
+_BAD_ENDINGS = (
+    events.Interrupted,
+    events.SourceLost,
+    events.Diverged,
+)  # reported by the error
 
 
 def finished_text(event: events.Finished, run_dir: Path) -> str:
@@ -25,7 +29,7 @@ def finished_text(event: events.Finished, run_dir: Path) -> str:
 
 
 def spent_text(spent: Spent, peak_bytes: int) -> str:
-    """What the run took in all, from process start."""
+    """Time, energy and memory of the run, from process start."""
     parts = [duration_text(spent.time_s)]
     if spent.energy_j is not None:
         mark = " (estimate)" if spent.energy_is_estimate else ""
@@ -36,7 +40,7 @@ def spent_text(spent: Spent, peak_bytes: int) -> str:
 
 
 class Progress:
-    """Shows the events of one run as they come."""
+    """Shows the events of one run."""
 
     def __init__(
         self, run_dir: Path, stream: TextIO, *, clock: Callable[[], float] = time.monotonic
@@ -57,7 +61,7 @@ class Progress:
         if isinstance(event, events.EpochFinished) and not self._is_epochs_turn():
             return
         if isinstance(event, events.Finished) and self._pace is None:
-            self._line(f"{self._run_dir} is finished already")
+            self._line(f"{self._run_dir} is already finished")
         if isinstance(event, events.Finished):
             self._line(finished_text(event, self._run_dir))
         elif not isinstance(event, _BAD_ENDINGS) and (
@@ -66,10 +70,10 @@ class Progress:
             self._line(text)
 
     def close(self) -> None:
-        """Nothing is left to do: whole lines are out."""
+        """Nothing to do: all lines are printed."""
 
     def _is_epochs_turn(self) -> bool:
-        """Whether the last one was shown long enough ago; short ones would fill the screen."""
+        """Whether the last one was long enough ago; short epochs would fill the screen."""
         now_s = self._clock()
         if now_s - self._epoch_shown_s < _EVERY_S:
             return False
@@ -94,7 +98,7 @@ class Progress:
 
 
 def step_text(record: StepRecord, total_steps: int, pace: Pace, rss_bytes: int | None) -> str:
-    """How far a run is, in one line. What is unknown is left out."""
+    """The progress of a run in one line. Unknown values are left out."""
     parts = [f"step {record.step}/{total_steps}"]
     if pace.images_per_s is not None:
         parts.append(f"{pace.images_per_s:.1f} images/s")

@@ -1,4 +1,4 @@
-"""edge-train report: what runs took, as a page to look at, as JSON and as CSV files."""
+"""edge-train report: energy, time and memory of runs, as a page, as JSON and as CSV files."""
 
 import argparse
 import json
@@ -10,7 +10,7 @@ from edge_runtime.errors import ConfigError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "runs", metavar="RUN", type=Path, nargs="+", help="made by `edge-train run`"
+        "runs", metavar="RUN", type=Path, nargs="+", help="written by `edge-train run`"
     )
     parser.add_argument(
         "-o", "--output", metavar="FILE", type=Path, help="the page, one HTML file"
@@ -22,15 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Read the runs, write what was asked for."""
+    """Read the runs, write the requested outputs."""
     from edge_runtime.report import csv_files, render_page, summarize
     from edge_runtime.schema import unstructure
     from edge_runtime.storage import storage_errors, write_file
 
     if args.output is None and args.csv is None and not args.json:
-        raise ConfigError(
-            "say what to make: a page with -o report.html, --csv DIR, or --json."
-        )
+        raise ConfigError("no output requested: give -o report.html, --csv DIR, or --json.")
     report, series = summarize(args.runs)
     written = []
     if args.csv is not None:

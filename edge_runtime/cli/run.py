@@ -30,7 +30,7 @@ _STOPPING = "stopping after this step and saving"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "package", metavar="PKG", type=Path, help="made by `edge-train export`"
+        "package", metavar="PKG", type=Path, help="written by `edge-train export`"
     )
     parser.add_argument(
         "data",
@@ -38,14 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a folder or .tar of pictures, a video file, camera:N, or digits",
     )
     parser.add_argument(
-        "-o", "--output", metavar="RUN", type=Path, required=True, help="folder to make"
+        "-o", "--output", metavar="RUN", type=Path, required=True, help="folder to create"
     )
     rung = parser.add_mutually_exclusive_group()
     rung.add_argument(
         "--keep-ratio",
         metavar="R",
         type=keep_ratio,
-        help="or `auto`: as the budget allows; default: auto with a budget, else the largest",
+        help="or `auto`: by the budget; default: auto with a budget, otherwise the largest",
     )
     rung.add_argument("--rung", metavar="ID", help="see `edge-train inspect PKG`")
     parser.add_argument(
@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_budget_arguments(parser)
     parser.add_argument("--seed", metavar="S", type=natural, default=0, help="default: 0")
     parser.add_argument(
-        "--resume", action="store_true", help="go on with RUN; start it if it is not there"
+        "--resume", action="store_true", help="continue RUN; start it if it does not exist"
     )
     parser.add_argument(
         "--checkpoint-every",
@@ -80,13 +80,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--metrics-port",
         metavar="N",
         type=positive,
-        help="serve what the run does to Prometheus, see docs/watching.md",
+        help="serve metrics of the run to Prometheus, see docs/watching.md",
     )
     parser.add_argument(
         "--metrics-address",
         metavar="HOST",
         default="127.0.0.1",
-        help="where to serve it; default: 127.0.0.1, this machine alone",
+        help="address to listen on; default: 127.0.0.1, this machine only",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON event per line")
 
@@ -114,11 +114,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def training_of(args: argparse.Namespace) -> "partial[Generator[Event, None, Run]]":
-    """`train_within` with what the flags say.
+    """`train_within` with the arguments of the flags.
 
     Raises:
         PackageError: the package cannot be opened.
-        DataError: nor can the pictures.
+        DataError: the pictures cannot be opened.
         ConfigError: the package has no such rung, or flags contradict each other.
     """
     from edge_runtime.data import open_source
@@ -167,14 +167,14 @@ def keep_ratio(text: str) -> float | str:
 def rungs_of(
     package: "Package", args: argparse.Namespace, budget: "Budget"
 ) -> list[str] | None:
-    """Ids of the rungs that may be trained, as `train_within` takes them.
+    """Ids of the rungs that may be trained, an argument of `train_within`.
 
     Raises:
         ConfigError: the package has no such rung, or flags contradict each other.
     """
     ratio = args.keep_ratio
     if not budget.is_limited and ratio != AUTO and args.profile:
-        raise ConfigError("--profile is for a budget, or for --keep-ratio auto.")
+        raise ConfigError("--profile needs a budget, or --keep-ratio auto.")
     if args.rung is not None:
         return [args.rung]
     if ratio == AUTO:
@@ -186,12 +186,12 @@ def rungs_of(
 
 
 def _say(text: str) -> None:
-    """For the person who waits; stdout is for the run."""
+    """Print progress; stdout is for the run."""
     print(f"edge-train: {text}", file=sys.stderr, flush=True)
 
 
 class Shown:
-    """Shows events until nobody can see them: a closed pipe, a terminal that is gone."""
+    """Shows events until the output is closed: a closed pipe or terminal."""
 
     def __init__(self, show: Callable[["Event"], None]) -> None:
         self._show = show
@@ -205,5 +205,5 @@ class Shown:
             self._show(event)
         except OSError:
             self.is_gone = True
-            # What is still in Python's buffer goes there, too.
+            # Python's buffer is flushed to it, too.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

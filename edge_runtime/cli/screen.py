@@ -1,4 +1,4 @@
-"""A block of lines on a terminal that is drawn over itself; all else scrolls past above it.
+"""A block of lines on a terminal that is redrawn in place; other output scrolls above it.
 
 The cursor rests on the line below the block and stays visible: a killed process leaves a
 terminal that works. What the process writes to stderr meanwhile, from any thread or library,
@@ -20,7 +20,7 @@ _BLOCK_BYTES = 1 << 16
 
 
 class Screen:
-    """The terminal behind a stream."""
+    """The terminal of a stream."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._console = stream, Console(file=stream, highlight=False)
@@ -36,7 +36,7 @@ class Screen:
         return max(1, columns - 1), max(1, rows - 1)
 
     def draw(self, lines: Sequence[Text], above: str = "") -> None:
-        """Put these lines in the place of those before, and text above them."""
+        """Replace the previous lines by these, with text above them."""
         with self._console.capture() as captured:
             self._console.print(Text("\n").join(lines), soft_wrap=True)
         shown = [*above.splitlines(), *captured.get().splitlines()]
@@ -53,7 +53,7 @@ class Screen:
 
 
 class CaughtErrors:
-    """What goes to stderr, if that is a terminal. `close` lets it be as it was."""
+    """Captures stderr, if it is a terminal. `close` restores it."""
 
     def __init__(self) -> None:
         self._reader, writer = os.pipe()
@@ -64,13 +64,13 @@ class CaughtErrors:
             os.dup2(writer, _ERRORS)
 
     def read(self, wait_s: float) -> str:
-        """What came, at the latest after so many seconds; at once after `close`."""
+        """The output so far, at the latest after `wait_s`; at once after `close`."""
         if not select.select([self._reader], [], [], wait_s)[0]:
             return ""
         return os.read(self._reader, _BLOCK_BYTES).decode(errors="replace")
 
     def drain(self) -> str:
-        """The last that came, after `close`."""
+        """The remaining output, after `close`."""
         text = ""
         while more := self.read(0):
             text += more
@@ -78,7 +78,7 @@ class CaughtErrors:
         return text
 
     def close(self) -> None:
-        """Calling it twice is fine, also from two threads at once."""
+        """Restore stderr; may be called twice, also from two threads at once."""
         with self._closing:
             if self._writer is None:
                 return

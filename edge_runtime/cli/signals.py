@@ -1,4 +1,4 @@
-"""Signals that end a program, as a function that says whether to stop."""
+"""Signals that end a program, as a function that returns whether to stop."""
 
 import os
 import signal
@@ -12,9 +12,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def stop_on_signals(notice: str) -> Iterator[Callable[[], bool]]:
-    """A function that says whether one of them was received; the second one kills.
+    """A function that returns whether a signal was received; the second signal kills.
 
-    Signals that are ignored stay so, as `nohup` and background jobs of a shell expect.
+    Ignored signals stay ignored, as `nohup` and background jobs of a shell expect.
 
     Args:
         notice: printed at the first signal, such as `stopping after this step`.

@@ -1,4 +1,4 @@
-"""edge-train watch: see a run that another process is making, or has made."""
+"""edge-train watch: show a run of another process, running or ended."""
 
 import argparse
 import json
@@ -13,19 +13,21 @@ if TYPE_CHECKING:
     from edge_runtime.records.events import Event
 
 _EVERY_S = 0.5
-_QUIET_LOOKS = 4  # in a row, before the process is missed: it writes a sample each second
+_QUIET_LOOKS = (
+    4  # in a row, before the process counts as ended: it writes a sample each second
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "run_folder", metavar="RUN", type=Path, help="made by `edge-train run`"
+        "run_folder", metavar="RUN", type=Path, help="written by `edge-train run`"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON event per line")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Show the run until it ends; a bad end is an error, with the exit code that it had."""
+    """Show the run until it ends; a failed run is an error with the run's exit code."""
     from edge_runtime.cli.panel import can_redraw
     from edge_runtime.cli.progress import Progress
     from edge_runtime.records import open_run
@@ -45,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def show_panel(watched: "Run") -> "Event | None":
-    """On a terminal; how the run ended."""
+    """Show it on a terminal; returns how the run ended."""
     from edge_runtime.cli.panel import draw
     from edge_runtime.cli.progress import finished_text
     from edge_runtime.cli.screen import Screen
@@ -67,7 +69,7 @@ def show_panel(watched: "Run") -> "Event | None":
 
 
 def replay(watched: "Run", show: Callable[["Event"], None]) -> "Event | None":
-    """Every event from the first one on; how the run ended comes last."""
+    """Show every event from the first one on; returns how the run ended."""
     from edge_runtime.live import Replay
 
     events = Replay(watched)
@@ -88,12 +90,12 @@ def replay(watched: "Run", show: Callable[["Event"], None]) -> "Event | None":
 def until_end(
     watched: "Run", look: Callable[[], bool], end: Callable[[], "Event | None"]
 ) -> "Event | None":
-    """Poll until the run has ended or its process is gone.
+    """Poll until the run or its process has ended.
 
     Args:
         watched: the run.
-        look: shows what is new, and says whether there was anything.
-        end: how the run ended, as far as was seen.
+        look: shows new events; returns whether there were any.
+        end: returns how the run ended, if it was seen.
 
     Returns:
         How it ended; `None`: its process was killed.
@@ -104,16 +106,16 @@ def until_end(
     quiet = 0
     while True:
         quiet = 0 if look() else quiet + 1
-        # A run that ended and is held is being resumed.
+        # A locked run after its end is being resumed.
         may_be_over = end() is not None or quiet >= _QUIET_LOOKS
         if may_be_over and not is_held(watched.path / STEPS_FILE):
-            look()  # what was written before the process released it
+            look()  # written before the process released it
             return end()
         time.sleep(_EVERY_S)
 
 
 def refuse_bad_end(watched: "Run", ended: "Event | None") -> None:
-    """Make the run's error ours.
+    """Raise the error with which the run ended.
 
     Raises:
         StoppedError: the run was stopped.
@@ -125,17 +127,17 @@ def refuse_bad_end(watched: "Run", ended: "Event | None") -> None:
     from edge_runtime.records import events
     from edge_runtime.records.event_text import event_text
 
-    go_on = "Go on by the same `edge-train run` with --resume."
+    hint = "Continue with the same `edge-train run` and --resume."
     end = "" if ended is None else f"{watched.path}: {event_text(ended).rstrip('.')}."
     match ended:
         case events.Interrupted():
-            raise StoppedError(f"{end} {go_on}")
+            raise StoppedError(f"{end} {hint}")
         case events.SourceLost():
-            raise DataError(f"{end} {go_on}")
+            raise DataError(f"{end} {hint}")
         case events.Diverged():
             raise DivergedError(end)
         case None:
             raise RecordsError(
                 f"no process works on {watched.path}, and it did not end: it was killed, or "
-                f"the power failed. {go_on}"
+                f"the power failed. {hint}"
             )

@@ -1,4 +1,4 @@
-"""The seams between the rest of edge-train and what runs graphs."""
+"""The protocols of engines, which run graphs."""
 
 from collections.abc import Mapping
 from types import TracebackType
@@ -16,10 +16,10 @@ Hyper = Mapping[str, float]  # hyper-parameter name -> value of this step
 
 
 class StepResult(NamedTuple):
-    """What a training step gives."""
+    """The result of a training step."""
 
-    metrics: Mapping[str, float]  # "loss", and what else the objective reports
-    applied: bool  # False: the update was skipped, and the state is as before
+    metrics: Mapping[str, float]  # "loss", and other metrics of the objective
+    applied: bool  # False: the update was skipped, and the state is unchanged
 
 
 class Engine(Protocol):
@@ -27,30 +27,30 @@ class Engine(Protocol):
 
     A context manager: leaving it closes it. `close` may be called twice. Every other call
     outside open..close raises `EngineError`. The rung is an argument of `step`: its graphs are
-    loaded when it is used, and those of the rung before may be freed then.
+    loaded at its first step, and those of the previous rung may be freed then.
     """
 
     name: str
-    runtime: str  # what runs it, with its version: "onnxruntime 1.31.1"
+    runtime: str  # the runtime with its version: "onnxruntime 1.31.1"
     device: str  # "cpu"
-    threads: int | None  # None: as many as there are processors
+    threads: int | None  # None: one per processor
 
-    def refusal(self, package: Package, rung: Rung | None = None) -> str | None:
+    def unsupported_reason(self, package: Package, rung: Rung | None = None) -> str | None:
         """Why it cannot train this package, or this rung of it; `None`: it can."""
 
     def open(self, package: Package, state: State) -> None:
-        """Copy `state` to the device and get ready.
+        """Copy `state` to the device and prepare to train.
 
         Raises:
             EngineError: this engine cannot train this package, and why.
         """
 
     def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> StepResult:
-        """Train one step; the state moves on.
+        """Train one step and update the state.
 
         Raises:
-            EngineError: the runtime failed. The state is that before the step, or, where
-                that is lost, all later calls raise, too.
+            EngineError: the runtime failed. The state is that before the step; if that is
+                lost, all later calls raise, too.
         """
 
     def run_periodic(self, graph: str, hyper: Hyper) -> None:
@@ -61,12 +61,13 @@ class Engine(Protocol):
         """
 
     def snapshot(self) -> State:
-        """A copy of the state now. It never changes afterwards."""
+        """A copy of the present state, which never changes."""
 
     def state_view(self) -> State:
-        """The state now, to read before the next step; without a copy where that is possible.
+        """The present state, valid until the next step or periodic graph.
 
-        A checkpoint is written from it: there memory is at its peak.
+        Not a copy where possible: checkpoints are written from it, since memory is at its
+        peak then.
         """
 
     def close(self) -> None:
@@ -97,12 +98,12 @@ class ForwardEngine(Protocol):
         """Load a graph with its weights.
 
         Args:
-            package: holds it.
+            package: the package of the graph.
             graph: its path in the package.
             weights: by graph input name.
 
         Raises:
-            EngineError: it cannot be loaded, or one is open already.
+            EngineError: it cannot be loaded, or a graph is already open.
         """
 
     def run(self, images: Array) -> Array:
@@ -128,46 +129,41 @@ class ForwardEngine(Protocol):
     ) -> None: ...
 
 
-class EngineLifecycle:
-    """What every engine is between `open` and `close`: the package, and a clear refusal."""
+class BaseEngine:
+    """A context manager that keeps a package between `open` and `close`."""
 
-    def __init__(self, engine: str) -> None:
-        self._engine = engine
+    def __init__(self, label: str) -> None:
+        """`label` is its name in messages."""
+        self._label = label
         self._package: Package | None = None
-        self._why = "not opened yet"
+        self._why_not_open = "not opened yet"
 
-    def open(self, package: Package) -> None:
-        """Hold the package.
+    def _keep(self, package: Package) -> None:
+        """Open with this package.
 
         Raises:
-            EngineError: one is held already.
+            EngineError: a package is already open.
         """
         if self._package is not None:
-            raise EngineError(f"engine {self._engine} cannot open: it is open already.")
+            raise EngineError(f"engine {self._label} cannot open: it is already open.")
         self._package = package
 
-    def package(self, action: str) -> Package:
-        """The package that is held.
+    def _require_open(self, action: str) -> Package:
+        """The open package.
 
         Raises:
-            EngineError: none is.
+            EngineError: no package is open.
         """
         if self._package is None:
-            raise EngineError(f"engine {self._engine} cannot {action}: it is {self._why}.")
+            raise EngineError(
+                f"engine {self._label} cannot {action}: it is {self._why_not_open}."
+            )
         return self._package
 
     def close(self) -> None:
-        """Let go; twice is fine."""
+        """Free everything; may be called twice."""
         if self._package is not None:
-            self._package, self._why = None, "already closed"
-
-
-class ClosingMixin:
-    """`with` an object that has `close`."""
-
-    def close(self) -> None:
-        """Free everything; twice is fine."""
-        raise NotImplementedError
+            self._package, self._why_not_open = None, "already closed"
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""The checkpoint file of the official training API: parameters, AdamW's moments, step count.
+"""The checkpoint file of the official training API: parameters, moments, step count.
 
 Its Python API reads and sets parameters but no moments; the file holds both. It is a
 flatbuffer whose generated classes come with the runtime's own wheel. Format 2, identifier
@@ -19,7 +19,7 @@ _CLASSES = "onnxruntime.tools.ort_format_model.ort_flatbuffers_py.fbs"
 _VERSION = 2
 _IDENTIFIER = b"ODTC"
 _FLOAT = 1  # TensorDataType
-_GROUP = "group0"  # the one group that the optimizer knows
+_GROUP = "group0"  # the optimizer's only group
 _MOMENTS = (("momentum0", EXP_AVG), ("momentum1", EXP_AVG_SQ))
 
 
@@ -43,12 +43,12 @@ def read_moments(path: Path) -> dict[str, Array]:
 
 
 def write_checkpoint(path: Path, state: State, *, steps_done: int) -> None:
-    """Write what `CheckpointState.load_checkpoint` takes.
+    """Write a file for `CheckpointState.load_checkpoint`.
 
     Args:
         path: of the file.
-        state: its `param.*`, `exp_avg.*` and `exp_avg_sq.*`; others are not for this API.
-        steps_done: optimizer steps so far; AdamW's bias correction goes on from there.
+        state: its `param.*`, `exp_avg.*` and `exp_avg_sq.*` are written.
+        steps_done: optimizer steps so far; AdamW's bias correction continues from there.
     """
     # Comes with onnxruntime, without types.
     flatbuffers = importlib.import_module("flatbuffers")

@@ -9,44 +9,44 @@ import numpy as np
 from edge_runtime.engines.runtime import load_onnxruntime
 from edge_runtime.state import Array, State
 
-_ALIGNMENT = 64  # bytes; what vector instructions like best
+_ALIGNMENT = 64  # bytes; best for vector instructions
 
 
 class DeviceState:
-    """Named tensors, each with room for its next value.
+    """Named tensors, each with a second buffer for its next value.
 
-    A step reads the current values and writes the next ones, so that a step that fails leaves
-    the state as it was. What it wrote becomes current by `advance`; tensors that it did not
-    write stay where they are, and room that is never written takes no memory.
+    A step reads the current values and writes the next ones, so a failed step leaves the state
+    unchanged. `advance` makes the written values current; other tensors stay in their buffer,
+    and a buffer that is never written takes no memory.
     """
 
     def __init__(self, state: State) -> None:
-        """Take memory, and copy the state in."""
-        self._rooms = (Buffers(state), Buffers(state))
-        self._current = dict.fromkeys(state, 0)
-        for name, array in self._rooms[0].arrays.items():
+        """Allocate memory and copy the state."""
+        self._buffer_sets = (MappedTensors(state), MappedTensors(state))
+        self._current = dict.fromkeys(state, 0)  # index of the buffer set
+        for name, array in self._buffer_sets[0].arrays.items():
             array[...] = state[name]
 
     def positions(self, names: Iterable[str]) -> tuple[int, ...]:
-        """In which of the two rooms each of these tensors is now."""
+        """Which of the two buffer sets each of these tensors is in."""
         return tuple(self._current[name] for name in names)
 
     def value(self, name: str) -> Any:
-        """The current value of a tensor, as the runtime takes it."""
-        return self._rooms[self._current[name]].values[name]
+        """The current value of a tensor, as a value of the runtime."""
+        return self._buffer_sets[self._current[name]].values[name]
 
-    def room(self, name: str) -> Any:
-        """Where the next value of a tensor goes, as the runtime takes it."""
-        return self._rooms[1 - self._current[name]].values[name]
+    def next_value(self, name: str) -> Any:
+        """The buffer for the next value of a tensor, as a value of the runtime."""
+        return self._buffer_sets[1 - self._current[name]].values[name]
 
     def advance(self, names: Iterable[str]) -> None:
-        """The next values of these tensors are written: they are the current ones now."""
+        """Make the next values of these tensors the current ones."""
         for name in names:
             self._current[name] = 1 - self._current[name]
 
     def view(self) -> State:
-        """The current values, without a copy: right until the step after the next."""
-        return {n: self._rooms[room].arrays[n] for n, room in self._current.items()}
+        """The current values, without a copy: valid until the next step or periodic graph."""
+        return {n: self._buffer_sets[i].arrays[n] for n, i in self._current.items()}
 
     def copy(self) -> State:
         """A copy of the current values."""
@@ -57,11 +57,11 @@ class DeviceState:
         return copies
 
 
-class Buffers:
-    """The same tensors twice: as arrays, and as values of the runtime."""
+class MappedTensors:
+    """The same tensors as arrays and as values of the runtime."""
 
     def __init__(self, like: Mapping[str, Array]) -> None:
-        """Take memory for tensors of these dtypes and shapes, all zero."""
+        """Allocate tensors of these dtypes and shapes, all zero."""
         self.arrays = mapped_zeros(like)
         # The runtime borrows an array's memory.
         create = load_onnxruntime().OrtValue.ortvalue_from_numpy
@@ -74,10 +74,10 @@ class Buffers:
 
 
 def mapped_zeros(like: State) -> dict[str, Array]:
-    """Arrays of these dtypes and shapes in one mapping of their own, all zero.
+    """Arrays of these dtypes and shapes in one memory mapping, all zero.
 
-    A page takes no memory before it is written. All of it goes back to the system when the
-    last array does, which the C library's own memory does not.
+    A page takes no memory before it is written. All of it is returned to the system with the
+    last array, unlike memory of the C library's allocator.
     """
     starts, size = {}, 0
     for name, value in like.items():

@@ -1,4 +1,4 @@
-"""The weights that an encoder is evaluated with, from the state of a run."""
+"""The weights of the encoder for evaluation, from the state of a run."""
 
 import numpy as np
 
@@ -12,9 +12,9 @@ from edge_runtime.state import Array, State
 def encoder_weights(
     package: Package, state: State, *, threads: int | None = None
 ) -> dict[str, Array]:
-    """The weights of the embedding graph by its input names.
+    """The weights of the embedding graph, by its input names.
 
-    Where a package transforms its parameters before use, its merge graph does so here.
+    If a package transforms its parameters before use, its merge graph computes them.
 
     Raises:
         EngineError: the merge graph is needed, and no runtime is installed or it failed.

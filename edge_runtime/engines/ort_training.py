@@ -11,14 +11,7 @@ from typing import Any
 import numpy as np
 from typing_extensions import override
 
-from edge_runtime.engines.base import (
-    Batch,
-    ClosingMixin,
-    Engine,
-    EngineLifecycle,
-    Hyper,
-    StepResult,
-)
+from edge_runtime.engines.base import BaseEngine, Batch, Engine, Hyper, StepResult
 from edge_runtime.engines.checkpoint_file import read_moments, write_checkpoint
 from edge_runtime.engines.runtime import (
     load_onnxruntime,
@@ -44,7 +37,7 @@ def load_api() -> Any:
     runtime = load_onnxruntime()
     name = "onnxruntime.training"
     if name not in sys.modules:
-        # The package's own start-up imports torch, which this API does not need.
+        # The package's start-up imports torch, which this API does not need.
         package = types.ModuleType(name)
         package.__path__ = [str(Path(runtime.__file__).parent / "training")]
         sys.modules[name] = package
@@ -53,25 +46,25 @@ def load_api() -> Any:
     except ImportError as error:
         del sys.modules[name]
         raise EngineError(
-            f"engine ort-training needs onnxruntime-training-cpu, found {runtime_name()}. "
-            "Install `edge-train[ort-training]` (x86-64, below Python 3.13) in an environment "
-            "of its own, or take engine ort."
+            f"engine ort-training needs onnxruntime-training-cpu, got {runtime_name()}. "
+            "Install `edge-train[ort-training]` (x86-64, below Python 3.13) in a separate "
+            "environment, or use engine ort."
         ) from error
     return api
 
 
-class OrtTrainingEngine(ClosingMixin, Engine):
-    """Parameters and moments live in the API's CheckpointState, the EMA teacher beside it."""
+class OrtTrainingEngine(BaseEngine, Engine):
+    """Keeps parameters and moments in the API's CheckpointState, the EMA teacher beside it."""
 
     name = "ort-training"
 
     def __init__(self, *, device: str = "cpu", threads: int | None = None) -> None:
+        super().__init__(self.name)
         self._api = load_api()
         if device != "cpu":
             raise EngineError(f"engine {self.name} has no device {device!r}; it has cpu.")
         self.runtime = runtime_name()
         self.device, self.threads = device, threads
-        self._lifecycle = EngineLifecycle(self.name)
         self._checkpoint: Any = None
         self._started: State = {}
         self._teacher: dict[str, Array] = {}
@@ -80,38 +73,42 @@ class OrtTrainingEngine(ClosingMixin, Engine):
         self._is_torn = False  # between the first and the last change of a step
 
     @override
-    def refusal(self, package: Package, rung: Rung | None = None) -> str | None:
+    def unsupported_reason(self, package: Package, rung: Rung | None = None) -> str | None:
         if (reason := package.manifest.ort_training.refused) is not None:
             return reason
         if rung is not None and rung.micro_batch is not None:
             return (
                 f"rung {rung.id} has micro-batches of {rung.micro_batch}, for which there are "
-                "no official artifacts"
+                "no ort-training artifacts"
             )
         if rung is not None and rung.ort_training is None:
-            return f"there are no official artifacts of rung {rung.id}"
+            return f"there are no ort-training artifacts of rung {rung.id}"
         return None
 
     @override
     def open(self, package: Package, state: State) -> None:
-        self._refuse(package)
-        self._lifecycle.open(package)
+        self._require_supported(package)
+        self._keep(package)
         self._started = {name: value.copy() for name, value in state.items()}
         self._teacher = {n: v for n, v in self._started.items() if n.startswith(EMA)}
         if package.manifest.ort_training.update is not None:
             self._update = _TeacherUpdate(package, self.threads)
 
-    def _refuse(self, package: Package, rung: Rung | None = None) -> None:
-        if (reason := self.refusal(package, rung)) is not None:
-            raise EngineError(
-                f"engine {self.name} cannot train {package.path}: {reason}. Take engine ort"
-                f"{'' if rung is None else ', or another rung'}."
-            )
+    def _require_supported(self, package: Package, rung: Rung | None = None) -> None:
+        if (reason := self.unsupported_reason(package, rung)) is None:
+            return
+        rungs = package.manifest.rungs if rung is not None else ()
+        others = [each.id for each in rungs if self.unsupported_reason(package, each) is None]
+        instead = f", or rung {' or '.join(others)}" if others else ""
+        raise EngineError(
+            f"engine {self.name} cannot train {package.path}: {reason}. Use engine ort"
+            f"{instead}."
+        )
 
     @override
     def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> StepResult:
-        package = self._whole("step")
-        self._refuse(package, package.rung(rung_id))
+        package = self._require_consistent("step")
+        self._require_supported(package, package.rung(rung_id))
         self._check(package, hyper)
         if self._checkpoint is None:
             self._load(steps_done=int(hyper["step"]) - 1)
@@ -121,7 +118,7 @@ class OrtTrainingEngine(ClosingMixin, Engine):
             )
         metrics = self._rungs[rung_id].differentiate(batch, hyper, self._teacher)
         self._is_torn = True
-        self._rungs[rung_id].move(hyper)
+        self._rungs[rung_id].apply_update(hyper)
         if self._update is not None:
             self._teacher = self._update.run(self._checkpoint, self._teacher, hyper)
         self._is_torn = False
@@ -130,20 +127,20 @@ class OrtTrainingEngine(ClosingMixin, Engine):
     @override
     def run_periodic(self, graph: str, hyper: Hyper) -> None:
         # Packages with such graphs are refused by `open`
-        self._whole("run a periodic graph")
-        raise EngineError(f"engine {self.name} cannot run {graph}. Take engine ort.")
+        self._require_consistent("run a periodic graph")
+        raise EngineError(f"engine {self.name} cannot run {graph}. Use engine ort.")
 
-    def _whole(self, action: str) -> Package:
-        """The package, if the state is that after a whole step.
+    def _require_consistent(self, action: str) -> Package:
+        """The package, if the last step is complete.
 
         Raises:
-            EngineError: it is not, or the engine is not open.
+            EngineError: the last step is incomplete, or the engine is not open.
         """
-        package = self._lifecycle.package(action)
+        package = self._require_open(action)
         if self._is_torn:
             raise EngineError(
                 f"engine ort-training cannot {action}: it failed in the middle of a step. "
-                "Go on from the last checkpoint with --resume."
+                "Continue from the last checkpoint with --resume."
             )
         return package
 
@@ -153,12 +150,12 @@ class OrtTrainingEngine(ClosingMixin, Engine):
         for name in ("weight_decay", "beta1", "beta2", "eps"):
             if hyper[name] != (fixed := curves[name].first):
                 raise EngineError(
-                    f"engine ort-training cannot take {name} = {hyper[name]:g}: the official "
-                    f"optimizer has it fixed at {fixed:g}. Take engine ort."
+                    f"engine ort-training cannot use {name} = {hyper[name]:g}: its "
+                    f"optimizer has it fixed at {fixed:g}. Use engine ort."
                 )
 
     def _load(self, steps_done: int) -> None:
-        """Make the API's state; the step count is known from the first step only."""
+        """Create the API's state; the step count is known only at the first step."""
         with _scratch_file() as path, native_errors("load a checkpoint"):
             write_checkpoint(path, self._started, steps_done=steps_done)
             self._checkpoint = self._api.CheckpointState.load_checkpoint(str(path))
@@ -166,7 +163,7 @@ class OrtTrainingEngine(ClosingMixin, Engine):
 
     @override
     def snapshot(self) -> State:
-        self._whole("snapshot")
+        self._require_consistent("snapshot")
         if self._checkpoint is None:
             return {name: value.copy() for name, value in self._started.items()}
         with _scratch_file() as path, native_errors(f"save a checkpoint to {path}"):
@@ -180,12 +177,12 @@ class OrtTrainingEngine(ClosingMixin, Engine):
 
     @override
     def state_view(self) -> State:
-        # The API gives its state by files only: this is a copy
+        # The API exports its state only to files: this is a copy
         return self.snapshot()
 
     @override
     def close(self) -> None:
-        self._lifecycle.close()
+        super().close()
         self._rungs.clear()
         self._checkpoint = self._update = None
         self._started, self._teacher = {}, {}
@@ -193,10 +190,10 @@ class OrtTrainingEngine(ClosingMixin, Engine):
 
 @contextmanager
 def _scratch_file() -> Iterator[Path]:
-    """Where the API writes or reads a checkpoint, which it does by files only.
+    """A path where the API writes or reads a checkpoint, which it does only by files.
 
     Raises:
-        StorageError: there is no room for it.
+        StorageError: it cannot be written.
     """
     parent = Path(tempfile.gettempdir())
     with storage_errors("write", parent), tempfile.TemporaryDirectory(dir=parent) as folder:
@@ -207,14 +204,14 @@ class _ApiRung:
     """Module and Optimizer of one rung over the shared CheckpointState.
 
     Both are made together: the next Module replaces the gradient buffers in the state, and an
-    Optimizer keeps those it found.
+    Optimizer keeps those of its creation.
     """
 
     def __init__(
         self, api: Any, package: Package, rung_id: str, checkpoint: Any, threads: int | None
     ) -> None:
         files = package.rung(rung_id).ort_training
-        assert files is not None  # else `refusal` said so
+        assert files is not None  # otherwise there is an `unsupported_reason`
         self._rung_id = rung_id
         spec = package.manifest.graphs[files.training]
         with native_errors(f"load {package.file(files.training)}"):
@@ -230,16 +227,16 @@ class _ApiRung:
         self._metrics = {i: t.name for i, t in enumerate(spec.outputs) if t.role == METRIC}
 
     def differentiate(self, batch: Batch, hyper: Hyper, teacher: State) -> dict[str, float]:
-        """Forward and backward; the state stays as it is."""
+        """Forward and backward; the state is unchanged."""
         inputs = [self._input(name, batch, hyper, teacher) for name in self._names]
         with native_errors(f"run a step of rung {self._rung_id}"):
-            self._module.lazy_reset_grad()  # those of the step before, or of one that failed
+            self._module.lazy_reset_grad()  # those of the previous step, or of a failed one
             outputs = self._module(*inputs)
         results = outputs if isinstance(outputs, tuple) else (outputs,)
         return {name: float(results[i]) for i, name in self._metrics.items()}
 
-    def move(self, hyper: Hyper) -> None:
-        """AdamW by the gradients that are there."""
+    def apply_update(self, hyper: Hyper) -> None:
+        """AdamW with the present gradients."""
         with native_errors(f"run the optimizer of rung {self._rung_id}"):
             self._optimizer.set_learning_rate(hyper["lr"])
             self._optimizer.step()
@@ -254,7 +251,7 @@ class _ApiRung:
 
 
 class _TeacherUpdate:
-    """The update graph: the EMA teacher follows the parameters."""
+    """The update graph of the EMA teacher."""
 
     def __init__(self, package: Package, threads: int | None) -> None:
         path = str(package.manifest.ort_training.update)

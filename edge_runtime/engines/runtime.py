@@ -1,4 +1,4 @@
-"""What both engines and the forward graphs need of ONNX Runtime."""
+"""ONNX Runtime for all engines: import, options, errors, memory."""
 
 import ctypes
 import sys
@@ -22,7 +22,7 @@ _INSTALL = (
 
 
 def load_onnxruntime() -> Any:
-    """The module, imported when it is first needed.
+    """The module, imported at its first use.
 
     Raises:
         EngineError: it is not installed, or cannot be loaded.
@@ -39,7 +39,7 @@ def load_onnxruntime() -> Any:
 def _without_training() -> Iterator[None]:
     """Keep the training runtime's start-up from looking for a part of it that loads torch.
 
-    Where torch is installed that would take 4 s and 240 MB, for something that we never use.
+    If torch is installed, that would take 4 s and 240 MB for an unused part.
     """
     if "onnxruntime" in sys.modules or _TRAINING in sys.modules:
         yield
@@ -64,8 +64,8 @@ def runtime_name() -> str:
 def session_options(threads: int | None) -> Any:
     """Options of every session.
 
-    Memory patterns plan one slab for a whole step: half as much memory again, no faster. Reuse
-    keeps a dead tensor until another of its shape is made: a tenth more memory, and slower.
+    Memory patterns allocate one block for a whole step: 50 % more memory, no faster. Reuse
+    keeps a dead tensor until another one of its shape is allocated: 10 % more, and slower.
     """
     options = load_onnxruntime().SessionOptions()
     options.intra_op_num_threads = threads or 0
@@ -76,18 +76,18 @@ def session_options(threads: int | None) -> Any:
 
 
 def release_free_memory() -> None:
-    """Give memory that was freed back to the system.
+    """Return freed memory to the system.
 
-    The C library keeps much of it, among it a whole state after reading one. What a process
-    takes would depend on what it did before, and the runtime's arena would come on top.
+    The C library keeps much of it, such as a whole state after reading one. Memory of a
+    process would then depend on its history, and the runtime's arena would come on top.
     """
-    with suppress(AttributeError, OSError, TypeError):  # another C library than glibc
+    with suppress(AttributeError, OSError, TypeError):  # not glibc
         ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextmanager
 def native_errors(action: str) -> Iterator[None]:
-    """Turn the runtime's exceptions into `EngineError`: the only place that does."""
+    """Convert the runtime's exceptions to `EngineError`: the only place that does."""
     native = load_onnxruntime().capi.onnxruntime_pybind11_state
     names = (
         "EngineError", "EPFail", "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf",
@@ -97,5 +97,5 @@ def native_errors(action: str) -> Iterator[None]:
         yield
     except tuple(getattr(native, name) for name in names) as error:
         raise EngineError(f"{runtime_name()} cannot {action}: {error}") from error
-    except RuntimeError as error:  # what the training API raises
+    except RuntimeError as error:  # raised by the training API
         raise EngineError(f"{runtime_name()} cannot {action}: {error}") from error

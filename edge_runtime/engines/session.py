@@ -1,4 +1,4 @@
-"""One graph in ONNX Runtime: the only place that makes sessions, and what a run feeds it."""
+"""One graph in ONNX Runtime: the only place that creates sessions, and their inputs."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,7 +19,7 @@ Find = Callable[[str], Any]  # tensor name -> value of the runtime
 
 
 def check_device(engine: str, device: str) -> None:
-    """Refuse a device that no session runs on.
+    """Refuse a device that is not supported.
 
     Raises:
         EngineError: it is unknown.
@@ -42,7 +42,7 @@ def open_session(path: Path, *, device: str, threads: int | None) -> Any:
 
 
 class GraphSession:
-    """A graph of a package, bound to tensors that stay where they are."""
+    """A graph of a package, bound to tensors in place."""
 
     def __init__(
         self, package: Package, path: str, *, device: str, threads: int | None
@@ -61,11 +61,11 @@ class GraphSession:
         return [tensor for tensor in self.spec.inputs if tensor.role in roles]
 
     def bind(self, source: Find, target: Find, sums: Mapping[str, Any] | None = None) -> Any:
-        """Tie state and sums to memory.
+        """Bind state and sums to memory.
 
         Args:
-            source: where a state tensor is read.
-            target: where its next value is written.
+            source: value to read for a state tensor.
+            target: value to write its next value to.
             sums: sums over micro-batches, read and written in place.
         """
         sums = sums or {}
@@ -83,7 +83,7 @@ class GraphSession:
         return binding
 
     def run(self, binding: Any, batch: Batch, hyper: Hyper) -> dict[str, float]:
-        """Run with this batch and these hyper-parameters; gives the metrics."""
+        """Run with this batch and these hyper-parameters; returns the metrics."""
         for name, dtype in self._fed.items():
             binding.bind_cpu_input(name, np.ascontiguousarray(batch[name], dtype))
         for name in self._hyper:

@@ -1,4 +1,4 @@
-"""The facts of a run as plain frozen dataclasses: what all parts above pass to each other.
+"""The facts of a run as plain frozen dataclasses, which the parts above exchange.
 
 Nothing here reads a file, a clock or a sensor. Units are in the names; `None` is unknown.
 """

@@ -16,11 +16,11 @@ from edge_runtime.units import at_least_text
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """One kind of limit: its name, where a `Budget` holds it, and how people write it."""
+    """One kind of limit: its name, its field in `Budget`, its unit and its flag."""
 
     name: str
     field: str
-    units: Mapping[str, float]  # that it is printed in; more are read
+    units: Mapping[str, float]  # units for printing; parsing accepts more
 
     @property
     def flag(self) -> str:
@@ -38,7 +38,7 @@ LIMITS = (MEMORY, ENERGY, TIME, POWER, TEMPERATURE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """Limits of one run. `None` is no limit.
+    """Limits of one run. `None`: no limit.
 
     Raises:
         ConfigError: a limit is not a number above zero.
@@ -55,17 +55,17 @@ class Budget:
             value = self.value(limit)
             if value is not None and not 0 < value < math.inf:
                 raise ConfigError(
-                    f"{limit.flag} is {value:g}; a limit is more than zero. Leave the flag "
-                    "out where there shall be no limit."
+                    f"{limit.flag} is {value:g}; a limit must be above zero. Leave the flag "
+                    "out for no limit."
                 )
 
     def value(self, limit: Limit) -> float | None:
-        """What that limit is."""
+        """The value of a limit; `None`: not set."""
         value: float | None = getattr(self, limit.field)
         return value
 
     def with_limit(self, limit: Limit, value: float | None) -> "Budget":
-        """The same with another value of that limit; bytes are rounded up."""
+        """A copy with another value of that limit; bytes are rounded up."""
         whole = math.ceil(value) if value is not None and limit is MEMORY else value
         changed: dict[str, Any] = {limit.field: whole}
         return replace(self, **changed)
@@ -76,11 +76,11 @@ class Budget:
 
     @property
     def is_limited(self) -> bool:
-        """Whether there is any limit."""
+        """Whether any limit is set."""
         return bool(self.limited())
 
     def __str__(self) -> str:
-        """As flags: `--memory 1.5GiB --energy 20kJ`; what they say is not below the budget."""
+        """As flags: `--memory 1.5GiB --energy 20kJ`; values are rounded up."""
         return " ".join(flag_text(limit, self.value(limit)) for limit in self.limited())
 
 

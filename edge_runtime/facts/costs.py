@@ -11,11 +11,11 @@ from edge_runtime.units import bytes_text, energy_text, step_text
 
 MEASURED = "measured"
 INTERPOLATED = "interpolated"  # between two measured rungs
-UNMEASURED = "unmeasured"  # nothing is known of it but its size
+UNMEASURED = "unmeasured"  # only its size is known
 DOES_NOT_FIT = "does_not_fit"  # its process was killed for memory
 SOURCES = (MEASURED, INTERPOLATED, UNMEASURED, DOES_NOT_FIT)
 
-# A later run needs up to 3 % more than the profile saw, and up to 10 % more than predicted.
+# A later run needs up to 3 % more than measured, and up to 10 % more than predicted.
 _MEASURED_MARGIN = 1.05
 _PREDICTED_MARGIN = 1.10
 
@@ -38,12 +38,12 @@ class RungCost:
 
     @property
     def likely_peak_bytes(self) -> int | None:
-        """The measured peak, else the predicted one."""
+        """The measured peak, or the predicted one."""
         return self.predicted_peak_bytes if self.peak_bytes is None else self.peak_bytes
 
     @property
     def need_bytes(self) -> int | None:
-        """Memory to allow for it: the measured peak and 5 %, or the predicted one and 10 %."""
+        """Memory to reserve for it: the measured peak + 5 %, or the predicted one + 10 %."""
         likely = self.likely_peak_bytes
         margin = _PREDICTED_MARGIN if self.peak_bytes is None else _MEASURED_MARGIN
         return None if likely is None else math.ceil(likely * margin)
@@ -66,7 +66,7 @@ class RungCost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostProfile:
-    """Costs of all rungs of one package on one board, and what they hold for."""
+    """Costs of all rungs of one package on one board, and where they are valid."""
 
     format: int
     created_at: str  # UTC, ISO 8601
@@ -75,12 +75,12 @@ class CostProfile:
     power_mode: str | None
     engine: str
     runtime: str  # with its version
-    device: str = "cpu"  # that the engine ran on
-    threads: NonNegativeInt | None  # of the engine; None: as many as there are processors
+    device: str = "cpu"  # on which the engine ran
+    threads: NonNegativeInt | None  # of the engine; None: one per processor
     sensor: str | None
     energy_is_estimate: bool
     idle_w: NonNegative | None
-    baseline_bytes: NonNegativeInt  # runtime loaded, state open, nothing of a rung yet
+    baseline_bytes: NonNegativeInt  # runtime loaded, state open, no rung loaded
     startup_s: NonNegative  # process start to first step, without loading the rung
     switch_s: NonNegative  # loading a rung
     checkpoint_s: NonNegative

@@ -14,14 +14,14 @@ class Segment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RungVerdict:
-    """One rung: what it costs, how many steps it got, and why."""
+    """One rung: its costs, its number of steps, and why."""
 
     rung: str
     token_blocks: int  # of one step
     step_s: float | None
     step_j: float | None
     power_w: float | None
-    peak_bytes: int | None  # measured, else predicted
+    peak_bytes: int | None  # measured, or predicted
     source: str  # see `edge_runtime.facts.costs`
     steps: int  # 0: refused
     reason: str
@@ -29,7 +29,7 @@ class RungVerdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The whole run: what is trained, what it takes, what limits it.
+    """The whole run: its steps, its costs, its binding limits.
 
     Totals include start-up, loading of rungs and the last checkpoint. `None` is unknown.
     """
@@ -38,12 +38,12 @@ class Plan:
     steps: int
     token_blocks: int
     time_s: float
-    wait_s: float  # of `time_s`, idle to keep the mean power
+    wait_s: float  # part of `time_s`: idle, to keep the mean power
     energy_j: float | None
     power_w: float | None  # mean
     peak_bytes: int | None
     verdicts: tuple[RungVerdict, ...]  # in the order of the costs
-    binding: tuple[str, ...]  # names of the limits that keep it from more token-blocks
+    binding: tuple[str, ...]  # names of the limits that prevent more token-blocks
 
 
 def steps_text(counts: Iterable[tuple[str, int]]) -> str:

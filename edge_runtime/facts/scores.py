@@ -1,11 +1,11 @@
-"""What an evaluation of an encoder found: accuracies in [0, 1]."""
+"""Results of an evaluation of an encoder: accuracies in [0, 1]."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pictures:
-    """The pictures of one side of an evaluation."""
+    """The training or the test pictures of an evaluation."""
 
     source: str
     pictures: int
@@ -13,7 +13,7 @@ class Pictures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeResult:
-    """Shares of right answers on the test pictures."""
+    """Shares of correct answers on the test pictures."""
 
     accuracy: float
     untrained_accuracy: float  # the same encoder at its initial state
@@ -21,7 +21,7 @@ class ProbeResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnnResult(ProbeResult):
-    """Of the nearest neighbours, with the classifier's settings."""
+    """Result of nearest neighbours, with the classifier's settings."""
 
     neighbours: int
     temperature: float
@@ -29,11 +29,11 @@ class KnnResult(ProbeResult):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationResults:
-    """What was evaluated, on what, and how good it is."""
+    """What was evaluated, on which pictures, and the accuracies."""
 
     package: str  # its digest
     train: Pictures
     test: Pictures
     classes: int
     knn: KnnResult
-    linear: ProbeResult | None  # None: not asked for
+    linear: ProbeResult | None  # None: not requested

@@ -1,4 +1,4 @@
-"""The training package, as the device reads it."""
+"""Reading a training package."""
 
 from edge_runtime.package.reader import Package, open_package
 

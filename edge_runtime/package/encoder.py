@@ -1,7 +1,7 @@
-"""The encoder at the borders: timm's names and layouts, both ways.
+"""Conversion of encoder weights from and to timm's names and layouts.
 
-Inside, matrices are [in, out] and a patch is one row of pixels; timm's are [out, in] and
-[width, 3, rows, columns]. Values never change: the graphs normalise pixels themselves.
+In the state, matrices are [in, out] and a patch is one row of pixels; in timm, they are
+[out, in] and [width, 3, rows, columns]. Values never change: the graphs normalise pixels.
 Pure functions on arrays, no files.
 """
 
@@ -16,7 +16,7 @@ from edge_runtime.state import Array
 
 # D width, P pixels along a square patch
 
-# What timm puts behind the features. Anything else that the encoder has not would change them.
+# timm's layer after the features. Any other unknown tensor would change the features.
 _CLASSIFIER = ("head", "pre_logits.")
 _AXES = {"transposed": 2, "patch": 4}  # of a tensor in timm's layout
 
@@ -39,8 +39,8 @@ def from_timm(
     A classifier in the checkpoint is left out.
 
     Raises:
-        ConfigError: the checkpoint lacks tensors of the encoder, has others, or has them in
-            other layouts.
+        ConfigError: the checkpoint lacks tensors of the encoder, has other ones, or has other
+            layouts.
     """
     tensors = tuple(tensors)
     names = {tensor.timm_name for tensor in tensors}
@@ -49,10 +49,10 @@ def from_timm(
     problems = []
     if missing:
         problems.append(
-            f"it lacks {len(missing)} of {len(names)} tensors, {missing[0]!r} the first"
+            f"it lacks {len(missing)} of {len(names)} tensors, first {missing[0]!r}"
         )
     if others:
-        problems.append(f"it has {len(others)} tensors more, {others[0]!r} the first")
+        problems.append(f"it has {len(others)} other tensors, first {others[0]!r}")
     problems += [
         f"{tensor.timm_name!r} has the shape {value.shape}"
         for tensor in tensors
@@ -61,8 +61,8 @@ def from_timm(
     ]
     if problems:
         raise ConfigError(
-            f"the checkpoint is not one of this encoder: {'; '.join(problems)}. Choose the "
-            "model and depth that it was saved from."
+            f"the checkpoint does not fit this encoder: {'; '.join(problems)}. Choose its "
+            "model and depth."
         )
     return {
         tensor.name: _from_timm_layout(checkpoint[tensor.timm_name], tensor.layout)

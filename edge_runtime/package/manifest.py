@@ -1,6 +1,6 @@
-"""What a training package says of itself: `manifest.json`, format 2.
+"""The manifest of a training package: `manifest.json`, format 2.
 
-Plain facts, written by `export` and read by the device. docs/package-format.md explains the
+Plain facts, written by the export and read on the device. docs/package-format.md explains the
 file; the dataclasses here are its schema. Sizes are counts, bytes or FLOPs of one step.
 """
 
@@ -28,7 +28,7 @@ Hue = Annotated[float, Range(ge=0, le=0.5)]  # in turns of the colour circle
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorSpec:
-    """One tensor at the border of a graph, or of the state. A `None` in `shape` is free."""
+    """A graph input or output, or a state tensor. A `None` in `shape` is a free size."""
 
     name: str
     dtype: str
@@ -37,7 +37,7 @@ class TensorSpec:
 
     @property
     def size_bytes(self) -> int:
-        """Of all elements. A tensor with a free size has none of its own: 0."""
+        """Of all elements; 0 if a size is free."""
         return math.prod(size or 0 for size in self.shape) * np.dtype(self.dtype).itemsize
 
 
@@ -47,14 +47,14 @@ class GraphSpec:
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    nodes: NonNegativeInt  # a runtime keeps some kilobytes for each
-    # Of its matrix products in one run; multiply and add are two. None: a size is unknown.
+    nodes: NonNegativeInt  # a runtime needs some kilobytes for each
+    # Of its matrix products in one run; multiply-add counts as two. None: a size is unknown.
     flops: NonNegativeInt | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AugmentationSpec:
-    """How a view is made of a picture: probabilities in [0, 1], colour strengths of SimCLR."""
+    """Augmentation of a view: probabilities in [0, 1], colour strengths of SimCLR."""
 
     min_area: Share
     max_area: Share = 1.0
@@ -102,26 +102,24 @@ class OrtTrainingGraphs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rung:
-    """One point of the ladder, with graphs of its own.
+    """One point of the ladder, with its graphs.
 
     `graphs` names its files by kind: either `step`, which does a whole step, or `accumulate`,
     which is run for each micro-batch of the batch, and `apply`, which is run once afterwards.
-    A state tensor that these do not give out stays as it is.
+    A state tensor that they do not return is unchanged.
     """
 
     id: str
     keep_ratio: Share
     patch_size_px: PositiveInt
-    trained: str  # which parameters its steps change: "all", or "last-2" for the last 2 blocks
-    micro_batch: (
-        PositiveInt | None
-    )  # images that `accumulate` takes; it divides the batch size
+    trained: str  # parameters that its steps change: "all", or "last-2" for the last 2 blocks
+    # Images that `accumulate` takes; divides the batch size. None: `step` takes them all
+    micro_batch: PositiveInt | None
     # Student tokens in the attention of each block, class token included, by view group
     tokens_per_block: dict[str, tuple[PositiveInt, ...]]
     flops: NonNegativeInt  # of one step
-    peak_activation_bytes: (
-        NonNegativeInt  # most that tensors beside the state take during a step
-    )
+    # Peak memory of tensors beside the state during a step
+    peak_activation_bytes: NonNegativeInt
     draws: tuple[DrawSpec, ...]
     graphs: dict[str, str]
     ort_training: OrtTrainingGraphs | None
@@ -129,7 +127,7 @@ class Rung:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeriodicGraph:
-    """A graph that changes buffers after every so many steps."""
+    """A graph that changes buffers after every `every_steps` steps."""
 
     graph: str
     every_steps: PositiveInt
@@ -141,14 +139,16 @@ class OrtTraining:
 
     refused: str | None
     checkpoint: str | None
-    update: str | None  # the graph that moves the EMA teacher after the official optimizer
+    update: (
+        str | None
+    )  # the graph that updates the EMA teacher after the ort-training optimizer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFacts:
     """The encoder. `tokens` counts the class token.
 
-    `features` is what it gives of an image: "class-token", or "mean-patches", the mean of its
+    `features` is its output for an image: "class-token", or "mean-patches", the mean of the
     patch tokens.
     """
 
@@ -164,9 +164,9 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderTensor:
-    """One encoder tensor at the borders: its name, timm's, and how it is laid out.
+    """One encoder tensor: its name, timm's name, and its layout.
 
-    In the state the name stands behind `param.` or `ema.`.
+    In the state, the name has the prefix `param.` or `ema.`.
 
     `layout`: "same"; "transposed" (state [in, out], timm [out, in]); or "patch" (state
     [rows * columns * 3, width], timm [width, 3, rows, columns]).
@@ -179,11 +179,11 @@ class EncoderTensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """The whole of `manifest.json`."""
+    """The content of `manifest.json`."""
 
     format: int
     producer: dict[str, str]  # package -> version that wrote it
-    recipe: dict[str, object]  # as `docs/recipe.md` describes it, defaults filled in
+    recipe: dict[str, object]  # see `docs/recipe.md`; defaults are filled in
     method: str
     token_policy: str
     parametrization: str
@@ -194,7 +194,7 @@ class Manifest:
     encoder: tuple[EncoderTensor, ...]
     encoder_prefix: str  # `param.` or `ema.`: whose encoder is evaluated and exported
     embed: str
-    # State -> weights of the embedding graph, where these are not the parameters themselves
+    # State -> weights of the embedding graph, if these are not the parameters themselves
     merge: str | None
     state_file: str
     state: tuple[TensorSpec, ...]
@@ -212,7 +212,7 @@ class Manifest:
     def ladder(self) -> tuple[Rung, ...]:
         """The rungs that a plan may mix: those that train the parameters of the first.
 
-        Token-blocks say what a step is worth only between rungs that train the same.
+        Token-blocks are comparable only between rungs that train the same parameters.
         """
         return tuple(rung for rung in self.rungs if rung.trained == self.rungs[0].trained)
 

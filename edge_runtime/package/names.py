@@ -1,4 +1,4 @@
-"""Names that the graphs of a package, its state and the engines agree on."""
+"""Names shared by the graphs of a package, its state and the engines."""
 
 # State tensors, by prefix
 PARAM = "param."  # trained
@@ -6,16 +6,21 @@ EMA = "ema."  # the teacher's copy of the parameter of the same name
 EXP_AVG = "exp_avg."  # AdamW's first moment
 EXP_AVG_SQ = "exp_avg_sq."  # AdamW's second moment
 UPDATES = "updates."  # updates so far of a parameter group that only some rungs train
-BUFFER = "buffer."  # anything else that lives between steps: a centre, a mask, a count
+BUFFER = "buffer."  # anything else that is kept between steps: a centre, a mask, a count
 
-# Tensors at a graph's border
+# Graph inputs and outputs
 IMAGES_PREFIX = "images."  # of a view group
 NEXT = "next."  # a state tensor or a sum among the outputs
 GRAD = "grad."  # gradients of a parameter, summed over micro-batches
 MEAN = "mean."  # new value of a buffer, averaged over micro-batches
 LOSS = "loss"  # the metric of every step
-APPLIED = "applied"  # optional metric: 0 where a step left the state as it was
+APPLIED = "applied"  # optional metric: 0 if a step left the state unchanged
 FEATURES_OUTPUT = "features"
+
+# Hyper-parameters that more than one part knows
+LEARNING_RATE = "lr"
+STEP_COUNT = "step"  # from 1
+EMA_MOMENTUM = "ema_momentum"  # where there is a teacher
 
 # Roles of graph inputs
 STATE = "state"  # a state tensor, by its state name

@@ -1,4 +1,4 @@
-"""Open a training package: every file verified, every name checked, nothing trusted."""
+"""Open a training package: every file is verified, every name checked."""
 
 import hashlib
 import json
@@ -25,14 +25,14 @@ class Package:
     digest: str  # SHA-256 of manifest.json, which holds those of all other files
 
     def file(self, name: str) -> Path:
-        """Where a file of the manifest lies."""
+        """Path of a file of the manifest."""
         return self.path / name
 
     def initial_state(self) -> State:
         """The state before the first step.
 
         Raises:
-            PackageError: it is not what the manifest declares.
+            PackageError: it differs from the manifest's declaration.
         """
         try:
             state = load_state(self.file(self.manifest.state_file))
@@ -43,7 +43,7 @@ class Package:
             ) from error
         if problems := problems_with(state, self.expected_state()):
             raise PackageError(
-                f"{self.path}: {self.manifest.state_file} is not what the manifest declares: "
+                f"{self.path}: {self.manifest.state_file} differs from the manifest: "
                 f"{problems[0]} ({len(problems)} differences). Export the package again."
             )
         return state
@@ -68,7 +68,7 @@ class Package:
         raise ConfigError(f"{self.path} has no rung {rung_id!r}; it has {known}.")
 
     def rung_with_keep_ratio(self, keep_ratio: float) -> Rung:
-        """Of the rungs with that keep-ratio the one with the largest micro-batch.
+        """Of the rungs with that keep-ratio, the one with the largest micro-batch.
 
         Raises:
             ConfigError: outside (0, 1], or not on the ladder.
@@ -76,7 +76,7 @@ class Package:
         return self.rungs_with_keep_ratio(keep_ratio)[0]
 
     def rungs_with_keep_ratio(self, keep_ratio: float) -> list[Rung]:
-        """The rungs with that keep-ratio that are like the first one but for micro-batches.
+        """The rungs with that keep-ratio that differ from the first one only by micro-batches.
 
         The one without micro-batches comes first, then the one with the largest.
 
@@ -111,7 +111,7 @@ def open_package(path: Path) -> Package:
     except OSError as error:
         raise PackageError(
             f"{path} is not a training package: {MANIFEST} cannot be read "
-            f"({error.strerror}). Make one with `edge-train export`."
+            f"({error.strerror}). Create one with `edge-train export`."
         ) from error
     manifest = structure(
         Manifest, _table(content, path), where=str(path / MANIFEST), error=PackageError
@@ -131,7 +131,8 @@ def _table(content: bytes, path: Path) -> dict[str, Any]:
     number = table.get("format") if isinstance(table, dict) else None
     if number == FORMAT:
         return dict(table)
-    what = "older than" if number in range(1, FORMAT) else "unknown to"
+    is_older = type(number) is int and 1 <= number < FORMAT
+    what = "older than" if is_older else "unknown to"
     raise PackageError(
         f"{path / MANIFEST}: package format {number!r} is {what} this edge-train, which reads "
         f"format {FORMAT}. Export the package again with this version, or install the version "
@@ -144,7 +145,7 @@ def _refuse_constant(name: str) -> None:
 
 
 def _check_names(manifest: Manifest, path: Path) -> None:
-    """The manifest fits together, and no file of it is a link to somewhere else."""
+    """Check that the manifest is consistent, and that no file is a link out of the folder."""
     problems = problems_of(manifest)
     if not problems:
         inside = os.path.realpath(path)
@@ -162,7 +163,9 @@ def _check_hashes(manifest: Manifest, path: Path) -> None:
     for name, expected in sorted(manifest.sha256.items()):
         file = path / name
         try:
-            actual = _sha256(file) if file.is_file() else None  # a pipe would never end
+            actual = (
+                _sha256(file) if file.is_file() else None
+            )  # reading a pipe would never end
         except OSError as error:
             raise PackageError(f"{path}: {name} cannot be read ({error.strerror}).") from error
         if actual is None:
@@ -171,7 +174,7 @@ def _check_hashes(manifest: Manifest, path: Path) -> None:
             )
         if actual != expected:
             raise PackageError(
-                f"{path}: {name} was altered or cut short: its SHA-256 is not that of the "
+                f"{path}: {name} was altered or truncated: its SHA-256 is not that of the "
                 "manifest. Copy or export the package again."
             )
 

@@ -1,7 +1,7 @@
-"""Whether the names in a manifest fit together. Reads no file.
+"""Checks that the names in a manifest are consistent. Reads no file.
 
-Every name that an engine will look up is looked up here first, so that a foreign or edited
-manifest is refused when it is opened instead of failing in the middle of a run.
+Every name that an engine looks up is checked here first, so that a foreign or edited manifest
+is refused when it is opened instead of failing during a run.
 """
 
 from collections import Counter
@@ -31,12 +31,12 @@ from edge_runtime.package.names import (
     WEIGHT,
 )
 
-RECORDED = "lr"  # the hyper-parameter that every step's record has
+RECORDED = "lr"  # the hyper-parameter in every step's record
 LAYOUTS = ("same", "transposed", "patch")
 
 
 def problems_of(manifest: Manifest) -> list[str]:
-    """What does not fit, one line each; none for a sound manifest."""
+    """Inconsistencies, one line each; empty for a valid manifest."""
     return [
         *_files(manifest),
         *_repetitions(manifest),
@@ -47,7 +47,7 @@ def problems_of(manifest: Manifest) -> list[str]:
 
 
 def is_plain_path(name: str) -> bool:
-    """Whether `name` is a relative path in its simplest form that stays where it starts."""
+    """Whether `name` is a relative path in its simplest form that stays inside its folder."""
     parts = PurePosixPath(name).parts
     return (
         name != ""
@@ -59,11 +59,11 @@ def is_plain_path(name: str) -> bool:
 
 
 class _Use(NamedTuple):
-    """A graph that something runs."""
+    """A graph, and how it is used."""
 
     path: str
-    weights: str  # prefix in the state of what it takes or gives as weights
-    batch: set[str] | None  # images and draws that a step feeds; None: images of any number
+    weights: str  # prefix in the state of its weights
+    batch: set[str] | None  # images and draws of a step; None: any number of images
 
 
 def _uses(manifest: Manifest) -> Iterator[_Use]:
@@ -95,7 +95,7 @@ def _files(manifest: Manifest) -> Iterator[str]:
     if manifest.ort_training.checkpoint is not None:
         used.add(manifest.ort_training.checkpoint)
     for name in sorted(used - manifest.sha256.keys()):
-        yield f"there is no SHA-256 of {name!r}"
+        yield f"the SHA-256 of {name!r} is missing"
     for name in sorted(manifest.sha256):
         if not is_plain_path(name):
             yield f"{name!r} is not a plain path inside the package"
@@ -109,7 +109,7 @@ def _repetitions(manifest: Manifest) -> Iterator[str]:
     ):
         for name, count in Counter(names).items():
             if count > 1:
-                yield f"{what} {name!r} is there {count} times"
+                yield f"{what} {name!r} appears {count} times"
 
 
 def _values(manifest: Manifest) -> Iterator[str]:
@@ -125,7 +125,7 @@ def _values(manifest: Manifest) -> Iterator[str]:
         if curve.shape not in (*SHAPES, COUNT):
             yield f"hyper-parameter {name!r}: unknown shape {curve.shape!r}"
     if RECORDED not in manifest.hyper_parameters:
-        yield f"hyper_parameters: there is no {RECORDED!r}"
+        yield f"hyper_parameters: {RECORDED!r} is missing"
     for tensor in manifest.encoder:
         if tensor.layout not in LAYOUTS:
             yield f"encoder tensor {tensor.name!r}: unknown layout {tensor.layout!r}"
@@ -137,7 +137,7 @@ def _rung(manifest: Manifest, rung: Rung) -> Iterator[str]:
             yield f"cannot draw {draw.kept} of {draw.population} for {draw.input!r}"
     groups = {group.name for group in manifest.views}
     for name in sorted(rung.tokens_per_block.keys() - groups):
-        yield f"tokens_per_block: there is no view group {name!r}"
+        yield f"tokens_per_block: unknown view group {name!r}"
     micro_batch = rung.micro_batch
     expected = {STEP} if micro_batch is None else {ACCUMULATE, APPLY}
     if rung.graphs.keys() != expected:
@@ -151,7 +151,7 @@ def _rung(manifest: Manifest, rung: Rung) -> Iterator[str]:
 
 
 def _tensors(manifest: Manifest) -> Iterator[str]:
-    """Borders of graphs against the state and against what a step feeds."""
+    """Check inputs and outputs of graphs against the state and the inputs of a step."""
     known = {spec.name: (spec.dtype, spec.shape) for spec in manifest.state}
     for tensor in manifest.encoder:
         if (name := manifest.encoder_prefix + tensor.name) not in known:
@@ -174,7 +174,7 @@ def _tensors(manifest: Manifest) -> Iterator[str]:
 
 
 def _interfaces(manifest: Manifest) -> Iterator[str]:
-    """What an engine asks of each kind of graph."""
+    """Check what an engine requires of each kind of graph."""
     for rung in manifest.rungs:
         for kind, path in rung.graphs.items():
             yield from (f"{path}: {problem}" for problem in _outputs(manifest, kind, path))
@@ -182,7 +182,7 @@ def _interfaces(manifest: Manifest) -> Iterator[str]:
         graph = manifest.graphs.get(use.path)
         for spec in graph.inputs if graph is not None else ():
             if spec.role == HYPER and spec.name not in manifest.hyper_parameters:
-                yield f"{use.path}: there is no hyper-parameter {spec.name!r}"
+                yield f"{use.path}: unknown hyper-parameter {spec.name!r}"
     embed = manifest.graphs.get(manifest.embed)
     if embed is not None:
         for specs, role in ((embed.inputs, IMAGES), (embed.outputs, FEATURES)):
@@ -192,22 +192,22 @@ def _interfaces(manifest: Manifest) -> Iterator[str]:
 
 
 def _outputs(manifest: Manifest, kind: str, path: str) -> Iterator[str]:
-    """A step reports its loss and changes the state; sums are read and written in place."""
+    """Check that a step returns its loss and changes the state, and passes its sums on."""
     graph = manifest.graphs.get(path)
     if graph is None:
         return  # reported by _files
     outputs = {spec.name for spec in graph.outputs}
     if kind != APPLY and LOSS not in outputs:
-        yield f"there is no output {LOSS!r}"
+        yield f"output {LOSS!r} is missing"
     if kind != ACCUMULATE and not any(spec.role == STATE for spec in graph.outputs):
-        yield "it changes nothing of the state"
+        yield "it does not change the state"
     sums = {NEXT + spec.name for spec in graph.inputs if spec.role == SUM}
     if kind == ACCUMULATE and (missing := sorted(sums - outputs)):
-        yield f"{len(missing)} sum(s) are lost, first {missing[0]!r}"
+        yield f"{len(missing)} sum(s) are not passed on, first {missing[0]!r}"
 
 
 def _merged(manifest: Manifest) -> Iterator[str]:
-    """Weights that the embedding graph takes and the merge graph does not give."""
+    """Check that the merge graph returns the weights of the embedding graph."""
     merge, embed = (
         manifest.graphs.get(manifest.merge or ""),
         manifest.graphs.get(manifest.embed),
@@ -221,7 +221,7 @@ def _merged(manifest: Manifest) -> Iterator[str]:
 
 
 def _state_name(spec: TensorSpec, weights: str) -> str | None:
-    """The state tensor that a graph's input or output is, or is shaped like, if any."""
+    """The state tensor of a graph's input or output, or with its shape, if any."""
     name = spec.name.removeprefix(NEXT)
     if spec.role == WEIGHT:
         return weights + spec.name

@@ -1,4 +1,4 @@
-"""What costs allow: the plan for a budget, and the governor that follows it in a run.
+"""The plan for a budget, and the governor that follows it during a run.
 
 Pure: no clock, no sensor, no file. Times and readings come in as arguments.
 """

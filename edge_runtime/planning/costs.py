@@ -1,4 +1,4 @@
-"""What follows from measured costs: overhead, interpolation, smoothing, predicted memory.
+"""Overhead, interpolation, smoothing and predicted memory, from measured costs.
 
 Units: seconds, joules, watts, bytes. Pure: everything is measured elsewhere.
 """
@@ -11,18 +11,19 @@ from operator import mul
 from edge_runtime.facts import CostProfile, RungCost
 from edge_runtime.facts.costs import INTERPOLATED, MEASURED, UNMEASURED
 from edge_runtime.package.manifest import Manifest, Rung
+from edge_runtime.package.names import NEXT, STATE
 
-_LEAST_RUNGS = 3  # costs: a line through two says nothing of them
-_BEST_PRECISION = 1e-3  # of a step's time: no clock is better
+_LEAST_RUNGS = 3  # costs: with two, the line fits exactly
+_BEST_PRECISION = 1e-3  # of a step's time: the clock's accuracy
 
-# docs/results.md has the rungs that these were fitted to.
-ARENA = 1.10  # what the runtime's arena takes, gaps included, over what its tensors need
+# Fitted to the rungs in docs/results.md.
+ARENA = 1.10  # size of the runtime's arena, gaps included, over that of its tensors
 NODE_BYTES = 3_800  # of a loaded graph, per node of its file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overhead:
-    """What a run costs besides its steps. The planner holds it back."""
+    """Costs of a run besides its steps. The planner reserves them."""
 
     startup_s: float
     startup_j: float | None
@@ -46,7 +47,7 @@ class Overhead:
 
 
 def overhead_of(profile: CostProfile) -> Overhead:
-    """The profile's costs besides steps; unmeasured joules at the highest power there is."""
+    """The profile's costs besides steps; unmeasured joules at the highest known power."""
     powers_w = [cost.power_w for cost in profile.rungs if cost.power_w is not None]
     most_w = max(powers_w, default=None)
 
@@ -101,15 +102,14 @@ def _between(cost: RungCost, measured: Sequence[RungCost]) -> RungCost:
 
 
 def smooth(costs: Sequence[RungCost]) -> list[RungCost]:
-    """Measured costs drawn towards a straight line over FLOPs: less noise between rungs.
+    """Move measured costs towards a straight line over FLOPs: less noise between rungs.
 
     The time of a step is nearly linear in its FLOPs. Where the measured times of a rung
     disagree, the line through all rungs is the better estimate; where they agree, they are.
 
-    With `h` half the interval of a rung and `d` its distance from the line, it goes
-    `d * h**2 / (h**2 + d**2)`: all of the way if that is short for what is known of the rung,
-    next to nothing if the rung is known better than that. Its power stays: it was read all
-    the time.
+    With `h` half the interval of a rung and `d` its distance from the line, it moves by
+    `d * h**2 / (h**2 + d**2)`: nearly all of `d` if `d` is small against `h`, nearly nothing
+    if it is large. Power is unchanged: it was read continuously.
     """
     measured = [cost for cost in costs if cost.source == MEASURED and cost.step_s]
     if len({cost.flops for cost in measured}) < _LEAST_RUNGS:
@@ -132,7 +132,7 @@ def _half_interval_s(cost: RungCost) -> float:
 
 
 def _line(costs: Sequence[RungCost]) -> Callable[[float], float]:
-    """Least squares; a rung counts by how well it is known."""
+    """Weighted least squares; the weight of a rung is the precision of its time."""
     weights = [1 / _half_interval_s(cost) ** 2 for cost in costs]
 
     def mean(values: Sequence[float]) -> float:
@@ -147,16 +147,19 @@ def _line(costs: Sequence[RungCost]) -> Callable[[float], float]:
 
 
 def predicted_peak_bytes(manifest: Manifest, rung: Rung, baseline_bytes: int) -> int:
-    """Most resident memory of a process that trains this rung with engine `ort`.
+    """Peak resident memory of a process that trains this rung with engine `ort`.
 
     Args:
         manifest: of the package.
         rung: one of it.
-        baseline_bytes: what the same process takes with the runtime loaded and no state.
+        baseline_bytes: memory of the same process with the runtime loaded and no state.
     """
-    nodes = sum(manifest.graphs[path].nodes for path in rung.graphs.values())
-    changed = manifest.changed_state(rung)
-    # A step reads the old state, and writes the new values of what it changes.
+    paths = [*rung.graphs.values(), *(periodic.graph for periodic in manifest.periodic)]
+    graphs = [manifest.graphs[path] for path in paths]
+    outputs = [spec for graph in graphs for spec in graph.outputs if spec.role == STATE]
+    changed = {spec.name.removeprefix(NEXT) for spec in outputs}
+    # These graphs read the old state and write the new values of what they change.
     written_bytes = sum(spec.size_bytes for spec in manifest.state if spec.name in changed)
+    nodes = sum(graph.nodes for graph in graphs)
     held_bytes = baseline_bytes + manifest.state_bytes + written_bytes + NODE_BYTES * nodes
     return held_bytes + round(ARENA * rung.peak_activation_bytes)

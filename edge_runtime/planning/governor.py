@@ -1,9 +1,9 @@
-"""The governor: before every step of a run, which rung it trains, or a pause, or the end.
+"""The governor: decides before every step which rung to train, to pause, or to stop.
 
 A state machine without a clock: times and readings come in as arguments, and the same calls
-give the same decisions. It plans the rest of the run again and again with the planner of the
-beginning, on what is really left and with what steps really cost. docs/planning.md has the
-rules. Units: seconds, joules, watts.
+give the same decisions. It plans the rest of the run repeatedly with the same planner, with
+the remaining budget and the observed costs. docs/planning.md has the rules. Units: seconds,
+joules, watts.
 """
 
 import math
@@ -22,11 +22,11 @@ from edge_runtime.planning.planner import infeasible_text
 from edge_runtime.planning.throttle import IdlePacer, Reading, Throttle
 
 REPLAN_EVERY_S = 5.0
-_SHARE_OF_RUN = 0.02  # between two plans, in a short run; and left, to step up at all
-_SOONER = 0.2  # of that interval, when there is news
-_CHANGED = 0.05  # of a cost: news
+_SHARE_OF_RUN = 0.02  # between two plans in a short run; and left, to step up at all
+_SOONER = 0.2  # of that interval, when costs have changed
+_CHANGED = 0.05  # change of a cost that counts as news
 _CALM_S = 10.0  # after a step down, before a step up
-_WORTH_IT = 1.05  # so many times the steps, to leave the present rung when nothing fits
+_WORTH_IT = 1.05  # times the steps, to leave the present rung when no plan is feasible
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,14 +34,14 @@ class Decision:
     """What to do before the next step, and why."""
 
     kind: str  # "keep", "switch", "pause" or "stop"
-    rung: str  # that is trained next, or would be
+    rung: str  # trained next, or would be
     reason: str  # for people
-    pause_s: float | None = None  # idle so long, then ask again
+    pause_s: float | None = None  # idle for this time, then ask again
     stopped_by: str | None = None  # the limit that ends the run early
 
 
 class Governor:
-    """Decides before every step. `decide` and `observed` are called in turns."""
+    """Decides before every step. `decide` and `observed` are called alternately."""
 
     def __init__(
         self,
@@ -52,13 +52,13 @@ class Governor:
         overhead: Overhead,
         replan_every_s: float = REPLAN_EVERY_S,
     ) -> None:
-        """Get ready for a run that `make_plan` has a plan for.
+        """Prepare for a run for which `make_plan` has a plan.
 
         Args:
             costs: of every rung.
             budget: of the whole run.
             steps: of the whole run.
-            overhead: what it costs besides its steps.
+            overhead: its costs besides the steps.
             replan_every_s: at least this often; more often in a run of a few minutes.
 
         Raises:
@@ -81,13 +81,13 @@ class Governor:
         self._stepped_down_s = -math.inf
 
     def observed(self, rung: str, step_s: float, step_j: float | None) -> None:
-        """Take in what a step really took, waiting for its pictures included."""
+        """Record the costs of a step, waiting for its pictures included."""
         self._ledger.observe(rung, step_s, step_j)
 
     def decide(
         self, done_steps: int, now_s: float, spent: Spent, reading: Reading
     ) -> Decision:
-        """What comes after `done_steps` steps.
+        """The decision after `done_steps` steps.
 
         Args:
             done_steps: of the whole run.
@@ -157,11 +157,9 @@ class Governor:
         if rung not in allowed:
             return _NextRung(lowest, f"{self._throttle.reason}: {self._text(mix, lowest)}")
         if wish < 0 and before.wish < 0:
-            return _NextRung(
-                lowest, f"there is no room for as much: {self._text(mix, lowest)}"
-            )
+            return _NextRung(lowest, f"the budget allows less: {self._text(mix, lowest)}")
         if wish > 0 and before.wish > 0 and self._may_rise(left, now_s):
-            return _NextRung(lowest, f"there is room for more: {self._text(mix, lowest)}")
+            return _NextRung(lowest, f"the budget allows more: {self._text(mix, lowest)}")
         return _NextRung(rung, self._text(mix, rung))
 
     def _is_due(self, rung: str, done: int, now_s: float) -> bool:
@@ -180,7 +178,7 @@ class Governor:
         return bool(is_news) and waited_s >= self._every_s * _SOONER
 
     def _wish(self, mix: Mix, allowed: Sequence[str], left: int) -> int:
-        """Whether this mix asks for a lower rung (-1) or a higher one (1) than the present."""
+        """Whether this mix needs a lower rung (-1) or a higher one (1) than the present."""
         lowest, rung = next(iter(mix.counts)), self._rung
         if rung is None or rung not in allowed or lowest == rung:
             return 0
@@ -194,20 +192,20 @@ class Governor:
         return is_worth_it and calm_s >= min(_CALM_S, 2 * self._every_s)
 
     def _last_resort(self, allowed: Sequence[str], left: int) -> "_NextRung":
-        """The rung that gets furthest, until a limit is reached."""
+        """The rung that completes the most steps, until a limit is reached."""
         reach = {rung: self._remaining.reach(rung, loaded=self._rung) for rung in allowed}
         furthest = max(allowed, key=lambda rung: reach[rung][0])
         steps, limit = reach[furthest]
         left_text = self._remaining.left_text()
         if limit is not None and steps < 1:
-            reason = f"{limit.flag} is used up but for the last checkpoint{left_text}"
+            reason = f"{limit.flag} is used up except for the last checkpoint{left_text}"
             return _NextRung(furthest, f"{reason}; {left} steps are not done", limit)
         rung = self._rung
         if rung in reach and reach[rung][0] >= 1 and steps < _WORTH_IT * reach[rung][0]:
             furthest = rung
         return _NextRung(
             furthest,
-            f"no plan fits {left} more steps{left_text}: as far as it goes on {furthest}"
+            f"no plan fits {left} more steps{left_text}: as many as possible on {furthest}"
             f"{self._ledger.drift_text(furthest)}",
         )
 
@@ -226,13 +224,13 @@ class _NextRung(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _LastPlan:
-    """The last plan, and what it was made on."""
+    """The last plan, and its inputs."""
 
-    mix: Mix | None  # None: nothing fitted
+    mix: Mix | None  # None: no plan was feasible
     steps: int  # done then
     at_s: float
     ratios: tuple[float, float]  # of the rung in training
-    wish: int  # -1, 0 or 1: a lower rung than that, the same, a higher one
+    wish: int  # -1, 0 or 1: a lower rung, the same, a higher one
 
     def is_over(self, rung: str, done: int) -> bool:
         """Whether the part of this rung is done."""

@@ -1,6 +1,6 @@
-"""What a run has spent, what steps really cost, and what is left of the budget.
+"""What a run has spent, the observed costs of steps, and the remaining budget.
 
-No clock: durations and totals come in. Units: seconds, joules, watts.
+No clock: durations and totals are arguments. Units: seconds, joules, watts.
 """
 
 import math
@@ -13,25 +13,27 @@ from edge_runtime.planning.costs import Overhead
 from edge_runtime.planning.mix import Mix, Workload, best_mix
 from edge_runtime.units import duration_text, energy_text
 
-_MEMORY_S = 20.0  # of training; what is older counts less
-_PRIOR_S = 0.3  # of training, that the profile is worth
+_MEMORY_S = 20.0  # of training; older steps count less
+_PRIOR_S = 0.3  # of training: weight of the profile
 _SETTLING_S = 10.0  # of training after a switch, unless something changes
 _SETTLED_S = 3.0  # of training since the board last changed
 _MOST_OWN = 1.15
 _RECENT_S = 2.0
-_CHANGE = 0.2  # mean relative error of recent steps that says: it is not what it was
-_LARGEST_JUMP = 4.0  # one step that hangs says nothing of the others
+_CHANGE = 0.2  # mean relative error of recent steps that shows a change
+_LARGEST_JUMP = 4.0  # limits the effect of one step that hangs
 
 _DUTY_MEMORY_S = 120.0
 
-_RESERVE = 0.01  # of what is left, and one step: against costs that rise towards the end
-_LATER = 0.1  # of the steps left: may go to lower rungs later, instead of stepping down now
+_RESERVE = (
+    0.01  # of the remaining budget, and one step: against costs that rise towards the end
+)
+_LATER = 0.1  # of the remaining steps: may use lower rungs later, instead of stepping down now
 _AS_GOOD = 0.98  # of the token-blocks
 
 
 @dataclass(slots=True)
 class _Ratio:
-    """A mean over what was seen lately."""
+    """A mean over recent observations."""
 
     value: float = 1.0
     seen_s: float = _PRIOR_S
@@ -43,12 +45,12 @@ class _Ratio:
 
 
 class Drift:
-    """Ratio of real to profiled cost, of one kind of cost, learnt while a run trains.
+    """Ratio of observed to profiled cost, for one kind of cost, learnt during a run.
 
-    It has two parts: one of the board, which another program or a hot day changes for every
-    rung, and one of the rung, where its profile was wrong. What differs from the first step
-    on, or changes while a rung is trained, belongs to the board. What shows right after a
-    switch belongs to the rung.
+    It has two factors: one of the board, which another program or a hot day changes for every
+    rung, and one of the rung, whose profile may be wrong. A difference from the first step
+    on, or a change while a rung is trained, is attributed to the board; a difference right
+    after a switch to the rung.
     """
 
     def __init__(self) -> None:
@@ -59,11 +61,11 @@ class Drift:
         self._surprise = 0.0  # mean relative error of recent steps
 
     def ratio(self, rung: str) -> float:
-        """Real cost of that rung over the profile's."""
+        """Observed cost of that rung over the profile's."""
         return self._board.value * self._own.get(rung, _Ratio()).value
 
     def observe(self, rung: str, ratio: float, duration_s: float) -> None:
-        """Take in one step: its real cost over the profile's, and how long it was to take."""
+        """Record one step: its observed cost over the profile's, and its expected duration."""
         if rung != self._rung:
             is_known = self._rung is not None and self._board.seen_s >= _SETTLED_S
             self._settling_s = _SETTLING_S if is_known else 0.0
@@ -72,7 +74,7 @@ class Drift:
         change = min(max(ratio / self.ratio(rung), 1 / most), most) - 1
         self._surprise += (change - self._surprise) * -math.expm1(-duration_s / _RECENT_S)
         own = self._own.setdefault(rung, _Ratio())
-        # Rungs were measured against each other: one cannot be far off alone.
+        # Rungs were measured together: a single one cannot be far off.
         is_board = own.value >= _MOST_OWN if change > 0 else own.value <= 1 / _MOST_OWN
         if self._settling_s > 0 and not is_board:
             own.move(change, duration_s)
@@ -86,19 +88,19 @@ class Drift:
 
 
 class Ledger:
-    """Totals until now, and the profile's costs corrected by what was observed."""
+    """Totals until now, and the profile's costs corrected by observations."""
 
     def __init__(self, costs: Sequence[RungCost], overhead: Overhead) -> None:
         self._costs = {cost.rung: cost for cost in costs}
         self._overhead = overhead
         self._time, self._energy = Drift(), Drift()
-        self._observed: str | None = None  # the rung of the step before
+        self._observed: str | None = None  # rung of the previous step
         self._trained_s, self._cooled_s = 1.0, 0.0  # lately
         self.time_s = 0.0
         self.energy_j: float | None = None
 
     def update(self, spent: Spent, rung: str | None, *, cooling: bool) -> None:
-        """Take in the totals.
+        """Record the totals.
 
         Energy that was not measured is taken to be that of the rung in training, or of the
         highest-power one; without any profiled energy it stays unknown.
@@ -106,7 +108,7 @@ class Ledger:
         Args:
             spent: until now.
             rung: trained since the last time.
-            cooling: whether that time went into a pause for the temperature.
+            cooling: whether that time was a pause for the temperature.
         """
         passed_s = max(0.0, spent.time_s - self.time_s)
         if spent.energy_j is not None:
@@ -114,14 +116,14 @@ class Ledger:
         elif (power_w := self._power_w(rung)) is not None:
             self.energy_j = (self.energy_j or 0.0) + power_w * passed_s
         self.time_s = spent.time_s
-        if rung is None:  # the time before the first step was no training
+        if rung is None:  # the time before the first step was not training
             return
         kept = math.exp(-passed_s / _DUTY_MEMORY_S)
         self._trained_s = self._trained_s * kept + (0.0 if cooling else passed_s)
         self._cooled_s = self._cooled_s * kept + (passed_s if cooling else 0.0)
 
     def observe(self, rung: str, step_s: float, step_j: float | None) -> None:
-        """Take in one step; the first after a switch loads the rung and says nothing."""
+        """Record one step; the first after a switch loads the rung and is ignored."""
         known, cost = rung == self._observed, self._costs[rung]
         self._observed = rung
         if not known or not cost.step_s:
@@ -132,7 +134,7 @@ class Ledger:
             self._energy.observe(rung, step_j / cost.step_j, expected_s)
 
     def cost(self, rung: str) -> RungCost:
-        """What a step of that rung takes now, with its share of pauses to cool down."""
+        """Present costs of a step of that rung, with its share of pauses to cool down."""
         cost = self._costs[rung]
         step_s = (cost.step_s or 0.0) * self._time.ratio(rung)
         step_j = None if cost.step_j is None else cost.step_j * self._energy.ratio(rung)
@@ -142,11 +144,11 @@ class Ledger:
         return replace(cost, step_s=step_s + cooling_s, step_j=step_j)
 
     def ratios(self, rung: str) -> tuple[float, float]:
-        """Real over profiled time and energy of a step."""
+        """Observed over profiled time and energy of a step."""
         return self._time.ratio(rung), self._energy.ratio(rung)
 
     def power_w(self) -> dict[str, float | None]:
-        """What each rung draws now."""
+        """Present power of each rung."""
         return {rung: self._power_w(rung) for rung in self._costs}
 
     def _power_w(self, rung: str | None) -> float | None:
@@ -159,11 +161,11 @@ class Ledger:
         return cost.step_j * self._energy.ratio(rung) / cost.step_s / self._time.ratio(rung)
 
     def rest(self) -> Overhead:
-        """The overhead of the steps to come: what is spent stands for the start-up."""
+        """The overhead of the remaining steps, with spent totals instead of the start-up."""
         return replace(self._overhead, startup_s=self.time_s, startup_j=self.energy_j)
 
     def drift_text(self, rung: str) -> str:
-        """How far off the profile is, for people; empty where it is not."""
+        """The deviation from the profile, for people; empty if there is none."""
         parts = [
             f"{ratio:.2f} of its {kind}"
             for kind, ratio in zip(("time", "energy"), self.ratios(rung), strict=True)
@@ -173,7 +175,7 @@ class Ledger:
 
 
 class RemainingBudget:
-    """What is left of a budget: the mixes that fit into it, and how far a rung gets."""
+    """The remaining budget: the mixes that fit into it, and how many steps of a rung."""
 
     def __init__(self, budget: Budget, ledger: Ledger) -> None:
         self._budget, self._ledger = budget, ledger
@@ -186,7 +188,7 @@ class RemainingBudget:
         loaded: str | None,
         rest: Overhead | None = None,
     ) -> Mix | None:
-        """The best mix of these rungs for the steps to come, if possible with a reserve."""
+        """The best mix of these rungs for the remaining steps, if possible with a reserve."""
         workload = Workload(
             costs=tuple(self._ledger.cost(rung) for rung in rungs),
             steps=steps,
@@ -198,7 +200,7 @@ class RemainingBudget:
         )
 
     def is_as_good_on(self, rung: str, mix: Mix, rungs: Sequence[str], steps: int) -> bool:
-        """Whether the mix can wait: most steps on this loaded rung, a plan for the last."""
+        """Whether the mix can wait: most steps on the loaded rung, and a plan for the rest."""
         later = int(_LATER * steps)
         now, cost = steps - later, self._ledger.cost(rung)
         token_blocks = cost.token_blocks * now
@@ -213,9 +215,9 @@ class RemainingBudget:
         return token_blocks >= _AS_GOOD * mix.token_blocks
 
     def reach(self, rung: str, *, loaded: str | None) -> tuple[float, Limit | None]:
-        """Steps on one rung that time and energy are enough for, and the limit that ends them.
+        """Steps on one rung that time and energy allow, and the limit that ends them.
 
-        The last checkpoint is held back.
+        The last checkpoint is reserved.
         """
         rest, cost = self._ledger.rest(), self._ledger.cost(rung)
         least: tuple[float, Limit | None] = (math.inf, None)
@@ -250,7 +252,7 @@ class RemainingBudget:
         return budget
 
     def _spent(self) -> list[tuple[Limit, float]]:
-        """What is spent of each limited amount."""
+        """The spent part of each limited amount."""
         amounts = ((ENERGY, self._ledger.energy_j), (TIME, self._ledger.time_s))
         return [
             (limit, amount)
@@ -260,7 +262,7 @@ class RemainingBudget:
 
 
 def _after(rest: Overhead, cost: RungCost, steps: int) -> Overhead:
-    """The overhead of what comes after these steps."""
+    """The overhead after these steps."""
     startup_j = rest.startup_j
     if startup_j is not None:
         startup_j = None if cost.step_j is None else startup_j + steps * cost.step_j

@@ -4,12 +4,11 @@ Pure arithmetic on a cost profile's numbers, in seconds, joules, watts and bytes
 is not planned: the governor watches it.
 
 The search maximises a gain that is linear in the counts of steps, under linear constraints,
-with a given sum of counts. It tries one, two and three rungs. Of three, the count of one goes
-through a grid; the other two follow from it in closed form, because their sum is then known
-and every constraint becomes a bound on one number. On up to 1000 steps the grid is complete
-and the result is the best there is; on more it is coarse, and each of the three takes its
-turn on it. The set of mixes that are tried does not depend on the limits, so that a wider
-limit never gives a worse mix.
+with a given sum of counts. It tries one, two and three rungs. Of three, one count runs over a
+grid; the other two follow in closed form, because their sum is then known and every
+constraint becomes a bound on one number. Up to 1000 steps the grid is complete and the result
+is optimal; for more steps it is coarse, and each of the three rungs is tried on it. The set of
+mixes that are tried does not depend on the limits, so a wider limit never gives a worse mix.
 """
 
 from collections.abc import Sequence
@@ -30,7 +29,7 @@ Numbers = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 EXACT_STEPS = 1000
-_COARSE = 334  # points of the grid beyond that
+_COARSE = 334  # points of the grid, for more steps than that
 _SLACK = 1e-9  # of a limit, for rounding
 
 _ROUNDING = 1e-9
@@ -43,18 +42,18 @@ class Workload:
     costs: tuple[RungCost, ...]  # of every rung, known or not
     steps: int  # from 1
     overhead: Overhead
-    loaded: str | None = None  # the rung that costs no switch
+    loaded: str | None = None  # the rung that needs no switch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mix:
-    """Steps per rung, and what all of it takes, the overhead included."""
+    """Steps per rung, and their total costs, the overhead included."""
 
     counts: dict[str, int]  # rung -> steps, from 1; fewest token-blocks first
     token_blocks: int
     time_s: float
     energy_j: float | None
-    wait_s: float  # of `time_s`, idle to keep the mean power
+    wait_s: float  # part of `time_s`: idle, to keep the mean power
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +67,16 @@ class _Constraint:
 
 
 def best_mix(workload: Workload, budget: Budget) -> Mix | None:
-    """The mix that keeps most token-blocks; of equal ones the fastest.
+    """The mix that keeps the most token-blocks; of equal ones the fastest.
 
-    Where the mean power would be too high, it waits as long as that takes.
+    If the mean power would be too high, it includes the idle time that lowers it.
 
     Args:
-        workload: what to do.
-        budget: limits of the whole, overhead included.
+        workload: the steps and rungs.
+        budget: limits of the total, overhead included.
 
     Returns:
-        The mix, or `None` where nothing fits.
+        The mix, or `None` if none is feasible.
 
     Raises:
         DeviceError: energy or power is limited and no rung's energy is known.
@@ -104,7 +103,7 @@ def best_mix(workload: Workload, budget: Budget) -> Mix | None:
 
 
 def require_energy(workload: Workload, budget: Budget) -> None:
-    """Refuse a limit that nothing measures.
+    """Refuse a limit on a quantity that was not measured.
 
     Raises:
         DeviceError: energy or power is limited and unknown.
@@ -126,7 +125,7 @@ def _needs_energy(budget: Budget) -> bool:
 
 
 def why_unusable(cost: RungCost, budget: Budget) -> str | None:
-    """What keeps a rung out of every plan, for people; `None` if nothing does."""
+    """Why no plan can use a rung, for people; `None` if plans can."""
     if cost.source == DOES_NOT_FIT:
         return "does not fit this board: killed for memory while it was measured"
     if cost.source == UNMEASURED or cost.step_s is None:
@@ -158,7 +157,7 @@ def _constraints(
         constraints.append(_Constraint(step_j, fixed_j, switch_j, energy_j))
 
     def above(power_w: float, limit_j: float) -> _Constraint:
-        """The energy above that power shall stay below the limit."""
+        """The energy above that power must stay below the limit."""
         return _Constraint(
             step_j - power_w * step_s,
             fixed_j - power_w * fixed_s,
@@ -208,7 +207,7 @@ def _mix(workload: Workload, used: Sequence[tuple[RungCost, int]], budget: Budge
 def _wait_s(
     time_s: float, energy_j: float, power_w: float | None, idle_w: float | None
 ) -> float:
-    """How long to idle for the mean power to come down to the limit."""
+    """Idle time that lowers the mean power to the limit."""
     if power_w is None or idle_w is None or idle_w >= power_w:
         return 0.0
     return max(0.0, (energy_j - power_w * time_s) / (power_w - idle_w))
@@ -225,16 +224,16 @@ def _best_counts(
 
     Args:
         gain: (R,) per step, to be maximised.
-        order: (R,) per step; of equal gains the least sum of these is taken.
-        constraints: all have to hold.
+        order: (R,) per step; of equal gains, the least sum of these is chosen.
+        constraints: all must hold.
         steps: the sum of the counts, from 1.
-        loaded: the choice that is not switched to.
+        loaded: the choice that needs no switch.
 
     Returns:
-        R counts, or `None` where nothing holds all constraints.
+        R counts, or `None` if the constraints cannot be met.
     """
     kept = _undominated(gain, order, constraints, loaded)
-    # Of two choices the later one is to be taken as often as possible.
+    # Of two choices, the later one is used as often as possible.
     kept.sort(key=lambda choice: (gain[choice], -order[choice], choice))
     best: tuple[float, float, tuple[int, ...]] | None = None
     for size in (1, 2, 3):
@@ -250,7 +249,7 @@ def _best_counts(
 def _undominated(
     gain: Numbers, order: Numbers, constraints: Sequence[_Constraint], loaded: int | None
 ) -> list[int]:
-    """Choices that no other one replaces with as much gain for as little of everything."""
+    """Choices that no other one dominates: no less gain at no higher use of anything."""
     costs = np.stack([-gain, order, *(constraint.use for constraint in constraints)])
 
     def replaces(one: int, other: int) -> bool:
@@ -269,7 +268,7 @@ def _undominated(
 def _trios(kept: Sequence[int], size: int, steps: int) -> Indices:
     """(C, 3) choices: one on the grid, then two that share the rest, in the order of `kept`.
 
-    Fewer than three choices are trios with one named twice.
+    With fewer than three choices, one is repeated.
     """
     if size < 3:
         trios = [(group[0], group[0], group[-1]) for group in combinations(kept, size)]
@@ -296,7 +295,7 @@ def _best_of(
     steps: int,
     loaded: int | None,
 ) -> tuple[float, float, tuple[int, ...]] | None:
-    """Gain, order and counts of the best of these trios, which name equally many choices."""
+    """Gain, order and counts of the best of these trios, all with equally many choices."""
     a, b, c = trios.T[..., None]  # (C, 1) each
     of_a = _grid(len({*trios[0].tolist()}), steps)  # (G,)
     rest = steps - of_a
@@ -326,7 +325,7 @@ def _most_of_c(
     switches: Indices,
     constraints: Sequence[_Constraint],
 ) -> Numbers:
-    """(C, G) how often c can be taken among the rest, at most; -1 where nothing holds."""
+    """(C, G) the largest possible count of c among the rest; -1 where none is feasible."""
     a, b, c = trios.T[..., None]
     least = np.zeros((len(trios), len(of_a)))
     most = np.broadcast_to(rest, least.shape).astype(np.float64)

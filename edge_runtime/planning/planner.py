@@ -1,4 +1,4 @@
-"""The plan: which rung for how many steps of a run, and why; or what would have to change.
+"""The plan: the rung of each step of a run, and why; or why no plan is feasible.
 
 Pure: the same costs, budget and steps give the same plan. docs/planning.md has the rules.
 """
@@ -29,16 +29,16 @@ _PRECISION = 1.001  # of a nearest budget
 def make_plan(
     costs: Sequence[RungCost], budget: Budget, *, steps: int, overhead: Overhead
 ) -> Plan:
-    """The plan that keeps most token-blocks within a budget.
+    """The plan that keeps the most token-blocks within a budget.
 
     Args:
         costs: of every rung.
         budget: limits of the run; temperature is left to the governor.
         steps: of the run, from 1.
-        overhead: what it costs besides its steps.
+        overhead: its costs besides the steps.
 
     Raises:
-        BudgetError: nothing fits; the message has the binding limit and the nearest budget.
+        BudgetError: infeasible; the message has the binding limit and the nearest budget.
         DeviceError: energy or power is limited and unknown.
     """
     workload = Workload(costs=tuple(costs), steps=steps, overhead=overhead)
@@ -63,7 +63,7 @@ def make_plan(
 
 
 def _binding(workload: Workload, budget: Budget, mix: Mix) -> tuple[str, ...]:
-    """Limits whose absence alone would keep more; where none does, all of them together."""
+    """Limits without which more would be kept; if no single one, all of them together."""
 
     def keeps_more(relaxed: Budget) -> bool:
         other = best_mix(workload, relaxed)
@@ -105,24 +105,24 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def _why_used(share: float, binding: Sequence[str]) -> str:
-    """Of a rung that is taken for that share of the steps, under these binding flags."""
+    """For a rung that is used for that share of the steps, under these binding flags."""
     part = "all steps" if share == 1 else f"{share:.0%} of the steps"
     if not binding:
         return f"{part}: keeps the most token-blocks"
-    leave = "leaves" if len(binding) == 1 else "leave"
-    return f"{part}: the most that {_listed(binding)} {leave} room for"
+    allow = "allows" if len(binding) == 1 else "allow"
+    return f"{part}: the most that {_listed(binding)} {allow}"
 
 
 def _why_not_used(cost: RungCost, workload: Workload, budget: Budget, mix: Mix) -> str:
-    """Of a rung that the mix does not use."""
+    """For a rung that the mix does not use."""
     if reason := why_unusable(cost, budget):
         return reason
     kept = cost.token_blocks * workload.steps
     if kept < mix.token_blocks:
-        return "keeps fewer token-blocks than the budget has room for"
+        return "keeps fewer token-blocks than the budget allows"
     if kept == mix.token_blocks:
         return "keeps no more token-blocks and is no faster"
-    # Waiting for the mean power counts: it takes time, and energy.
+    # Idling for the mean power counts: it takes time and energy.
     alone = best_mix(replace(workload, costs=(cost,)), Budget(power_w=budget.power_w))
     if alone is None:
         limit = flag_text(POWER, budget.power_w)
@@ -137,7 +137,7 @@ def _why_not_used(cost: RungCost, workload: Workload, budget: Budget, mix: Mix) 
 
 
 def infeasible_text(workload: Workload, budget: Budget) -> str:
-    """Say that nothing fits, and what would."""
+    """Explain why no plan is feasible, and which budget would be."""
     reasons = [why_unusable(cost, Budget()) for cost in workload.costs]
     if all(reasons):
         lines = "; ".join(
@@ -168,7 +168,7 @@ def infeasible_text(workload: Workload, budget: Budget) -> str:
 
 
 def require_state_fits(budget: Budget, state_bytes: int) -> None:
-    """Refuse a memory limit that no measurement is needed for.
+    """Refuse a memory limit that is too small without any measurement.
 
     Raises:
         BudgetError: it is below the size of the package's state.
@@ -176,17 +176,17 @@ def require_state_fits(budget: Budget, state_bytes: int) -> None:
     memory_bytes = budget.memory_bytes
     if memory_bytes is not None and memory_bytes < state_bytes:
         raise BudgetError(
-            f"{flag_text(MEMORY, memory_bytes)} is below the package's own state of "
-            f"{bytes_text(state_bytes)}. Training holds it twice and needs room for a step "
-            "besides: `edge-train plan PKG` without --memory shows what each rung needs."
+            f"{flag_text(MEMORY, memory_bytes)} is below the package's state of "
+            f"{bytes_text(state_bytes)}. Training holds it twice and needs memory for a step "
+            "as well: `edge-train plan PKG` without --memory shows what each rung needs."
         )
 
 
 def nearest_budgets(workload: Workload, budget: Budget) -> list[Budget]:
-    """Budgets that work, where this one does not.
+    """Feasible budgets near this one, which is not.
 
-    One for each limit that it suffices to raise alone; else one with several limits raised.
-    Each raised limit is the least that works, to a thousandth.
+    One for each limit that it suffices to raise alone; otherwise one with several limits
+    raised. Each raised limit is the least feasible one, to within 0.1 %.
     """
     limits = [limit for limit in budget.limited() if limit is not TEMPERATURE]
     alone = [limit for limit in limits if best_mix(workload, budget.with_limit(limit, None))]
@@ -200,14 +200,14 @@ def nearest_budgets(workload: Workload, budget: Budget) -> list[Budget]:
         return raised
 
     nearest = all_raised(_least(lambda factor: bool(best_mix(workload, all_raised(factor)))))
-    for limit in limits:  # perhaps not each of them as far as that
+    for limit in limits:  # perhaps not each of them by that factor
         back = nearest.with_limit(limit, budget.value(limit))
         nearest = _with_least(limit, workload, back)
     return [nearest]
 
 
 def _with_least(limit: Limit, workload: Workload, budget: Budget) -> Budget:
-    """With the least of that limit that works; it is enough to raise that one."""
+    """The budget with the least feasible value of that limit, if raising it suffices."""
     factor = _least(lambda factor: bool(best_mix(workload, _raised(budget, limit, factor))))
     return _raised(budget, limit, factor)
 
@@ -217,7 +217,7 @@ def _raised(budget: Budget, limit: Limit, factor: float) -> Budget:
 
 
 def _least(works: Callable[[float], bool]) -> float:
-    """The least factor from 1 that works, to a thousandth; a larger one works as well."""
+    """The least factor from 1 that works, to within 0.1 %; larger ones work as well."""
     high = 1.0
     while not works(high):
         high *= 2
@@ -229,14 +229,14 @@ def _least(works: Callable[[float], bool]) -> float:
 
 
 def _fewer_steps(workload: Workload, budget: Budget) -> str:
-    """How many steps this budget is enough for."""
+    """The number of steps that this budget allows."""
     enough, too_many = 0, workload.steps
     while too_many - enough > 1:
         middle = (enough + too_many) // 2
         fits = best_mix(replace(workload, steps=middle), budget)
         enough, too_many = (middle, too_many) if fits else (enough, middle)
     return (
-        f"; this one is enough for {enough} steps: ask for fewer with --epochs or --images"
+        f"; this one allows {enough} steps: reduce them with --epochs or --images"
         if enough
         else ""
     )

@@ -1,7 +1,7 @@
-"""When a run holds back although its budget has room: heat, memory and mean power.
+"""Limits at run time: temperature, memory pressure and mean power.
 
-`Throttle` lowers a ceiling over the rungs, and raises it again, slower each time it was
-lowered. `IdlePacer` says when to idle. Clock: seconds that come in as arguments. Units:
+`Throttle` lowers a ceiling over the rungs, and raises it again, slower after each time it was
+lowered. `IdlePacer` decides when to idle. Clock: seconds that are arguments. Units:
 seconds, joules, watts, degrees Celsius, bytes, percent.
 """
 
@@ -14,23 +14,23 @@ from edge_runtime.facts.budget import MEMORY, POWER, TEMPERATURE, Limit, flag_te
 from edge_runtime.planning.ledger import Ledger
 from edge_runtime.units import bytes_text, duration_text, power_text, temperature_text
 
-NEAR_C = 1.0  # below the limit: time for a rung that draws less
-COOL_C = 3.0  # below the limit: time to go on, or up
+NEAR_C = 1.0  # below the limit: switch to a rung that draws less
+COOL_C = 3.0  # below the limit: continue, or step up
 _PRESSURE = 10.0  # percent of time that programs wait for memory
 _NO_PRESSURE = 2.0
-_DRAWS_LESS = 0.85  # below this share of power a rung is cooler than another
-_EFFECT_S = 10.0  # until a lower rung shows
+_DRAWS_LESS = 0.85  # a rung is cooler than another below this share of its power
+_EFFECT_S = 10.0  # until a lower rung takes effect
 _FIRST_HOLD_S, _LONGEST_HOLD_S = 20.0, 320.0
 
 _BURST_S = 10.0  # of training between two pauses for the mean power
-_SHORTEST_S, _LONGEST_S = 0.1, 30.0  # then it looks again
+_SHORTEST_S, _LONGEST_S = 0.1, 30.0  # then the reading is checked again
 _COOLING_S = 1.0
 _PATIENCE_S = 1800.0  # of pauses without a step between them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """What the board shows now. `None` is unknown."""
+    """The board's present readings. `None` is unknown."""
 
     power_w: float | None = None
     temperature_c: float | None = None
@@ -54,20 +54,20 @@ class Throttle:
         self._lowered_s = self._hold_until_s = float("-inf")
         self._hold_s = _FIRST_HOLD_S
         self.too_hot = False  # has to cool down before the next step
-        self.reason = ""  # why the ceiling is where it is
+        self.reason = ""  # reason for the present ceiling
 
     @property
     def allowed(self) -> list[RungCost]:
-        """Costs of the rungs below the ceiling; none where even the smallest is too large."""
+        """Costs of the rungs below the ceiling; empty if even the smallest is too large."""
         return self._costs[: self._top + 1]
 
     def watch(
         self, now_s: float, rung: str, reading: Reading, power_w: Mapping[str, float | None]
     ) -> None:
-        """Take in a reading, while `rung` is trained; `power_w` is what each rung draws."""
+        """Record a reading while `rung` is trained; `power_w` is the power of each rung."""
         self._note_heat(reading.temperature_c)
         rungs = [cost.rung for cost in self._costs]
-        if rung not in rungs:  # it was excluded, and the switch is still to come
+        if rung not in rungs:  # already excluded; the switch is pending
             return
         place = rungs.index(rung)
         used, limit = reading.rss_bytes, self._budget.memory_bytes
@@ -85,7 +85,7 @@ class Throttle:
     def _note_heat(self, temperature_c: float | None) -> None:
         limit_c = self._budget.temperature_c
         if temperature_c is None or limit_c is None:
-            return  # unknown: as it was
+            return  # unknown: unchanged
         if temperature_c >= limit_c:
             self.too_hot = True
         elif temperature_c <= limit_c - COOL_C:
@@ -104,7 +104,7 @@ class Throttle:
         return not warm and (reading.memory_pressure or 0.0) <= _NO_PRESSURE
 
     def _leave(self, place: int, now_s: float, used: int, limit: int) -> None:
-        """Never train this rung again, nor one that needs as much memory."""
+        """Exclude this rung permanently, and all that need at least as much memory."""
         if now_s - self._lowered_s < _EFFECT_S:
             return
         here, allowed = self._costs[place].need_bytes, self.allowed
@@ -113,7 +113,7 @@ class Throttle:
             for cost in self._costs
             if here is not None and cost.need_bytes is not None and cost.need_bytes < here
         ]
-        # Heat may have lowered the ceiling: it stays above those that it left.
+        # Heat may have lowered the ceiling further.
         self._top = sum(cost in allowed for cost in self._costs) - 1
         self._lowered_s = now_s
         self.reason = f"{bytes_text(used)} is over {flag_text(MEMORY, limit)}"
@@ -146,20 +146,20 @@ class Throttle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pause:
-    """Idle so long, for that limit."""
+    """Idle for this time, for that limit."""
 
     pause_s: float
     limit: Limit
     reason: str
-    is_hopeless: bool  # it was tried for long enough
+    is_hopeless: bool  # pausing was tried for long enough
 
 
 class IdlePacer:
-    """Says when to pause, and when pausing does not help."""
+    """Decides when to pause, and detects when pausing does not help."""
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
-        self._limit: Limit | None = None  # what it is pausing for
+        self._limit: Limit | None = None  # the limit for which it is pausing
         self._since_s = 0.0
 
     @property
@@ -179,7 +179,7 @@ class IdlePacer:
         """The pause before the next step, if it needs one.
 
         Args:
-            ledger: what was spent.
+            ledger: spent totals.
             cost: of the next step.
             left: steps, this one included.
             now_s: monotonic.
@@ -204,7 +204,7 @@ class IdlePacer:
         )
 
     def _longest_s(self, ledger: Ledger) -> float:
-        """A pause ends before the time is up."""
+        """The longest pause that leaves time to end the run."""
         time_s = self._budget.time_s
         end_s = math.inf if time_s is None else time_s - ledger.rest().fixed_s
         return max(0.0, min(_LONGEST_S, end_s))
@@ -220,12 +220,14 @@ class IdlePacer:
     def _idling(
         self, ledger: Ledger, cost: RungCost, left: int
     ) -> tuple[Limit, float, str] | None:
-        """A pause that lets the mean power stay below the limit for some steps."""
+        """A pause that keeps the mean power below the limit for some steps."""
         power_w, overhead = self._budget.power_w, ledger.rest()
         if power_w is None or overhead.fixed_j is None or cost.step_j is None:
             return None
         step_s = cost.step_s or 0.0
-        ahead_j = overhead.fixed_j - power_w * overhead.fixed_s  # of what the limit allows
+        ahead_j = (
+            overhead.fixed_j - power_w * overhead.fixed_s
+        )  # of the energy that the limit allows
         per_step_j = cost.step_j - power_w * step_s
         if ahead_j + per_step_j * (1 if per_step_j > 0 else left) <= 0:
             return None

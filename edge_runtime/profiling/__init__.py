@@ -1,6 +1,6 @@
-"""Cost profiles: measured rung by rung in processes of their own, kept in files.
+"""Cost profiles: measured rung by rung in separate processes, kept in files.
 
-A profile holds for one environment: board, power mode, engine, runtime, device, threads.
+A profile is valid for one environment: board, power mode, engine, runtime, device, threads.
 """
 
 from edge_runtime.profiling.cache import (

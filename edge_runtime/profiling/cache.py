@@ -1,4 +1,4 @@
-"""Files of cost profiles, format 1, and the cache that they are kept in by default.
+"""Files of cost profiles, format 1, and their cache.
 
 docs/planning.md explains every field.
 """
@@ -31,7 +31,7 @@ def cached_profile_path(
     threads: int | None,
     variables: Mapping[str, str] = os.environ,
 ) -> Path:
-    """The file of the profile of this package and environment; it need not exist.
+    """Path of the profile of this package and environment; it need not exist.
 
     Args:
         package_digest: of the package.
@@ -39,12 +39,12 @@ def cached_profile_path(
         power_mode: of the board, where it has modes.
         engine: its name.
         runtime: of the engine, with its version: "onnxruntime 1.31.1".
-        device: that the engine runs on: "cpu".
-        threads: of the engine; `None`: as many as there are processors.
-        variables: where `EDGE_TRAIN_CACHE` and `XDG_CACHE_HOME` are looked up.
+        device: on which the engine runs: "cpu".
+        threads: of the engine; `None`: one per processor.
+        variables: the environment, for `EDGE_TRAIN_CACHE` and `XDG_CACHE_HOME`.
 
     Raises:
-        ConfigError: there is no home folder, and no variable that names a cache folder.
+        ConfigError: neither a home folder nor a cache folder is known.
     """
     key = (board, power_mode or "", engine, runtime, device, str(threads or "all"))
     exact = hashlib.sha256("\0".join((package_digest, *key)).encode()).hexdigest()
@@ -67,7 +67,7 @@ def cache_folder(variables: Mapping[str, str] = os.environ) -> Path:
         return Path.home() / ".cache" / "edge-train"
     except RuntimeError as error:
         raise ConfigError(
-            f"this user has no home folder to keep cost profiles in. Set {CACHE} to a folder."
+            f"this user has no home folder for cost profiles. Set {CACHE} to a folder."
         ) from error
 
 
@@ -86,14 +86,14 @@ def load_profile(path: Path) -> CostProfile:
     """Read a profile.
 
     Raises:
-        DeviceError: there is no such file.
+        DeviceError: the file does not exist.
         RecordsError: it is damaged or of another format; every problem is listed.
     """
     try:
         table = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise DeviceError(
-            f"there is no cost profile {path}. Measure one on the board with "
+            f"cost profile {path} does not exist. Measure one on the board with "
             f"`edge-train profile PKG -o {path}`."
         ) from error
     except (OSError, ValueError, RecursionError) as error:
@@ -117,19 +117,19 @@ def load_profile(path: Path) -> CostProfile:
 
 
 def _problems_of(profile: CostProfile) -> list[str]:
-    """Values that no measurement gives."""
+    """Values that no measurement can give."""
     problems = []
     names = [cost.rung for cost in profile.rungs]
-    problems += [f"rungs: {name} is there twice" for name in {*names} if names.count(name) > 1]
+    problems += [f"rungs: {name} appears twice" for name in {*names} if names.count(name) > 1]
     if not names:
-        problems.append("rungs: there are none")
+        problems.append("rungs: the list is empty")
     for index, cost in enumerate(profile.rungs):
         place = f"rungs[{index}]."
         if cost.source not in SOURCES:
             known = ", ".join(SOURCES)
             problems.append(f"{place}source: {cost.source!r} is unknown; known are {known}")
         if cost.source in (MEASURED, INTERPOLATED) and not cost.step_s:
-            problems.append(f"{place}step_s: a {cost.source} rung takes time")
+            problems.append(f"{place}step_s: a {cost.source} rung needs a time")
     return sorted(problems)
 
 
@@ -147,7 +147,7 @@ def check_fits(
     """Refuse a profile that was measured in another environment.
 
     Raises:
-        DeviceError: it names each difference.
+        DeviceError: it differs; the message names each difference.
     """
     pairs = {
         "package": (profile.package_digest[:12], package_digest[:12]),
@@ -156,7 +156,7 @@ def check_fits(
         "engine": (profile.engine, engine),
         "runtime": (profile.runtime, runtime),
         "device": (profile.device, device),
-        "threads": (profile.threads or "all processors", threads or "all processors"),
+        "threads": (profile.threads or "all processors", threads or "one per processor"),
     }
     different = [
         f"  {name}: measured with {_shown(measured)}, here {_shown(here)}"
@@ -166,7 +166,7 @@ def check_fits(
     if different:
         lines = "\n".join(different)
         raise DeviceError(
-            f"the cost profile of {profile.created_at} does not hold here:\n{lines}\n"
+            f"the cost profile of {profile.created_at} is not valid here:\n{lines}\n"
             "Measure again with `edge-train profile PKG`."
         )
 

@@ -1,11 +1,11 @@
-"""Where training runs: the board with its sensor and power mode, and what runs the graphs."""
+"""The environment of a run: board, power sensor, power mode, engine and device."""
 
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from edge_runtime.device import Board, PowerSensor, load_board, open_sensor, power_mode
-from edge_runtime.engines import engine_name, runtime_name
+from edge_runtime.engines import engine_name, engine_runtime
 from edge_runtime.facts import CostProfile
 from edge_runtime.package import Package
 from edge_runtime.profiling.cache import cached_profile_path, check_fits, load_profile
@@ -13,15 +13,15 @@ from edge_runtime.profiling.cache import cached_profile_path, check_fits, load_p
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
-    """All that the cost of a step depends on, besides its package."""
+    """Everything except the package that the cost of a step depends on."""
 
     board: Board
-    board_file: Path | None  # that describes it; None: it was recognised
+    board_file: Path | None  # board file; None: it was recognised
     power_mode: str | None  # of the board, where it has modes
     engine: str
     runtime: str  # of the engine, with its version
-    device: str  # that the engine runs on
-    threads: int | None  # of the engine; None: as many as there are processors
+    device: str  # on which the engine runs
+    threads: int | None  # of the engine; None: one per processor
 
     @classmethod
     def detect(
@@ -32,7 +32,7 @@ class Environment:
         threads: int | None = None,
         board_file: Path | None = None,
     ) -> "Environment":
-        """This machine, with that engine. Opens neither the engine nor the sensor.
+        """This machine with that engine. Opens neither the engine nor the sensor.
 
         Raises:
             ConfigError: the board file is wrong, or the engine unknown.
@@ -44,7 +44,7 @@ class Environment:
             board_file=board_file,
             power_mode=power_mode(),
             engine=engine_name(engine),
-            runtime=runtime_name(),
+            runtime=engine_runtime(engine),
             device=device,
             threads=threads,
         )
@@ -53,7 +53,7 @@ class Environment:
     def sensor(self) -> PowerSensor | None:
         """The board's best power sensor, opened at the first use.
 
-        It is for one meter, which closes it.
+        One meter uses it and closes it.
         """
         return open_sensor(self.board)
 
@@ -63,7 +63,7 @@ class Environment:
         return self.sensor is not None and self.sensor.is_estimate
 
     def cached_profile_path(self, package: Package) -> Path:
-        """Where a profile of this package in this environment is kept."""
+        """Path of the cached profile of this package in this environment."""
         return cached_profile_path(
             package.digest,
             board=self.board.id,
@@ -75,10 +75,10 @@ class Environment:
         )
 
     def load_profile(self, package: Package, path: Path) -> CostProfile:
-        """A profile that holds here.
+        """A profile that is valid here.
 
         Raises:
-            DeviceError: there is none, or it was measured in another environment.
+            DeviceError: it does not exist, or was measured in another environment.
             RecordsError: it is damaged.
         """
         profile = load_profile(path)

@@ -1,4 +1,4 @@
-"""One rung measured in a process of its own, which never outlives this one.
+"""One rung measured in a separate process, which never outlives this one.
 
 Clock: monotonic seconds, which all processes of a machine share.
 """
@@ -24,12 +24,12 @@ from edge_runtime.storage import storage_errors
 
 _WORKER = "from edge_runtime.profiling.worker import main; sys.exit(main())"
 _STDERR = "stderr.txt"
-_LOOK_S = 0.2  # between two looks at `stop`
+_LOOK_S = 0.2  # between two calls of `stop`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredRung:
-    """What a process measured, and what its end took: everything after its last step."""
+    """A process's measurement, and the costs of its end: everything after its last step."""
 
     measurement: Measurement
     end_s: float
@@ -48,12 +48,12 @@ def measure_rung(
     """Start a process for the rung and wait for it.
 
     Returns:
-        What it measured; `None` if it was killed, as it is when memory runs out.
+        Its measurement; `None` if it was killed, as when memory runs out.
 
     Raises:
-        StoppedError: `stop` said so; the process is gone.
-        EngineError: it failed for another reason than memory.
-        StorageError: there is no room for its files.
+        StoppedError: `stop` returned `True`; the process has ended.
+        EngineError: it failed for a reason other than memory.
+        StorageError: its files cannot be written.
     """
     with _scratch_folder() as scratch:
         job = MeasureJob(
@@ -85,8 +85,8 @@ def measure_rung(
 def _exit_code(job: MeasureJob, stop: Callable[[], bool]) -> int:
     """Run a job to its end.
 
-    In a session of its own the process receives no Ctrl-C or hang-up of a terminal. It ends
-    when its stdin closes, which happens however this process ends.
+    In a separate session the process receives no Ctrl-C or hang-up of a terminal. It ends
+    when its stdin closes, however this process ends.
     """
     command = python_command(_WORKER, json.dumps(unstructure(job)))
     with (
@@ -109,7 +109,7 @@ def _exit_code(job: MeasureJob, stop: Callable[[], bool]) -> int:
 
 
 def _reason(code: int, scratch: Path) -> str:
-    """Why it failed: its own message, else what it wrote to stderr."""
+    """Why it failed: its message, or the output on stderr."""
     with suppress(FileNotFoundError):
         return (scratch / ERROR).read_text()
     left = (scratch / _STDERR).read_text(errors="replace").strip()[-2000:]
@@ -120,7 +120,7 @@ def _reason(code: int, scratch: Path) -> str:
 
 @contextmanager
 def _scratch_folder() -> Iterator[Path]:
-    """On the disk, which checkpoints are timed on: what lies in /tmp may count as memory."""
+    """On the disk that checkpoints are timed on: /tmp may count as memory."""
     cache = cache_folder()
     with storage_errors("write", cache):
         cache.mkdir(parents=True, exist_ok=True)

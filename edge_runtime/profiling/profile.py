@@ -1,11 +1,11 @@
-"""The cost profile of a package on this board: every rung in fresh processes of its own.
+"""The cost profile of a package on this board: every rung in new processes.
 
-Rungs are measured three times, from the smallest up, down and up again, so that a board that
-gets hot affects all of them alike, and the median leaves out a program that disturbs one of
-the times. Plans depend on how rungs compare: where the times still disagree, they are smoothed
-towards a straight line over their FLOPs. A process that is killed marks its rung as not
-fitting; the others go on. What is measured is kept in the cache until the profile is complete:
-after an interruption the same call goes on.
+Rungs are measured three times, from the smallest up, down and up again, so a board that heats
+up affects all rungs alike, and the median hides other programs that come and go. Plans depend
+on how rungs compare: where the times still disagree, they are smoothed towards a straight line
+over FLOPs. A killed process marks its rung as not fitting; the others continue. Measurements
+are kept in the cache until the profile is complete: after an interruption the same call
+continues.
 """
 
 import json
@@ -34,8 +34,8 @@ from edge_runtime.training import never
 
 logger = logging.getLogger(__name__)
 
-_TIMES = 3  # that a rung is measured
-_IDLE_S = 5.0  # the board's idle power is the mean over so long
+_TIMES = 3  # repetitions per rung
+_IDLE_S = 5.0  # of measuring the board's idle power
 
 
 def profile_package(
@@ -51,18 +51,18 @@ def profile_package(
     """Measure every rung three times, the smallest first.
 
     Args:
-        package: what is to be trained.
-        environment: where it is to be trained.
-        meter: of this process, for the idle power and what the end of a run takes.
-        memory_bytes: measure no rung that is predicted to take more.
-        max_s: of measured steps per rung, a third of them each time.
-        report: called after each time with what is known of the rung by then.
-        stop: asked several times a second while a rung is measured.
+        package: the package to train.
+        environment: where it will be trained.
+        meter: of this process, for idle power and the costs of a run's end.
+        memory_bytes: skip rungs with a higher predicted peak.
+        max_s: of measured steps per rung, a third of it in each repetition.
+        report: called after each repetition with the rung's costs so far.
+        stop: called several times a second while a rung is measured.
 
     Raises:
-        EngineError: a rung failed for another reason than memory; or none fits.
-        StorageError: there is no room for the files of the measuring processes.
-        StoppedError: `stop` said so.
+        EngineError: a rung failed for a reason other than memory; or none fits.
+        StorageError: files of the measuring processes cannot be written.
+        StoppedError: `stop` returned `True`.
     """
     idle_w = meter.measure_idle(_IDLE_S) if meter.sensor else None
     bench = _Bench(package, environment, meter, max_s=max_s / _TIMES, stop=stop)
@@ -98,7 +98,7 @@ def _smallest(*limits: int | None) -> int | None:
 
 
 class _Bench:
-    """Measures rungs, but those that an interrupted profile has measured before."""
+    """Measures rungs, except those that an interrupted profile has already measured."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class _Bench:
         self.measured: dict[str, list[MeasuredRung]] = {}
 
     def predicted_bytes(self, rung: Rung) -> int | None:
-        """The peak of a rung by what the first one showed of this board."""
+        """The predicted peak of a rung, with the baseline that the first one measured."""
         if not self.measured:
             return None
         first = next(iter(self.measured.values()))[0]
@@ -124,7 +124,7 @@ class _Bench:
         )
 
     def measure(self, rung_id: str) -> list[MeasuredRung] | None:
-        """Once more: what it took each time; `None` if it was killed now."""
+        """Measure once more; all repetitions so far; `None` if it was killed now."""
         times = len(self.measured.get(rung_id, ()))
         known = self._read(rung_id, times)
         if known is None:
@@ -146,20 +146,20 @@ class _Bench:
         return self.measured[rung_id]
 
     def forget(self) -> None:
-        """Keep nothing for a next call: the profile is complete."""
+        """Remove the kept measurements: the profile is complete."""
         shutil.rmtree(self._kept, ignore_errors=True)
 
     def _so_far(self, rung_id: str) -> str:
         if not self.measured:
-            return f"stopped while {rung_id} was measured, the first rung; nothing is kept."
+            return f"stopped while {rung_id}, the first rung, was measured; nothing is kept."
         done = ", ".join(self.measured)
         return (
-            f"stopped while {rung_id} was measured. Measured are {done}: the same command "
-            "goes on from there."
+            f"stopped while {rung_id} was measured. Measured so far: {done}. The same command "
+            "continues from there."
         )
 
     def _read(self, rung_id: str, times: int) -> MeasuredRung | None:
-        # Not there, or written by another version of edge-train.
+        # Missing, or written by another version of edge-train.
         with suppress(OSError, ValueError, RecordsError):
             table = json.loads(self._file(rung_id, times).read_bytes())
             known = structure(MeasuredRung, table, where=rung_id, error=RecordsError)
@@ -174,7 +174,7 @@ class _Bench:
         write_file(self._file(rung_id, times), json.dumps(unstructure(known)).encode())
 
     def _file(self, rung_id: str, times: int) -> Path:
-        """Of a rung that was measured so many times before."""
+        """File of the next repetition of a rung."""
         return self._kept / f"{rung_id}-{times + 1}.json"
 
 
@@ -196,7 +196,7 @@ def _unmeasured(package: Package, rung: Rung, predicted_bytes: int | None) -> Ru
 
 
 def _with(cost: RungCost, measured: Sequence[MeasuredRung] | None) -> RungCost:
-    """A rung's cost with what its processes measured; `None`: the last one was killed."""
+    """A rung's cost with its measurements; `None`: the last process was killed."""
     if measured is None:
         return replace(cost, source=DOES_NOT_FIT)
     known = [each.measurement for each in measured]
@@ -213,7 +213,7 @@ def _with(cost: RungCost, measured: Sequence[MeasuredRung] | None) -> RungCost:
 
 
 def _median(values: Iterable[float | None]) -> float | None:
-    """Unknown if one of them is."""
+    """The median; unknown if one of the values is."""
     known = list(values)
     return None if None in known else median(value for value in known if value is not None)
 

@@ -1,10 +1,9 @@
 """Measures one rung in this process: a short real run on noise.
 
-Started by `edge_runtime.profiling.process` in a process of its own, so that its peak
-memory is that of one rung, and so that the kernel kills it instead of the program that asked
-for it. It ends when its stdin closes: its parent is gone then. The run is an
-ordinary one, with its pipeline, meter and checkpoint: what a step costs here is what it will
-cost there. Clock: monotonic seconds.
+Started by `edge_runtime.profiling.process` in a separate process, so that its peak memory is
+that of one rung, and the kernel kills it instead of its parent. It ends when its stdin closes:
+its parent has ended then. The run is an ordinary one, with pipeline, meter and checkpoint, so
+that its steps cost the same as later ones. Clock: monotonic seconds.
 """
 
 import json
@@ -34,7 +33,7 @@ from edge_runtime.device import (
     process_tree_rss_bytes,
 )
 from edge_runtime.engines import create_engine
-from edge_runtime.engines.base import Batch, ClosingMixin, Engine, Hyper, StepResult
+from edge_runtime.engines.base import BaseEngine, Batch, Engine, Hyper, StepResult
 from edge_runtime.engines.runtime import release_free_memory
 from edge_runtime.errors import ConfigError, EdgeRuntimeError, StoppedError
 from edge_runtime.package import Package, open_package
@@ -50,15 +49,15 @@ MIN_WINDOW_S = 2.0  # for the energy of a step
 CONFIDENT = 0.03  # half the width of the median's interval, relative
 MEASUREMENT, ERROR = "measurement.json", "error.txt"  # in the scratch folder
 _RESAMPLES = 1000
-_AT_ONCE = 50_000  # values of resamples: what they take counts as the rung's memory
-_LOOK_EVERY = 1.1  # times as many steps: looking takes time and energy, too
-_TRIES = 100  # to remove a folder that the run still writes into
+_AT_ONCE = 50_000  # values of resamples: they count as the rung's memory
+_LOOK_EVERY = 1.1  # factor between checks: a check takes time and energy, too
+_TRIES = 100  # to remove a folder into which the run still writes
 _ENDLESS = 1_000_000  # epochs; the watch ends the run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasureJob:
-    """What to measure, as the parent says it."""
+    """What to measure, as given by the parent."""
 
     package: str  # path
     rung: str
@@ -72,7 +71,7 @@ class MeasureJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """What one rung took. Durations are medians where there are many."""
+    """Costs of one rung. Durations are medians where there are several."""
 
     step_s: float
     step_s_low: float  # of the 95 % bootstrap interval of the median
@@ -82,8 +81,8 @@ class Measurement:
     peak_bytes: int  # of the process, with its share of GPU memory
     baseline_bytes: int  # of the process when its first step begins, without the state
     startup_s: float  # from process start to the first step
-    switch_s: float  # to load the rung's graph
-    last_step_s: float  # when the last step ended: the rest, to process exit, is its end
+    switch_s: float  # of loading the rung's graph
+    last_step_s: float  # when the last step ended; from there to process exit is the run's end
 
 
 def main() -> int:
@@ -103,7 +102,7 @@ def main() -> int:
 
 def _end_with_parent(scratch: Path) -> None:
     """End when stdin does, and remove the scratch folder."""
-    os.read(0, 1)  # by `sys.stdin` it would hold a lock that the interpreter's exit wants
+    os.read(0, 1)  # `sys.stdin` would hold a lock that the interpreter needs at exit
     for _ in range(_TRIES):
         shutil.rmtree(scratch, ignore_errors=True)
         if not scratch.exists():
@@ -112,10 +111,10 @@ def _end_with_parent(scratch: Path) -> None:
 
 
 def measure(job: MeasureJob) -> Measurement:
-    """Run the rung and see what it takes.
+    """Run the rung and measure its costs.
 
     Raises:
-        EdgeRuntimeError: the run failed as any run can.
+        EdgeRuntimeError: any error of a run.
     """
     package = open_package(Path(job.package))
     engine = _WatchedEngine(create_engine(job.engine, device=job.device, threads=job.threads))
@@ -148,7 +147,7 @@ def median_interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _pictures(package: Package) -> "Noise":
-    """Enough of them that an epoch's end, which costs a little, is rare."""
+    """Enough pictures that epoch ends, which cost a little, are rare."""
     manifest = package.manifest
     size_px = max(group.size_px for group in manifest.views)
     return Noise(64 * manifest.batch_size, size_px)
@@ -178,7 +177,7 @@ class Noise:
 
 
 class Watch:
-    """Follows a run's events and says when enough was seen."""
+    """Follows a run's events until the measurement is precise enough."""
 
     def __init__(self, max_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._max_s, self._clock = max_s, clock
@@ -186,10 +185,10 @@ class Watch:
         self._first_step_s = self._startup_s = 0.0
         self._durations_s: list[float] = []
         self._begin_s = self._end_s = math.nan
-        self._look_at = MIN_STEPS  # so many measured steps
+        self._look_at = MIN_STEPS  # of measured steps
 
     def see(self, event: events.Event) -> None:
-        """Take one event in."""
+        """Record one event."""
         now_s = self._clock()
         if not isinstance(event, events.StepRecord):
             return
@@ -205,7 +204,7 @@ class Watch:
             self._end_s = now_s
 
     def is_sure(self) -> bool:
-        """Whether the run may end: the median is sure, or time is up."""
+        """Whether the run may end: the median is precise enough, or time is up."""
         steps = len(self._durations_s)
         if steps < MIN_STEPS:
             return False
@@ -219,7 +218,7 @@ class Watch:
         return (high_s - low_s) / 2 <= CONFIDENT * statistics.median(self._durations_s)
 
     def measurement(self, baseline_bytes: int, meter: Meter) -> Measurement:
-        """What was seen of a run that is over."""
+        """The measurement of a run that has ended."""
         median_s = statistics.median(self._durations_s)
         low_s, high_s = median_interval(self._durations_s)
         window_j = meter.energy_between(self._begin_s, self._end_s)
@@ -238,10 +237,11 @@ class Watch:
         )
 
 
-class _WatchedEngine(ClosingMixin, Engine):
-    """An engine that notes what the process holds when its first step begins."""
+class _WatchedEngine(BaseEngine, Engine):
+    """An engine that records the process's memory when its first step begins."""
 
     def __init__(self, engine: Engine) -> None:
+        super().__init__(engine.name)
         self._engine = engine
         self.name, self.runtime, self.threads = engine.name, engine.runtime, engine.threads
         self.device = engine.device
@@ -256,9 +256,9 @@ class _WatchedEngine(ClosingMixin, Engine):
     @override
     def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> StepResult:
         if not self.baseline_bytes:
-            # As the engine will do: what was freed is no part of what the process takes.
+            # As the engine does: freed memory is not part of the process's memory.
             release_free_memory()
-            # The engine holds the old state; the new one takes memory once it is written.
+            # The engine holds the old state; the new one becomes resident once it is written.
             self.baseline_bytes = process_tree_rss_bytes() - self._state_bytes
         return self._engine.step(rung_id, batch, hyper)
 
@@ -275,8 +275,8 @@ class _WatchedEngine(ClosingMixin, Engine):
         self._engine.run_periodic(graph, hyper)
 
     @override
-    def refusal(self, package: Package, rung: Rung | None = None) -> str | None:
-        return self._engine.refusal(package, rung)
+    def unsupported_reason(self, package: Package, rung: Rung | None = None) -> str | None:
+        return self._engine.unsupported_reason(package, rung)
 
     @override
     def close(self) -> None:

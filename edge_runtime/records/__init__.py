@@ -1,4 +1,4 @@
-"""The run folder: what was asked, every step, every event, the last checkpoints."""
+"""The run folder: settings, every step, every event, the last checkpoints."""
 
 from edge_runtime.records.checkpoints import Checkpoint, CheckpointInfo
 from edge_runtime.records.run import (

@@ -1,6 +1,6 @@
 """Checkpoints: `checkpoints/<step>/` with `state.safetensors` and `checkpoint.json`.
 
-A checkpoint is complete or absent, proves itself by a SHA-256, and the last two are kept.
+A checkpoint is complete or absent and verified by its SHA-256; the last two are kept.
 """
 
 import hashlib
@@ -23,14 +23,14 @@ KEPT = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointInfo:
-    """The whole of `checkpoint.json`."""
+    """The content of `checkpoint.json`."""
 
     step: int  # steps done
     epoch: int  # of the last step
     package_digest: str
     steps_bytes: int  # length of steps.jsonl up to this step
     state_sha256: str
-    spent: Spent  # until this checkpoint was begun
+    spent: Spent  # spent until the checkpoint was begun
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def save_checkpoint(
     package_digest: str,
     steps_bytes: int,
 ) -> int:
-    """Write `folder/<step>`, then forget all but the last two. Returns the state's bytes.
+    """Write `folder/<step>`, then remove all but the last two. Returns the state's bytes.
 
     Raises:
         StorageError: it cannot be written; the checkpoints before it are unchanged.
@@ -81,7 +81,7 @@ def save_checkpoint(
 
 
 def _write_state(path: Path, state: State) -> tuple[int, str]:
-    """Write a state without a second copy of it; its bytes and their SHA-256."""
+    """Write a state without copying it; returns its bytes and their SHA-256."""
     size_bytes, digest = 0, hashlib.sha256()
     with path.open("wb") as file:
         for chunk in state_chunks(state):
@@ -97,10 +97,10 @@ def load_checkpoint(path: Path, *, package_digest: str, steps_bytes: int) -> Che
     Args:
         path: its folder.
         package_digest: the run's.
-        steps_bytes: length of steps.jsonl; a checkpoint that counts on more is of no use.
+        steps_bytes: length of steps.jsonl; a checkpoint that needs more cannot be used.
 
     Raises:
-        RecordsError: something of it is missing, altered or does not belong to this run.
+        RecordsError: a part of it is missing, altered or belongs to another run.
     """
     try:
         table = json.loads((path / INFO_FILE).read_bytes())
@@ -110,16 +110,16 @@ def load_checkpoint(path: Path, *, package_digest: str, steps_bytes: int) -> Che
         raise RecordsError(f"{path} is damaged: {error}.") from error
     info = structure(CheckpointInfo, table, where=str(path / INFO_FILE), error=RecordsError)
     if info.state_sha256 != content_sha256:
-        raise RecordsError(f"{path} is damaged: {STATE_FILE} was altered or cut short.")
+        raise RecordsError(f"{path} is damaged: {STATE_FILE} was altered or truncated.")
     if str(info.step) != path.name or info.package_digest != package_digest:
         raise RecordsError(f"{path} belongs to another run.")
     if info.steps_bytes > steps_bytes:
-        raise RecordsError(f"{path} counts on lines that steps.jsonl has lost.")
+        raise RecordsError(f"{path} needs lines that steps.jsonl does not have.")
     return Checkpoint(path, info, state)
 
 
 def remove_checkpoint(path: Path) -> None:
-    """Take a checkpoint away in one move, then free its space."""
+    """Remove a checkpoint: rename it first, then delete its files."""
     with storage_errors("remove", path):
         gone = path.with_name(f".{path.name}-removed")
         os.rename(path, gone)

@@ -15,7 +15,7 @@ from edge_runtime.schema import structure, unstructure
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moment:
-    """When something happened, by the clock of all that is measured in a run."""
+    """The time of an event, by the clock of all measurements of a run."""
 
     process: int  # counts the processes that worked on the run, from 1
     t_s: float  # since the start of that process
@@ -23,27 +23,27 @@ class Moment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What differs between two runs of the same settings. `None` is not measured."""
+    """What differs between two runs with the same settings. `None`: not measured."""
 
     process: int  # counts the processes that worked on the run, from 1
-    t_s: float  # when the step was done, since the start of that process
+    t_s: float  # when the step ended, since the start of that process
     step_s: float  # inside the engine
     wait_s: float  # for pictures, before that
-    pause_s: float  # as the governor said, before that
+    pause_s: float  # requested by the governor, before that
     rss_bytes: int | None  # resident memory of the process tree, about once per second
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRecord:
-    """One training step. All but `measured` is the same whenever the run is repeated."""
+    """One training step. A repeated run gives the same, except for `measured`."""
 
     step: int
     epoch: int
     rung: str
     keep_ratio: float
-    loss: float | None  # None: it was not finite, and the update was skipped
-    metrics: dict[str, float | None] = field(default_factory=dict)  # of the objective, named
-    applied: bool = True  # False: the update was skipped, and the state is as before
+    loss: float | None  # None: not finite, and the update was skipped
+    metrics: dict[str, float | None] = field(default_factory=dict)  # of the objective, by name
+    applied: bool = True  # False: the update was skipped, and the state is unchanged
     lr: float
     images: int  # pictures of this step
     measured: Measured
@@ -51,7 +51,7 @@ class StepRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """A run begins; `steps` is the whole of it."""
+    """A run begins; `steps` counts all of its steps."""
 
     steps: int
     steps_per_epoch: int
@@ -61,13 +61,13 @@ class Started:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resumed:
-    """A run goes on after `step`, by the state of `checkpoint` (`None`: the initial state)."""
+    """A run continues after `step` from `checkpoint` (`None`: the initial state)."""
 
     step: int
     steps: int
     checkpoint: str | None
     lost_steps: int  # records of steps that have to be trained again
-    lost_s: float  # spent after that checkpoint, for nothing; it counts against a budget
+    lost_s: float  # spent after that checkpoint and lost; it counts against a budget
     lost_j: float | None
     engine: str
     runtime: str
@@ -75,7 +75,7 @@ class Resumed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
-    """What the steps after `step` shall be, within what is left of the budget."""
+    """The plan for the steps after `step`, within the remaining budget."""
 
     step: int
     budget: Budget
@@ -89,7 +89,7 @@ class RungChanged:
     step: int
     rung: str
     keep_ratio: float
-    reason: str | None  # the governor's; None: the caller's schedule says so
+    reason: str | None  # the governor's; None: given by the caller's schedule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +112,7 @@ class SensorLost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SensorBack:
-    """The power sensor reads again; over the gap the power is interpolated."""
+    """The power sensor gives readings again; over the gap the power is interpolated."""
 
     step: int
     sensor: str
@@ -129,7 +129,7 @@ class WindowEnded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PictureSkipped:
-    """A picture cannot be read and was replaced. Told once per picture."""
+    """A picture cannot be read and was replaced. Reported once per picture."""
 
     step: int
     picture: str
@@ -182,7 +182,7 @@ class SourceLost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diverged:
-    """`step` gave no number. `checkpoint` is the last one known to be good."""
+    """`step` gave NaN or infinity. `checkpoint` is the last one known to be good."""
 
     step: int
     reason: str
@@ -193,14 +193,14 @@ class Diverged:
 class Finished:
     """The run is complete, or its budget is used up.
 
-    `elapsed_s`, `images_per_s` and `peak_bytes` are those of the last process; what was spent
-    is that of all processes of the run.
+    `elapsed_s`, `images_per_s` and `peak_bytes` are those of the last process; `spent` is
+    that of all processes of the run.
     """
 
     steps: int
     epochs: float  # reached
     images: int  # of all steps
-    loss: float | None  # of the last step; None: there was none, or it was not finite
+    loss: float | None  # of the last step; None: no step was trained, or it was not finite
     checkpoint: str | None
     elapsed_s: float
     images_per_s: float | None
@@ -211,11 +211,11 @@ class Finished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """The encoder after `step` was evaluated, by a process of its own."""
+    """The encoder after `step` was evaluated, by a separate process."""
 
     step: int
     results: EvaluationResults
-    spent_s: float  # no part of the run's budget
+    spent_s: float  # not part of the run's budget
     energy_j: float | None
     energy_is_estimate: bool
 
@@ -270,7 +270,7 @@ def event_table(event: Event) -> dict[str, Any]:
 
 
 def event_of(table: dict[str, Any], *, where: str) -> Event:
-    """The event of a table that `event_table` made.
+    """The event of a table made by `event_table`.
 
     Raises:
         RecordsError: it is of an unknown kind, or its fields are wrong.

@@ -1,7 +1,7 @@
-"""JSON lines: files of one JSON table per line that only grow; their writer and their reader.
+"""JSON lines: append-only files of one JSON table per line; their writer and their reader.
 
-Each line is written in one go, so a reader sees whole lines. A power cut or a full disk can
-leave half a line at the end: readers skip it, the next writer cuts it off.
+Each line is written with one call, so a reader sees whole lines. A power cut or a full disk
+can leave half a line at the end: readers skip it, the next writer removes it.
 """
 
 import fcntl
@@ -17,12 +17,12 @@ from edge_runtime.errors import RecordsError
 from edge_runtime.storage import storage_errors
 
 _BLOCK_BYTES = 1 << 18  # read at once
-_TAIL_BYTES = 4096  # looked at together for the last line end
+_TAIL_BYTES = 4096  # searched at once for the last line end
 _IS_HELD_S = 0.05  # longer than `is_held` takes
 
 
 class LineFile:
-    """Writes one file; made if it is not there. `close` may be called twice."""
+    """Writes one file, creating it if missing. `close` may be called twice."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -59,7 +59,7 @@ class LineFile:
             return sum(line.endswith(b"\n") for line in file)
 
     def truncate(self, size_bytes: int) -> None:
-        """Forget all lines after the first `size_bytes` bytes."""
+        """Remove all lines after the first `size_bytes` bytes."""
         with storage_errors("shorten", self.path):
             os.ftruncate(self._fd, size_bytes)
             os.fsync(self._fd)
@@ -70,7 +70,7 @@ class LineFile:
             os.fsync(self._fd)
 
     def hold(self) -> None:
-        """Take the file for this process until `close`; a killed process releases it.
+        """Lock the file for this process until `close`; a killed process releases it.
 
         Raises:
             RecordsError: another process holds it.
@@ -86,7 +86,7 @@ class LineFile:
                 ) from error
 
     def _lock_soon(self) -> None:
-        """Try twice: another process may be in `is_held` just now."""
+        """Try twice: another process may be in `is_held` at this moment."""
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -95,7 +95,7 @@ class LineFile:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other writers of this file out for a moment."""
+        """Exclude other writers of this file."""
         with storage_errors("lock", self.path):
             fcntl.flock(self._fd, fcntl.LOCK_EX)
         try:
@@ -129,22 +129,22 @@ def complete_length(handle: int) -> int:
 
 
 class CutError(RecordsError):
-    """Lines that were read are not in the file any more."""
+    """Lines that were read are no longer in the file."""
 
 
 class LineReader:
     """Reads one file a block at a time, also while it grows.
 
     It keeps no file open between two blocks, so that a run folder can be moved or removed
-    under it. Iterating gives all tables that are there.
+    meanwhile. Iterating yields all tables of the file.
     """
 
     def __init__(self, path: Path, *, tail_bytes: int | None = None) -> None:
-        """Nothing is read yet.
+        """Prepare to read; nothing is read yet.
 
         Args:
             path: the file.
-            tail_bytes: begin so far before its end, with a whole line; `None`: at its start.
+            tail_bytes: begin this far before its end, with a whole line; `None`: at its start.
         """
         self.path = path
         self.lines_read = 0
@@ -152,17 +152,17 @@ class LineReader:
         self._tail_bytes = tail_bytes
         self._is_numbered = True  # lines before a tail are not counted
         self._offset = 0
-        self._last = b""  # line read, to know whether it is still there
+        self._last = b""  # line read, to check whether it is still there
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         while tables := self.read():
             yield from tables
 
     def read(self) -> list[dict[str, Any]]:
-        """The next tables, at most a block of them; none: all were read.
+        """The next tables, at most a block of them; empty: all were read.
 
         Raises:
-            CutError: the file is another one than before, or shorter.
+            CutError: the file was replaced or truncated.
             RecordsError: it cannot be read, or a line of it is not a JSON table.
         """
         try:
@@ -181,7 +181,7 @@ class LineReader:
         return tables
 
     def place(self, number: int) -> str:
-        """For messages: the file, and the line of that number among those that were read."""
+        """For messages: the file, and the line with that number among those that were read."""
         return f"{self.path}, line {number}" if self._is_numbered else f"{self.path}: a line"
 
     def _next_block(self, handle: int) -> bytes:
@@ -192,7 +192,7 @@ class LineReader:
         start = self._offset - len(self._last)
         if os.pread(handle, len(self._last), start) != self._last:
             raise CutError(
-                f"{self.path} was cut or replaced while it was read. Look at the run again."
+                f"{self.path} was truncated or replaced while it was read. Try again."
             )
         size = _BLOCK_BYTES
         block = os.pread(handle, size, self._offset)
@@ -203,12 +203,12 @@ class LineReader:
 
     def _go_to_tail(self, handle: int, tail_bytes: int) -> None:
         start = os.fstat(handle).st_size - tail_bytes
-        if start > 0:  # else the whole file is shorter than that
+        if start > 0:  # otherwise the whole file is shorter than that
             self._offset = start + os.pread(handle, tail_bytes, start).find(b"\n") + 1
             self._is_numbered = False
 
     def _parse(self, whole: bytes) -> list[dict[str, Any]]:
-        """Lines parsed at once, which is much faster; one by one where that shows damage."""
+        """Parse lines at once, which is much faster; one by one if that fails."""
         try:
             text = whole.replace(b"\n", b",").decode()
             tables = json.loads(f"[{text}]", parse_constant=_refuse)
@@ -235,9 +235,9 @@ def _refuse(name: str) -> NoReturn:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process holds a file by `LineFile.hold`; a killed one does not.
+    """Whether a process holds the lock of `LineFile.hold`; a killed one does not.
 
-    For a moment nobody else can hold it; `LineFile.hold` waits as long.
+    During the check nobody else can lock it; `LineFile.hold` waits for that long.
 
     Raises:
         RecordsError: the file is missing, or its file system has no locks.
@@ -248,5 +248,5 @@ def is_held(path: Path) -> bool:
     except BlockingIOError:
         return True
     except OSError as error:
-        raise RecordsError(f"cannot look at {path}: {error.strerror}.") from error
+        raise RecordsError(f"cannot check {path}: {error.strerror}.") from error
     return False

@@ -1,6 +1,6 @@
-"""`power.jsonl`: what the meter saw, one line per sample, of every process of a run.
+"""`power.jsonl`: the meter's samples, one per line, of every process of a run.
 
-Never cut: lost work was paid for, too. Watts, degrees Celsius, hertz; `None` is unknown.
+Never truncated: lost work used energy, too. Watts, degrees Celsius, hertz; `None` is unknown.
 """
 
 from dataclasses import dataclass

@@ -1,10 +1,10 @@
-"""The run folder, format 2, as a reader sees it, also while the run is going on.
+"""The run folder, format 2, for readers, also during the run.
 
 ```
-run.json         what the run is: `RunInfo`
-steps.jsonl      one `StepRecord` per line; going back to a checkpoint cuts it
-events.jsonl     one event per line with `at` (UTC, ISO 8601) and its `Moment`; never cut
-power.jsonl      one `PowerRecord` per line; never cut
+run.json         settings and environment of the run: `RunInfo`
+steps.jsonl      one `StepRecord` per line; truncated when returning to a checkpoint
+events.jsonl     one event per line with `at` (UTC, ISO 8601) and its `Moment`; append-only
+power.jsonl      one `PowerRecord` per line; append-only
 checkpoints/     see `edge_runtime.records.checkpoints`
 ```
 """
@@ -44,7 +44,7 @@ class LoggedEvent(NamedTuple):
     """A line of `events.jsonl`."""
 
     at: str  # UTC, ISO 8601
-    moment: Moment | None  # None: another process than those that train wrote it
+    moment: Moment | None  # None: written by a process that does not train
     event: Event
 
 
@@ -70,7 +70,7 @@ class Run:
         return list(self.each_step())
 
     def events(self) -> list[LoggedEvent]:
-        """All events, oldest first; those of every process that worked on the run.
+        """All events, oldest first, of every process that worked on the run.
 
         Raises:
             RecordsError: events.jsonl is missing or damaged.
@@ -91,7 +91,7 @@ class Run:
         ]
 
     def spending(self) -> Spending:
-        """Seconds and joules of all processes, by their samples; reads them one by one.
+        """Seconds and joules of all processes, from their samples; reads them one by one.
 
         Raises:
             RecordsError: power.jsonl is missing or damaged.
@@ -105,14 +105,14 @@ class Run:
         """The newest checkpoint that can be used.
 
         Raises:
-            RecordsError: there is none.
+            RecordsError: no checkpoint exists, or none can be used.
         """
         checkpoint, damaged = find_checkpoint(self)
         for each in damaged:
             logger.warning("skipped a damaged checkpoint: %s", each.reason)
         if checkpoint is None:
             raise RecordsError(
-                f"{self.path} has no checkpoint yet. Let `edge-train run` go on with --resume."
+                f"{self.path} has no checkpoint yet. Continue with `edge-train run --resume`."
             )
         return checkpoint
 
@@ -165,7 +165,7 @@ def find_checkpoint(run: Run) -> tuple[Checkpoint | None, list[CheckpointDamaged
     reasons = "\n".join(f"  {each.reason}" for each in damaged)
     raise RecordsError(
         f"{run.path} has no checkpoint that can be used:\n{reasons}\n"
-        "Bring the files back, or train again into another folder."
+        "Restore the files, or train again into another folder."
     )
 
 
@@ -182,15 +182,15 @@ def open_run(path: Path) -> Run:
         reason = error.strerror if isinstance(error, OSError) else error
         raise RecordsError(
             f"{path} is not a run folder: {RUN_FILE} cannot be read ({reason}). "
-            "Make one with `edge-train run`."
+            "Create one with `edge-train run`."
         ) from error
     version = table.get("format") if isinstance(table, dict) else None
     if version in range(1, FORMAT):
         versions = table.get("versions")
         writer = versions.get("edge-train") if isinstance(versions, dict) else None
         raise RecordsError(
-            f"{file}: run format {version} is of an earlier edge-train; this one reads format "
-            f"{FORMAT}. Read it with edge-train {writer or 'as it was then'}, or train again "
+            f"{file}: run format {version} is of an earlier version; this one reads format "
+            f"{FORMAT}. Read it with edge-train {writer or 'of that time'}, or train again "
             "into another folder."
         )
     if version != FORMAT:

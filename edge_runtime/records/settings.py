@@ -1,4 +1,4 @@
-"""What a run is: `run.json`, format 2."""
+"""Settings and environment of a run: `run.json`, format 2."""
 
 from dataclasses import dataclass, fields
 from typing import Any
@@ -11,22 +11,22 @@ FORMAT = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What decides every bit of the result; a resumed run must have the same."""
+    """Everything that determines the result; a resumed run must have the same."""
 
     package_digest: str
     pictures_digest: str | None  # of the pictures' names; None for a video or a camera
-    state_sha256: str | None  # of the state it began with; None: the package's own
+    state_sha256: str | None  # of the state it began with; None: the package's initial state
     seed: int
     batch_size: int
     epochs: int
     images_per_epoch: int | None  # None: all pictures of the source
-    # (first step, rung id), ascending; None: the budget decides; the steps say how
+    # (first step, rung id), ascending; None: the budget decides, and the steps have the rungs
     rungs: tuple[tuple[int, str], ...] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunInfo:
-    """The whole of `run.json`: written once, when the run starts."""
+    """The content of `run.json`: written once, when the run starts."""
 
     format: int
     created_at: str  # UTC, ISO 8601
@@ -36,19 +36,21 @@ class RunInfo:
     steps_per_epoch: int
     total_steps: int
     engine: str
-    device: str = "cpu"  # that the engine ran on
+    device: str = "cpu"  # on which the engine ran
     threads: int | None  # None: chosen by the engine
     versions: dict[str, str]
     machine: dict[str, object]
     board: str | None  # id of its profile
     power_mode: str | None  # of the board, when the run started
-    sensor: str | None  # that measures power
+    sensor: str | None  # power sensor
     power_is_estimate: bool
-    calibration: dict[str, dict[str, float]]  # by rail: `gain`, `offset_w`; none is raw
-    sample_rate_hz: float  # the most; a sensor may be slower
-    idle_w: float | None  # of the board before anything ran
+    calibration: dict[
+        str, dict[str, float]
+    ]  # by rail: `gain`, `offset_w`; other rails are raw
+    sample_rate_hz: float  # highest rate; a sensor may be slower
+    idle_w: float | None  # of the board before the run
     budget: Budget
-    profile: CostProfile | None  # that the plan was made of, if there is one
+    profile: CostProfile | None  # that the plan is based on, if any
 
 
 def differences(recorded: Settings, asked: Settings) -> list[str]:

@@ -12,17 +12,17 @@ from edge_runtime.schema import structure
 
 
 class Spending:
-    """What was spent until the newest sample."""
+    """Time and energy until the newest sample."""
 
     def __init__(self) -> None:
         self._process: int | None = None
-        self._before_s = 0.0  # by the processes before this one
+        self._before_s = 0.0  # by the previous processes
         self._before_j: float | None = 0.0
         self._t_s = 0.0
         self._energy_j: float | None = None
 
     def add(self, process: int, t_s: float, energy_j: float | None) -> None:
-        """Take one sample; those of a process come in their order."""
+        """Add one sample; the samples of a process come in order."""
         if process != self._process:
             if self._process is not None:
                 self._before_s, self._before_j = self.time_s, self.energy_j
@@ -45,14 +45,14 @@ class Spending:
 
     @property
     def process(self) -> int:
-        """The number of the last one; 0: there is none."""
+        """The number of the last one; 0 if there is none."""
         return self._process or 0
 
 
 def add_table(spending: Spending, table: dict[str, Any]) -> None:
     """Add a line of power.jsonl.
 
-    Three of its fields count; to check them all would take five times as long.
+    Only three of its fields are checked; checking all would take five times as long.
 
     Raises:
         RecordsError: they are wrong.
@@ -63,6 +63,8 @@ def add_table(spending: Spending, table: dict[str, Any]) -> None:
         and isinstance(t_s, float | int)
         and (energy_j is None or isinstance(energy_j, float | int))
     ):
-        structure(PowerRecord, table, where="power.jsonl", error=RecordsError)  # says what
+        structure(
+            PowerRecord, table, where="power.jsonl", error=RecordsError
+        )  # raises with all problems
         return
     spending.add(process, t_s, energy_j)

@@ -35,15 +35,15 @@ from edge_runtime.storage import new_folder, storage_errors
 
 
 def utc_now() -> str:
-    """The wall clock, for people; a board without a battery may be wrong about it."""
+    """The wall clock, for people; wrong on boards without a battery-backed clock."""
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 
 def create_run(path: Path, info: RunInfo) -> Run:
-    """Make a run folder, complete or not at all.
+    """Create a run folder, complete or not at all.
 
     Raises:
-        StorageError: it cannot be written, or something is in the way.
+        StorageError: it cannot be written, or the path is in use.
     """
     with new_folder(path) as building, storage_errors("write", path):
         (building / RUN_FILE).write_text(json.dumps(unstructure(info), indent=2) + "\n")
@@ -74,10 +74,10 @@ def _log(file: LineFile, event: Event, moment: Moment | None) -> None:
 
 
 class RunWriter:
-    """Holds a run folder and writes to it; a context manager that lets go of it at the end."""
+    """Locks a run folder and writes to it; a context manager that releases it at the end."""
 
     def __init__(self, run: Run) -> None:
-        """Take the folder for this process and clear what a killed one left half done.
+        """Lock the folder for this process and remove what a killed one left incomplete.
 
         Raises:
             RecordsError: another process writes to it.
@@ -94,10 +94,10 @@ class RunWriter:
             with storage_errors("clear", self._checkpoints):
                 for half_done in self._checkpoints.glob(".*"):
                     shutil.rmtree(half_done)
-            self._files = opened.pop_all()  # all went well: kept until `close`
+            self._files = opened.pop_all()  # no error: kept until `close`
 
     def record(self, event: Event, moment: Moment) -> None:
-        """Write one step or event; a step says itself when it was.
+        """Write one step or event; a step already contains its time.
 
         Raises:
             StorageError: it cannot be written.
@@ -108,7 +108,7 @@ class RunWriter:
             _log(self._events, event, moment)
 
     def sample(self, record: PowerRecord) -> None:
-        """Write one sample; another thread may do that than the one that records events.
+        """Write one sample; may be called from another thread than `record`.
 
         Raises:
             StorageError: it cannot be written.
@@ -121,7 +121,7 @@ class RunWriter:
         Raises:
             StorageError: it cannot be written; the checkpoints before it are unchanged.
         """
-        self._steps.sync()  # the checkpoint counts on these lines
+        self._steps.sync()  # the checkpoint needs these lines
         self._events.sync()
         self._power.sync()
         return save_checkpoint(
@@ -135,7 +135,7 @@ class RunWriter:
         )
 
     def go_back(self, checkpoint: Checkpoint | None) -> int:
-        """Forget all after a checkpoint (`None`: all). Returns how many steps are lost.
+        """Remove all steps after a checkpoint (`None`: all). Returns the number of lost steps.
 
         Raises:
             StorageError: it cannot be read or written.
@@ -152,7 +152,7 @@ class RunWriter:
     def last_good(self, before_step: int) -> str | None:
         """The newest checkpoint with a finite loss after it; that of `before_step` is not.
 
-        A checkpoint right before that step is set aside: its state gave no number.
+        A checkpoint right before that step is set aside: its state gave NaN or infinity.
 
         Raises:
             StorageError: it cannot be written.
@@ -164,7 +164,7 @@ class RunWriter:
         return None
 
     def close(self) -> None:
-        """Release the folder. Calling it twice is fine."""
+        """Release the folder. May be called twice."""
         self._files.close()
 
     def __enter__(self) -> Self:

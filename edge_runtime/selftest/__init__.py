@@ -1,8 +1,8 @@
-"""A small training package inside edge-train, and what it has to give on every machine.
+"""A small training package inside edge-train, and its expected results on every machine.
 
-`package/` is exported from `recipe.toml`, and `expected.json` computed by PyTorch, by
-`python -m edge_export.selftest`. `edge-train doctor` proves engines with it; `edge-train demo`
-trains it. Nothing here reads pictures, so that an engine is judged alone.
+`python -m edge_export.selftest` exports `package/` from `recipe.toml` and computes
+`expected.json` with PyTorch. `edge-train doctor` tests engines with it; `edge-train demo`
+trains it. Nothing here reads pictures, so that only the engine is tested.
 """
 
 import json
@@ -31,14 +31,14 @@ from edge_runtime.state import Array, State
 FOLDER = Path(__file__).parent  # of a checkout or of an installed wheel
 RECIPE, EXPECTED, PACKAGE = (FOLDER / n for n in ("recipe.toml", "expected.json", "package"))
 
-# Two correct runtimes add the same numbers in another order and differ by about 1e-6.
+# Two correct runtimes add the same numbers in different order and differ by about 1e-6.
 LOSS_TOLERANCE = 1e-4  # of the loss
 FEATURE_TOLERANCE = 1e-3  # of the largest feature
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
-    """What PyTorch computes of `example_batch` with the initial state."""
+    """PyTorch's results for `example_batch` with the initial state."""
 
     rung: str
     loss: float
@@ -47,15 +47,15 @@ class Expected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """What an engine did: one training step and one embedding, both as expected."""
+    """An engine's training step and embedding, both as expected."""
 
     engine: str
     runtime: str
     rung: str
     loss: float
     expected_loss: float
-    step_s: float  # a first step: with loading its graph
-    embedding_s: float  # the same
+    step_s: float  # of the first step, loading its graph included
+    embedding_s: float  # loading its graph included
 
 
 def open_selftest() -> Package:
@@ -68,7 +68,7 @@ def open_selftest() -> Package:
 
 
 def read_expected() -> Expected:
-    """What PyTorch computed when the package was made.
+    """PyTorch's results from when the package was exported.
 
     Raises:
         PackageError: edge-train is not completely installed.
@@ -85,7 +85,7 @@ def read_expected() -> Expected:
 def example_batch(package: Package, rung: Rung) -> dict[str, Array]:
     """Images and draws of one step by input name: noise, the same on every machine.
 
-    Of numpy's random numbers only the words of a bit generator never change with its version.
+    Among numpy's random numbers, only a bit generator's words do not depend on its version.
     """
     words = np.random.Philox(key=0)
     batch: dict[str, Array] = {}
@@ -121,7 +121,7 @@ def try_engine(
         clock: in seconds.
 
     Raises:
-        EngineError: it is not installed, failed, or gave something else.
+        EngineError: it is not installed, failed, or gave other results.
         PackageError: edge-train is not completely installed.
     """
     package, expected = open_selftest(), read_expected()
@@ -140,7 +140,7 @@ def try_engine(
         problems += _feature_problems(forward.run(images[0]), expected)
     if problems:
         raise EngineError(
-            f"engine {name} on {engine.runtime} computes something wrong: "
+            f"engine {name} on {engine.runtime} computes wrong results: "
             f"{'; '.join(problems)}. Install another version of the runtime."
         )
     return Trial(
@@ -155,7 +155,7 @@ def try_engine(
 
 
 def _first_hyper(package: Package) -> dict[str, float]:
-    """Of a first step at the full learning rate, so that it moves what it trains."""
+    """Of a first step at the full learning rate, so that parameters change."""
     curves = package.manifest.hyper_parameters
     hyper = hyper_parameters(curves, 1, steps_per_epoch=1, total_steps=1)
     return {**hyper, "lr": curves["lr"].first}

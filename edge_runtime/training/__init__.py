@@ -1,4 +1,4 @@
-"""Training: pictures through an engine, step by step, into a run folder."""
+"""Training: the loop that feeds pictures to an engine and writes a run folder."""
 
 from edge_runtime.training.job import TrainingOptions, never, prepare
 from edge_runtime.training.metering import Metering

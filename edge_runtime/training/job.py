@@ -1,4 +1,4 @@
-"""What a run trains: options checked against the package, the pictures and the run folder."""
+"""A training job: options checked against the package, the pictures and the run folder."""
 
 import hashlib
 import time
@@ -20,35 +20,35 @@ _UNLIMITED = Budget()
 
 
 def never() -> bool:
-    """A `stop` that never asks to stop."""
+    """A `stop` that never stops the run."""
     return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingOptions:
-    """What the caller of `train` decides."""
+    """Options of `train`."""
 
     engine: Engine  # not opened yet; `train` opens and closes it
     epochs: int
     # (first step, rung id), ascending, from step 1; None: `profile` and `budget` decide
     rungs: Sequence[tuple[int, str]] | None = None
-    profile: CostProfile | None = None  # of the rungs that may be taken
+    profile: CostProfile | None = None  # of the rungs that may be trained
     budget: Budget = _UNLIMITED
-    state: State | None = None  # to begin with; None: the package's initial state
-    metering: Metering | None = None  # entered and left by its owner; None: no joules
+    state: State | None = None  # initial state; None: that of the package
+    metering: Metering | None = None  # entered and left by the caller; None: no joules
     images_per_epoch: int | None = None  # None: all of the source
     seed: int = 0
     threads: int | None = None  # that decode pictures; None: half the processors, 1 to 4
     resume: bool = False
     checkpoint_every_s: float = 300.0
-    stop: Callable[[], bool] = never  # asked between two steps
+    stop: Callable[[], bool] = never  # called between two steps
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingJob:
-    """Options with everything that follows from them."""
+    """Options, and everything derived from them."""
 
     package: Package
     source: PictureSource | FrameSource
@@ -57,10 +57,10 @@ class TrainingJob:
     settings: Settings
     steps_per_epoch: int
     total_steps: int
-    run: Run | None  # to go on with; None: it begins
+    run: Run | None  # to continue; None: a new run
 
     def epoch_of(self, step: int) -> int:
-        """The epoch of a step, from 0; as long as the options say, not as the source is."""
+        """The epoch of a step, from 0, by the epoch length of the options."""
         return (step - 1) // self.steps_per_epoch
 
     def first_state(self) -> State:
@@ -69,7 +69,7 @@ class TrainingJob:
         return self.package.initial_state() if state is None else state
 
     def finished(self) -> events.Finished | None:
-        """The end of a complete run; one that its budget ended may get a larger one.
+        """The last event of a complete run; a run that its budget ended may continue.
 
         Raises:
             RecordsError: events.jsonl is damaged.
@@ -87,12 +87,12 @@ def prepare(
     run_dir: Path,
     options: TrainingOptions,
 ) -> TrainingJob:
-    """Check options, as far as that needs no measurement and no engine.
+    """Check everything that needs no measurement and no engine.
 
     Raises:
-        ConfigError: epochs or rungs make no sense, the package has no such rung, the state
-            does not fit it, `run_dir` is in the way, or a resumed run has other settings.
-        DataError: there are fewer pictures than one batch takes.
+        ConfigError: epochs or rungs are invalid, the package has no such rung, the state
+            does not fit it, `run_dir` exists, or a resumed run has other settings.
+        DataError: there are fewer pictures than in one batch.
         RecordsError: `run_dir` is damaged.
     """
     if options.epochs < 1:
@@ -171,7 +171,7 @@ def _existing_run(
         return None
     if not resume:
         raise ConfigError(
-            f"{run_dir} exists. Go on with it by --resume, or choose another folder."
+            f"{run_dir} exists. Continue it with --resume, or choose another folder."
         )
     run = open_run(run_dir)
     problems = differences(run.info.settings, settings)
@@ -181,6 +181,6 @@ def _existing_run(
         lines = "\n".join(problems)
         raise ConfigError(
             f"{run_dir} cannot be resumed with other settings:\n{lines}\n"
-            "Give those of the run, or train into another folder."
+            "Use the settings of the run, or train into another folder."
         )
     return run

@@ -1,9 +1,9 @@
-"""The training loop: from an open engine and a held run folder to the last step.
+"""The training loop: from an open engine and a locked run folder to the last step.
 
-Clock: monotonic seconds. With a schedule of rungs, what is trained depends on the package,
-the pictures and the options alone, and the clock decides only when a checkpoint is saved.
-With a budget, clock and meter choose the rungs; the steps say which, so that a schedule made
-of them trains the same again.
+Clock: monotonic seconds. With a schedule of rungs, the result depends only on the package, the
+pictures and the options, and the clock decides only when a checkpoint is saved. With a budget,
+the rungs depend on clock and meter; the steps record them, so that a schedule made from them
+gives the same result.
 """
 
 import math
@@ -34,12 +34,12 @@ from edge_runtime.training.job import TrainingJob
 from edge_runtime.training.metering import Metering
 from edge_runtime.training.selector import RungSelector
 
-_MEMORY_EVERY_S = 1.0  # reading it walks through all processes of the machine
-_PAUSE_S = 0.2  # at most, between two looks at `stop`
+_MEMORY_EVERY_S = 1.0  # reading it lists all processes of the machine
+_PAUSE_S = 0.2  # at most, between two calls of `stop`
 
 
 class Loop:
-    """One process's part of a run. Every event is in the run folder before it is given out."""
+    """One process's part of a run. Every event is in the run folder before it is yielded."""
 
     def __init__(
         self,
@@ -65,12 +65,12 @@ class Loop:
         self._stopped_by: str | None = None
         self._paused_s = 0.0  # since the last step
         self._skipped: set[str] = set()  # pictures reported as such
-        self._logged: list[Event] = []  # and not given out yet
+        self._logged: list[Event] = []  # and not yielded yet
         self._started_s = self._saved_s = self._clock()
         self._memory_s = -math.inf
 
     def begin(self, *first: Event) -> None:
-        """Log how the run begins or goes on, and what is planned.
+        """Log how the run begins or continues, and the plan.
 
         Raises:
             StorageError: it cannot be written.
@@ -83,14 +83,14 @@ class Loop:
             self._log(events.Planned(step=self._done, budget=budget, plan=plan))
 
     def run(self) -> Iterator[Event]:
-        """Train all steps that are left.
+        """Train the remaining steps.
 
         Raises:
-            StoppedError: `stop` said so; the state is saved.
+            StoppedError: `stop` returned `True`; the state is saved.
             DataError: the pictures ended; the state is saved.
             DivergedError: a loss or the state is not finite; the last good state is kept.
-            EngineError: the runtime failed; the state is saved if it is whole.
-            StorageError: a disk is full; the checkpoints before are unchanged.
+            EngineError: the runtime failed; the state is saved if it is valid.
+            StorageError: a disk is full; earlier checkpoints are unchanged.
         """
         job, options = self._job, self._job.options
         try:
@@ -129,7 +129,7 @@ class Loop:
         self._logged.append(event)
 
     def _decide(self) -> Decision:
-        """What comes next: a step, a pause, or the end by a limit."""
+        """The next action: a step, a pause, or the end by a limit."""
         if self._job.options.stop():
             self._interrupt()
         for event in self._metering.sensor_events(self._done):
@@ -138,7 +138,7 @@ class Loop:
         if decision.stopped_by:
             return decision
         if decision.pause_s:
-            if not self._paused_s:  # logged once, however often the governor looks again
+            if not self._paused_s:  # logged once, however often the governor checks again
                 pause_s, reason = decision.pause_s, decision.reason
                 self._log(events.Paused(step=self._done, pause_s=pause_s, reason=reason))
             return decision
@@ -156,7 +156,7 @@ class Loop:
         return decision
 
     def _wait(self, pause_s: float) -> None:
-        """Wait as the governor says, but look at `stop` soon."""
+        """Wait for this time, but check `stop` in between."""
         begin_s = self._clock()
         self._job.options.sleep(min(pause_s, _PAUSE_S))
         self._paused_s += self._clock() - begin_s
@@ -178,7 +178,7 @@ class Loop:
             with suppress(EngineError):  # it may have lost the state, too
                 self._end()
             raise
-        # Should this fail, the state is between two steps and must not be saved.
+        # If this fails, the state is between two steps and must not be saved.
         self._run_periodic(batch.step, hyper)
         measured = self._measured(begin_s, ready_s, self._clock())
         self._record_step(batch, rung, hyper["lr"], result, measured)
@@ -287,9 +287,9 @@ class Loop:
             return
         begin_s = self._clock()
         state = self._engine.state_view()
-        # A gradient can overflow although the loss before it was a number.
+        # A gradient can overflow although the loss was finite.
         if bad := not_finite(state):
-            reason = f"{bad} holds NaN or infinity after step {self._done}"
+            reason = f"{bad} contains NaN or infinity after step {self._done}"
             self._diverge(self._done + 1, reason)
         size_bytes = self._writer.save(
             state,
@@ -311,7 +311,7 @@ class Loop:
         return f"checkpoints/{self._saved}" if self._saved else None
 
     def _end(self) -> None:
-        """No more steps: the last window is over, the state is saved."""
+        """No more steps: end the last window, save the state."""
         self._change_window(None)
         self._save()
 
@@ -320,7 +320,7 @@ class Loop:
         self._log(events.Interrupted(step=self._done, checkpoint=self._checkpoint()))
         raise StoppedError(
             f"stopped after step {self._done} of {self._job.total_steps}; "
-            "go on by the same command with --resume."
+            "continue with the same command and --resume."
         )
 
     def _diverge(self, step: int, reason: str) -> NoReturn:
@@ -354,12 +354,12 @@ class Loop:
 
 
 def _finite(value: float) -> float | None:
-    """JSON has no word for NaN and infinity."""
+    """JSON has no NaN and infinity."""
     return float(value) if math.isfinite(value) else None
 
 
 def not_finite(state: State) -> str | None:
-    """The name of a tensor that holds NaN or infinity, if there is one."""
+    """The name of a tensor that contains NaN or infinity, if any."""
     for name, tensor in state.items():
         if np.issubdtype(tensor.dtype, np.floating) and not np.isfinite(tensor).all():
             return name

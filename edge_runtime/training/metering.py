@@ -1,4 +1,4 @@
-"""What a run has measured and spent: samples, windows, lost sensors, and the running total.
+"""Measurements and totals of a run: samples, windows, lost sensors, time and energy spent.
 
 Clock: monotonic seconds. Energy is gross, of the board's total; `None` is unknown, and a sum
 with an unknown part is unknown.
@@ -25,10 +25,10 @@ NOTHING = Spent(time_s=0.0, energy_j=0.0)
 
 
 class Metering:
-    """The meter of one process and the accounts of a whole run.
+    """The meter of one process and the totals of the whole run.
 
-    A context manager. Whoever enters it before loading models or measuring rungs has that
-    counted, too.
+    A context manager. What happens after entering it, such as loading models or measuring
+    rungs, is counted, too.
     """
 
     def __init__(
@@ -38,12 +38,12 @@ class Metering:
         board: Board | None = None,
         began_s: float | None = None,
     ) -> None:
-        """Nothing is read yet.
+        """Prepare the meter; nothing is read yet.
 
         Args:
             sensor: closed at the end; `None`: joules stay unknown.
-            board: whose power that is.
-            began_s: when the process began to spend, monotonic; `None`: now.
+            board: profile of the board.
+            began_s: start of the count, monotonic; `None`: now.
         """
         self.began_s = time.monotonic() if began_s is None else began_s
         self._log = _PowerLog(began_s=self.began_s)
@@ -68,7 +68,7 @@ class Metering:
 
     @property
     def sensor_name(self) -> str | None:
-        """What measures."""
+        """Name of the power sensor."""
         return None if self.sensor is None else self.sensor.name
 
     @property
@@ -77,7 +77,7 @@ class Metering:
         return self.sensor is not None and self.sensor.is_estimate
 
     def take_over(self, run: Run) -> None:
-        """Count what earlier processes of a run spent.
+        """Add what earlier processes of a run spent.
 
         Raises:
             RecordsError: power.jsonl or events.jsonl is damaged.
@@ -85,24 +85,24 @@ class Metering:
         spending, events = run.spending(), run.events()
         estimated = has_estimates(run.info, events)
         self.earlier = _spent_before(spending, energy_is_estimate=estimated)
-        # A process that ended before its first sample has logged what it began.
+        # A process that ended before its first sample has logged an event.
         logged = [each.moment.process for each in events if each.moment]
         self._process = max([spending.process, *logged]) + 1
 
     def count_lost(self, at_checkpoint: Spent) -> None:
-        """What was spent after this checkpoint was spent for nothing."""
+        """Count what was spent after this checkpoint as lost."""
         self.earlier = _with_loss(self.earlier, at_checkpoint)
 
     def write_to(self, writer: RunWriter) -> None:
-        """Write all samples, those before too, into the run folder from now on."""
+        """Write all samples, past ones included, to the run folder from now on."""
         self._log.write_to(writer, self._process)
 
     def moment(self, now_s: float) -> Moment:
-        """A time of the clock, as records have it."""
+        """A time of the clock as records contain it."""
         return Moment(process=self._process, t_s=now_s - self.began_s)
 
     def spent(self, now_s: float) -> Spent:
-        """By all processes of the run, until now.
+        """Totals of all processes of the run, until now.
 
         Raises:
             StorageError: a sample could not be written.
@@ -116,7 +116,7 @@ class Metering:
         )
 
     def sensor_events(self, step: int) -> list[Event]:
-        """What became of the sensor since the last call."""
+        """Losses and returns of the sensor since the last call."""
         events: list[Event] = []
         while not self._from_sensor.empty():
             event = self._from_sensor.get()
@@ -129,7 +129,7 @@ class Metering:
         return events
 
     def change_window(self, rung: str | None, step: int) -> WindowEnded | None:
-        """End the window of a rung after `step`, and begin that of another one."""
+        """End the window of a rung after `step`, and begin that of the next one."""
         if rung == self._rung:
             return None
         self._open.close()
@@ -162,7 +162,7 @@ class Metering:
 
 
 class _PowerLog:
-    """Writes a meter's samples into the run folder, those before there is one afterwards.
+    """Writes a meter's samples to the run folder; keeps them until the folder exists.
 
     Called by the sampling thread; the meter reports a full disk to the loop.
     """
@@ -183,7 +183,7 @@ class _PowerLog:
                 self._write(self._writer, sample)
 
     def write_to(self, writer: RunWriter, process: int) -> None:
-        """From now on write into this run folder, as its process number `process`."""
+        """Write to this run folder from now on, as its process number `process`."""
         with self._lock:
             self._writer, self._process = writer, process
             for sample in self._early:
@@ -191,7 +191,7 @@ class _PowerLog:
             self._early.clear()
 
     def stop(self) -> None:
-        """Release the run folder; samples that still come are dropped."""
+        """Release the run folder; later samples are dropped."""
         with self._lock:
             self._writer = None
 
@@ -213,7 +213,7 @@ class _PowerLog:
 
 
 def _spent_before(spending: Spending, *, energy_is_estimate: bool) -> Spent:
-    """What the processes of a run took, each from its start to its last sample."""
+    """Totals of a run's processes, each from its start to its last sample."""
     if not spending.process:  # killed before the first sample
         return NOTHING
     return replace(
@@ -225,7 +225,7 @@ def _spent_before(spending: Spending, *, energy_is_estimate: bool) -> Spent:
 
 
 def _with_loss(earlier: Spent, at_checkpoint: Spent) -> Spent:
-    """Earlier processes' total, with what came after the checkpoint counted as lost."""
+    """Earlier processes' totals, with everything after the checkpoint counted as lost."""
     lost_j = None
     if earlier.energy_j is not None and at_checkpoint.energy_j is not None:
         lost_j = _plus(

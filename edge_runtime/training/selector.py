@@ -1,6 +1,6 @@
-"""Which rung the next step trains: as a schedule says, or as the governor decides.
+"""Selects the rung of the next step, by a schedule or by the governor.
 
-The loop asks before every step. Clock: monotonic seconds.
+The loop calls it before every step. Clock: monotonic seconds.
 """
 
 import math
@@ -25,19 +25,19 @@ from edge_runtime.planning import (
 from edge_runtime.training.job import TrainingJob
 from edge_runtime.training.metering import Metering
 
-_READ_EVERY_S = 1.0  # memory and pressure; walking through all processes costs milliseconds
+_READ_EVERY_S = 1.0  # memory and pressure; listing all processes costs milliseconds
 
 
 class RungSelector(Protocol):
-    """Decides before every step; what it decided is given to the loop."""
+    """Decides before every step; the loop follows the decision."""
 
-    plan: Plan | None  # for the steps from here on, if there is one
+    plan: Plan | None  # for the steps from here on, if any
 
     def decide(self, done: int, now_s: float) -> Decision:
-        """What comes after `done` steps."""
+        """The decision after `done` steps."""
 
     def trained(self, rung: str, begin_s: float, end_s: float) -> None:
-        """Take in what the last step took."""
+        """Record the duration of the last step."""
 
 
 class ScheduledSelector(RungSelector):
@@ -58,7 +58,7 @@ class ScheduledSelector(RungSelector):
 
 
 class GovernedSelector(RungSelector):
-    """Tells the governor what was spent and what the board shows."""
+    """Passes spent totals and board readings to the governor."""
 
     def __init__(
         self,
@@ -69,11 +69,11 @@ class GovernedSelector(RungSelector):
         done: int,
         total_steps: int,
     ) -> None:
-        """Plan the steps that are left, with what is left.
+        """Plan the remaining steps with the remaining budget.
 
         Raises:
-            BudgetError: nothing fits.
-            DeviceError: a limit is set on something that nothing here measures.
+            BudgetError: no plan is feasible.
+            DeviceError: a limit is set on a quantity that no sensor measures.
         """
         self._metering = metering
         self._require_temperature(budget.temperature_c)
@@ -117,18 +117,18 @@ class GovernedSelector(RungSelector):
 
 
 def rung_selector(job: TrainingJob, metering: Metering, *, done: int) -> RungSelector:
-    """The selector for the steps after `done`: of the schedule, if there is one.
+    """The selector for the steps after `done`: by the schedule, if one is given.
 
     Raises:
-        BudgetError: nothing fits.
-        ConfigError: there is neither a schedule of rungs nor a cost profile.
-        DeviceError: a limit is set on something that nothing here measures.
+        BudgetError: no plan is feasible.
+        ConfigError: neither a schedule of rungs nor a cost profile is given.
+        DeviceError: a limit is set on a quantity that no sensor measures.
     """
     options = job.options
     if options.rungs is not None:
         return ScheduledSelector(options.rungs)
     if options.profile is None:
-        raise ConfigError("without a schedule of rungs, training needs a cost profile.")
+        raise ConfigError("training without a schedule of rungs needs a cost profile.")
     return GovernedSelector(
         options.profile, options.budget, metering, done=done, total_steps=job.total_steps
     )

@@ -1,4 +1,4 @@
-"""`train`, the entry to training: begin a run, go on with one, or find it finished."""
+"""`train`, the entry to training: begin a run, or continue one."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -25,7 +25,7 @@ from edge_runtime.training.metering import NOTHING, Metering, minus
 from edge_runtime.training.selector import rung_selector
 from edge_runtime.version import __version__
 
-# Distributions that decide what a step computes, next to the engine's runtime.
+# Distributions that affect the result of a step, besides the engine's runtime.
 _DECIDING = ("numpy", "opencv-python", "opencv-python-headless")
 
 
@@ -35,27 +35,27 @@ def train(
     run_dir: Path,
     options: TrainingOptions,
 ) -> Iterator[Event]:
-    """Train a package on pictures; nothing happens before the first event is asked for.
+    """Train a package on pictures; nothing happens before the first event is requested.
 
-    Every event is in the run folder before it is given out. A finished run that is resumed
-    gives its `Finished` event again and nothing else.
+    Every event is in the run folder before it is yielded. Resuming a finished run yields its
+    `Finished` event again and nothing else.
 
     Args:
         package: what to train.
         source: the pictures.
-        run_dir: the run folder; made, unless `options.resume` and it is there.
-        options: how.
+        run_dir: the run folder; created, unless `options.resume` is set and it exists.
+        options: see `TrainingOptions`.
 
     Raises:
-        ConfigError: `run_dir` is in the way, a resumed run has other settings, or `options`
-            do not fit the package.
+        ConfigError: `run_dir` exists, a resumed run has other settings, or `options` do not
+            fit the package.
         RecordsError: `run_dir` is damaged, or another process writes to it.
         EngineError: the engine refuses the package, or failed.
         DataError: too few pictures, too many unreadable ones, or a lost camera (the state is
             saved before).
         DivergedError: the loss or the state is not finite.
-        StorageError: a disk is full; the checkpoints before are unchanged.
-        StoppedError: `options.stop` said so; the state is saved.
+        StorageError: a disk is full; earlier checkpoints are unchanged.
+        StoppedError: `options.stop` returned `True`; the state is saved.
     """
     job = prepare(package, source, run_dir, options)
     if finished := job.finished():
@@ -67,7 +67,7 @@ def train(
 
 @contextmanager
 def open_loop(job: TrainingJob) -> Iterator[Loop]:
-    """Open the engine, make or take over the run folder; all is closed at the end.
+    """Open the engine, create or lock the run folder; everything is closed at the end.
 
     Raises:
         EdgeRuntimeError: see `train`. A run that cannot begin leaves no folder.

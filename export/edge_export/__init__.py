@@ -1,1 +1,1 @@
-"""Write training packages: the torch side of edge-train."""
+"""Writes training packages: the export side of edge-train, with PyTorch."""

@@ -1,9 +1,11 @@
-"""Named tensors at a graph's border, each with the role that it was declared with."""
+"""Named inputs or outputs of a graph, each with its declared role."""
 
 from collections.abc import Mapping
 
 from torch import Tensor
 from typing_extensions import Self
+
+from edge_export.declaration import disjoint_union
 
 
 class Border:
@@ -14,7 +16,11 @@ class Border:
         self.roles: dict[str, str] = {}
 
     def add(self, role: str, tensors: Mapping[str, Tensor]) -> Self:
-        """Declare tensors of one role, see `edge_runtime.package.names`."""
-        self.tensors |= tensors
+        """Declare tensors of one role, see `edge_runtime.package.names`.
+
+        Raises:
+            ConfigError: a name is there already.
+        """
+        self.tensors = disjoint_union(role, self.tensors, tensors)
         self.roles |= dict.fromkeys(tensors, role)
         return self

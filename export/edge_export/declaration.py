@@ -1,7 +1,7 @@
-"""What the parts of a recipe declare: tensors, numbers and views that a step needs by name.
+"""Declarations of a recipe's parts: tensors, numbers and views that a step needs, by name.
 
-An objective, a token policy and a parametrization are written apart and meet in one graph.
-Each says beforehand what it wants to exist; nothing is guessed from names or from a trace.
+An objective, a token policy and a parametrization are written separately and meet in one
+graph. Each declares what it needs; nothing is guessed from names or from a trace.
 Letters: V views, B images, D encoder width.
 """
 
@@ -17,25 +17,32 @@ from edge_runtime.errors import ConfigError
 from edge_runtime.package.curves import Curve
 from edge_runtime.package.manifest import AugmentationSpec, DrawSpec
 
+STUDENT, TEACHER = "student", "teacher"  # branches
+
+
+@dataclass(frozen=True, slots=True)
+class NoOptions:
+    """The options of a part that has none."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewGroup:
-    """Views of one size, and what the branches do with them."""
+    """Views of one size, and how the branches use them."""
 
     name: str
     size_px: int
     views: tuple[AugmentationSpec, ...]
     pruned: bool = True  # the token policy acts on them
     student: bool = True  # the student encodes them
-    teacher: bool = True  # the EMA teacher, if there is one, encodes them
+    teacher: bool = True  # the EMA teacher, if any, encodes them
     patch_tokens: bool = False  # the loss reads more than the features
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeriodicUpdate:
-    """Buffers that change after every so many steps, apart from the steps.
+    """An update of buffers after every `every_steps` steps, separate from the steps.
 
-    `update` takes the whole state by state name and the hyper-parameters by name, and gives
+    `update` takes the whole state by state name and the hyper-parameters by name, and returns
     new values by buffer name.
     """
 
@@ -46,7 +53,7 @@ class PeriodicUpdate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declaration:
-    """What a part adds to a step. Names are unique over all parts of a recipe."""
+    """The contribution of a part to a step. Names are unique over all parts of a recipe."""
 
     parameters: tuple[Parameter, ...] = ()
     buffers: tuple[Buffer, ...] = ()
@@ -57,18 +64,19 @@ class Declaration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectiveDeclaration(Declaration):
-    """What an objective adds to a step."""
+    """The contribution of an objective to a step."""
 
     views: tuple[ViewGroup, ...]
-    # Prefixes of the parameters that an EMA teacher copies; none: there is no teacher
+    # Prefixes of the parameters that an EMA teacher copies; empty: no teacher
     teacher: tuple[str, ...] = ()
     # Why a batch must stay whole; None: the loss is a mean over its images
     micro_batch_refusal: str | None = None
+    evaluated: str = STUDENT  # the branch whose encoder is evaluated and exported
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossResult:
-    """What a loss gives: the scalar, more scalars to be recorded, new values of buffers."""
+    """The result of a loss: the scalar, metrics to record, new values of buffers."""
 
     loss: Tensor
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
@@ -76,7 +84,7 @@ class LossResult:
 
 
 def merged(*parts: Declaration) -> Declaration:
-    """What several parts declare together.
+    """The union of several declarations.
 
     Raises:
         ConfigError: two of them use one name.
@@ -102,15 +110,33 @@ def merged(*parts: Declaration) -> Declaration:
             if count > 1:
                 raise ConfigError(
                     f"{kind} {name!r} is declared {count} times: the method, the token "
-                    "policy and the parametrization of a recipe need names of their own."
+                    "policy and the parametrization of a recipe need different names."
                 )
     return together
 
 
 def added(first: LossResult, second: LossResult) -> LossResult:
-    """The sum of two losses, with the metrics and buffers of both."""
+    """The sum of two losses, with the metrics and buffers of both.
+
+    Raises:
+        ConfigError: both return a metric or a buffer of one name.
+    """
     return LossResult(
         loss=first.loss + second.loss,
-        metrics={**first.metrics, **second.metrics},
-        buffers={**first.buffers, **second.buffers},
+        metrics=disjoint_union("metric", first.metrics, second.metrics),
+        buffers=disjoint_union("buffer", first.buffers, second.buffers),
     )
+
+
+def disjoint_union(kind: str, *parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """All entries of several mappings.
+
+    Raises:
+        ConfigError: two of them use one name.
+    """
+    union: dict[str, Tensor] = {}
+    for part in parts:
+        if common := sorted(union.keys() & part.keys()):
+            raise ConfigError(f"{kind} {common[0]!r} is given twice; it needs another name.")
+        union |= part
+    return union

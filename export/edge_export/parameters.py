@@ -1,4 +1,4 @@
-"""Named tensors are declared, never guessed: shape, initial value, layout in timm."""
+"""Declarations of named tensors: shape, initial value, layout in timm."""
 
 import math
 from collections.abc import Iterable
@@ -12,8 +12,9 @@ from torch import Tensor
 class Parameter:
     """One trained tensor.
 
-    `init` is "zeros", "ones", "truncated_normal" (standard deviation 0.02, cut at two of them)
-    or "xavier_uniform" (of a [in, out] matrix, `fused` blocks of columns counted apart).
+    `init` is "zeros", "ones", "truncated_normal" (standard deviation 0.02, truncated at
+    two of them) or "xavier_uniform" (of a [in, out] matrix, each of `fused` blocks of columns
+    separately).
     `layout` is that of `edge_runtime.package.manifest.EncoderTensor`.
     """
 
@@ -23,14 +24,14 @@ class Parameter:
     fused: int = 1
     layout: str = "same"
     is_matrix: bool = False  # weight decay: usually of matrices only, see `exempt_vectors`
-    # True where the loss does not depend on it by construction. Rounding then decides where
-    # Adam moves it, so a comparison of two runtimes leaves it out.
+    # True if the loss does not depend on it by construction, which verification checks.
+    # Rounding then decides how Adam changes it: two runtimes may end with other values.
     zero_gradient: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Buffer:
-    """A named tensor of the state that no optimizer moves, such as a centre or a mask."""
+    """A named tensor of the state that no optimizer updates, such as a centre or a mask."""
 
     name: str
     initial: Tensor  # of any dtype
@@ -64,7 +65,7 @@ def norm(name: str, width: int) -> tuple[Parameter, Parameter]:
 def initial_values(parameters: Iterable[Parameter], seed: int) -> dict[str, Tensor]:
     """Values of a fresh model by parameter name, float32.
 
-    The same parameters and seed give the same values, whatever else used torch's generator.
+    The same parameters and seed give the same values, independent of torch's global generator.
     """
     generator = torch.Generator().manual_seed(seed)
     return {parameter.name: _initial(parameter, generator) for parameter in parameters}

@@ -1,4 +1,4 @@
-"""Images into patches and patches into tokens, at the model's own sizes or at others.
+"""Images into patches and patches into tokens, at the model's sizes or at others.
 
 Letters as in `edge_export.vit`. The state holds one patch kernel and one grid of positions.
 For patches or views of another size both are resized inside the graph by constant matrices,
@@ -22,10 +22,10 @@ Matrix = list[list[float]]
 
 
 class PatchGrid:
-    """How square images of one size become tokens, by patches of one size."""
+    """Conversion of square images of one size into tokens, with patches of one size."""
 
     def __init__(self, model: ModelFacts, *, size_px: int, patch_size_px: int) -> None:
-        """Prepare the constant matrices; a trace must not compute them.
+        """Prepare the constant matrices, which must not be traced.
 
         Args:
             model: the encoder, with the sizes of its kernel and its positions.

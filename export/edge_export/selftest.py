@@ -1,8 +1,8 @@
-"""Make the self-test package: `python -m edge_export.selftest`.
+"""Export the self-test package: `python -m edge_export.selftest`.
 
-To run after every change of `export/`.
+Run it after every change of `export/`.
 
-A test holds that the package inside edge-train is what this would write.
+A test checks that the package inside edge-train is up to date.
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from edge_export.ort_training import artifacts as official
+from edge_export.ort_training import artifacts as ort_training
 from edge_export.package.build import export_package
 from edge_export.recipe import make_recipe, read_recipe
 from edge_export.step.program import Program
@@ -24,17 +24,17 @@ from edge_runtime.selftest import EXPECTED, FOLDER, PACKAGE, RECIPE, Expected, e
 
 
 def write_selftest(folder: Path) -> Package:
-    """Export the package and compute what it has to give; the old ones are replaced.
+    """Export the package and compute its expected results; old ones are replaced.
 
     Args:
-        folder: where `package` and `expected.json` are to lie.
+        folder: for `package` and `expected.json`.
 
     Raises:
         EngineError: the official training API is not installed.
     """
-    if not official.is_available():
+    if not ort_training.is_available():
         raise EngineError(
-            f"the self-test package needs official artifacts: {official.MISSING}."
+            f"the self-test package needs ort-training artifacts: {ort_training.MISSING}."
         )
     recipe = make_recipe(read_recipe(RECIPE), where=str(RECIPE))
     target = folder / PACKAGE.name
@@ -50,7 +50,7 @@ def write_selftest(folder: Path) -> Package:
 
 
 def expected_of(package: Package, program: Program) -> Expected:
-    """PyTorch's loss on the rung that keeps least, and its features."""
+    """PyTorch's loss on the rung that keeps the least, and its features."""
     rung = min(package.manifest.rungs, key=lambda rung: rung.keep_ratio)
     settings = next(each for each in program.settings if each.id == rung.id)
     batch = example_batch(package, rung)

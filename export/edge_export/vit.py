@@ -2,8 +2,8 @@
 
 Letters: S sequences (views x images), N patch tokens, T = tokens with the class token,
 D width, H heads, P = patch pixels * 3. Weights come by parameter name, matrices as [in, out].
-Every function takes the name of its layer, so that an encoder, a decoder and a predictor are
-built of the same ones. Behind its prefix the encoder has timm's names (`vit_*`, `deit_*`
+Every function takes the name of its layer, so an encoder, a decoder and a predictor can be
+built from the same functions. After its prefix the encoder has timm's names (`vit_*`, `deit_*`
 without distillation).
 """
 
@@ -22,7 +22,7 @@ Weights = Mapping[str, Tensor]
 
 ENCODER = "encoder."  # prefix of the encoder's parameters
 CLASS_TOKEN, MEAN_PATCHES = "class-token", "mean-patches"
-FEATURES = (CLASS_TOKEN, MEAN_PATCHES)  # what an encoder may give of an image
+FEATURE_KINDS = (CLASS_TOKEN, MEAN_PATCHES)  # features that an encoder may return for an image
 LAYER_NORM_EPS = 1e-6  # timm's for ViT
 MLP_RATIO = 4
 # ImageNet statistics, the convention of timm's checkpoints
@@ -100,7 +100,7 @@ def layer_norm(weights: Weights, name: str, x: Tensor, eps: float = LAYER_NORM_E
 
 
 class Attention(NamedTuple):
-    """What an attention layer gives; what nobody reads is not computed in a lowered graph."""
+    """Results of an attention layer; unused ones are not computed in a lowered graph."""
 
     tokens: Tensor  # (S, T or `queries`, D), with the residual
     probabilities: Tensor  # (S, H, T or `queries`, T)
@@ -123,7 +123,7 @@ def attend(
         name: of the block.
         heads: H.
         x: (S, T, D).
-        queries: only the first so many tokens go on; all tokens stay keys and values.
+        queries: number of leading tokens that are queries; all tokens are keys and values.
         bias: (S, 1, 1, T), added to the scores before the softmax.
     """
     count, tokens, width = x.shape

@@ -1,1 +1,1 @@
-"""What a lowered graph costs: FLOPs and memory."""
+"""Costs of a lowered graph: FLOPs and memory."""

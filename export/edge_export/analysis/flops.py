@@ -2,7 +2,7 @@
 
 The oracle is PyTorch's `FlopCounterMode`. A product with a single column is a sum over an axis
 (the gradient of LayerNorm has two of them) and is not counted, as PyTorch does not count the
-reduction that stands in its place.
+corresponding reduction.
 """
 
 import math
@@ -14,9 +14,9 @@ from edge_export.analysis.shapes import TensorShape, tensor_shapes
 
 
 def graph_flops(model: onnx.ModelProto) -> int | None:
-    """FLOPs of one run; `None` where a product has a free or an unknown size.
+    """FLOPs of one run; `None` if a product has a free or an unknown size.
 
-    Behind operators of other domains than ONNX's own, sizes are unknown.
+    After operators outside ONNX's standard domain, sizes are unknown.
     """
     if any(node.domain for node in model.graph.node):
         return None
@@ -32,7 +32,7 @@ def _gemm_inner_axis(node: onnx.NodeProto) -> int:
     return 0 if transposed else 1
 
 
-# Operator -> which axis of the first input is summed over
+# Operator -> the axis of the first input that is summed over
 _INNER_AXIS = {"MatMul": lambda node: -1, "Gemm": _gemm_inner_axis}
 
 

@@ -1,17 +1,17 @@
-"""How much memory a graph's own tensors take when ONNX Runtime executes it.
+"""Memory of a graph's intermediate tensors when ONNX Runtime executes it.
 
-The peak is the most bytes that are alive at once, from the node that makes a tensor to the
-last that reads it, in the order in which ONNX Runtime runs the nodes (`execution_order`).
-Graph inputs, initializers and graph outputs are not counted: whoever runs the graph holds
-them. A reshape shares its input's memory. A few kernels write into an input that nobody else
-reads, if it has their output's shape and element size.
+The peak is the largest number of bytes that are alive at once, from the node that writes a
+tensor to the last one that reads it, in the order in which ONNX Runtime runs the nodes
+(`execution_order`). Graph inputs, initializers and graph outputs are not counted: the caller
+holds them. A reshape shares its input's memory. A few kernels write into an input that no
+other node reads, if it has their output's shape and element size.
 
-What really happens deviates from this:
+Actual runs deviate from this:
 
 - The optimizer of ONNX Runtime runs GELU as one node, and folds transpositions into products:
-  up to 4 % less in our step graphs, often nothing, because the peak lies elsewhere.
+  up to 4 % less in step graphs, often nothing, because the peak is elsewhere.
 - Kernels take scratch memory, some hundred kilobytes for each thread.
-- The arena that tensors lie in has gaps: `edge_runtime.planning.costs` allows for them.
+- The arena of the tensors has gaps: `edge_runtime.planning.costs` accounts for them.
 """
 
 from collections import Counter
@@ -24,12 +24,12 @@ from edge_export.analysis.shapes import TensorShape, tensor_shapes
 
 # The output shares the memory of the input.
 VIEWS = {"Identity", "Reshape"}
-# The output may be written over the input. Sums and products are not among them.
+# The output may be written over the input. Sums and products may not.
 IN_PLACE = {"Cast", "HardSigmoid", "LogSoftmax", "Relu", "Softmax"}
 
 
 class Life(NamedTuple):
-    """A piece of memory that tensors share: from one position in the order to another."""
+    """A piece of memory that tensors share, from one position in the order to another."""
 
     first: int
     last: int
@@ -37,7 +37,7 @@ class Life(NamedTuple):
 
 
 def peak_bytes(model: onnx.ModelProto) -> int:
-    """Most bytes of a graph's own tensors at once; all shapes must be fixed."""
+    """Peak bytes of a graph's intermediate tensors; all shapes must be fixed."""
     return most_at_once(lives(model))
 
 
@@ -55,7 +55,7 @@ def most_at_once(pieces: Sequence[Life]) -> int:
 
 
 def lives(model: onnx.ModelProto) -> list[Life]:
-    """Every piece of memory that a run takes for itself, and gives back."""
+    """Every piece of memory that a run allocates and frees."""
     nodes = list(model.graph.node)
     order = execution_order(nodes)
     tensors = tensor_shapes(model)
@@ -63,7 +63,7 @@ def lives(model: onnx.ModelProto) -> list[Life]:
     outside = {value.name for value in (*model.graph.input, *model.graph.output)}
     outside |= {tensor.name for tensor in model.graph.initializer}
     piece_of: dict[str, str] = {}  # tensor -> the tensor whose memory it uses
-    unread: Counter[str] = Counter()  # piece -> reads that are still to come
+    unread: Counter[str] = Counter()  # piece -> remaining reads
     spans: dict[str, tuple[int, int]] = {}
     for position, index in enumerate(order):
         node = nodes[index]
@@ -91,7 +91,7 @@ def _shared(
     piece_of: dict[str, str],
     unread: Counter[str],
 ) -> str | None:
-    """The piece of memory that an output is put into, if it needs none of its own."""
+    """The piece of memory that an output shares, if any."""
     if output in outside or node.op_type not in VIEWS | IN_PLACE:
         return None
     name = str(node.input[0])
@@ -109,7 +109,7 @@ def execution_order(nodes: Sequence[onnx.NodeProto]) -> list[int]:
     """Positions of the nodes in the order in which ONNX Runtime runs them.
 
     Its default: depth first from the results backwards, of several the last in the file first,
-    and each node after all that it needs. Found the same in 1.19.2, 1.23.2 and 1.31.1.
+    and each node after all of its inputs. The same in 1.19.2, 1.23.2 and 1.31.1.
     """
     maker = {name: index for index, node in enumerate(nodes) for name in node.output}
     needs = [sorted({maker[x] for x in node.input if x in maker}) for node in nodes]

@@ -21,7 +21,7 @@ class TensorShape(NamedTuple):
 
 
 def tensor_shapes(model: onnx.ModelProto) -> dict[str, TensorShape]:
-    """Inputs, outputs, initializers and all that lies between, by name."""
+    """Inputs, outputs, initializers and intermediate tensors, by name."""
     graph = shape_inference.infer_shapes(model).graph
     shapes = {value.name: _shape(value.data_type, value.dims) for value in graph.initializer}
     for info in (*graph.input, *graph.output, *graph.value_info):

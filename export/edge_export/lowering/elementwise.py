@@ -135,12 +135,12 @@ def _not_equal(g: GraphBuilder, a: Value, b: Any) -> Value:
 
 @lowers(aten.where.self)
 def where(g: GraphBuilder, condition: Value, a: Value, b: Value) -> Value:
-    """`a` where the condition holds, else `b`."""
+    """`a` where the condition holds, `b` elsewhere."""
     shape = broadcast(condition.shape, a.shape, b.shape)
     return g.add("Where", [condition, a, b], [(a.dtype, shape)])[0]
 
 
-# The in-place form stands in PyTorch's gradient of a norm; the trace follows its result.
+# PyTorch's gradient of a norm has the in-place form; the trace uses only its result.
 @lowers(aten.masked_fill.Scalar, aten.masked_fill_.Scalar)
 def _masked_fill(g: GraphBuilder, x: Value, mask: Value, value: float) -> Value:
     return where(g, mask, g.constant(value, x.dtype), x)

@@ -1,8 +1,8 @@
 """Build one ONNX graph node by node.
 
-Same calls in, same bytes out: names are numbered per graph. Equal nodes are made once, chains
-of reshapes and of transpositions collapse as they are built, constants are shared. Nothing is
-looked up by name and no pass runs afterwards.
+The same calls give the same bytes: names are numbered per graph. Equal nodes are merged,
+chains of reshapes and of transpositions are collapsed, constants are shared, all while the
+graph is built; no pass runs afterwards.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 
 IR_VERSION = 10  # the newest that onnxruntime 1.19.2 reads
 OPSET = (
-    18  # the newest that all supported runtimes run and the official gradient builder knows
+    18  # the newest that all supported runtimes and the ort-training gradient builder support
 )
 
 Shape: TypeAlias = tuple[int | str, ...]  # a string is a free size
@@ -51,7 +51,7 @@ class GraphBuilder:
         return value
 
     def parameter(self, name: str, content: NDArray[Any]) -> Value:
-        """Declare an initializer under its own name: what the official API trains."""
+        """Declare a named initializer, which the official training API trains."""
         self._parameters[name] = content
         return Value(name, content.dtype, content.shape)
 
@@ -74,7 +74,7 @@ class GraphBuilder:
         outputs: Sequence[tuple[Any, Sequence[int | str]]],
         attributes: Mapping[str, Any] | None = None,
     ) -> tuple[Value, ...]:
-        """Append a node, or give the outputs of an equal one.
+        """Append a node, or return the outputs of an equal one.
 
         Args:
             op: operator of the standard ONNX domain.
@@ -115,7 +115,7 @@ class GraphBuilder:
         return self.add("MatMul", [a, b], [(a.dtype, shape)])[0]
 
     def reduce(self, op: str, x: Value, axes: Sequence[int], keep: bool) -> Value:
-        """A reduction over `axes`, or over all if there are none; opset 18 wants an input."""
+        """A reduction over `axes`, or over all if empty; opset 18 needs an input."""
         axes = [axis % len(x.shape) for axis in axes] or list(range(len(x.shape)))
         shape = [
             1 if i in axes else size for i, size in enumerate(x.shape) if keep or i not in axes
@@ -148,7 +148,7 @@ class GraphBuilder:
         return made
 
     def sizes(self, shape: Sequence[int | str]) -> Value:
-        """`shape` as an int64 tensor; a free size is read from the input that has it first."""
+        """`shape` as an int64 tensor; a free size is read from the first input with it."""
         if all(isinstance(size, int) for size in shape):
             return self.constant(shape, np.int64)
         parts = [
@@ -183,7 +183,7 @@ class GraphBuilder:
         )
 
     def _name_outputs(self) -> None:
-        """Give outputs their names in the nodes that make them: an Identity would copy."""
+        """Rename outputs in the nodes that write them: an Identity would copy."""
         made = {name for node in self._nodes for name in node.output}
         renamed: dict[str, str] = {}
         for name, value in self._outputs.items():
@@ -198,7 +198,7 @@ class GraphBuilder:
 
 
 def broadcast(*shapes: Shape) -> Shape:
-    """The shape of an element-wise result; a free size meets only itself and 1."""
+    """The shape of an element-wise result; a free size broadcasts only with itself and 1."""
     rank = max(map(len, shapes))
     padded = [(1,) * (rank - len(shape)) + shape for shape in shapes]
     return tuple(

@@ -1,7 +1,7 @@
 """Layers of networks and their gradients as ONNX nodes.
 
-Gradients are lowered as wholes, with as few passes over memory as standard operators allow:
-these passes are what a step costs beside its matrix products.
+Gradients are lowered as one unit, with as few passes over memory as standard operators allow:
+besides matrix products, these passes dominate the time of a step.
 """
 
 import math
@@ -24,7 +24,7 @@ def _layer_norm(
 ) -> tuple[Value, ...]:
     axis = len(x.shape) - len(over)
     rows = (*x.shape[:axis], *(1 for _ in over))
-    # The official gradient builder wants all three outputs, and so does our backward.
+    # The ort-training gradient builder and the backward below need all three outputs.
     outputs = [(x.dtype, x.shape), (x.dtype, rows), (x.dtype, rows)]
     attributes = {"axis": axis, "epsilon": eps}
     return g.add("LayerNormalization", [x, weight, bias], outputs, attributes)

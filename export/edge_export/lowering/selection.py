@@ -1,4 +1,4 @@
-"""Operators that choose, sort and scatter, as ONNX nodes."""
+"""Gather, scatter, sort and top-k as ONNX nodes."""
 
 import numpy as np
 import torch
@@ -54,7 +54,7 @@ def _topk(
 def _sort(
     g: GraphBuilder, x: Value, stable: bool, dim: int = -1, descending: bool = False
 ) -> tuple[Value, ...]:
-    """TopK of all: it puts the lower index first among equals, as a stable sort does."""
+    """TopK of all: of equal values, the lower index comes first, as in a stable sort."""
     return _topk(g, x, int(x.shape[dim]), dim, descending)
 
 

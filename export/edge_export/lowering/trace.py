@@ -17,7 +17,7 @@ from torch.fx.experimental.symbolic_shapes import (
     StatelessSymbolicContext,
 )
 
-from edge_export.lowering import (  # noqa: F401 - each enters its operators into the table
+from edge_export.lowering import (  # noqa: F401 - each adds its operators to the table
     elementwise,
     network,
     reductions,
@@ -42,16 +42,16 @@ def lower(
     """One ONNX graph of `function`.
 
     Args:
-        function: takes and returns tensors by name; may use `torch.func`. Tensors it makes
-            itself become constants.
-        example: inputs of the shapes and dtypes wanted; their values do not matter.
+        function: takes and returns tensors by name; may use `torch.func`. Tensors that it
+            creates become constants.
+        example: inputs with the shapes and dtypes of the graph; values are ignored.
         name: the graph's name.
-        parameters: of the inputs, those that become initializers with these values instead.
-        free_batch: of the inputs, those whose first axis stays free. All other sizes are
-            fixed: kernels and memory planning see constants.
+        parameters: inputs that become initializers with these values.
+        free_batch: inputs whose first axis is free. All other sizes are fixed: kernels and
+            memory planning see constants.
 
     Raises:
-        NotImplementedError: an operator that the table does not know.
+        NotImplementedError: an operator is missing in the table.
     """
     module, results = _trace(function, example, free_batch)
     builder = GraphBuilder(name)
@@ -85,7 +85,7 @@ def _trace(
         results[:] = made
         return list(made.values())
 
-    fake = FakeTensorMode(shape_env=ShapeEnv())  # shapes alone: nothing is computed
+    fake = FakeTensorMode(shape_env=ShapeEnv())  # shapes only: nothing is computed
     inputs = [
         fake.from_tensor(tensor, symbolic_context=_free_first_axis(tensor))
         if key in free_batch
@@ -105,7 +105,7 @@ def _trace(
 
 @cache
 def _decompositions() -> dict[Any, Any]:
-    """PyTorch's own, of operators that have no lowering here."""
+    """PyTorch's decompositions of operators that have no lowering here."""
     known = core_aten_decompositions()
     return {op: known[op] for op in known if op not in TABLE and op not in RESHAPES}
 
@@ -121,7 +121,7 @@ def _sizes(shape: Iterable[Any]) -> tuple[int | str, ...]:
 
 
 def _call(builder: GraphBuilder, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
-    """A node's value: computed now where everything it needs is known, else lowered."""
+    """A node's value: computed now if all inputs are known, otherwise lowered."""
     result = node.meta.get("val")
     if isinstance(result, (int, torch.SymInt)):
         return _sizes([result])[0]
@@ -143,7 +143,7 @@ def _call(builder: GraphBuilder, node: fx.Node, values: dict[fx.Node, Any]) -> A
 
 
 def _check(node: fx.Node, made: Any, wanted: Any) -> None:
-    """Refuse what is not of PyTorch's dtype and shape: an operator used in an unknown way."""
+    """Refuse a result without PyTorch's dtype and shape: an unsupported use of an operator."""
     if isinstance(made, tuple):
         for part, tensor in zip(made, wanted, strict=True):
             _check(node, part, tensor)
@@ -164,7 +164,7 @@ def _has_value(tree: Any) -> bool:
 
 
 def _lifted(builder: GraphBuilder, tree: Any) -> Any:
-    """The same arguments with known tensors as constants of the graph."""
+    """The arguments, with known tensors as constants of the graph."""
     if isinstance(tree, (list, tuple)):
         return [_lifted(builder, leaf) for leaf in tree]
     return _as_value(builder, tree) if isinstance(tree, Tensor) else tree

@@ -1,21 +1,21 @@
-"""What a self-supervised method is to a step: a declaration and a loss."""
+"""The interface of a self-supervised method: a declaration and a loss."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from edge_export.context import StepContext
 from edge_export.declaration import LossResult, ObjectiveDeclaration
-from edge_export.step.context import StepContext
 from edge_runtime.package.manifest import ModelFacts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Defaults:
-    """What the method's authors train with; a recipe may say otherwise.
+    """Default hyper-parameters of the method; a recipe may override them.
 
-    `lr_at_256` is for batches of 256 images and goes with the square root of the batch size,
-    as Adam's step does with the gradient's noise. Higher than the papers', whose models are
-    larger and see a hundred times as many images.
+    `lr_at_256` is for batches of 256 images and scales with the square root of the batch size,
+    as Adam's step does with the gradient's noise. It is higher than in the papers, whose
+    models are larger and see a hundred times as many images.
     """
 
     lr_at_256: float
@@ -25,11 +25,11 @@ class Defaults:
 
 
 class Objective(ABC):
-    """One method, bound to a model and to its own options."""
+    """One method, bound to a model and its options."""
 
-    name: ClassVar[str]  # as recipes call it
-    defaults: ClassVar[Defaults]  # hyper-parameters where a recipe gives none
-    options: ClassVar[type[Any]]  # a frozen dataclass of what `[method]` may set
+    name: ClassVar[str]  # in recipes
+    defaults: ClassVar[Defaults]  # hyper-parameters that a recipe does not give
+    options: ClassVar[type[Any]]  # a frozen dataclass of the options in `[method]`
 
     # Views, parameters, teacher, buffers, draws and hyper-parameters; set by `__init__`
     declaration: ObjectiveDeclaration

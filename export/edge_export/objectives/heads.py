@@ -1,4 +1,4 @@
-"""Projectors and predictors, and the views and options that contrastive methods share.
+"""Projectors and predictors, and the views and options of contrastive methods.
 
 Letters: R rows (views x images), D encoder width.
 """
@@ -19,7 +19,7 @@ HEAD_NORM_EPS = 1e-5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContrastiveOptions:
-    """What `[method]` may set where projections are compared."""
+    """Options in `[method]` of methods that compare projections."""
 
     temperature: Positive = 0.2
     projector_width: PositiveInt = 512
@@ -39,10 +39,10 @@ def mlp_parameters(name: str, widths: tuple[int, ...]) -> tuple[Parameter, ...]:
 def mlp(weights: Weights, name: str, x: Tensor) -> Tensor:
     """Linear layers with LayerNorm and GELU in between: (R, in) -> (R, out).
 
-    LayerNorm where the papers have batch norm: a batch on a small board is too small for its
-    statistics, and it would tie the images of a batch together and rule out micro-batches.
-    GELU where they have ReLU: at a ReLU's kink two correct runtimes take different gradients,
-    once in some ten batches, and no comparison between them could be trusted.
+    LayerNorm instead of the papers' batch norm: a batch on a small board is too small for its
+    statistics, and batch norm would couple the images of a batch and rule out micro-batches.
+    GELU instead of ReLU: at a ReLU's kink two correct runtimes compute different gradients, in
+    about one of ten batches, which would make comparisons between them unreliable.
     """
     index = 0
     while f"{name}.{index}.weight" in weights:
@@ -61,8 +61,8 @@ def crop_views(
 ) -> tuple[AugmentationSpec, ...]:
     """The usual two views of a picture.
 
-    Blur and solarisation destroy pictures of CIFAR's size, and every published recipe leaves
-    them out there: below 64 px both are off.
+    Blur and solarisation destroy pictures of CIFAR's size, and published recipes leave them
+    out for such pictures: below 64 px both are off.
 
     Args:
         image_size_px: of a view.

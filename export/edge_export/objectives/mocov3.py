@@ -1,18 +1,18 @@
 """MoCo v3 (Chen, Xie, He 2021): queries of one view against the teacher's keys of the other.
 
-Our deviations: LayerNorm in the heads (see `mlp`); the sizes of a small board; learned instead
-of fixed sine positions, and a trained instead of a frozen patch projection; the teacher moves
-after the optimizer instead of before the next forward.
+Deviations from the paper: LayerNorm in the heads (see `mlp`); sizes for small boards; learned
+instead of fixed sine positions, and a trained instead of a frozen patch projection; the
+teacher is updated after the optimizer instead of before the next forward.
 """
 
 from torch import Tensor
 from torch.nn.functional import normalize
 from typing_extensions import override
 
+from edge_export.context import StepContext
 from edge_export.declaration import LossResult, ObjectiveDeclaration, ViewGroup
 from edge_export.objectives.base import Defaults, Objective
 from edge_export.objectives.heads import ContrastiveOptions, crop_views, mlp, mlp_parameters
-from edge_export.step.context import StepContext
 from edge_export.vit import ENCODER
 from edge_runtime.package.manifest import ModelFacts
 

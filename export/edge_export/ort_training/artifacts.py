@@ -1,6 +1,6 @@
-"""Artifacts of ONNX Runtime's own on-device training API.
+"""Artifacts of ONNX Runtime's official on-device training API.
 
-For everyone who trains with `onnxruntime.training.api` in Python, C, C# or Java. The last
+For programs that train with `onnxruntime.training.api` in Python, C, C# or Java. The last
 release is 1.19.2; its generator is frozen, and every work-around for it is in this file.
 """
 
@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import onnx
 
+from edge_export.axes import ALL
 from edge_export.lowering.graph import IR_VERSION
 from edge_export.step.program import Program
-from edge_export.step.trained import ALL
 from edge_runtime.errors import EngineError
 from edge_runtime.package.curves import Curve
 from edge_runtime.package.manifest import OrtTrainingGraphs
@@ -36,7 +36,7 @@ def is_available() -> bool:
 
 
 def paths_of(rung_id: str) -> OrtTrainingGraphs:
-    """Where a rung's artifacts lie in a package."""
+    """Paths of a rung's artifacts in a package."""
     folder = f"ort_training/{rung_id}"
     return OrtTrainingGraphs(
         training=f"{folder}/training_model.onnx",
@@ -46,31 +46,32 @@ def paths_of(rung_id: str) -> OrtTrainingGraphs:
 
 
 def refusal(program: Program) -> str | None:
-    """Why the official API cannot train this recipe, if it cannot.
+    """Why the official training API cannot train this recipe; `None` if it can.
 
-    Its optimizer has one group of parameters and a constant weight decay, and knows no state
-    besides parameters and moments.
+    Its optimizer has one group of parameters and a constant weight decay, and no state besides
+    parameters and moments.
     """
     curves, recipe = program.hyper_parameters, program.recipe
     if recipe.optimizer.exempt_vectors:
-        return "optimizer.exempt_vectors: the official optimizer decays every parameter"
+        return "optimizer.exempt_vectors: the ort-training optimizer decays every parameter"
     if not curves["weight_decay"].is_constant:
         decay = curves["weight_decay"]
         return (
-            f"weight decay goes from {decay.first:g} to {decay.final:g}: the official "
-            "optimizer's is constant"
+            f"weight decay changes from {decay.first:g} to {decay.final:g}: the "
+            "ort-training optimizer's is constant"
         )
     if program.buffers:
-        return f"buffer {next(iter(program.buffers))!r}: the official API has no such state"
+        name = next(iter(program.buffers))
+        return f"buffer {name!r}: the official training API has no such state"
     if recipe.parametrization.name != "none":
         return f"parametrization {recipe.parametrization.name!r} is not supported by it"
     if set(recipe.trained) != {ALL}:
-        return "trained: the official optimizer moves every parameter"
+        return "trained: the ort-training optimizer updates every parameter"
     return None if is_available() else MISSING
 
 
 class Artifacts(NamedTuple):
-    """What the generator writes for one rung."""
+    """Output of the generator for one rung."""
 
     training: onnx.ModelProto
     eval: onnx.ModelProto
@@ -129,7 +130,7 @@ def artifacts(
 
 @contextlib.contextmanager
 def _without_native_log() -> Iterator[None]:
-    """The generator's native part reports every graph pass on file descriptor 2, unasked."""
+    """Silence the generator's native code, which logs every graph pass on descriptor 2."""
     sys.stderr.flush()
     kept = os.dup(2)
     silent = os.open(os.devnull, os.O_WRONLY)
@@ -143,11 +144,11 @@ def _without_native_log() -> Iterator[None]:
 
 
 def _corrected(model: onnx.ModelProto) -> onnx.ModelProto:
-    """What 1.19.2 can load, the same bytes in every process, and PyTorch's AdamW.
+    """A model that 1.19.2 can load, reproducible, and with PyTorch's AdamW.
 
-    The generator writes the IR version of the installed onnx, names nodes and the tensors it
-    makes (`onnx::...`) by counters of the process, and sets the mode of Hugging Face's AdamW
-    (decay after the update).
+    The generator writes the IR version of the installed onnx, numbers its nodes and tensors
+    (`onnx::...`) per process, and sets the mode of Hugging Face's AdamW (decay after the
+    update).
     """
     model.ir_version = IR_VERSION
     del model.graph.value_info[:]

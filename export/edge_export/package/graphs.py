@@ -12,7 +12,6 @@ from edge_export.analysis.flops import graph_flops
 from edge_export.border import Border
 from edge_export.declaration import PeriodicUpdate
 from edge_export.lowering.trace import lower
-from edge_export.policies.base import TEACHER
 from edge_export.step.example import example_draws, example_images
 from edge_export.step.optimizer import ema
 from edge_export.step.program import Program
@@ -56,12 +55,12 @@ def step_graph(rung: RungProgram, state: Tensors) -> Graph:
 
 
 def accumulate_graph(rung: RungProgram, state: Tensors) -> Graph:
-    """Forward and backward of a micro-batch, added to those before.
+    """Forward and backward of a micro-batch, added to the sums before.
 
     Raises:
         ConfigError: the loss changes a buffer that has no mean over micro-batches.
     """
-    # Tensors of their own: tracing takes two inputs that are one tensor for one input.
+    # Distinct tensors: tracing treats two inputs that are one tensor as one input.
     sums = {GRAD + name: torch.zeros_like(state[PARAM + name]) for name in rung.trained}
     buffers = {name: buffer.initial for name, buffer in rung.program.buffers.items()}
     sums |= {MEAN + BUFFER + name: torch.zeros_like(v) for name, v in buffers.items()}
@@ -88,7 +87,7 @@ def apply_graph(rung: RungProgram, state: Tensors, accumulate: Graph) -> Graph:
 
 
 def periodic_graph(program: Program, update: PeriodicUpdate, state: Tensors) -> Graph:
-    """Buffers that change apart from the steps."""
+    """A periodic update of buffers."""
 
     def updated(given: Tensors) -> Border:
         new = update.update(given)
@@ -133,7 +132,8 @@ def embed_graph(program: Program, state: Tensors) -> Graph:
     """Features of any number of images, weights as inputs."""
     size = program.model.image_size_px
     images = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-    weights = {name: state[PARAM + name] for name in program.encoder_names}
+    prefix = program.encoder_prefix
+    weights = {name: state[prefix + name] for name in program.encoder_names}
     inputs = Border().add(IMAGES, {EMBEDDED: images}).add(WEIGHT, weights)
 
     def features(given: Tensors) -> Border:
@@ -143,25 +143,37 @@ def embed_graph(program: Program, state: Tensors) -> Graph:
 
 
 def tokens_per_block(rung: RungProgram, state: Tensors) -> dict[str, tuple[int, ...]]:
-    """Student tokens in the attention of each block, by view group; nothing is computed."""
+    """Student tokens in the attention of each block, by view group.
+
+    The forward pass runs on shapes alone, loss included: what cannot work is found before
+    minutes are spent on lowering.
+
+    Raises:
+        ConfigError: parts of the recipe do not work together on this rung.
+    """
     fake = FakeTensorMode()
     example = step_inputs(rung, state).tensors
     inputs = {name: fake.from_tensor(value) for name, value in example.items()}
-    with fake:
-        student = {name: inputs[PARAM + name] for name in rung.program.parameters}
-        teacher = rung.program.branch_weights(inputs, TEACHER)
-        encoded = rung.encode(student, teacher, inputs)
-    return {name: each.student_tokens for name, each in encoded.items() if each.student}
+    parameters = {name: inputs[PARAM + name] for name in rung.program.parameters}
+    try:
+        with fake:
+            rung.loss(parameters, inputs)
+            return rung.student_tokens(inputs)
+    except (RuntimeError, ValueError, LookupError) as error:
+        raise ConfigError(
+            f"rung {rung.settings.id} of this recipe cannot be built: {error}. Change the "
+            "method, the token policy, or the axis on which this rung differs."
+        ) from error
 
 
 def step_inputs(rung: RungProgram, state: Tensors) -> Border:
-    """Everything that a step may read; a graph keeps what it does read."""
+    """Everything that a step may read; a graph keeps only the inputs that it reads."""
     inputs = _hyper(rung.program).add(STATE, state)
     return inputs.add(IMAGES, example_images(rung)).add(DRAW, example_draws(rung))
 
 
 def _hyper(program: Program) -> Border:
-    """Scalars; the values of an example do not matter."""
+    """Scalars with arbitrary values, for tracing."""
     return Border().add(HYPER, {name: torch.tensor(0.5) for name in program.hyper_parameters})
 
 
@@ -182,13 +194,15 @@ def _lowered(
 
     example = {**(parameters or {}), **inputs.tensors}
     model = lower(outputs, example, name=name, parameters=parameters, free_batch=free_batch)
+    if common := sorted(roles.keys() & example.keys()):
+        raise ConfigError(f"{common[0]!r} is both an input and an output of a step.")
     return Graph(model, described(model, inputs.roles, roles))
 
 
 def described(
     model: onnx.ModelProto, inputs: Mapping[str, str], outputs: Mapping[str, str]
 ) -> GraphSpec:
-    """What the manifest says of a graph: the inputs and outputs whose roles are given."""
+    """The manifest's description of a graph: inputs and outputs with the given roles."""
     return GraphSpec(
         inputs=tuple(
             _tensor(value, inputs[value.name])

@@ -22,7 +22,7 @@ def encoder_from_timm(
 ) -> dict[str, Tensor]:
     """The encoder's parameters by name, from a timm ViT's .safetensors file.
 
-    A classifier in the file is left out. Positions are resized where the grid differs.
+    A classifier in the file is ignored. Positions are resized if the grid differs.
 
     Args:
         path: the file.
@@ -33,7 +33,7 @@ def encoder_from_timm(
         ConfigError: unreadable, damaged, of another model, patch size or width.
     """
     try:
-        # Of any dtype: numpy has no bfloat16
+        # torch, because numpy has no bfloat16
         tensors = safetensors.torch.load(path.read_bytes())
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"--init {path} cannot be read: {error}") from error
@@ -52,7 +52,7 @@ def encoder_from_timm(
             problems.append(f"{name}: the file has NaN or infinite values")
     if problems:
         raise ConfigError(
-            f"--init {path} does not fit: {problems[0]} ({len(problems)} problems). Give the "
+            f"--init {path} does not fit: {problems[0]} ({len(problems)} problems). Use the "
             "model, patch size and width that it was trained with."
         )
     return values
@@ -61,7 +61,7 @@ def encoder_from_timm(
 def resize_positions(positions: Tensor, tokens: int) -> Tensor:
     """Position embedding (1, 1 + n^2, D) for another square grid: (1, tokens, D).
 
-    Bicubic with antialiasing, the class token's untouched, as timm does.
+    Bicubic with antialiasing, the class token's unchanged, as in timm.
     """
     patches = positions.shape[1] - 1 if positions.ndim == 3 and len(positions) == 1 else 0
     old, new = math.isqrt(patches), math.isqrt(tokens - 1)

@@ -1,10 +1,10 @@
-"""Prove a written package before it is published: every graph against PyTorch.
+"""Verify a written package before it is published: every graph against PyTorch.
 
 Each rung takes one step on every engine of this environment that can train the package, from
 the initial state. Metrics are compared within 1e-4 relative; every gradient within 1e-4 of its
-norm plus 1e-7, and so what optimizer and EMA teacher make of it, new buffers, and the features
-of the forward graphs. State that a rung does not train must keep every bit. Two frameworks
-that add the same numbers in another order differ by about 1e-6 here.
+norm plus 1e-7, and in the same way the results of optimizer and EMA teacher, new buffers, and
+the features of the forward graphs. State that a rung does not train must be bit-equal. Two
+frameworks that add the same numbers in different order differ by about 1e-6 here.
 """
 
 import dataclasses
@@ -34,12 +34,13 @@ from edge_runtime.state import State
 
 RELATIVE = 1e-4
 ABSOLUTE = 1e-7
-ROUNDING = 1e-6  # of a tensor that moves: float32 keeps 1e-7 of a value
+ROUNDING = 1e-6  # of a tensor that changes: float32 has a relative precision of 1e-7
 # Gradient of a parameter that the loss does not depend on, over the largest of all gradients
 NO_GRADIENT = 1e-5
 # Where two scores of a token policy nearly tie, two frameworks may choose differently, which
 # moves the loss more than any tolerance. A wrong graph fails on every batch.
 TRIES = 5
+ORT_TRAINING = "ort-training"
 
 Tensors = Mapping[str, Tensor]
 
@@ -47,22 +48,45 @@ Tensors = Mapping[str, Tensor]
 def verify(package: Package, program: Program) -> None:
     """Run every rung on every engine, and every other graph.
 
+    The artifacts of `ort-training` are left to `artifacts_problem`: a package is complete
+    without them.
+
     Raises:
-        PackageError: something differs; the message says what and by how much.
+        PackageError: a result differs; the message says which and by how much.
         EngineError: no engine of this environment can run the package.
     """
     state = package.initial_state()
-    engines = [name for name in ENGINES if _installed(name)]
+    engines = [name for name in ENGINES if name != ORT_TRAINING and _installed(name)]
     if not engines:
-        create_engine("ort")  # says what to install
+        create_engine("ort")  # raises with installation instructions
     for name in engines:
-        for rung, settings in zip(package.manifest.rungs, program.settings, strict=True):
-            # The whole batch at once, also for micro-batches: these are to be exact.
-            whole = program.bind(dataclasses.replace(settings, micro_batch=None))
-            if create_engine(name).refusal(package, rung) is None:
-                _verify_rung(package, whole, rung, name, state)
+        _verify_engine(package, program, name, state)
     _verify_periodic(package, program, state)
     _verify_forward(package, program, state)
+
+
+def artifacts_problem(package: Package, program: Program) -> str | None:
+    """Why the artifacts of `ort-training` cannot be published, if they cannot.
+
+    ONNX Runtime builds the backward pass itself, and does so wrongly where a loss stops a
+    gradient: a detached tensor leaves no trace in a forward graph.
+    """
+    if package.manifest.ort_training.refused is not None or not _installed(ORT_TRAINING):
+        return None
+    try:
+        _verify_engine(package, program, ORT_TRAINING, package.initial_state())
+    except (PackageError, EngineError) as error:
+        return f"the gradients of ONNX Runtime's own backward pass are not PyTorch's: {error}"
+    return None
+
+
+def _verify_engine(package: Package, program: Program, name: str, state: State) -> None:
+    engine = create_engine(name)
+    for rung, settings in zip(package.manifest.rungs, program.settings, strict=True):
+        if engine.unsupported_reason(package, rung) is None:
+            # The whole batch at once, also for micro-batches: these must be exact.
+            whole = program.bind(dataclasses.replace(settings, micro_batch=None))
+            _verify_rung(package, whole, rung, name, state)
 
 
 def _installed(name: str) -> bool:
@@ -84,15 +108,14 @@ def _verify_rung(
         if problem is None:
             return
     raise PackageError(
-        f"rung {rung.id} on engine {engine_name} ({runtime}) differs from PyTorch: {problem}. "
-        "No package was written."
+        f"rung {rung.id} on engine {engine_name} ({runtime}) differs from PyTorch: {problem}"
     )
 
 
 def _difference(
     rung: RungProgram, described: Rung, engine: Engine, state: State, *, seed: int
 ) -> str | None:
-    """What differs after one step on one random batch, if anything."""
+    """The first difference after one step on one random batch, if any."""
     batch = {**example_images(rung, seed=seed), **example_draws(rung, seed=seed)}
     inputs = {**_inputs(rung.program, state), **batch}
     gradients, outputs = rung.gradient(inputs)
@@ -120,7 +143,7 @@ def _difference(
 def _wrong_state(
     after: State, inputs: Tensors, expected: Tensors, before: State
 ) -> str | None:
-    """What of the new state is not as PyTorch computes it from the same gradients."""
+    """The first difference of the new state from PyTorch's, from the same gradients."""
     for name, value in before.items():
         if name not in expected and not np.array_equal(after[name], value):
             return f"{name} changed, and the rung does not train it"
@@ -135,12 +158,12 @@ def _wrong_state(
 
 
 def _no_gradient(program: Program, gradients: Tensors) -> str | None:
-    """A parameter that is declared to have no gradient and has one, if any."""
+    """A parameter with a gradient that is declared to have none, if any."""
     largest = max(float(value.norm()) for value in gradients.values())
     for name, value in gradients.items():
         norm = float(value.norm())
         if program.parameters[name].zero_gradient and norm > NO_GRADIENT * largest:
-            return f"gradient of {name} is {norm:.3g}, and it is declared to have none"
+            return f"gradient of {name} is {norm:.3g}, but it is declared to have none"
     return None
 
 
@@ -158,12 +181,12 @@ def _verify_periodic(package: Package, program: Program, state: State) -> None:
 
 
 def _verify_forward(package: Package, program: Program, state: State) -> None:
-    """The merge graph, where there is one, and the embedding graph with its weights."""
+    """The merge graph, if any, and the embedding graph with its weights."""
     manifest, size_px = package.manifest, program.model.image_size_px
     arrays = encoder_weights(package, state)
     weights = {name: torch.from_numpy(value) for name, value in arrays.items()}
     _refuse(manifest.merge or manifest.embed, weights, program.merge(_inputs(program, state)))
-    # Three images: another number than the graph was traced with.
+    # Three images: not the number that the graph was traced with.
     images = np.random.default_rng(0).integers(0, 256, (3, size_px, size_px, 3), np.uint8)
     with create_forward_engine() as engine:
         engine.open(package, manifest.embed, arrays)
@@ -183,7 +206,7 @@ def _refuse(graph: str, given: Tensors, expected: Tensors) -> None:
 
 
 def _inputs(program: Program, state: State) -> dict[str, Tensor]:
-    """State and hyper-parameters of the step that is compared, by input name."""
+    """State and hyper-parameters of the compared step, by input name."""
     return {
         **{name: torch.from_numpy(value) for name, value in state.items()},
         **{name: torch.tensor(value) for name, value in checked_hyper(program).items()},
@@ -191,7 +214,7 @@ def _inputs(program: Program, state: State) -> dict[str, Tensor]:
 
 
 def checked_hyper(program: Program) -> dict[str, float]:
-    """Hyper-parameters of the step that is compared: a long one, in the middle of a run."""
+    """Hyper-parameters of the compared step, in the middle of a run."""
     hyper = hyper_parameters(
         program.hyper_parameters, step=3, steps_per_epoch=4, total_steps=4
     )
@@ -201,7 +224,7 @@ def checked_hyper(program: Program) -> dict[str, float]:
 def _too_far(
     what: str, given: Tensors, expected: Tensors, absolute: Mapping[str, float]
 ) -> str | None:
-    """The first tensor that is not within the tolerances, if any."""
+    """The first tensor outside the tolerances, if any."""
     for name, value in expected.items():
         error = float((given[name] - value).norm())
         allowed = RELATIVE * float(value.norm()) + absolute[name]

@@ -1,4 +1,4 @@
-"""Parametrizations of weights, one file each. Adding one is one file and one line here."""
+"""Parametrizations of weights, one file each. A new one needs a file and a line here."""
 
 from edge_export.parametrizations.base import Parametrization, ParametrizationSetting
 from edge_runtime.errors import ConfigError
@@ -12,7 +12,7 @@ def parametrization_named(name: str) -> type[Parametrization]:
     """The parametrization of that name.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: the name is unknown.
     """
     if name not in PARAMETRIZATIONS:
         known = ", ".join(PARAMETRIZATIONS)

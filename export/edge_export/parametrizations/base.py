@@ -1,7 +1,7 @@
-"""What a weight goes through before it is used: the seam for masks, gates, low-rank terms.
+"""Transformations of weights before use: the interface for masks, gates, low-rank terms.
 
-As in `torch.nn.utils.parametrize`, the optimizer moves the parameters of the state, and the
-step computes with what `weights` makes of them.
+As in `torch.nn.utils.parametrize`, the optimizer updates the parameters of the state, and the
+step computes with the result of `weights`.
 """
 
 from collections.abc import Mapping
@@ -10,25 +10,26 @@ from typing import Any
 
 from torch import Tensor
 
-from edge_export.declaration import Declaration
+from edge_export.axes import RungSettings
+from edge_export.declaration import Declaration, NoOptions
 from edge_export.parameters import Parameter
-from edge_export.policies.base import NoOptions
 from edge_export.vit import Weights
 from edge_runtime.package.manifest import ModelFacts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParametrizationSetting:
-    """What a parametrization is bound to."""
+    """Arguments to which a parametrization is bound."""
 
     model: ModelFacts
     parameters: tuple[Parameter, ...]  # of encoder, objective and token policy
+    rung: RungSettings
     seed: int
     options: Any
 
 
 class Parametrization:
-    """Uses the parameters as they are; the base of the others."""
+    """Uses the parameters unchanged; the base class of the others."""
 
     name = "none"
     options: type[Any] = NoOptions
@@ -38,13 +39,13 @@ class Parametrization:
 
     @property
     def declaration(self) -> Declaration:
-        """What it adds to the state and to a step."""
+        """Its contribution to the state and to a step."""
         return Declaration()
 
     def weights(
         self, parameters: Weights, branch: str, buffers: Mapping[str, Tensor]
     ) -> Weights:
-        """What a branch computes with.
+        """The weights with which a branch computes.
 
         Args:
             parameters: the branch's, by parameter name; a teacher has only those it copies.
@@ -52,6 +53,6 @@ class Parametrization:
             buffers: all of the step, by buffer name.
 
         Returns:
-            Weights by the same names; parameters of its own may be left out.
+            Weights by the same names; the parametrization's parameters may be left out.
         """
         return parameters

@@ -1,4 +1,4 @@
-"""Token policies, one file each. Adding one is one file and one line here."""
+"""Token policies, one file each. A new one needs a file and a line here."""
 
 from edge_export.policies.base import PolicySetting, TokenPolicy
 from edge_export.policies.combined import CombinedPolicy
@@ -20,7 +20,7 @@ def policies_named(name: str) -> tuple[type[TokenPolicy], ...]:
     """The policies of a name such as `random`, or of a combination such as `a+b`.
 
     Raises:
-        ConfigError: one of them is unknown, or is there twice.
+        ConfigError: one of them is unknown, or is repeated.
     """
     names = name.split("+")
     for each in names:
@@ -35,4 +35,17 @@ def policies_named(name: str) -> tuple[type[TokenPolicy], ...]:
     return tuple(POLICIES[each] for each in names)
 
 
-__all__ = ["POLICIES", "CombinedPolicy", "PolicySetting", "TokenPolicy", "policies_named"]
+def uses_keep_ratio(name: str) -> bool:
+    """Whether a keep-ratio below 1.0 means anything to a policy or combination."""
+    known = [POLICIES[each] for each in name.split("+") if each in POLICIES]
+    return not known or any(policy.uses_keep_ratio for policy in known)
+
+
+__all__ = [
+    "POLICIES",
+    "CombinedPolicy",
+    "PolicySetting",
+    "TokenPolicy",
+    "policies_named",
+    "uses_keep_ratio",
+]

@@ -1,6 +1,6 @@
-"""What makes sequences shorter: the seam between the encoder and a token policy.
+"""The interface between the encoder and a token policy, which shortens sequences.
 
-Letters as in `edge_export.vit`; K patch tokens that are left. A policy is bound to a rung: all
+Letters as in `edge_export.vit`; K remaining patch tokens. A policy is bound to a rung: all
 of its sizes are constants. Student and teacher run block by block side by side, so that a
 policy can compare them.
 """
@@ -8,34 +8,26 @@ policy can compare them.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from edge_export.declaration import Declaration, LossResult, ViewGroup
-from edge_export.step.context import StepContext
+from edge_export.context import StepContext
+from edge_export.declaration import Declaration, LossResult, NoOptions, ViewGroup
 from edge_export.vit import Attention, Weights
 from edge_runtime.package.manifest import ModelFacts
-
-STUDENT, TEACHER = "student", "teacher"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicySetting:
-    """What a policy is bound to."""
+    """Arguments to which a policy is bound."""
 
     model: ModelFacts
     keep_ratio: float
     groups: tuple[ViewGroup, ...]  # those that the policy acts on
     patches: Mapping[str, int]  # N of each group, at the rung's patch size
-    has_teacher: bool
     options: Any
-
-
-@dataclass(frozen=True, slots=True)
-class NoOptions:
-    """A policy without options."""
 
 
 @dataclass(slots=True)
@@ -47,7 +39,7 @@ class Tokens:
     sizes: Tensor | None = None  # (S, 1 + K), patches in each token; None: one in each
 
     def keep(self, index: Tensor) -> None:
-        """Leave only these patch tokens: (S, K') int64 in [0, K), each at most once."""
+        """Keep only these patch tokens: (S, K') int64 in [0, K), each at most once."""
         self.x = take_tokens(self.x, index)
         self.kept = self.kept.gather(1, index)
         if self.sizes is not None:
@@ -56,31 +48,33 @@ class Tokens:
 
 @dataclass(slots=True)
 class Branches:
-    """A view group on its way through the blocks."""
+    """A view group between two blocks, in both branches."""
 
     group: ViewGroup
     student: Tokens | None
     teacher: Tokens | None
     inputs: Mapping[str, Tensor]  # draws, hyper-parameters, buffers, by input name
     weights: Weights  # the student's
-    # Indices that were chosen, by output name: a comparison of two runtimes looks at them
+    teacher_weights: Weights  # the EMA copies; empty without a teacher
+    # Chosen indices, by output name: compared between two runtimes
     selected: dict[str, Tensor] = field(default_factory=dict)
-    # Whatever the policy's own loss needs, by a name of its own
+    # Values for the policy's loss, by name
     recorded: dict[str, Tensor] = field(default_factory=dict)
 
 
 class TokenPolicy:
-    """Keeps every token; the base of the others. Hooks act on the groups of the setting."""
+    """Keeps every token; the base class of the others. Hooks act on the setting's groups."""
 
-    name = "none"
-    options: type[Any] = NoOptions
+    name: ClassVar[str] = "none"
+    options: ClassVar[type[Any]] = NoOptions
+    uses_keep_ratio: ClassVar[bool] = False  # a policy that does not has the rung 1.0 alone
 
     def __init__(self, setting: PolicySetting) -> None:
         self.setting = setting
 
     @property
     def declaration(self) -> Declaration:
-        """What it adds to a step; all but the draws must be the same on every rung."""
+        """Its contribution to a step; all except the draws must be the same on every rung."""
         return Declaration()
 
     def choose_patches(
@@ -90,12 +84,15 @@ class TokenPolicy:
         return None
 
     def before_block(self, block: int, branches: Branches) -> None:
-        """May change the branches before a block."""
+        """Change the branches before a block."""
 
     def before_mlp(
         self, block: int, branches: Branches, attention: Mapping[str, Attention]
     ) -> None:
-        """May change the branches between a block's attention and its MLP.
+        """Change the branches between a block's attention and its MLP.
+
+        Not called in the last block if only its class token goes on: see
+        `ViewGroup.patch_tokens`.
 
         Args:
             block: from 0.
@@ -104,12 +101,12 @@ class TokenPolicy:
         """
 
     def loss(self, step: StepContext) -> LossResult | None:
-        """A term to be added to the objective's loss, if there is one."""
+        """A term that is added to the objective's loss, if any."""
         return None
 
 
 def kept_count(keep_ratio: float, tokens: int) -> int:
-    """K = ceil(keep-ratio * N), at least one; 0.1 * 30 counts as 3 whatever floats say."""
+    """K = ceil(keep-ratio * N), at least one; 0.1 * 30 counts as 3 despite rounding."""
     return max(1, math.ceil(round(keep_ratio * tokens, 9)))
 
 
@@ -137,11 +134,11 @@ class TakeRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        """Row t of x gets the gradient of the k that took it, or zero."""
+        """Row t of x gets the gradient of the k that gathered it, or zero."""
         (index,) = ctx.saved_tensors
         count, kept, width = grad.shape
         places = torch.arange(kept).expand(count, kept)
-        inverse = torch.full((count, ctx.tokens), kept).scatter(1, index, places)  # kept: none
+        inverse = torch.full((count, ctx.tokens), kept).scatter(1, index, places)  # not kept
         nothing = torch.zeros(count, 1, width, dtype=grad.dtype)
         padded = torch.cat([grad, nothing], dim=1)  # (S, K + 1, D)
         return TakeRows.forward(padded, inverse), None

@@ -1,4 +1,4 @@
-"""`a+b`: two or more token policies in one step, in the order of their names.
+"""`a+b`: two or more token policies in one step, in the given order.
 
 Each applies the rung's keep-ratio at its own place, so rates multiply. At most one of them may
 choose which patches are embedded.
@@ -10,9 +10,9 @@ from functools import reduce
 from torch import Tensor
 from typing_extensions import override
 
+from edge_export.context import StepContext
 from edge_export.declaration import Declaration, LossResult, ViewGroup, added, merged
 from edge_export.policies.base import Branches, PolicySetting, TokenPolicy
-from edge_export.step.context import StepContext
 from edge_export.vit import Attention
 from edge_runtime.errors import ConfigError
 
@@ -23,7 +23,6 @@ class CombinedPolicy(TokenPolicy):
     def __init__(self, setting: PolicySetting, policies: tuple[TokenPolicy, ...]) -> None:
         super().__init__(setting)
         self._policies = policies
-        self.name = "+".join(policy.name for policy in policies)
 
     @property
     @override
@@ -42,7 +41,7 @@ class CombinedPolicy(TokenPolicy):
         if len(chosen) > 1:
             raise ConfigError(
                 f"tokens.name: {' and '.join(chosen)} both choose the patches that are "
-                "embedded, so they cannot be combined. Take one of them."
+                "embedded, so they cannot be combined. Use one of them."
             )
         return next(iter(chosen.values()), None)
 

@@ -1,8 +1,8 @@
 """`random`: each image keeps a random subset of its patches, from the first block on.
 
 Accelerating Augmentation Invariance Pretraining (Lin et al. 2024), token dropout: positions
-are added before dropping. The host draws the indices. Methods with an EMA teacher drop in the
-student alone ("asymmetric"); a shared encoder drops in every view.
+are added before dropping. The host draws the indices. Methods with an EMA teacher drop only in
+the student ("asymmetric"); a shared encoder drops in every view.
 """
 
 from collections.abc import Mapping
@@ -10,15 +10,16 @@ from collections.abc import Mapping
 from torch import Tensor
 from typing_extensions import override
 
-from edge_export.declaration import Declaration, ViewGroup
-from edge_export.policies.base import STUDENT, TokenPolicy, kept_count
+from edge_export.declaration import STUDENT, Declaration, ViewGroup
+from edge_export.policies.base import TokenPolicy, kept_count
 from edge_runtime.package.manifest import DrawSpec
 
 
 class RandomPolicy(TokenPolicy):
-    """Patches are dropped before the patch embedding, which then is cheaper too."""
+    """Drops patches before the patch embedding, which makes the embedding cheaper, too."""
 
     name = "random"
+    uses_keep_ratio = True
 
     @property
     @override

@@ -1,10 +1,11 @@
 """`simprune`: prune pairs of tokens that are similar across the branches.
 
-SimPrune (ICLR 2025). Known of it: cosine similarity between the branches, pruning in pairs
+SimPrune (ICLR 2025). Published: cosine similarity between the branches, pruning in pairs
 after the 4th, 7th and 10th block's attention, a window that slides from the least to the most
-similar pairs over the run. Ours, where no source gives the detail: the window is as long as
-the number pruned, features are the tokens after the residual, and many-to-one matches are
-repaired by pruning those unhit targets whose best similarity is nearest to that of the pruned.
+similar pairs over the run. Chosen here, since no source gives the details: the window is as
+long as the number of pruned tokens, features are the tokens after the residual, and
+many-to-one matches are resolved by pruning the unmatched targets whose best similarity is
+nearest to that of the pruned tokens.
 
 Methods with a teacher pair view 1 of the student with view 2 of the teacher and the other way
 round; a shared encoder pairs its two views.
@@ -24,7 +25,7 @@ from edge_export.vit import Attention
 from edge_runtime.errors import ConfigError
 from edge_runtime.package.curves import Curve
 
-PROGRESS = "progress"  # hyper-parameter: share of the run that is done, in [0, 1]
+PROGRESS = "progress"  # hyper-parameter: completed share of the run, in [0, 1]
 STAGES = (3 / 12, 6 / 12, 9 / 12)  # blocks 4, 7 and 10 of 12
 PLACEMENTS = ("before-mlp", "before-block", "after-block")
 DIRECTIONS = ("least-to-most", "most-to-least")
@@ -32,7 +33,7 @@ DIRECTIONS = ("least-to-most", "most-to-least")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What `[tokens]` may set."""
+    """Options in `[tokens]`."""
 
     placement: str = PLACEMENTS[0]
     direction: str = DIRECTIONS[0]
@@ -49,6 +50,7 @@ class SimPrunePolicy(TokenPolicy):
     """Both branches lose the same number of tokens at each stage."""
 
     name = "simprune"
+    uses_keep_ratio = True
     options = Options
 
     def __init__(self, setting: PolicySetting) -> None:
@@ -105,7 +107,7 @@ def _pairs(group: ViewGroup, student: Tokens, teacher: Tokens | None) -> tuple[T
     if len(group.views) != 2:
         raise ConfigError(
             f"tokens.name: simprune pairs two views, and view group {group.name!r} has "
-            f"{len(group.views)}. Take another token policy."
+            f"{len(group.views)}. Use another token policy."
         )
     if teacher is None:
         first, second = student.x.chunk(2)
@@ -113,16 +115,16 @@ def _pairs(group: ViewGroup, student: Tokens, teacher: Tokens | None) -> tuple[T
     if student.kept.shape != teacher.kept.shape:
         raise ConfigError(
             "tokens.name: simprune pairs token with token, and another policy has shortened "
-            "one branch alone. Take one of the two policies."
+            "only one branch. Use one of the two policies."
         )
     return student.x[:, 1:], _swap_views(teacher.x)[:, 1:]
 
 
 def stage_blocks(depth: int, *, after: bool) -> tuple[int, ...]:
-    """Blocks (from 0) that prune; after a block means before the next.
+    """Blocks (from 0) that prune; after a block means before the next one.
 
-    Depths below 12 keep the fractions. A stage in the last block would change nothing that the
-    loss sees and is left out.
+    Other depths keep the fractions. A stage in the last block would not affect the loss and is
+    left out.
     """
     blocks = sorted({int(depth * share) + int(after) for share in STAGES})
     return tuple(block for block in blocks if block < depth - 1)
@@ -136,13 +138,13 @@ def _swap_views(tokens: Tensor) -> Tensor:
 def select_pairs(
     online: Tensor, target: Tensor, kept: int, progress: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Which patch tokens stay in each branch; no gradient flows through the choice.
+    """The patch tokens that each branch keeps; no gradient flows through the choice.
 
     Args:
         online: (S, N, D).
         target: (S, N, D), the paired view.
-        kept: K, tokens that stay; P = N - K go.
-        progress: scalar in [0, 1], where the window is.
+        kept: K, tokens to keep; P = N - K are pruned.
+        progress: scalar in [0, 1], the position of the window.
 
     Returns:
         Two (S, K) int64 tensors of ascending indices.
@@ -163,10 +165,10 @@ def select_pairs(
 
 
 def _repair(hit_target: Tensor, best: Tensor, centre: Tensor, kept: int) -> Tensor:
-    """Target tokens that stay: none that a pruned token hit, and exactly `kept`.
+    """Target tokens to keep: none that matches a pruned token, and exactly `kept`.
 
-    Hits are often fewer than P because several tokens share a partner; the rest are the unhit
-    whose best similarity (S, N) is nearest to the window's mean (S, 1).
+    Matches are often fewer than P because several tokens share a partner; the others to prune
+    are those whose best similarity (S, N) is nearest to the window's mean (S, 1).
     """
     tokens = torch.arange(best.shape[1])
     hit = (hit_target[:, :, None] == tokens).to(best.dtype).amax(dim=1)  # (S, N)

@@ -1,7 +1,7 @@
 """AdamW and the EMA teacher as functions of named tensors.
 
 AdamW is PyTorch's (Loshchilov and Hutter 2019, decoupled weight decay). Only the parameters
-that a rung trains move, with their moments and their teacher; all others stay as they are.
+that a rung trains change, with their moments and their teacher.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -10,11 +10,18 @@ import torch
 from torch import Tensor
 
 from edge_export.parameters import Parameter
-from edge_runtime.package.names import EMA, EXP_AVG, EXP_AVG_SQ, PARAM, UPDATES
+from edge_runtime.package.names import (
+    EMA,
+    EMA_MOMENTUM,
+    EXP_AVG,
+    EXP_AVG_SQ,
+    LEARNING_RATE,
+    PARAM,
+    STEP_COUNT,
+    UPDATES,
+)
 
-ADAMW = ("lr", "weight_decay", "beta1", "beta2", "eps")  # hyper-parameters
-STEP_COUNT = "step"  # hyper-parameter, from 1
-EMA_MOMENTUM = "ema_momentum"  # hyper-parameter, where there is a teacher
+ADAMW = (LEARNING_RATE, "weight_decay", "beta1", "beta2", "eps")  # hyper-parameters
 
 Tensors = Mapping[str, Tensor]
 
@@ -22,15 +29,15 @@ Tensors = Mapping[str, Tensor]
 def update_groups(
     parameters: Collection[str], trained: Mapping[str, Collection[str]]
 ) -> dict[str, str | None]:
-    """The counter of updates of each parameter; `None`: the run's step is right for it.
+    """The update counter of each parameter; `None`: it is the run's step.
 
-    AdamW corrects its moments by the number of updates that they have seen. Where rungs train
-    different parameters, that number differs between them, and each group of parameters that
-    the same rungs train has a counter of its own in the state.
+    AdamW corrects its moments by their number of updates. If rungs train different parameters,
+    that number differs between parameters, and each group of parameters that is trained by the
+    same rungs has a counter in the state.
 
     Args:
         parameters: all names.
-        trained: the names that are trained, by the `trained` field of the rungs.
+        trained: the trained names, by the `trained` field of the rungs.
     """
     if len({frozenset(names) for names in trained.values()}) <= 1:
         return dict.fromkeys(parameters)
@@ -50,11 +57,11 @@ def adamw(
 ) -> dict[str, Tensor]:
     """New parameters, moments and counters by state name.
 
-    Algebra is arranged for few passes over memory: with c1, c2 the bias corrections,
+    Rearranged for few passes over memory: with c1, c2 the bias corrections,
     m/c1 / (sqrt(v/c2) + eps) = sqrt(c2)/c1 * m / (sqrt(v) + eps sqrt(c2)).
 
     Args:
-        parameters: those that move.
+        parameters: those to update.
         gradients: of each, by parameter name.
         inputs: state and hyper-parameters by input name.
         groups: see `update_groups`.
@@ -85,7 +92,7 @@ def adamw(
 
 
 def ema(names: Collection[str], inputs: Tensors) -> dict[str, Tensor]:
-    """The EMA teacher after its parameters moved, by state name."""
+    """The EMA teacher after an update of its parameters, by state name."""
     if not names:
         return {}
     momentum = inputs[EMA_MOMENTUM]

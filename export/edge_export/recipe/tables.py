@@ -1,32 +1,29 @@
-"""A recipe: what to train. A TOML file, flags, or both; docs/recipe.md explains every key."""
+"""The tables of a recipe as frozen dataclasses; docs/recipe.md explains every key."""
 
 import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import product
-from pathlib import Path
 from typing import Annotated, Any
 
+from edge_export.axes import ALL, RungSettings, rung_id
 from edge_export.declaration import ViewGroup
 from edge_export.models import model_facts
 from edge_export.objectives import objective_named
 from edge_export.parametrizations import parametrization_named
 from edge_export.policies import TokenPolicy, policies_named
-from edge_export.recipe_problems import problems_of
-from edge_export.step.optimizer import EMA_MOMENTUM, STEP_COUNT
-from edge_export.step.trained import ALL
 from edge_export.vit import CLASS_TOKEN
 from edge_runtime.errors import ConfigError
 from edge_runtime.package.curves import COUNT, Curve, Epochs, constant, cosine
 from edge_runtime.package.manifest import AugmentationSpec, Hue, ModelFacts, Share
+from edge_runtime.package.names import EMA_MOMENTUM, LEARNING_RATE, STEP_COUNT
 from edge_runtime.schema import (
     NonNegative,
     Positive,
     PositiveInt,
     Probability,
     Range,
-    read_toml,
     structure,
     unstructure,
 )
@@ -49,7 +46,7 @@ class ModelTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """`[method]`, `[tokens]` and `[parametrization]`: a name and that one's own options."""
+    """`[method]`, `[tokens]` and `[parametrization]`: a name and its options."""
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
@@ -57,7 +54,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizerTable:
-    """`[optimizer]`: AdamW. What is not given is the method's default."""
+    """`[optimizer]`: AdamW. Missing values are the method's defaults."""
 
     lr: NonNegative | None = None
     final_lr: NonNegative = 0.0
@@ -74,9 +71,9 @@ class OptimizerTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AugmentationTable:
-    """`[augmentation]`: for pictures that the method's own views do not fit.
+    """`[augmentation]`: for pictures that the method's views do not fit.
 
-    What is given replaces that key in every view; `AugmentationSpec` says what each means.
+    A given value replaces that key in every view; `AugmentationSpec` explains the keys.
     """
 
     min_area: Share | None = None
@@ -93,19 +90,8 @@ class AugmentationTable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RungSettings:
-    """One point of the ladder: a value on every axis."""
-
-    id: str
-    keep_ratio: float
-    patch_size_px: int
-    trained: str  # see `edge_export.step.trained`
-    micro_batch: int | None  # images at a time; None: the whole batch
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Everything that decides what a package trains."""
+    """Everything that determines the content of a package."""
 
     model: ModelTable = field(default_factory=ModelTable)
     method: Choice = field(default_factory=lambda: Choice(name="simclr"))
@@ -115,9 +101,9 @@ class Recipe:
     augmentation: AugmentationTable = field(default_factory=AugmentationTable)
     # The axes of the ladder: it has a rung for every combination
     keep_ratios: tuple[Share, ...] = (1.0, 0.75, 0.5)
-    patch_sizes: tuple[PositiveInt, ...] = ()  # px; none: the model's alone
+    patch_sizes: tuple[PositiveInt, ...] = ()  # px; empty: only the model's
     trained: tuple[str, ...] = (ALL,)
-    micro_batches: tuple[PositiveInt, ...] = ()  # images; of each one rung more
+    micro_batches: tuple[PositiveInt, ...] = ()  # images; each adds a variant of every rung
     batch_size: Annotated[int, Range(ge=2)] = 64
     seed: Annotated[int, Range(ge=0, lt=2**63)] = 0
 
@@ -135,7 +121,7 @@ class Recipe:
         )
 
     def rungs(self) -> tuple[RungSettings, ...]:
-        """The ladder, the rungs with micro-batches after the one that they divide."""
+        """The ladder; rungs with micro-batches come after the one without."""
         base = self.facts().patch_size_px
         axes = product(self.keep_ratios, self.patch_sizes or (base,), self.trained)
         return tuple(
@@ -151,33 +137,35 @@ class Recipe:
         )
 
     def method_options(self) -> Any:
-        """The method's own options."""
+        """The method's options."""
         kind = objective_named(self.method.name).options
         return structure(kind, self.method.options, where="[method]", error=ConfigError)
 
     def parametrization_options(self) -> Any:
-        """The parametrization's own options."""
+        """The parametrization's options."""
         choice = self.parametrization
         kind = parametrization_named(choice.name).options
         return structure(kind, choice.options, where="[parametrization]", error=ConfigError)
 
     def token_options(self, policy: type[TokenPolicy]) -> Any:
-        """The options of one of the recipe's token policies: those of `[tokens]` it knows.
+        """The options in `[tokens]` of one of the recipe's token policies.
 
         Raises:
-            ConfigError: one is wrong, or none of the policies knows it.
+            ConfigError: an option is wrong, or belongs to none of the policies.
         """
         kinds = [each.options for each in policies_named(self.tokens.name)]
         known = {each: {item.name for item in dataclasses.fields(each)} for each in kinds}
         others = set().union(*known.values()) - known[policy.options]
         own = {key: value for key, value in self.tokens.options.items() if key not in others}
+        if others and not known[policy.options]:  # an unknown key is reported by the others
+            own = {}
         return structure(policy.options, own, where="[tokens]", error=ConfigError)
 
     def augmented(self, groups: tuple[ViewGroup, ...]) -> tuple[ViewGroup, ...]:
         """The method's view groups with the augmentation table's keys replaced.
 
         Raises:
-            ConfigError: the least area of a crop is above the most.
+            ConfigError: the smallest area of a crop is above the largest.
         """
         given = {k: v for k, v in unstructure(self.augmentation).items() if v is not None}
         return tuple(
@@ -192,7 +180,7 @@ class Recipe:
         table, defaults = self.optimizer, objective_named(self.method.name).defaults
         decay = _first(table.weight_decay, defaults.weight_decay)
         curves = {
-            "lr": Curve(
+            LEARNING_RATE: Curve(
                 shape="cosine",
                 first=_first(table.lr, defaults.lr_at_256 * math.sqrt(self.batch_size / 256)),
                 final=table.final_lr,
@@ -205,7 +193,7 @@ class Recipe:
             STEP_COUNT: Curve(shape=COUNT),
         }
         if has_teacher:
-            momentum = _first(table.ema_momentum, _first(defaults.ema_momentum, 0.99))
+            momentum = _first(table.ema_momentum, defaults.ema_momentum)
             final = _first(table.final_ema_momentum, 1.0)
             curves[EMA_MOMENTUM] = cosine(momentum, final)
         return curves
@@ -213,30 +201,12 @@ class Recipe:
     def table(self) -> dict[str, Any]:
         """The recipe as plain data, defaults filled in."""
         table: dict[str, Any] = unstructure(self)
-        for key in _CHOICES:
+        for key in CHOICES:
             table[key] = {"name": table[key]["name"], **table[key]["options"]}
         return table
 
 
-_CHOICES = ("method", "tokens", "parametrization")
-
-
-def rung_id(
-    keep_ratio: float, patch_size_px: int | None, trained: str, micro_batch: int | None
-) -> str:
-    """`k075` for keep-ratio 0.75, `k100-p8-last-2-m16` for other values on the other axes.
-
-    `k0333` for 0.333: thousandths only where they are needed. `None` is the usual value.
-    """
-    digits = f"{keep_ratio:.2f}" if round(keep_ratio, 2) == keep_ratio else f"{keep_ratio:g}"
-    parts = ["k" + digits.replace(".", "")]
-    if patch_size_px is not None:
-        parts.append(f"p{patch_size_px}")
-    if trained != ALL:
-        parts.append(trained)
-    if micro_batch is not None:
-        parts.append(f"m{micro_batch}")
-    return "-".join(parts)
+CHOICES = ("method", "tokens", "parametrization")
 
 
 def _replaced(view: AugmentationSpec, given: Mapping[str, Any]) -> AugmentationSpec:
@@ -251,64 +221,3 @@ def _replaced(view: AugmentationSpec, given: Mapping[str, Any]) -> AugmentationS
 
 def _first(given: Any, default: Any) -> Any:
     return default if given is None else given
-
-
-def read_recipe(path: Path) -> dict[str, Any]:
-    """The plain table of a TOML file.
-
-    Raises:
-        ConfigError: it cannot be read or is not valid TOML.
-    """
-    return read_toml(path, where=f"recipe {path}", error=ConfigError)
-
-
-def make_recipe(table: Mapping[str, Any], *, where: str) -> Recipe:
-    """A checked recipe; the options of its method and token policy are all filled in.
-
-    Args:
-        table: as in docs/recipe.md.
-        where: what to call it in messages.
-
-    Raises:
-        ConfigError: all problems of the table; first those of names and types.
-    """
-    table = dict(table)
-    for key in _CHOICES:
-        if isinstance(choice := table.get(key), Mapping):
-            options = {k: v for k, v in choice.items() if k != "name"}
-            default = getattr(Recipe(), key).name
-            table[key] = {"name": choice.get("name", default), "options": options}
-    for key, example in (
-        ("keep_ratios", "[1.0, 0.5]"),
-        ("patch_sizes", "[16, 24]"),
-        ("trained", '["all", "last-2"]'),
-        ("micro_batches", "[16, 8]"),
-    ):
-        if isinstance(text := table.get(key), str):
-            raise ConfigError(
-                f"{where}: {key}: expected a list such as {example}, got {text!r}."
-            )
-    recipe = structure(Recipe, table, where=where, error=ConfigError)
-    if recipe.tokens.name == "none" and "keep_ratios" not in table:
-        recipe = dataclasses.replace(recipe, keep_ratios=(1.0,))
-    if problems := problems_of(recipe):
-        lines = [f"{where}: {len(problems)} problem(s)", *problems]
-        raise ConfigError("\n  ".join(line.replace("\n", "\n  ") for line in lines))
-    return dataclasses.replace(
-        recipe,
-        method=_filled(recipe.method, recipe.method_options()),
-        tokens=_filled(recipe.tokens, *map(recipe.token_options, _policies(recipe))),
-        parametrization=_filled(recipe.parametrization, recipe.parametrization_options()),
-    )
-
-
-def _policies(recipe: Recipe) -> tuple[type[TokenPolicy], ...]:
-    return policies_named(recipe.tokens.name)
-
-
-def _filled(choice: Choice, *options: Any) -> Choice:
-    """The choice with all of its options, also those that were not given."""
-    tables = [unstructure(each) for each in options]
-    return Choice(
-        name=choice.name, options={k: v for table in tables for k, v in table.items()}
-    )

@@ -1,6 +1,6 @@
-"""What a loss reads: one training step as named tensors.
+"""The input of a loss: one training step as named tensors.
 
-Letters: V views, B images, N patches, K patch tokens that are left, D encoder width, P = patch
+Letters: V views, B images, N patches, K remaining patch tokens, D encoder width, P = patch
 pixels * 3.
 """
 
@@ -14,11 +14,13 @@ from edge_export.vit import Weights
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoding:
-    """What a branch makes of a view group, after the encoder's final norm."""
+    """A view group encoded by a branch, after the encoder's final norm."""
 
-    features: Tensor  # (V, B, D): class token or mean of the patch tokens, as the model says
-    kept: Tensor  # (V, B, K) int64, the patch that each patch token stands for
-    tokens: Tensor | None  # (V, B, 1 + K, D); None: the view group does not ask for them
+    features: (
+        Tensor  # (V, B, D): class token or mean of the patch tokens, see `ModelFacts.features`
+    )
+    kept: Tensor  # (V, B, K) int64, the patch of each patch token
+    tokens: Tensor | None  # (V, B, 1 + K, D); None: the view group does not declare them
 
     @property
     def class_token(self) -> Tensor:
@@ -39,14 +41,15 @@ class Encoding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepContext:
-    """One step as an objective's or a policy's loss sees it."""
+    """One step, as passed to the loss of an objective or a policy."""
 
     weights: Weights  # the student's, by parameter name
-    teacher_weights: Weights  # the EMA copies of those that have one
+    teacher_weights: Weights  # the EMA copies
     student: Mapping[str, Encoding]  # by view group
     teacher: Mapping[str, Encoding]  # by view group, without gradient
     patches: Mapping[str, Tensor]  # by view group: (V, B, N, P), normalised pixels
     draws: Mapping[str, Tensor]
     hyper: Mapping[str, Tensor]  # scalars of this step
     buffers: Mapping[str, Tensor]  # before this step
-    recorded: Mapping[str, Tensor]  # what the token policy noted while the blocks ran
+    # By view group: recorded by the token policy while the blocks ran
+    recorded: Mapping[str, Mapping[str, Tensor]]

@@ -1,33 +1,28 @@
-"""What is wrong with a recipe, beyond names, types and ranges; all problems at once."""
-
-from __future__ import annotations
+"""Problems of a recipe beyond names, types and ranges; all at once."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-from edge_export.objectives import OBJECTIVES, objective_named
-from edge_export.policies import policies_named
-from edge_export.step.trained import trained_names
+from edge_export.axes import trained_names
+from edge_export.objectives import Objective, objective_named
+from edge_export.policies import policies_named, uses_keep_ratio
+from edge_export.recipe.tables import Recipe
 from edge_runtime.errors import ConfigError
-
-if TYPE_CHECKING:
-    from edge_export.recipe import Recipe
 
 
 def problems_of(recipe: Recipe) -> list[str]:
-    """What does not fit, one entry each; none for a sound recipe."""
-    problems = [*_ladder(recipe), *_optimizer(recipe)]
+    """Problems, one entry each; empty for a valid recipe."""
+    problems = list(_ladder(recipe))
     options = list(_options(recipe))
-    # What the method declares needs a model and options that are right.
+    # The method's declaration needs a valid model and valid options.
     return [*problems, *options] if options else [*problems, *_declared(recipe)]
 
 
 def _options(recipe: Recipe) -> Iterator[str]:
-    """Of the model, and of whatever has a name and options."""
+    """Problems of the model, and of the parts with a name and options."""
     for check in (
         recipe.facts,
         recipe.method_options,
-        lambda: [recipe.token_options(each) for each in policies_named(recipe.tokens.name)],
+        lambda: _policies(recipe),
         recipe.parametrization_options,
     ):
         try:
@@ -36,13 +31,23 @@ def _options(recipe: Recipe) -> Iterator[str]:
             yield str(error)
 
 
+def _policies(recipe: Recipe) -> None:
+    name = recipe.tokens.name
+    for policy in policies_named(name):
+        recipe.token_options(policy)
+    if recipe.keep_ratios != (1.0,) and not uses_keep_ratio(name):
+        raise ConfigError(
+            f"keep_ratios: token policy {name!r} keeps all tokens; give 1.0 alone"
+        )
+
+
 def _declared(recipe: Recipe) -> Iterator[str]:
-    """Against what the method declares for this model."""
+    """Problems with the method's declaration for this model."""
     model, depth = recipe.facts(), recipe.facts().depth
     method = objective_named(recipe.method.name)(model, recipe.method_options())
     refusal = method.declaration.micro_batch_refusal
     if refusal is not None and any(n < recipe.batch_size for n in recipe.micro_batches):
-        yield f"micro_batches: method {method.name} needs its batch whole: {refusal}"
+        yield f"micro_batches: method {method.name} needs the whole batch: {refusal}"
     for size_px in recipe.patch_sizes:
         for group in method.declaration.views:
             if group.pruned and group.size_px % size_px:
@@ -50,6 +55,7 @@ def _declared(recipe: Recipe) -> Iterator[str]:
                     f"patch_sizes: {size_px} px does not divide the {group.size_px} px of "
                     f"view group {group.name!r}"
                 )
+    yield from _teacher(recipe, method)
     try:
         recipe.augmented(method.declaration.views)
         for trained in recipe.trained:
@@ -60,10 +66,8 @@ def _declared(recipe: Recipe) -> Iterator[str]:
 
 def _ladder(recipe: Recipe) -> Iterator[str]:
     ratios, sizes = recipe.keep_ratios, recipe.micro_batches
-    if len({f"{ratio:g}" for ratio in ratios}) < len(ratios):  # as rungs are named
+    if len({f"{ratio:g}" for ratio in ratios}) < len(ratios):  # as in names of rungs
         yield "keep_ratios: each at most once, and different in six digits"
-    if recipe.tokens.name == "none" and ratios != (1.0,):
-        yield "keep_ratios: token policy 'none' keeps all tokens; give 1.0 alone"
     for key in ("keep_ratios", "trained"):
         if not getattr(recipe, key):
             yield f"{key}: expected at least one"
@@ -76,10 +80,13 @@ def _ladder(recipe: Recipe) -> Iterator[str]:
             yield f"micro_batches: {size} does not divide the batch size {recipe.batch_size}"
 
 
-def _optimizer(recipe: Recipe) -> Iterator[str]:
+def _teacher(recipe: Recipe, method: Objective) -> Iterator[str]:
+    """Problems with the momentum of the EMA teacher, and of one that does not exist."""
     table = recipe.optimizer
-    method = OBJECTIVES.get(recipe.method.name)
-    if method is not None and method.defaults.ema_momentum is None:
-        for key in ("ema_momentum", "final_ema_momentum"):
-            if getattr(table, key) is not None:
-                yield f"optimizer.{key}: method {method.name} has no EMA teacher"
+    if method.declaration.teacher:
+        if table.ema_momentum is None and method.defaults.ema_momentum is None:
+            yield f"optimizer.ema_momentum: method {method.name} has no default; give one"
+        return
+    for key in ("ema_momentum", "final_ema_momentum"):
+        if getattr(table, key) is not None:
+            yield f"optimizer.{key}: method {method.name} has no EMA teacher"

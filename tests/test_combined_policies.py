@@ -1,0 +1,152 @@
+"""`a+b`: token policies in one step, against the same choices as masks; refusals."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="policies are torch functions")
+
+from test_policies import (  # noqa: E402
+    assert_close,
+    gradients,
+    inputs_of,
+    mask_of,
+    masked_gradients,
+    program,
+    rung_of,
+    tokens_of,
+)
+
+from edge_export.declaration import Declaration  # noqa: E402
+from edge_export.package.graphs import tokens_per_block  # noqa: E402
+from edge_export.policies import POLICIES, RandomPolicy, TokenPolicy  # noqa: E402
+from edge_export.recipe import make_recipe  # noqa: E402
+from edge_export.step.program import Program  # noqa: E402
+from edge_runtime.errors import ConfigError  # noqa: E402
+from edge_runtime.package.names import LOSS  # noqa: E402
+
+COMBINED = "random+simprune"
+
+
+def test_rates_multiply():
+    """16 patches: half are embedded, and three stages keep half of the rest: 8, 4, 2, 1."""
+    assert tokens_of(program("simclr", COMBINED), 0.5) == (9, 9, 5, 5, 3, 2)
+    assert tokens_of(program("simclr", "random"), 0.5) == (9,) * 6
+    assert tokens_of(program("simclr", "simprune"), 0.5) == (17, 17, 9, 9, 5, 3)
+
+
+def test_gathering_is_masking_for_a_combination():
+    bound = program("simclr", COMBINED)
+    inputs = inputs_of(bound, 0.7)
+    actual, outputs = gradients(bound, 0.7, inputs)
+    left = inputs["keep.global"].flatten(0, 1)  # (6, 12), the patch of each token
+    masks = []
+    for block in range(6):
+        masks.append(mask_of(left, 16))
+        if f"kept.online.global.{block}" in outputs.selected:
+            kept = [
+                outputs.selected[f"kept.{side}.global.{block}"]
+                for side in ("online", "target")
+            ]
+            left = left.gather(1, torch.cat(kept))
+    assert left.shape[1] < 12
+    wanted, loss = masked_gradients(bound, inputs, masks, [])
+    np.testing.assert_allclose(outputs.metrics[LOSS], loss, rtol=1e-12)
+    assert_close(actual, wanted)
+
+
+def test_an_encoding_says_which_patches_its_tokens_are():
+    bound = program("simclr", COMBINED)
+    inputs, rung = inputs_of(bound, 0.7), rung_of(bound, 0.7)
+    weights = bound.branch_weights(inputs, "student")
+    encoded = rung.encode(weights, {}, inputs)["global"]
+    left = inputs["keep.global"].flatten(0, 1)
+    for block in range(6):
+        if f"kept.online.global.{block}" in encoded.selected:
+            sides = ("online", "target")
+            kept = [encoded.selected[f"kept.{side}.global.{block}"] for side in sides]
+            left = left.gather(1, torch.cat(kept))
+    assert torch.equal(encoded.student.kept.flatten(0, 1), left)
+    assert encoded.student_tokens[-1] == left.shape[1] + 1
+
+
+def test_draws_and_curves_are_those_of_both():
+    bound = program("simclr", COMBINED)
+    (draw,) = rung_of(bound, 0.5).draws
+    assert (draw.input, draw.kept, draw.population) == ("keep.global", 8, 16)
+    assert "progress" in bound.hyper_parameters
+
+
+def test_options_go_to_the_policy_that_knows_them():
+    bound = program("simclr", COMBINED, placement="after-block")
+    assert bound.recipe.tokens.options == {
+        "placement": "after-block",
+        "direction": "least-to-most",
+    }
+    assert tokens_of(bound, 0.5) == (9, 9, 5, 5, 3, 3)
+
+
+def test_options_that_neither_knows_are_refused():
+    with pytest.raises(ConfigError, match="key colour; known are placement, direction"):
+        program("simclr", COMBINED, colour="red")
+
+
+def test_pairs_of_branches_of_different_lengths_are_refused():
+    bound = program("mocov3", COMBINED)
+    message = "simprune pairs token with token, and another policy has shortened"
+    with pytest.raises(ConfigError, match=message):
+        tokens_per_block(rung_of(bound, 0.5), bound.initial_state())
+
+
+def test_two_that_choose_the_patches_are_refused(monkeypatch):
+    class OtherRandom(RandomPolicy):
+        name = "other"
+
+        @property
+        def declaration(self):
+            return Declaration()
+
+    monkeypatch.setitem(POLICIES, "other", OtherRandom)
+    bound = program("simclr", "random+other")
+    with pytest.raises(ConfigError, match="random and other both choose the patches"):
+        tokens_per_block(rung_of(bound, 0.5), bound.initial_state())
+
+
+def test_two_that_use_one_name_are_refused(monkeypatch):
+    class Same(TokenPolicy):
+        name = "same"
+        declaration = POLICIES["simprune"].declaration
+
+    monkeypatch.setitem(POLICIES, "same", Same)
+    message = "hyper-parameter 'progress' is declared 2 times: the method, the token policy"
+    with pytest.raises(ConfigError, match=message):
+        program("simclr", "simprune+same")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("random+random", r"token policy 'random\+random': each policy at most once\."),
+        (
+            "random+evit",
+            "unknown token policy 'evit'; known are none, random, simprune",
+        ),
+        ("random+", "unknown token policy ''; known are none"),
+    ],
+)
+def test_names_that_cannot_be_are_refused(name, message):
+    with pytest.raises(ConfigError, match=message):
+        program("simclr", name)
+
+
+def test_none_in_a_combination_changes_nothing():
+    alone, with_none = program("simclr", "random"), program("simclr", "none+random")
+    inputs = inputs_of(alone, 0.5)
+    actual, expected = gradients(with_none, 0.5, inputs), gradients(alone, 0.5, inputs)
+    assert actual[1].metrics[LOSS] == expected[1].metrics[LOSS]
+    assert_close(actual[0], expected[0])
+
+
+def test_a_recipe_of_a_combination_is_the_same_recipe_again():
+    made = program("simclr", COMBINED, direction="most-to-least").recipe
+    assert make_recipe(made.table(), where="manifest") == made
+    assert Program(make_recipe(made.table(), where="manifest")).hyper_parameters
