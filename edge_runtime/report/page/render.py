@@ -36,14 +36,13 @@ def render_page(report: Report, series: Sequence[RunSeries]) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {**BY_UNIT, "short_time": short_time_text}
+    environment.globals |= {"shown": _shown, "newest_accuracy": _newest_accuracy}
     document: dict[str, Any] = unstructure(report)
     return environment.from_string(_resource("page.html")).render(
         document,
         figures=draw_figures(report.runs, series),
         series=series,
         number=partial(number_of, document),
-        shown=_shown,
-        newest_accuracy=_newest_accuracy,
         style=_resource("page.css"),
         script=_resource("page.js"),
         plotly=get_plotlyjs(),
