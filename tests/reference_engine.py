@@ -10,7 +10,7 @@ from edge_export.recipe import make_recipe
 from edge_export.step.program import Program
 from edge_export.step.rung import RungProgram
 from edge_runtime.engines import Batch, Hyper, StepResult
-from edge_runtime.engines.base import ClosingMixin, EngineLifecycle
+from edge_runtime.engines.base import BaseEngine
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
 from edge_runtime.package.names import EMA, EXP_AVG, EXP_AVG_SQ, PARAM
@@ -28,7 +28,7 @@ def rung_of(program: Program, rung_id: str, *, whole: bool = False) -> RungProgr
     return program.bind(replace(settings, micro_batch=None) if whole else settings)
 
 
-class TorchEngine(ClosingMixin):
+class TorchEngine(BaseEngine):
     """Keeps the state as tensors; `gradients` and `selected` are those of the last step."""
 
     name = "torch"
@@ -37,20 +37,20 @@ class TorchEngine(ClosingMixin):
     threads = None
 
     def __init__(self) -> None:
-        self._lifecycle = EngineLifecycle(self.name)
+        super().__init__(self.name)
         self.gradients: Mapping[str, Tensor] = {}
         self.selected: dict[str, Tensor] = {}
 
-    def refusal(self, package: Package, rung: Rung | None = None) -> str | None:
+    def unsupported_reason(self, package: Package, rung: Rung | None = None) -> str | None:
         return None
 
     def open(self, package: Package, state: State) -> None:
-        self._lifecycle.open(package)
+        self._keep(package)
         self._program = program_of(package)
         self._state = {name: torch.from_numpy(value.copy()) for name, value in state.items()}
 
     def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> StepResult:
-        rung = self._lifecycle.package("step").rung(rung_id)
+        rung = self._require_open("step").rung(rung_id)
         inputs = {
             **self._state,
             **{name: torch.from_numpy(value) for name, value in batch.items()},
@@ -87,16 +87,13 @@ class TorchEngine(ClosingMixin):
             self._state[PARAM + name].grad = None
 
     def run_periodic(self, graph: str, hyper: Hyper) -> None:
-        self._lifecycle.package("run a periodic graph")
+        self._require_open("run a periodic graph")
         raise NotImplementedError(graph)
 
     def snapshot(self) -> State:
-        self._lifecycle.package("snapshot")
+        self._require_open("snapshot")
         return {name: value.numpy().copy() for name, value in self._state.items()}
 
     def state_view(self) -> State:
-        self._lifecycle.package("show the state")
+        self._require_open("show the state")
         return self.snapshot()
-
-    def close(self) -> None:
-        self._lifecycle.close()

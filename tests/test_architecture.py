@@ -33,6 +33,20 @@ LAYERS = [
 ]
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 
+EXPORT_LAYERS = [
+    {"parameters"},
+    {"vit"},
+    {"declaration"},
+    {"axes", "border", "context", "models", "patches"},
+    {"objectives", "parametrizations", "policies"},
+    {"recipe"},
+    {"analysis", "lowering", "step"},
+    {"ort_training"},
+    {"package"},
+    {"selftest"},
+]
+EXPORT_RANK = {part: rank for rank, layer in enumerate(EXPORT_LAYERS) for part in layer}
+
 # A library, and the only folders whose code may name it.
 HOME = {
     "torch": ("export/",),
@@ -127,6 +141,20 @@ def test_imports_only_point_down() -> None:
 def test_every_part_has_its_layer() -> None:
     parts = {part_of(path.relative_to(ROOT).as_posix()) for path in sources("edge_runtime")}
     assert parts - {"__init__"} == set(RANK)
+    folder = ROOT / "export" / "edge_export"
+    parts = {path.relative_to(folder).with_suffix("").parts[0] for path in sources("export")}
+    assert parts - {"__init__"} == set(EXPORT_RANK)
+
+
+def test_imports_of_the_export_side_only_point_down() -> None:
+    upward = [
+        found
+        for found in imports("export")
+        if found.package == "edge_export"
+        and (own := Path(found.file).with_suffix("").parts[2]) != found.part
+        and EXPORT_RANK[found.part] >= EXPORT_RANK[own]
+    ]
+    assert upward == []
 
 
 @pytest.mark.parametrize("library", HOME)

@@ -1,5 +1,7 @@
 """Buffers, periodic graphs and transformed weights on the device."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -98,6 +100,18 @@ def test_a_periodic_graph_changes_its_buffers_alone(engine, package):
     np.testing.assert_array_equal(after[MASK], expected)
     step(engine, package, 2)  # with the new mask
     np.testing.assert_array_equal(engine.snapshot()[MASK], expected)
+
+
+def test_a_broken_periodic_graph_is_refused_before_the_first_step(package, tmp_path):
+    (periodic,) = package.manifest.periodic
+    broken = dataclasses.replace(package, path=tmp_path)
+    broken.file(periodic.graph).parent.mkdir(parents=True)
+    broken.file(periodic.graph).write_bytes(b"no graph")
+    with (
+        create_engine("ort", threads=1) as engine,
+        pytest.raises(EngineError, match=f"cannot load .*{periodic.graph}"),
+    ):
+        engine.open(broken, package.initial_state())
 
 
 def test_a_run_continues_from_a_snapshot_bit_for_bit(engine, package):

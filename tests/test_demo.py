@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -151,7 +152,7 @@ def test_a_stopped_demo_reports_how_to_continue(
             return super().step(rung_id, batch, hyper)
 
     with monkeypatch.context() as patch:
-        patch.setitem(ENGINES, "ort", Signalled)
+        patch.setitem(ENGINES, "ort", replace(ENGINES["ort"], create=Signalled))
         assert main(["demo", "-o", str(tmp_path / "demo"), "--epochs", "1"]) == 130
     error = capsys.readouterr().err
     command = re.search(

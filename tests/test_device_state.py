@@ -24,11 +24,11 @@ def state_of(names="abc", dtype="float32"):
     return {name: np.full((2, 3), number).astype(dtype) for number, name in enumerate(names)}
 
 
-def write_room(state, name, value):
-    """Like a step: fill the buffer of the next value."""
-    room = state.room(name)
-    array = np.asarray(value, room.numpy().dtype)
-    room.update_inplace(np.broadcast_to(array, room.shape()).copy())
+def write_next(state, name, value):
+    """What a step does: write the next value."""
+    target = state.next_value(name)
+    array = np.asarray(value, target.numpy().dtype)
+    target.update_inplace(np.broadcast_to(array, target.shape()).copy())
 
 
 def assert_equal(actual, expected):
@@ -46,7 +46,7 @@ def test_any_dtype_is_copied_in_and_out_and_updated(dtype):
     assert_equal(state.view(), given)
     for name, value in given.items():
         np.testing.assert_array_equal(state.value(name).numpy(), value)
-    write_room(state, "a", 1)
+    write_next(state, "a", 1)
     state.advance(["a"])
     assert_equal(state.copy(), {**given, "a": np.ones((2, 3), dtype)})
 
@@ -66,26 +66,26 @@ def test_the_given_state_is_copied():
 def test_a_copy_never_changes():
     state = DeviceState(state_of())
     copy = state.copy()
-    for value in (7, 8):  # both buffers
-        write_room(state, "a", value)
+    for value in (7, 8):  # into both buffers
+        write_next(state, "a", value)
         state.advance(["a"])
     assert_equal(copy, state_of())
 
 
-def test_a_view_is_not_a_copy_and_is_valid_until_the_step_after_the_next():
+def test_a_view_is_no_copy_and_holds_until_a_tensor_is_written_twice():
     state = DeviceState(state_of())
     view = state.view()
-    write_room(state, "a", 7)
+    write_next(state, "a", 7)
     state.advance(["a"])
-    assert_equal(view, state_of())  # the next step wrote to the other buffer
-    write_room(state, "a", 8)
+    assert_equal(view, state_of())  # the next step wrote into the other buffer
+    write_next(state, "a", 8)
     assert (view["a"] == 8).all()
 
 
 def test_a_write_that_is_not_advanced_leaves_the_state():
     """As after a step that failed."""
     state = DeviceState(state_of())
-    write_room(state, "a", 7)
+    write_next(state, "a", 7)
     assert_equal(state.copy(), state_of())
     assert state.positions("abc") == (0, 0, 0)
 
@@ -96,8 +96,8 @@ def test_every_tensor_is_updated_separately(steps):
     moved = dict.fromkeys("abc", 0)
     for number, names in enumerate(steps, start=10):
         for name in names:
-            assert state.room(name) is not state.value(name)
-            write_room(state, name, number)
+            assert state.next_value(name) is not state.value(name)
+            write_next(state, name, number)
             expected[name] = np.full((2, 3), number, np.float32)
             moved[name] += 1
         state.advance(names)
@@ -116,7 +116,7 @@ def test_a_tensor_that_is_never_written_has_no_second_copy():
     before = resident_mib()
     state = DeviceState(large)
     assert 40 < resident_mib() - before < 56
-    write_room(state, "a", 2)
+    write_next(state, "a", 2)
     state.advance(["a"])
     release_free_memory()  # what the test itself took
     assert 64 < resident_mib() - before < 80

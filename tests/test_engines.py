@@ -53,15 +53,15 @@ def package(request: pytest.FixtureRequest) -> Iterator[Package]:
 def engine(request: pytest.FixtureRequest, package: Package) -> Iterator[Engine]:
     """Open, at the initial state."""
     with make_engine(request.param) as made:
-        if (reason := refusal(made, package)) is not None:
+        if (reason := unsupported_reason(made, package)) is not None:
             pytest.skip(f"{request.param}: {reason}")
         made.open(package, package.initial_state())
         yield made
 
 
-def refusal(engine: Engine, package: Package) -> str | None:
+def unsupported_reason(engine: Engine, package: Package) -> str | None:
     """Why an engine does not train some rung of a package."""
-    reasons = [engine.refusal(package, rung) for rung in package.manifest.rungs]
+    reasons = [engine.unsupported_reason(package, rung) for rung in package.manifest.rungs]
     return next((reason for reason in reasons if reason is not None), None)
 
 
@@ -163,7 +163,7 @@ def test_a_failed_step_leaves_the_state(engine: Engine, package: Package) -> Non
 def ort_training_engine(package: Package) -> Iterator[Engine]:
     """Engine ort-training after two steps."""
     with make_engine("ort-training") as made:
-        if (reason := refusal(made, package)) is not None:
+        if (reason := unsupported_reason(made, package)) is not None:
             pytest.skip(f"ort-training: {reason}")
         made.open(package, package.initial_state())
         train(made, package, range(1, 3))
@@ -179,7 +179,7 @@ def test_an_incomplete_step_is_never_used_as_a_state(
         raise EngineError("the optimizer is out of memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(module._ApiRung, "move", fail)
+        patch.setattr(module._ApiRung, "apply_update", fail)
         with pytest.raises(EngineError, match="out of memory"):
             train(ort_training_engine, package, range(3, 4))
     uses: list[Callable[[], Any]] = [
@@ -276,7 +276,8 @@ def test_the_table_has_the_engines_and_auto_is_its_first() -> None:
     assert engine_name("auto") == "ort"
     for name in ENGINES:
         assert engine_name(name) == name
-        assert make_engine(name).name == name  # skips where it is not installed
+        made = make_engine(name)  # skips where it is not installed
+        assert (made.name, made.runtime) == (name, ENGINES[name].runtime())
 
 
 @pytest.mark.parametrize("name", ENGINES)

@@ -136,7 +136,7 @@ def test_features_are_the_class_token_or_the_mean_of_the_patches():
         np.testing.assert_allclose(actual, value, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("features", vit.FEATURES)
+@pytest.mark.parametrize("features", vit.FEATURE_KINDS)
 def test_a_step_without_pruning_has_the_features_of_the_embedding(features):
     sizes = {"image_size": IMAGE, "patch_size": PATCH, "depth": 2, "width": WIDTH, "heads": 2}
     table = {

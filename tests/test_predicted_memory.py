@@ -9,7 +9,7 @@ from statistics import mean
 import pytest
 from training_fakes import write_package
 
-from edge_runtime.package.manifest import GraphSpec
+from edge_runtime.package.manifest import GraphSpec, PeriodicGraph
 from edge_runtime.planning.costs import predicted_peak_bytes
 
 MIB = 1 << 20
@@ -90,3 +90,28 @@ def test_every_graph_of_a_rung_is_held_and_no_other(manifest):
     assert predicted_peak_bytes(*with_graphs(manifest, accumulate=600, apply=400), 0) == known
     more = predicted_peak_bytes(*with_graphs(manifest, accumulate=1600, apply=400), 0)
     assert 1 * MIB < more - known < 10 * MIB  # a node takes some kilobytes
+
+
+def test_periodic_graphs_are_held_beside_every_rung(manifest):
+    """Their nodes, and the second buffer of a mask that no step writes."""
+    rung, size = manifest.rungs[0], 10 * MIB
+    mask = dataclasses.replace(
+        manifest.state[0], name="buffer.mask", dtype="bool", shape=(size,)
+    )
+    masked = dataclasses.replace(manifest, state=(*manifest.state, mask))
+    before = predicted_peak_bytes(masked, rung, 0)
+    written = dataclasses.replace(mask, name="next.buffer.mask")
+
+    def more(nodes, *outputs):
+        graph = GraphSpec(inputs=(mask,), outputs=outputs, nodes=nodes, flops=None)
+        graphs = {**masked.graphs, "masks.onnx": graph}
+        periodic = (PeriodicGraph(graph="masks.onnx", every_steps=5),)
+        found = dataclasses.replace(masked, graphs=graphs, periodic=periodic)
+        return predicted_peak_bytes(found, rung, 0) - before
+
+    assert more(0, written) == size
+    known = predicted_peak_bytes(*with_graphs(manifest, step=1000), 0)
+    known -= predicted_peak_bytes(*with_graphs(manifest, step=0), 0)
+    assert more(1000) == known
+    # A tensor that the step writes as well has its second buffer already
+    assert more(0, dataclasses.replace(manifest.state[0], name="next.param.w")) == 0

@@ -15,6 +15,7 @@ from training_fakes import write_package
 
 from edge_runtime import profiling, selftest
 from edge_runtime.device import Meter
+from edge_runtime.engines import ENGINES, EngineEntry
 from edge_runtime.errors import EngineError, StoppedError
 from edge_runtime.package import open_package
 from edge_runtime.planning.costs import predicted_peak_bytes
@@ -231,6 +232,16 @@ def test_a_profile_is_kept_by_its_environment(package, processes, tmp_path) -> N
     assert environment(threads=2).cached_profile_path(package) != path
     assert environment(device="cuda").cached_profile_path(package) != path
     assert here.cached_profile_path(other) != path
+
+
+def test_an_environment_has_the_runtime_of_its_engine_without_creating_it(monkeypatch) -> None:
+    def create(**_):
+        raise AssertionError("this may take a second and a device")
+
+    entry = EngineEntry(create=create, runtime=lambda: "tensors 2.0")
+    monkeypatch.setitem(ENGINES, "tensors", entry)
+    assert environment(engine="tensors").runtime == "tensors 2.0"
+    assert environment(engine="ort").runtime.startswith("onnxruntime")
 
 
 PARENT = """

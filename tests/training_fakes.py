@@ -251,7 +251,7 @@ class FakeEngine:
     def run_periodic(self, graph: str, hyper: Mapping[str, float]) -> None:
         raise EngineError("the fake package has no periodic graph")
 
-    def refusal(self, package: Package, rung: Rung | None = None) -> str | None:
+    def unsupported_reason(self, package: Package, rung: Rung | None = None) -> str | None:
         return None
 
     def snapshot(self) -> State:

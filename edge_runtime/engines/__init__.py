@@ -1,12 +1,23 @@
 """Engines, which run graphs. Only this package imports ONNX Runtime, at its first use."""
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from edge_runtime.engines.base import Batch, Engine, ForwardEngine, Hyper, StepResult
 from edge_runtime.engines.merge import encoder_weights
 from edge_runtime.engines.runtime import runtime_name
 from edge_runtime.errors import ConfigError
+
+AnyEngine = TypeVar("AnyEngine", Engine, ForwardEngine)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineEntry(Generic[AnyEngine]):
+    """How an engine is made, and what runs its graphs."""
+
+    create: Callable[..., AnyEngine]  # with `device` and `threads`
+    runtime: Callable[[], str]  # its name and version; creates no engine
 
 
 def _ort(**options: Any) -> Engine:
@@ -27,10 +38,15 @@ def _ort_forward(**options: Any) -> ForwardEngine:
     return OrtForwardEngine(**options)
 
 
-# Name -> its constructor, with `device` and `threads`. "auto" is the first: the step graph is
-# faster than the official training API on every runtime, also on the one with that API.
-ENGINES: dict[str, Callable[..., Engine]] = {"ort": _ort, "ort-training": _ort_training}
-FORWARD_ENGINES: dict[str, Callable[..., ForwardEngine]] = {"ort": _ort_forward}
+# By name. "auto" is the first: the step graph is faster than the official training API on
+# every runtime, also on the one with that API.
+ENGINES: dict[str, EngineEntry[Engine]] = {
+    "ort": EngineEntry(_ort, runtime_name),
+    "ort-training": EngineEntry(_ort_training, runtime_name),
+}
+FORWARD_ENGINES: dict[str, EngineEntry[ForwardEngine]] = {
+    "ort": EngineEntry(_ort_forward, runtime_name)
+}
 
 
 def engine_name(name: str) -> str:
@@ -40,6 +56,16 @@ def engine_name(name: str) -> str:
         ConfigError: an unknown name.
     """
     return _known(name, list(ENGINES), "engine")
+
+
+def engine_runtime(name: str) -> str:
+    """The runtime of an engine with its version: "onnxruntime 1.31.1".
+
+    Raises:
+        ConfigError: an unknown name.
+        EngineError: it is not installed.
+    """
+    return ENGINES[engine_name(name)].runtime()
 
 
 def create_engine(
@@ -56,7 +82,7 @@ def create_engine(
         ConfigError: an unknown name.
         EngineError: not installed, or without that device.
     """
-    return ENGINES[engine_name(name)](device=device, threads=threads)
+    return ENGINES[engine_name(name)].create(device=device, threads=threads)
 
 
 def create_forward_engine(
@@ -69,7 +95,7 @@ def create_forward_engine(
         EngineError: not installed, or without that device.
     """
     known = _known(name, list(FORWARD_ENGINES), "forward engine")
-    return FORWARD_ENGINES[known](device=device, threads=threads)
+    return FORWARD_ENGINES[known].create(device=device, threads=threads)
 
 
 def _known(name: str, names: list[str], kind: str) -> str:
@@ -85,6 +111,7 @@ __all__ = [
     "FORWARD_ENGINES",
     "Batch",
     "Engine",
+    "EngineEntry",
     "ForwardEngine",
     "Hyper",
     "StepResult",
@@ -92,5 +119,5 @@ __all__ = [
     "create_forward_engine",
     "encoder_weights",
     "engine_name",
-    "runtime_name",
+    "engine_runtime",
 ]

@@ -35,7 +35,7 @@ class Engine(Protocol):
     device: str  # "cpu"
     threads: int | None  # None: one per processor
 
-    def refusal(self, package: Package, rung: Rung | None = None) -> str | None:
+    def unsupported_reason(self, package: Package, rung: Rung | None = None) -> str | None:
         """Why it cannot train this package, or this rung of it; `None`: it can."""
 
     def open(self, package: Package, state: State) -> None:
@@ -64,9 +64,10 @@ class Engine(Protocol):
         """A copy of the present state, which never changes."""
 
     def state_view(self) -> State:
-        """The present state, valid until the next step; not a copy where possible.
+        """The present state, valid until the next step or periodic graph.
 
-        Checkpoints are written from it, since memory is at its peak then.
+        Not a copy where possible: checkpoints are written from it, since memory is at its
+        peak then.
         """
 
     def close(self) -> None:
@@ -128,46 +129,41 @@ class ForwardEngine(Protocol):
     ) -> None: ...
 
 
-class EngineLifecycle:
-    """The package of an engine between `open` and `close`, and errors outside of these."""
+class BaseEngine:
+    """A context manager that keeps a package between `open` and `close`."""
 
-    def __init__(self, engine: str) -> None:
-        self._engine = engine
+    def __init__(self, label: str) -> None:
+        """`label` is its name in messages."""
+        self._label = label
         self._package: Package | None = None
-        self._why = "not opened yet"
+        self._why_not_open = "not opened yet"
 
-    def open(self, package: Package) -> None:
-        """Keep the package.
+    def _keep(self, package: Package) -> None:
+        """Open with this package.
 
         Raises:
             EngineError: a package is already open.
         """
         if self._package is not None:
-            raise EngineError(f"engine {self._engine} cannot open: it is already open.")
+            raise EngineError(f"engine {self._label} cannot open: it is already open.")
         self._package = package
 
-    def package(self, action: str) -> Package:
+    def _require_open(self, action: str) -> Package:
         """The open package.
 
         Raises:
             EngineError: no package is open.
         """
         if self._package is None:
-            raise EngineError(f"engine {self._engine} cannot {action}: it is {self._why}.")
+            raise EngineError(
+                f"engine {self._label} cannot {action}: it is {self._why_not_open}."
+            )
         return self._package
 
     def close(self) -> None:
-        """Release the package; may be called twice."""
-        if self._package is not None:
-            self._package, self._why = None, "already closed"
-
-
-class ClosingMixin:
-    """`with` an object that has `close`."""
-
-    def close(self) -> None:
         """Free everything; may be called twice."""
-        raise NotImplementedError
+        if self._package is not None:
+            self._package, self._why_not_open = None, "already closed"
 
     def __enter__(self) -> Self:
         return self

@@ -22,22 +22,22 @@ class DeviceState:
 
     def __init__(self, state: State) -> None:
         """Allocate memory and copy the state."""
-        self._rooms = (Buffers(state), Buffers(state))
-        self._current = dict.fromkeys(state, 0)
-        for name, array in self._rooms[0].arrays.items():
+        self._buffer_sets = (MappedTensors(state), MappedTensors(state))
+        self._current = dict.fromkeys(state, 0)  # index of the buffer set
+        for name, array in self._buffer_sets[0].arrays.items():
             array[...] = state[name]
 
     def positions(self, names: Iterable[str]) -> tuple[int, ...]:
-        """Which of its two buffers each of these tensors is in."""
+        """Which of the two buffer sets each of these tensors is in."""
         return tuple(self._current[name] for name in names)
 
     def value(self, name: str) -> Any:
         """The current value of a tensor, as a value of the runtime."""
-        return self._rooms[self._current[name]].values[name]
+        return self._buffer_sets[self._current[name]].values[name]
 
-    def room(self, name: str) -> Any:
+    def next_value(self, name: str) -> Any:
         """The buffer for the next value of a tensor, as a value of the runtime."""
-        return self._rooms[1 - self._current[name]].values[name]
+        return self._buffer_sets[1 - self._current[name]].values[name]
 
     def advance(self, names: Iterable[str]) -> None:
         """Make the next values of these tensors the current ones."""
@@ -45,8 +45,8 @@ class DeviceState:
             self._current[name] = 1 - self._current[name]
 
     def view(self) -> State:
-        """The current values, without a copy: valid until the step after the next."""
-        return {n: self._rooms[room].arrays[n] for n, room in self._current.items()}
+        """The current values, without a copy: valid until the next step or periodic graph."""
+        return {n: self._buffer_sets[i].arrays[n] for n, i in self._current.items()}
 
     def copy(self) -> State:
         """A copy of the current values."""
@@ -57,7 +57,7 @@ class DeviceState:
         return copies
 
 
-class Buffers:
+class MappedTensors:
     """The same tensors as arrays and as values of the runtime."""
 
     def __init__(self, like: Mapping[str, Array]) -> None:

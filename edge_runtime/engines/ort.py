@@ -1,19 +1,13 @@
 """Engine `ort`: step graphs, or micro-batches and their optimizer, on stock ONNX Runtime."""
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from typing_extensions import override
 
-from edge_runtime.engines.base import (
-    Batch,
-    ClosingMixin,
-    Engine,
-    EngineLifecycle,
-    Hyper,
-    StepResult,
-)
-from edge_runtime.engines.device_state import Buffers, DeviceState
+from edge_runtime.engines.base import BaseEngine, Batch, Engine, Hyper, StepResult
+from edge_runtime.engines.device_state import DeviceState, MappedTensors
 from edge_runtime.engines.runtime import (
     load_onnxruntime,
     native_errors,
@@ -27,8 +21,10 @@ from edge_runtime.package.manifest import Rung
 from edge_runtime.package.names import ACCUMULATE, APPLIED, APPLY, STEP, SUM
 from edge_runtime.state import State
 
+RunRung = Callable[[Batch, Hyper], dict[str, float]]  # one step; gives the metrics
 
-class OrtEngine(ClosingMixin, Engine):
+
+class OrtEngine(BaseEngine, Engine):
     """Keeps the state on the device and runs a rung's graphs on it.
 
     State is bound once per direction, so that a step copies only its batch. One rung is loaded
@@ -38,56 +34,56 @@ class OrtEngine(ClosingMixin, Engine):
     name = "ort"
 
     def __init__(self, *, device: str = "cpu", threads: int | None = None) -> None:
+        super().__init__(self.name)
         # Early: a failing import of the runtime may keep its callers' variables alive.
         load_onnxruntime()
         check_device(self.name, device)
         self.runtime = runtime_name()
         self.device, self.threads = device, threads
-        self._lifecycle = EngineLifecycle(self.name)
         self._state: DeviceState | None = None
-        self._loaded: _LoadedRung | None = None
+        self._loaded: dict[str, RunRung] = {}  # one rung at most
         self._periodic: dict[str, _StateGraph] = {}
 
     @override
-    def refusal(self, package: Package, rung: Rung | None = None) -> str | None:
+    def unsupported_reason(self, package: Package, rung: Rung | None = None) -> str | None:
         # It trains every package
         return None
 
     @override
     def open(self, package: Package, state: State) -> None:
-        self._lifecycle.open(package)
+        self._keep(package)
         self._state = DeviceState(state)
+        # Not at the first period: a broken file or missing memory shows before the first step.
+        for periodic in package.manifest.periodic:
+            self._periodic[periodic.graph] = self._open(package, periodic.graph)
 
     @override
     def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> StepResult:
-        loaded = self._load(self._lifecycle.package("step"), rung_id)
+        run_rung = self._load(self._require_open("step"), rung_id)
         with native_errors(f"run a step of rung {rung_id}"):
-            metrics = loaded.run(batch, hyper)
+            metrics = run_rung(batch, hyper)
         return StepResult(metrics, applied=bool(metrics.get(APPLIED, 1.0)))
 
     @override
     def run_periodic(self, graph: str, hyper: Hyper) -> None:
-        package = self._lifecycle.package("run a periodic graph")
-        if graph not in self._periodic:
-            self._periodic[graph] = self._open(package, graph)
+        self._require_open("run a periodic graph")
         with native_errors(f"run {graph}"):
             self._periodic[graph].run({}, hyper)
 
-    def _load(self, package: Package, rung_id: str) -> "_LoadedRung":
-        if self._loaded is None or self._loaded.rung_id != rung_id:
+    def _load(self, package: Package, rung_id: str) -> RunRung:
+        if rung_id not in self._loaded:
             rung = package.rung(rung_id)
-            self._loaded = None  # freed before the next one is allocated
+            self._loaded.clear()  # freed before the next one is allocated
             if STEP in rung.graphs:
-                step = self._open(package, rung.graphs[STEP])
-                self._loaded = _WholeBatch(rung_id, step)
+                self._loaded[rung_id] = self._open(package, rung.graphs[STEP]).run
             else:
-                self._loaded = self._micro_batches(package, rung)
+                self._loaded[rung_id] = self._micro_batches(package, rung).run
             release_free_memory()
-        return self._loaded
+        return self._loaded[rung_id]
 
     def _micro_batches(self, package: Package, rung: Rung) -> "_MicroBatches":
         accumulate = self._graph(package, rung.graphs[ACCUMULATE])
-        sums = Buffers(
+        sums = MappedTensors(
             {
                 tensor.name: np.empty(tuple(size or 0 for size in tensor.shape), tensor.dtype)
                 for tensor in accumulate.spec.inputs
@@ -111,25 +107,26 @@ class OrtEngine(ClosingMixin, Engine):
 
     @property
     def _held_state(self) -> DeviceState:
-        self._lifecycle.package("use the state")
+        self._require_open("use the state")
         assert self._state is not None
         return self._state
 
     @override
     def snapshot(self) -> State:
-        self._lifecycle.package("snapshot")
+        self._require_open("snapshot")
         return self._held_state.copy()
 
     @override
     def state_view(self) -> State:
-        self._lifecycle.package("show the state")
+        self._require_open("show the state")
         return self._held_state.view()
 
     @override
     def close(self) -> None:
-        self._lifecycle.close()
-        self._loaded = self._state = None
+        super().close()
+        self._loaded.clear()
         self._periodic.clear()
+        self._state = None
 
 
 class _StateGraph:
@@ -147,28 +144,11 @@ class _StateGraph:
         positions = self._state.positions(self._tensors)
         binding = self._bindings.get(positions)
         if binding is None:
-            binding = self._graph.bind(self._state.value, self._state.room, self._sums)
+            binding = self._graph.bind(self._state.value, self._state.next_value, self._sums)
             self._bindings[positions] = binding
         metrics = self._graph.run(binding, batch, hyper)
         self._state.advance(self._graph.written_state)
         return metrics
-
-
-class _LoadedRung(Protocol):
-    """A rung that is ready to run."""
-
-    rung_id: str
-
-    def run(self, batch: Batch, hyper: Hyper) -> dict[str, float]:
-        """Run one step; returns the metrics."""
-
-
-class _WholeBatch:
-    """The step graph."""
-
-    def __init__(self, rung_id: str, step: _StateGraph) -> None:
-        self.rung_id = rung_id
-        self.run = step.run
 
 
 class _MicroBatches:
@@ -178,21 +158,20 @@ class _MicroBatches:
     reads an element and writes it in place, as when ONNX Runtime reuses memory.
     """
 
-    @override
     def __init__(
         self,
         rung: Rung,
         batch_size: int,
         accumulate: _StateGraph,
         apply: _StateGraph,
-        sums: Buffers,
+        sums: MappedTensors,
     ) -> None:
-        self.rung_id = rung.id
+        self._rung_id = rung.id
         self._micro_batch, self._batch_size = int(rung.micro_batch or 0), batch_size
         self._accumulate, self._apply, self._sums = accumulate, apply, sums
 
     def run(self, batch: Batch, hyper: Hyper) -> dict[str, float]:
-        # Metrics are means over the micro-batches
+        # Means over the micro-batches; whether the update was applied, `apply` alone knows
         self._check(batch)
         self._sums.clear()
         parts: list[dict[str, float]] = []
@@ -200,13 +179,14 @@ class _MicroBatches:
             end = start + self._micro_batch
             part = {name: value[:, start:end] for name, value in batch.items()}
             parts.append(self._accumulate.run(part, hyper))
-        self._apply.run({}, hyper)
-        return {name: sum(each[name] for each in parts) / len(parts) for name in parts[0]}
+        means = {n: sum(each[n] for each in parts) / len(parts) for n in parts[0]}
+        means.pop(APPLIED, None)
+        return {**means, **self._apply.run({}, hyper)}
 
     def _check(self, batch: Batch) -> None:
         for name, value in batch.items():
             if value.shape[1:2] != (self._batch_size,):
                 raise EngineError(
-                    f"cannot run a step of rung {self.rung_id}: {name!r} has the shape "
+                    f"cannot run a step of rung {self._rung_id}: {name!r} has the shape "
                     f"{value.shape}; expected [views, {self._batch_size}, ...]."
                 )

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from typing_extensions import override
 
-from edge_runtime.engines.base import ClosingMixin, EngineLifecycle, ForwardEngine
+from edge_runtime.engines.base import BaseEngine, ForwardEngine
 from edge_runtime.engines.runtime import load_onnxruntime, native_errors, runtime_name
 from edge_runtime.engines.session import check_device, open_session
 from edge_runtime.package import Package
@@ -13,17 +13,17 @@ from edge_runtime.package.names import FEATURES, IMAGES, WEIGHT
 from edge_runtime.state import Array, State
 
 
-class OrtForwardEngine(ClosingMixin, ForwardEngine):
+class OrtForwardEngine(BaseEngine, ForwardEngine):
     """One forward graph with its weights bound."""
 
     name = "ort"
 
     def __init__(self, *, device: str = "cpu", threads: int | None = None) -> None:
+        super().__init__(f"{self.name} (forward)")
         load_onnxruntime()
         check_device(self.name, device)
         self.runtime = runtime_name()
         self.device, self.threads = device, threads
-        self._lifecycle = EngineLifecycle(f"{self.name} (forward)")
         self._session: Any = None
         self._binding: Any = None
         self._weights: dict[str, Any] = {}
@@ -31,7 +31,7 @@ class OrtForwardEngine(ClosingMixin, ForwardEngine):
 
     @override
     def open(self, package: Package, graph: str, weights: State) -> None:
-        self._lifecycle.open(package)
+        self._keep(package)
         spec = package.manifest.graphs[graph]
         (self._images,) = (tensor.name for tensor in spec.inputs if tensor.role == IMAGES)
         (self._features,) = (tensor.name for tensor in spec.outputs if tensor.role == FEATURES)
@@ -52,7 +52,7 @@ class OrtForwardEngine(ClosingMixin, ForwardEngine):
 
     @override
     def run(self, images: Array) -> Array:
-        self._lifecycle.package("run")
+        self._require_open("run")
         with native_errors("embed images"):
             self._binding.clear_binding_outputs()
             self._binding.bind_cpu_input(self._images, np.ascontiguousarray(images, np.uint8))
@@ -64,6 +64,6 @@ class OrtForwardEngine(ClosingMixin, ForwardEngine):
 
     @override
     def close(self) -> None:
-        self._lifecycle.close()
+        super().close()
         self._session = self._binding = None
         self._weights = {}

@@ -11,14 +11,7 @@ from typing import Any
 import numpy as np
 from typing_extensions import override
 
-from edge_runtime.engines.base import (
-    Batch,
-    ClosingMixin,
-    Engine,
-    EngineLifecycle,
-    Hyper,
-    StepResult,
-)
+from edge_runtime.engines.base import BaseEngine, Batch, Engine, Hyper, StepResult
 from edge_runtime.engines.checkpoint_file import read_moments, write_checkpoint
 from edge_runtime.engines.runtime import (
     load_onnxruntime,
@@ -60,18 +53,18 @@ def load_api() -> Any:
     return api
 
 
-class OrtTrainingEngine(ClosingMixin, Engine):
+class OrtTrainingEngine(BaseEngine, Engine):
     """Keeps parameters and moments in the API's CheckpointState, the EMA teacher beside it."""
 
     name = "ort-training"
 
     def __init__(self, *, device: str = "cpu", threads: int | None = None) -> None:
+        super().__init__(self.name)
         self._api = load_api()
         if device != "cpu":
             raise EngineError(f"engine {self.name} has no device {device!r}; it has cpu.")
         self.runtime = runtime_name()
         self.device, self.threads = device, threads
-        self._lifecycle = EngineLifecycle(self.name)
         self._checkpoint: Any = None
         self._started: State = {}
         self._teacher: dict[str, Array] = {}
@@ -80,7 +73,7 @@ class OrtTrainingEngine(ClosingMixin, Engine):
         self._is_torn = False  # between the first and the last change of a step
 
     @override
-    def refusal(self, package: Package, rung: Rung | None = None) -> str | None:
+    def unsupported_reason(self, package: Package, rung: Rung | None = None) -> str | None:
         if (reason := package.manifest.ort_training.refused) is not None:
             return reason
         if rung is not None and rung.micro_batch is not None:
@@ -94,18 +87,18 @@ class OrtTrainingEngine(ClosingMixin, Engine):
 
     @override
     def open(self, package: Package, state: State) -> None:
-        self._refuse(package)
-        self._lifecycle.open(package)
+        self._require_supported(package)
+        self._keep(package)
         self._started = {name: value.copy() for name, value in state.items()}
         self._teacher = {n: v for n, v in self._started.items() if n.startswith(EMA)}
         if package.manifest.ort_training.update is not None:
             self._update = _TeacherUpdate(package, self.threads)
 
-    def _refuse(self, package: Package, rung: Rung | None = None) -> None:
-        if (reason := self.refusal(package, rung)) is None:
+    def _require_supported(self, package: Package, rung: Rung | None = None) -> None:
+        if (reason := self.unsupported_reason(package, rung)) is None:
             return
         rungs = package.manifest.rungs if rung is not None else ()
-        others = [each.id for each in rungs if self.refusal(package, each) is None]
+        others = [each.id for each in rungs if self.unsupported_reason(package, each) is None]
         instead = f", or rung {' or '.join(others)}" if others else ""
         raise EngineError(
             f"engine {self.name} cannot train {package.path}: {reason}. Use engine ort"
@@ -114,8 +107,8 @@ class OrtTrainingEngine(ClosingMixin, Engine):
 
     @override
     def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> StepResult:
-        package = self._whole("step")
-        self._refuse(package, package.rung(rung_id))
+        package = self._require_consistent("step")
+        self._require_supported(package, package.rung(rung_id))
         self._check(package, hyper)
         if self._checkpoint is None:
             self._load(steps_done=int(hyper["step"]) - 1)
@@ -125,7 +118,7 @@ class OrtTrainingEngine(ClosingMixin, Engine):
             )
         metrics = self._rungs[rung_id].differentiate(batch, hyper, self._teacher)
         self._is_torn = True
-        self._rungs[rung_id].move(hyper)
+        self._rungs[rung_id].apply_update(hyper)
         if self._update is not None:
             self._teacher = self._update.run(self._checkpoint, self._teacher, hyper)
         self._is_torn = False
@@ -134,16 +127,16 @@ class OrtTrainingEngine(ClosingMixin, Engine):
     @override
     def run_periodic(self, graph: str, hyper: Hyper) -> None:
         # Packages with such graphs are refused by `open`
-        self._whole("run a periodic graph")
+        self._require_consistent("run a periodic graph")
         raise EngineError(f"engine {self.name} cannot run {graph}. Use engine ort.")
 
-    def _whole(self, action: str) -> Package:
+    def _require_consistent(self, action: str) -> Package:
         """The package, if the last step is complete.
 
         Raises:
             EngineError: the last step is incomplete, or the engine is not open.
         """
-        package = self._lifecycle.package(action)
+        package = self._require_open(action)
         if self._is_torn:
             raise EngineError(
                 f"engine ort-training cannot {action}: it failed in the middle of a step. "
@@ -170,7 +163,7 @@ class OrtTrainingEngine(ClosingMixin, Engine):
 
     @override
     def snapshot(self) -> State:
-        self._whole("snapshot")
+        self._require_consistent("snapshot")
         if self._checkpoint is None:
             return {name: value.copy() for name, value in self._started.items()}
         with _scratch_file() as path, native_errors(f"save a checkpoint to {path}"):
@@ -189,7 +182,7 @@ class OrtTrainingEngine(ClosingMixin, Engine):
 
     @override
     def close(self) -> None:
-        self._lifecycle.close()
+        super().close()
         self._rungs.clear()
         self._checkpoint = self._update = None
         self._started, self._teacher = {}, {}
@@ -218,7 +211,7 @@ class _ApiRung:
         self, api: Any, package: Package, rung_id: str, checkpoint: Any, threads: int | None
     ) -> None:
         files = package.rung(rung_id).ort_training
-        assert files is not None  # otherwise `refusal` has a reason
+        assert files is not None  # otherwise there is an `unsupported_reason`
         self._rung_id = rung_id
         spec = package.manifest.graphs[files.training]
         with native_errors(f"load {package.file(files.training)}"):
@@ -242,7 +235,7 @@ class _ApiRung:
         results = outputs if isinstance(outputs, tuple) else (outputs,)
         return {name: float(results[i]) for i, name in self._metrics.items()}
 
-    def move(self, hyper: Hyper) -> None:
+    def apply_update(self, hyper: Hyper) -> None:
         """AdamW with the present gradients."""
         with native_errors(f"run the optimizer of rung {self._rung_id}"):
             self._optimizer.set_learning_rate(hyper["lr"])

@@ -11,6 +11,7 @@ from operator import mul
 from edge_runtime.facts import CostProfile, RungCost
 from edge_runtime.facts.costs import INTERPOLATED, MEASURED, UNMEASURED
 from edge_runtime.package.manifest import Manifest, Rung
+from edge_runtime.package.names import NEXT, STATE
 
 _LEAST_RUNGS = 3  # costs: with two, the line fits exactly
 _BEST_PRECISION = 1e-3  # of a step's time: the clock's accuracy
@@ -153,9 +154,12 @@ def predicted_peak_bytes(manifest: Manifest, rung: Rung, baseline_bytes: int) ->
         rung: one of it.
         baseline_bytes: memory of the same process with the runtime loaded and no state.
     """
-    nodes = sum(manifest.graphs[path].nodes for path in rung.graphs.values())
-    changed = manifest.changed_state(rung)
-    # A step reads the old state, and writes the new values of what it changes.
+    paths = [*rung.graphs.values(), *(periodic.graph for periodic in manifest.periodic)]
+    graphs = [manifest.graphs[path] for path in paths]
+    outputs = [spec for graph in graphs for spec in graph.outputs if spec.role == STATE]
+    changed = {spec.name.removeprefix(NEXT) for spec in outputs}
+    # These graphs read the old state and write the new values of what they change.
     written_bytes = sum(spec.size_bytes for spec in manifest.state if spec.name in changed)
+    nodes = sum(graph.nodes for graph in graphs)
     held_bytes = baseline_bytes + manifest.state_bytes + written_bytes + NODE_BYTES * nodes
     return held_bytes + round(ARENA * rung.peak_activation_bytes)

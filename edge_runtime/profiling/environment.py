@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 
 from edge_runtime.device import Board, PowerSensor, load_board, open_sensor, power_mode
-from edge_runtime.engines import engine_name, runtime_name
+from edge_runtime.engines import engine_name, engine_runtime
 from edge_runtime.facts import CostProfile
 from edge_runtime.package import Package
 from edge_runtime.profiling.cache import cached_profile_path, check_fits, load_profile
@@ -44,7 +44,7 @@ class Environment:
             board_file=board_file,
             power_mode=power_mode(),
             engine=engine_name(engine),
-            runtime=runtime_name(),
+            runtime=engine_runtime(engine),
             device=device,
             threads=threads,
         )

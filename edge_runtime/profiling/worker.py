@@ -33,7 +33,7 @@ from edge_runtime.device import (
     process_tree_rss_bytes,
 )
 from edge_runtime.engines import create_engine
-from edge_runtime.engines.base import Batch, ClosingMixin, Engine, Hyper, StepResult
+from edge_runtime.engines.base import BaseEngine, Batch, Engine, Hyper, StepResult
 from edge_runtime.engines.runtime import release_free_memory
 from edge_runtime.errors import ConfigError, EdgeRuntimeError, StoppedError
 from edge_runtime.package import Package, open_package
@@ -237,10 +237,11 @@ class Watch:
         )
 
 
-class _WatchedEngine(ClosingMixin, Engine):
+class _WatchedEngine(BaseEngine, Engine):
     """An engine that records the process's memory when its first step begins."""
 
     def __init__(self, engine: Engine) -> None:
+        super().__init__(engine.name)
         self._engine = engine
         self.name, self.runtime, self.threads = engine.name, engine.runtime, engine.threads
         self.device = engine.device
@@ -274,8 +275,8 @@ class _WatchedEngine(ClosingMixin, Engine):
         self._engine.run_periodic(graph, hyper)
 
     @override
-    def refusal(self, package: Package, rung: Rung | None = None) -> str | None:
-        return self._engine.refusal(package, rung)
+    def unsupported_reason(self, package: Package, rung: Rung | None = None) -> str | None:
+        return self._engine.unsupported_reason(package, rung)
 
     @override
     def close(self) -> None:

@@ -17,6 +17,13 @@ from edge_runtime.errors import ConfigError
 from edge_runtime.package.curves import Curve
 from edge_runtime.package.manifest import AugmentationSpec, DrawSpec
 
+STUDENT, TEACHER = "student", "teacher"  # branches
+
+
+@dataclass(frozen=True, slots=True)
+class NoOptions:
+    """The options of a part that has none."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewGroup:
@@ -64,6 +71,7 @@ class ObjectiveDeclaration(Declaration):
     teacher: tuple[str, ...] = ()
     # Why a batch must stay whole; None: the loss is a mean over its images
     micro_batch_refusal: str | None = None
+    evaluated: str = STUDENT  # the branch whose encoder is evaluated and exported
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,9 +116,27 @@ def merged(*parts: Declaration) -> Declaration:
 
 
 def added(first: LossResult, second: LossResult) -> LossResult:
-    """The sum of two losses, with the metrics and buffers of both."""
+    """The sum of two losses, with the metrics and buffers of both.
+
+    Raises:
+        ConfigError: both return a metric or a buffer of one name.
+    """
     return LossResult(
         loss=first.loss + second.loss,
-        metrics={**first.metrics, **second.metrics},
-        buffers={**first.buffers, **second.buffers},
+        metrics=disjoint_union("metric", first.metrics, second.metrics),
+        buffers=disjoint_union("buffer", first.buffers, second.buffers),
     )
+
+
+def disjoint_union(kind: str, *parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """All entries of several mappings.
+
+    Raises:
+        ConfigError: two of them use one name.
+    """
+    union: dict[str, Tensor] = {}
+    for part in parts:
+        if common := sorted(union.keys() & part.keys()):
+            raise ConfigError(f"{kind} {common[0]!r} is given twice; it needs another name.")
+        union |= part
+    return union

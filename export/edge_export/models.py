@@ -1,9 +1,10 @@
 """Sizes of models by timm's names."""
 
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from edge_export.vit import CLASS_TOKEN, FEATURES
+from edge_export.vit import CLASS_TOKEN, FEATURE_KINDS
 from edge_runtime.errors import ConfigError
 from edge_runtime.package.manifest import ModelFacts
 
@@ -44,12 +45,6 @@ def model_facts(
         ConfigError: an unknown name or kind of features, a family without image and patch
             size, sizes below 1, or sizes that do not divide.
     """
-    match = _NAME.fullmatch(name)
-    if not match or match["family"] not in FAMILIES:
-        raise ConfigError(
-            f"unknown model {name!r}; known are {', '.join(FAMILIES)}, with sizes given or as "
-            "in vit_tiny_patch16_224."
-        )
     given = {
         "image_size": image_size_px,
         "patch_size": patch_size_px,
@@ -57,28 +52,15 @@ def model_facts(
         "depth": depth,
         "heads": heads,
     }
-    sizes: dict[str, int] = FAMILIES[match["family"]]._asdict()
-    if match["image"]:
-        sizes |= {"image_size": int(match["image"]), "patch_size": int(match["patch"])}
+    sizes = _named_sizes(name)
     sizes |= {key: size for key, size in given.items() if size is not None}
     if not {"image_size", "patch_size"} <= sizes.keys():
         raise ConfigError(
             f"model {name!r} is a family: give --image-size and --patch-size, or a full name "
             f"such as {name}_patch16_224."
         )
-    if wrong := [f"{key} {size}" for key, size in sizes.items() if size < 1]:
-        raise ConfigError(f"model {name!r}: expected at least 1, got {', '.join(wrong)}.")
-    if features not in FEATURES:
-        raise ConfigError(
-            f"model.features: unknown {features!r}; known are {', '.join(FEATURES)}."
-        )
+    _check(name, sizes, features)
     image, patch = sizes.pop("image_size"), sizes.pop("patch_size")
-    if image % patch:
-        raise ConfigError(f"image size {image} px is not a multiple of patch size {patch} px.")
-    if sizes["width"] % sizes["heads"]:
-        raise ConfigError(
-            f"width {sizes['width']} is not a multiple of {sizes['heads']} heads."
-        )
     return ModelFacts(
         name=name,
         image_size_px=image,
@@ -87,3 +69,34 @@ def model_facts(
         features=features,
         **sizes,
     )
+
+
+def _named_sizes(name: str) -> dict[str, int]:
+    """The sizes that a name stands for."""
+    match = _NAME.fullmatch(name)
+    if not match or match["family"] not in FAMILIES:
+        raise ConfigError(
+            f"unknown model {name!r}; known are {', '.join(FAMILIES)}, with sizes given or as "
+            "in vit_tiny_patch16_224."
+        )
+    sizes: dict[str, int] = FAMILIES[match["family"]]._asdict()
+    if match["image"]:
+        sizes |= {"image_size": int(match["image"]), "patch_size": int(match["patch"])}
+    return sizes
+
+
+def _check(name: str, sizes: Mapping[str, int], features: str) -> None:
+    """Refuse sizes that no model has."""
+    if wrong := [f"{key} {size}" for key, size in sizes.items() if size < 1]:
+        raise ConfigError(f"model {name!r}: expected at least 1, got {', '.join(wrong)}.")
+    if features not in FEATURE_KINDS:
+        raise ConfigError(
+            f"model.features: unknown {features!r}; known are {', '.join(FEATURE_KINDS)}."
+        )
+    image, patch = sizes["image_size"], sizes["patch_size"]
+    if image % patch:
+        raise ConfigError(f"image size {image} px is not a multiple of patch size {patch} px.")
+    if sizes["width"] % sizes["heads"]:
+        raise ConfigError(
+            f"width {sizes['width']} is not a multiple of {sizes['heads']} heads."
+        )

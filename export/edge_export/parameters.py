@@ -24,8 +24,8 @@ class Parameter:
     fused: int = 1
     layout: str = "same"
     is_matrix: bool = False  # weight decay: usually of matrices only, see `exempt_vectors`
-    # True if the loss does not depend on it by construction. Rounding then decides how Adam
-    # changes it, so comparisons of two runtimes leave it out.
+    # True if the loss does not depend on it by construction, which verification checks.
+    # Rounding then decides how Adam changes it: two runtimes may end with other values.
     zero_gradient: bool = False
 
 

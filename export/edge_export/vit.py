@@ -22,7 +22,7 @@ Weights = Mapping[str, Tensor]
 
 ENCODER = "encoder."  # prefix of the encoder's parameters
 CLASS_TOKEN, MEAN_PATCHES = "class-token", "mean-patches"
-FEATURES = (CLASS_TOKEN, MEAN_PATCHES)  # features that an encoder may return for an image
+FEATURE_KINDS = (CLASS_TOKEN, MEAN_PATCHES)  # features that an encoder may return for an image
 LAYER_NORM_EPS = 1e-6  # timm's for ViT
 MLP_RATIO = 4
 # ImageNet statistics, the convention of timm's checkpoints

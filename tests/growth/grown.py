@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from plain_engine import PlainEngine
+from plain_engine import PLAIN, PlainEngine
 from torch import Tensor
 from torch.nn.functional import log_softmax, mse_loss
 from typing_extensions import override
 
 from edge_export import vit
+from edge_export.context import StepContext
 from edge_export.declaration import (
     Declaration,
     LossResult,
@@ -30,7 +31,6 @@ from edge_export.parameters import Buffer, Parameter, linear
 from edge_export.parametrizations import PARAMETRIZATIONS, Parametrization
 from edge_export.policies import POLICIES, TokenPolicy
 from edge_export.policies.base import Branches, kept_count, take_rows
-from edge_export.step.context import StepContext
 from edge_export.vit import Attention, Weights
 from edge_runtime.engines import ENGINES
 from edge_runtime.package.curves import Curve
@@ -135,6 +135,7 @@ class Scored(TokenPolicy):
     """After the first block a trained scorer selects the patch tokens to keep."""
 
     name = "scored"
+    uses_keep_ratio = True
 
     @property
     @override
@@ -225,7 +226,7 @@ def grown_parts() -> Iterator[None]:
             (OBJECTIVES, Grown.name, Grown),
             (POLICIES, Scored.name, Scored),
             (PARAMETRIZATIONS, Masked.name, Masked),
-            (ENGINES, PlainEngine.name, PlainEngine),
+            (ENGINES, PlainEngine.name, PLAIN),
         ]
         for table, name, part in parts:
             patch.setitem(table, name, part)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import real_jobs
 import resume_worker
-from plain_engine import PlainEngine
+from plain_engine import PLAIN, PlainEngine
 
 from edge_runtime.engines import ENGINES
 from edge_runtime.package import open_package
@@ -27,7 +27,7 @@ def schedule(package_folder: Path) -> tuple[tuple[int, str], ...]:
 
 
 if __name__ == "__main__":
-    ENGINES[PlainEngine.name] = PlainEngine
+    ENGINES[PlainEngine.name] = PLAIN
     folder, run_dir, seed, engine = sys.argv[1:]
     real_jobs.ort_job = partial(real_jobs._job, engine=engine)
     resume_worker.STEPS, resume_worker.RUNGS = STEPS, schedule(Path(folder) / "package")

@@ -4,48 +4,44 @@ from typing import Any
 
 import numpy as np
 
-from edge_runtime.engines.base import (
-    Batch,
-    ClosingMixin,
-    EngineLifecycle,
-    Hyper,
-    StepResult,
-)
+from edge_runtime.engines import EngineEntry
+from edge_runtime.engines.base import BaseEngine, Batch, Hyper, StepResult
 from edge_runtime.engines.session import open_session
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
-from edge_runtime.package.names import METRIC, NEXT, STATE, STEP
+from edge_runtime.package.names import APPLIED, METRIC, NEXT, STATE, STEP
 from edge_runtime.state import Array, State
 
 
-class PlainEngine(ClosingMixin):
+class PlainEngine(BaseEngine):
     """Feeds and fetches everything in every step."""
 
     name = "plain"
     runtime = "plain sessions"
 
     def __init__(self, *, device: str = "cpu", threads: int | None = None) -> None:
+        super().__init__(self.name)
         self.device, self.threads = device, threads
-        self._lifecycle = EngineLifecycle(self.name)
         self._state: dict[str, Array] = {}
         self._sessions: dict[str, Any] = {}
 
-    def refusal(self, package: Package, rung: Rung | None = None) -> str | None:
+    def unsupported_reason(self, package: Package, rung: Rung | None = None) -> str | None:
         if rung is not None and STEP not in rung.graphs:
             return f"rung {rung.id} has no step graph"
         return None
 
     def open(self, package: Package, state: State) -> None:
-        self._lifecycle.open(package)
+        self._keep(package)
         self._state = {name: value.copy() for name, value in state.items()}
 
     def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> StepResult:
-        package = self._lifecycle.package("step")
+        package = self._require_open("step")
         graph = package.rung(rung_id).graphs[STEP]
-        return StepResult(self._run(package, graph, batch, hyper), applied=True)
+        metrics = self._run(package, graph, batch, hyper)
+        return StepResult(metrics, applied=bool(metrics.get(APPLIED, 1.0)))
 
     def run_periodic(self, graph: str, hyper: Hyper) -> None:
-        self._run(self._lifecycle.package("run a periodic graph"), graph, {}, hyper)
+        self._run(self._require_open("run a periodic graph"), graph, {}, hyper)
 
     def _run(
         self, package: Package, graph: str, batch: Batch, hyper: Hyper
@@ -66,12 +62,15 @@ class PlainEngine(ClosingMixin):
         return {t.name: float(values[t.name]) for t in spec.outputs if t.role == METRIC}
 
     def snapshot(self) -> State:
-        self._lifecycle.package("snapshot")
+        self._require_open("snapshot")
         return {name: value.copy() for name, value in self._state.items()}
 
     def state_view(self) -> State:
         return self.snapshot()
 
     def close(self) -> None:
-        self._lifecycle.close()
+        super().close()
         self._sessions.clear()
+
+
+PLAIN = EngineEntry(create=PlainEngine, runtime=lambda: PlainEngine.runtime)

@@ -23,3 +23,6 @@ def objective_named(name: str) -> type[Objective]:
     if name not in OBJECTIVES:
         raise ConfigError(f"unknown method {name!r}; known are {', '.join(OBJECTIVES)}.")
     return OBJECTIVES[name]
+
+
+__all__ = ["OBJECTIVES", "Objective", "objective_named"]

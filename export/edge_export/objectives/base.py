@@ -4,8 +4,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from edge_export.context import StepContext
 from edge_export.declaration import LossResult, ObjectiveDeclaration
-from edge_export.step.context import StepContext
 from edge_runtime.package.manifest import ModelFacts
 
 

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from typing_extensions import override
 
+from edge_export.context import StepContext
 from edge_export.declaration import LossResult, ObjectiveDeclaration, ViewGroup
 from edge_export.objectives.base import Defaults, Objective
 from edge_export.objectives.heads import ContrastiveOptions, crop_views, mlp, mlp_parameters
-from edge_export.step.context import StepContext
 from edge_export.vit import ENCODER
 from edge_runtime.package.manifest import ModelFacts
 

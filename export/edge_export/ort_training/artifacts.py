@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import onnx
 
+from edge_export.axes import ALL
 from edge_export.lowering.graph import IR_VERSION
 from edge_export.step.program import Program
-from edge_export.step.trained import ALL
 from edge_runtime.errors import EngineError
 from edge_runtime.package.curves import Curve
 from edge_runtime.package.manifest import OrtTrainingGraphs

@@ -4,9 +4,11 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -14,14 +16,15 @@ import torch
 from torch import Tensor
 
 from edge_export.analysis.liveness import peak_bytes
+from edge_export.axes import RungSettings
+from edge_export.declaration import PeriodicUpdate
 from edge_export.ort_training import artifacts as ort_training
 from edge_export.package import graphs
 from edge_export.package.initial import encoder_from_timm
-from edge_export.package.verify import verify
-from edge_export.recipe import Recipe, RungSettings
+from edge_export.package.verify import artifacts_problem, verify
+from edge_export.recipe import Recipe
 from edge_export.step.program import Program
 from edge_export.step.rung import RungProgram
-from edge_export.step.trained import ALL
 from edge_export.vit import ENCODER
 from edge_runtime.errors import ConfigError
 from edge_runtime.package import Package, open_package
@@ -77,7 +80,10 @@ def export_package(
         writer = _Writer(folder, program, state, report)
         writer.write()
         with _stage("verification", report):
-            verify(open_package(folder), program)
+            package = open_package(folder)
+            verify(package, program)
+            if (problem := artifacts_problem(package, program)) is not None:
+                writer.drop_artifacts(problem)
     return open_package(target)
 
 
@@ -122,30 +128,52 @@ class _Writer:
         self._report = report
         self._specs: dict[str, GraphSpec] = {}
         self._sha256: dict[str, str] = {}
-        self._apply_bytes: dict[str, int] = {}  # peak of each optimizer graph, by file
+        # File and peak memory of each optimizer graph, by the sums that it takes
+        self._apply: dict[frozenset[str], tuple[str, int]] = {}
+        self._rungs: tuple[Rung, ...] = ()
         self._refused = ort_training.refusal(program)
 
     def write(self) -> None:
         """All files, the manifest last."""
+        with _stage("checks", self._report):
+            tokens = {
+                settings.id: graphs.tokens_per_block(self._program.bind(settings), self._state)
+                for settings in self._program.settings
+            }
         arrays = {name: value.numpy() for name, value in self._state.items()}
         self._file(STATE_FILE, encode_state(arrays))
         with _stage("embedding graph", self._report):
             self._graph(EMBED, graphs.embed_graph(self._program, self._state))
-        merge = update = None
         if self._program.recipe.parametrization.name != "none":
             self._graph(MERGE, graphs.merge_graph(self._program, self._state))
-            merge = MERGE
-        rungs = tuple(map(self._rung, self._program.settings))
+        for update in self._program.declaration.periodic:
+            graph = graphs.periodic_graph(self._program, update, self._state)
+            self._graph(_periodic_file(update), graph)
+        self._rungs = tuple(
+            self._rung(settings, tokens[settings.id]) for settings in self._program.settings
+        )
         if self._refused is None and self._program.teacher_names:
             self._graph(UPDATE, graphs.teacher_update_graph(self._program, self._state))
-            update = UPDATE
-        checkpoint = ort_training.CHECKPOINT if self._refused is None else None
-        facts = OrtTraining(refused=self._refused, checkpoint=checkpoint, update=update)
-        manifest = self._manifest(rungs, tuple(self._periodic()), merge, facts)
-        text = json.dumps(unstructure(manifest), indent=1, sort_keys=True)
+        self._write_manifest()
+
+    def drop_artifacts(self, reason: str) -> None:
+        """Write the package without ort-training artifacts after all."""
+        self._refused = reason
+        for files in (self._specs, self._sha256):
+            for path in [path for path in files if path.startswith("ort_training/")]:
+                del files[path]
+            files.pop(UPDATE, None)
+        self._rungs = tuple(replace(rung, ort_training=None) for rung in self._rungs)
+        with storage_errors("write", self._folder):
+            shutil.rmtree(self._folder / "ort_training", ignore_errors=True)
+            (self._folder / UPDATE).unlink(missing_ok=True)
+        self._write_manifest()
+
+    def _write_manifest(self) -> None:
+        text = json.dumps(unstructure(self._manifest()), indent=1, sort_keys=True)
         self._write(MANIFEST, text.encode() + b"\n")
 
-    def _rung(self, settings: RungSettings) -> Rung:
+    def _rung(self, settings: RungSettings, tokens: dict[str, tuple[int, ...]]) -> Rung:
         rung = self._program.bind(settings)
         if settings.micro_batch is None:
             files, activation_bytes = self._step(rung)
@@ -157,7 +185,7 @@ class _Writer:
             patch_size_px=settings.patch_size_px,
             trained=settings.trained,
             micro_batch=settings.micro_batch,
-            tokens_per_block=graphs.tokens_per_block(rung, self._state),
+            tokens_per_block=tokens,
             flops=self._step_flops(rung, files),
             peak_activation_bytes=activation_bytes,
             draws=rung.draws,
@@ -175,21 +203,29 @@ class _Writer:
 
     def _micro_batches(self, rung: RungProgram) -> tuple[dict[str, str], int]:
         """The same for a rung with micro-batches."""
-        rung_id, trained = rung.settings.id, rung.settings.trained
+        rung_id = rung.settings.id
         path = f"graphs/{rung_id}/accumulate.onnx"
-        apply = "graphs/apply.onnx" if trained == ALL else f"graphs/apply-{trained}.onnx"
         with _stage(f"{rung_id} micro-batch graph", self._report):
             graph = graphs.accumulate_graph(rung, self._state)
             self._graph(path, graph)
-        if apply not in self._apply_bytes:
-            with _stage("optimizer graph", self._report):
-                optimizer = graphs.apply_graph(rung, self._state, graph)
-                self._graph(apply, optimizer)
-                self._apply_bytes[apply] = peak_bytes(optimizer.model)
-        sums = sum(spec.size_bytes for spec in graph.spec.inputs if spec.role == SUM)
+        sums = {spec.name: spec.size_bytes for spec in graph.spec.inputs if spec.role == SUM}
+        apply, apply_bytes = self._apply_graph(rung, graph, frozenset(sums))
         # Both graphs keep their memory, each in a separate arena.
-        activation_bytes = peak_bytes(graph.model) + self._apply_bytes[apply] + sums
+        activation_bytes = peak_bytes(graph.model) + apply_bytes + sum(sums.values())
         return {ACCUMULATE: path, APPLY: apply}, activation_bytes
+
+    def _apply_graph(
+        self, rung: RungProgram, accumulate: graphs.Graph, sums: frozenset[str]
+    ) -> tuple[str, int]:
+        """File and peak memory of the optimizer graph for these sums, written once."""
+        if sums not in self._apply:
+            folder = f"{rung.settings.id}/" if self._apply else ""
+            path = f"graphs/{folder}apply.onnx"
+            with _stage("optimizer graph", self._report):
+                graph = graphs.apply_graph(rung, self._state, accumulate)
+                self._graph(path, graph)
+            self._apply[sums] = path, peak_bytes(graph.model)
+        return self._apply[sums]
 
     def _step_flops(self, rung: RungProgram, files: Mapping[str, str]) -> int:
         parts = self._program.recipe.batch_size // rung.images
@@ -217,19 +253,7 @@ class _Writer:
             self._file(ort_training.CHECKPOINT, made.checkpoint)  # the same for every rung
         return paths
 
-    def _periodic(self) -> Iterator[PeriodicGraph]:
-        for update in self._program.declaration.periodic:
-            path = f"graphs/periodic/{update.name}.onnx"
-            self._graph(path, graphs.periodic_graph(self._program, update, self._state))
-            yield PeriodicGraph(graph=path, every_steps=update.every_steps)
-
-    def _manifest(
-        self,
-        rungs: tuple[Rung, ...],
-        periodic: tuple[PeriodicGraph, ...],
-        merge: str | None,
-        facts: OrtTraining,
-    ) -> Manifest:
+    def _manifest(self) -> Manifest:
         program, recipe = self._program, self._program.recipe
         return Manifest(
             format=FORMAT,
@@ -246,14 +270,21 @@ class _Writer:
             ),
             hyper_parameters=program.hyper_parameters,
             encoder=encoder_tensors(program),
-            encoder_prefix=PARAM,
+            encoder_prefix=program.encoder_prefix,
             embed=EMBED,
-            merge=merge,
+            merge=MERGE if MERGE in self._specs else None,
             state_file=STATE_FILE,
             state=tuple(map(_state_spec, self._state.items())),
-            rungs=rungs,
-            periodic=periodic,
-            ort_training=facts,
+            rungs=self._rungs,
+            periodic=tuple(
+                PeriodicGraph(graph=_periodic_file(update), every_steps=update.every_steps)
+                for update in program.declaration.periodic
+            ),
+            ort_training=OrtTraining(
+                refused=self._refused,
+                checkpoint=ort_training.CHECKPOINT if self._refused is None else None,
+                update=UPDATE if UPDATE in self._specs else None,
+            ),
             graphs=self._specs,
             sha256=self._sha256,
         )
@@ -271,6 +302,10 @@ class _Writer:
         with storage_errors("write", target):
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
+
+
+def _periodic_file(update: PeriodicUpdate) -> str:
+    return f"graphs/periodic/{update.name}.onnx"
 
 
 def _state_spec(item: tuple[str, Tensor]) -> TensorSpec:

@@ -12,7 +12,6 @@ from edge_export.analysis.flops import graph_flops
 from edge_export.border import Border
 from edge_export.declaration import PeriodicUpdate
 from edge_export.lowering.trace import lower
-from edge_export.policies.base import TEACHER
 from edge_export.step.example import example_draws, example_images
 from edge_export.step.optimizer import ema
 from edge_export.step.program import Program
@@ -133,7 +132,8 @@ def embed_graph(program: Program, state: Tensors) -> Graph:
     """Features of any number of images, weights as inputs."""
     size = program.model.image_size_px
     images = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-    weights = {name: state[PARAM + name] for name in program.encoder_names}
+    prefix = program.encoder_prefix
+    weights = {name: state[prefix + name] for name in program.encoder_names}
     inputs = Border().add(IMAGES, {EMBEDDED: images}).add(WEIGHT, weights)
 
     def features(given: Tensors) -> Border:
@@ -143,15 +143,27 @@ def embed_graph(program: Program, state: Tensors) -> Graph:
 
 
 def tokens_per_block(rung: RungProgram, state: Tensors) -> dict[str, tuple[int, ...]]:
-    """Student tokens in the attention of each block, by view group; nothing is computed."""
+    """Student tokens in the attention of each block, by view group.
+
+    The forward pass runs on shapes alone, loss included: what cannot work is found before
+    minutes are spent on lowering.
+
+    Raises:
+        ConfigError: parts of the recipe do not work together on this rung.
+    """
     fake = FakeTensorMode()
     example = step_inputs(rung, state).tensors
     inputs = {name: fake.from_tensor(value) for name, value in example.items()}
-    with fake:
-        student = {name: inputs[PARAM + name] for name in rung.program.parameters}
-        teacher = rung.program.branch_weights(inputs, TEACHER)
-        encoded = rung.encode(student, teacher, inputs)
-    return {name: each.student_tokens for name, each in encoded.items() if each.student}
+    parameters = {name: inputs[PARAM + name] for name in rung.program.parameters}
+    try:
+        with fake:
+            rung.loss(parameters, inputs)
+            return rung.student_tokens(inputs)
+    except (RuntimeError, ValueError, LookupError) as error:
+        raise ConfigError(
+            f"rung {rung.settings.id} of this recipe cannot be built: {error}. Change the "
+            "method, the token policy, or the axis on which this rung differs."
+        ) from error
 
 
 def step_inputs(rung: RungProgram, state: Tensors) -> Border:
@@ -182,6 +194,8 @@ def _lowered(
 
     example = {**(parameters or {}), **inputs.tensors}
     model = lower(outputs, example, name=name, parameters=parameters, free_batch=free_batch)
+    if common := sorted(roles.keys() & example.keys()):
+        raise ConfigError(f"{common[0]!r} is both an input and an output of a step.")
     return Graph(model, described(model, inputs.roles, roles))
 
 

@@ -40,6 +40,7 @@ NO_GRADIENT = 1e-5
 # Where two scores of a token policy nearly tie, two frameworks may choose differently, which
 # moves the loss more than any tolerance. A wrong graph fails on every batch.
 TRIES = 5
+ORT_TRAINING = "ort-training"
 
 Tensors = Mapping[str, Tensor]
 
@@ -47,22 +48,45 @@ Tensors = Mapping[str, Tensor]
 def verify(package: Package, program: Program) -> None:
     """Run every rung on every engine, and every other graph.
 
+    The artifacts of `ort-training` are left to `artifacts_problem`: a package is complete
+    without them.
+
     Raises:
         PackageError: a result differs; the message says which and by how much.
         EngineError: no engine of this environment can run the package.
     """
     state = package.initial_state()
-    engines = [name for name in ENGINES if _installed(name)]
+    engines = [name for name in ENGINES if name != ORT_TRAINING and _installed(name)]
     if not engines:
         create_engine("ort")  # raises with installation instructions
     for name in engines:
-        for rung, settings in zip(package.manifest.rungs, program.settings, strict=True):
-            # The whole batch at once, also for micro-batches: these must be exact.
-            whole = program.bind(dataclasses.replace(settings, micro_batch=None))
-            if create_engine(name).refusal(package, rung) is None:
-                _verify_rung(package, whole, rung, name, state)
+        _verify_engine(package, program, name, state)
     _verify_periodic(package, program, state)
     _verify_forward(package, program, state)
+
+
+def artifacts_problem(package: Package, program: Program) -> str | None:
+    """Why the artifacts of `ort-training` cannot be published, if they cannot.
+
+    ONNX Runtime builds the backward pass itself, and does so wrongly where a loss stops a
+    gradient: a detached tensor leaves no trace in a forward graph.
+    """
+    if package.manifest.ort_training.refused is not None or not _installed(ORT_TRAINING):
+        return None
+    try:
+        _verify_engine(package, program, ORT_TRAINING, package.initial_state())
+    except (PackageError, EngineError) as error:
+        return f"the gradients of ONNX Runtime's own backward pass are not PyTorch's: {error}"
+    return None
+
+
+def _verify_engine(package: Package, program: Program, name: str, state: State) -> None:
+    engine = create_engine(name)
+    for rung, settings in zip(package.manifest.rungs, program.settings, strict=True):
+        if engine.unsupported_reason(package, rung) is None:
+            # The whole batch at once, also for micro-batches: these must be exact.
+            whole = program.bind(dataclasses.replace(settings, micro_batch=None))
+            _verify_rung(package, whole, rung, name, state)
 
 
 def _installed(name: str) -> bool:
@@ -84,8 +108,7 @@ def _verify_rung(
         if problem is None:
             return
     raise PackageError(
-        f"rung {rung.id} on engine {engine_name} ({runtime}) differs from PyTorch: {problem}. "
-        "No package was written."
+        f"rung {rung.id} on engine {engine_name} ({runtime}) differs from PyTorch: {problem}"
     )
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
-from edge_export.declaration import Declaration
+from edge_export.axes import RungSettings
+from edge_export.declaration import Declaration, NoOptions
 from edge_export.parameters import Parameter
-from edge_export.policies.base import NoOptions
 from edge_export.vit import Weights
 from edge_runtime.package.manifest import ModelFacts
 
@@ -23,6 +23,7 @@ class ParametrizationSetting:
 
     model: ModelFacts
     parameters: tuple[Parameter, ...]  # of encoder, objective and token policy
+    rung: RungSettings
     seed: int
     options: Any
 

@@ -35,4 +35,17 @@ def policies_named(name: str) -> tuple[type[TokenPolicy], ...]:
     return tuple(POLICIES[each] for each in names)
 
 
-__all__ = ["POLICIES", "CombinedPolicy", "PolicySetting", "TokenPolicy", "policies_named"]
+def uses_keep_ratio(name: str) -> bool:
+    """Whether a keep-ratio below 1.0 means anything to a policy or combination."""
+    known = [POLICIES[each] for each in name.split("+") if each in POLICIES]
+    return not known or any(policy.uses_keep_ratio for policy in known)
+
+
+__all__ = [
+    "POLICIES",
+    "CombinedPolicy",
+    "PolicySetting",
+    "TokenPolicy",
+    "policies_named",
+    "uses_keep_ratio",
+]

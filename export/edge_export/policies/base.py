@@ -8,17 +8,15 @@ policy can compare them.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from edge_export.declaration import Declaration, LossResult, ViewGroup
-from edge_export.step.context import StepContext
+from edge_export.context import StepContext
+from edge_export.declaration import Declaration, LossResult, NoOptions, ViewGroup
 from edge_export.vit import Attention, Weights
 from edge_runtime.package.manifest import ModelFacts
-
-STUDENT, TEACHER = "student", "teacher"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,13 +27,7 @@ class PolicySetting:
     keep_ratio: float
     groups: tuple[ViewGroup, ...]  # those that the policy acts on
     patches: Mapping[str, int]  # N of each group, at the rung's patch size
-    has_teacher: bool
     options: Any
-
-
-@dataclass(frozen=True, slots=True)
-class NoOptions:
-    """A policy without options."""
 
 
 @dataclass(slots=True)
@@ -63,6 +55,7 @@ class Branches:
     teacher: Tokens | None
     inputs: Mapping[str, Tensor]  # draws, hyper-parameters, buffers, by input name
     weights: Weights  # the student's
+    teacher_weights: Weights  # the EMA copies; empty without a teacher
     # Chosen indices, by output name: compared between two runtimes
     selected: dict[str, Tensor] = field(default_factory=dict)
     # Values for the policy's loss, by name
@@ -72,8 +65,9 @@ class Branches:
 class TokenPolicy:
     """Keeps every token; the base class of the others. Hooks act on the setting's groups."""
 
-    name = "none"
-    options: type[Any] = NoOptions
+    name: ClassVar[str] = "none"
+    options: ClassVar[type[Any]] = NoOptions
+    uses_keep_ratio: ClassVar[bool] = False  # a policy that does not has the rung 1.0 alone
 
     def __init__(self, setting: PolicySetting) -> None:
         self.setting = setting
@@ -96,6 +90,9 @@ class TokenPolicy:
         self, block: int, branches: Branches, attention: Mapping[str, Attention]
     ) -> None:
         """Change the branches between a block's attention and its MLP.
+
+        Not called in the last block if only its class token goes on: see
+        `ViewGroup.patch_tokens`.
 
         Args:
             block: from 0.

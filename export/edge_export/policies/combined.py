@@ -10,9 +10,9 @@ from functools import reduce
 from torch import Tensor
 from typing_extensions import override
 
+from edge_export.context import StepContext
 from edge_export.declaration import Declaration, LossResult, ViewGroup, added, merged
 from edge_export.policies.base import Branches, PolicySetting, TokenPolicy
-from edge_export.step.context import StepContext
 from edge_export.vit import Attention
 from edge_runtime.errors import ConfigError
 
@@ -23,7 +23,6 @@ class CombinedPolicy(TokenPolicy):
     def __init__(self, setting: PolicySetting, policies: tuple[TokenPolicy, ...]) -> None:
         super().__init__(setting)
         self._policies = policies
-        self.name = "+".join(policy.name for policy in policies)
 
     @property
     @override

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from torch import Tensor
 from typing_extensions import override
 
-from edge_export.declaration import Declaration, ViewGroup
-from edge_export.policies.base import STUDENT, TokenPolicy, kept_count
+from edge_export.declaration import STUDENT, Declaration, ViewGroup
+from edge_export.policies.base import TokenPolicy, kept_count
 from edge_runtime.package.manifest import DrawSpec
 
 
@@ -19,6 +19,7 @@ class RandomPolicy(TokenPolicy):
     """Drops patches before the patch embedding, which makes the embedding cheaper, too."""
 
     name = "random"
+    uses_keep_ratio = True
 
     @property
     @override

@@ -50,6 +50,7 @@ class SimPrunePolicy(TokenPolicy):
     """Both branches lose the same number of tokens at each stage."""
 
     name = "simprune"
+    uses_keep_ratio = True
     options = Options
 
     def __init__(self, setting: PolicySetting) -> None:

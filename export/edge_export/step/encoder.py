@@ -7,17 +7,15 @@ import torch
 from torch import Tensor
 
 from edge_export import vit
-from edge_export.declaration import ViewGroup
+from edge_export.context import Encoding
+from edge_export.declaration import STUDENT, TEACHER, ViewGroup
 from edge_export.patches import PatchGrid
 from edge_export.policies.base import (
-    STUDENT,
-    TEACHER,
     Branches,
     TokenPolicy,
     Tokens,
     take_rows,
 )
-from edge_export.step.context import Encoding
 from edge_export.vit import Attention, Weights
 from edge_runtime.package.manifest import ModelFacts
 from edge_runtime.package.names import IMAGES_PREFIX
@@ -66,13 +64,14 @@ class GroupEncoder:
             else None,
             inputs=inputs,
             weights=student,
+            teacher_weights=teacher,
         )
         counts = []
         for block in range(self._model.depth):
             self._policy.before_block(block, branches)
             if branches.student is not None:
                 counts.append(branches.student.x.shape[1])
-            self._run_block(block, branches, student, teacher)
+            self._run_block(block, branches)
         views, dtype = len(group.views), next(iter(student.values())).dtype
         return Encoded(
             student=self._encoding(student, branches.student, views),
@@ -95,44 +94,44 @@ class GroupEncoder:
             patches = take_rows(patches, kept)
         return Tokens(self._grid.embed(weights, patches, positions), kept)
 
-    def _run_block(
-        self, block: int, branches: Branches, student: Weights, teacher: Weights
-    ) -> None:
-        name = vit.block_name(block)
+    def _run_block(self, block: int, branches: Branches) -> None:
+        present = _present(branches)
+        short = not self._all_tokens and block == self._model.depth - 1
         attention = {}
-        for branch, tokens, weights in _present(branches, student, teacher):
-            attention[branch] = self._attend(block, tokens, weights)
+        for branch, tokens, weights in present:
+            attention[branch] = attend(weights, self._model, block, tokens, short=short)
             tokens.x = attention[branch].tokens
-        self._policy.before_mlp(block, branches, attention)
-        for _, tokens, weights in _present(branches, student, teacher):
-            tokens.x = vit.feed_forward(weights, name, tokens.x)
+        if not short:
+            self._policy.before_mlp(block, branches, attention)
+        for _, tokens, weights in present:
+            tokens.x = vit.feed_forward(weights, vit.block_name(block), tokens.x)
 
-    def _attend(self, block: int, tokens: Tokens, weights: Weights) -> Attention:
-        is_last = block == self._model.depth - 1
-        queries = 1 if is_last and not self._all_tokens else None
-        bias = None if tokens.sizes is None else tokens.sizes.log()[:, None, None, :]
-        return vit.attend(
-            weights,
-            vit.block_name(block),
-            self._model.heads,
-            tokens.x,
-            queries=queries,
-            bias=bias,
-        )
+    def features(self, weights: Weights, images: Tensor) -> Tensor:
+        """Features of images as the student sees them: (S, size, size, 3) uint8 -> (S, D)."""
+        x = self._grid.embed(weights, self._grid.cut(images), self._grid.positions(weights))
+        tokens = Tokens(x, torch.arange(self._grid.patches)[None])
+        branches = Branches(self._group, tokens, None, {}, weights, {})
+        for block in range(self._model.depth):
+            self._run_block(block, branches)
+        return self._normalised(weights, tokens)[1]
 
     def _encoding(
         self, weights: Weights, tokens: Tokens | None, views: int
     ) -> Encoding | None:
         if tokens is None:
             return None
-        rows = tokens.x if self._all_tokens else tokens.x[:, 0]
-        values = vit.layer_norm(weights, f"{vit.ENCODER}norm", rows)
-        features = pooled(values, self._model.features) if self._all_tokens else values
+        values, features = self._normalised(weights, tokens)
         return Encoding(
             features=by_view(features, views),
             kept=by_view(tokens.kept, views),
             tokens=by_view(values, views) if self._all_tokens else None,
         )
+
+    def _normalised(self, weights: Weights, tokens: Tokens) -> tuple[Tensor, Tensor]:
+        """Tokens after the final norm, those that are needed, and the features of them."""
+        rows = tokens.x if self._all_tokens else tokens.x[:, 0]
+        values = vit.layer_norm(weights, f"{vit.ENCODER}norm", rows)
+        return values, pooled(values, self._model.features) if self._all_tokens else values
 
 
 def pooled(tokens: Tensor, features: str) -> Tensor:
@@ -145,23 +144,25 @@ def by_view(rows: Tensor, views: int) -> Tensor:
     return rows.reshape(views, -1, *rows.shape[1:])
 
 
-def _present(
-    branches: Branches, student: Weights, teacher: Weights
-) -> list[tuple[str, Tokens, Weights]]:
-    """The present branches, with their weights."""
-    both = ((STUDENT, branches.student, student), (TEACHER, branches.teacher, teacher))
+def attend(
+    weights: Weights, model: ModelFacts, block: int, tokens: Tokens, *, short: bool
+) -> Attention:
+    """Attention of a block; if `short`, only the class token goes on."""
+    bias = None if tokens.sizes is None else tokens.sizes.log()[:, None, None, :]
+    return vit.attend(
+        weights,
+        vit.block_name(block),
+        model.heads,
+        tokens.x,
+        queries=1 if short else None,
+        bias=bias,
+    )
+
+
+def _present(branches: Branches) -> list[tuple[str, Tokens, Weights]]:
+    """The branches that this view group has, with their weights."""
+    both = (
+        (STUDENT, branches.student, branches.weights),
+        (TEACHER, branches.teacher, branches.teacher_weights),
+    )
     return [(name, tokens, weights) for name, tokens, weights in both if tokens is not None]
-
-
-def embed(weights: Weights, model: ModelFacts, grid: PatchGrid, images: Tensor) -> Tensor:
-    """Features of images without pruning: (R, size, size, 3) uint8 -> (R, D)."""
-    tokens = grid.embed(weights, grid.cut(images), grid.positions(weights))
-    short = model.features == vit.CLASS_TOKEN
-    for block in range(model.depth):
-        name, is_last = vit.block_name(block), block == model.depth - 1
-        queries = 1 if is_last and short else None
-        attention = vit.attend(weights, name, model.heads, tokens, queries=queries)
-        tokens = vit.feed_forward(weights, name, attention.tokens)
-    if short:
-        return vit.layer_norm(weights, f"{vit.ENCODER}norm", tokens[:, 0])
-    return pooled(vit.layer_norm(weights, f"{vit.ENCODER}norm", tokens), model.features)

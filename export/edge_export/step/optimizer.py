@@ -10,11 +10,18 @@ import torch
 from torch import Tensor
 
 from edge_export.parameters import Parameter
-from edge_runtime.package.names import EMA, EXP_AVG, EXP_AVG_SQ, PARAM, UPDATES
+from edge_runtime.package.names import (
+    EMA,
+    EMA_MOMENTUM,
+    EXP_AVG,
+    EXP_AVG_SQ,
+    LEARNING_RATE,
+    PARAM,
+    STEP_COUNT,
+    UPDATES,
+)
 
-ADAMW = ("lr", "weight_decay", "beta1", "beta2", "eps")  # hyper-parameters
-STEP_COUNT = "step"  # hyper-parameter, from 1
-EMA_MOMENTUM = "ema_momentum"  # hyper-parameter of methods with a teacher
+ADAMW = (LEARNING_RATE, "weight_decay", "beta1", "beta2", "eps")  # hyper-parameters
 
 Tensors = Mapping[str, Tensor]
 

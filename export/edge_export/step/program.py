@@ -13,18 +13,21 @@ import torch
 from torch import Tensor
 
 from edge_export import vit
-from edge_export.declaration import Declaration, ViewGroup, merged
+from edge_export.axes import RungSettings, trained_names
+from edge_export.declaration import STUDENT, TEACHER, Declaration, ViewGroup, merged
 from edge_export.objectives import objective_named
 from edge_export.parameters import Buffer, Parameter, initial_values
-from edge_export.parametrizations import ParametrizationSetting, parametrization_named
+from edge_export.parametrizations import (
+    Parametrization,
+    ParametrizationSetting,
+    parametrization_named,
+)
 from edge_export.patches import PatchGrid
 from edge_export.policies import CombinedPolicy, PolicySetting, TokenPolicy, policies_named
-from edge_export.policies.base import STUDENT, TEACHER
-from edge_export.recipe import Recipe, RungSettings
-from edge_export.step import encoder
+from edge_export.recipe import Recipe
+from edge_export.step.encoder import GroupEncoder
 from edge_export.step.optimizer import update_groups
 from edge_export.step.rung import RungProgram
-from edge_export.step.trained import trained_names
 from edge_export.vit import Weights
 from edge_runtime.package.curves import Curve
 from edge_runtime.package.manifest import ModelFacts
@@ -47,21 +50,13 @@ class Program:
         )
         self.views: tuple[ViewGroup, ...] = recipe.augmented(self.objective.declaration.views)
         self.settings: tuple[RungSettings, ...] = recipe.rungs()
-        policy = self.policy(self.settings[0]).declaration
-        declared = merged(
+        first = self.settings[0]
+        self._declared = merged(
             Declaration(parameters=vit.encoder_parameters(self.model)),
             self.objective.declaration,
-            replace(policy, draws=()),  # they differ by rung
+            replace(self.policy(first).declaration, draws=()),  # they differ by rung
         )
-        self.parametrization = parametrization_named(recipe.parametrization.name)(
-            ParametrizationSetting(
-                model=self.model,
-                parameters=declared.parameters,
-                seed=recipe.seed,
-                options=recipe.parametrization_options(),
-            )
-        )
-        self.declaration = merged(declared, self.parametrization.declaration)
+        self.declaration = merged(self._declared, self.parametrization(first).declaration)
         self.parameters: dict[str, Parameter] = {
             parameter.name: parameter for parameter in self.declaration.parameters
         }
@@ -114,7 +109,6 @@ class Program:
                     keep_ratio=settings.keep_ratio,
                     groups=groups,
                     patches={g.name: self.grid(g, settings).patches for g in groups},
-                    has_teacher=bool(self.objective.declaration.teacher),
                     options=recipe.token_options(kind),
                 )
             )
@@ -123,6 +117,18 @@ class Program:
         if len(policies) == 1:
             return policies[0]
         return CombinedPolicy(policies[0].setting, policies)
+
+    def parametrization(self, settings: RungSettings) -> Parametrization:
+        """The parametrization of a rung."""
+        return parametrization_named(self.recipe.parametrization.name)(
+            ParametrizationSetting(
+                model=self.model,
+                parameters=self._declared.parameters,
+                rung=settings,
+                seed=self.recipe.seed,
+                options=self.recipe.parametrization_options(),
+            )
+        )
 
     def bind(self, settings: RungSettings) -> RungProgram:
         """The program of a rung."""
@@ -136,20 +142,13 @@ class Program:
     def _state_of(self, weights: Weights) -> Iterator[list[tuple[str, Tensor]]]:
         yield [(PARAM + name, value) for name, value in weights.items()]
         yield [(EMA + name, weights[name].clone()) for name in self.teacher_names]
+        trained = {n for each in self.settings for n in self.trained_names(each.trained)}
+        moments = {name: value for name, value in weights.items() if name in trained}
         for prefix in (EXP_AVG, EXP_AVG_SQ):
-            yield [(prefix + name, torch.zeros_like(v)) for name, v in weights.items()]
+            yield [(prefix + name, torch.zeros_like(v)) for name, v in moments.items()]
         yield [(BUFFER + name, buffer.initial) for name, buffer in self.buffers.items()]
         groups = dict.fromkeys(group for group in self.update_groups.values() if group)
         yield [(UPDATES + group, torch.zeros(())) for group in groups]
-
-    def branch_weights(self, inputs: Mapping[str, Tensor], branch: str) -> Weights:
-        """The weights of a branch, from the state."""
-        prefix = {STUDENT: PARAM, TEACHER: EMA}[branch]
-        names = self.parameters if branch == STUDENT else self.teacher_names
-        if not names:  # a method without a teacher
-            return {}
-        parameters = {name: inputs[prefix + name] for name in names}
-        return self.parametrization.weights(parameters, branch, self.buffers_of(inputs))
 
     def buffers_of(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The buffers among the inputs of a graph, by buffer name."""
@@ -157,22 +156,34 @@ class Program:
             name: inputs[BUFFER + name] for name in self.buffers if BUFFER + name in inputs
         }
 
-    def merge(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """State -> the encoder's transformed weights, by parameter name."""
-        weights = self.branch_weights(inputs, STUDENT)
-        return {name: weights[name] for name in self.encoder_names}
+    @property
+    def encoder_prefix(self) -> str:
+        """Prefix in the state of the encoder that is evaluated and exported."""
+        return {STUDENT: PARAM, TEACHER: EMA}[self.objective.declaration.evaluated]
 
     @property
     def encoder_names(self) -> tuple[str, ...]:
         """Names of the encoder's parameters."""
         return tuple(p.name for p in vit.encoder_parameters(self.model))
 
+    def merge(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """State -> the evaluated encoder's transformed weights, by parameter name."""
+        branch, prefix = self.objective.declaration.evaluated, self.encoder_prefix
+        parameters = {
+            name: inputs[prefix + name] for name in self.parameters if prefix + name in inputs
+        }
+        parametrization = self.parametrization(self.settings[0])
+        weights = parametrization.weights(parameters, branch, self.buffers_of(inputs))
+        return {name: weights[name] for name in self.encoder_names}
+
     def embed(self, weights: Weights, images: Tensor) -> Tensor:
-        """Features (R, D) of images (R, height, width, 3) uint8."""
-        return encoder.embed(weights, self.model, self.embedding_grid, images)
+        """Features (R, D) of images (R, height, width, 3) uint8, without pruning."""
+        return self._embedding_encoder.features(weights, images)
 
     @cached_property
-    def embedding_grid(self) -> PatchGrid:
-        """The patch grid of the embedding graph."""
-        size_px, patch_size_px = self.model.image_size_px, self.model.patch_size_px
-        return PatchGrid(self.model, size_px=size_px, patch_size_px=patch_size_px)
+    def _embedding_encoder(self) -> GroupEncoder:
+        size_px = self.model.image_size_px
+        grid = PatchGrid(self.model, size_px=size_px, patch_size_px=self.model.patch_size_px)
+        group = ViewGroup(name="images", size_px=size_px, views=(), teacher=False)
+        keep_all = TokenPolicy(self.policy(self.settings[0]).setting)
+        return GroupEncoder(self.model, group, grid, keep_all)

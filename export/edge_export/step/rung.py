@@ -13,16 +13,16 @@ from torch import Tensor
 from torch.func import grad_and_value
 
 from edge_export.border import Border
-from edge_export.declaration import added
+from edge_export.context import StepContext
+from edge_export.declaration import STUDENT, TEACHER, added, disjoint_union
 from edge_export.policies import TokenPolicy
-from edge_export.policies.base import STUDENT, TEACHER
-from edge_export.step.context import StepContext
 from edge_export.step.encoder import Encoded, GroupEncoder
 from edge_export.step.optimizer import adamw, ema
 from edge_export.vit import Weights
 from edge_runtime.package.manifest import DrawSpec
 from edge_runtime.package.names import (
     BUFFER,
+    EMA,
     GRAD,
     LOSS,
     MEAN,
@@ -35,7 +35,7 @@ from edge_runtime.package.names import (
 )
 
 if TYPE_CHECKING:
-    from edge_export.recipe import RungSettings
+    from edge_export.axes import RungSettings
     from edge_export.step.program import Program
 
 Tensors = Mapping[str, Tensor]
@@ -59,6 +59,7 @@ class RungProgram:
     def __init__(self, program: Program, settings: RungSettings) -> None:
         self.program, self.settings = program, settings
         self.policy = program.policy(settings)
+        self.parametrization = program.parametrization(settings)
         self.trained = program.trained_names(settings.trained)
         self.images = settings.micro_batch or program.recipe.batch_size
         self.draws: tuple[DrawSpec, ...] = (
@@ -83,11 +84,10 @@ class RungProgram:
             parameters: of the student, by parameter name.
             inputs: images, draws, hyper-parameters, buffers and teacher, by input name.
         """
-        program = self.program
-        buffers = program.buffers_of(inputs)
-        student = program.parametrization.weights(parameters, STUDENT, buffers)
-        teacher = program.branch_weights(inputs, TEACHER)
-        encoded = self.encode(student, teacher, inputs)
+        buffers = self.program.buffers_of(inputs)
+        student = self.parametrization.weights(parameters, STUDENT, buffers)
+        teacher = self._teacher(inputs, buffers)
+        encoded = self._encode(student, teacher, inputs)
         step = StepContext(
             weights=student,
             teacher_weights=teacher,
@@ -95,17 +95,33 @@ class RungProgram:
             teacher={k: e.teacher for k, e in encoded.items() if e.teacher is not None},
             patches={k: each.patches for k, each in encoded.items()},
             draws={draw.input: inputs[draw.input] for draw in self.draws},
-            hyper={k: inputs[k] for k in program.hyper_parameters if k in inputs},
+            hyper={k: inputs[k] for k in self.program.hyper_parameters if k in inputs},
             buffers=buffers,
             recorded={k: each.recorded for k, each in encoded.items()},
         )
-        loss, of_policy = program.objective.loss(step), self.policy.loss(step)
+        loss, of_policy = self.program.objective.loss(step), self.policy.loss(step)
         result = loss if of_policy is None else added(loss, of_policy)
-        selected = {k: v for each in encoded.values() for k, v in each.selected.items()}
-        metrics = {LOSS: result.loss, **result.metrics}
+        selected = disjoint_union("selection", *(each.selected for each in encoded.values()))
+        metrics = disjoint_union("metric", {LOSS: result.loss}, result.metrics)
         return result.loss, StepOutputs(metrics, selected, dict(result.buffers))
 
-    def encode(
+    def student_tokens(self, inputs: Tensors) -> dict[str, tuple[int, ...]]:
+        """Student tokens in the attention of each block, by view group."""
+        buffers = self.program.buffers_of(inputs)
+        parameters = {name: inputs[PARAM + name] for name in self.program.parameters}
+        student = self.parametrization.weights(parameters, STUDENT, buffers)
+        encoded = self._encode(student, self._teacher(inputs, buffers), inputs)
+        return {name: each.student_tokens for name, each in encoded.items() if each.student}
+
+    def _teacher(self, inputs: Tensors, buffers: Tensors) -> Weights:
+        """Weights of the EMA teacher; none for a method without."""
+        names = self.program.teacher_names
+        if not names:
+            return {}
+        parameters = {name: inputs[EMA + name] for name in names}
+        return self.parametrization.weights(parameters, TEACHER, buffers)
+
+    def _encode(
         self, student: Weights, teacher: Weights, inputs: Tensors
     ) -> dict[str, Encoded]:
         """Every view group after the last block, by its name."""

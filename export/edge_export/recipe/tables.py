@@ -1,32 +1,29 @@
-"""A recipe: what to train. A TOML file, flags, or both; docs/recipe.md explains every key."""
+"""The tables of a recipe as frozen dataclasses; docs/recipe.md explains every key."""
 
 import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import product
-from pathlib import Path
 from typing import Annotated, Any
 
+from edge_export.axes import ALL, RungSettings, rung_id
 from edge_export.declaration import ViewGroup
 from edge_export.models import model_facts
 from edge_export.objectives import objective_named
 from edge_export.parametrizations import parametrization_named
 from edge_export.policies import TokenPolicy, policies_named
-from edge_export.recipe_problems import problems_of
-from edge_export.step.optimizer import EMA_MOMENTUM, STEP_COUNT
-from edge_export.step.trained import ALL
 from edge_export.vit import CLASS_TOKEN
 from edge_runtime.errors import ConfigError
 from edge_runtime.package.curves import COUNT, Curve, Epochs, constant, cosine
 from edge_runtime.package.manifest import AugmentationSpec, Hue, ModelFacts, Share
+from edge_runtime.package.names import EMA_MOMENTUM, LEARNING_RATE, STEP_COUNT
 from edge_runtime.schema import (
     NonNegative,
     Positive,
     PositiveInt,
     Probability,
     Range,
-    read_toml,
     structure,
     unstructure,
 )
@@ -90,17 +87,6 @@ class AugmentationTable:
     grayscale: Probability | None = None
     blur: Probability | None = None
     solarize: Probability | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RungSettings:
-    """One point of the ladder: a value on every axis."""
-
-    id: str
-    keep_ratio: float
-    patch_size_px: int
-    trained: str  # see `edge_export.step.trained`
-    micro_batch: int | None  # images at a time; None: the whole batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +180,7 @@ class Recipe:
         table, defaults = self.optimizer, objective_named(self.method.name).defaults
         decay = _first(table.weight_decay, defaults.weight_decay)
         curves = {
-            "lr": Curve(
+            LEARNING_RATE: Curve(
                 shape="cosine",
                 first=_first(table.lr, defaults.lr_at_256 * math.sqrt(self.batch_size / 256)),
                 final=table.final_lr,
@@ -207,7 +193,7 @@ class Recipe:
             STEP_COUNT: Curve(shape=COUNT),
         }
         if has_teacher:
-            momentum = _first(table.ema_momentum, _first(defaults.ema_momentum, 0.99))
+            momentum = _first(table.ema_momentum, defaults.ema_momentum)
             final = _first(table.final_ema_momentum, 1.0)
             curves[EMA_MOMENTUM] = cosine(momentum, final)
         return curves
@@ -215,30 +201,12 @@ class Recipe:
     def table(self) -> dict[str, Any]:
         """The recipe as plain data, defaults filled in."""
         table: dict[str, Any] = unstructure(self)
-        for key in _CHOICES:
+        for key in CHOICES:
             table[key] = {"name": table[key]["name"], **table[key]["options"]}
         return table
 
 
-_CHOICES = ("method", "tokens", "parametrization")
-
-
-def rung_id(
-    keep_ratio: float, patch_size_px: int | None, trained: str, micro_batch: int | None
-) -> str:
-    """`k075` for keep-ratio 0.75, `k100-p8-last-2-m16` for other values on the other axes.
-
-    `k0333` for 0.333: thousandths only if needed. `None` is the default of an axis.
-    """
-    digits = f"{keep_ratio:.2f}" if round(keep_ratio, 2) == keep_ratio else f"{keep_ratio:g}"
-    parts = ["k" + digits.replace(".", "")]
-    if patch_size_px is not None:
-        parts.append(f"p{patch_size_px}")
-    if trained != ALL:
-        parts.append(trained)
-    if micro_batch is not None:
-        parts.append(f"m{micro_batch}")
-    return "-".join(parts)
+CHOICES = ("method", "tokens", "parametrization")
 
 
 def _replaced(view: AugmentationSpec, given: Mapping[str, Any]) -> AugmentationSpec:
@@ -253,64 +221,3 @@ def _replaced(view: AugmentationSpec, given: Mapping[str, Any]) -> AugmentationS
 
 def _first(given: Any, default: Any) -> Any:
     return default if given is None else given
-
-
-def read_recipe(path: Path) -> dict[str, Any]:
-    """The plain table of a TOML file.
-
-    Raises:
-        ConfigError: it cannot be read or is not valid TOML.
-    """
-    return read_toml(path, where=f"recipe {path}", error=ConfigError)
-
-
-def make_recipe(table: Mapping[str, Any], *, where: str) -> Recipe:
-    """A checked recipe; all options of its method and token policy are filled in.
-
-    Args:
-        table: as in docs/recipe.md.
-        where: its name in messages.
-
-    Raises:
-        ConfigError: all problems of the table; first those of names and types.
-    """
-    table = dict(table)
-    for key in _CHOICES:
-        if isinstance(choice := table.get(key), Mapping):
-            options = {k: v for k, v in choice.items() if k != "name"}
-            default = getattr(Recipe(), key).name
-            table[key] = {"name": choice.get("name", default), "options": options}
-    for key, example in (
-        ("keep_ratios", "[1.0, 0.5]"),
-        ("patch_sizes", "[16, 24]"),
-        ("trained", '["all", "last-2"]'),
-        ("micro_batches", "[16, 8]"),
-    ):
-        if isinstance(text := table.get(key), str):
-            raise ConfigError(
-                f"{where}: {key}: expected a list such as {example}, got {text!r}."
-            )
-    recipe = structure(Recipe, table, where=where, error=ConfigError)
-    if recipe.tokens.name == "none" and "keep_ratios" not in table:
-        recipe = dataclasses.replace(recipe, keep_ratios=(1.0,))
-    if problems := problems_of(recipe):
-        lines = [f"{where}: {len(problems)} problem(s)", *problems]
-        raise ConfigError("\n  ".join(line.replace("\n", "\n  ") for line in lines))
-    return dataclasses.replace(
-        recipe,
-        method=_filled(recipe.method, recipe.method_options()),
-        tokens=_filled(recipe.tokens, *map(recipe.token_options, _policies(recipe))),
-        parametrization=_filled(recipe.parametrization, recipe.parametrization_options()),
-    )
-
-
-def _policies(recipe: Recipe) -> tuple[type[TokenPolicy], ...]:
-    return policies_named(recipe.tokens.name)
-
-
-def _filled(choice: Choice, *options: Any) -> Choice:
-    """The choice with all of its options, defaults included."""
-    tables = [unstructure(each) for each in options]
-    return Choice(
-        name=choice.name, options={k: v for table in tables for k, v in table.items()}
-    )

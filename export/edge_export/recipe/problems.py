@@ -1,22 +1,17 @@
 """Problems of a recipe beyond names, types and ranges; all at once."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-from edge_export.objectives import OBJECTIVES, objective_named
-from edge_export.policies import policies_named
-from edge_export.step.trained import trained_names
+from edge_export.axes import trained_names
+from edge_export.objectives import Objective, objective_named
+from edge_export.policies import policies_named, uses_keep_ratio
+from edge_export.recipe.tables import Recipe
 from edge_runtime.errors import ConfigError
-
-if TYPE_CHECKING:
-    from edge_export.recipe import Recipe
 
 
 def problems_of(recipe: Recipe) -> list[str]:
     """Problems, one entry each; empty for a valid recipe."""
-    problems = [*_ladder(recipe), *_optimizer(recipe)]
+    problems = list(_ladder(recipe))
     options = list(_options(recipe))
     # The method's declaration needs a valid model and valid options.
     return [*problems, *options] if options else [*problems, *_declared(recipe)]
@@ -27,13 +22,23 @@ def _options(recipe: Recipe) -> Iterator[str]:
     for check in (
         recipe.facts,
         recipe.method_options,
-        lambda: [recipe.token_options(each) for each in policies_named(recipe.tokens.name)],
+        lambda: _policies(recipe),
         recipe.parametrization_options,
     ):
         try:
             check()
         except ConfigError as error:
             yield str(error)
+
+
+def _policies(recipe: Recipe) -> None:
+    name = recipe.tokens.name
+    for policy in policies_named(name):
+        recipe.token_options(policy)
+    if recipe.keep_ratios != (1.0,) and not uses_keep_ratio(name):
+        raise ConfigError(
+            f"keep_ratios: token policy {name!r} keeps all tokens; give 1.0 alone"
+        )
 
 
 def _declared(recipe: Recipe) -> Iterator[str]:
@@ -50,6 +55,7 @@ def _declared(recipe: Recipe) -> Iterator[str]:
                     f"patch_sizes: {size_px} px does not divide the {group.size_px} px of "
                     f"view group {group.name!r}"
                 )
+    yield from _teacher(recipe, method)
     try:
         recipe.augmented(method.declaration.views)
         for trained in recipe.trained:
@@ -62,8 +68,6 @@ def _ladder(recipe: Recipe) -> Iterator[str]:
     ratios, sizes = recipe.keep_ratios, recipe.micro_batches
     if len({f"{ratio:g}" for ratio in ratios}) < len(ratios):  # as in names of rungs
         yield "keep_ratios: each at most once, and different in six digits"
-    if recipe.tokens.name == "none" and ratios != (1.0,):
-        yield "keep_ratios: token policy 'none' keeps all tokens; give 1.0 alone"
     for key in ("keep_ratios", "trained"):
         if not getattr(recipe, key):
             yield f"{key}: expected at least one"
@@ -76,10 +80,13 @@ def _ladder(recipe: Recipe) -> Iterator[str]:
             yield f"micro_batches: {size} does not divide the batch size {recipe.batch_size}"
 
 
-def _optimizer(recipe: Recipe) -> Iterator[str]:
+def _teacher(recipe: Recipe, method: Objective) -> Iterator[str]:
+    """Problems with the momentum of the EMA teacher, and of one that does not exist."""
     table = recipe.optimizer
-    method = OBJECTIVES.get(recipe.method.name)
-    if method is not None and method.defaults.ema_momentum is None:
-        for key in ("ema_momentum", "final_ema_momentum"):
-            if getattr(table, key) is not None:
-                yield f"optimizer.{key}: method {method.name} has no EMA teacher"
+    if method.declaration.teacher:
+        if table.ema_momentum is None and method.defaults.ema_momentum is None:
+            yield f"optimizer.ema_momentum: method {method.name} has no default; give one"
+        return
+    for key in ("ema_momentum", "final_ema_momentum"):
+        if getattr(table, key) is not None:
+            yield f"optimizer.{key}: method {method.name} has no EMA teacher"
