@@ -157,7 +157,7 @@ class _Writer:
         self._write_manifest()
 
     def drop_artifacts(self, reason: str) -> None:
-        """Write the package without ort-training artifacts after all."""
+        """Remove the ort-training artifacts from the package."""
         self._refused = reason
         for files in (self._specs, self._sha256):
             for path in [path for path in files if path.startswith("ort_training/")]:

@@ -145,7 +145,7 @@ def embed_graph(program: Program, state: Tensors) -> Graph:
 def tokens_per_block(rung: RungProgram, state: Tensors) -> dict[str, tuple[int, ...]]:
     """Student tokens in the attention of each block, by view group.
 
-    The forward pass runs on shapes alone, loss included: what cannot work is found before
+    The forward pass runs on shapes only, loss included: errors are raised before
     minutes are spent on lowering.
 
     Raises:
