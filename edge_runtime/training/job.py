@@ -122,11 +122,7 @@ def _check_rungs(package: Package, options: TrainingOptions) -> None:
 def _check_state(package: Package, state: State | None) -> None:
     if state is None:
         return
-    expected = {
-        tensor.name: (tensor.dtype, tuple(size or 0 for size in tensor.shape))
-        for tensor in package.manifest.state
-    }
-    if problems := problems_with(state, expected):
+    if problems := problems_with(state, package.expected_state()):
         lines = "\n  ".join(problems)
         raise ConfigError(f"the given state does not fit {package.path}:\n  {lines}")
 
