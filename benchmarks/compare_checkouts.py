@@ -115,13 +115,13 @@ def main(words: Sequence[str] | None = None) -> None:
             prepared(Checkout(name, root.resolve(), Path(folder) / name), args)
             for name, root in (("old", args.old), ("new", args.new))
         ]
-        found = interleaved(
+        measured = interleaved(
             [(task, checkout) for task in tasks_of(args) for checkout in checkouts],
             args.rounds,
             lambda key: measure(*key, args),
         )
         document = {
-            "rows": rows_of(found, checkouts),
+            "rows": rows_of(measured, checkouts),
             "machine": facts,
             "versions": {
                 **versions(
@@ -286,14 +286,14 @@ def measure(task: Task, checkout: Checkout, args: argparse.Namespace) -> Values:
 
 
 def rows_of(
-    found: dict[tuple[Task, Checkout], list[Values]], checkouts: list[Checkout]
+    measured: dict[tuple[Task, Checkout], list[Values]], checkouts: list[Checkout]
 ) -> list[Row]:
     """A row for each value of each task."""
     old, new = checkouts
     rows = []
-    for task in dict.fromkeys(task for task, _ in found):
-        for key in found[task, old][0]:
-            before, after = ([values[key] for values in found[task, c]] for c in (old, new))
+    for task in dict.fromkeys(task for task, _ in measured):
+        for key in measured[task, old][0]:
+            before, after = ([values[key] for values in measured[task, c]] for c in (old, new))
             ratios = [b / a for a, b in zip(before, after, strict=True)]
             rows.append(
                 {
@@ -312,18 +312,18 @@ def rows_of(
 
 def summary_of(values: list[float]) -> dict[str, float]:
     """Median and spread."""
-    found = {"median": statistics.median(values), "min": min(values), "max": max(values)}
-    return {name: float(f"{value:.6g}") for name, value in found.items()}
+    summary = {"median": statistics.median(values), "min": min(values), "max": max(values)}
+    return {name: float(f"{value:.6g}") for name, value in summary.items()}
 
 
 def commit_of(root: Path) -> str | None:
     """Commit of a checkout, with a plus if files differ; `None` without git."""
     git = ["git", "-C", str(root)]
-    found = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
-    if found.returncode:
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
+    if head.returncode:
         return None
     changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True)
-    return found.stdout.strip()[:12] + ("+" if changed.stdout.strip() else "")
+    return head.stdout.strip()[:12] + ("+" if changed.stdout.strip() else "")
 
 
 def text_of(rows: list[dict[str, Any]]) -> str:

@@ -99,20 +99,20 @@ def measure(load: str, sensor: str, trial: int, args: argparse.Namespace) -> Row
     run = {"package": str(args.package), "epochs": args.epochs}
     job = run if load == "run" else load_job(load, rng, args)
     part = "energy_run" if load == "run" else "energy_load"
-    found = on_board(sensor, board, part, job, args.jtop)
+    result = on_board(sensor, board, part, job, args.jtop)
     row = {
         "load": load,
         "sensor": sensor,
-        "reported_j": round(found["reported_j"], 2),
-        "true_j": round(found["true_j"], 2),
-        "error": round(found["reported_j"] / found["true_j"] - 1, 5),
-        "window_s": round(found["window_s"], 2),
-        "meter_cpu_share": round(found["meter_cpu_share"], 5),
+        "reported_j": round(result["reported_j"], 2),
+        "true_j": round(result["true_j"], 2),
+        "error": round(result["reported_j"] / result["true_j"] - 1, 5),
+        "window_s": round(result["window_s"], 2),
+        "meter_cpu_share": round(result["meter_cpu_share"], 5),
         "board": board,
         "trial": trial,
-        "lowest_w": round(found["lowest_w"], 2),
-        "highest_w": round(found["highest_w"], 2),
-        "cpus_busy": round(found["cpus_busy"], 2),
+        "lowest_w": round(result["lowest_w"], 2),
+        "highest_w": round(result["highest_w"], 2),
+        "cpus_busy": round(result["cpus_busy"], 2),
     }
     say(f"{load:9}{sensor:6}{board:9}{100 * row['error']:+8.2f} %")
     return row

@@ -44,13 +44,13 @@ def main(words: Sequence[str] | None = None) -> None:
     flags = vit_flags(args.depth, args.batch_size, [args.keep_ratio])
     with package_at(args.package, flags) as package, pictures_at(args.data) as data:
         facts = machine()
-        found = interleaved(
+        measured = interleaved(
             FED_FROM, args.rounds, lambda fed_from: measure(fed_from, package, data, args)
         )
-    rows = rows_of(found)
+    rows = rows_of(measured)
     if args.json:
         names = ("onnxruntime", "opencv-python-headless", "numpy")
-        runtime = {"runtime": found["files"][0]["runtime"]}
+        runtime = {"runtime": measured["files"][0]["runtime"]}
         document = {
             "rows": rows,
             "machine": facts,
@@ -110,14 +110,14 @@ def measure(fed_from: str, package: Path, data: Path, args: argparse.Namespace) 
         "warm_up": args.warm_up,
         "steps": args.steps,
     }
-    found = in_fresh_process(args.ort_python, "fed_step", job)
-    say(f"{fed_from:8}{found['images_per_s']:9.1f} images/s")
-    return found
+    row = in_fresh_process(args.ort_python, "fed_step", job)
+    say(f"{fed_from:8}{row['images_per_s']:9.1f} images/s")
+    return row
 
 
-def rows_of(found: dict[str, list[Row]]) -> list[Row]:
+def rows_of(measured: dict[str, list[Row]]) -> list[Row]:
     """A row per source; `of_memory` is the median over rounds of the ratio within a round."""
-    pairs = zip(*(found[fed_from] for fed_from in FED_FROM), strict=True)
+    pairs = zip(*(measured[fed_from] for fed_from in FED_FROM), strict=True)
     ratios = [files["images_per_s"] / memory["images_per_s"] for files, memory in pairs]
     return [
         {
@@ -127,7 +127,7 @@ def rows_of(found: dict[str, list[Row]]) -> list[Row]:
             "wait_ms": round(statistics.median(r["wait_ms"] for r in results), 2),
             "cpus_busy": round(statistics.median(r["cpus_busy"] for r in results), 2),
         }
-        for fed_from, results in found.items()
+        for fed_from, results in measured.items()
     ]
 
 

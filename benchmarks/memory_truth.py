@@ -79,7 +79,7 @@ def packages_of(args: argparse.Namespace) -> Packages:
         return {args.package.name: None}
     if args.quick:
         return {"quick": vit_flags(1, 4, (1.0, 0.5))}
-    found: Packages = {
+    flags_by_name: Packages = {
         "simclr-random": vit_flags(12, 16, (1.0, 0.75, 0.5, 0.25)),
         "mocov3-simprune": changed(
             vit_flags(6, 32, (1.0, 0.8, 0.6)), "--method mocov3 --tokens simprune"
@@ -90,8 +90,8 @@ def packages_of(args: argparse.Namespace) -> Packages:
         ),
     }
     for trial in range(args.trials):
-        found[f"seed {args.seed} trial {trial}"] = drawn_flags(f"{args.seed} {trial}")
-    return found
+        flags_by_name[f"seed {args.seed} trial {trial}"] = drawn_flags(f"{args.seed} {trial}")
+    return flags_by_name
 
 
 def drawn_flags(seed: str) -> list[str]:
@@ -128,13 +128,13 @@ def rows_of(
     manifest = open_package(path).manifest
     for rung in manifest.rungs:
         predicted_bytes = predicted_peak_bytes(manifest, rung, baseline_bytes)
-        found = measure(python, args, package=str(path), rung=rung.id)
+        measured = measure(python, args, package=str(path), rung=rung.id)
         row = {
             "package": name,
             "rung": rung.id,
-            "onnxruntime": found["runtime"].rpartition(" ")[2],
+            "onnxruntime": measured["runtime"].rpartition(" ")[2],
             "predicted_bytes": predicted_bytes,
-            "measured_bytes": found["measured_bytes"],
+            "measured_bytes": measured["measured_bytes"],
             "baseline_bytes": baseline_bytes,
             "peak_activation_bytes": rung.peak_activation_bytes,
         }

@@ -58,7 +58,7 @@ def main(words: Sequence[str] | None = None) -> None:
     ):
         rungs = [cost.rung for cost in place.profile.rungs]
         runs = interleaved(rungs, args.rounds, lambda rung: trained(rung, place, args.epochs))
-        rows = [row_of(rung, found, place) for rung, found in runs.items()]
+        rows = [row_of(rung, rung_runs, place) for rung, rung_runs in runs.items()]
     if args.json:
         print(json.dumps({"rows": rows, **context}, indent=1))
     else:
@@ -98,10 +98,10 @@ def row_of(rung: str, runs: Sequence[Row], place: Place) -> Row:
     predicted |= runs[0]["planned"]
     row: Row = {"rung": rung, "rounds": len(runs)}
     for name, value in predicted.items():
-        found = [run[name] for run in runs]
+        values = [run[name] for run in runs]
         row[f"predicted_{name}"] = value
-        row[f"measured_{name}"] = median(found)
-        row[f"measured_{name}_min"], row[f"measured_{name}_max"] = min(found), max(found)
+        row[f"measured_{name}"] = median(values)
+        row[f"measured_{name}_min"], row[f"measured_{name}_max"] = min(values), max(values)
     return row
 
 

@@ -126,11 +126,11 @@ def export_flags(args: argparse.Namespace) -> list[str]:
 def refuse_another(package: Path, args: argparse.Namespace) -> None:
     """Refuse a package that an earlier call exported with other flags."""
     manifest = open_package(package).manifest
-    found = (manifest.model.depth, manifest.batch_size)
-    if found != (args.depth, args.batch_size):
+    exported = (manifest.model.depth, manifest.batch_size)
+    if exported != (args.depth, args.batch_size):
         raise SystemExit(
-            f"{package} has {found[0]} blocks and batches of {found[1]}: not the requested "
-            "ones. Choose another --work folder."
+            f"{package} has {exported[0]} blocks and batches of {exported[1]}: not the "
+            "requested ones. Choose another --work folder."
         )
 
 

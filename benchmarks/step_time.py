@@ -63,12 +63,12 @@ def main(words: Sequence[str] | None = None) -> None:
     ) as package:
         facts = machine()
         losses: dict[float, float] = {}
-        found = interleaved(
+        measured = interleaved(
             cases, args.rounds, lambda case: measure(case, package, args, losses)
         )
-    rows = [row_of(case, results) for case, results in found.items()]
+    rows = [row_of(case, results) for case, results in measured.items()]
     if args.json:
-        runtimes = list(dict.fromkeys(results[0]["runtime"] for results in found.values()))
+        runtimes = list(dict.fromkeys(results[0]["runtime"] for results in measured.values()))
         document = {
             "rows": rows,
             "machine": facts,
@@ -136,16 +136,16 @@ def measure(
         "warm_up": args.warm_up,
         "steps": args.steps,
     }
-    found = in_fresh_process(case.python, ENGINES[case.engine][0], job)
-    median_ms = statistics.median(found["step_ms"])
-    say(f"{case.engine:13}{found['runtime']:34}{case.keep_ratio:4g}{median_ms:9.1f} ms")
-    loss, wanted = found["first_loss"], losses.setdefault(case.keep_ratio, found["first_loss"])
+    row = in_fresh_process(case.python, ENGINES[case.engine][0], job)
+    median_ms = statistics.median(row["step_ms"])
+    say(f"{case.engine:13}{row['runtime']:34}{case.keep_ratio:4g}{median_ms:9.1f} ms")
+    loss, wanted = row["first_loss"], losses.setdefault(case.keep_ratio, row["first_loss"])
     if not math.isclose(loss, wanted, rel_tol=LOSS_TOLERANCE):
         raise SystemExit(
             f"{case} does not train the same as the rows before: its first loss is {loss}, "
             f"theirs {wanted}"
         )
-    return found
+    return row
 
 
 def row_of(case: Case, results: list[Row]) -> Row:

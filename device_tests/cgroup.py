@@ -79,7 +79,7 @@ def _find_parent() -> tuple[int, Path] | None:
             kind == "cgroup2"
             and "memory" in (mount / "cgroup.controllers").read_text().split()
         ):
-            # Only a group without processes may limit its sub-groups, so not this process's group.
+            # Only a group without processes may limit sub-groups, so not this process's group.
             own = mount / _own_path("")
             parent = own.parent if own.is_dir() and own != mount else mount
             _delegate_memory(parent)

@@ -103,8 +103,8 @@ def watch_command(folder: Path) -> str:
 
 def at_step(lines: list[str]) -> int:
     """The step on the panel; 0 without a panel."""
-    found = re.search(r"^progress     step (\d+) of 400", "\n".join(lines), re.MULTILINE)
-    return int(found[1]) if found else 0
+    match = re.search(r"^progress     step (\d+) of 400", "\n".join(lines), re.MULTILINE)
+    return int(match[1]) if match else 0
 
 
 def is_after(step: int) -> Callable[[list[str]], bool]:
@@ -115,8 +115,8 @@ def is_after(step: int) -> Callable[[list[str]], bool]:
 def has_one_panel(lines: list[str]) -> bool:
     """Its labels, once and in their order; no remains of another one."""
     labels = ["progress", "speed", "loss", "rung", "time", "energy", "power", "memory"]
-    found = [word for line in lines if (word := line.split(" ")[0]) in labels]
-    return found == labels
+    shown = [word for line in lines if (word := line.split(" ")[0]) in labels]
+    return shown == labels
 
 
 @pytest.mark.parametrize("tmux", [(80, 24), (200, 50), (40, 20)], indirect=True)

@@ -20,8 +20,8 @@ EVERY_FIGURE = "[...document.querySelectorAll('.plot')]"
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with open_browser() as found:
-        yield found
+    with open_browser() as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +29,12 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("report")
     runs = {name: make() for name, make in made.RUNS.items()}
     folders = {name: run.write(folder / name) for name, run in runs.items()}
-    found = {}
+    written = {}
     for name, paths in {"one": ["resumed"], "several": list(folders)}.items():
         report, series = summarize([folders[path] for path in paths])
-        found[name] = folder / f"{name}.html"
-        found[name].write_text(render_page(report, series))
-    return found
+        written[name] = folder / f"{name}.html"
+        written[name].write_text(render_page(report, series))
+    return written
 
 
 def keep_picture(browser: Browser, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Boards that tests make up."""
+"""Board profiles for tests."""
 
 from edge_runtime.device import Board, Calibration, PowerFacts
 
@@ -10,7 +10,7 @@ def board(
     full_w: float | None = None,
     calibration: dict[str, Calibration] | None = None,
 ) -> Board:
-    """One with that total; an estimate is possible where both powers are given."""
+    """A board with that total; an estimate is possible if both powers are given."""
     return Board(
         id="shed",
         name="Shed camera",

@@ -1,4 +1,4 @@
-"""Packages that several test files share, exported once."""
+"""Packages that several test files use, exported once."""
 
 import os
 import signal
@@ -10,12 +10,12 @@ import pytest
 
 from edge_runtime.package import Package
 
-# On tensors of this size PyTorch's threads only wait for each other. Read when it is imported.
+# More threads are slower for tensors of this size. Read when torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_configure() -> None:
-    """Signals mean what they do at a terminal, also in the background of a shell."""
+    """Handle signals as at a terminal, also in the background of a shell."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
@@ -37,7 +37,7 @@ SMALL: dict[str, Any] = {
 def small_package(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Package]:
     """A package of that method and token policy: 3 blocks, 16 patches, rungs 1.0 and 0.5.
 
-    Method `paired`, which a test has to make known, has one block, and rungs more with
+    Method `paired`, which a test has to register, has one block, and additional rungs with
     micro-batches of two pictures.
     """
     pytest.importorskip("torch", reason="exports a package")

@@ -1,4 +1,4 @@
-"""Pictures and sources that the tests of the data part share."""
+"""Pictures and sources for the tests of the data part."""
 
 import threading
 import time
@@ -34,7 +34,7 @@ def png(picture: np.ndarray) -> bytes:
 
 
 def write_pictures(folder: Path, names: Sequence[str], size_px: int = 12) -> Path:
-    """One lossless picture of its own per name."""
+    """A different lossless picture per name."""
     for seed, name in enumerate(names):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def write_pictures(folder: Path, names: Sequence[str], size_px: int = 12) -> Pat
 
 
 class FlatPictures:
-    """A `PictureSource` whose picture i is all of one colour, made from i; some are bad."""
+    """A `PictureSource` whose picture i has one colour, given by i; some are unreadable."""
 
     name = "flat"
 
@@ -80,7 +80,7 @@ class FlatPictures:
 
 
 class SmoothPictures(FlatPictures):
-    """The same with something to see, so that no two views are alike."""
+    """The same with detail, so that all views differ."""
 
     def read(self, index: int) -> np.ndarray:
         super().read(index)

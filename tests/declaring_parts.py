@@ -1,8 +1,8 @@
-"""A method and a parametrization that declare all that can be declared. For tests.
+"""A method and a parametrization that declare everything possible. For tests.
 
-The method `centred` counts its steps in int64, moves a centre, reports a metric, and has a
+The method `centred` counts its steps in int64, updates a centre, reports a metric, and has a
 parameter that its loss does not depend on. The parametrization `masked` multiplies a weight
-with a mask of bools, which a periodic graph makes anew.
+with a mask of bools, which a periodic graph computes.
 """
 
 from collections.abc import Iterator
@@ -33,11 +33,11 @@ EVERY_STEPS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoOptions:
-    """None of the two has any."""
+    """Neither of the two has options."""
 
 
 class Centred(Objective):
-    """Features of both views are to be alike, and away from their centre."""
+    """Pulls features of both views together, and away from their centre."""
 
     name = "centred"
     defaults = Defaults(lr_at_256=1e-3, weight_decay=0.1, warmup_epochs=2)
@@ -101,7 +101,7 @@ def new_mask(state):
 
 @contextmanager
 def declaring_parts() -> Iterator[None]:
-    """Recipes know both for a while."""
+    """Register both during the block."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(OBJECTIVES, Centred.name, Centred)
         patch.setitem(PARAMETRIZATIONS, Masked.name, Masked)

@@ -1,4 +1,4 @@
-"""One of each fact that records carry, for tests that need any."""
+"""An example of each fact in records, for tests."""
 
 from edge_runtime.facts import (
     Budget,

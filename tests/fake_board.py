@@ -1,4 +1,4 @@
-"""Trees of kernel files as boards have them, in any folder; `root` stands for /.
+"""Trees of kernel files of boards, in any folder; `root` stands for /.
 
 The layouts are those of the kernel's documents: hwmon, industrial I/O, powercap, power_supply,
 thermal, device tree.
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def put(path: Path, value: object) -> None:
-    """Write one file in one move: a reader sees the old value or the new one."""
+    """Write one file atomically: a reader sees the old value or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{path.name}.new")
     new.write_text(f"{value}\n")
@@ -33,7 +33,7 @@ def device_tree(root: Path, *, model: str = "", compatible: tuple[str, ...] = ()
 
 
 def hwmon(root: Path, number: int, device: str, files: Mapping[str, object]) -> Path:
-    """A monitor chip with the links of sysfs; gives its folder."""
+    """A monitor chip with the links of sysfs; returns its folder."""
     folder = root / f"sys/devices/i2c/{device}/hwmon/hwmon{number}"
     write(folder, files)
     link = root / f"sys/class/hwmon/hwmon{number}"
@@ -99,7 +99,7 @@ def zone(root: Path, number: int, kind: str, thousandths_c: object) -> Path:
 
 
 def processor_load(root: Path, busy_s: float, *, processors: int = 2) -> Path:
-    """/proc/stat after so many busy seconds of all processors together."""
+    """/proc/stat after `busy` seconds of all processors together."""
     ticks = round(busy_s * os.sysconf("SC_CLK_TCK"))
     nice, system, irq, soft_irq = (ticks // n for n in (10, 5, 20, 8))
     user = ticks - nice - system - irq - soft_irq

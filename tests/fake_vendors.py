@@ -1,4 +1,4 @@
-"""Stand-ins for the libraries of vendors, with the names that our sensors use."""
+"""Stand-ins for the libraries of vendors, with the names that the sensors use."""
 
 import types
 from collections.abc import Callable
@@ -12,7 +12,7 @@ class FakeJtop:
 
     clients: list["FakeJtop"]
     refusal: Exception | None
-    first: dict[str, Any]  # what a service sends as soon as it is connected
+    first: dict[str, Any]  # what a service sends on connection
 
     def __init__(self, interval: float) -> None:
         assert 0 < interval <= 1

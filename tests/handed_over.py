@@ -1,9 +1,9 @@
-"""Packages that the environment with PyTorch exports and those without train.
+"""Packages that are exported in the environment with PyTorch and trained in others.
 
 `python tests/handed_over.py FOLDER` writes one package per method and token policy, one with
-micro-batches, and next to each the losses of its first steps here, where the parity tests
-compare engines with PyTorch.
-`EDGE_TRAIN_TEST_PACKAGES=FOLDER` gives them to the tests of another environment.
+micro-batches, and next to each the losses of its first steps in this environment, where the
+parity tests compare engines with PyTorch.
+`EDGE_TRAIN_TEST_PACKAGES=FOLDER` passes them to the tests of another environment.
 """
 
 import json
@@ -35,7 +35,7 @@ SMALL = (
 
 
 def handed_over() -> list[Path]:
-    """The packages of the folder that the variable names; none without it."""
+    """The packages of the folder in the variable; empty without it."""
     folder = os.environ.get(VARIABLE)
     if folder is None:
         return []
@@ -46,7 +46,7 @@ def handed_over() -> list[Path]:
 
 
 def packages_to_train() -> list[Path]:
-    """The packages handed over, or else the one inside edge-train."""
+    """The packages of another environment, or the one inside edge-train."""
     selftest = Path(edge_runtime.__file__).parent / "selftest"
     return handed_over() or sorted(path.parent for path in selftest.rglob("manifest.json"))
 
@@ -58,9 +58,9 @@ def first_losses(path: Path) -> dict[str, list[float]]:
 
 
 def noted_losses(path: Path) -> dict[str, list[float]]:
-    """The same, as the exporting environment got them."""
-    noted: dict[str, list[float]] = json.loads(path.with_suffix(".json").read_text())
-    return noted
+    """The losses of the exporting environment."""
+    losses: dict[str, list[float]] = json.loads(path.with_suffix(".json").read_text())
+    return losses
 
 
 def _losses(package: Package, rung: Rung) -> list[float]:

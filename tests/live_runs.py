@@ -106,10 +106,10 @@ def finished_run(folder: Path, **info) -> Run:
     return writing.run
 
 
-def status_of(*found: events.Event, **info) -> Status:
+def status_of(*logged: events.Event, **info) -> Status:
     """What these events of a run make of its status."""
     status = Status(replace(INFO, **info))
-    for event in found:
+    for event in logged:
         if isinstance(event, events.StepRecord):
             status.add_step(event)
         else:

@@ -34,14 +34,14 @@ def run(model, *inputs):
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    needed = {value.name for value in session.get_inputs()}  # a graph has what it reads
+    needed = {value.name for value in session.get_inputs()}  # a graph keeps what it reads
     feeds = {f"x{i}": tensor.numpy() for i, tensor in enumerate(inputs)}
     return session.run(None, {name: value for name, value in feeds.items() if name in needed})
 
 
-def assert_same(found, wanted, *, relative=RELATIVE, absolute=ABSOLUTE):
+def assert_same(actual, wanted, *, relative=RELATIVE, absolute=ABSOLUTE):
     wanted = wanted if isinstance(wanted, (tuple, list)) else [wanted]
-    for value, tensor in zip(found, wanted, strict=True):
+    for value, tensor in zip(actual, wanted, strict=True):
         want = tensor.numpy()
         assert (value.dtype, value.shape) == (want.dtype, want.shape)
         np.testing.assert_allclose(value, want, rtol=relative, atol=absolute)

@@ -1,6 +1,6 @@
 """Processes that measure rungs of the fake package without training anything.
 
-What one does is a line of Python by rung: `found()` tells costs in proportion to the rung,
+Each runs a line of Python by rung: `measured()` writes costs in proportion to the rung,
 anything else may follow or come instead.
 """
 
@@ -22,7 +22,7 @@ import json, os, signal, sys, time
 job = json.loads(sys.argv[1])
 scratch, dense = job["scratch"], job["rung"] == "k100"
 
-def found(step_s=0.5, **changes):
+def measured(step_s=0.5, **changes):
     values = dict(
         step_s=step_s * (2 if dense else 1), step_s_low=0.4, step_s_high=1.1,
         step_j=5.0 * (2 if dense else 1), power_w=10.0,
@@ -44,7 +44,7 @@ exec(LINES[job["rung"]])
 
 
 class FakeProcesses:
-    """What was asked of them, and what they are to do."""
+    """Their jobs, and their actions."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self._log, self._program = folder / "jobs.jsonl", folder / "process.py"
@@ -52,33 +52,33 @@ class FakeProcesses:
         monkeypatch.setattr(process, "_WORKER", worker)
         self.do()
 
-    def do(self, k100: str = "found()", k050: str = "found()") -> None:
-        """Say what the process of each rung does from now on."""
+    def do(self, k100: str = "measured()", k050: str = "measured()") -> None:
+        """Set the action of the process of each rung."""
         facts = f"BASELINE, LOG, LINES = {BASELINE_BYTES}, {str(self._log)!r}, "
         self._program.write_text(facts + repr({"k100": k100, "k050": k050}) + _PROGRAM)
         self._log.write_text("")
 
     @property
     def jobs(self) -> list[dict]:
-        """Of the processes since then, in order."""
+        """Jobs of the processes since then, in order."""
         return [json.loads(line) for line in self._log.read_text().splitlines()]
 
     def are_gone(self) -> bool:
-        """Whether none is left, not even unburied."""
+        """Whether no process is left, not even a zombie."""
         return not any(Path(f"/proc/{job['pid']}").exists() for job in self.jobs)
 
     def wait_for(self, count: int) -> None:
-        """Wait until so many have begun."""
+        """Wait until that many have begun."""
         while len(self.jobs) < count:
             time.sleep(0.01)
 
     def begun(self, count: int) -> Callable[[], bool]:
-        """A `stop` that says yes when so many have begun."""
+        """A `stop` that returns `True` when that many have begun."""
         return lambda: len(self.jobs) >= count
 
 
 def prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeProcesses:
-    """Fake processes, engine and sensor, a cache of its own, and no long idling."""
+    """Fake processes, engine and sensor, a separate cache, and no long idling."""
     home = "edge_runtime.profiling.environment"
     monkeypatch.setattr(f"{home}.engine_runtime", lambda name: "numpy")
     monkeypatch.setattr(f"{home}.open_sensor", lambda board: constant_sensor())

@@ -57,7 +57,7 @@ class Paired(Objective):
 
 @contextmanager
 def paired_method(refusal: str | None = None) -> Iterator[None]:
-    """Recipes know it for a while; with a refusal, it says that it needs its batch whole."""
+    """Register it during the block; with a refusal, it needs the whole batch."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Paired, "refusal", refusal)
         patch.setitem(OBJECTIVES, Paired.name, Paired)

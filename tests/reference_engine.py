@@ -1,4 +1,4 @@
-"""The reference: PyTorch's autograd and PyTorch's AdamW behind the engines' protocol."""
+"""The reference: PyTorch's autograd and AdamW with the engines' protocol."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -24,12 +24,12 @@ from edge_runtime.state import State, state_chunks
 from edge_runtime.training import TrainingOptions, train
 
 STEPS = 40
-RUNGS = ((1, "k100"), (13, "k050"), (31, "k100"))  # the rung switches on the way
+RUNGS = ((1, "k100"), (13, "k050"), (31, "k100"))  # the rung switches during the run
 MOST_PROCESSES = 60
-MOMENTS = (  # operations that count, and how many of them a process may live for
+MOMENTS = (  # counted operations, and how many of them a process survives
     (("write",), 25),  # a line of a step or an event
     (("state_chunks",), 4),  # a state
-    (("fsync", "rename", "ftruncate"), 40),  # what makes a save or a resume complete
+    (("fsync", "rename", "ftruncate"), 40),  # completes a save or a resume
 )
 
 
@@ -56,7 +56,7 @@ def main(factory: str, folder: Path, run_dir: Path, seed: str) -> None:
 
 
 def draw_moment(rng: random.Random) -> tuple[tuple[str, ...], int]:
-    """Which operations count, and at which of them to die."""
+    """The counted operations, and which of them kills the process."""
     counted, most = rng.choice(MOMENTS)
     return counted, rng.randint(1, most)
 
@@ -79,7 +79,7 @@ def train_on(factory: str, folder: Path, run_dir: Path) -> None:
 
 
 def kill_at(counted: tuple[str, ...], number: int, report: int) -> None:
-    """Die at the counted disk operation of that number; a write is done by half before."""
+    """Kill the process at the counted disk operation of that number, in mid-write."""
     left = itertools.count(number - 1, -1)
     tell = os.write
 

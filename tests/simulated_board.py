@@ -1,6 +1,6 @@
-"""A board that exists in arithmetic: a governed run on it takes no time.
+"""A simulated board: a governed run on it takes no time.
 
-It trains what a governor decides, spends what its true costs say, warms up and cools down.
+It follows a governor's decisions, spends its true costs, warms up and cools down.
 """
 
 import math
@@ -63,7 +63,7 @@ LADDER = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Total:
-    """What `decide` wants to know of the run until now."""
+    """Arguments of `decide`: the run until now."""
 
     time_s: float
     energy_j: float | None
@@ -89,7 +89,7 @@ class Board:
 
 @dataclass(kw_only=True)
 class Outcome:
-    """What became of a run."""
+    """The result of a run."""
 
     steps: int = 0
     token_blocks: int = 0
@@ -132,7 +132,7 @@ class _Simulation:
         outcome.hottest_c = max(outcome.hottest_c, self.temperature_c)
 
     def train(self, rung: str, before: str | None) -> tuple[float, float]:
-        """One step: what it took, with the loading of its rung."""
+        """One step: its costs, with loading its rung."""
         outcome, board, overhead = self.outcome, self.board, self.overhead
         step, cost = outcome.steps, self.costs[rung]
         begin_s, begin_j = outcome.time_s, outcome.energy_j
@@ -179,7 +179,7 @@ def simulate(
         decision = governor.decide(*arguments)
         outcome.calls.append(("decide", arguments))
         outcome.decisions.append(decision)
-        assert len(outcome.decisions) < 100 * steps  # it gets somewhere
+        assert len(outcome.decisions) < 100 * steps  # the run makes progress
         if decision.kind == "stop":
             outcome.stopped_by = decision.stopped_by
             break
@@ -199,19 +199,19 @@ def simulate(
 
 
 def true_costs(costs, board: Board, step: int = 0) -> tuple[RungCost, ...]:
-    """What steps cost on that board from `step` on, without noise."""
-    found = []
+    """Costs of steps on that board from `step` on, without noise."""
+    decisions = []
     for cost in costs:
         ratio = board.time_ratio(step) * board.own_ratio.get(cost.rung, 1.0)
         step_j = None
         if cost.step_j is not None:
             step_j = cost.step_j * ratio * board.power_ratio(step)
-        found.append(replace(cost, step_s=cost.step_s * ratio, step_j=step_j))
-    return tuple(found)
+        decisions.append(replace(cost, step_s=cost.step_s * ratio, step_j=step_j))
+    return tuple(decisions)
 
 
 def assert_kept(outcome: Outcome, budget: Budget, costs=LADDER, dearest: float = 1.0) -> None:
-    """No limit is passed by more than one step."""
+    """Check that no limit is exceeded by more than one step."""
     step_s = dearest * max(cost.step_s for cost in costs)
     if budget.time_s is not None:
         assert outcome.time_s <= budget.time_s + step_s

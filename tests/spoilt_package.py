@@ -1,4 +1,4 @@
-"""Change a package's manifest and files, and see how it is refused. For tests."""
+"""Change a package's manifest and files, and read the refusal. For tests."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""The house of docs/architecture.md, held by reading every import."""
+"""The layers of docs/architecture.md, checked by reading every import."""
 
 import ast
 import resource
@@ -33,6 +33,20 @@ LAYERS = [
 ]
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 
+EXPORT_LAYERS = [
+    {"parameters"},
+    {"vit"},
+    {"declaration"},
+    {"axes", "border", "context", "models", "patches"},
+    {"objectives", "parametrizations", "policies"},
+    {"recipe"},
+    {"analysis", "lowering", "step"},
+    {"ort_training"},
+    {"package"},
+    {"selftest"},
+]
+EXPORT_RANK = {part: rank for rank, layer in enumerate(EXPORT_LAYERS) for part in layer}
+
 # A library, and the only folders whose code may name it.
 HOME = {
     "torch": ("export/",),
@@ -50,7 +64,7 @@ HOME = {
     "prometheus_client": ("edge_runtime/live/",),
     "rich": ("edge_runtime/cli/",),
 }
-# What export/ may use of the device side, and what single files of it may use besides.
+# Parts of the device side that export/ may use, and more for single files of it.
 EXPORT_MAY_USE = {"errors", "package", "schema", "state", "storage", "version"}
 ALSO = {
     "export/edge_export/package/verify.py": {"engines"},
@@ -76,14 +90,14 @@ class Import(NamedTuple):
 
 
 def sources(*folders: str) -> list[Path]:
-    found = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
-    assert found  # a wrong path would scan nothing and pass
-    return found
+    files = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    assert files  # a wrong path would scan no file and pass
+    return files
 
 
 @cache
 def imports(*folders: str) -> list[Import]:
-    found = []
+    modules_imported = []
     for path in sources(*folders):
         tree = ast.parse(path.read_text())
         inside = {
@@ -93,12 +107,12 @@ def imports(*folders: str) -> list[Import]:
             for node in ast.walk(function)
         }
         file = path.relative_to(ROOT).as_posix()
-        found += [
+        modules_imported += [
             Import(file, name, id(node) in inside)
             for node in ast.walk(tree)
             for name in imported_names(node)
         ]
-    return found
+    return modules_imported
 
 
 def imported_names(node: ast.AST) -> list[str]:
@@ -113,28 +127,42 @@ def part_of(file: str) -> str:
     return Path(file).with_suffix("").parts[1]
 
 
-def goes_up(found: Import) -> bool:
-    own = part_of(found.file)
-    if found.package != "edge_runtime" or own in ("__init__", found.part):
+def goes_up(each: Import) -> bool:
+    own = part_of(each.file)
+    if each.package != "edge_runtime" or own in ("__init__", each.part):
         return False  # the package root re-exports; nothing inside may import it
-    return RANK.get(found.part, len(LAYERS)) >= RANK[own]
+    return RANK.get(each.part, len(LAYERS)) >= RANK[own]
 
 
 def test_imports_only_point_down() -> None:
-    assert [found for found in imports("edge_runtime") if goes_up(found)] == []
+    assert [each for each in imports("edge_runtime") if goes_up(each)] == []
 
 
 def test_every_part_has_its_layer() -> None:
     parts = {part_of(path.relative_to(ROOT).as_posix()) for path in sources("edge_runtime")}
     assert parts - {"__init__"} == set(RANK)
+    folder = ROOT / "export" / "edge_export"
+    parts = {path.relative_to(folder).with_suffix("").parts[0] for path in sources("export")}
+    assert parts - {"__init__"} == set(EXPORT_RANK)
+
+
+def test_imports_of_the_export_side_only_point_down() -> None:
+    upward = [
+        found
+        for found in imports("export")
+        if found.package == "edge_export"
+        and (own := Path(found.file).with_suffix("").parts[2]) != found.part
+        and EXPORT_RANK[found.part] >= EXPORT_RANK[own]
+    ]
+    assert upward == []
 
 
 @pytest.mark.parametrize("library", HOME)
-def test_a_library_is_used_in_its_home_only(library: str) -> None:
+def test_a_library_is_imported_only_in_its_part(library: str) -> None:
     abroad = [
-        found
-        for found in imports("edge_runtime", "export")
-        if found.package == library and not found.file.startswith(HOME[library])
+        each
+        for each in imports("edge_runtime", "export")
+        if each.package == library and not each.file.startswith(HOME[library])
     ]
     assert abroad == []
 
@@ -164,18 +192,18 @@ def test_only_the_command_line_writes_to_the_terminal() -> None:
 
 def test_export_uses_the_contract_only() -> None:
     abroad = [
-        found
-        for found in imports("export")
-        if found.package == "edge_runtime"
-        and found.part not in EXPORT_MAY_USE | ALSO.get(found.file, set())
+        each
+        for each in imports("export")
+        if each.package == "edge_runtime"
+        and each.part not in EXPORT_MAY_USE | ALSO.get(each.file, set())
     ]
     assert abroad == []
 
 
 def test_the_device_side_knows_export_in_one_command_only() -> None:
-    users = [found for found in imports("edge_runtime") if found.package == "edge_export"]
-    assert {found.file for found in users} == MAY_USE_EXPORT
-    assert [found for found in users if not found.in_function] == []
+    users = [each for each in imports("edge_runtime") if each.package == "edge_export"]
+    assert {each.file for each in users} == MAY_USE_EXPORT
+    assert [each for each in users if not each.in_function] == []
 
 
 def module_of(file: str) -> str:
@@ -185,9 +213,9 @@ def module_of(file: str) -> str:
 
 def importers() -> dict[str, set[str]]:
     """Who imports each module."""
-    found = imports("edge_runtime", "export")
-    users: dict[str, set[str]] = {module_of(each.file): set() for each in found}
-    for each in found:
+    all_imports = imports("edge_runtime", "export")
+    users: dict[str, set[str]] = {module_of(each.file): set() for each in all_imports}
+    for each in all_imports:
         name = each.name
         while name and name not in users:
             name = name.rpartition(".")[0]
@@ -197,7 +225,7 @@ def importers() -> dict[str, set[str]]:
 
 
 def test_few_modules_exist_for_one_other_alone() -> None:
-    """Such a pair is often one module cut in two; reading it means going to and fro.
+    """Such a pair is often one module cut in two, and reading it means switching files.
 
     Entries of a table (a sensor, an engine, a method, a lowering) and what a part offers to
     others have one importer by design: the table, or the part's `__init__`.
@@ -213,9 +241,9 @@ def test_few_modules_exist_for_one_other_alone() -> None:
 
 
 def loaded_by(code: str) -> set[str]:
-    """Top-level modules that a fresh process holds after `code`."""
+    """Top-level modules that a new process has imported after `code`."""
     code += "\nimport sys\nprint('LOADED', *{name.split('.')[0] for name in sys.modules})"
-    # A fresh process, because this one may already hold torch.
+    # A new process, because this one may already have imported torch.
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT
     )
@@ -275,7 +303,7 @@ def test_no_test_is_hidden_as_a_fixture() -> None:
     assert hidden == []
 
 
-def test_no_file_is_too_long_to_read() -> None:
+def test_no_file_is_too_long() -> None:
     folders = ("edge_runtime", "export", "tests", "device_tests", "benchmarks")
     lengths = {path: len(path.read_text().splitlines()) for path in sources(*folders)}
     too_long = {

@@ -1,4 +1,4 @@
-"""What attention offers to token policies: a bias, token sizes, probabilities and keys."""
+"""The interface of attention for token policies: bias, token sizes, probabilities, keys."""
 
 import math
 
@@ -54,12 +54,12 @@ def attend_slowly(weights, x):
 
 def test_attention_is_its_definition():
     weights, x = weights_of(), tokens_of()
-    found = vit.attend(weights, "layer", HEADS, x)
-    assert found.keys.shape == (3, HEADS, 5, WIDTH // HEADS)
+    actual = vit.attend(weights, "layer", HEADS, x)
+    assert actual.keys.shape == (3, HEADS, 5, WIDTH // HEADS)
     for row in range(3):
         tokens, probabilities = attend_slowly(weights, x[row])
-        np.testing.assert_allclose(found.tokens[row], tokens, rtol=1e-12)
-        np.testing.assert_allclose(found.probabilities[row], probabilities, rtol=1e-12)
+        np.testing.assert_allclose(actual.tokens[row], tokens, rtol=1e-12)
+        np.testing.assert_allclose(actual.probabilities[row], probabilities, rtol=1e-12)
 
 
 def test_fewer_queries_are_the_first_rows():
@@ -74,17 +74,17 @@ def test_fewer_queries_are_the_first_rows():
 def test_a_token_of_size_two_counts_as_two():
     """The logarithm of the sizes as a bias, as in ToMe (Bolya et al. 2023, equation 1)."""
     weights, x = weights_of(), tokens_of()
-    twice = torch.cat([x, x[:, 3:4]], dim=1)  # token 3 once more
+    twice = torch.cat([x, x[:, 3:4]], dim=1)  # token 3 again
     sizes = torch.ones(3, 5, dtype=torch.float64)
     sizes[:, 3] = 2
     bias = sizes.log()[:, None, None, :]
-    found = vit.attend(weights, "layer", HEADS, x, bias=bias).tokens
+    actual = vit.attend(weights, "layer", HEADS, x, bias=bias).tokens
     expected = vit.attend(weights, "layer", HEADS, twice).tokens[:, :5]
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    np.testing.assert_allclose(actual, expected, rtol=1e-12)
 
 
 class Sized(TokenPolicy):
-    """Says that each patch token stands for three patches, and notes what attention gives."""
+    """Gives each patch token the size of three patches, and records attention's results."""
 
     name = "sized"
 
@@ -116,7 +116,7 @@ def test_sizes_that_a_policy_sets_weigh_in_every_block(monkeypatch):
 
 
 class Scored(TokenPolicy):
-    """Has a trained parameter and a loss term of its own."""
+    """Has a trained parameter and a loss term."""
 
     name = "scored"
 
@@ -137,10 +137,10 @@ def test_a_policys_loss_is_added_and_its_parameters_are_trained(monkeypatch, nam
     inputs = inputs_of(scored, 0.5 if "+" in name else 1.0)
     keep_ratio = 0.5 if "+" in name else 1.0
     without, outputs = gradients(plain, keep_ratio, inputs)
-    found, more = gradients(scored, keep_ratio, inputs)
-    assert set(found) - set(without) == {"score"}
-    assert torch.equal(found["score"], inputs[PARAM + "score"])
+    actual, more = gradients(scored, keep_ratio, inputs)
+    assert set(actual) - set(without) == {"score"}
+    assert torch.equal(actual["score"], inputs[PARAM + "score"])
     assert more.metrics["term"] == 3
     np.testing.assert_allclose(more.metrics[LOSS], outputs.metrics[LOSS] + 1.5, rtol=1e-12)
     for parameter, value in without.items():
-        np.testing.assert_allclose(found[parameter], value, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(actual[parameter], value, rtol=1e-9, atol=1e-12)

@@ -1,4 +1,4 @@
-"""Board profiles: how a board is recognised, and what a wrong file says."""
+"""Board profiles: how a board is recognised, and errors of wrong files."""
 
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def memory(root: Path, gib: float) -> Path:
 def test_the_device_trees_compatible_list_names_the_board(
     tmp_path: Path, compatible: tuple[str, ...], board: str
 ) -> None:
-    # A carrier board of another maker may call its model what it likes.
+    # A carrier board of another maker may have any model name.
     fake_board.device_tree(tmp_path, model="Custom carrier", compatible=compatible)
     assert detect_board("aarch64", root=memory(tmp_path, 3.5)).id == board
 
@@ -97,7 +97,7 @@ def test_a_models_name_and_the_memory_decide(
     assert detect_board("x86_64", root=memory(tmp_path, gib)).id == f"jetson-{board}"
 
 
-def test_the_surest_sign_decides(tmp_path: Path) -> None:
+def test_the_most_specific_match_decides(tmp_path: Path) -> None:
     fake_board.put(tmp_path / "sys/devices/virtual/dmi/id/product_name", "Jetson AGX Thor")
     assert detect_board("aarch64", root=tmp_path).id == "jetson-thor"
     fake_board.device_tree(tmp_path, model="NVIDIA Jetson Nano Developer Kit")
@@ -108,7 +108,7 @@ def test_the_surest_sign_decides(tmp_path: Path) -> None:
     assert detect_board("aarch64", root=tmp_path).id == "raspberry-pi-5"
 
 
-def test_the_memory_settles_what_a_module_number_leaves_open(tmp_path: Path) -> None:
+def test_memory_distinguishes_boards_with_one_module_number(tmp_path: Path) -> None:
     fake_board.device_tree(tmp_path, compatible=("nvidia,p3737-0000+p3701-0000",))
     assert detect_board(root=memory(tmp_path, 30.0)).id == "jetson-agx-orin-32gb"
     assert detect_board(root=memory(tmp_path, 61.0)).id == "jetson-agx-orin-64gb"
@@ -151,12 +151,12 @@ def test_the_agx_orins_total_is_its_three_inputs() -> None:
         assert set(power.rails) - set(power.total) == {"VDDQ_VDD2_1V8AO"}
 
 
-def test_boards_whose_python_is_too_old_say_so() -> None:
+def test_boards_whose_python_is_too_old_have_a_note() -> None:
     boards = [board.id for board in known_boards() if "too old" in (board.note or "")]
     assert boards == ["jetson-agx-xavier", "jetson-nano", "jetson-xavier-nx"]
 
 
-def test_figures_that_were_not_measured_are_called_so() -> None:
+def test_values_that_were_not_measured_are_marked() -> None:
     for path in (Path(__file__).parents[1] / "profiles").glob("*.toml"):
         text = path.read_text()
         assert ("idle_w" in text) == ("plausible figures, not measured" in text)
@@ -176,7 +176,7 @@ def test_every_key_of_a_profile_is_explained() -> None:
     assert [key for key in keys if f"| `{key}` |" not in readme] == []
 
 
-def test_an_unknown_machine_learns_what_to_write(tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_machine_explains_board_files(tmp_path: Path) -> None:
     with pytest.raises(
         DeviceError, match=r"(?s)'riscv64'.*generic-aarch64 \(aarch64\).*--board"
     ):
@@ -234,7 +234,7 @@ def test_the_example_of_the_readme_is_a_board(tmp_path: Path) -> None:
     assert board.recognise == BoardSigns()
 
 
-def test_a_file_may_tell_powers_and_calibrations(tmp_path: Path) -> None:
+def test_a_file_may_have_powers_and_calibrations(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(GOOD_POWER)
     board = load_board(path)
@@ -306,7 +306,7 @@ def test_a_total_without_rails_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("table", ["power = 3", "calibration = [1]", "recognise = false"])
-def test_a_table_that_is_none_is_one_problem(tmp_path: Path, table: str) -> None:
+def test_a_value_instead_of_a_table_is_one_problem(tmp_path: Path, table: str) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(f'id = "shed"\nname = "Shed"\n{table}\n')
     with pytest.raises(ConfigError, match=r"1 problem\(s\)\n  \w+: expected a table"):

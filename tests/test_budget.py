@@ -1,4 +1,4 @@
-"""Limits of a run, and the flags that say them."""
+"""Limits of a run, and their flags."""
 
 import argparse
 import math
@@ -22,7 +22,7 @@ def read(flags: str) -> Budget:
     return budget_of(parser.parse_args(shlex.split(flags)))
 
 
-def test_no_limit_is_none() -> None:
+def test_without_limits_every_limit_is_none() -> None:
     assert not Budget().is_limited
     assert str(Budget()) == ""
     assert read("") == Budget()
@@ -36,7 +36,7 @@ def test_every_limit_counts() -> None:
         assert str(alone).startswith(limit.flag + " 5")
 
 
-def test_a_budget_is_said_by_flags() -> None:
+def test_a_budget_is_printed_as_flags() -> None:
     text = "--memory 1.5GiB --energy 20kJ --time 2h --power 800mW --temperature 80C"
     assert read(text) == SOME
     assert str(SOME) == text
@@ -73,7 +73,7 @@ def test_a_limit_is_more_than_zero(limit, value) -> None:
 
 
 def test_zero_is_refused_by_its_flag() -> None:
-    with pytest.raises(ConfigError, match="--energy is 0; a limit is more than zero"):
+    with pytest.raises(ConfigError, match="--energy is 0; a limit must be above zero"):
         read("--energy 0kJ")
 
 

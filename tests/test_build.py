@@ -49,7 +49,7 @@ COUPLED = {
 }
 ONE_RUNG = {**TINY, "tokens": {"name": "none"}}
 CHECKPOINT = ort_training.CHECKPOINT
-# Of other processes; one thread as in this one.
+# For other processes; one thread, as in this one.
 ENVIRONMENT = {
     **os.environ,
     "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
@@ -59,7 +59,7 @@ ENVIRONMENT = {
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
-    """Products this small are slower on more, and much slower on a busy machine."""
+    """One thread: products this small are slower on more, above all on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -124,8 +124,8 @@ def test_the_same_recipe_gives_the_same_bytes_in_another_process(package, tmp_pa
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == coupled_step_digests()
     first, second = files_of(package.path), files_of(reversed_path)
-    tables = [json.loads(found.pop("manifest.json")) for found in (first, second)]
-    checkpoints = [found.pop(CHECKPOINT, None) for found in (first, second)]
+    tables = [json.loads(files.pop("manifest.json")) for files in (first, second)]
+    checkpoints = [files.pop(CHECKPOINT, None) for files in (first, second)]
     assert [name for name in first if first[name] != second.get(name)] == []
     assert first.keys() == second.keys()
     for table in tables:
@@ -142,9 +142,9 @@ def test_the_same_recipe_gives_the_same_bytes_in_another_process(package, tmp_pa
 
 def test_the_ort_training_checkpoint_is_the_initial_state(package):
     state = package.initial_state()
-    found = parameters_of(package.file(CHECKPOINT))
-    assert {PARAM + name for name in found} == {n for n in state if n.startswith(PARAM)}
-    for name, value in found.items():
+    parameters = parameters_of(package.file(CHECKPOINT))
+    assert {PARAM + name for name in parameters} == {n for n in state if n.startswith(PARAM)}
+    for name, value in parameters.items():
         np.testing.assert_array_equal(value, state[PARAM + name])
 
 
@@ -159,12 +159,12 @@ def test_the_manifest_describes_the_graph_files(package):
         model = onnx.load(package.file(path))
         onnx.checker.check_model(model)
         inputs = {tensor.name: tensor for tensor in spec.inputs}
-        found = [value for value in model.graph.input if value.name in inputs]
+        inputs_of = [value for value in model.graph.input if value.name in inputs]
         if "ort_training" not in path:
-            assert len(found) == len(model.graph.input)
-        assert [value.name for value in found] == list(inputs)
+            assert len(inputs_of) == len(model.graph.input)
+        assert [value.name for value in inputs_of] == list(inputs)
         outputs = {value.name: value for value in model.graph.output}
-        pairs = [(value, inputs[value.name]) for value in found]
+        pairs = [(value, inputs[value.name]) for value in inputs_of]
         pairs += [(outputs[tensor.name], tensor) for tensor in spec.outputs]
         for value, tensor in pairs:
             kind = value.type.tensor_type
@@ -192,7 +192,7 @@ def test_the_manifest_describes_the_rungs(package):
     assert 0.4 < half.flops / dense.flops < 0.6
 
 
-def test_a_rungs_tensors_are_measured_in_its_own_graph(package):
+def test_a_rungs_tensors_are_measured_in_its_graph(package):
     dense, half = package.manifest.rungs
     for rung in (dense, half):
         assert rung.peak_activation_bytes == peak_bytes(
@@ -209,11 +209,11 @@ def test_a_packages_recipe_is_the_recipe(package):
 
 def test_the_state_is_the_programs(package):
     state = initial_state(Program(make_recipe(TINY, where="test")), None)
-    found = package.initial_state()
+    written = package.initial_state()
     assert [spec.name for spec in package.manifest.state] == list(state)
-    assert found.keys() == state.keys()
+    assert written.keys() == state.keys()
     for name, value in state.items():
-        np.testing.assert_array_equal(found[name], value.numpy())
+        np.testing.assert_array_equal(written[name], value.numpy())
 
 
 @given(st.lists(st.integers(1, 999_999), unique=True, min_size=2, max_size=20))
@@ -267,12 +267,12 @@ def test_what_the_ort_training_optimizer_cannot_do_has_no_artifacts(tmp_path):
 
 
 def wrong_by_one_percent(monkeypatch, operator):
-    """Let a lowering's result be 1.01 times what it should be."""
+    """Multiply a lowering's result by 1.01."""
     original = TABLE[operator]
 
     def wrong(g, *arguments, **options):
-        found = original(g, *arguments, **options)
-        return g.op("Mul", found, g.constant(1.01, found.dtype))
+        product = original(g, *arguments, **options)
+        return g.op("Mul", product, g.constant(1.01, product.dtype))
 
     monkeypatch.setitem(TABLE, operator, wrong)
 
@@ -331,7 +331,7 @@ def test_a_disk_that_fills_up_at_the_last_file_leaves_nothing(tmp_path, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_room_for_temporary_files_is_reported(tmp_path, monkeypatch):
+def test_a_full_disk_for_temporary_files_is_reported(tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime.training.artifacts", reason="it writes temporary files")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
     program = Program(make_recipe(ONE_RUNG, where="test"))

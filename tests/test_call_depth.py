@@ -1,4 +1,4 @@
-"""How many calls lie between the command and the runtime: a reader has to walk them all."""
+"""The number of calls between the command and the runtime."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Checkpoints: complete or absent, proven, two of them kept, nothing lost on a full disk."""
+"""Checkpoints: complete or absent, verified, two of them kept, nothing lost on a full disk."""
 
 import json
 import resource
@@ -42,11 +42,11 @@ def names(folder: Path) -> list[str]:
 def test_the_newest_of_the_last_two_comes_back(writer) -> None:
     folder = save(writer, 9, 10, 11)
     assert names(folder) == ["10", "11"]
-    found = writer.run.newest_checkpoint()
-    assert (found.path, found.info.step, found.info.epoch) == (folder / "11", 11, 0)
-    assert found.info.steps_bytes == (writer.run.path / "steps.jsonl").stat().st_size
+    newest = writer.run.newest_checkpoint()
+    assert (newest.path, newest.info.step, newest.info.epoch) == (folder / "11", 11, 0)
+    assert newest.info.steps_bytes == (writer.run.path / "steps.jsonl").stat().st_size
     for name, array in state_after(11).items():
-        np.testing.assert_array_equal(found.state[name], array)
+        np.testing.assert_array_equal(newest.state[name], array)
 
 
 def test_the_same_state_gives_the_same_bytes(writer) -> None:
@@ -103,11 +103,11 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_a_damaged_checkpoint_is_passed_over(writer, damage, caplog) -> None:
+def test_a_damaged_checkpoint_is_skipped(writer, damage, caplog) -> None:
     folder = save(writer, 10, 20)
     damage(folder / "20")
-    found, passed_over = find_checkpoint(writer.run)
-    assert found.info.step == 10
+    newest, passed_over = find_checkpoint(writer.run)
+    assert newest.info.step == 10
     assert [damaged.checkpoint for damaged in passed_over] == ["checkpoints/20"]
     with pytest.raises(RecordsError, match=DAMAGES[damage]):
         raise RecordsError(passed_over[0].reason)
@@ -115,7 +115,7 @@ def test_a_damaged_checkpoint_is_passed_over(writer, damage, caplog) -> None:
     assert "skipped a damaged checkpoint: " in caplog.text
 
 
-def test_a_checkpoint_under_another_name_is_passed_over(writer) -> None:
+def test_a_checkpoint_under_another_name_is_skipped(writer) -> None:
     folder = save(writer, 10)
     (folder / "10").rename(folder / "30")
     with pytest.raises(
@@ -132,17 +132,17 @@ def test_no_checkpoint_is_not_the_same_as_only_damaged_ones(writer) -> None:
     cut_state(folder / "10")
     lose_all(folder / "20")
     with pytest.raises(
-        RecordsError, match=r"can be used:\n.*20 is dam.*\n.*10 is dam.*\nBring"
+        RecordsError, match=r"can be used:\n.*20 is dam.*\n.*10 is dam.*\nRestore"
     ):
         find_checkpoint(writer.run)
 
 
-def test_going_back_forgets_what_came_after(writer) -> None:
+def test_returning_to_a_checkpoint_removes_later_steps(writer) -> None:
     folder = save(writer, 1, 2)
     cut_state(folder / "2")
-    found, _ = find_checkpoint(writer.run)
+    newest, _ = find_checkpoint(writer.run)
     writer.record(STEP, MOMENT)
-    assert writer.go_back(found) == 2
+    assert writer.go_back(newest) == 2
     assert names(folder) == ["1"]
     assert len(writer.run.steps()) == 1
     assert writer.go_back(None) == 1
@@ -150,7 +150,7 @@ def test_going_back_forgets_what_came_after(writer) -> None:
     assert writer.run.steps() == []
 
 
-def test_what_a_killed_process_left_half_done_is_cleared(tmp_path) -> None:
+def test_incomplete_files_of_a_killed_process_are_removed(tmp_path) -> None:
     run = create_run(tmp_path / "run", INFO)
     for name in (".20-x7f3", ".10-removed"):
         (run.path / "checkpoints" / name).mkdir()
@@ -159,7 +159,7 @@ def test_what_a_killed_process_left_half_done_is_cleared(tmp_path) -> None:
     assert names(run.path / "checkpoints") == []
 
 
-def test_a_checkpoint_that_led_to_no_number_is_set_aside(writer) -> None:
+def test_a_checkpoint_that_led_to_nan_is_set_aside(writer) -> None:
     folder = save(writer, 10, 20)
     assert writer.last_good(22) == "checkpoints/20"  # step 21 was fine
     assert names(folder) == ["10", "20"]
@@ -173,14 +173,14 @@ def test_a_checkpoint_that_led_to_no_number_is_set_aside(writer) -> None:
 
 
 def fail_to_save(writer: RunWriter) -> None:
-    """Save a state too large for its place and see that the one before is whole."""
+    """Save a state that is too large and check that the previous one is complete."""
     message = r"cannot write .*checkpoints/20: .*Free some space"
     with pytest.raises(StorageError, match=message) as caught:
         writer.save(state_after(20, size=100_000), step=20, epoch=0, spent=SPENT)
     assert caught.value.exit_code == 9
     assert names(writer.run.path / "checkpoints") == ["10"]
-    found = open_run(writer.run.path).newest_checkpoint()
-    np.testing.assert_array_equal(found.state["param.w"], state_after(10)["param.w"])
+    newest = open_run(writer.run.path).newest_checkpoint()
+    np.testing.assert_array_equal(newest.state["param.w"], state_after(10)["param.w"])
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path) -> None:
@@ -193,7 +193,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path) -> None:
         with RunWriter(create_run(disk / "run", INFO)) as writer:
             save(writer, 10)
             fail_to_save(writer)
-            save(writer, 30)  # there is room for a small one still
+            save(writer, 30)  # a small one still fits
             assert names(disk / "run" / "checkpoints") == ["10", "30"]
     finally:
         subprocess.run(["umount", str(disk)], check=True)

@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def failing(monkeypatch):
-    """A command `fail` that raises what the test chooses."""
+    """A command `fail` that raises the given error."""
 
     def use(error: BaseException) -> None:
         def run(_: argparse.Namespace) -> int:
@@ -102,13 +102,13 @@ def test_wrong_usage_exits_2(words, message, capsys) -> None:
         (errors.StoppedError, 130),
     ],
 )
-def test_our_errors_are_one_line_and_an_exit_code(failing, capsys, kind, code) -> None:
+def test_an_error_is_one_line_and_an_exit_code(failing, capsys, kind, code) -> None:
     failing(kind("that went wrong."))
     assert main(["fail"]) == code
     assert capsys.readouterr() == ("", "edge-train: that went wrong.\n")
 
 
-def test_a_bug_is_called_a_bug(failing, capsys, monkeypatch) -> None:
+def test_a_bug_is_reported_as_a_bug(failing, capsys, monkeypatch) -> None:
     failing(KeyError("nothing there"))
     monkeypatch.delenv("EDGE_TRAIN_DEBUG", raising=False)
     assert main(["fail"]) == 1
@@ -133,7 +133,7 @@ def test_ctrl_c_is_quiet(failing, capsys) -> None:
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_reader_that_leaves_is_no_error(tmp_path) -> None:
+def test_a_closed_reader_is_not_an_error(tmp_path) -> None:
     write_package(tmp_path / "package")
     command = [
         sys.executable,
@@ -144,8 +144,8 @@ def test_a_reader_that_leaves_is_no_error(tmp_path) -> None:
     ]
     reader, writer = os.pipe()
     os.close(reader)
-    with open(writer, "wb") as nobody:
-        done = subprocess.run(command, stdout=nobody, stderr=subprocess.PIPE, cwd=ROOT)
+    with open(writer, "wb") as closed_reader:
+        done = subprocess.run(command, stdout=closed_reader, stderr=subprocess.PIPE, cwd=ROOT)
     assert done.returncode == 128 + signal.SIGPIPE
     assert done.stderr == b""
 
@@ -193,7 +193,7 @@ def test_inspect_json_has_everything(tmp_path, capsys) -> None:
     assert facts["ort_training"] is False
 
 
-def test_inspect_refuses_what_is_no_package(tmp_path, capsys) -> None:
+def test_inspect_refuses_a_folder_without_a_package(tmp_path, capsys) -> None:
     assert main(["inspect", str(tmp_path)]) == 3
     assert "is not a training package" in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""edge-train export: file, flags and --set become one recipe; what it prints; refusals."""
+"""edge-train export: file, flags and --set become one recipe; its output; refusals."""
 
 import json
 import sys
@@ -39,9 +39,9 @@ def recipe_of(monkeypatch, tmp_path):
 
     def use(*words):
         assert main(["export", *words, "-o", str(tmp_path / "package")]) == 0
-        (found,) = seen
+        (made,) = seen
         seen.clear()
-        return found
+        return made
 
     return use
 
@@ -57,7 +57,7 @@ def refused(capsys, tmp_path, *words):
     return error
 
 
-def test_every_flag_lands_in_the_recipe(recipe_of, tmp_path):
+def test_every_flag_sets_its_key_of_the_recipe(recipe_of, tmp_path):
     recipe, target, init = recipe_of(
         *("--model", "deit_small", "--method", "mocov3", "--tokens", "simprune"),
         *("--image-size", "32", "--patch-size", "8", "--depth", "3", "--width", "48"),
@@ -72,7 +72,7 @@ def test_every_flag_lands_in_the_recipe(recipe_of, tmp_path):
     assert (target, str(init)) == (tmp_path / "package", "vit.safetensors")
 
 
-def test_a_flag_stands_above_the_file_and_set_above_all(recipe_of, tmp_path):
+def test_a_flag_overrides_the_file_and_set_overrides_all(recipe_of, tmp_path):
     path = tmp_path / "recipe.toml"
     path.write_text(
         "batch_size = 8\nseed = 8\nkeep_ratios = [0.5]\n[model]\nimage_size = 16\n"
@@ -216,8 +216,8 @@ def test_problems_of_a_file_name_the_file(capsys, tmp_path):
             "expected comma-separated numbers, such as 1.0,0.75,0.5",
         ),
         (["--keep-ratios", "1.0,"], "got '1.0,'"),
-        (["--set", "batch_size"], "want KEY.PATH=VALUE, got 'batch_size'"),
-        (["--set", "=4"], "want KEY.PATH=VALUE, got '=4'"),
+        (["--set", "batch_size"], "expected KEY.PATH=VALUE, got 'batch_size'"),
+        (["--set", "=4"], "expected KEY.PATH=VALUE, got '=4'"),
     ],
 )
 def test_wrong_usage_exits_2(capsys, words, message):
@@ -228,7 +228,9 @@ def test_wrong_usage_exits_2(capsys, words, message):
 
 
 @pytest.mark.parametrize("module", ["torch", "onnx"])
-def test_without_torch_and_onnx_it_says_what_to_do(capsys, tmp_path, monkeypatch, module):
+def test_without_torch_and_onnx_the_error_names_the_extra(
+    capsys, tmp_path, monkeypatch, module
+):
     for name in [name for name in sys.modules if name.partition(".")[0] == "edge_export"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
@@ -240,7 +242,7 @@ def test_without_torch_and_onnx_it_says_what_to_do(capsys, tmp_path, monkeypatch
 
 @pytest.fixture
 def one_thread():
-    """Products this small are slower on more, and much slower on a busy machine."""
+    """One thread: products this small are slower on more, above all on a busy machine."""
     torch = pytest.importorskip("torch", reason="exports packages")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

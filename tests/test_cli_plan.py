@@ -1,4 +1,4 @@
-"""`edge-train plan`: from the flags to the table, and every way in which it refuses."""
+"""`edge-train plan`: from the flags to the table, and all refusals."""
 
 import json
 import re
@@ -37,7 +37,7 @@ def package(tmp_path, monkeypatch):
 
 @pytest.fixture
 def profile(package):
-    """What a profile of that package on this machine says."""
+    """A profile of that package on this machine."""
     return CostProfile(
         format=1,
         created_at="2030-01-01T00:00:00+00:00",
@@ -126,7 +126,7 @@ def test_rungs_between_measured_ones_are_filled_in(plan) -> None:
     assert "155.0 ms (interpolated)" in text
 
 
-def test_unknown_is_said(plan) -> None:
+def test_unknown_values_are_marked(plan) -> None:
     dark = tuple(replace(cost, step_j=None, power_w=None) for cost in COSTS)
     change = {"rungs": dark, "checkpoint_j": None, "sensor": None}
     code, text, _ = plan("--time", "1h", change=change)
@@ -162,16 +162,16 @@ def test_json_has_everything(plan, package, profile) -> None:
     assert facts["energy_is_estimate"] is False
     assert facts["profile"]["board"] == profile.board
     assert facts["profile"]["package_digest"] == package.digest
-    found = facts["plan"]
-    assert found["steps"] == sum(part["steps"] for part in found["segments"]) == 100
-    assert found["energy_j"] <= 170
-    assert found["binding"] == ["energy"]
+    plan_facts = facts["plan"]
+    assert plan_facts["steps"] == sum(part["steps"] for part in plan_facts["segments"]) == 100
+    assert plan_facts["energy_j"] <= 170
+    assert plan_facts["binding"] == ["energy"]
     assert {"rung", "step_s", "step_j", "reason", "steps", "peak_bytes", "source"} <= set(
-        found["verdicts"][0]
+        plan_facts["verdicts"][0]
     )
 
 
-def test_the_cache_is_looked_in(package, profile, capsys) -> None:
+def test_the_profile_is_read_from_the_cache(package, profile, capsys) -> None:
     path = cached_profile_path(
         package.digest,
         board=profile.board,
@@ -244,14 +244,14 @@ def test_a_profile_of_another_machine_needs_its_board(plan, tmp_path) -> None:
         (
             ["--memory", "1kB"],
             7,
-            r"--memory 1000B is below the package's own state of 1\.0 KiB",
+            r"--memory 1000B is below the package's state of 1\.0 KiB",
         ),
-        (["--energy", "0J"], 2, r"--energy is 0; a limit is more than zero"),
+        (["--energy", "0J"], 2, r"--energy is 0; a limit must be above zero"),
     ],
 )
-def test_what_does_not_fit_is_refused(plan, words, code, message) -> None:
-    found, text, error = plan(*words)
-    assert (found, text) == (code, "")
+def test_an_infeasible_budget_is_refused(plan, words, code, message) -> None:
+    exit_code, text, error = plan(*words)
+    assert (exit_code, text) == (code, "")
     assert re.search(message, error)
 
 
@@ -314,4 +314,4 @@ def test_a_damaged_profile_is_refused(package, tmp_path, capsys) -> None:
     assert main([*words, str(path)]) == 6
     assert f"cost profile {path} cannot be read" in capsys.readouterr().err
     assert main([*words, str(tmp_path / "none.json")]) == 4
-    assert "no cost profile of" in capsys.readouterr().err
+    assert "none.json does not exist" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`edge-train profile`: what it prints and writes, and every way in which it ends."""
+"""`edge-train profile`: its output, its file, and all its endings."""
 
 import itertools
 import json
@@ -30,11 +30,11 @@ def package(tmp_path):
 
 @pytest.fixture
 def cached(package, processes) -> Path:
-    """Where the profile of that package is kept."""
+    """Path of the cached profile of that package."""
     return environment().cached_profile_path(package)
 
 
-def test_every_rung_is_told_and_the_profile_is_written(package, cached, capsys) -> None:
+def test_every_rung_is_reported_and_the_profile_is_written(package, cached, capsys) -> None:
     assert main(["profile", str(package.path)]) == 0
     out, err = capsys.readouterr()
     board = environment().board.id
@@ -80,7 +80,7 @@ def test_flags_reach_the_measuring_process(package, processes) -> None:
     assert {(job["max_s"], job["threads"], job["engine"]) for job in jobs} == {(0.5, 3, "ort")}
 
 
-def test_estimates_and_missing_sensors_are_said(
+def test_estimates_and_missing_sensors_are_marked(
     package, processes, monkeypatch, capsys
 ) -> None:
     monkeypatch.setattr(
@@ -89,7 +89,7 @@ def test_estimates_and_missing_sensors_are_said(
     assert main(["profile", str(package.path)]) == 0
     assert "5.00 J per step (estimate)" in capsys.readouterr().err
     monkeypatch.setattr("edge_runtime.profiling.environment.open_sensor", lambda board: None)
-    processes.do(k050="found(step_j=None, power_w=None)")
+    processes.do(k050="measured(step_j=None, power_w=None)")
     assert main(["profile", str(package.path)]) == 0
     out, err = capsys.readouterr()
     assert "power sensor: none: joules stay unknown" in out
@@ -97,7 +97,7 @@ def test_estimates_and_missing_sensors_are_said(
     assert err.splitlines()[1] == "k050         500.0 ms    19.5 KiB"
 
 
-def test_a_sensor_that_fails_is_told(package, processes, monkeypatch, capsys) -> None:
+def test_a_failing_sensor_is_reported(package, processes, monkeypatch, capsys) -> None:
     sensor, reads = constant_sensor(), itertools.count()
     read = sensor.read
 
@@ -108,15 +108,15 @@ def test_a_sensor_that_fails_is_told(package, processes, monkeypatch, capsys) ->
 
     monkeypatch.setattr(sensor, "read", fail_once)
     monkeypatch.setattr("edge_runtime.profiling.environment.open_sensor", lambda board: sensor)
-    processes.do(k050="time.sleep(1.2); found()")
+    processes.do(k050="time.sleep(1.2); measured()")
     assert main(["profile", str(package.path)]) == 0
     error = capsys.readouterr().err
     assert "power sensor replay is lost, energy has a gap: it was unplugged" in error
     assert re.search(r"power sensor replay is back after \d+\.\d s", error)
 
 
-def test_rungs_that_are_not_measured_are_told(package, processes, capsys) -> None:
-    processes.do(k050="found(baseline_bytes=2**20)")
+def test_rungs_that_are_not_measured_are_reported(package, processes, capsys) -> None:
+    processes.do(k050="measured(baseline_bytes=2**20)")
     assert main(["profile", str(package.path), "--memory", "1MiB"]) == 0
     assert re.search(r"k100 +not measured: 1\.\d MiB predicted", capsys.readouterr().err)
     processes.do(k100=KILLED)
@@ -134,7 +134,7 @@ def test_if_nothing_fits_nothing_is_written(package, processes, cached, capsys) 
 
 
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
-def test_a_signal_exits_130_and_the_same_command_goes_on(
+def test_a_signal_exits_130_and_the_same_command_continues(
     package, processes, cached, capfd, number
 ) -> None:
     before = signal.getsignal(signal.Signals[number])
@@ -143,7 +143,7 @@ def test_a_signal_exits_130_and_the_same_command_goes_on(
     assert signal.getsignal(signal.Signals[number]) == before
     error = capfd.readouterr().err
     assert "edge-train: stopping; send it again to stop at once" in error
-    assert "edge-train: stopped while k100 was measured. Measured are k050:" in error
+    assert "edge-train: stopped while k100 was measured. Measured so far: k050." in error
     assert processes.are_gone()
     assert not cached.exists()
     processes.do()
@@ -153,7 +153,7 @@ def test_a_signal_exits_130_and_the_same_command_goes_on(
 
 
 def test_an_ignored_signal_stays_ignored(package, processes) -> None:
-    processes.do(k100="os.kill(os.getppid(), signal.SIGHUP); found()")
+    processes.do(k100="os.kill(os.getppid(), signal.SIGHUP); measured()")
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     try:
         assert main(["profile", str(package.path)]) == 0
@@ -165,8 +165,8 @@ def test_an_ignored_signal_stays_ignored(package, processes) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["--memory", "0B"], 2, "--memory is 0; a limit is more than zero"),
-        (["--memory", "1kB"], 7, r"--memory 1000B is below the package's own state of 1\.0 K"),
+        (["--memory", "0B"], 2, "--memory is 0; a limit must be above zero"),
+        (["--memory", "1kB"], 7, r"--memory 1000B is below the package's state of 1\.0 K"),
         (["--time-per-rung", "0s"], 2, "--time-per-rung is 0; expected a duration above zero"),
         (["--board", "nowhere.toml"], 2, "nowhere.toml"),
     ],

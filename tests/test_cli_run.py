@@ -43,7 +43,7 @@ def write_pictures(folder: Path) -> None:
         cv2.imwrite(str(folder / f"{number:02}.png"), picture)
 
 
-def test_a_run_prints_what_it_did(words, tmp_path, capsys) -> None:
+def test_a_run_prints_its_events(words, tmp_path, capsys) -> None:
     assert main(words) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "training 10 steps on fake (numpy)"
@@ -55,7 +55,7 @@ def test_a_run_prints_what_it_did(words, tmp_path, capsys) -> None:
     )
     assert lines[2].startswith("epoch 1 finished, mean loss ")
     assert lines[3].startswith("step 10/10 ")
-    # The second epoch came too soon after the first to be shown.
+    # The second epoch is not shown, so soon after the first.
     assert re.fullmatch(r"saved .*run/checkpoints/10 \(\d\.\d KiB in \d\.\d\d s\)", lines[4])
     assert re.fullmatch(
         r"finished: 10 steps, 40 images \(.* images/s\), last loss \d+\.\d{4}", lines[5]
@@ -94,7 +94,7 @@ def test_the_rung_is_chosen(words, tmp_path, flags, rung) -> None:
     assert {record.rung for record in open_run(tmp_path / "run").steps()} == {rung}
 
 
-def test_a_finished_run_says_so(words, tmp_path, capsys) -> None:
+def test_a_finished_run_is_reported(words, tmp_path, capsys) -> None:
     main(words)
     capsys.readouterr()
     assert main([*words, "--resume"]) == 0
@@ -109,7 +109,7 @@ def test_a_finished_run_says_so(words, tmp_path, capsys) -> None:
         (["--keep-ratio", "0.6"], 2, "keep-ratio 0.6 is not on the ladder of .* has 1, 0.5"),
         (["--keep-ratio", "1.5"], 2, r"keep-ratio 1.5 is outside \(0, 1\]"),
         (["--rung", "k025"], 2, "has no rung 'k025'; it has k100, k050"),
-        (["-o", "package"], 2, "package exists. Go on with it by --resume, or choose"),
+        (["-o", "package"], 2, "package exists. Continue it with --resume, or choose"),
         (["-o", "package", "--resume"], 6, "package is not a run folder"),
     ],
 )
@@ -149,7 +149,7 @@ def test_a_batch_larger_than_the_data_set_is_explained(words, tmp_path, capsys) 
         (["--time", "1h", "--images", "3"], 6, "a batch of 4 is larger than the data set"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_measured(
+def test_invalid_flags_are_refused_before_anything_is_measured(
     words, tmp_path, monkeypatch, capsys, flags, code, message
 ) -> None:
     def measure(*_, **__):
@@ -237,7 +237,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.parametrize("flags", [[], ["--json"]])
-def test_a_run_that_nobody_reads_any_more_saves(words, tmp_path, flags) -> None:
+def test_a_run_with_a_closed_output_saves(words, tmp_path, flags) -> None:
     run = subprocess.Popen(
         [sys.executable, "-c", CUT_OFF, *words, *flags],
         stdin=subprocess.PIPE,
@@ -253,14 +253,14 @@ def test_a_run_that_nobody_reads_any_more_saves(words, tmp_path, flags) -> None:
     assert run.stderr.read(5) == "third"
     run.stdout.close()
     run.stdin.close()
-    said = run.stderr.read()
+    stderr = run.stderr.read()
     run.stderr.close()
     assert run.wait() == 130
-    assert "Traceback" not in said
-    assert "BrokenPipe" not in said
+    assert "Traceback" not in stderr
+    assert "BrokenPipe" not in stderr
     newest = open_run(tmp_path / "run").newest_checkpoint().info.step
     assert 3 <= newest <= 10
-    assert "continue with the same command and --resume" in said
+    assert "continue with the same command and --resume" in stderr
 
 
 def steps_of(seconds_per_step: float, count: int):
@@ -312,7 +312,7 @@ def test_plain_output_has_a_line_every_few_seconds() -> None:
     assert "\r" not in "".join(lines)
 
 
-def test_a_run_without_a_step_says_what_there_is() -> None:
+def test_a_run_without_a_step_shows_the_known_values() -> None:
     """Its budget allowed none."""
     stream = io.StringIO()
     spent = Spent(

@@ -1,4 +1,4 @@
-"""`a+b`: token policies in one step, against the same choices as masks; what is refused."""
+"""`a+b`: token policies in one step, against the same choices as masks; refusals."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def test_rates_multiply():
 def test_gathering_is_masking_for_a_combination():
     bound = program("simclr", COMBINED)
     inputs = inputs_of(bound, 0.7)
-    found, outputs = gradients(bound, 0.7, inputs)
+    actual, outputs = gradients(bound, 0.7, inputs)
     left = inputs["keep.global"].flatten(0, 1)  # (6, 12), the patch of each token
     masks = []
     for block in range(6):
@@ -51,7 +51,7 @@ def test_gathering_is_masking_for_a_combination():
     assert left.shape[1] < 12
     wanted, loss = masked_gradients(bound, inputs, masks, [])
     np.testing.assert_allclose(outputs.metrics[LOSS], loss, rtol=1e-12)
-    assert_close(found, wanted)
+    assert_close(actual, wanted)
 
 
 def test_an_encoding_says_which_patches_its_tokens_are():
@@ -141,9 +141,9 @@ def test_names_that_cannot_be_are_refused(name, message):
 def test_none_in_a_combination_changes_nothing():
     alone, with_none = program("simclr", "random"), program("simclr", "none+random")
     inputs = inputs_of(alone, 0.5)
-    found, expected = gradients(with_none, 0.5, inputs), gradients(alone, 0.5, inputs)
-    assert found[1].metrics[LOSS] == expected[1].metrics[LOSS]
-    assert_close(found[0], expected[0])
+    actual, expected = gradients(with_none, 0.5, inputs), gradients(alone, 0.5, inputs)
+    assert actual[1].metrics[LOSS] == expected[1].metrics[LOSS]
+    assert_close(actual[0], expected[0])
 
 
 def test_a_recipe_of_a_combination_is_the_same_recipe_again():

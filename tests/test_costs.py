@@ -1,4 +1,4 @@
-"""Cost profiles: their file, what they hold for, and what is computed from them."""
+"""Cost profiles: their file, where they are valid, and values computed from them."""
 
 import json
 import math
@@ -93,14 +93,14 @@ def changed(tmp_path: Path, change) -> Path:
         (lambda t: t.update(startup_s=-1.5), r"startup_s: expected a number >= 0, got -1.5"),
         (lambda t: t.update(idle_w=math.nan), r"idle_w: expected a number >= 0, got nan"),
         (lambda t: t.update(rungs=[]), r"rungs: the list is empty"),
-        (lambda t: t["rungs"].append(t["rungs"][0]), r"rungs: k100 is there twice"),
+        (lambda t: t["rungs"].append(t["rungs"][0]), r"rungs: k100 appears twice"),
         (
             lambda t: t["rungs"][1].update(source="guessed"),
             r"rungs\[1\].source: 'guessed' is unknown; known are measured, interpolated",
         ),
         (
             lambda t: t["rungs"][1].update(step_s=None),
-            r"rungs\[1\].step_s: a measured rung takes time",
+            r"rungs\[1\].step_s: a measured rung needs a time",
         ),
         (
             lambda t: t["rungs"][0].update(step_j=-1.0) or t["rungs"][1].update(flops=-2),
@@ -114,7 +114,7 @@ def test_a_damaged_profile_is_refused(tmp_path, change, message) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[1]", b"[" * 100_000])
-def test_what_is_no_profile_is_refused(tmp_path, content) -> None:
+def test_a_file_without_a_profile_is_refused(tmp_path, content) -> None:
     path = tmp_path / "profile.json"
     path.write_bytes(content)
     message = r"profile\.json(:| cannot be read) .*edge-train profile PKG"
@@ -130,12 +130,12 @@ def test_a_missing_profile_names_the_command(tmp_path) -> None:
         load_profile(path)
 
 
-def test_a_folder_is_no_profile(tmp_path) -> None:
+def test_a_folder_is_not_a_profile(tmp_path) -> None:
     with pytest.raises(RecordsError, match=r"cannot be read \(Is a directory\)"):
         load_profile(tmp_path)
 
 
-# What it holds for
+# Where it is valid
 
 
 def test_a_profile_fits_where_it_was_measured() -> None:
@@ -183,7 +183,7 @@ def path(digest="ab" * 32, **changes):
     return cached_profile_path(digest, **key | changes, variables=variables)
 
 
-def test_every_environment_has_a_profile_of_its_own() -> None:
+def test_every_environment_has_a_separate_profile() -> None:
     others = [
         path(digest="cd" * 32),
         path(board="c"),
@@ -212,7 +212,7 @@ def test_every_environment_has_a_profile_of_its_own() -> None:
         ({}, Path.home() / ".cache/edge-train"),
     ],
 )
-def test_the_cache_is_where_the_user_says(environment, folder) -> None:
+def test_the_cache_folder_can_be_set(environment, folder) -> None:
     assert cache_folder(environment) == folder
 
 
@@ -225,7 +225,7 @@ def test_without_a_home_the_variable_is_named(monkeypatch) -> None:
         cache_folder({})
 
 
-# What is computed from it
+# Values computed from it
 
 
 def test_memory_has_a_margin() -> None:
@@ -237,7 +237,7 @@ def test_memory_has_a_margin() -> None:
     assert (unknown.likely_peak_bytes, unknown.need_bytes) == (None, None)
 
 
-def test_overhead_takes_the_hungriest_power_for_what_was_not_measured() -> None:
+def test_overhead_uses_the_highest_power_for_unmeasured_energy() -> None:
     overhead = overhead_of(PROFILE)
     assert (overhead.startup_s, overhead.startup_j) == (1.5, 15.0)  # at 10 W
     assert (overhead.switch_s, overhead.switch_j) == (0.25, 2.5)
@@ -268,7 +268,7 @@ def test_an_interpolated_rung_lies_on_the_line(flops) -> None:
     assert middle.predicted_peak_bytes == 1000
 
 
-def test_outside_the_measured_ones_nothing_is_made_up() -> None:
+def test_rungs_outside_the_measured_ones_stay_unmeasured() -> None:
     costs = [unmeasured("more", 500_000), *LADDER, unmeasured("less", 50_000)]
     assert interpolate(costs) == tuple(costs)
 
@@ -281,7 +281,7 @@ def test_unknown_energy_stays_unknown_between_rungs() -> None:
     assert (middle.step_j, middle.power_w) == (None, None)
 
 
-def test_a_rung_that_does_not_fit_is_no_neighbour() -> None:
+def test_a_rung_that_does_not_fit_is_not_interpolated_from() -> None:
     high = replace(unmeasured("high", 400_000), source="does_not_fit")
     costs = (*LADDER[1:], unmeasured("k090", 350_000), high)
     assert interpolate(costs) == costs

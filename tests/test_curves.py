@@ -47,7 +47,7 @@ def values(curve, steps_per_epoch, total_steps):
 
 
 def curve_slowly(curve, steps_per_epoch, total_steps):
-    """All values of a run: equal rises to `first`, then the shape over the steps left."""
+    """All values of a run: equal rises to `first`, then the shape over the remaining steps."""
     warmup_steps = min(round(curve.warmup_epochs * steps_per_epoch), total_steps)
     rise = [
         curve.warmup_from + (curve.first - curve.warmup_from) / warmup_steps * (number + 1)
@@ -156,7 +156,7 @@ def test_a_constant_curve_has_the_same_value_in_every_step(curve, per_epoch, epo
         (Curve(shape=COUNT), False),
     ],
 )
-def test_what_is_constant_is_known_beforehand(curve, expected) -> None:
+def test_a_constant_curve_is_recognised(curve, expected) -> None:
     assert curve.is_constant is expected
     assert (len(set(values(curve, 5, 20))) == 1) is expected
 
@@ -171,7 +171,7 @@ def test_what_is_constant_is_known_beforehand(curve, expected) -> None:
         ("warmup_epochs", -1, r"expected a number in \[0, 1000000\], got -1"),
     ],
 )
-def test_what_makes_a_curve_unusable_is_refused(key, value, problem) -> None:
+def test_an_unusable_curve_is_refused(key, value, problem) -> None:
     """An unknown shape is refused by `open_package`, see test_package_values.py."""
     table = {"shape": "linear", "first": 1, "warmup_epochs": 0.5}
     curve = structure(Curve, table, where="test", error=PackageError)

@@ -73,7 +73,7 @@ def test_a_crop_has_the_asked_area_and_aspect(width, aspect, min_area, numbers) 
 
 @settings(deadline=None)
 @given(sides, sides, crop_numbers)
-def test_without_a_fitting_try_the_centre_is_taken(width, height, numbers) -> None:
+def test_without_a_fitting_try_the_centre_is_used(width, height, numbers) -> None:
     numbers[:10] = [0.999] * 10
     spec = spec_of(min_area=1.0, max_area=1000.0)  # no try fits
     box = crop_box(width, height, spec, numbers)
@@ -218,7 +218,7 @@ def test_blur_reaches_from_a_tenth_to_two_pixels() -> None:
         np.testing.assert_array_equal(view, in_place(colour.blur, picture, sigma_px))
 
 
-def test_areas_and_aspects_are_spread_as_said() -> None:
+def test_areas_and_aspects_have_the_documented_distribution() -> None:
     numbers = np.random.default_rng(0).random((2000, 22)).tolist()
     boxes = [crop_box(400, 400, spec_of(min_area=0.1, max_area=0.5), one) for one in numbers]
     areas = np.array([box.width * box.height for box in boxes]) / 400**2

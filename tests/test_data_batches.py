@@ -1,4 +1,4 @@
-"""Batches of views: the same whatever the threads, replayed, and never silent about loss."""
+"""Batches of views: independent of threads, repeatable, and losses are reported."""
 
 import threading
 import time
@@ -53,13 +53,13 @@ def test_a_batch_has_an_array_per_group() -> None:
 
 
 @pytest.mark.parametrize("changes", [{"threads": 4}, {"threads": 3}, {"threads": None}])
-def test_threads_change_nothing(changes) -> None:
+def test_threads_do_not_change_the_batches(changes) -> None:
     source = open_source("digits")
     assert_same(batches_of(source), batches_of(source, **changes))
 
 
 @pytest.mark.parametrize("prefetch", [0, 1, 5])
-def test_prefetch_changes_nothing(prefetch) -> None:
+def test_prefetching_does_not_change_the_batches(prefetch) -> None:
     source = open_source("digits")
     assert_same(batches_of(source), batches_of(source, prefetch=prefetch, threads=2))
 
@@ -119,7 +119,7 @@ def test_views_do_not_depend_on_the_batch_they_are_in() -> None:
     assert views(12) == views(5)
 
 
-def test_every_epoch_and_seed_has_views_of_its_own() -> None:
+def test_every_epoch_and_seed_has_different_views() -> None:
     def first_views(seed) -> set[bytes]:
         batches = batches_of(SmoothPictures(8), batch_size=8, last_step=2, seed=seed)
         return {
@@ -208,7 +208,7 @@ def test_an_error_of_a_worker_reaches_the_consumer(threads) -> None:
     assert data_threads() == []
 
 
-def test_work_is_done_on_threads_of_ours() -> None:
+def test_work_is_done_on_the_pipelines_threads() -> None:
     source = FlatPictures(40, read_s=0.001)
     batches_of(source, threads=2)
     assert {name.rpartition("_")[0] for name in source.threads} == {"edge-train-data"}

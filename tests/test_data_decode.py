@@ -26,7 +26,7 @@ def encoded(image: Image.Image, kind: str, **options) -> bytes:
 
 
 def pillow_rgb(content: bytes) -> np.ndarray:
-    """Pillow's opinion: upright, on white."""
+    """Pillow's result: upright, on white."""
     image = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGBA")
     white = Image.new("RGBA", image.size, (255, 255, 255, 255))
     return np.asarray(Image.alpha_composite(white, image).convert("RGB"))
@@ -137,7 +137,7 @@ def test_jpeg_kinds_equal_pillow(mode, progressive) -> None:
     np.testing.assert_allclose(decode_picture(content), expected, rtol=0, atol=JPEG_LEVELS)
 
 
-def test_the_fourth_byte_of_a_bmp_is_no_alpha() -> None:
+def test_the_fourth_byte_of_a_bmp_is_not_alpha() -> None:
     content = bytearray(encoded(photo().convert("RGBA"), "BMP"))
     start = int.from_bytes(content[10:14], "little")
     content[start + 3 :: 4] = bytes(len(content[start + 3 :: 4]))  # as many programs leave it
@@ -209,7 +209,7 @@ def test_a_cut_jpeg_is_refused_by_its_marker_not_by_its_thumbnail() -> None:
 
 
 @pytest.mark.parametrize("tail", [b"\0", b"\0" * 5000, jpeg(smooth_picture(8, 8))[:100]])
-def test_what_phones_append_to_a_jpeg_is_no_harm(tail) -> None:
+def test_data_that_phones_append_to_a_jpeg_is_ignored(tail) -> None:
     np.testing.assert_array_equal(decode_picture(WHOLE + tail), decode_picture(WHOLE))
 
 
@@ -229,6 +229,6 @@ def test_other_kinds_that_are_cut_are_unreadable(kind) -> None:
     ("content", "message"),
     [(b"", "the file is empty"), (b"no picture at all", "not a picture that OpenCV can read")],
 )
-def test_what_is_no_picture_is_unreadable(content, message) -> None:
+def test_a_file_without_a_picture_is_unreadable(content, message) -> None:
     with pytest.raises(UnreadablePicture, match=message):
         decode_picture(content)

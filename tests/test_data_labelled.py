@@ -40,7 +40,7 @@ def test_unreadable_pictures_are_skipped_and_named(caplog) -> None:
     views = np.concatenate([views for views, _ in batches])
     assert labels.tolist() == [i % 2 for i in good]
     assert [tuple(view[0, 0].tolist()) for view in views] == [colour_of(i) for i in good]
-    assert min(len(views) for views, _ in batches) == 2  # a batch of bad ones is no batch
+    assert min(len(views) for views, _ in batches) == 2  # a batch of bad ones is left out
     assert "picture 150 cannot be read and is skipped: it was made bad" in caplog.text
 
 

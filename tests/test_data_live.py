@@ -71,7 +71,7 @@ def test_a_video_that_vanishes_is_lost(video, tmp_path) -> None:
         next(frames)
 
 
-def test_a_lost_camera_says_so_and_is_released() -> None:
+def test_a_lost_camera_is_reported_and_released() -> None:
     capture = FakeCapture(frames=3)
     opened = []
     camera = Camera(2, open_capture=lambda number: opened.append(number) or capture)
@@ -85,11 +85,11 @@ def test_a_lost_camera_says_so_and_is_released() -> None:
     assert capture.released
 
 
-def test_a_camera_without_a_picture_is_an_error_of_its_own() -> None:
+def test_a_camera_without_a_picture_is_a_specific_error() -> None:
     camera = Camera(0, open_capture=lambda _: FakeCapture(frames=0))
     with pytest.raises(DataError, match=r"camera:0 gives no pictures\. Check that") as error:
         next(camera.frames())
-    assert not isinstance(error.value, SourceLostError)  # nothing was there to lose
+    assert not isinstance(error.value, SourceLostError)  # nothing to lose
 
 
 def test_leaving_a_camera_releases_it() -> None:
@@ -134,7 +134,7 @@ def test_neighbours_do_not_fill_a_batch() -> None:
         assert sum(b - a == 1 for a, b in pairwise(numbers)) <= 10
 
 
-def test_every_batch_is_mixed_in_a_way_of_its_own() -> None:
+def test_every_batch_is_mixed_differently() -> None:
     pool = pool_of(FlatFrames())
     drawn = [sorted(number for number, _ in pool.draw()) for _ in range(20)]
     ages = {

@@ -62,7 +62,7 @@ def test_an_order_is_a_permutation(seed, epoch, pictures) -> None:
     assert sorted(epoch_order(seed, epoch, pictures).tolist()) == list(range(pictures))
 
 
-def test_every_epoch_has_an_order_of_its_own() -> None:
+def test_every_epoch_has_a_different_order() -> None:
     orders = {tuple(epoch_order(5, epoch, 50).tolist()) for epoch in range(20)}
     assert len(orders) == 20
 

@@ -1,4 +1,4 @@
-"""Folders, archives, the embedded digits: what is found, in which order, with which label."""
+"""Folders, archives, the embedded digits: which are read, in which order, with which label."""
 
 import io
 import os
@@ -85,7 +85,7 @@ def test_links_are_followed_but_not_in_circles(tmp_path) -> None:
     assert keys(open_source(str(tmp_path / "near"))) == ["cat/1.png", "dog/1.png"]
 
 
-def test_a_name_that_is_no_utf8_can_be_printed(tmp_path) -> None:
+def test_a_name_that_is_not_utf8_can_be_printed(tmp_path) -> None:
     raw = os.path.join(os.fsencode(tmp_path), b"\xff.png")
     with open(raw, "wb") as file:
         file.write(picture_bytes(0))
@@ -94,14 +94,14 @@ def test_a_name_that_is_no_utf8_can_be_printed(tmp_path) -> None:
     assert source.read(0).shape == (12, 12, 3)
 
 
-def test_a_picture_that_is_gone_is_unreadable(tmp_path) -> None:
+def test_a_removed_picture_is_unreadable(tmp_path) -> None:
     source = open_source(str(write_pictures(tmp_path, ["1.png", "2.png"])))
     (tmp_path / "2.png").unlink()
     with pytest.raises(UnreadablePicture, match="cannot be read: No such file"):
         source.read(1)
 
 
-def test_an_archive_is_the_folder_it_was_made_of(tmp_path) -> None:
+def test_an_archive_equals_the_folder_it_was_made_from(tmp_path) -> None:
     names = ["dog/2.png", "cat/1.png", "cat/.hidden.png", "cat/readme.txt"]
     folder = write_pictures(tmp_path / "pictures", names)
     with tarfile.open(tmp_path / "p.tar", "w") as tar:
@@ -243,5 +243,5 @@ def test_digits_are_those_of_scikit_learn() -> None:
         np.testing.assert_array_equal(ours["labels"], theirs.target)
 
 
-def test_opencv_starts_no_threads_of_its_own() -> None:
+def test_opencv_starts_no_threads() -> None:
     assert cv2.getNumThreads() == 1

@@ -114,7 +114,7 @@ def test_a_broken_periodic_graph_is_refused_before_the_first_step(package, tmp_p
         engine.open(broken, package.initial_state())
 
 
-def test_a_run_goes_on_from_a_snapshot_bit_for_bit(engine, package):
+def test_a_run_continues_from_a_snapshot_bit_for_bit(engine, package):
     def go_on(engine, numbers):
         for number in numbers:
             step(engine, package, number, rung=number % 2)

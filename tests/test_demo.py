@@ -1,4 +1,4 @@
-"""`edge-train demo`, shortened: the whole job, both ways to a package, what may go wrong."""
+"""`edge-train demo`, shortened: all steps, with and without torch, and errors."""
 
 import contextlib
 import errno
@@ -111,7 +111,7 @@ def test_json_is_one_document(no_torch, tmp_path, capsys) -> None:
     assert facts["versions"]["runtime"].startswith("onnxruntime")
 
 
-def test_where_torch_is_it_exports_its_own(monkeypatch, tmp_path, capsys) -> None:
+def test_with_torch_it_exports_a_package(monkeypatch, tmp_path, capsys) -> None:
     pytest.importorskip("torch", reason="exports a package")
     one_rung = RECIPE.read_text().replace("[1.0, 0.75, 0.5]", "[0.75]")  # three take longer
     monkeypatch.setattr("edge_runtime.selftest.RECIPE", tmp_path / "recipe.toml")
@@ -132,7 +132,7 @@ def test_where_torch_is_it_exports_its_own(monkeypatch, tmp_path, capsys) -> Non
     assert manifest.recipe == {**shipped.recipe, "seed": 3, "keep_ratios": [0.75]}
 
 
-def test_without_an_engine_nothing_is_started(monkeypatch, tmp_path, capsys) -> None:
+def test_nothing_is_started_without_an_engine(monkeypatch, tmp_path, capsys) -> None:
     def missing(name, threads=None):
         raise EngineError("onnxruntime cannot be imported")
 
@@ -142,7 +142,9 @@ def test_without_an_engine_nothing_is_started(monkeypatch, tmp_path, capsys) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_stopped_demo_says_how_to_continue(no_torch, monkeypatch, tmp_path, capsys) -> None:
+def test_a_stopped_demo_reports_how_to_continue(
+    no_torch, monkeypatch, tmp_path, capsys
+) -> None:
     class Signalled(OrtEngine):
         def step(self, rung_id, batch, hyper):
             if hyper["step"] == 3:

@@ -144,7 +144,7 @@ def test_without_a_quota_all_processors_are_used(
     assert machine_facts(write(tmp_path, limits))["logical_cpus"] == FREE_CPUS
 
 
-def test_no_limit_of_version_1_is_not_more_memory_than_there_is(tmp_path: Path) -> None:
+def test_no_limit_of_version_1_is_not_more_than_the_machines_memory(tmp_path: Path) -> None:
     files = {
         "proc/meminfo": "MemTotal: 16384 kB\n",
         "proc/self/cgroup": "5:memory:/\n",

@@ -31,15 +31,15 @@ def write_next(state, name, value):
     target.update_inplace(np.broadcast_to(array, target.shape()).copy())
 
 
-def assert_equal(found, expected):
-    assert found.keys() == expected.keys()
+def assert_equal(actual, expected):
+    assert actual.keys() == expected.keys()
     for name, value in expected.items():
-        assert found[name].dtype == value.dtype, name
-        np.testing.assert_array_equal(found[name], value, err_msg=name)
+        assert actual[name].dtype == value.dtype, name
+        np.testing.assert_array_equal(actual[name], value, err_msg=name)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_any_dtype_goes_in_and_out_and_moves_on(dtype):
+def test_any_dtype_is_copied_in_and_out_and_updated(dtype):
     given = state_of(dtype=dtype)
     state = DeviceState(given)
     assert_equal(state.copy(), given)
@@ -56,7 +56,7 @@ def test_scalars_and_empty_tensors_are_tensors():
     assert_equal(DeviceState(given).copy(), given)
 
 
-def test_what_goes_in_is_copied():
+def test_the_given_state_is_copied():
     given = state_of()
     state = DeviceState(given)
     given["a"][...] = 9
@@ -91,7 +91,7 @@ def test_a_write_that_is_not_advanced_leaves_the_state():
 
 
 @given(st.lists(st.sets(st.sampled_from("abc")), max_size=12))
-def test_every_tensor_moves_on_by_itself(steps):
+def test_every_tensor_is_updated_separately(steps):
     state, expected = DeviceState(state_of()), state_of()
     moved = dict.fromkeys("abc", 0)
     for number, names in enumerate(steps, start=10):
@@ -110,7 +110,7 @@ def resident_mib():
     return psutil.Process().memory_info().rss / MIB
 
 
-def test_a_tensor_that_is_never_written_takes_no_second_memory():
+def test_a_tensor_that_is_never_written_has_no_second_copy():
     large = {name: np.broadcast_to(np.float32(1), (6 * MIB,)) for name in ("a", "b")}  # 24 MiB
     release_free_memory()  # of earlier tests, or it would be returned below
     before = resident_mib()

@@ -17,7 +17,7 @@ from edge_runtime.schema import unstructure
 
 @pytest.fixture(scope="module")
 def here() -> dict[str, Any]:
-    """What the doctor finds on this machine: it tries everything once."""
+    """The doctor's findings on this machine: it tries everything once."""
     return doctor.collect()
 
 
@@ -47,7 +47,7 @@ def test_machine_and_versions_are_reported(here) -> None:
     assert json.loads(json.dumps(here)) == here
 
 
-def test_people_get_a_line_per_part(here) -> None:
+def test_the_text_has_a_line_per_part(here) -> None:
     text = doctor.render_text(here)
     lines = text.partition("\n\n")[0].splitlines()
     names = [line.split()[0] for line in lines if not line.startswith(" ")]
@@ -58,7 +58,7 @@ def test_people_get_a_line_per_part(here) -> None:
     assert "This machine can train with ort" in text
 
 
-def test_the_board_is_looked_at(here) -> None:
+def test_the_board_is_inspected(here) -> None:
     board = here["board"]
     assert board["problem"] is None
     assert board["board"] == here["machine"]["board"]
@@ -81,7 +81,7 @@ def board_lines(capsys, *arguments: str) -> list[str]:
 
 @pytest.fixture
 def no_parts(monkeypatch, tmp_path) -> None:
-    """A machine of an empty /sys and without any program."""
+    """A machine with an empty /sys and without any program."""
     monkeypatch.setattr(doctor, "try_part", findings().__getitem__)
     monkeypatch.setenv("EDGE_TRAIN_SYSFS", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -127,7 +127,7 @@ full_w = 7
 
 
 @pytest.mark.usefixtures("no_parts")
-def test_an_estimate_is_called_one_and_says_what_is_missing(tmp_path, capsys) -> None:
+def test_an_estimate_is_marked_with_the_missing_sensors(tmp_path, capsys) -> None:
     path = tmp_path / "shed.toml"
     path.write_text(OWN)
     text = "\n".join(board_lines(capsys, "--board", str(path)))
@@ -158,8 +158,7 @@ def test_no_sensor_at_all_is_reported(here) -> None:
     board = {**here["board"], "sensor": None, "better_sensors": {"rapl": "not for you"}}
     text = doctor.render_text({**here, "board": board})
     assert (
-        "power         unknown: no sensor works here, and there is nothing to estimate it"
-        in text
+        "power         unknown: no sensor works here, and the board file has no values" in text
     )
     assert "\n              rapl: not for you\n" in text
 

@@ -1,4 +1,4 @@
-"""What real costs are against the profile's, and whether the board or a rung is to blame."""
+"""Ratios of observed to profiled costs, attributed to the board or to a rung."""
 
 import random
 
@@ -17,7 +17,7 @@ def train(
         drift.observe(rung, ratio * max(0.2, chance.gauss(1.0, noise)), STEP_S)
 
 
-def test_before_the_first_step_the_profile_is_right() -> None:
+def test_before_the_first_step_the_profile_is_used() -> None:
     assert Drift().ratio("a") == 1.0
 
 
@@ -37,7 +37,7 @@ def test_a_surprise_after_a_switch_belongs_to_the_rung() -> None:
     assert drift.ratio("a") == drift.ratio("c") == pytest.approx(1.0, abs=0.001)
 
 
-def test_a_rung_alone_cannot_be_far_off() -> None:
+def test_a_single_rung_cannot_be_far_off() -> None:
     drift = Drift()
     train(drift, "a", 1.0, 20.0)
     train(drift, "b", 2.0, 20.0)
@@ -61,7 +61,7 @@ def test_a_slow_change_is_followed() -> None:
     assert drift.ratio("a") == pytest.approx(1.15, rel=0.02)
 
 
-def test_what_was_learnt_of_a_rung_is_kept() -> None:
+def test_the_ratio_of_a_rung_is_kept() -> None:
     drift = Drift()
     train(drift, "a", 1.0, 20.0)
     train(drift, "b", 1.1, 9.0)
@@ -69,7 +69,7 @@ def test_what_was_learnt_of_a_rung_is_kept() -> None:
     assert drift.ratio("b") == pytest.approx(1.1, rel=0.02)
 
 
-def test_one_step_that_hangs_says_little() -> None:
+def test_one_step_that_hangs_has_little_effect() -> None:
     drift = Drift()
     train(drift, "a", 1.0, 30.0)
     drift.observe("a", 500.0, STEP_S)
@@ -83,7 +83,7 @@ def test_noise_is_averaged() -> None:
     assert drift.ratio("b") == drift.ratio("a")
 
 
-def test_long_steps_are_believed_at_once() -> None:
+def test_long_steps_have_full_weight_at_once() -> None:
     drift = Drift()
     drift.observe("a", 1.5, 60.0)
     assert drift.ratio("a") == pytest.approx(1.5, rel=0.01)

@@ -157,7 +157,7 @@ def test_fields_around_the_weights_stay_as_they_are():
     )
 
 
-def test_a_weight_that_is_no_input_is_an_error(package):
+def test_a_weight_that_is_not_an_input_is_an_error(package):
     model = package.file(package.manifest.embed).read_bytes()
     with pytest.raises(ValueError, match="no input named head, images2"):
         with_stored_weights(

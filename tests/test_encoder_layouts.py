@@ -1,4 +1,4 @@
-"""The encoder at the borders: timm's layouts, both ways."""
+"""Conversion of encoder weights from and to timm's layouts."""
 
 import numpy as np
 import pytest

@@ -38,7 +38,7 @@ def energy_slowly(known: list[tuple[float, float]], from_s: float, to_s: float) 
 
 
 def gaps_slowly(known: list[tuple[float, float]], from_s: float, to_s: float) -> list[float]:
-    """How long each span without readings is, inside the window; level ends included."""
+    """Length of each span without readings inside the window, level ends included."""
     times = [t for t, _ in known]
     inner = [(a, b, b - a) for a, b in pairwise(times)]
     lead, tail = (from_s, times[0]), (times[-1], to_s)
@@ -157,7 +157,7 @@ def test_a_rail_that_was_never_read_is_unknown() -> None:
     assert total_j(ledger, account, 1.0) is None
 
 
-def test_a_count_that_restarted_is_no_negative_energy() -> None:
+def test_a_restarted_counter_gives_no_negative_energy() -> None:
     ledger = new_ledger(counts_energy=True)
     account = ledger.open(0.0)
     for t_s, joules in ((0.0, 100.0), (1.0, 110.0), (2.0, None), (4.0, 3.0), (5.0, 23.0)):
@@ -210,7 +210,7 @@ def test_the_peak_is_that_of_the_readings_inside() -> None:
     )  # half-way down from 90 W as the window begins
 
 
-def test_history_forgets_what_is_old_and_says_so() -> None:
+def test_history_drops_old_readings_and_reports_it() -> None:
     ledger = new_ledger(history_s=10.0)
     for t_s in range(101):
         ledger.add(float(t_s), {"A": float(t_s), "B": 0.0})

@@ -1,4 +1,4 @@
-"""Memory of engines: none before it is used, one rung at a time, and back when it is free."""
+"""Memory of engines: none before it is used, one rung at a time, returned when free."""
 
 import gc
 
@@ -27,7 +27,7 @@ def resident_mib():
     return psutil.Process().memory_info().rss / MIB
 
 
-def test_a_mapping_takes_memory_when_it_is_written_and_gives_it_back():
+def test_a_mapping_takes_memory_when_it_is_written_and_returns_it():
     before = resident_mib()
     arrays = mapped_zeros(LARGE)
     assert resident_mib() - before < 8
@@ -62,7 +62,7 @@ def test_arrays_and_values_are_the_same_memory():
     assert not tensors.values["x"].numpy().any()
 
 
-def test_freed_memory_goes_back_to_the_system():
+def test_freed_memory_is_returned_to_the_system():
     blocks = [bytearray(100_000) for _ in range(500)]
     pin = bytearray(100_000)  # at the end of the heap, which so cannot shrink by itself
     del blocks
@@ -81,16 +81,16 @@ def sessions():
 
 def test_one_rung_is_loaded_at_a_time(monkeypatch):
     ladders = (open_package(path) for path in packages_to_train())
-    package = next(found for found in ladders if len(found.manifest.rungs) > 1)
+    package = next(each for each in ladders if len(each.manifest.rungs) > 1)
     others = sessions()
-    found = {"sessions when one is loaded": [], "memory given back": 0}
+    seen = {"sessions when one is loaded": [], "memory given back": 0}
 
     def options(threads):
-        found["sessions when one is loaded"].append(sessions() - others)
+        seen["sessions when one is loaded"].append(sessions() - others)
         return session_options(threads)
 
     def release():
-        found["memory given back"] += 1
+        seen["memory given back"] += 1
         release_free_memory()
 
     monkeypatch.setattr("edge_runtime.engines.session.session_options", options)
@@ -105,7 +105,7 @@ def test_one_rung_is_loaded_at_a_time(monkeypatch):
             engine.step("k001", {}, hyper_of(package, 1))
         assert sessions() == others + 1
     assert sessions() == others
-    assert found == {
+    assert seen == {
         "sessions when one is loaded": [0] * 2 * count,
         "memory given back": 2 * count,
     }

@@ -1,4 +1,4 @@
-"""One contract for everything that trains, PyTorch's reference included."""
+"""One contract for all training engines, PyTorch's reference included."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ NAMES = (*ENGINES, "torch")
 
 
 def make_engine(name: str) -> Engine:
-    """An engine, or a skip that says what is missing."""
+    """An engine, or a skip with the missing module."""
     if name == "torch":
         pytest.importorskip("torch", reason="the reference is PyTorch")
         from reference_engine import TorchEngine
@@ -36,7 +36,7 @@ def make_engine(name: str) -> Engine:
 
 @pytest.fixture(scope="module", params=["simclr-random", "mocov3-simprune", "paired-random"])
 def package(request: pytest.FixtureRequest) -> Iterator[Package]:
-    """Exported here, or handed over by an environment that exports."""
+    """Exported here, or by another environment."""
     if given := {path.name: path for path in handed_over()}:
         yield open_package(given[request.param])
         return
@@ -66,7 +66,7 @@ def unsupported_reason(engine: Engine, package: Package) -> str | None:
 
 
 def train(engine: Engine, package: Package, steps: range, rungs: str = "ab") -> list[float]:
-    """Steps that take the largest (a) and the smallest (b) rung in turns."""
+    """Steps that alternate between the largest (a) and the smallest (b) rung."""
     ids = {"a": package.manifest.rungs[0].id, "b": package.manifest.rungs[-1].id}
     losses = []
     for step in steps:
@@ -76,19 +76,21 @@ def train(engine: Engine, package: Package, steps: range, rungs: str = "ab") -> 
     return losses
 
 
-def assert_equal(found: State, wanted: State) -> None:
-    assert found.keys() == wanted.keys()
+def assert_equal(actual: State, wanted: State) -> None:
+    assert actual.keys() == wanted.keys()
     for name, value in wanted.items():
-        np.testing.assert_array_equal(found[name], value, err_msg=name)
+        np.testing.assert_array_equal(actual[name], value, err_msg=name)
 
 
-def test_a_step_moves_the_state_and_gives_its_loss(engine: Engine, package: Package) -> None:
+def test_a_step_updates_the_state_and_returns_its_loss(
+    engine: Engine, package: Package
+) -> None:
     before = engine.snapshot()
     rung = package.manifest.rungs[-1].id
     result = engine.step(rung, noise_batch(package, rung, 1), hyper_of(package, 1))
     assert isinstance(result, StepResult)
     assert result.applied is True
-    assert result.metrics.keys() == {"loss"}  # what these objectives report
+    assert result.metrics.keys() == {"loss"}  # metrics of these objectives
     assert isinstance(result.metrics["loss"], float)
     assert np.isfinite(result.metrics["loss"])
     after = engine.snapshot()
@@ -115,13 +117,13 @@ def test_the_same_steps_give_the_same_bits(engine: Engine, package: Package) -> 
         assert_equal(engine.snapshot(), other.snapshot())
 
 
-def test_the_view_of_the_state_is_that_of_now(engine: Engine, package: Package) -> None:
+def test_the_view_of_the_state_is_the_present_state(engine: Engine, package: Package) -> None:
     for step in (1, 2):
         train(engine, package, range(step, step + 1))
         assert_equal(engine.state_view(), engine.snapshot())
 
 
-def test_a_run_goes_on_from_a_snapshot_bit_for_bit(engine: Engine, package: Package) -> None:
+def test_a_run_continues_from_a_snapshot_bit_for_bit(engine: Engine, package: Package) -> None:
     train(engine, package, range(1, 4))
     middle = engine.snapshot()
     wanted = train(engine, package, range(4, 7))
@@ -132,7 +134,7 @@ def test_a_run_goes_on_from_a_snapshot_bit_for_bit(engine: Engine, package: Pack
 
 
 def test_moments_survive_a_switch_of_the_rung(engine: Engine, package: Package) -> None:
-    """Rungs in turns on one engine equal an engine of its own for every step."""
+    """Alternating rungs on one engine equals a new engine for every step."""
     train(engine, package, range(1, 6))
     state = package.initial_state()
     for step in range(1, 6):
@@ -154,7 +156,7 @@ def test_a_failed_step_leaves_the_state(engine: Engine, package: Package) -> Non
         with pytest.raises(EngineError, match="cannot run a step of rung"):
             engine.step(rung, batch, hyper_of(package, 3))
     assert_equal(engine.snapshot(), before)
-    train(engine, package, range(3, 4))  # and it goes on
+    train(engine, package, range(3, 4))  # and it continues
 
 
 @pytest.fixture
@@ -168,7 +170,7 @@ def ort_training_engine(package: Package) -> Iterator[Engine]:
         yield made
 
 
-def test_half_a_step_is_never_taken_for_a_state(
+def test_an_incomplete_step_is_never_used_as_a_state(
     ort_training_engine: Engine, package: Package, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import edge_runtime.engines.ort_training as module
@@ -279,7 +281,7 @@ def test_the_table_has_the_engines_and_auto_is_its_first() -> None:
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_an_engine_says_where_it_computes(name: str) -> None:
+def test_an_engine_reports_its_device(name: str) -> None:
     make_engine(name)
     assert create_engine(name, threads=3).threads == 3
     assert create_engine(name).threads is None
@@ -289,7 +291,7 @@ def test_an_engine_says_where_it_computes(name: str) -> None:
         create_engine(name, device="cuda")
 
 
-def test_the_ort_training_optimizer_takes_no_other_constants(package: Package) -> None:
+def test_the_ort_training_optimizer_refuses_other_constants(package: Package) -> None:
     with make_engine("ort-training") as engine:
         engine.open(package, package.initial_state())
         rung = package.manifest.rungs[0].id
@@ -299,7 +301,7 @@ def test_the_ort_training_optimizer_takes_no_other_constants(package: Package) -
             engine.step(rung, noise_batch(package, rung, 1), hyper)
 
 
-def test_the_ort_training_engine_names_why_it_refuses(package: Package) -> None:
+def test_the_ort_training_engine_refuses_with_a_reason(package: Package) -> None:
     import dataclasses
 
     reason = "weight decay is scheduled"

@@ -1,4 +1,4 @@
-"""Frozen features and the scores made of them, through a real embedding graph."""
+"""Frozen features and their scores, through a real embedding graph."""
 
 import numpy as np
 import pytest
@@ -62,7 +62,7 @@ def test_features_are_those_of_the_graph_in_the_sources_order(package, batch_siz
     assert labels.tolist() == pictures.labels.tolist()
 
 
-def test_weights_that_are_no_numbers_are_reported(package):
+def test_weights_that_are_not_finite_are_reported(package):
     state = make_state(1)
     state["ema.fc.weight"][0, 0] = np.nan
     with pytest.raises(DivergedError, match="features that are not finite numbers for train"):

@@ -72,7 +72,7 @@ def test_eval_json_has_everything(run_folder, package, pictures, capsys):
     assert linear["accuracy"] == 1.0  # the colours are a linear function of the pixels
 
 
-def test_eval_is_noted_in_the_run(run_folder, pictures, capsys):
+def test_eval_is_recorded_in_the_run(run_folder, pictures, capsys):
     pytest.importorskip("onnxruntime")
     assert main(["eval", str(run_folder), *pictures, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
@@ -88,7 +88,7 @@ def test_eval_is_noted_in_the_run(run_folder, pictures, capsys):
     assert not logged.event.energy_is_estimate or logged.event.energy_j is not None
 
 
-def test_eval_tells_people_the_gain(run_folder, pictures, capsys):
+def test_eval_prints_the_gain(run_folder, pictures, capsys):
     pytest.importorskip("onnxruntime")
     assert main(["eval", str(run_folder), *pictures, "--linear", "--threads", "1"]) == 0
     output, (logged,) = capsys.readouterr().out, open_run(run_folder).events()

@@ -1,4 +1,4 @@
-"""FLOPs of lowered graphs: PyTorch's count of what it runs itself, and the papers' figures."""
+"""FLOPs of lowered graphs, against PyTorch's count and published numbers."""
 
 import pytest
 
@@ -28,7 +28,7 @@ TOKENS = [
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Products this small are slower on more, and much slower on a busy machine."""
+    """One thread: products this small are slower on more, above all on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -52,7 +52,7 @@ def rung_and_state(program):
 
 
 def counted_flops(rung, state):
-    """What PyTorch counts while it computes loss and gradients."""
+    """PyTorch's count while it computes loss and gradients."""
     inputs = graphs.step_inputs(rung, state).tensors
     with FlopCounterMode(display=False) as counter:
         rung.gradient(inputs)
@@ -78,7 +78,7 @@ def test_a_steps_flops_are_those_that_pytorch_counts(method, tokens, depth):
     ],
     ids=lambda table: next(iter(table)),
 )
-def test_those_of_other_rungs_too(table):
+def test_flops_of_other_rungs_are_those_of_pytorch_too(table):
     rung, state = rung_and_state(make_program(**table))
     lowered = graphs.step_graph if "micro_batches" not in table else graphs.accumulate_graph
     assert lowered(rung, state).spec.flops == counted_flops(rung, state)
@@ -101,27 +101,27 @@ def shapes_of(model, operator):
 @pytest.mark.parametrize("tokens", TOKENS, ids=lambda tokens: "-".join(tokens.values()))
 @pytest.mark.parametrize("method", OBJECTIVES)
 def test_tokens_per_block_are_those_of_the_softmaxes(method, tokens):
-    """The teacher's are in the graph, too: it sees all tokens, or as many as the student."""
+    """The teacher's are in the graph, too: it sees all tokens, or the student's number."""
     depth = 5
     rung, state = rung_and_state(make_program(method, tokens, depth=depth))
     model = graphs.step_graph(rung, state).model
-    found = [shape[-1] for shape in shapes_of(model, "Softmax")]  # (S, H, queries, T)
+    in_attention = [shape[-1] for shape in shapes_of(model, "Softmax")]  # (S, H, queries, T)
     attended = graphs.tokens_per_block(rung, state)["global"]
     teacher = (17,) * depth if tokens["name"] == "random" else attended
     teachers = teacher if rung.program.teacher_names else ()
-    assert sorted(found) == sorted([*attended, *teachers])
+    assert sorted(in_attention) == sorted([*attended, *teachers])
     if tokens["name"] != "none":
         assert min(attended) < 17
 
 
-# The papers' figures, of a real model's forward pass. Nothing is computed, shapes are enough.
+# Published FLOPs of a real model's forward pass. Shapes suffice; nothing is computed.
 
 WIDTH, CLASSES, PIXELS = 384, 1000, 16 * 16 * 3
 PICTURES, VIEWS = 2, 2
 
 
 def deit_small(tokens, keep_ratio):
-    """A rung of DeiT-S with one encoder for both views, and a state of shapes alone."""
+    """A rung of DeiT-S with one encoder for both views, and a state of shapes only."""
     table = {
         "model": {"name": "deit_small_patch16_224"},
         "tokens": {"name": tokens},
@@ -174,14 +174,14 @@ def macs_slowly(attended, fed, width, *, queries):
         ),
     ],
 )
-def test_deit_small_takes_what_the_papers_say(tokens, keep_ratio, giga_macs, blocks):
+def test_deit_small_has_the_published_flops(tokens, keep_ratio, giga_macs, blocks):
     rung, state = deit_small(tokens, keep_ratio)
     assert graphs.tokens_per_block(rung, state)["global"] == tuple(a for a, _ in blocks)
     whole = sum(macs_slowly(a, fed, WIDTH, queries=a) for a, fed in blocks)
     patches = 196 * PIXELS * WIDTH
     # Papers count ImageNet's classifier, and all tokens of the last block.
     assert (whole + patches + WIDTH * CLASSES) / 1e9 == pytest.approx(giga_macs, abs=5e-4)
-    # Ours: in the last block only the class token asks, and goes on.
+    # Here: in the last block only the class token is a query.
     attended, fed = blocks[-1]
     whole += macs_slowly(attended, 1, WIDTH, queries=1)
     whole -= macs_slowly(attended, fed, WIDTH, queries=attended)
@@ -195,7 +195,7 @@ def test_deit_small_takes_what_the_papers_say(tokens, keep_ratio, giga_macs, blo
     assert graph_flops(model) == 2 * (sequences * (whole + patches) + compared)
 
 
-# What is counted.
+# Counted operations.
 
 
 def product(operator, a, b, output, **attributes):
@@ -229,12 +229,12 @@ def test_a_product_takes_two_flops_for_each_multiplication(model, flops):
     assert graph_flops(model) == flops
 
 
-def test_behind_operators_of_another_domain_nothing_is_known():
+def test_flops_after_operators_of_another_domain_are_unknown():
     model = product("MatMul", [3, 5], [5, 7], [3, 7])
     model.graph.node[0].domain = "com.microsoft"
     assert graph_flops(model) is None
 
 
-def test_features_of_any_number_of_pictures_have_no_count_of_their_own():
+def test_a_graph_with_a_free_batch_has_no_flops():
     program = make_program()
     assert graphs.embed_graph(program, program.initial_state()).spec.flops is None

@@ -1,4 +1,4 @@
-"""One contract for everything that computes features, on the smallest encoder."""
+"""One contract for all forward engines, on the smallest encoder."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from edge_runtime.package import Package
 
 
 def make_engine(name: str) -> ForwardEngine:
-    """A forward engine, or a skip that says what is missing."""
+    """A forward engine, or a skip with the missing module."""
     try:
         return create_forward_engine(name, threads=1)
     except EngineError as error:
@@ -47,11 +47,11 @@ def images_of(count: int, seed: int = 0) -> Any:
     return rng.integers(0, 256, (count, SIZE_PX, SIZE_PX, 3), np.uint8)
 
 
-def assert_features(found: Any, weights: dict[str, Any], images: Any) -> None:
-    assert (found.dtype, found.shape) == (np.float32, (len(images), WIDTH))
+def assert_features(features: Any, weights: dict[str, Any], images: Any) -> None:
+    assert (features.dtype, features.shape) == (np.float32, (len(images), WIDTH))
     expected = features_of(weights, images)
     # Sums of 48 products of float32 numbers up to 255, added in another order
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-2)
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-2)
 
 
 def test_features_are_their_definition(engine: ForwardEngine, package: Package) -> None:
@@ -67,7 +67,7 @@ def test_features_never_change_afterwards(engine: ForwardEngine) -> None:
     np.testing.assert_array_equal(first, copy)
 
 
-def test_images_may_lie_anyhow_in_memory(engine: ForwardEngine) -> None:
+def test_images_may_have_any_memory_layout(engine: ForwardEngine) -> None:
     images = images_of(6)
     np.testing.assert_array_equal(engine.run(images[::2]), engine.run(images)[::2])
 
@@ -81,7 +81,7 @@ def test_weights_are_copied(engine: ForwardEngine, package: Package) -> None:
         assert_features(other.run(images_of(2)), weights_of(package, 2), images_of(2))
 
 
-def test_weights_may_lie_anyhow_in_memory(engine: ForwardEngine, package: Package) -> None:
+def test_weights_may_have_any_memory_layout(engine: ForwardEngine, package: Package) -> None:
     turned = {name: np.asfortranarray(v) for name, v in weights_of(package, 1).items()}
     with make_engine(engine.name) as other:
         other.open(package, package.manifest.embed, turned)
@@ -91,7 +91,7 @@ def test_weights_may_lie_anyhow_in_memory(engine: ForwardEngine, package: Packag
 def test_images_that_do_not_fit_are_refused(engine: ForwardEngine) -> None:
     with pytest.raises(EngineError, match="cannot embed images"):
         engine.run(images_of(2)[:, :-1])
-    engine.run(images_of(2))  # and it goes on
+    engine.run(images_of(2))  # and it continues
 
 
 @pytest.mark.parametrize("name", FORWARD_ENGINES)
@@ -109,7 +109,7 @@ def test_use_outside_open_and_close_is_refused(package: Package, name: str) -> N
 
 
 @pytest.mark.parametrize("name", FORWARD_ENGINES)
-def test_a_file_that_is_no_graph_is_refused(
+def test_a_file_without_a_graph_is_refused(
     package: Package, tmp_path: Path, name: str
 ) -> None:
     broken = make_package(tmp_path / "package")
@@ -120,7 +120,7 @@ def test_a_file_that_is_no_graph_is_refused(
 
 
 @pytest.mark.parametrize("name", FORWARD_ENGINES)
-def test_an_engine_says_what_and_where_it_is(name: str) -> None:
+def test_an_engine_reports_its_runtime_and_device(name: str) -> None:
     engine = make_engine(name)
     assert (engine.name, engine.device) == (name, "cpu")
     assert engine.runtime.startswith("onnxruntime")

@@ -1,4 +1,4 @@
-"""Governed runs on a simulated board: the budget is kept, and little of it is left."""
+"""Governed runs on a simulated board: the budget is kept, and little of it remains."""
 
 import itertools
 import math
@@ -76,9 +76,9 @@ def test_wrong_costs_are_learnt(budget, ratio) -> None:
         (Budget(energy_j=2200), Board(power_ratio=lambda step: 1.0 if step < 700 else 1.5)),
         (Budget(energy_j=2200), Board(power_ratio=lambda step: 1.5 if step < 500 else 1.0)),
     ],
-    ids=["doubles", "halves", "creeps", "hungrier", "less hungry"],
+    ids=["doubles", "halves", "creeps", "more power", "less power"],
 )
-def test_a_disturbance_is_met(budget, board) -> None:
+def test_a_disturbance_is_compensated(budget, board) -> None:
     outcome = simulate(budget, STEPS, board=board)
     assert_kept(outcome, budget, dearest=2.0)
     assert outcome.steps == STEPS
@@ -124,7 +124,7 @@ def test_any_budget_that_can_be_kept_is_kept(
     ("budget", "limit"),
     [(Budget(time_s=120), "time"), (Budget(energy_j=1100), "energy")],
 )
-def test_what_cannot_be_done_any_more_ends_at_the_limit(budget, limit) -> None:
+def test_a_budget_that_becomes_infeasible_ends_at_the_limit(budget, limit) -> None:
     board = Board(time_ratio=lambda step: 1.0 if step < 300 else 2.0)
     outcome = simulate(budget, STEPS, board=board)
     assert_kept(outcome, budget)
@@ -136,11 +136,11 @@ def test_what_cannot_be_done_any_more_ends_at_the_limit(budget, limit) -> None:
         if limit == "time"
         else (outcome.energy_j, budget.energy_j)
     )
-    assert 0.99 * whole <= spent <= whole  # the last checkpoint is held back
+    assert 0.99 * whole <= spent <= whole  # the last checkpoint is reserved
     last = outcome.decisions[-1]
     assert last.kind == "stop"
     assert re.match(
-        rf"--{limit} is used up but for the last checkpoint with .* left; "
+        rf"--{limit} is used up except for the last checkpoint with .* left; "
         rf"{STEPS - outcome.steps} steps are not done",
         last.reason,
     )
@@ -148,7 +148,7 @@ def test_what_cannot_be_done_any_more_ends_at_the_limit(budget, limit) -> None:
     assert f"as many as possible on {resort.rung}" in resort.reason
 
 
-def test_the_decisions_say_why() -> None:
+def test_decisions_have_reasons() -> None:
     outcome = simulate(Budget(energy_j=2000), STEPS)
     switches = [decision for decision in outcome.decisions if decision.kind == "switch"]
     assert re.fullmatch(
@@ -174,18 +174,18 @@ def test_high_compression_comes_first() -> None:
     assert kept == sorted(kept)
 
 
-# Calm
+# Few switches
 
 
 def switches_of(outcome: Outcome) -> list[tuple[int, float, int]]:
-    """Steps done, time, and token-blocks won, of every switch but the first."""
-    found, before = [], None
+    """Steps done, time, and gained token-blocks of every switch except the first."""
+    switches, before = [], None
     decided = [arguments for name, arguments in outcome.calls if name == "decide"]
     for arguments, decision in zip(decided, outcome.decisions, strict=True):
         if decision.kind == "switch" and before:
-            found.append((*arguments[:2], KEPT[decision.rung] - KEPT[before]))
+            switches.append((*arguments[:2], KEPT[decision.rung] - KEPT[before]))
         before = decision.rung if decision.kind in ("switch", "keep") else before
-    return found
+    return switches
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -212,7 +212,7 @@ def test_a_moment_of_disturbance_changes_nothing() -> None:
     assert set(outcome.rungs) == {"k100"}
 
 
-def test_time_that_is_suddenly_gone_leaves_the_cheapest_rung() -> None:
+def test_a_sudden_loss_of_time_leaves_the_cheapest_rung() -> None:
     governor = Governor(LADDER, Budget(time_s=100), steps=300, overhead=OVERHEAD)
     assert governor.decide(0, 0.0, Total(time_s=1.5, energy_j=None), Reading()).rung == "k100"
     late = governor.decide(1, 80.0, Total(time_s=81.5, energy_j=None), Reading())
@@ -255,7 +255,7 @@ def test_at_the_end_of_all_steps_nothing_stopped_it() -> None:
     assert (end.kind, end.stopped_by, end.reason) == ("stop", None, "all steps are done")
 
 
-def test_a_dear_checkpoint_is_held_back() -> None:
+def test_an_expensive_checkpoint_is_reserved() -> None:
     overhead = replace(OVERHEAD, checkpoint_s=40.0, checkpoint_j=300.0)
     for budget in (Budget(time_s=200), Budget(energy_j=2000)):
         outcome = simulate(budget, STEPS, overhead=overhead)
@@ -274,7 +274,7 @@ def test_a_step_that_hangs_ends_nothing() -> None:
 # Sensors
 
 
-def test_energy_that_nobody_measures_any_more_is_predicted() -> None:
+def test_energy_of_a_lost_sensor_is_predicted() -> None:
     budget = Budget(energy_j=2000)
     board = Board(has_sensor=lambda step: step < 200, power_ratio=lambda step: 1.2)
     outcome = simulate(budget, STEPS, board=board)
@@ -282,7 +282,7 @@ def test_energy_that_nobody_measures_any_more_is_predicted() -> None:
     assert 0.93 * budget.energy_j <= outcome.energy_j <= 1.02 * budget.energy_j
 
 
-def test_a_sensor_that_comes_back_is_believed() -> None:
+def test_a_returned_sensor_is_used() -> None:
     budget = Budget(energy_j=2000)
     board = Board(
         has_sensor=lambda step: not 200 <= step < 600,
@@ -293,7 +293,7 @@ def test_a_sensor_that_comes_back_is_believed() -> None:
     assert outcome.steps == STEPS
 
 
-def test_without_energy_in_the_profile_time_is_governed() -> None:
+def test_without_energy_in_the_profile_time_limits_are_kept() -> None:
     dark = tuple(replace(cost, step_j=None, power_w=None) for cost in LADDER)
     overhead = replace(OVERHEAD, startup_j=None, switch_j=None, checkpoint_j=None)
     with pytest.raises(DeviceError, match="--energy cannot be planned"):
@@ -303,6 +303,6 @@ def test_without_energy_in_the_profile_time_is_governed() -> None:
     assert first.rung == "k025"
 
 
-def test_without_a_rung_there_is_no_governor() -> None:
+def test_a_governor_needs_a_rung() -> None:
     with pytest.raises(BudgetError, match="--memory is too little"):
         Governor(LADDER, Budget(memory_bytes=1000), steps=10, overhead=OVERHEAD)

@@ -1,4 +1,4 @@
-"""What else a governed run has to keep: mean power, temperature, memory."""
+"""Other limits of governed runs: mean power, temperature, memory."""
 
 import itertools
 import re
@@ -67,7 +67,7 @@ def test_a_power_that_is_never_reached_costs_nothing() -> None:
 
 
 @pytest.mark.parametrize("profiled_w", [3.0, 6.0])
-def test_a_board_that_idles_above_the_limit_gives_up(profiled_w) -> None:
+def test_a_board_that_idles_above_the_limit_stops(profiled_w) -> None:
     overhead = replace(OVERHEAD, idle_w=profiled_w)
     outcome = simulate(Budget(power_w=5), 300, overhead=overhead, board=Board(idle_w=6.0))
     assert outcome.stopped_by == "power"
@@ -78,7 +78,7 @@ def test_a_board_that_idles_above_the_limit_gives_up(profiled_w) -> None:
     assert len(outcome.decisions) < 100  # long pauses
 
 
-def test_only_pauses_without_a_step_between_them_count_as_no_help() -> None:
+def test_only_pauses_without_a_step_between_them_count_as_useless() -> None:
     slow = [replace(cost, step_s=5.0, step_j=50.0) for cost in LADDER[:1]]
     outcome = simulate(Budget(power_w=8), 400, costs=slow)
     assert outcome.time_s > 2000
@@ -86,7 +86,7 @@ def test_only_pauses_without_a_step_between_them_count_as_no_help() -> None:
 
 
 @pytest.mark.parametrize(("steps", "pauses"), [(1000, False), (300, True)])
-def test_a_hungry_start_is_made_good_by_training_if_there_is_enough(steps, pauses) -> None:
+def test_a_start_at_high_power_is_compensated_by_training(steps, pauses) -> None:
     overhead = replace(OVERHEAD, startup_s=10.0, startup_j=200.0)
     budget = Budget(power_w=11)
     outcome = simulate(budget, steps, overhead=overhead)
@@ -105,7 +105,7 @@ def test_a_long_pause_ends_before_the_time_is_up() -> None:
 # Heat
 
 
-def test_an_unknown_temperature_lifts_no_ceiling() -> None:
+def test_an_unknown_temperature_does_not_raise_the_ceiling() -> None:
     throttle = Throttle(COOLER[::-1], Budget(temperature_c=60))
     power_w = {cost.rung: cost.power_w for cost in COOLER}
     throttle.watch(0.0, "k100", Reading(temperature_c=59.5), power_w)
@@ -116,7 +116,7 @@ def test_an_unknown_temperature_lifts_no_ceiling() -> None:
     assert [cost.rung for cost in throttle.allowed] == ["k050", "k075", "k100"]
 
 
-def test_leaving_a_rung_for_memory_lifts_no_ceiling_of_heat() -> None:
+def test_leaving_a_rung_for_memory_does_not_raise_the_ceiling_of_heat() -> None:
     """The hot board is on k050 of four rungs; k075 and k100 need less memory than it."""
     costs = [
         replace(cost, peak_bytes=peak_bytes)
@@ -138,7 +138,9 @@ def test_a_temperature_is_kept_by_pauses(limit_c, time_s) -> None:
     assert outcome.hottest_c <= limit_c + 0.5
     assert_kept(outcome, budget)
     assert outcome.steps == STEPS  # the time for pauses was planned
-    lasting = Budget(power_w=(limit_c - 25) / 4, time_s=time_s)  # it can give off for ever
+    lasting = Budget(
+        power_w=(limit_c - 25) / 4, time_s=time_s
+    )  # that it can dissipate permanently
     assert outcome.token_blocks >= 0.85 * best_in_hindsight(lasting, STEPS, Board())
     pauses = [decision for decision in outcome.decisions if decision.kind == "pause"]
     reason = f"idle from --temperature {limit_c}C down to {limit_c - 3:.1f} C"
@@ -161,7 +163,7 @@ def test_pauses_to_cool_down_have_hysteresis() -> None:
     assert min(bursts) >= 4  # seconds, for three degrees
 
 
-def test_a_rung_that_draws_less_is_taken_when_it_is_warm() -> None:
+def test_a_rung_that_draws_less_is_used_when_it_is_warm() -> None:
     outcome = simulate(Budget(temperature_c=59), STEPS, costs=COOLER)
     assert outcome.hottest_c <= 59.5
     down = next(d for d in outcome.decisions if d.kind == "switch" and d.rung != "k100")
@@ -169,7 +171,7 @@ def test_a_rung_that_draws_less_is_taken_when_it_is_warm() -> None:
     assert down.rung == "k075"
     assert outcome.paused_s == 0
     assert outcome.switches <= 4 + outcome.time_s / 60
-    assert "k050" not in outcome.rungs  # k075 gives off enough
+    assert "k050" not in outcome.rungs  # k075 is cool enough
 
 
 def test_it_steps_up_again_only_when_it_is_cool() -> None:
@@ -182,14 +184,14 @@ def test_it_steps_up_again_only_when_it_is_cool() -> None:
         rungs.append(governor.decide(second, float(second), total, reading).rung)
     assert rungs[0] == "k100"
     assert rungs[1] == "k075"  # at once
-    assert rungs[29] == rungs[89] == "k050"  # after it was given time; and 57.5 is too warm
+    assert rungs[29] == rungs[89] == "k050"  # it had its time; and 57.5 is too warm
     assert rungs[179] == "k100"
     switches = sum(rungs[s] != rungs[s - 1] for s in range(1, 180))
     assert switches == 4
 
 
 @pytest.mark.parametrize(("costs", "lower"), [(COOLER, "k075"), (LADDER, "k100")])
-def test_a_throttled_board_gets_a_rung_that_draws_less_if_there_is_one(costs, lower) -> None:
+def test_a_throttled_board_gets_a_rung_that_draws_less_if_possible(costs, lower) -> None:
     governor = Governor(costs, Budget(time_s=5000), steps=1000, overhead=OVERHEAD)
     total = Total(time_s=1.0, energy_j=None)
     assert governor.decide(0, 0.0, total, Reading(throttled=False)).rung == "k100"
@@ -199,7 +201,7 @@ def test_a_throttled_board_gets_a_rung_that_draws_less_if_there_is_one(costs, lo
         assert decision.reason.startswith("the board is throttled: ")
 
 
-def test_a_board_that_stays_hot_gives_up() -> None:
+def test_a_board_that_stays_hot_stops() -> None:
     outcome = simulate(Budget(temperature_c=30), 300, board=Board(ambient_c=28))
     assert outcome.stopped_by == "temperature"
     assert outcome.steps <= 1
@@ -218,7 +220,7 @@ def test_a_pause_ends_before_the_time_is_up() -> None:
 # Memory
 
 
-def test_memory_pressure_takes_a_smaller_rung_for_a_while() -> None:
+def test_memory_pressure_selects_a_smaller_rung_for_a_while() -> None:
     board = Board(pressure=lambda step: 30.0 if 200 <= step < 300 else 0.0)
     outcome = simulate(Budget(time_s=1000), STEPS, board=board)
     assert set(outcome.rungs[:200]) == {"k100"}
@@ -229,7 +231,7 @@ def test_memory_pressure_takes_a_smaller_rung_for_a_while() -> None:
     assert outcome.switches <= 6
 
 
-def test_under_pressure_a_rung_that_needs_as_much_is_no_help() -> None:
+def test_under_pressure_a_rung_that_needs_the_same_is_not_used() -> None:
     same = replace(LADDER[1], peak_bytes=LADDER[0].peak_bytes)
     costs = (LADDER[0], same, *LADDER[2:])
     governor = Governor(costs, Budget(time_s=5000), steps=1000, overhead=OVERHEAD)
@@ -238,13 +240,13 @@ def test_under_pressure_a_rung_that_needs_as_much_is_no_help() -> None:
     assert governor.decide(1, 1.0, total, Reading(memory_pressure=15.0)).rung == "k050"
 
 
-def test_pressure_that_comes_again_and_again_lets_it_rise_less_often() -> None:
+def test_repeated_pressure_slows_down_stepping_up() -> None:
     board = Board(pressure=lambda step: 30.0 if step % 100 < 5 else 0.0)
     outcome = simulate(Budget(), 6000, board=board)
     assert outcome.switches <= 20
 
 
-def test_a_rung_that_takes_more_than_the_budget_is_left_for_good() -> None:
+def test_a_rung_that_needs_more_than_the_budget_is_excluded() -> None:
     used = {"k100": 430_000_000}
     board = Board(rss_bytes=lambda rung: used.get(rung, 300_000_000))
     budget = Budget(memory_bytes=425_000_000)

@@ -113,16 +113,16 @@ def embedded(program, state, prefix=PARAM):
     return program.embed(weights, pictures(size=program.model.image_size_px))
 
 
-def assert_same_features(found, wanted):
+def assert_same_features(actual, wanted):
     # float32 against float64, through two blocks
-    np.testing.assert_allclose(found.numpy(), wanted.numpy(), rtol=1e-3, atol=2e-5)
+    np.testing.assert_allclose(actual.numpy(), wanted.numpy(), rtol=1e-3, atol=2e-5)
 
 
 @pytest.mark.parametrize("scale", [1, 0.01], ids=["usual", "small"])
 def test_features_are_those_of_timms_vit(tmp_path, scale):
     checkpoint, program = timm_checkpoint(), make_program()
     for name in ("cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias"):
-        checkpoint[name] *= scale  # of small tokens, LayerNorm's epsilon is a large part
+        checkpoint[name] *= scale  # LayerNorm's epsilon is large relative to small tokens
     state = initial_state(program, saved(tmp_path, checkpoint))
     assert_same_features(embedded(program, state), slow_features(checkpoint, pictures()))
 
@@ -173,8 +173,8 @@ def test_positions_of_another_grid_are_resized(tmp_path, grid):
     checkpoint, program = timm_checkpoint(grid), make_program()
     state = initial_state(program, saved(tmp_path, checkpoint))
     checkpoint["pos_embed"] = resized_slowly(checkpoint["pos_embed"], 4)
-    found = state[PARAM + "encoder.pos_embed"]
-    torch.testing.assert_close(found, checkpoint["pos_embed"], rtol=1e-5, atol=1e-6)
+    resized = state[PARAM + "encoder.pos_embed"]
+    torch.testing.assert_close(resized, checkpoint["pos_embed"], rtol=1e-5, atol=1e-6)
     assert_same_features(embedded(program, state), slow_features(checkpoint, pictures()))
 
 
@@ -182,9 +182,9 @@ def test_positions_of_another_grid_are_resized(tmp_path, grid):
 def test_checkpoints_of_other_precision_load(tmp_path, dtype):
     checkpoint = {name: value.to(dtype) for name, value in timm_checkpoint().items()}
     state = initial_state(make_program(), saved(tmp_path, checkpoint))
-    found = state[PARAM + "encoder.norm.weight"]
-    assert found.dtype == torch.float32
-    assert torch.equal(found, checkpoint["norm.weight"].to(torch.float32))
+    weight = state[PARAM + "encoder.norm.weight"]
+    assert weight.dtype == torch.float32
+    assert torch.equal(weight, checkpoint["norm.weight"].to(torch.float32))
 
 
 def test_an_exported_encoder_loads_back_to_the_bit(tmp_path, small_package):
@@ -205,11 +205,11 @@ def test_an_exported_encoder_loads_back_to_the_bit(tmp_path, small_package):
 
 
 def without(*names):
-    return lambda found: {k: v for k, v in found.items() if k not in names}
+    return lambda actual: {k: v for k, v in actual.items() if k not in names}
 
 
 def replaced(**tensors):
-    return lambda found: {**found, **{k.replace("__", "."): v for k, v in tensors.items()}}
+    return lambda actual: {**actual, **{k.replace("__", "."): v for k, v in tensors.items()}}
 
 
 FIT = r"vit\.safetensors does not fit: "
@@ -287,7 +287,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path, change, sizes, messa
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 a pickle of old", b"\x08" + bytes(30)])
-def test_what_is_no_safetensors_file_is_refused(tmp_path, content):
+def test_an_invalid_safetensors_file_is_refused(tmp_path, content):
     path = tmp_path / "vit.pth"
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=r"--init .*vit\.pth cannot be read: "):
@@ -299,7 +299,7 @@ def test_a_missing_checkpoint_is_refused(tmp_path):
         initial_state(make_program(), tmp_path / "gone.safetensors")
 
 
-def test_a_states_own_names_are_not_timms(tmp_path):
+def test_a_states_names_are_not_timms(tmp_path):
     state = {name: value.numpy() for name, value in make_program().initial_state().items()}
     (tmp_path / "state.safetensors").write_bytes(encode_state(state))
     with pytest.raises(ConfigError, match="it lacks 30 of 30 tensors"):

@@ -98,7 +98,7 @@ def test_nearer_neighbours_weigh_more_when_the_temperature_is_low():
     assert knn_accuracy(train, labels, test, np.array([1]), temperature=10.0) == 1.0
 
 
-def test_a_picture_without_features_is_no_error():
+def test_a_picture_without_features_is_not_an_error():
     train, train_labels, test, test_labels = clusters(1, 30, 5)
     train[0] = 0
     test[:] = 0

@@ -34,7 +34,7 @@ def test_probe_equals_scikit_learn(l2, classes):
     )
     oracle = models.LogisticRegression(C=1 / l2, tol=1e-9, max_iter=5000).fit(inputs, labels)
     # The mean loss curves by at least l2 / N = 1/3000 in every direction, so a gradient of
-    # 1e-6 leaves at most 3e-3; in the directions that decide far less.
+    # 1e-6 leaves at most 3e-3; far less in the directions that matter.
     np.testing.assert_allclose(probe.weights.T, oracle.coef_, atol=3e-3)
     np.testing.assert_allclose(probe.bias, oracle.intercept_, atol=3e-3)
     test_inputs = (test - probe.mean) / probe.deviation
@@ -64,7 +64,7 @@ def test_large_scores_do_not_overflow():
     assert gradient.tolist() == [500.0, -500.0, -0.5, 0.5]
 
 
-def test_accuracy_is_the_share_of_right_answers():
+def test_accuracy_is_the_share_of_correct_answers():
     features, labels = clusters(0, 300)
     test, test_labels = clusters(1, 200)
     expected = (fit_probe(features, labels).predict(test) == test_labels).mean()
@@ -94,7 +94,7 @@ def test_separable_classes_stay_finite():
     assert linear_accuracy(features, labels, features, labels) == 1.0
 
 
-def test_one_class_is_no_error():
+def test_one_class_is_not_an_error():
     features = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32)
     labels = np.zeros(5, np.int64)
     assert linear_accuracy(features, labels, features, labels) == 1.0

@@ -142,8 +142,8 @@ def test_lines_longer_than_a_block_are_read(tmp_path) -> None:
 def test_a_tail_begins_with_a_whole_line(tmp_path) -> None:
     file = tmp_path / "lines"
     file.write_text("".join(json.dumps({"n": n}) + "\n" for n in range(100)))
-    found = LineReader(file, tail_bytes=50).read()
-    assert [table["n"] for table in found] == [96, 97, 98, 99]
+    tables = LineReader(file, tail_bytes=50).read()
+    assert [table["n"] for table in tables] == [96, 97, 98, 99]
     assert len(LineReader(file, tail_bytes=5000).read()) == 100
 
 

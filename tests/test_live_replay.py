@@ -97,8 +97,8 @@ def test_steps_that_are_trained_again_are_replayed_again(
 
 def test_many_blocks_keep_their_order(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("edge_runtime.records.jsonl._BLOCK_BYTES", 700)
-    found = replayed(Replay(finished_run(tmp_path / "run")))
-    assert found == ["Started", "RungChanged", *range(1, 11)]
+    kinds = replayed(Replay(finished_run(tmp_path / "run")))
+    assert kinds == ["Started", "RungChanged", *range(1, 11)]
 
 
 def test_an_event_waits_for_a_step_that_was_written_meanwhile(tmp_path, monkeypatch) -> None:

@@ -1,4 +1,4 @@
-"""Memory of a graph's tensors against a definition that looks at every moment anew."""
+"""Memory of a graph's tensors against a definition that recomputes every moment."""
 
 import json
 import math
@@ -125,7 +125,7 @@ def pieces_slowly(nodes, outside, shape_of, bytes_of):
 
 
 def peak_slowly(model):
-    """The definition: at each node, everything made by then that it or a later one needs."""
+    """The definition: at each node, everything computed so far that is still needed."""
     inferred = onnx.shape_inference.infer_shapes(model).graph
     shape_of, bytes_of = {}, {}
     for value in (*inferred.input, *inferred.output, *inferred.value_info):
@@ -159,12 +159,12 @@ def test_the_peak_is_its_definition(model):
         )
     )
 )
-def test_most_at_once_is_the_largest_sum_at_a_position(found):
+def test_most_at_once_is_the_largest_sum_at_a_position(pieces):
     sums = [
-        sum(life.size_bytes for life in found if life.first <= position <= life.last)
+        sum(life.size_bytes for life in pieces if life.first <= position <= life.last)
         for position in range(10)
     ]
-    assert most_at_once(found) == max(sums)
+    assert most_at_once(pieces) == max(sums)
 
 
 def test_a_chain_of_nodes_that_write_in_place_takes_one_piece():
@@ -188,7 +188,7 @@ def test_a_sum_is_not_written_over_its_input():
     assert sorted(lives(made)) == [Life(0, 1, 20), Life(1, 2, 20)]
 
 
-ROWS, COLUMNS = 4, 1 << 21  # 32 MiB in float32, beside which the process takes little else
+ROWS, COLUMNS = 4, 1 << 21  # 32 MiB in float32, most of the process's memory
 
 
 def chain_of(op, dtypes):
@@ -211,7 +211,7 @@ def chain_of(op, dtypes):
 
 
 def pieces_in_onnxruntime(model, element_bytes):
-    """How many tensors' memory a chain takes, in reality and by our count."""
+    """The number of tensors that a chain needs in memory, measured and counted."""
     options = session_options(1)
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(
@@ -253,7 +253,7 @@ IN_NEW_MEMORY_IN_ONNXRUNTIME = [
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else str(value),
 )
-def test_onnxruntime_writes_in_place_where_we_say_so(op, dtypes, pieces):
+def test_onnxruntime_writes_in_place_as_declared(op, dtypes, pieces):
     taken, counted = pieces_in_onnxruntime(chain_of(op, dtypes), np.dtype(dtypes[0]).itemsize)
     assert counted == pytest.approx(pieces, abs=1e-3)
     assert taken == pytest.approx(pieces, abs=0.4)

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="losses are torch functions")
 
+from edge_export.context import Encoding, StepContext  # noqa: E402
 from edge_export.models import model_facts  # noqa: E402
 from edge_export.objectives.heads import ContrastiveOptions, mlp, mlp_parameters  # noqa: E402
 from edge_export.objectives.mocov3 import MoCoV3, info_nce  # noqa: E402
 from edge_export.objectives.simclr import SimCLR, nt_xent  # noqa: E402
-from edge_export.context import Encoding, StepContext  # noqa: E402
 from edge_export.vit import ENCODER  # noqa: E402
 
 RELATIVE = 1e-12
@@ -162,7 +162,7 @@ def info_nce_of(case):
 
 
 def same(value):
-    # A loss near zero is a small difference of scores as large as 1/T.
+    # A loss near zero is a small difference of scores of the order of 1/T.
     return pytest.approx(value, rel=RELATIVE, abs=1e-12)
 
 
@@ -225,18 +225,18 @@ DIFFERENCES = {"rtol": 1e-6, "atol": 1e-7}
 
 @pytest.mark.parametrize("temperature", [0.1, 0.5])
 def test_the_gradient_of_nt_xent_is_that_of_its_definition(temperature):
-    found = gradient_of(lambda z: nt_xent(z, temperature), torch.cat([ZA[:4], ZB[:4]]))
+    actual = gradient_of(lambda z: nt_xent(z, temperature), torch.cat([ZA[:4], ZB[:4]]))
     wanted = differences(
         lambda z: nt_xent_slowly(z[:4], z[4:], temperature), np.concatenate([ZA[:4], ZB[:4]])
     )
-    np.testing.assert_allclose(found, wanted, **DIFFERENCES)
+    np.testing.assert_allclose(actual, wanted, **DIFFERENCES)
 
 
 @pytest.mark.parametrize("temperature", [0.2, 1.0])
 def test_the_gradient_of_info_nce_is_that_of_its_definition(temperature):
-    found = gradient_of(lambda q: info_nce(q, ZB, temperature), ZA)
+    actual = gradient_of(lambda q: info_nce(q, ZB, temperature), ZA)
     wanted = differences(lambda q: info_nce_slowly(q, ZB.tolist(), temperature), ZA.numpy())
-    np.testing.assert_allclose(found, wanted, **DIFFERENCES)
+    np.testing.assert_allclose(actual, wanted, **DIFFERENCES)
 
 
 # Properties of both.
@@ -350,13 +350,13 @@ def test_simclr_compares_the_projections_of_both_views():
     weights = random_values(simclr.declaration.parameters, seed=1)
     assert simclr.declaration.teacher == ()
     features = view_features(2)
-    found = objective_loss(simclr, weights, None, features, None)
+    actual = objective_loss(simclr, weights, None, features, None)
     first, second = (
         [mlp_slowly(weights, "projector", 2, row) for row in view]
         for view in features.tolist()
     )
     wanted = nt_xent_slowly(first, second, OPTIONS.temperature)
-    assert found.item() == pytest.approx(wanted, rel=1e-10)
+    assert actual.item() == pytest.approx(wanted, rel=1e-10)
 
 
 def test_mocov3_compares_queries_with_the_teachers_keys_of_the_other_view():
@@ -368,7 +368,7 @@ def test_mocov3_compares_queries_with_the_teachers_keys_of_the_other_view():
     assert mocov3.declaration.teacher == (ENCODER, "projector.")
     teacher = {k: v for k, v in teacher.items() if k.startswith("projector.")}
     student_features, teacher_features = view_features(5), view_features(6)
-    found = objective_loss(mocov3, weights, teacher, student_features, teacher_features)
+    actual = objective_loss(mocov3, weights, teacher, student_features, teacher_features)
 
     def query(row):
         return mlp_slowly(weights, "predictor", 2, mlp_slowly(weights, "projector", 3, row))
@@ -380,4 +380,4 @@ def test_mocov3_compares_queries_with_the_teachers_keys_of_the_other_view():
     )
     t = OPTIONS.temperature
     wanted = info_nce_slowly(q1, k2, t) + info_nce_slowly(q2, k1, t)
-    assert found.item() == pytest.approx(wanted, rel=1e-10)
+    assert actual.item() == pytest.approx(wanted, rel=1e-10)

@@ -204,8 +204,8 @@ def test_equal_values_are_sorted_by_index(descending):
 
 
 def test_the_first_of_equal_maxima_is_chosen():
-    (found,) = run(lowered(lambda x: x.argmax(dim=1), TIES), TIES)
-    assert found.tolist() == [0, 0]
+    (result,) = run(lowered(lambda x: x.argmax(dim=1), TIES), TIES)
+    assert result.tolist() == [0, 0]
 
 
 FREE = {
@@ -262,13 +262,13 @@ def test_what_fixes_a_free_batch_is_refused(function, message):
         (lambda x: (x > 0).sum(), r"aten\.sum\.default gives .*int64.*bool"),
     ],
 )
-def test_what_cannot_be_lowered_is_named(function, message):
+def test_an_operator_without_lowering_is_named(function, message):
     with pytest.raises(NotImplementedError, match=message):
         lowered(function, normal(3, 4))
 
 
 def test_other_operators_are_left_to_pytorchs_decompositions():
-    """`unbind`, `stack` and `silu` are in no table, and nobody has to write them."""
+    """`unbind`, `stack` and `silu` are in no table and need no lowering."""
 
     def function(x, y):
         first, second = x.unbind(0)
@@ -289,7 +289,7 @@ def test_a_lowering_of_another_shape_is_refused(monkeypatch):
         lowered(F.relu, normal(3, 4))
 
 
-def test_lowerings_are_entered_under_every_operator():
+def test_lowerings_are_registered_for_every_operator():
     first, second = object(), object()
     try:
         assert lowers(first, second)(len) is len
@@ -300,8 +300,8 @@ def test_lowerings_are_entered_under_every_operator():
 
 
 def test_what_is_known_while_tracing_becomes_a_constant():
-    (found,) = run(lowered(lambda x: x + torch.arange(4).flip(0) * 2.0, X), X)
-    np.testing.assert_array_equal(found, X.numpy() + np.float32([6, 4, 2, 0]))
+    (result,) = run(lowered(lambda x: x + torch.arange(4).flip(0) * 2.0, X), X)
+    np.testing.assert_array_equal(result, X.numpy() + np.float32([6, 4, 2, 0]))
     model = lowered(lambda x: x + torch.arange(4).flip(0) * 2.0, X)
     assert [node.op_type for node in model.graph.node] == ["Add"]
 

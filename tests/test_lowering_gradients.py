@@ -77,16 +77,16 @@ GRADIENTS = {
 @pytest.mark.parametrize("case", GRADIENTS.values(), ids=GRADIENTS.keys())
 def test_a_gradient_is_pytorchs_in_double_precision(case):
     function, *inputs = case
-    found, wanted = weighted(function, *inputs)
+    actual, wanted = weighted(function, *inputs)
     # Single precision against double: cancelled sums lose three or four digits.
-    assert_same(found, wanted, relative=2e-4, absolute=2e-5)
+    assert_same(actual, wanted, relative=2e-4, absolute=2e-5)
 
 
 def test_the_gradient_of_a_norm_of_zero_is_zero():
     rows = torch.tensor([[0.0, 0.0, 0.0], [3.0, 0.0, 4.0]])
     function = torch.func.grad(lambda x: torch.linalg.vector_norm(x, dim=1).sum())
-    (found,) = run(lowered(function, rows), rows)
-    np.testing.assert_allclose(found, [[0, 0, 0], [0.6, 0, 0.8]], rtol=1e-6)
+    (actual,) = run(lowered(function, rows), rows)
+    np.testing.assert_allclose(actual, [[0, 0, 0], [0.6, 0, 0.8]], rtol=1e-6)
 
 
 def take_rows_slowly(x, index, grad):
@@ -107,7 +107,7 @@ def test_taking_rows_is_a_gather_and_its_gradient_a_scatter(kept):
         rows, pull = torch.func.vjp(lambda given: take_rows(given, index), x)
         return rows, pull(grad)[0]
 
-    found = run(lowered(both, x, index, grad), x, index, grad)
+    actual = run(lowered(both, x, index, grad), x, index, grad)
     wanted = take_rows_slowly(x.numpy(), index.numpy(), grad.numpy())
-    for value, want in zip(found, wanted, strict=True):
+    for value, want in zip(actual, wanted, strict=True):
         np.testing.assert_array_equal(value, want)

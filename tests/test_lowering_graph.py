@@ -1,4 +1,4 @@
-"""The graph builder: no node twice, none in vain, names that depend on the graph alone."""
+"""The graph builder: no duplicate or unused nodes, names that depend only on the graph."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def run(model, **feeds):
     return dict(zip(names, values, strict=True))
 
 
-def test_equal_nodes_are_made_once():
+def test_equal_nodes_are_merged():
     g, a, b = builder()
     assert g.op("Add", a, b) is g.op("Add", a, b)
     assert g.op("Add", a, b) != g.op("Add", b, a)
@@ -78,7 +78,7 @@ STEPS = st.lists(st.one_of(ORDERS, SHAPES), max_size=8)
 
 
 def changes(kinds):
-    """How often neighbours differ, counted from the first."""
+    """Run numbers of equal neighbours, counted from the first."""
     return sum(before != after for before, after in zip([None, *kinds], kinds, strict=False))
 
 
@@ -102,7 +102,7 @@ def test_chains_of_transpositions_and_reshapes_are_numpys(steps):
     assert len(made) <= changes(kinds)  # neighbours of one kind have become one
 
 
-def test_a_way_there_and_back_is_no_way():
+def test_an_inverse_pair_is_removed():
     g, a, _ = builder()
     assert g.transpose(g.transpose(a, [2, 0, 1]), [1, 2, 0]) == a
     assert g.reshape(g.reshape(a, (6, 4)), SHAPE) == a
@@ -121,9 +121,9 @@ def test_a_free_size_is_reshaped_and_expanded():
     model = g.model()
     for count in (1, 5):
         x = np.random.default_rng(count).normal(size=(count, 2, 3)).astype(np.float32)
-        found = run(model, x=x, scalar=np.array(7, np.float32))
-        np.testing.assert_array_equal(found["rows"], x.reshape(-1, 3))
-        np.testing.assert_array_equal(found["wide"], np.full((count, 4), 7, np.float32))
+        results = run(model, x=x, scalar=np.array(7, np.float32))
+        np.testing.assert_array_equal(results["rows"], x.reshape(-1, 3))
+        np.testing.assert_array_equal(results["wide"], np.full((count, 4), 7, np.float32))
 
 
 def test_reductions_over_no_axes_are_over_all():
@@ -131,10 +131,10 @@ def test_reductions_over_no_axes_are_over_all():
     g.output("all", g.reduce("ReduceSum", a, [], False))
     g.output("kept", g.reduce("ReduceMax", a, [], True))
     g.output("last", g.reduce("ReduceMean", a, [-1], False))
-    found = run(g.model())
-    assert found["all"] == NUMBERS.sum()
-    np.testing.assert_array_equal(found["kept"], [[[23]]])
-    np.testing.assert_array_equal(found["last"], NUMBERS.mean(-1))
+    results = run(g.model())
+    assert results["all"] == NUMBERS.sum()
+    np.testing.assert_array_equal(results["kept"], [[[23]]])
+    np.testing.assert_array_equal(results["last"], NUMBERS.mean(-1))
 
 
 def test_outputs_have_their_names_without_copies():
@@ -163,12 +163,12 @@ def test_what_needs_a_copy_is_copied():
         g.output(name, value)
     model = g.model()
     assert operators(model) == ["Add", *["Identity"] * 4]
-    found = run(model)
-    np.testing.assert_array_equal(found["first"], NUMBERS * 2)
-    np.testing.assert_array_equal(found["second"], NUMBERS * 2)
-    np.testing.assert_array_equal(found["input"], NUMBERS)
-    np.testing.assert_array_equal(found["parameter"], NUMBERS[0])
-    assert found["constant"] == 0.5
+    results = run(model)
+    np.testing.assert_array_equal(results["first"], NUMBERS * 2)
+    np.testing.assert_array_equal(results["second"], NUMBERS * 2)
+    np.testing.assert_array_equal(results["input"], NUMBERS)
+    np.testing.assert_array_equal(results["parameter"], NUMBERS[0])
+    assert results["constant"] == 0.5
     assert [value.name for value in model.graph.initializer] == ["w", "c0"]
 
 

@@ -128,7 +128,7 @@ def test_a_group_over_its_limit_has_nothing_left(tmp_path: Path) -> None:
     assert memory_now(fake_board.write(tmp_path, files)).available_bytes == 0
 
 
-def test_a_jetsons_gpu_tells_what_it_holds_for_us(tmp_path: Path) -> None:
+def test_a_jetsons_gpu_reports_its_memory_of_this_process(tmp_path: Path) -> None:
     rows = [
         "CLIENT                        PROCESS      PID        SIZE",
         f"user                     python3     {os.getpid()}    12288K",

@@ -60,7 +60,7 @@ def samples_after(meter: Meter, t_s: float) -> Callable[[], bool]:
     return has_one
 
 
-def test_a_window_has_its_energy_and_how_sure_it_is() -> None:
+def test_a_window_has_its_energy_and_its_gaps() -> None:
     with Meter(Scripted(5.0), rate_hz=50) as meter:
         began_s = time.monotonic()
         with meter.window("load") as window:
@@ -81,7 +81,7 @@ def test_a_window_has_its_energy_and_how_sure_it_is() -> None:
 
 
 class Counting(Scripted):
-    """Counts 10 W, and 0.1 J for each reading: what a coarse counter may be wrong by."""
+    """Counts 10 W, and 0.1 J for each reading: the error of a coarse counter."""
 
     counts_energy = True
 
@@ -130,7 +130,7 @@ def test_windows_nest_and_may_be_read_while_they_are_open() -> None:
     assert 0 <= whole_j - (first_j or 0) - second_j < 20.0 * 0.05
 
 
-def test_what_the_idle_board_takes_is_distinguished() -> None:
+def test_energy_of_the_idle_board_is_distinguished() -> None:
     sensor = Scripted(2.0)
     with Meter(sensor, rate_hz=50) as meter:
         assert meter.measure_idle(0.05) == pytest.approx(2.0)
@@ -184,7 +184,7 @@ def test_the_highest_temperature_and_throttling_are_kept(
 
 
 @pytest.mark.parametrize("error", [SensorError("unplugged"), ZeroDivisionError("a vendor's")])
-def test_a_sensor_that_goes_and_comes_back_is_reported_once_each(
+def test_a_lost_and_returned_sensor_is_reported_once_each(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     monkeypatch.setattr("edge_runtime.device.probe.RETRY_S", 0.05)
@@ -220,7 +220,7 @@ def test_a_sensor_that_goes_and_comes_back_is_reported_once_each(
         4.0 * (energy.duration_s - energy.gap_s) + 6.0 * energy.gap_s, rel=0.1
     )
     gap = [record for record in records if record.total_w is None]
-    assert len(gap) > 20  # temperatures and clocks are known still
+    assert len(gap) > 20  # temperatures and clocks are still known
     assert lost.t_s <= gap[0].t_s < gap[-1].t_s <= back.t_s
     assert all(a.t_s < b.t_s for a, b in pairwise(records))
 
@@ -294,7 +294,7 @@ def test_a_clock_that_jumps_back_makes_no_energy_and_stops_nothing() -> None:
     assert window.energy.gross_j == pytest.approx(5.0 * window.energy.duration_s)
 
 
-def test_what_was_spent_never_shrinks() -> None:
+def test_spent_energy_never_decreases() -> None:
     sensor = Scripted(50.0)
     with Meter(sensor, rate_hz=100) as meter:
         values = []
@@ -345,7 +345,7 @@ def test_an_error_of_the_block_is_not_hidden_by_one_of_the_recorder() -> None:
 
 
 @pytest.mark.parametrize("rate_hz", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_rate_that_is_none_is_refused(rate_hz: float) -> None:
+def test_an_invalid_rate_is_refused(rate_hz: float) -> None:
     with pytest.raises(ConfigError, match="rate_hz: expected a number > 0"):
         Meter(None, rate_hz=rate_hz)
 

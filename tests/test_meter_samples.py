@@ -1,4 +1,4 @@
-"""The samples that a meter hands over, and the joules that they hold."""
+"""The samples of a meter, and their joules."""
 
 import time
 from collections.abc import Callable
@@ -17,7 +17,7 @@ def samples_beyond(samples: list[PowerSample], count: int) -> Callable[[], bool]
 def test_every_regular_sample_is_handed_over() -> None:
     samples: list[PowerSample] = []
     with Meter(Scripted(5.0), rate_hz=50, record=samples.append) as meter:
-        with meter.window("edges are no regular samples"):
+        with meter.window("edges are not regular samples"):
             pass
         until(lambda: len(samples) >= 5)
     steps_s = [b.t_s - a.t_s for a, b in pairwise(samples)]
@@ -26,7 +26,7 @@ def test_every_regular_sample_is_handed_over() -> None:
 
 
 def test_a_sample_has_the_joules_until_then() -> None:
-    """Also those of before the meter: the board took the power that was seen first."""
+    """Also before the meter's start, at the first power that was read."""
     sensor, samples = Scripted(5.0), []
     began_s = time.monotonic()
     time.sleep(0.05)
@@ -50,7 +50,7 @@ def test_a_sample_of_a_counter_has_the_joules_that_it_counted() -> None:
     samples: list[PowerSample] = []
     with Meter(Counting(), rate_hz=50, record=samples.append):
         until(samples_beyond(samples, 10))
-    assert samples[0].energy_j is None  # one reading of a counter says nothing
+    assert samples[0].energy_j is None  # one reading of a counter gives no energy
     for before, sample in pairwise(samples[1:]):
         mean_w = (sample.energy_j - before.energy_j) / (sample.t_s - before.t_s)
         assert mean_w == pytest.approx(sample.total_w)

@@ -30,9 +30,9 @@ def scrape(port: int) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
         text = answer.read().decode()
     return {
-        (found.name, tuple(sorted(found.labels.items()))): found.value
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text)
-        for found in family.samples
+        for sample in family.samples
     }
 
 
@@ -43,21 +43,21 @@ def test_a_run_is_scraped_while_it_goes_on(tmp_path) -> None:
             writing.event(0.1, STARTED)
             writing.steps(1, 2)
             writing.samples(sample(1.0, 4.0), sample(2.0, 8.0, throttled=True))
-            found = scrape(port)
-            assert found["edge_train_step", ()] == 2
-            assert found["edge_train_final_step", ()] == 10
-            assert found["edge_train_images_total", ()] == 8
-            assert found["edge_train_loss", ()] == 1.5
-            assert found["edge_train_rung_info", (("rung", "k100"),)] == 1
+            scraped = scrape(port)
+            assert scraped["edge_train_step", ()] == 2
+            assert scraped["edge_train_final_step", ()] == 10
+            assert scraped["edge_train_images_total", ()] == 8
+            assert scraped["edge_train_loss", ()] == 1.5
+            assert scraped["edge_train_rung_info", (("rung", "k100"),)] == 1
             measured = (("estimate", "false"),)
-            assert found["edge_train_energy_joules_total", measured] == 16.0
-            assert found["edge_train_power_watts", measured] == 8.0
+            assert scraped["edge_train_energy_joules_total", measured] == 16.0
+            assert scraped["edge_train_power_watts", measured] == 8.0
             rail = (("estimate", "false"), ("rail", "VDD_IN"))
-            assert found["edge_train_rail_power_watts", rail] == 8.0
-            assert found["edge_train_resident_bytes", ()] == 2 << 20
-            assert found["edge_train_temperature_celsius", ()] == 54.0
-            assert found["edge_train_throttled", ()] == 1
-            assert found["edge_train_budget_time_seconds", ()] == 120.0
+            assert scraped["edge_train_rail_power_watts", rail] == 8.0
+            assert scraped["edge_train_resident_bytes", ()] == 2 << 20
+            assert scraped["edge_train_temperature_celsius", ()] == 54.0
+            assert scraped["edge_train_throttled", ()] == 1
+            assert scraped["edge_train_budget_time_seconds", ()] == 120.0
             writing.steps(3)
             assert scrape(port)["edge_train_step", ()] == 3
 
@@ -78,10 +78,10 @@ def test_what_is_unknown_has_no_sample(tmp_path) -> None:
 def test_an_estimate_has_its_label(tmp_path) -> None:
     run = finished_run(tmp_path / "run", power_is_estimate=True, sensor="estimate")
     with serve_metrics(run.path, 0) as port:
-        found = scrape(port)
+        scraped = scrape(port)
     estimated = (("estimate", "true"),)
-    assert found["edge_train_energy_joules_total", estimated] == 50.0
-    assert found["edge_train_power_watts", estimated] == 5.0
+    assert scraped["edge_train_energy_joules_total", estimated] == 50.0
+    assert scraped["edge_train_power_watts", estimated] == 5.0
 
 
 def test_a_lost_sensor_is_told(tmp_path) -> None:

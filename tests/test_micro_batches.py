@@ -34,7 +34,7 @@ TINY = {
 
 @pytest.fixture(scope="module", autouse=True)
 def small_effort():
-    """No ort-training artifacts, and one thread: more only wait for each other."""
+    """No ort-training artifacts, and one thread: more are slower."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
@@ -59,13 +59,13 @@ def export(folder, method, policy, micro_batches):
 
 @pytest.fixture(scope="module")
 def paired(tmp_path_factory):
-    """Random tokens: the whole batch of four pictures, and parts of two and of one."""
+    """Token policy random: the whole batch of four pictures, and parts of two and of one."""
     with paired_method():
         yield export(tmp_path_factory.mktemp("paired"), "paired", "random", [2, 1])
 
 
 def trained(package, rung_id, state=None, steps=3):
-    """Losses of some steps on whole batches, and the state behind them."""
+    """Losses of some steps on whole batches, and the state after them."""
     whole = package.manifest.rungs[0].id
     with create_engine("ort", threads=1) as engine:
         engine.open(package, package.initial_state() if state is None else state)
@@ -83,14 +83,14 @@ def test_one_micro_batch_of_the_whole_batch_is_a_step(tmp_path, method, policy):
     assert list(whole.graphs) == ["step"]
     assert parts.graphs.keys() == {"accumulate", "apply"}
     losses, state = trained(package, whole.id)
-    found_losses, found_state = trained(package, parts.id)
-    assert found_losses == losses
-    assert_equal(found_state, state)
+    part_losses, part_state = trained(package, parts.id)
+    assert part_losses == losses
+    assert_equal(part_state, state)
 
 
-def assert_equal(found, wanted):
+def assert_equal(actual, wanted):
     for name, value in wanted.items():
-        np.testing.assert_array_equal(found[name], value, err_msg=name)
+        np.testing.assert_array_equal(actual[name], value, err_msg=name)
 
 
 @pytest.mark.parametrize("policy", ["random", "simprune"])
@@ -101,17 +101,17 @@ def test_micro_batches_are_the_step_of_the_whole_batch(paired, tmp_path, policy)
     for _ in range(3):
         (loss,), after = trained(package, whole.id, state, steps=1)
         for rung in others:
-            (found,), found_after = trained(package, rung.id, state, steps=1)
-            assert found == pytest.approx(loss, rel=RELATIVE)
+            (part_loss,), part_after = trained(package, rung.id, state, steps=1)
+            assert part_loss == pytest.approx(loss, rel=RELATIVE)
             for name in (name for name in state if name.startswith(EXP_AVG)):
                 moved = after[name] - state[name]
-                error = np.linalg.norm(found_after[name] - after[name])
+                error = np.linalg.norm(part_after[name] - after[name])
                 rounding = 1e-6 * np.linalg.norm(state[name])
                 assert error <= RELATIVE * np.linalg.norm(moved) + ABSOLUTE + rounding, name
         state = after
 
 
-def test_a_rung_with_micro_batches_says_what_it_is(paired):
+def test_a_rung_with_micro_batches_is_described(paired):
     whole, parts, _ = paired.manifest.rungs
     assert (whole.id, parts.id) == ("k050", "k050-m2")
     assert parts.graphs == {
@@ -146,20 +146,20 @@ def test_smaller_micro_batches_take_less_memory(paired):
     assert 0.2 < saved / whole.peak_activation_bytes < 0.3  # a quarter of the pictures
 
 
-def test_a_step_that_fails_half_way_leaves_nothing_behind(paired):
+def test_a_step_that_fails_half_way_leaves_the_state(paired):
     rung = paired.manifest.rungs[1].id
     batch, hyper = noise_batch(paired, rung, 1), hyper_of(paired, 1)
     spoilt = {name: value.copy() for name, value in batch.items()}
-    spoilt["keep.global"][:, -1] = 999  # a patch that there is not, in the last micro-batch
+    spoilt["keep.global"][:, -1] = 999  # a patch that does not exist, in the last micro-batch
     with create_engine("ort", threads=1) as engine:
         engine.open(paired, paired.initial_state())
         with pytest.raises(EngineError, match=f"cannot run a step of rung {rung}"):
             engine.step(rung, spoilt, hyper)
         assert_equal(engine.snapshot(), paired.initial_state())
-        found = engine.step(rung, batch, hyper)
+        result = engine.step(rung, batch, hyper)
         state = engine.snapshot()
     (wanted,), wanted_state = trained(paired, rung, steps=1)
-    assert found.metrics["loss"] == wanted
+    assert result.metrics["loss"] == wanted
     assert_equal(state, wanted_state)
 
 
@@ -180,14 +180,14 @@ def without_refusal(**declared):
     return ObjectiveDeclaration(**{**declared, "micro_batch_refusal": None})
 
 
-def test_an_objective_that_promises_too_much_is_refused(tmp_path, monkeypatch):
+def test_an_objective_that_wrongly_allows_micro_batches_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(simclr, "ObjectiveDeclaration", without_refusal)
     monkeypatch.setattr(verify, "TRIES", 1)
     with pytest.raises(PackageError, match=r"rung k050-m2 .* differs from PyTorch: loss"):
         export(tmp_path, "simclr", "random", [2])
 
 
-def test_the_ort_training_engine_names_the_rung_to_take_instead(paired):
+def test_the_ort_training_engine_names_alternatives(paired):
     facts = dataclasses.replace(paired.manifest.ort_training, refused=None)
     artifacts = OrtTrainingGraphs(training="t.onnx", eval="e.onnx", optimizer="o.onnx")
     whole, *others = paired.manifest.rungs
@@ -215,14 +215,14 @@ def problems(**table):
 
 
 def refusal_of(method):
-    """Why a method needs its batch whole, with its own options."""
+    """Why a method needs the whole batch, with its options."""
     recipe = make_recipe({**TINY, "method": {"name": method}}, where="test")
     objective = OBJECTIVES[method](recipe.facts(), recipe.method_options())
     return objective.declaration.micro_batch_refusal
 
 
 @pytest.mark.parametrize("method", ["simclr", "mocov3"])
-def test_contrastive_methods_need_their_batch_whole(method):
+def test_contrastive_methods_need_the_whole_batch(method):
     refusal = refusal_of(method)
     assert problems(method={"name": method}, micro_batches=[4, 2]) == [
         f"micro_batches: method {method} needs the whole batch: {refusal}"
@@ -258,12 +258,12 @@ def test_any_objective_may_refuse():
     ],
     ids=str,
 )
-def test_sizes_that_cannot_be_are_reported(sizes, wanted):
+def test_impossible_sizes_are_reported(sizes, wanted):
     with paired_method():
         assert problems(method={"name": "paired"}, micro_batches=sizes) == [wanted]
 
 
-def test_text_is_no_list():
+def test_text_is_not_a_list():
     with pytest.raises(
         ConfigError, match=r"micro_batches: expected a list such as \[16, 8\], got"
     ):

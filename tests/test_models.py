@@ -20,7 +20,7 @@ def test_a_full_name_has_all_sizes():
     assert facts.name == "vit_base_patch32_384"
 
 
-def test_sizes_given_stand_above_the_name():
+def test_given_sizes_override_the_name():
     facts = model_facts(
         "vit_tiny_patch16_224", image_size_px=32, patch_size_px=4, width=48, depth=2, heads=4
     )
@@ -74,7 +74,7 @@ def test_an_encoder_has_as_many_parameters_as_timms(name, count):
     assert len({parameter.name for parameter in declared}) == len(declared)
 
 
-def test_initial_values_depend_on_the_seed_alone():
+def test_initial_values_depend_only_on_the_seed():
     declared = encoder_parameters(
         model_facts("vit_tiny_patch8_16", width=12, heads=1, depth=1)
     )
@@ -96,7 +96,7 @@ def test_initial_values_are_as_declared():
     norm = Parameter(name="scale", shape=(5,), init="ones")
     token = Parameter(name="token", shape=(1, 200, 50), init="truncated_normal")
     values = initial_values([weight, bias, norm, token], seed=0)
-    bound = math.sqrt(6 / (100 + 100))  # of queries, keys and values apart
+    bound = math.sqrt(6 / (100 + 100))  # of queries, keys and values separately
     matrix = values["fc.weight"]
     assert matrix.shape == (100, 300)
     assert 0.99 * bound < matrix.abs().max() <= bound

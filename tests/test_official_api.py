@@ -21,7 +21,7 @@ def script() -> str:
     return block[1]
 
 
-def test_the_script_is_short_and_uses_that_api_alone() -> None:
+def test_the_script_is_short_and_uses_only_that_api() -> None:
     imports = [line for line in script().splitlines() if "import " in line]
     assert imports == [
         "import json, sys",
@@ -48,5 +48,5 @@ def test_the_script_trains(
     )
     losses = [float(line.split()[1]) for line in done.stdout.splitlines()]
     assert len(losses) == 20
-    assert losses[-1] < 0.9 * losses[0]  # the same pictures again and again: it learns them
+    assert losses[-1] < 0.9 * losses[0]  # the same pictures repeatedly: it learns them
     assert (tmp_path / "trained").stat().st_size > 0

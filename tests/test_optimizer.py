@@ -45,7 +45,7 @@ def make_program(exempt_vectors, *, depth=1, trained=("all",)):
 
 
 def next_state(program, gradients, state, hyper):
-    """The next state by name: the one place that calls the code that is tested."""
+    """The next state by name: the only place that calls the tested code."""
     (settings,) = program.settings
     return program.bind(settings).update(gradients, {}, {**state, **hyper})
 
@@ -134,7 +134,7 @@ def random_state(program):
 
 
 def trained(exempt_vectors):
-    """Several steps; gives for each the state, the reference's and the one before."""
+    """Several steps; yields the state, the reference's and the previous one for each."""
     program = make_program(exempt_vectors)
     state = random_state(program)
     parameters = {
@@ -161,7 +161,7 @@ def test_every_step_is_that_of_torch(exempt_vectors):
             assert error <= TOLERANCE * max(np.abs(value).max(), 1e-300), name
 
 
-def test_weight_decay_alone_moves_a_parameter_whose_gradient_is_zero():
+def test_only_weight_decay_changes_a_parameter_with_zero_gradient():
     for before, state, _, hyper in trained(exempt_vectors=True):
         shrunk = before[PARAM + ZERO] * (1 - hyper["lr"] * hyper["weight_decay"])
         np.testing.assert_allclose(state[PARAM + ZERO], shrunk, rtol=1e-15)

@@ -27,7 +27,7 @@ def test_every_key_of_the_manifest_is_explained() -> None:
 
 
 def test_every_role_is_explained() -> None:
-    """Each is a constant behind a comment about roles, up to the comment after them."""
+    """Each is a constant after the comment about roles, up to the next comment."""
     _, of_inputs, rest = re.split(r"^# Roles of graph .*\n", NAMES, flags=re.M)
     lines = of_inputs + rest.partition("# Kinds")[0]
     roles = set(re.findall(r'^[A-Z]+ = "(\w+)"', lines, re.M))
@@ -62,4 +62,4 @@ def test_the_example_trains(path: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     losses = re.findall(r"^step \d+: loss (\S+)$", done.stdout, re.M)
     assert len(losses) == 10
-    assert len(set(losses)) > 5  # the state really moves on
+    assert len(set(losses)) > 5  # the state is updated

@@ -1,4 +1,4 @@
-"""What a manifest says of graphs: tensors that there are, and all that an engine needs."""
+"""Graphs in a manifest: existing tensors, and everything that an engine needs."""
 
 import json
 
@@ -14,7 +14,7 @@ STEP, EMBED = "graphs/k100/step.onnx", "graphs/embed.onnx"
 
 @pytest.fixture
 def folder(tmp_path):
-    """A package, to be spoilt."""
+    """A package to modify."""
     return write_package(tmp_path / "package").path
 
 
@@ -83,7 +83,7 @@ def test_graphs_of_micro_batches_are_checked_like_others(folder, name):
         ),
     ],
 )
-def test_micro_batches_that_cannot_be_are_reported(folder, change, wanted):
+def test_impossible_micro_batches_are_reported(folder, change, wanted):
     with_micro_batches(folder)
     edit(folder, change)
     assert problems(folder) == [f"rung 'k050-m2': {line}" for line in wanted]
@@ -117,7 +117,7 @@ IMAGES = spec("images.global", "images", (2, 4, 8, 8, 3), "uint8")
 DRAW = spec("draws.tokens", "draw", (2, 4, 2), "int64")
 
 
-def test_borders_of_a_graph_may_be_state_hyper_parameters_images_and_draws(folder):
+def test_inputs_of_a_graph_may_be_state_hyper_parameters_images_and_draws(folder):
     inputs = [spec("param.w", "state"), spec("lr", "hyper", ()), IMAGES, DRAW]
     edit(folder, set_in("graphs", "graphs/k050/step.onnx", "inputs", inputs))
     open_package(folder)
@@ -143,7 +143,7 @@ def test_borders_of_a_graph_may_be_state_hyper_parameters_images_and_draws(folde
         ),
     ],
 )
-def test_a_border_that_an_engine_needs_is_missed(folder, graph, side, border, wanted):
+def test_a_missing_input_or_output_is_reported(folder, graph, side, border, wanted):
     with_micro_batches(folder)
     tensors = json.loads((folder / "manifest.json").read_text())["graphs"][graph][side]
     left = [tensor for tensor in tensors if tensor["name"] != border]
@@ -155,7 +155,7 @@ def test_a_border_that_an_engine_needs_is_missed(folder, graph, side, border, wa
 
 @pytest.mark.parametrize("name", [STEP, APPLY])
 def test_a_graph_that_changes_nothing_is_reported(folder, name):
-    """A tensor that a graph does not give out stays as it is, but not all of them."""
+    """A graph may leave state tensors unchanged, but not all of them."""
     with_micro_batches(folder)
     text = (folder / "manifest.json").read_text()
     outputs = json.loads(text)["graphs"][name]["outputs"]
@@ -168,7 +168,7 @@ def test_a_graph_that_changes_nothing_is_reported(folder, name):
     assert problems(folder) == [f"{name}: it does not change the state"]
 
 
-def test_a_weight_that_the_merge_graph_does_not_give_is_reported(folder):
+def test_a_weight_that_the_merge_graph_does_not_return_is_reported(folder):
     with_everything(folder)
     weight = spec("w", "weight")
     edit(folder, lambda table: table["graphs"][EMBED]["inputs"].append(weight))
@@ -209,7 +209,7 @@ def test_a_hyper_parameter_without_a_curve_is_reported(folder):
         (STEP, "inputs", DRAW, "no view group or draw feeds 'draws.tokens'"),  # k050's
     ],
 )
-def test_a_border_that_nothing_feeds_is_reported(folder, graph, side, border, wanted):
+def test_an_input_that_nothing_feeds_is_reported(folder, graph, side, border, wanted):
     edit(folder, lambda table: table["graphs"][graph][side].append(border))
     (problem,) = problems(folder)
     assert problem.startswith(f"{graph}: ")
@@ -229,10 +229,10 @@ def test_an_encoder_that_is_not_in_the_state_is_reported(folder, tensor, wanted)
     assert wanted in problem
 
 
-def test_weights_are_looked_for_where_the_encoder_is(tmp_path):
+def test_weights_have_the_prefix_of_the_encoder(tmp_path):
     package = tiny_encoder.make_package(tmp_path / "package", encoder_prefix="ema.")
     edit(package.path, set_in("encoder_prefix", "moved."))
-    found = problems(package.path)
-    assert len(found) == 2 * len(tiny_encoder.ENCODER), found
-    assert "encoder tensor 'moved.patch.weight' is not in the state" in found
-    assert any("the state has no 'moved.fc.weight'" in problem for problem in found)
+    lines = problems(package.path)
+    assert len(lines) == 2 * len(tiny_encoder.ENCODER), lines
+    assert "encoder tensor 'moved.patch.weight' is not in the state" in lines
+    assert any("the state has no 'moved.fc.weight'" in problem for problem in lines)

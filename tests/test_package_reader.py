@@ -1,4 +1,4 @@
-"""Opening a package: nothing is trusted, and a refusal says what is wrong with which file."""
+"""Opening a package: everything is checked, and refusals name file and problem."""
 
 import dataclasses
 import json
@@ -27,11 +27,11 @@ def sound(tmp_path_factory):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A package, to be spoilt."""
+    """A package to modify."""
     return write_package(tmp_path / "package").path
 
 
-def test_a_sound_package_opens(sound):
+def test_a_valid_package_opens(sound):
     package = open_package(sound.path)
     assert package == sound
     assert package.digest == sha256((sound.path / "manifest.json").read_bytes())
@@ -52,7 +52,7 @@ def test_a_link_to_a_file_of_the_package_is_followed(folder):
     open_package(folder)
 
 
-def test_files_that_the_manifest_does_not_name_are_no_matter(folder):
+def test_files_that_the_manifest_does_not_name_are_ignored(folder):
     (folder / "notes.txt").write_text("mine")
     open_package(folder)
 
@@ -68,7 +68,7 @@ def test_a_missing_package_is_reported(tmp_path):
     assert "Create one with `edge-train export`." in message
 
 
-def test_a_file_is_no_package(tmp_path):
+def test_a_file_is_not_a_package(tmp_path):
     (tmp_path / "package").write_text("")
     assert "is not a training package: manifest.json cannot" in refusal(tmp_path / "package")
 
@@ -84,7 +84,7 @@ def test_a_manifest_that_is_a_folder_is_reported(folder):
     [b"", b'{"format": 2, "rec', b"\xff\xfe\x00", b"[" * 100_000, b"{" + b'"a":{' * 100_000],
     ids=["empty", "truncated", "binary", "deep list", "deep table"],
 )
-def test_a_manifest_that_is_no_json_is_reported(folder, content):
+def test_a_manifest_that_is_not_json_is_reported(folder, content):
     (folder / "manifest.json").write_bytes(content)
     message = refusal(folder)
     assert "manifest.json is not complete JSON (" in message
@@ -92,7 +92,7 @@ def test_a_manifest_that_is_no_json_is_reported(folder, content):
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
-def test_numbers_that_are_none_are_no_json(folder, number):
+def test_nan_and_infinity_are_not_json(folder, number):
     manifest = folder / "manifest.json"
     text = manifest.read_text()
     assert '"first": 0.01' in text
@@ -101,7 +101,7 @@ def test_numbers_that_are_none_are_no_json(folder, number):
 
 
 @pytest.mark.parametrize(
-    ("content", "found"),
+    ("content", "shown"),
     [
         ({"name": "a web application", "icons": []}, "None"),
         ([1], "None"),
@@ -112,16 +112,16 @@ def test_numbers_that_are_none_are_no_json(folder, number):
         ({"format": 0}, "0"),
     ],
 )
-def test_another_format_is_reported_before_all_else(folder, content, found):
+def test_another_format_is_reported_before_all_else(folder, content, shown):
     (folder / "manifest.json").write_text(json.dumps(content))
     message = refusal(folder)
-    assert f"package format {found} is unknown to this edge-train, which reads" in message
+    assert f"package format {shown} is unknown to this edge-train, which reads" in message
     assert "which reads format 2. Export the package again with this version" in message
     assert message.endswith("or install the version that wrote it.")
 
 
 def test_a_package_of_format_1_is_refused_with_what_to_do(folder):
-    """Before all else: its other keys are unknown here, and nobody wants to read that."""
+    """Before other problems: its other keys are unknown here."""
     (folder / "manifest.json").write_text(json.dumps({"format": 1, "schedule": {"lr": 0.1}}))
     assert refusal(folder) == (
         f"{folder / 'manifest.json'}: package format 1 is older than this edge-train, which "
@@ -186,9 +186,9 @@ def test_unknown_missing_and_mistyped_keys_are_reported_together(folder):
 )
 def test_a_damaged_file_is_reported(folder, name, spoil, message):
     spoil(folder / name)
-    found = refusal(folder)
-    assert f"{folder}: {name} {message}" in found
-    assert found.endswith("Copy or export the package again.")
+    text = refusal(folder)
+    assert f"{folder}: {name} {message}" in text
+    assert text.endswith("Copy or export the package again.")
 
 
 @settings(
@@ -239,14 +239,14 @@ def test_a_state_that_is_not_as_declared_is_reported(folder, change, wanted):
 
 
 @pytest.mark.parametrize("content", [b"", b"a pickle of old", b'\x02\0\0\0\0\0\0\0{"'])
-def test_a_state_that_is_no_safetensors_is_reported(folder, content):
+def test_a_state_that_is_not_safetensors_is_reported(folder, content):
     add_file(folder, "state.safetensors", content)
     package = open_package(folder)
     with pytest.raises(PackageError, match=r"initial state cannot be read: .*not a complete"):
         package.initial_state()
 
 
-def test_values_that_numpy_has_not_are_reported(folder):
+def test_dtypes_that_numpy_does_not_have_are_reported(folder):
     header = b'{"param.w":{"dtype":"BF16","shape":[1],"data_offsets":[0,2]}}'
     content = len(header).to_bytes(8, "little") + header + b"\0\0"
     add_file(folder, "state.safetensors", content)
@@ -255,7 +255,7 @@ def test_values_that_numpy_has_not_are_reported(folder):
         package.initial_state()
 
 
-def test_a_state_that_went_away_is_reported(folder):
+def test_a_removed_state_is_reported(folder):
     package = open_package(folder)
     (folder / "state.safetensors").unlink()
     with pytest.raises(PackageError, match=r"initial state cannot be read: .*No such file"):
@@ -283,8 +283,8 @@ def test_the_largest_micro_batch_of_a_keep_ratio_comes_first(sound):
     ]
     manifest = dataclasses.replace(sound.manifest, rungs=(step, *parts))
     package = dataclasses.replace(sound, manifest=manifest)
-    found = [rung.id for rung in package.rungs_with_keep_ratio(0.5)]
-    assert found == ["k050-m4", "k050-m2", "k050-m1"]
+    ids = [rung.id for rung in package.rungs_with_keep_ratio(0.5)]
+    assert ids == ["k050-m4", "k050-m2", "k050-m1"]
     assert package.rung_with_keep_ratio(0.5) is parts[1]
     # Without micro-batches is best, also beside parts as large as the batch.
     manifest = dataclasses.replace(manifest, rungs=(*parts, half, step))
@@ -303,7 +303,7 @@ def test_a_keep_ratio_and_a_plan_are_of_rungs_like_the_first(sound):
     manifest = dataclasses.replace(sound.manifest, rungs=(dense, *others, half))
     package = dataclasses.replace(sound, manifest=manifest)
     assert package.rungs_with_keep_ratio(0.5) == [half]
-    # A plan may mix patch sizes: their token-blocks say what they are worth.
+    # A plan may mix patch sizes: their token-blocks are comparable.
     assert [rung.id for rung in manifest.ladder()] == ["k100", "k050-p8", "k050"]
 
 

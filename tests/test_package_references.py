@@ -14,7 +14,7 @@ STEP, EMBED = "graphs/k100/step.onnx", "graphs/embed.onnx"
 
 @pytest.fixture
 def folder(tmp_path):
-    """A package, to be spoilt."""
+    """A package to modify."""
     return write_package(tmp_path / "package").path
 
 
@@ -38,7 +38,7 @@ OUTSIDE = [
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
-def test_a_name_that_is_no_plain_path_is_reported(folder, tmp_path, name):
+def test_a_name_that_is_not_a_plain_path_is_reported(folder, tmp_path, name):
     (tmp_path / "secret").write_bytes(b"secret")
     edit(folder, lambda table: table["sha256"].update({name: sha256(b"secret")}))
     assert problems(folder) == [f"{name!r} is not a plain path inside the package"]
@@ -46,7 +46,7 @@ def test_a_name_that_is_no_plain_path_is_reported(folder, tmp_path, name):
 
 @pytest.mark.parametrize("name", OUTSIDE)
 @pytest.mark.parametrize("key", ["embed", "state_file"])
-def test_such_a_name_is_no_file_either(folder, name, key):
+def test_such_a_name_is_not_a_file_either(folder, name, key):
     edit(folder, lambda table: table.update({key: name}))
     assert f"the SHA-256 of {name!r} is missing" in problems(folder)
 

@@ -1,4 +1,4 @@
-"""Values in a manifest that cannot be: out of range, repeated, or without what they name."""
+"""Impossible values in a manifest: out of range, repeated, or naming unknown things."""
 
 import pytest
 from spoilt_package import edit, problems, set_in
@@ -9,7 +9,7 @@ EMBED = "graphs/embed.onnx"
 
 @pytest.fixture
 def folder(tmp_path):
-    """A package, to be spoilt."""
+    """A package to modify."""
     return write_package(tmp_path / "package").path
 
 
@@ -89,6 +89,6 @@ def folder(tmp_path):
         ),
     ],
 )
-def test_what_cannot_be_is_reported(folder, change, wanted):
+def test_impossible_values_are_reported(folder, change, wanted):
     edit(folder, change)
     assert problems(folder) == [wanted]

@@ -1,4 +1,4 @@
-"""The panel of a run: what it says, and how it is drawn on a terminal."""
+"""The panel of a run: its text, and how it is drawn on a terminal."""
 
 import codecs
 import fcntl
@@ -68,7 +68,7 @@ def value(status: Status, label: str) -> str:
     return re.sub(r" *[━─]+$", "", line[13:]).rstrip()
 
 
-def test_everything_is_said() -> None:
+def test_the_panel_shows_everything() -> None:
     status = busy()
     assert shown(status)[0] == "runs/one  training"
     assert value(status, "progress") == "step 6 of 10, epoch 2 of 2, 4.00 s left"
@@ -83,7 +83,7 @@ def test_everything_is_said() -> None:
     assert shown(status)[-1].endswith("saved checkpoints/4 (9.0 MiB in 0.25 s)")
 
 
-def test_what_is_unknown_says_so_and_is_not_zero() -> None:
+def test_unknown_values_are_marked_and_are_not_zero() -> None:
     status = status_of(sensor=None)
     assert shown(status)[0] == "runs/one  starting"
     unknown = {
@@ -101,7 +101,7 @@ def test_an_estimate_is_marked_wherever_it_is_shown() -> None:
     assert value(status, "power").endswith("(estimate)")
 
 
-def test_a_lost_sensor_is_said() -> None:
+def test_a_lost_sensor_is_shown() -> None:
     status = busy()
     lost = events.SensorLost(step=5, sensor="jtop", reason="the service is gone")
     status.add_event(LoggedEvent(AT, None, lost))
@@ -109,14 +109,14 @@ def test_a_lost_sensor_is_said() -> None:
     assert value(status, "power").startswith("unknown: jtop is lost since step 5, 9.00 W mean")
 
 
-def test_a_throttled_board_is_said() -> None:
+def test_a_throttled_board_is_shown() -> None:
     status = busy()
     status.add_sample(sample(41.0, 9.0, throttled=True))
     assert "54.0 C, at most 80.0 C, throttled" in value(status, "temperature")
 
 
 @pytest.mark.parametrize(
-    ("found", "word"),
+    ("ending", "word"),
     [
         ([FINISHED], "finished"),
         ([replace(FINISHED, stopped_by="energy")], "ended by its energy budget"),
@@ -124,11 +124,11 @@ def test_a_throttled_board_is_said() -> None:
         ([STOPPED, resumed(4)], "training"),
     ],
 )
-def test_how_it_ended_is_said(found, word) -> None:
-    assert shown(status_of(*found))[0] == f"runs/one  {word}"
+def test_the_end_of_a_run_is_shown(ending, word) -> None:
+    assert shown(status_of(*ending))[0] == f"runs/one  {word}"
 
 
-def test_a_process_that_is_gone_is_said() -> None:
+def test_a_killed_process_is_shown() -> None:
     status = busy()
     status.was_killed = True
     assert shown(status)[0] == "runs/one  killed"
@@ -142,7 +142,7 @@ def test_it_fits_any_terminal(width, height) -> None:
     assert max(line.cell_len for line in lines) <= width
 
 
-def test_bars_need_room_and_a_limit() -> None:
+def test_bars_need_a_wide_terminal_and_a_limit() -> None:
     def with_bars(lines: list[str]) -> list[str]:
         return [line.split()[0] for line in lines[2:] if "━" in line]
 
@@ -151,14 +151,14 @@ def test_bars_need_room_and_a_limit() -> None:
     assert with_bars(shown(busy(budget=Budget()))) == []
 
 
-def test_a_long_reason_has_three_lines_and_whole_where_there_is_room() -> None:
+def test_a_long_reason_has_at_most_three_lines() -> None:
     narrow = shown(busy())
     assert [line.strip() for line in narrow if line.startswith(" " * 13)][2].endswith("…")
     assert WHY.strip() in " ".join(line.strip() for line in shown(busy(), width=199))
 
 
 class Terminal:
-    """Our side of a pseudo-terminal."""
+    """The test's side of a pseudo-terminal."""
 
     def __init__(self) -> None:
         self._master, slave = os.openpty()
@@ -193,7 +193,7 @@ def terminal(monkeypatch) -> Iterator[Terminal]:
     made.close()
 
 
-def test_a_block_is_drawn_over_itself(terminal) -> None:
+def test_a_block_is_redrawn_in_place(terminal) -> None:
     screen = Screen(terminal.stream)
     assert screen.size == (79, 23)
     screen.draw([Text("one"), Text("two")])
@@ -202,7 +202,7 @@ def test_a_block_is_drawn_over_itself(terminal) -> None:
     assert terminal.read() == "\r\x1b[2Aa warning\x1b[K\r\nthree\x1b[K\r\n\x1b[J"
 
 
-def test_lines_that_a_narrower_terminal_has_broken_are_drawn_over(terminal) -> None:
+def test_lines_that_a_narrower_terminal_has_wrapped_are_redrawn(terminal) -> None:
     screen = Screen(terminal.stream)
     screen.draw([Text("x" * 79), Text("y")])
     terminal.read()
@@ -241,7 +241,7 @@ def test_a_run_leaves_its_last_panel_and_its_summary(terminal, tmp_path) -> None
     assert "checkpoint: " in last
 
 
-def test_a_run_that_was_finished_before_needs_no_panel(terminal, tmp_path) -> None:
+def test_an_already_finished_run_has_no_panel(terminal, tmp_path) -> None:
     panel = Panel(tmp_path / "run", terminal.stream)
     panel(FINISHED)
     panel.close()
@@ -253,7 +253,7 @@ def test_nothing_is_drawn_before_the_first_event(terminal, tmp_path) -> None:
     assert terminal.read() == ""
 
 
-def test_a_panel_that_fails_gives_way_to_lines(terminal, tmp_path, caplog) -> None:
+def test_a_failing_panel_is_replaced_by_lines(terminal, tmp_path, caplog) -> None:
     panel = Panel(tmp_path / "nowhere", terminal.stream)
     panel(STARTED)
     panel._thread.join(10)
@@ -296,7 +296,7 @@ def test_what_goes_to_stderr_is_shown_above(tmp_path) -> None:
         env={**os.environ, "PYTHONPATH": path, "TERM": "xterm"},
     )
     text = ""
-    while child.poll() is None:  # nothing more can be written to a terminal that is full
+    while child.poll() is None:  # a full terminal buffer takes no more output
         text += terminal.read()
         time.sleep(0.05)
     text += terminal.read()

@@ -1,7 +1,7 @@
 """Every objective and token policy on every engine against PyTorch, step by step.
 
 Tolerances: two frameworks that add the same float32 numbers in another order differ by about
-1e-6 relative in these models; 1e-4 leaves room for other processors and still catches a wrong
+1e-6 relative in these models; 1e-4 allows for other processors and still detects a wrong
 term, factor or sign.
 """
 
@@ -55,8 +55,8 @@ def engine_or_skip(name: str) -> Engine:
 def state_with_a_dead_unit(package: Package) -> State:
     """The initial state, with one hidden unit of the projector far below zero on every input.
 
-    Its outgoing weights have a gradient of exactly zero. Made 1e-8 into 0 (as an exporter's
-    optimizer once did), AdamW's eps turns that into 0/0.
+    Its outgoing weights have a gradient of exactly zero. If AdamW's eps of 1e-8 becomes 0 (as
+    an exporter's optimizer once did), their update is 0/0.
     """
     state = {name: value.copy() for name, value in package.initial_state().items()}
     for prefix in (PARAM, EMA):
@@ -98,7 +98,7 @@ class SelectionOf:
 
 @contextmanager
 def replaced_selection(select: Callable[..., Any]) -> Iterator[None]:
-    """Let the reference select in another way for a while."""
+    """Make the reference select differently during the block."""
     original, simprune.select_pairs = simprune.select_pairs, select
     try:
         yield
@@ -128,11 +128,11 @@ def selection_scores(
 
 
 def assert_only_ties_differ(
-    found: dict[str, Array], wanted: dict[str, Array], scores: list[Array]
+    selections: dict[str, Array], wanted: dict[str, Array], scores: list[Array]
 ) -> None:
-    """Tokens chosen by one side alone have a counterpart of nearly the same score."""
+    """Tokens chosen by only one side have a counterpart of nearly the same score."""
     for values, (name, rows) in zip(scores, wanted.items(), strict=True):
-        for row, (a, b) in enumerate(zip(rows, found[name], strict=True)):
+        for row, (a, b) in enumerate(zip(rows, selections[name], strict=True)):
             extra, missing = sorted(set(a) - set(b)), sorted(set(b) - set(a))
             gaps = np.abs(np.sort(values[row][extra]) - np.sort(values[row][missing]))
             assert (gaps < TIE).all(), f"{name}, sequence {row}: {gaps.max()}"
@@ -167,9 +167,9 @@ def check_step(
             reference, wanted = reference_step(package, rung_id, state, batch, hyper)
     with create_engine(selection.engine, threads=2) as engine:
         engine.open(package, state)
-        found = engine.step(rung_id, batch, hyper)
+        result = engine.step(rung_id, batch, hyper)
         found_state = engine.snapshot()
-    assert found.metrics["loss"] == pytest.approx(wanted, rel=RELATIVE)
+    assert result.metrics["loss"] == pytest.approx(wanted, rel=RELATIVE)
     for name, gradient in reference.gradients.items():
         # m' = beta1 m + (1 - beta1) g
         moment = found_state[EXP_AVG + name].astype(np.float64)
@@ -201,7 +201,7 @@ def test_each_step_from_the_references_state(
 
 
 @pytest.mark.parametrize(("method", "policy", "engine"), COMBINATIONS)
-def test_free_run_stays_with_the_reference(
+def test_a_free_run_stays_close_to_the_reference(
     small_package: Packages, method: str, policy: str, engine: str
 ) -> None:
     package = small_package(method, policy)
@@ -217,10 +217,10 @@ def test_free_run_stays_with_the_reference(
             after = runner.snapshot()
         names = sorted(name for name in after if name.startswith((PARAM, EMA)))
         vectors.append(np.concatenate([after[name].ravel() for name in names]))
-    wanted, found = vectors
+    wanted, actual = vectors
     moved = np.linalg.norm(wanted - np.concatenate([state[name].ravel() for name in names]))
-    assert np.linalg.norm(found - wanted) <= 1e-3 * np.linalg.norm(wanted)
-    assert np.linalg.norm(found - wanted) <= 0.1 * moved  # and the run went somewhere
+    assert np.linalg.norm(actual - wanted) <= 1e-3 * np.linalg.norm(wanted)
+    assert np.linalg.norm(actual - wanted) <= 0.1 * moved  # and the state has changed
 
 
 def test_metrics_are_declared(small_package: Packages) -> None:

@@ -53,22 +53,22 @@ def test_the_models_own_sizes_change_nothing():
     ("size_px", "patch_size_px", "patches"), [(16, 8, 4), (8, 4, 4), (24, 2, 144)]
 )
 def test_the_number_of_patches_is_that_of_the_cut(size_px, patch_size_px, patches):
-    found = grid(size_px=size_px, patch_size_px=patch_size_px)
-    assert found.patches == patches
-    cut = found.cut(images_of(size_px))
+    patch_grid = grid(size_px=size_px, patch_size_px=patch_size_px)
+    assert patch_grid.patches == patches
+    cut = patch_grid.cut(images_of(size_px))
     assert cut.shape == (3, patches, patch_size_px**2 * 3)
-    positions = found.positions(weights_of())
+    positions = patch_grid.positions(weights_of())
     assert positions.shape == (1, patches, WIDTH)
-    tokens = found.embed(weights_of(), cut, positions)
+    tokens = patch_grid.embed(weights_of(), cut, positions)
     assert tokens.shape == (3, 1 + patches, WIDTH)
 
 
 def test_positions_of_another_grid_are_resized_as_a_checkpoints_are():
     weights = weights_of()
-    found = grid(size_px=24).positions(weights)
+    actual = grid(size_px=24).positions(weights)
     expected = resize_positions(weights[POSITIONS], 1 + 36)[:, 1:]
     # The matrix was made in float32.
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("mode", ["bicubic", "bilinear"])
@@ -76,8 +76,8 @@ def test_positions_of_another_grid_are_resized_as_a_checkpoints_are():
 def test_the_matrix_of_a_resize_is_the_resize(mode, old, new):
     picture = torch.randn(old, old, generator=torch.Generator().manual_seed(2))
     wanted = interpolate(picture[None, None], size=(new, new), mode=mode, antialias=True)
-    found = torch.tensor(resize_matrix(old, new, mode)) @ picture.flatten()
-    np.testing.assert_allclose(found, wanted.flatten(), rtol=1e-5, atol=1e-6)
+    actual = torch.tensor(resize_matrix(old, new, mode)) @ picture.flatten()
+    np.testing.assert_allclose(actual, wanted.flatten(), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("patch_size_px", [5, 8, 12])
@@ -91,9 +91,9 @@ def test_larger_patches_give_the_tokens_of_the_patches_that_they_were_resized_fr
     channels = small.permute(2, 0, 1)[None]
     size = (patch_size_px, patch_size_px)
     large = interpolate(channels, size=size, mode="bilinear", antialias=True)[0]
-    found = large.permute(1, 2, 0).reshape(-1).double() @ kernel
+    actual = large.permute(1, 2, 0).reshape(-1).double() @ kernel
     expected = small.reshape(-1).double() @ weights[f"{KERNEL}.weight"]
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)  # of a float32 inverse
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)  # of a float32 inverse
 
 
 def test_gradients_reach_the_tensors_of_the_state():
@@ -132,8 +132,8 @@ def test_features_are_the_class_token_or_the_mean_of_the_patches():
             depth=2,
             features=features,
         )
-        found = embed(weights, model, grid(), images)
-        np.testing.assert_allclose(found, value, rtol=1e-10, atol=1e-12)
+        actual = embed(weights, model, grid(), images)
+        np.testing.assert_allclose(actual, value, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("features", vit.FEATURE_KINDS)

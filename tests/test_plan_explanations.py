@@ -1,4 +1,4 @@
-"""What a plan says of itself: verdicts, binding limits, refusals."""
+"""Explanations of a plan: verdicts, binding limits, refusals."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from edge_runtime.facts import Budget
 from edge_runtime.planning import make_plan, require_state_fits
 
 
-def test_without_limits_it_is_the_rung_that_keeps_most() -> None:
+def test_without_limits_the_plan_is_the_rung_that_keeps_most() -> None:
     plan = make_plan(LADDER, Budget(temperature_c=80), steps=10, overhead=OVERHEAD)
     assert [(part.rung, part.steps) for part in plan.segments] == [("k100", 10)]
     assert plan.binding == ()
@@ -23,7 +23,7 @@ def test_without_limits_it_is_the_rung_that_keeps_most() -> None:
     assert plan.peak_bytes == 400_000_000
 
 
-def test_of_equal_rungs_the_faster_one_is_taken() -> None:
+def test_of_equal_rungs_the_faster_one_is_chosen() -> None:
     slow = rung_cost("slow", 400, 0.5, 5.0)
     plan = make_plan([slow, *LADDER], Budget(), steps=10, overhead=FREE)
     assert [part.rung for part in plan.segments] == ["k100"]
@@ -74,7 +74,7 @@ def test_a_mean_power_is_kept_by_waiting() -> None:
     assert plan.binding == ()
 
 
-def test_with_waiting_of_no_use_a_rung_that_draws_less_is_taken() -> None:
+def test_if_waiting_does_not_help_a_rung_that_draws_less_is_chosen() -> None:
     overhead = replace(FREE, idle_w=None)
     plan = make_plan(LADDER, Budget(power_w=9.8), steps=10, overhead=overhead)
     assert [part.rung for part in plan.segments] == ["k050"]
@@ -98,7 +98,7 @@ def test_with_waiting_of_no_use_a_rung_that_draws_less_is_taken() -> None:
         (
             Budget(time_s=80, power_w=8),
             r"--time and --power are too little together, more of one is enough\. .* works is "
-            r"--time 1\.4\d+min --power 8W, or --time 80s --power 8\.\d+W; this one is",
+            r"--time 1\.4\d+min --power 8W, or --time 80s --power 8\.\d+W; this one allows",
         ),
         (
             Budget(memory_bytes=1 << 20, energy_j=5e4),
@@ -110,12 +110,12 @@ def test_with_waiting_of_no_use_a_rung_that_draws_less_is_taken() -> None:
         ),
     ],
 )
-def test_a_refusal_says_what_would_fit(budget, message) -> None:
+def test_a_refusal_names_a_feasible_budget(budget, message) -> None:
     with pytest.raises(BudgetError, match=message):
         make_plan(LADDER, budget, steps=1000, overhead=OVERHEAD)
 
 
-def test_where_nothing_fits_the_board_no_budget_is_promised() -> None:
+def test_if_no_rung_fits_the_board_no_budget_is_named() -> None:
     killed = [replace(cost, source="does_not_fit", step_s=None) for cost in LADDER[:2]]
     message = (
         r"no rung can be planned: k100 does not fit this board: .*; k075 does not .*Export"
@@ -127,7 +127,7 @@ def test_where_nothing_fits_the_board_no_budget_is_promised() -> None:
 @pytest.mark.parametrize(
     ("budget", "flag"), [(Budget(energy_j=5), "--energy"), (Budget(power_w=5), "--power")]
 )
-def test_what_nothing_measures_is_refused(budget, flag) -> None:
+def test_a_limit_on_an_unmeasured_quantity_is_refused(budget, flag) -> None:
     dark = [replace(cost, step_j=None, power_w=None) for cost in LADDER]
     with pytest.raises(DeviceError, match=f"{flag} cannot be planned: .* no power sensor"):
         make_plan(dark, budget, steps=10, overhead=OVERHEAD)
@@ -136,7 +136,7 @@ def test_what_nothing_measures_is_refused(budget, flag) -> None:
         make_plan(LADDER, budget, steps=10, overhead=unknown)
 
 
-def test_unknown_energy_is_no_zero() -> None:
+def test_unknown_energy_is_not_zero() -> None:
     dark = [replace(cost, step_j=None, power_w=None) for cost in LADDER]
     plan = make_plan(dark, Budget(time_s=500), steps=10, overhead=OVERHEAD)
     assert (plan.energy_j, plan.power_w) == (None, None)
@@ -148,7 +148,7 @@ def test_temperature_is_not_planned() -> None:
 
 
 def test_a_budget_below_the_state_needs_no_measurement() -> None:
-    message = r"--memory 1MiB is below the package's own state of 2\.0 MiB\. Training holds it"
+    message = r"--memory 1MiB is below the package's state of 2\.0 MiB\. Training holds it"
     with pytest.raises(BudgetError, match=message):
         require_state_fits(Budget(memory_bytes=1 << 20), 2 << 20)
     require_state_fits(Budget(memory_bytes=2 << 20), 2 << 20)

@@ -91,7 +91,7 @@ def fits(counts, costs, budget, overhead, tolerance=TOLERANCE):
 
 
 def brute_force(costs, budget, overhead, steps, rungs):
-    """Most token-blocks over all schedules of at most so many rungs; None where none fits."""
+    """Most token-blocks over all schedules of at most that many rungs; None if infeasible."""
     best = None
     for counts in itertools.product(range(steps + 1), repeat=len(costs)):
         if sum(counts) != steps or sum(count > 0 for count in counts) > rungs:
@@ -119,12 +119,12 @@ def test_it_is_the_best_of_all_plans_of_three_rungs(costs, budget, overhead, ste
 @settings(max_examples=60, deadline=None)
 @given(ladders(most=5), budgets, st.integers(1, 8))
 def test_more_than_three_rungs_would_hardly_keep_more(costs, budget, steps) -> None:
-    found = planned(costs, budget, FREE, steps)
+    plan = planned(costs, budget, FREE, steps)
     best = brute_force(costs, budget, FREE, steps, rungs=len(costs))
-    assert (found is None) == (best is None)
+    assert (plan is None) == (best is None)
     if best is not None:
         kept = [cost.token_blocks for cost in costs]
-        assert found >= best - (max(kept) - min(kept))
+        assert plan >= best - (max(kept) - min(kept))
 
 
 def best_of_all_pairs(costs, budget, steps):
@@ -159,7 +159,7 @@ def test_beyond_a_thousand_steps_a_coarse_grid_is_enough(seed) -> None:
 
 
 def test_two_limits_can_leave_no_whole_number_between_them() -> None:
-    costs = [rung_cost("hungry", 1, 1.0, 3.0), rung_cost("slow", 2, 3.0, 1 / 3)]
+    costs = [rung_cost("hot", 1, 1.0, 3.0), rung_cost("slow", 2, 3.0, 1 / 3)]
     # Time allows 1.5 steps of the slow one at most, energy asks for 1.2 at least.
     assert planned(costs, Budget(time_s=5.0, energy_j=3.6), FREE, 2) is None
     assert planned(costs, Budget(time_s=5.0, energy_j=4.0), FREE, 2) == 3
@@ -219,7 +219,7 @@ def test_a_larger_budget_never_gives_a_worse_plan(
 
 @settings(max_examples=50, deadline=None)
 @given(ladders(), budgets, overheads(), st.integers(1, 50))
-def test_the_same_question_has_the_same_answer(costs, budget, overhead, steps) -> None:
+def test_the_same_input_gives_the_same_plan(costs, budget, overhead, steps) -> None:
     def answer():
         try:
             return make_plan(costs, budget, steps=steps, overhead=overhead)

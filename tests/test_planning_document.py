@@ -1,4 +1,4 @@
-"""docs/planning.md has every field of what it describes."""
+"""docs/planning.md has every field of the types that it describes."""
 
 import re
 from dataclasses import fields
@@ -15,8 +15,8 @@ TEXT = (Path(__file__).parents[1] / "docs" / "planning.md").read_text()
 
 def keys(heading: str) -> set[str]:
     """Names in the first column of the table below that heading row."""
-    _, found, rest = TEXT.partition(f"| {heading} |")
-    assert found
+    _, separator, rest = TEXT.partition(f"| {heading} |")
+    assert separator
     table = rest.partition("\n\n")[0]
     rows = [line.split("|")[1] for line in table.splitlines()[2:]]
     return {name for row in rows for name in re.findall(r"`(\w+)`", row)}

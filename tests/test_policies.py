@@ -11,13 +11,13 @@ torch = pytest.importorskip("torch", reason="policies are torch functions")
 from torch import Tensor  # noqa: E402
 
 from edge_export import vit  # noqa: E402
+from edge_export.context import Encoding, StepContext  # noqa: E402
 from edge_export.objectives import OBJECTIVES  # noqa: E402
 from edge_export.package.graphs import tokens_per_block  # noqa: E402
 from edge_export.policies import POLICIES  # noqa: E402
 from edge_export.policies.base import kept_count, take_rows  # noqa: E402
 from edge_export.policies.simprune import select_pairs, stage_blocks  # noqa: E402
 from edge_export.recipe import make_recipe  # noqa: E402
-from edge_export.context import Encoding, StepContext  # noqa: E402
 from edge_export.step.example import example_draws, example_images  # noqa: E402
 from edge_export.step.program import Program  # noqa: E402
 from edge_export.step.rung import RungProgram, StepOutputs  # noqa: E402
@@ -67,17 +67,17 @@ def gradients(
     return rung_of(program, keep_ratio).gradient(inputs)
 
 
-def assert_close(found: Any, wanted: Any) -> None:
-    assert found.keys() == wanted.keys()
+def assert_close(actual: Any, wanted: Any) -> None:
+    assert actual.keys() == wanted.keys()
     for name, value in wanted.items():
-        np.testing.assert_allclose(found[name], value, rtol=1e-9, atol=1e-12, err_msg=name)
+        np.testing.assert_allclose(actual[name], value, rtol=1e-9, atol=1e-12, err_msg=name)
 
 
 def tokens_of(program: Program, keep_ratio: float) -> tuple[int, ...]:
     """Student tokens in the attention of each block, class token included."""
-    found = tokens_per_block(rung_of(program, keep_ratio), program.initial_state())
-    assert found.keys() == {"global"}
-    return found["global"]
+    kept = tokens_per_block(rung_of(program, keep_ratio), program.initial_state())
+    assert kept.keys() == {"global"}
+    return kept["global"]
 
 
 @pytest.mark.parametrize("method", OBJECTIVES)
@@ -86,9 +86,9 @@ def test_keeping_everything_is_the_same_as_no_policy(method: str, policy: str) -
     plain, other = program(method, "none"), program(method, policy)
     inputs = inputs_of(plain, 1.0)
     wanted, outputs = gradients(plain, 1.0, inputs)
-    found, found_outputs = gradients(other, 1.0, inputs)
-    assert found_outputs.metrics[LOSS] == outputs.metrics[LOSS]
-    assert_close(found, wanted)
+    actual, actual_outputs = gradients(other, 1.0, inputs)
+    assert actual_outputs.metrics[LOSS] == outputs.metrics[LOSS]
+    assert_close(actual, wanted)
     assert tokens_of(other, 1.0) == tokens_of(plain, 1.0) == (17,) * 6
 
 
@@ -144,7 +144,7 @@ def masked_gradients(
 
 
 def encoding(features: Tensor) -> Encoding:
-    """What an objective that reads features alone sees of a branch."""
+    """A branch as seen by an objective that reads only features."""
     kept = torch.zeros(*features.shape[:2], 0, dtype=torch.int64)
     return Encoding(features=features, kept=kept, tokens=None)
 
@@ -154,29 +154,29 @@ def mask_of(kept: Tensor, count: int) -> Tensor:
 
 
 @pytest.mark.parametrize("method", OBJECTIVES)
-def test_gathering_is_masking_for_random(method: str) -> None:
+def test_gathering_equals_masking_for_random(method: str) -> None:
     bound = program(method, "random")
     inputs = inputs_of(bound, 0.5)
-    found, outputs = gradients(bound, 0.5, inputs)
+    actual, outputs = gradients(bound, 0.5, inputs)
     mask = mask_of(inputs["keep.global"].flatten(0, 1), 16)
     everything = torch.ones_like(mask)
     wanted, loss = masked_gradients(bound, inputs, [mask] * 6, [everything] * 6)
     np.testing.assert_allclose(outputs.metrics[LOSS], loss, rtol=1e-12)
-    assert_close(found, wanted)
+    assert_close(actual, wanted)
 
 
 @pytest.mark.parametrize("placement", ["before-mlp", "before-block", "after-block"])
 @pytest.mark.parametrize("method", OBJECTIVES)
-def test_gathering_is_masking_for_simprune(method: str, placement: str) -> None:
+def test_gathering_equals_masking_for_simprune(method: str, placement: str) -> None:
     bound = program(method, "simprune", placement=placement)
     inputs = inputs_of(bound, 0.7)
-    found, outputs = gradients(bound, 0.7, inputs)
+    actual, outputs = gradients(bound, 0.7, inputs)
     student, teacher = masks_of_simprune(
         outputs.selected, placement, shared=not bound.teacher_names
     )
     wanted, loss = masked_gradients(bound, inputs, student, teacher)
     np.testing.assert_allclose(outputs.metrics[LOSS], loss, rtol=1e-12)
-    assert_close(found, wanted)
+    assert_close(actual, wanted)
 
 
 def masks_of_simprune(
@@ -207,7 +207,7 @@ def select_slowly(
 ) -> tuple[list[int], list[int], set[int]]:
     """The selection of one pair, from facts/definition: token by token. Never optimise this.
 
-    Gives both keep sets and the targets that the pruned online tokens hit.
+    Returns both keep sets and the targets of the pruned online tokens.
     """
     count = len(online)
     unit = [x / np.linalg.norm(x) for x in online], [x / np.linalg.norm(x) for x in target]
@@ -251,13 +251,13 @@ def test_selection_equals_its_definition(kind: str, progress: float) -> None:
     deficit = False
     for seed in range(5):
         online, target = features(kind, seed)
-        found = select_pairs(online, target, 17, torch.tensor(progress))
+        actual = select_pairs(online, target, 17, torch.tensor(progress))
         for row in range(4):
             wanted = select_slowly(online[row].numpy(), target[row].numpy(), 17, progress)
-            assert found[0][row].tolist() == wanted[0]
-            assert found[1][row].tolist() == wanted[1]
-            assert len(set(found[1][row].tolist())) == 17
-            assert not wanted[2] & set(found[1][row].tolist())  # every hit target is pruned
+            assert actual[0][row].tolist() == wanted[0]
+            assert actual[1][row].tolist() == wanted[1]
+            assert len(set(actual[1][row].tolist())) == 17
+            assert not wanted[2] & set(actual[1][row].tolist())  # every hit target is pruned
             deficit |= len(wanted[2]) < 24 - 17
     assert deficit  # the many-to-one repair was needed
 
@@ -268,7 +268,7 @@ def test_identical_branches_pair_with_themselves() -> None:
     assert torch.equal(first, second)
 
 
-def test_permuting_one_branch_permutes_its_selection_alone() -> None:
+def test_permuting_one_branch_permutes_only_its_selection() -> None:
     online, target = features("random", 1)
     order = torch.randperm(24, generator=torch.Generator().manual_seed(0))
     before = select_pairs(online, target, 15, torch.tensor(0.5))
@@ -294,14 +294,14 @@ def test_the_other_direction_is_the_mirrored_window(method: str) -> None:
     backward = program(method, "simprune", direction="most-to-least")
     inputs = inputs_of(forward, 0.7, progress=0.25)
     mirrored = {**inputs, "progress": torch.tensor(0.75)}
-    (found, outputs), (wanted, expected) = (
+    (actual, outputs), (wanted, expected) = (
         gradients(backward, 0.7, mirrored),
         gradients(forward, 0.7, inputs),
     )
     assert_close(outputs.metrics, expected.metrics)
     assert_close(outputs.selected, expected.selected)
     assert len(expected.selected) == 6  # both sides of three stages
-    assert_close(found, wanted)
+    assert_close(actual, wanted)
 
 
 def test_stages_keep_their_fractions_and_leave_out_the_last_block() -> None:
@@ -324,7 +324,7 @@ def test_token_counts_of_a_small_model() -> None:
     assert [n - 1 for n in attention] == [64] * 4 + [52] * 3 + [42] * 3 + [34] * 2
 
 
-def test_kept_count_rounds_up_but_not_floats_noise() -> None:
+def test_kept_count_rounds_up_but_not_rounding_errors() -> None:
     assert [kept_count(r, 30) for r in (0.1, 0.11, 1.0, 0.001)] == [3, 4, 30, 1]
 
 
@@ -333,13 +333,13 @@ def test_take_rows_and_its_gradient_are_a_gather_and_a_scatter() -> None:
     x = torch.randn(3, 7, 5, generator=generator, dtype=torch.float64)
     index = torch.rand(3, 7, generator=generator).argsort(1)[:, :4]
     weight = torch.randn(3, 4, 5, generator=generator, dtype=torch.float64)
-    found = torch.func.grad(lambda y: (take_rows(y, index) * weight).sum())(x)
+    actual = torch.func.grad(lambda y: (take_rows(y, index) * weight).sum())(x)
     wanted = torch.zeros_like(x)
     for s in range(3):
         for k in range(4):
             wanted[s, index[s, k]] += weight[s, k]
             assert torch.equal(take_rows(x, index)[s, k], x[s, index[s, k]])
-    assert torch.equal(found, wanted)
+    assert torch.equal(actual, wanted)
 
 
 def test_unknown_options_name_the_known_ones() -> None:

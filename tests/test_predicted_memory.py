@@ -1,4 +1,4 @@
-"""Predicted memory, held against what benchmarks/memory_truth.py measured."""
+"""Predicted memory against the measurements of benchmarks/memory_truth.py."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ def manifest(tmp_path_factory):
 
 
 def with_graphs(manifest, **nodes):
-    """A rung with a graph of each kind, of so many nodes, and the manifest that has them."""
+    """A rung with a graph of each kind and number of nodes, and its manifest."""
     rung = dataclasses.replace(manifest.rungs[0], graphs={kind: kind for kind in nodes})
     graphs = {
         kind: GraphSpec(inputs=(), outputs=(), nodes=count, flops=None)

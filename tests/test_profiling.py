@@ -1,4 +1,4 @@
-"""A package's cost profile: every rung in a process of its own, whatever becomes of that."""
+"""A package's cost profile: every rung in a separate process, however that ends."""
 
 import json
 import os
@@ -39,12 +39,12 @@ def profile(package, sensor=None, **changes):
         return profile_package(package, environment(), meter, **changes)
 
 
-def cost(found, rung: str):
-    return next(cost for cost in found.rungs if cost.rung == rung)
+def cost(cost_profile, rung: str):
+    return next(cost for cost in cost_profile.rungs if cost.rung == rung)
 
 
 def leftovers(tmp_path) -> list[Path]:
-    """What lies in the cache besides folders."""
+    """Files in the cache."""
     return [path for path in (tmp_path / "cache").rglob("*") if not path.is_dir()] + [
         *(tmp_path / "cache").glob(".profile-*")
     ]
@@ -52,31 +52,34 @@ def leftovers(tmp_path) -> list[Path]:
 
 def test_every_rung_is_measured_up_down_and_up_again(package, processes, tmp_path) -> None:
     reports = []
-    found = profile(package, max_s=7.0, report=reports.append)
+    cost_profile = profile(package, max_s=7.0, report=reports.append)
     order = ["k050", "k100", "k100", "k050", "k050", "k100"]
     assert [job["rung"] for job in processes.jobs] == order
     assert {job["max_s"] for job in processes.jobs} == {7.0 / 3}
     assert [cost.rung for cost in reports] == order
-    assert [cost.rung for cost in found.rungs] == ["k100", "k050"]  # as in the manifest
-    assert [(cost.step_s, cost.step_j, cost.source) for cost in found.rungs] == [
+    assert [cost.rung for cost in cost_profile.rungs] == [
+        "k100",
+        "k050",
+    ]  # as in the manifest
+    assert [(cost.step_s, cost.step_j, cost.source) for cost in cost_profile.rungs] == [
         (1.0, 10.0, "measured"),
         (0.5, 5.0, "measured"),
     ]
     # 2 views of 4 pictures, 2 blocks of 5 or of 3 tokens
-    assert [cost.token_blocks for cost in found.rungs] == [80, 48]
-    assert (found.startup_s, found.baseline_bytes) == (2.5, BASELINE_BYTES)
-    assert (found.package_digest, found.engine) == (package.digest, "ort")
+    assert [cost.token_blocks for cost in cost_profile.rungs] == [80, 48]
+    assert (cost_profile.startup_s, cost_profile.baseline_bytes) == (2.5, BASELINE_BYTES)
+    assert (cost_profile.package_digest, cost_profile.engine) == (package.digest, "ort")
     assert leftovers(tmp_path) == []
 
 
 def test_the_median_of_three_counts(package, processes) -> None:
-    """The second of each has a loud neighbour, the third finds the board a little slower."""
+    """The second of each is disturbed, in the third the board is a little slower."""
     second = "(n := sum(1 for _ in open(LOG))) in (3, 4)"
-    costs = f"found(step_s=2.0 if {second} else 0.5 + n / 100, step_s_high=2.0 + n, "
+    costs = f"measured(step_s=2.0 if {second} else 0.5 + n / 100, step_s_high=2.0 + n, "
     costs += "peak_bytes=100 - n, step_j=float(n))"
     processes.do(k050=costs, k100=costs)
-    found = profile(package)
-    low, high = cost(found, "k050"), cost(found, "k100")
+    cost_profile = profile(package)
+    low, high = cost(cost_profile, "k050"), cost(cost_profile, "k100")
     assert low.step_s == pytest.approx(0.55)  # of number 1, 4 and 5
     assert high.step_s == pytest.approx(2 * 0.56)  # of number 2, 3 and 6
     assert (low.step_s_high, low.peak_bytes, low.step_j) == (7.0, 99, 4.0)
@@ -84,38 +87,41 @@ def test_the_median_of_three_counts(package, processes) -> None:
 
 def test_a_rung_that_is_killed_the_second_time_does_not_fit(package, processes) -> None:
     once = "sum(1 for _ in open(LOG)) == 2"
-    processes.do(k100=f"found() if {once} else os.kill(os.getpid(), signal.SIGKILL)")
-    found = profile(package)
-    assert (cost(found, "k100").source, cost(found, "k100").step_s) == ("does_not_fit", None)
-    assert cost(found, "k050").source == "measured"
+    processes.do(k100=f"measured() if {once} else os.kill(os.getpid(), signal.SIGKILL)")
+    cost_profile = profile(package)
+    assert (cost(cost_profile, "k100").source, cost(cost_profile, "k100").step_s) == (
+        "does_not_fit",
+        None,
+    )
+    assert cost(cost_profile, "k050").source == "measured"
 
 
-def test_a_rung_is_predicted_by_what_the_first_one_showed(package, processes) -> None:
-    found = profile(package)
+def test_a_rung_is_predicted_with_the_baseline_of_the_first_one(package, processes) -> None:
+    cost_profile = profile(package)
     rung = package.rung("k100")
     want = predicted_peak_bytes(package.manifest, rung, BASELINE_BYTES)
-    assert cost(found, "k100").predicted_peak_bytes == want
-    assert cost(found, "k050").predicted_peak_bytes is None
+    assert cost(cost_profile, "k100").predicted_peak_bytes == want
+    assert cost(cost_profile, "k050").predicted_peak_bytes is None
     processes.do()
-    found = profile(package, memory_bytes=want - 1)
+    cost_profile = profile(package, memory_bytes=want - 1)
     assert [job["rung"] for job in processes.jobs] == ["k050"] * 3
-    left_out = cost(found, "k100")
+    left_out = cost(cost_profile, "k100")
     assert (left_out.source, left_out.step_s) == ("unmeasured", None)
     assert left_out.predicted_peak_bytes == want
 
 
 @pytest.mark.parametrize(("killed", "other"), [("k050", "k100"), ("k100", "k050")])
-def test_a_killed_process_marks_its_rung_and_the_others_go_on(
+def test_a_killed_process_marks_its_rung_and_the_others_continue(
     package, processes, killed, other
 ) -> None:
     processes.do(**{killed: "os.kill(os.getpid(), signal.SIGKILL)"})
-    found = profile(package)
-    assert cost(found, killed).source == "does_not_fit"
-    assert cost(found, killed).step_s is None
-    assert cost(found, other).source == "measured"
+    cost_profile = profile(package)
+    assert cost(cost_profile, killed).source == "does_not_fit"
+    assert cost(cost_profile, killed).step_s is None
+    assert cost(cost_profile, other).source == "measured"
 
 
-def test_a_package_of_which_nothing_fits_is_refused(package, processes, tmp_path) -> None:
+def test_a_package_without_a_fitting_rung_is_refused(package, processes, tmp_path) -> None:
     dead = "os.kill(os.getpid(), signal.SIGKILL)"
     processes.do(k100=dead, k050=dead)
     message = r"no rung of .*package fits into the memory of this board; the smallest, k050"
@@ -131,34 +137,38 @@ def test_a_package_of_which_nothing_fits_is_refused(package, processes, tmp_path
         ("raise RuntimeError('unforeseen')", "RuntimeError: unforeseen$"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", r"SIGSEGV ended its process\.$"),
         ("sys.exit(3)", "its process ended with 3$"),
-        ("found(step_s='soon')", r"rung k050: 1 problem\(s\)"),
+        ("measured(step_s='soon')", r"rung k050: 1 problem\(s\)"),
     ],
 )
-def test_another_failure_is_told_with_its_reason(package, processes, line, reason) -> None:
+def test_another_failure_is_reported_with_its_reason(package, processes, line, reason) -> None:
     processes.do(k050=line)
     where = "" if "problem" in reason else r"measuring rung k050 of .*package failed: (.|\n)*"
     with pytest.raises(EngineError, match=where + reason):
         profile(package)
 
 
-def test_the_end_of_a_run_lasts_until_its_process_is_gone(package, processes) -> None:
-    processes.do(k050="found(); time.sleep(0.5)", k100="found(); time.sleep(0.1)")
-    found = profile(package, constant_sensor())
-    assert 0.5 <= found.checkpoint_s < 30
-    assert found.checkpoint_j == pytest.approx(POWER_W * found.checkpoint_s)
+def test_the_end_of_a_run_lasts_until_its_process_has_ended(package, processes) -> None:
+    processes.do(k050="measured(); time.sleep(0.5)", k100="measured(); time.sleep(0.1)")
+    cost_profile = profile(package, constant_sensor())
+    assert 0.5 <= cost_profile.checkpoint_s < 30
+    assert cost_profile.checkpoint_j == pytest.approx(POWER_W * cost_profile.checkpoint_s)
 
 
-def test_the_board_at_rest_is_measured_first(package, processes) -> None:
-    found = profile(package, constant_sensor())
-    assert found.idle_w == pytest.approx(POWER_W)
-    assert (found.sensor, found.energy_is_estimate) == ("replay", False)
-    found = profile(package)
-    assert (found.idle_w, found.sensor, found.checkpoint_j) == (None, None, None)
+def test_idle_power_is_measured_first(package, processes) -> None:
+    cost_profile = profile(package, constant_sensor())
+    assert cost_profile.idle_w == pytest.approx(POWER_W)
+    assert (cost_profile.sensor, cost_profile.energy_is_estimate) == ("replay", False)
+    cost_profile = profile(package)
+    assert (cost_profile.idle_w, cost_profile.sensor, cost_profile.checkpoint_j) == (
+        None,
+        None,
+        None,
+    )
 
 
 def test_stopping_ends_the_process_at_once(package, processes, tmp_path) -> None:
     processes.do(k050="time.sleep(1000)")
-    message = "stopped while k050 was measured, the first rung; nothing is kept"
+    message = "stopped while k050, the first rung, was measured; nothing is kept"
     with pytest.raises(StoppedError, match=message):
         profile(package, stop=processes.begun(1))
     assert processes.are_gone()
@@ -175,16 +185,16 @@ def test_what_was_measured_before_an_interruption_is_kept(
     with pytest.raises(StoppedError, match=message):
         profile(package, stop=processes.begun(2))
     processes.do(k050="time.sleep(1000)")
-    with pytest.raises(StoppedError, match="Measured are k050, k100: "):
+    with pytest.raises(StoppedError, match=r"Measured so far: k050, k100\. "):
         profile(package, stop=processes.begun(3))  # two of k100, and the second of k050
     processes.do()
-    found = profile(package)
+    cost_profile = profile(package)
     assert [job["rung"] for job in processes.jobs] == ["k050", "k050", "k100"]
     reports = ["k050", "k050", "k100"]  # by the second call, by the third
     assert caplog.messages == [
         f"{rung} was measured before the interruption" for rung in reports
     ]
-    assert [cost.source for cost in found.rungs] == ["measured"] * 2
+    assert [cost.source for cost in cost_profile.rungs] == ["measured"] * 2
     assert leftovers(tmp_path) == []  # the next one measures everything
     processes.do()
     profile(package)
@@ -258,7 +268,7 @@ with Meter(None) as meter:
 """
 
 
-def test_a_killed_parent_leaves_nothing_behind(package, tmp_path) -> None:
+def test_a_killed_parent_leaves_no_process_and_no_files(package, tmp_path) -> None:
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, str(tmp_path)],
         env={**os.environ, "PYTHONPATH": f"{TESTS}:{TESTS.parent}"},
@@ -278,7 +288,7 @@ def test_a_killed_parent_leaves_nothing_behind(package, tmp_path) -> None:
 
 
 def is_running(pid: int) -> bool:
-    """Whether it does something still; who buries an orphan is not our business."""
+    """Whether it is still running; a zombie is not."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
     except FileNotFoundError:
@@ -291,22 +301,22 @@ def test_a_real_rung_is_measured_by_a_real_process(tmp_path, monkeypatch) -> Non
     monkeypatch.setattr(profiling.profile, "_IDLE_S", 0.01)
     package = open_package(selftest.PACKAGE)
     with Meter(None) as meter:
-        found = profile_package(
+        cost_profile = profile_package(
             package,
             environment(engine="ort", threads=1),
             meter,
             memory_bytes=package.manifest.state_bytes,  # the smallest rung only
             max_s=0.05,
         )
-    assert {cost.rung: cost.source for cost in found.rungs} == {
+    assert {cost.rung: cost.source for cost in cost_profile.rungs} == {
         "k100": "unmeasured",
         "k075": "unmeasured",
         "k050": "measured",
     }
-    measured = cost(found, "k050")
+    measured = cost(cost_profile, "k050")
     assert 0 < measured.step_s_low <= measured.step_s <= measured.step_s_high
-    assert 0 < found.baseline_bytes < measured.peak_bytes
-    assert found.startup_s > 0
-    assert found.checkpoint_s > 0
-    assert re.fullmatch(r"onnxruntime.* \d+\.\d+\.\d+.*", found.runtime)
+    assert 0 < cost_profile.baseline_bytes < measured.peak_bytes
+    assert cost_profile.startup_s > 0
+    assert cost_profile.checkpoint_s > 0
+    assert re.fullmatch(r"onnxruntime.* \d+\.\d+\.\d+.*", cost_profile.runtime)
     assert leftovers(tmp_path) == []

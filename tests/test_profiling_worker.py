@@ -1,4 +1,4 @@
-"""One rung measured: how much is enough, what is found, and nothing outlives its parent."""
+"""One rung measured: how many steps, which results, and no process outlives its parent."""
 
 import dataclasses
 import json
@@ -39,7 +39,7 @@ def record(step_s: float, wait_s: float = 0.0):
 
 
 def watched(step_s, *, wait_s: float = 0.0, max_s: float = 60.0) -> tuple[Watch, list[float]]:
-    """A watch that was shown steps until it was sure; and what these steps took."""
+    """A watch after enough steps; and the times of these steps."""
     now_s, taken_s = 1000.0, []
     watch = Watch(max_s, clock=lambda: now_s)
     while not watch.is_sure():
@@ -74,23 +74,23 @@ def test_a_few_slow_steps_are_measured_even_if_time_is_up() -> None:
     assert len(taken_s) == WARM_UP_STEPS + MIN_STEPS
 
 
-def test_warm_up_counts_for_nothing_but_loading() -> None:
+def test_warm_up_counts_only_for_loading() -> None:
     watch, taken_s = watched(lambda step: 5.0 if step == 0 else steady(step), wait_s=0.01)
-    found = watch.measurement(7, METER)
+    result = watch.measurement(7, METER)
     measured_s = [step_s + 0.01 for step_s in taken_s[WARM_UP_STEPS:]]
-    assert found.step_s == pytest.approx(statistics.median(measured_s))
-    assert found.step_s_low <= found.step_s <= found.step_s_high
-    assert found.switch_s == pytest.approx(5.0 - found.step_s)
-    assert found.step_j == pytest.approx(POWER_W * statistics.mean(measured_s))
-    assert found.power_w == pytest.approx(POWER_W)
-    assert found.last_step_s == pytest.approx(1000.0 + sum(taken_s) + 0.01 * len(taken_s))
-    assert found.baseline_bytes == 7
+    assert result.step_s == pytest.approx(statistics.median(measured_s))
+    assert result.step_s_low <= result.step_s <= result.step_s_high
+    assert result.switch_s == pytest.approx(5.0 - result.step_s)
+    assert result.step_j == pytest.approx(POWER_W * statistics.mean(measured_s))
+    assert result.power_w == pytest.approx(POWER_W)
+    assert result.last_step_s == pytest.approx(1000.0 + sum(taken_s) + 0.01 * len(taken_s))
+    assert result.baseline_bytes == 7
 
 
-def test_energy_that_nobody_measures_stays_unknown() -> None:
+def test_energy_without_a_sensor_stays_unknown() -> None:
     watch, _ = watched(steady)
-    found = watch.measurement(7, BLIND)
-    assert (found.step_j, found.power_w) == (None, None)
+    result = watch.measurement(7, BLIND)
+    assert (result.step_j, result.power_w) == (None, None)
 
 
 def test_the_interval_of_the_median_is_that_of_the_theory() -> None:
@@ -103,7 +103,7 @@ def test_the_interval_of_the_median_is_that_of_the_theory() -> None:
     assert median_interval(values) == (low, high)
 
 
-def test_looking_at_many_steps_takes_little_memory() -> None:
+def test_checking_many_steps_takes_little_memory() -> None:
     values = np.random.default_rng(5).normal(10.0, 1.0, size=5_000)
     tracemalloc.start()
     try:
@@ -135,14 +135,14 @@ def job(tmp_path, monkeypatch) -> MeasureJob:
 
 def test_a_real_run_is_measured(job) -> None:
     began_s = time.monotonic()
-    found = worker.measure(job)
-    assert 0 < found.step_s_low <= found.step_s <= found.step_s_high
+    result = worker.measure(job)
+    assert 0 < result.step_s_low <= result.step_s <= result.step_s_high
     # All of the steps' time is at constant power; their median is not their mean.
-    assert found.power_w == pytest.approx(POWER_W)
-    assert found.step_j is not None
-    assert 0 < found.baseline_bytes <= found.peak_bytes
-    assert began_s < found.last_step_s < time.monotonic()
-    assert found.startup_s > 0
+    assert result.power_w == pytest.approx(POWER_W)
+    assert result.step_j is not None
+    assert 0 < result.baseline_bytes <= result.peak_bytes
+    assert began_s < result.last_step_s < time.monotonic()
+    assert result.startup_s > 0
 
 
 def test_an_error_is_left_for_the_parent(job, monkeypatch, tmp_path) -> None:
@@ -157,7 +157,7 @@ def test_an_error_is_left_for_the_parent(job, monkeypatch, tmp_path) -> None:
     assert (tmp_path / "scratch" / worker.ERROR).read_text() == "engine fake: no"
 
 
-def test_a_process_ends_when_nobody_waits_for_it(tmp_path) -> None:
+def test_a_process_ends_with_its_parent(tmp_path) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     job = MeasureJob(

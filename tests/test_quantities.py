@@ -137,7 +137,7 @@ def test_a_limit_is_written_with_four_digits(value, text) -> None:
 
 
 @pytest.mark.parametrize("text", ["75s", "350s", "2h", "90s", "90min", "10min", "250ms"])
-def test_what_people_write_is_printed_as_they_wrote_it(text) -> None:
+def test_quantities_are_printed_as_they_were_written(text) -> None:
     assert at_least_text(duration_s(text), DURATIONS_S) == text
 
 

@@ -1,4 +1,4 @@
-"""The README's terminal transcript is what its commands print, but for numbers."""
+"""The README's transcript is the output of its commands, except for numbers."""
 
 import os
 import re
@@ -29,7 +29,7 @@ def transcript() -> list[tuple[str, list[str]]]:
 
 
 def shape_of(lines: list[str]) -> list[str]:
-    """Lines without what differs from run to run; progress comes as often as time passes."""
+    """Lines without varying parts; the number of progress lines depends on time."""
     kept = [line for line in lines if line and not line.startswith(("step ", "epoch "))]
     masked = (HEX.sub("HASH", line) for line in kept)
     masked = (DURATION.sub("TIME", line) for line in masked)

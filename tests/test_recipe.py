@@ -1,4 +1,4 @@
-"""Recipes: TOML into a checked recipe, and all problems told."""
+"""Recipes: TOML into a checked recipe."""
 
 import json
 import re
@@ -100,7 +100,10 @@ def test_a_policy_adds_its_own_curve():
         ({}, None),
         ({"weight_decay": 0.3}, None),
         ({"final_weight_decay": 0.1}, None),  # simclr's own
-        ({"final_weight_decay": 0.4}, r"weight decay goes from 0\.1 to 0\.4: .* is constant"),
+        (
+            {"final_weight_decay": 0.4},
+            r"weight decay changes from 0\.1 to 0\.4: .* is constant",
+        ),
         ({"exempt_vectors": True}, r"exempt_vectors: .* decays every parameter"),
     ],
 )
@@ -108,15 +111,16 @@ def test_what_the_ort_training_optimizer_cannot_do_is_reported(
     monkeypatch, optimizer, refusal
 ):
     monkeypatch.setattr(artifacts, "is_available", lambda: True)
-    found = artifacts.refusal(Program(recipe(optimizer=optimizer)))
-    assert found is None if refusal is None else re.search(refusal, found)
+    reason = artifacts.refusal(Program(recipe(optimizer=optimizer)))
+    assert reason is None if refusal is None else re.search(refusal, reason)
 
 
 def test_other_reasons_against_ort_training_artifacts(monkeypatch):
     monkeypatch.setattr(artifacts, "is_available", lambda: True)
     some = Program(recipe(trained=["all", "last-1"]))
     assert (
-        artifacts.refusal(some) == "trained: the ort-training optimizer moves every parameter"
+        artifacts.refusal(some)
+        == "trained: the ort-training optimizer updates every parameter"
     )
     monkeypatch.setattr(artifacts, "is_available", lambda: False)
     assert artifacts.refusal(Program(recipe())) == artifacts.MISSING
@@ -191,7 +195,7 @@ def test_a_missing_file_is_reported(tmp_path):
     [b"batch_size = ", b"batch_size = 4\nbatch_size = 4", b"\xff\xfe[model]", b"\x00"],
     ids=["cut short", "twice", "no UTF-8", "binary"],
 )
-def test_what_is_no_toml_is_reported(tmp_path, content):
+def test_invalid_toml_is_reported(tmp_path, content):
     path = tmp_path / "recipe.toml"
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=r"recipe\.toml is not valid TOML: "):

@@ -37,7 +37,7 @@ def views(made: Recipe) -> tuple[AugmentationSpec, ...]:
     return group.views
 
 
-def test_without_it_views_are_the_methods() -> None:
+def test_without_the_table_views_are_the_methods() -> None:
     assert Program(recipe()).views == declared("mocov3")
 
 
@@ -50,7 +50,7 @@ def test_given_keys_replace_those_of_every_view() -> None:
     )
 
 
-def test_the_package_asks_for_them() -> None:
+def test_the_package_has_the_given_views() -> None:
     program = Program(recipe("simclr", solarize=0.25))
     assert {view.solarize for group in program.views for view in group.views} == {0.25}
     assert program.recipe.table()["augmentation"]["solarize"] == 0.25

@@ -31,7 +31,7 @@ DOCUMENT = (Path(__file__).parents[1] / "docs" / "recipe.md").read_text()
 
 
 def rows(heading):
-    """The cells of the table behind a heading, without backquotes; [] if there is none."""
+    """The cells of the table after a heading, without backquotes; [] without a table."""
     (section,) = re.findall(
         rf"^#+ {re.escape(heading)}\n(.*?)(?=^#|\Z)", DOCUMENT, re.M | re.S
     )

@@ -1,4 +1,4 @@
-"""What is wrong with a recipe: every problem is reported with its key and what is expected."""
+"""Problems of a recipe: each is reported with its key and the expected value."""
 
 import math
 
@@ -17,12 +17,12 @@ def problems(table):
     with pytest.raises(ConfigError) as caught:
         make_recipe(table, where="mine.toml")
     first, *lines = str(caught.value).splitlines()
-    told = [line for line in lines if not line.startswith("    ")]  # without their details
-    assert first == f"mine.toml: {len(told)} problem(s)"
+    reported = [line for line in lines if not line.startswith("    ")]  # without details
+    assert first == f"mine.toml: {len(reported)} problem(s)"
     return [line.strip() for line in lines]
 
 
-WRONG = [  # what is wrong in the table, the one problem that is told
+WRONG = [  # what is wrong in the table, the one problem that is reported
     # types
     ({"optimizer": {"lr": "abc"}}, "optimizer.lr: expected a number, got 'abc'"),
     ({"optimizer": {"lr": True}}, "optimizer.lr: expected a number, got True"),
@@ -142,7 +142,7 @@ WRONG = [  # what is wrong in the table, the one problem that is told
 
 
 @pytest.mark.parametrize(("table", "wanted"), WRONG, ids=[wanted for _, wanted in WRONG])
-def test_what_is_wrong_is_reported(table, wanted):
+def test_a_wrong_value_is_reported(table, wanted):
     (problem,) = problems({"model": SIZES, **table})
     assert wanted in problem
 
@@ -208,8 +208,8 @@ def test_all_problems_of_types_and_names_are_reported_at_once():
         "optimizer": {"lr": "fast", "momentum": 0.9},
         "method": {"name": 3},
     }
-    found = problems(wrong)
-    assert len(found) == 7
+    lines = problems(wrong)
+    assert len(lines) == 7
     for part in (
         "batch_size",
         "steps",
@@ -218,7 +218,7 @@ def test_all_problems_of_types_and_names_are_reported_at_once():
         "momentum",
         "method",
     ):
-        assert sum(part in problem.partition("; known")[0] for problem in found) == 1
+        assert sum(part in problem.partition("; known")[0] for problem in lines) == 1
 
 
 def test_all_numbers_out_of_range_are_reported_at_once():

@@ -1,4 +1,4 @@
-"""The run folder: lines that only grow, events there and back, one writer at a time."""
+"""The run folder: files that only grow, events written and read, one writer at a time."""
 
 import fcntl
 import json
@@ -95,7 +95,7 @@ def test_a_foreign_event_is_refused(table, message) -> None:
 
 
 @given(st.lists(st.dictionaries(st.text(), st.text() | st.floats(allow_nan=False))), st.data())
-def test_half_a_line_is_read_over_and_then_cut(tmp_path_factory, tables, data) -> None:
+def test_half_a_line_is_skipped_and_then_removed(tmp_path_factory, tables, data) -> None:
     path = tmp_path_factory.mktemp("lines") / "lines.jsonl"
     tables = [
         {k: v for k, v in table.items() if v not in (float("inf"), -float("inf"))}
@@ -114,7 +114,7 @@ def test_half_a_line_is_read_over_and_then_cut(tmp_path_factory, tables, data) -
     assert list(LineReader(path)) == [*whole, {"after": 1}]
 
 
-def test_half_a_line_longer_than_a_block_is_cut(tmp_path) -> None:
+def test_half_a_line_longer_than_a_block_is_removed(tmp_path) -> None:
     path = tmp_path / "lines.jsonl"
     path.write_bytes(b'{"a": 1}\n{"b": "' + b"x" * 10_000)
     file = LineFile(path)
@@ -137,7 +137,7 @@ def test_a_missing_file_is_named(tmp_path) -> None:
         list(LineReader(tmp_path / "lines.jsonl"))
 
 
-def test_a_closed_file_says_so(tmp_path) -> None:
+def test_a_closed_file_is_an_error(tmp_path) -> None:
     file = LineFile(tmp_path / "lines.jsonl")
     file.close()
     file.close()
@@ -145,7 +145,7 @@ def test_a_closed_file_says_so(tmp_path) -> None:
         file.append({})
 
 
-def test_a_folder_in_the_way_is_a_storage_error(tmp_path) -> None:
+def test_a_folder_at_the_files_path_is_a_storage_error(tmp_path) -> None:
     with pytest.raises(
         StorageError, match=re.escape(f"cannot open {tmp_path}: Is a directory")
     ):
@@ -164,7 +164,7 @@ def test_a_run_comes_back_as_it_was_made(tmp_path) -> None:
     assert run.steps() == [STEP]
     logged = run.events()
     assert [one.event for one in logged] == [EVENTS[1], EVENTS[-1]]
-    assert [one.moment for one in logged] == [MOMENT, None]  # the second is somebody else's
+    assert [one.moment for one in logged] == [MOMENT, None]  # the second is another writer's
     assert all(one.at.endswith("+00:00") for one in logged)
 
 
@@ -173,16 +173,16 @@ def test_an_event_can_be_added_while_another_process_trains(tmp_path) -> None:
         log_event(tmp_path / "run", EVENTS[-1])
         writer.record(EVENTS[1], MOMENT)
         with (tmp_path / "run" / "events.jsonl").open() as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody keeps it
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # no process holds it
         assert len(writer.run.events()) == 2
 
 
-def test_two_writers_are_one_too_many(tmp_path) -> None:
+def test_a_second_writer_is_refused(tmp_path) -> None:
     run = create_run(tmp_path / "run", INFO)
     another = pytest.raises(RecordsError, match=r"another edge-train is writing to .*run\.")
     with RunWriter(run), another:
         RunWriter(run)
-    RunWriter(run).close()  # the first one has let go
+    RunWriter(run).close()  # the first one has released it
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_two_writers_are_one_too_many(tmp_path) -> None:
         (b'{"format": 2}', r"run\.json: \d+ problem"),
     ],
 )
-def test_a_folder_that_is_no_run_is_refused(tmp_path, content, message) -> None:
+def test_a_folder_without_a_run_is_refused(tmp_path, content, message) -> None:
     if content is not None:
         (tmp_path / "run.json").write_bytes(content)
     with pytest.raises(RecordsError, match=message):
@@ -219,7 +219,7 @@ def test_a_run_with_a_damaged_budget_is_refused(tmp_path, budget, message) -> No
         open_run(tmp_path / "run")
 
 
-def test_a_run_is_never_made_over_something(tmp_path) -> None:
+def test_a_run_never_replaces_an_existing_path(tmp_path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("precious")
     with pytest.raises(StorageError, match=r"cannot write .*/run: Directory not empty"):

@@ -1,4 +1,4 @@
-"""What the rest of a budget allows: reach, and whether a step down can wait."""
+"""The remaining budget: reach, and whether a step down can wait."""
 
 from dataclasses import replace
 
@@ -20,7 +20,7 @@ def outlook(
     return RemainingBudget(budget, ledger)
 
 
-def test_reach_is_what_time_and_energy_are_enough_for() -> None:
+def test_reach_is_what_time_and_energy_allow() -> None:
     view = outlook(Budget(time_s=100, energy_j=600), time_s=40, energy_j=200)
     steps, limit = view.reach("k100", loaded=None)
     assert (steps, limit) == (pytest.approx(200), ENERGY)  # of 2 J
@@ -29,7 +29,7 @@ def test_reach_is_what_time_and_energy_are_enough_for() -> None:
     assert outlook(Budget()).reach("k100", loaded=None)[1] is None
 
 
-def test_reach_holds_back_the_checkpoint_and_a_switch() -> None:
+def test_reach_reserves_the_checkpoint_and_a_switch() -> None:
     view = outlook(Budget(time_s=100), overhead=OVERHEAD, time_s=40)
     assert view.reach("k100", loaded="k100")[0] == pytest.approx((60 - 0.2) / 0.2)
     assert view.reach("k100", loaded="k050")[0] == pytest.approx((60 - 0.2 - 0.4) / 0.2)
@@ -39,19 +39,19 @@ def test_reach_holds_back_the_checkpoint_and_a_switch() -> None:
     ("time_s", "can_wait"),
     [
         (204, True),  # 1000 steps of 0.2 s take 200
-        (194, True),  # a tenth on lower rungs will do
-        (185, False),  # not any more
+        (194, True),  # 10 % on lower rungs suffice
+        (185, False),  # no longer
         (100, False),
     ],
 )
-def test_a_step_down_can_wait_while_the_last_tenth_makes_it_good(time_s, can_wait) -> None:
+def test_a_step_down_can_wait_while_the_last_tenth_compensates(time_s, can_wait) -> None:
     view = outlook(Budget(time_s=time_s))
     mix = view.plan(RUNGS, 1000, loaded="k100")
     assert view.is_as_good_on("k100", mix, RUNGS, 1000) == can_wait
 
 
 @pytest.mark.parametrize(("time_s", "can_wait"), [(1.21, True), (1.19, False)])
-def test_of_a_few_steps_all_have_to_fit(time_s, can_wait) -> None:
+def test_all_of_a_few_steps_must_fit(time_s, can_wait) -> None:
     view = outlook(Budget(time_s=time_s))
     mix = view.plan(RUNGS, 6, loaded="k100")
     assert view.is_as_good_on("k100", mix, RUNGS, 6) == can_wait
@@ -67,7 +67,7 @@ def test_a_rung_that_keeps_too_little_for_its_cost_is_not_waited_on() -> None:
     assert not view.is_as_good_on("poor", mix, rungs, 1000)
 
 
-def test_a_reserve_is_kept_where_it_can_be() -> None:
+def test_a_reserve_is_kept_if_possible() -> None:
     view = outlook(Budget(time_s=150), time_s=100)
     mix = view.plan(RUNGS, 400, loaded="k100")
     assert mix.time_s == pytest.approx(150 - 0.5 - 0.2, abs=0.1)
@@ -75,7 +75,7 @@ def test_a_reserve_is_kept_where_it_can_be() -> None:
     assert tight.plan(RUNGS, 400, loaded="k100").counts == {"k025": 398, "k050": 2}
 
 
-def test_what_is_left_is_said() -> None:
+def test_the_remaining_budget_is_printed() -> None:
     assert outlook(Budget(power_w=5)).left_text() == ""
     view = outlook(Budget(time_s=200, energy_j=500), time_s=100, energy_j=600)
     assert view.left_text() == " with 0 mJ and 1 min 40 s left"

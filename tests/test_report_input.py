@@ -104,10 +104,10 @@ def test_a_damaged_line_is_named(damage: str, tmp_path: Path) -> None:
     name, change, reason = DAMAGE[damage]
     folder = gap_run().write(tmp_path / "run")
     spoil(folder, name, 4, change)
-    with pytest.raises(RecordsError, match=rf"{name}, line 4 is damaged.*") as found:
+    with pytest.raises(RecordsError, match=rf"{name}, line 4 is damaged.*") as caught:
         summarize([folder])
-    assert reason in str(found.value)
-    assert found.value.exit_code == 6
+    assert reason in str(caught.value)
+    assert caught.value.exit_code == 6
 
 
 def test_a_damaged_line_is_named_in_a_later_block(

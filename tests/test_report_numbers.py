@@ -28,9 +28,9 @@ def summary_of(run: MadeRun, folder: Path) -> RunSummary:
 def test_totals_are_those_of_the_records(make: Callable[[], MadeRun], tmp_path: Path) -> None:
     run = make()
     totals = summary_of(run, tmp_path).totals
-    found = list(processes(run))
-    want_j = sum(energy_j(known, 0, end_s) for _, known, end_s in found)
-    want_s = sum(end_s for _, _, end_s in found)
+    all_processes = list(processes(run))
+    want_j = sum(energy_j(known, 0, end_s) for _, known, end_s in all_processes)
+    want_s = sum(end_s for _, _, end_s in all_processes)
     assert totals.gross_j == pytest.approx(want_j, rel=EXACT)
     assert totals.time_s == pytest.approx(want_s, rel=EXACT)
     assert totals.mean_w == pytest.approx(want_j / want_s, rel=EXACT)
@@ -280,14 +280,14 @@ def test_differences_are_from_the_first_run(tmp_path: Path) -> None:
     report, _ = summarize(
         [gap_run().write(tmp_path / "a"), resumed_run().write(tmp_path / "b")]
     )
-    found = {row.name: row for row in report.differences}
+    by_name = {row.name: row for row in report.differences}
     first, second = report.runs
-    assert found["gross_j"].run == "b"
-    assert found["gross_j"].difference == pytest.approx(
+    assert by_name["gross_j"].run == "b"
+    assert by_name["gross_j"].difference == pytest.approx(
         (second.totals.gross_j or 0) - (first.totals.gross_j or 0)
     )
-    assert found["gross_j"].relative == pytest.approx(
+    assert by_name["gross_j"].relative == pytest.approx(
         (second.totals.gross_j or 0) / (first.totals.gross_j or 1) - 1
     )
-    assert found["knn_accuracy"].difference is None
+    assert by_name["knn_accuracy"].difference is None
     assert report.notes == ()

@@ -79,8 +79,10 @@ def test_energy_of_a_step_is_a_mean_over_whole_steps(tmp_path: Path) -> None:
 
 def test_segments_are_the_rungs_in_their_order(tmp_path: Path) -> None:
     _, (series,) = summarize([gap_run().write(tmp_path / "run")])
-    found = [(s.rung, s.first_step, s.last_step, s.begin_s, s.end_s) for s in series.segments]
-    assert found == [("k100", 1, 6, 2.0, 8.0), ("k050", 7, 10, 8.25, 12.25)]
+    segments = [
+        (s.rung, s.first_step, s.last_step, s.begin_s, s.end_s) for s in series.segments
+    ]
+    assert segments == [("k100", 1, 6, 2.0, 8.0), ("k050", 7, 10, 8.25, 12.25)]
 
 
 @pytest.mark.parametrize(
@@ -96,5 +98,5 @@ def test_runs_side_by_side_have_the_same_axes(tmp_path: Path, key: str) -> None:
         {name: axis.get("range") for name, axis in layout.items() if name[1:5] == "axis"}
         for layout in layouts
     ]
-    assert all(found["xaxis"] is not None and found["yaxis"] is not None for found in axes)
+    assert all(each["xaxis"] is not None and each["yaxis"] is not None for each in axes)
     assert axes[1:] == axes[:-1]

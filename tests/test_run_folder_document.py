@@ -26,15 +26,15 @@ def names_of(kind) -> set[str]:
 
 
 def section(title: str) -> str:
-    _, found, rest = DOCUMENT.partition(f"\n## {title}\n")
-    assert found, title
+    _, separator, rest = DOCUMENT.partition(f"\n## {title}\n")
+    assert separator, title
     return rest.partition("\n## ")[0]
 
 
 def rows(title: str, header: str = "field") -> dict[str, list[str]]:
     """Cells of each row by the names in its first cell, of the table with that header."""
-    _, found, rest = section(title).partition(f"| {header} |")
-    assert found, (title, header)
+    _, separator, rest = section(title).partition(f"| {header} |")
+    assert separator, (title, header)
     table = rest.partition("\n\n")[0]
     cells = [
         [cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]

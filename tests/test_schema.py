@@ -84,7 +84,7 @@ def test_numbers_within_their_limits_are_read_and_written(table) -> None:
         ),
     ],
 )
-def test_what_is_not_allowed_is_named_with_its_place(table, problem) -> None:
+def test_a_refused_value_is_named_with_its_place(table, problem) -> None:
     with pytest.raises(ConfigError) as caught:
         read(table)
     assert str(caught.value) == f"it: 1 problem(s)\n  {problem}"

@@ -1,4 +1,4 @@
-"""The package inside edge-train: what it is, that `export` still writes it, that it judges."""
+"""The package inside edge-train: its content, that it is up to date, and its use."""
 
 import hashlib
 import json
@@ -48,7 +48,7 @@ def test_the_batch_is_the_same_on_every_machine() -> None:
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_an_engine_does_what_pytorch_did(name: str) -> None:
+def test_an_engine_gives_pytorchs_results(name: str) -> None:
     try:
         create_engine(name)
     except EngineError as error:
@@ -62,7 +62,7 @@ def test_an_engine_does_what_pytorch_did(name: str) -> None:
 
 
 class Broken:
-    """An engine around a real one that does one thing wrong."""
+    """A real engine with one fault."""
 
     def __init__(self, fault: str) -> None:
         self.engine, self.fault = create_engine("ort", threads=1), fault
@@ -126,7 +126,7 @@ def test_a_half_installed_edge_train_is_explained(monkeypatch, tmp_path: Path) -
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The self-test package and its expected results, as this environment makes them."""
+    """The self-test package and its expected results, exported in this environment."""
     pytest.importorskip("torch", reason="exports a package")
     from edge_export.ort_training import artifacts as ort_training
     from edge_export.selftest import write_selftest
@@ -148,7 +148,7 @@ def test_exporting_it_again_gives_the_same_content(written: Path) -> None:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file by name, but for those whose bytes may vary."""
+    """SHA-256 of every file by name, except for those whose bytes may vary."""
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in folder.rglob("*")
@@ -157,7 +157,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def plain(folder: Path) -> dict[str, object]:
-    """The manifest without versions, which move on, and without the checkpoint's digest."""
+    """The manifest without versions, which change, and without the checkpoint's digest."""
     table = json.loads((folder / "manifest.json").read_text())
     del table["producer"], table["sha256"][OFFICIAL_CHECKPOINT]
     return dict(table)
@@ -167,16 +167,16 @@ def test_both_ort_training_checkpoints_hold_the_initial_state(written: Path) -> 
     api = pytest.importorskip("onnxruntime.training.api")
     for package in (open_package(written / "package"), open_selftest()):
         path = package.file(OFFICIAL_CHECKPOINT)
-        found = {
+        loaded = {
             f"param.{name}": parameter.data
             for name, parameter in api.CheckpointState.load_checkpoint(str(path)).parameters
         }
         wanted = {k: v for k, v in package.initial_state().items() if k.startswith("param.")}
-        assert found.keys() == wanted.keys()
-        assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
+        assert loaded.keys() == wanted.keys()
+        assert all(np.array_equal(loaded[name], wanted[name]) for name in wanted)
 
 
-def test_computing_again_expects_the_same(written: Path) -> None:
+def test_computing_the_expected_results_again_gives_the_same(written: Path) -> None:
     made = json.loads((written / "expected.json").read_text())
     shipped = read_expected()
     assert made["rung"] == shipped.rung
@@ -184,7 +184,7 @@ def test_computing_again_expects_the_same(written: Path) -> None:
     assert made["features"] == pytest.approx(shipped.features, abs=1e-5)
 
 
-def test_a_package_without_ort_training_artifacts_is_not_taken(
+def test_a_package_without_ort_training_artifacts_is_refused(
     monkeypatch, tmp_path: Path
 ) -> None:
     pytest.importorskip("torch", reason="exports a package")

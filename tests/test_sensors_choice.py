@@ -1,4 +1,4 @@
-"""Which power sensor a board gets, and how its calibration corrects it."""
+"""The choice of a board's power sensor, and its calibration."""
 
 import sys
 from pathlib import Path
@@ -15,7 +15,7 @@ from edge_runtime.errors import ConfigError, DeviceError, SensorError
 
 @pytest.fixture(autouse=True)
 def bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No vendor's library and no program of one, whatever this machine has."""
+    """No vendor's library and program, whatever this machine has."""
     for module in ("jtop", "pynvml"):
         monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
@@ -29,7 +29,7 @@ def chosen(own: Board, root: Path) -> tuple[str | None, dict[str, str]]:
     return choice.sensor.name, choice.refused
 
 
-def test_the_best_one_that_knows_the_total_is_taken(tmp_path: Path) -> None:
+def test_the_best_sensor_that_knows_the_total_is_chosen(tmp_path: Path) -> None:
     own = board(total=("VDD_IN",), idle_w=2.0, full_w=9.0)
     fake_board.processor_load(tmp_path, 1.0)
     assert chosen(own, tmp_path)[0] == "estimate"
@@ -61,7 +61,7 @@ def test_rails_without_a_total_are_better_than_nothing(tmp_path: Path) -> None:
     assert chosen(board(idle_w=2.0, full_w=9.0), tmp_path)[0] == "estimate"
 
 
-def test_nothing_at_all_is_none(tmp_path: Path) -> None:
+def test_without_any_sensor_the_choice_is_none(tmp_path: Path) -> None:
     name, refused = chosen(board(), tmp_path)
     assert name is None
     assert set(refused) == set(SENSORS)

@@ -1,4 +1,4 @@
-"""What every power sensor promises, on trees and libraries that stand for its hardware."""
+"""The contract of power sensors, on files and libraries in place of hardware."""
 
 import math
 import shutil
@@ -20,12 +20,12 @@ from edge_runtime.errors import SensorError
 
 @dataclass
 class Case:
-    """A sensor, and how to take its hardware away and give it back."""
+    """A sensor, and functions that remove its hardware and restore it."""
 
     sensor: PowerSensor
     take_away: Callable[[], None] | None = None
     give_back: Callable[[], None] | None = None
-    advance: Callable[[], None] | None = None  # a counter counts on
+    advance: Callable[[], None] | None = None  # a counter continues
 
 
 def _removed(folder: Path) -> tuple[Callable[[], None], Callable[[], None]]:
@@ -72,7 +72,7 @@ def jtop(root: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
     assert sensor
 
     def take_away() -> None:
-        service.refusal = ConnectionRefusedError("nobody is there")
+        service.refusal = ConnectionRefusedError("refused")
         service.clients[-1].alive = False
 
     def give_back() -> None:
@@ -177,17 +177,17 @@ def case(
 
 
 def read_total(sensor: PowerSensor) -> float | None:
-    """The total, or `None` where it cannot be had: all ways in which a sensor may fail."""
+    """The total, or `None` if it is unknown: all ways in which a sensor may fail."""
     try:
-        found = sensor.read()
+        reading = sensor.read()
     except SensorError:
         return None
-    assert set(found) == set(sensor.rails)
-    parts = [found[rail] for rail in sensor.total]
+    assert set(reading) == set(sensor.rails)
+    parts = [reading[rail] for rail in sensor.total]
     return None if None in parts else math.fsum(part or 0.0 for part in parts)
 
 
-def test_it_says_what_it_is(case: Case) -> None:
+def test_it_has_a_name_and_a_description(case: Case) -> None:
     sensor = case.sensor
     assert sensor.name
     assert sensor.description
@@ -200,14 +200,14 @@ def test_it_says_what_it_is(case: Case) -> None:
 
 def test_readings_are_finite_and_not_negative(case: Case) -> None:
     for _ in range(3):
-        found = case.sensor.read()
-        assert list(found) == list(case.sensor.rails)
-        known = [value for value in found.values() if value is not None]
+        reading = case.sensor.read()
+        assert list(reading) == list(case.sensor.rails)
+        known = [value for value in reading.values() if value is not None]
         assert known
         assert all(0 <= value < 1e6 for value in known)
 
 
-def test_power_is_more_than_nothing_and_energy_never_shrinks(case: Case) -> None:
+def test_power_is_above_zero_and_energy_never_decreases(case: Case) -> None:
     before = read_total(case.sensor)
     if case.advance:
         case.advance()
@@ -222,7 +222,7 @@ def test_power_is_more_than_nothing_and_energy_never_shrinks(case: Case) -> None
 
 
 @pytest.mark.parametrize("case", CAN_GO, ids=lambda case: case.__name__, indirect=True)
-def test_hardware_that_goes_is_reported_and_reconnected(case: Case) -> None:
+def test_lost_hardware_is_reported_and_reconnected(case: Case) -> None:
     assert case.take_away
     assert case.give_back
     case.take_away()
@@ -233,7 +233,7 @@ def test_hardware_that_goes_is_reported_and_reconnected(case: Case) -> None:
         if read_total(case.sensor) is not None:
             return
         threading.Event().wait(0.01)
-    pytest.fail("it was not found again")
+    pytest.fail("it was not reading again")
 
 
 def test_closing_twice_is_fine(case: Case) -> None:

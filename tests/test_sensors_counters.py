@@ -1,4 +1,4 @@
-"""Counters of energy: they wrap, restart, and are compared with what was really spent."""
+"""Counters of energy: they wrap, restart, and are compared with the true energy."""
 
 import itertools
 from pathlib import Path
@@ -77,7 +77,7 @@ def test_a_counter_that_was_set_back_has_not_wrapped() -> None:
     assert counter.joules(53.0) == pytest.approx(50.0)
 
 
-def test_domains_are_named_and_only_those_apart_are_added(tmp_path: Path) -> None:
+def test_domains_are_named_and_only_independent_ones_are_added(tmp_path: Path) -> None:
     folder = fake_board.rapl(
         tmp_path,
         {
@@ -96,8 +96,11 @@ def test_domains_are_named_and_only_those_apart_are_added(tmp_path: Path) -> Non
     assert sensor.total == ("package-0", "package-0/dram", "package-1")
     fake_board.put(folder / "intel-rapl:0/energy_uj", 12_500_000)
     fake_board.put(folder / "intel-rapl:1/energy_uj", 23_500_000)
-    found = sensor.read()
-    assert (found["package-0"], found["package-1"]) == (pytest.approx(2.5), pytest.approx(3.5))
+    reading = sensor.read()
+    assert (reading["package-0"], reading["package-1"]) == (
+        pytest.approx(2.5),
+        pytest.approx(3.5),
+    )
     sensor.close()
 
 
@@ -108,7 +111,7 @@ def test_a_counter_without_its_range_is_left_out(tmp_path: Path) -> None:
         Rapl(board(), tmp_path / "sys")
 
 
-def test_who_may_not_read_the_counters_learns_what_to_do(tmp_path: Path) -> None:
+def test_without_permission_the_error_names_the_solution(tmp_path: Path) -> None:
     folder = fake_board.rapl(tmp_path, {"intel-rapl:0": ("package-0", 10.0)})
     (folder / "intel-rapl:0/energy_uj").unlink()
     (folder / "intel-rapl:0/energy_uj").mkdir()
@@ -225,7 +228,7 @@ def test_a_machine_without_gpus_is_reported(monkeypatch: pytest.MonkeyPatch) -> 
         Nvml(board())
 
 
-def test_a_gpu_that_reports_nothing_is_no_sensor(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_without_readings_is_not_a_sensor(monkeypatch: pytest.MonkeyPatch) -> None:
     install_nvml(monkeypatch, FakeNvml(energy_j=[None], power_w=[None]))  # as on a Jetson
     with pytest.raises(SensorError, match="NVML: Not Supported"):
         Nvml(board())

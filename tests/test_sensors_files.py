@@ -1,4 +1,4 @@
-"""Power rails in files: their units, their layouts, and files that say nothing."""
+"""Power rails in files: their units, their layouts, and files without values."""
 
 import os
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def fill_with_text(path: Path) -> None:
 
 def forbid(path: Path) -> None:
     path.unlink()
-    path.mkdir()  # root may read every file; a folder nobody
+    path.mkdir()  # root may read every file, but no folder
 
 
 SPOILT: list[tuple[Callable[[Path], None], str]] = [
@@ -55,7 +55,7 @@ def test_a_spoilt_file_makes_its_rail_unknown(
 
 
 @pytest.mark.parametrize(("spoil", "why"), SPOILT)
-def test_a_monitor_that_tells_nothing_is_not_chosen(
+def test_a_monitor_without_readings_is_not_chosen(
     tmp_path: Path, spoil: Callable[[Path], None], why: str
 ) -> None:
     folder = fake_board.ina3221(tmp_path, {"VDD_IN": 4.5})
@@ -71,10 +71,10 @@ def test_power_is_voltage_times_current(tmp_path: Path) -> None:
 
 
 def read(rails: dict[str, ina3221.Rail]) -> dict[str, float | None]:
-    found = {name: rail.read_w() for name, rail in rails.items()}
+    readings = {name: rail.read_w() for name, rail in rails.items()}
     for rail in rails.values():
         rail.close()
-    return found
+    return readings
 
 
 def test_every_channel_of_the_chip_is_a_rail(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_every_channel_of_the_chip_is_a_rail(tmp_path: Path) -> None:
     assert read(ina3221.find_rails(tmp_path / "sys")) == watts
 
 
-def test_channels_that_are_not_connected_are_no_rails(tmp_path: Path) -> None:
+def test_channels_that_are_not_connected_are_not_rails(tmp_path: Path) -> None:
     fake_board.ina3221(tmp_path, {"NC": 0.0, "VDDQ_VDD2_1V8AO": 0.45})
     assert read(ina3221.find_rails(tmp_path / "sys")) == {"VDDQ_VDD2_1V8AO": 0.45}
 
@@ -98,17 +98,17 @@ def test_both_monitors_of_a_board_are_read(tmp_path: Path) -> None:
     }
 
 
-def test_other_chips_are_no_power_monitors(tmp_path: Path) -> None:
+def test_other_chips_are_not_power_monitors(tmp_path: Path) -> None:
     files = {"name": "nct1008", "in1_label": "VDD_IN", "in1_input": 1, "curr1_input": 1}
     fake_board.hwmon(tmp_path, 0, "1-004c", files)
     assert read(ina3221.find_rails(tmp_path / "sys")) == {}
     assert read(ina238.find_rails(tmp_path / "sys")) == {}
 
 
-def test_the_older_layout_tells_milliwatts(tmp_path: Path) -> None:
+def test_the_older_layout_has_milliwatts(tmp_path: Path) -> None:
     fake_board.ina3221_of_jetpack_4(tmp_path, {"POM_5V_IN": 1.542, "POM_5V_GPU": 0.04})
-    found = read(ina3221.find_rails(tmp_path / "sys"))
-    assert found == {"POM_5V_IN": 1.542, "POM_5V_GPU": 0.04}
+    readings = read(ina3221.find_rails(tmp_path / "sys"))
+    assert readings == {"POM_5V_IN": 1.542, "POM_5V_GPU": 0.04}
 
 
 def test_the_boards_input_is_microwatts_beside_its_parts(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_changed_file_is_seen_whether_written_or_replaced(tmp_path: Path) -> N
     file.close()
 
 
-def test_a_handle_that_is_of_no_use_any_more_is_replaced(tmp_path: Path) -> None:
+def test_a_stale_handle_is_replaced(tmp_path: Path) -> None:
     fake_board.put(tmp_path / "curr1_input", 900)
     file = NumberFile(tmp_path / "curr1_input")
     assert file.read() == 900
@@ -160,10 +160,10 @@ def test_a_handle_that_is_of_no_use_any_more_is_replaced(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("said", "number"), [("-256000\n", -256000), (" 7 ", 7), ("7.5", None)]
+    ("content", "number"), [("-256000\n", -256000), (" 7 ", 7), ("7.5", None)]
 )
-def test_only_whole_numbers_count(tmp_path: Path, said: str, number: int | None) -> None:
-    (tmp_path / "temp").write_text(said)
+def test_only_whole_numbers_count(tmp_path: Path, content: str, number: int | None) -> None:
+    (tmp_path / "temp").write_text(content)
     assert read_number(tmp_path / "temp") == number
 
 
@@ -174,7 +174,7 @@ def test_only_whole_numbers_count(tmp_path: Path, said: str, number: int | None)
         ({"voltage_now": 11_400_000, "current_now": -500_000}, 5.7),
     ],
 )
-def test_a_battery_tells_power_or_voltage_and_current(
+def test_a_battery_reports_power_or_voltage_and_current(
     tmp_path: Path, files: dict[str, object], power_w: float
 ) -> None:
     folder = fake_board.battery(tmp_path, **files)
@@ -197,7 +197,7 @@ def test_the_boards_files_may_lie_elsewhere(
 ) -> None:
     monkeypatch.setenv(SYSFS, str(tmp_path))
     assert sysfs() == tmp_path
-    assert sysfs(Path("/tree")) == Path("/tree/sys")  # a tree of its own is never mixed
+    assert sysfs(Path("/tree")) == Path("/tree/sys")  # a given tree is never mixed
     monkeypatch.setenv(SYSFS, str(tmp_path / "none"))
     with pytest.raises(
         ConfigError, match=r"EDGE_TRAIN_SYSFS is '.*none', which is not a folder"

@@ -1,4 +1,4 @@
-"""jtop, the chip of a Raspberry Pi 5, and replays: what they read."""
+"""Readings of jtop, of a Raspberry Pi 5's chip, and of replays."""
 
 import json
 import sys
@@ -97,7 +97,7 @@ def test_over_a_silent_service_power_is_interpolated(monkeypatch: pytest.MonkeyP
         sensor.read()
     wait_for(2, service)
     assert sensor.read() == {"VDD_IN": pytest.approx(60.0)}
-    assert not service.clients[0].alive  # the old one was let go
+    assert not service.clients[0].alive  # the old one was closed
     sensor.close()
 
 
@@ -119,7 +119,7 @@ def test_why_the_service_does_not_answer_is_reported(monkeypatch: pytest.MonkeyP
     ("first", "why"),
     [({}, "has no power rails"), (ORIN_NX, "its total needs rail VIN, but the sensor has")],
 )
-def test_a_service_without_the_right_rails_is_let_go(
+def test_a_service_without_the_right_rails_is_released(
     monkeypatch: pytest.MonkeyPatch, first: dict, why: str
 ) -> None:
     service = install_jtop(monkeypatch, first)
@@ -220,7 +220,7 @@ def test_a_runs_power_file_can_be_replayed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "line", ["{", "[]", '{"t_s": 1}', '{"t_s": 1, "rails_w": {"A": "x"}}']
 )
-def test_a_line_that_is_no_reading_is_named(tmp_path: Path, line: str) -> None:
+def test_a_line_without_a_reading_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "trace.jsonl"
     path.write_text('{"t_s": 0, "rails_w": {}}\n' + line + "\n")
     with pytest.raises(SensorError, match=r"trace\.jsonl, line 2 is not a reading such as"):

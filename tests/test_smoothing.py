@@ -1,4 +1,4 @@
-"""Noisy costs drawn towards a line over FLOPs, sure ones left where they are."""
+"""Noisy costs are moved towards a line over FLOPs, precise ones are unchanged."""
 
 import random
 from dataclasses import replace
@@ -30,19 +30,19 @@ def times(costs):
     return [cost.step_s for cost in costs]
 
 
-def test_it_goes_as_far_as_the_definition_says() -> None:
+def test_smoothing_equals_its_definition() -> None:
     step_s, half_s = [0.2, 0.35, 0.4, 0.62, 0.6], [0.02, 0.05, 0.01, 0.1, 0.05]
     line = np.polynomial.Polynomial.fit(FLOPS, step_s, 1, w=1 / np.array(half_s))
-    found = smooth(measured(step_s, half_s))
-    for cost, before_s, h in zip(found, step_s, half_s, strict=True):
+    smoothed = smooth(measured(step_s, half_s))
+    for cost, before_s, h in zip(smoothed, step_s, half_s, strict=True):
         d = line(cost.flops) - before_s
         assert cost.step_s == pytest.approx(before_s + d * h**2 / (h**2 + d**2))
 
 
-def test_what_is_sure_stays_whatever_its_shape() -> None:
+def test_precise_times_are_unchanged_whatever_their_shape() -> None:
     step_s = [0.2, 0.2, 0.5, 0.5, 0.9]
-    found = times(smooth(measured(step_s, [1e-4] * 5)))
-    assert found == pytest.approx(step_s, rel=1e-3)
+    smoothed = times(smooth(measured(step_s, [1e-4] * 5)))
+    assert smoothed == pytest.approx(step_s, rel=1e-3)
 
 
 def test_noise_on_a_straight_line_becomes_less() -> None:
@@ -51,9 +51,9 @@ def test_noise_on_a_straight_line_becomes_less() -> None:
     before, after = [], []
     for _ in range(200):
         step_s = [t * rng.uniform(0.8, 1.25) for t in truth]
-        found = times(smooth(measured(step_s, [0.2 * t for t in truth])))
+        smoothed = times(smooth(measured(step_s, [0.2 * t for t in truth])))
         before.append(max(abs(a / t - 1) for a, t in zip(step_s, truth, strict=True)))
-        after.append(max(abs(a / t - 1) for a, t in zip(found, truth, strict=True)))
+        after.append(max(abs(a / t - 1) for a, t in zip(smoothed, truth, strict=True)))
     assert np.mean(after) < 0.75 * np.mean(before)
 
 
@@ -69,9 +69,9 @@ def test_unknown_energy_stays_unknown_and_unmeasured_rungs_as_they_are() -> None
         replace(cost, step_j=None, power_w=None) for cost in measured([1, 2, 2, 3, 4], [1] * 5)
     ]
     costs[2] = replace(costs[2], source="does_not_fit", step_s=None)
-    found = smooth(costs)
-    assert found[2] == costs[2]
-    assert {cost.step_j for cost in found} == {None}
+    smoothed = smooth(costs)
+    assert smoothed[2] == costs[2]
+    assert {cost.step_j for cost in smoothed} == {None}
 
 
 def test_two_rungs_or_rungs_of_the_same_flops_are_left_alone() -> None:

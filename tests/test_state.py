@@ -1,4 +1,4 @@
-"""The state's file form, against the safetensors library."""
+"""The state's file format, against the safetensors library."""
 
 import hashlib
 
@@ -34,14 +34,14 @@ def test_a_view_with_strides_is_written_in_its_order() -> None:
 def test_what_was_written_is_read(tmp_path) -> None:
     path = tmp_path / "state.safetensors"
     path.write_bytes(encode_state(STATE))
-    found = load_state(path)
-    assert found.keys() == STATE.keys()
+    loaded = load_state(path)
+    assert loaded.keys() == STATE.keys()
     for name, tensor in STATE.items():
-        assert (found[name].dtype, found[name].shape) == (tensor.dtype, tensor.shape)
-        np.testing.assert_array_equal(found[name], tensor)
+        assert (loaded[name].dtype, loaded[name].shape) == (tensor.dtype, tensor.shape)
+        np.testing.assert_array_equal(loaded[name], tensor)
 
 
-def test_arrays_are_lent_not_copied() -> None:
+def test_arrays_are_viewed_not_copied() -> None:
     state = {"t": np.zeros(1000, np.float32)}
     chunks = list(state_chunks(state))
     state["t"][0] = 1

@@ -19,7 +19,7 @@ def test_the_hottest_zone_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("nonsense", [-256_000, "", "off", 300_000])
-def test_a_zone_that_tells_nonsense_is_unknown(tmp_path: Path, nonsense: object) -> None:
+def test_a_zone_with_an_impossible_value_is_unknown(tmp_path: Path, nonsense: object) -> None:
     fake_board.zone(tmp_path, 0, "cpu-thermal", 48_500)
     fake_board.zone(tmp_path, 1, "cv0-thermal", nonsense)
     thermometer = Thermometer(tmp_path)
@@ -28,7 +28,7 @@ def test_a_zone_that_tells_nonsense_is_unknown(tmp_path: Path, nonsense: object)
     thermometer.close()
 
 
-def test_a_constant_is_no_temperature(tmp_path: Path) -> None:
+def test_a_constant_is_not_a_temperature(tmp_path: Path) -> None:
     fake_board.zone(tmp_path, 0, "PMIC-Die", 100_000)
     assert Thermometer(tmp_path).temperatures_c() == {}
     assert Thermometer(tmp_path).highest_c() is None
@@ -42,7 +42,7 @@ def test_zones_of_one_name_are_both_shown(tmp_path: Path) -> None:
     thermometer.close()
 
 
-def test_where_nothing_tells_throttling_is_unknown(tmp_path: Path) -> None:
+def test_throttling_without_a_source_is_unknown(tmp_path: Path) -> None:
     fake_board.write(
         tmp_path / "sys/class/thermal/cooling_device0", {"type": "pwm-fan", "cur_state": 3}
     )
@@ -74,7 +74,7 @@ def test_a_part_that_is_slowed_down_is_throttled(tmp_path: Path, kind: str) -> N
 @pytest.mark.parametrize(
     ("flags", "is_throttled"), [("0", False), ("50000", False), ("50005", True), ("8", True)]
 )
-def test_a_pis_firmware_tells_of_now_and_of_the_past(
+def test_a_pis_firmware_reports_present_and_past_throttling(
     tmp_path: Path, place: str, flags: str, is_throttled: bool
 ) -> None:
     fake_board.put(tmp_path / "sys" / place / "get_throttled", flags)
@@ -88,10 +88,10 @@ def test_a_pis_firmware_tells_of_now_and_of_the_past(
     ["class/hwmon/hwmon2/oc3_event_cnt",
      "devices/system/cpu/cpu0/thermal_throttle/package_throttle_count"],
 )  # fmt: skip
-def test_an_event_throttles_until_the_next_look(tmp_path: Path, counter: str) -> None:
+def test_an_event_throttles_until_the_next_reading(tmp_path: Path, counter: str) -> None:
     fake_board.put(tmp_path / "sys" / counter, 7)
     thermometer = Thermometer(tmp_path)
-    assert thermometer.is_throttled() is False  # it was before we looked
+    assert thermometer.is_throttled() is False  # it was before the first reading
     fake_board.put(tmp_path / "sys" / counter, 9)
     assert thermometer.is_throttled() is True
     assert thermometer.is_throttled() is False
@@ -164,7 +164,7 @@ def test_the_mode_is_named_by_its_number(
         ("echo no such thing; exit 1", None),
     ],
 )
-def test_where_no_file_tells_the_program_is_asked(
+def test_without_a_file_the_program_is_called(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, mode: str | None
 ) -> None:
     program = tmp_path / "nvpmodel"

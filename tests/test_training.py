@@ -65,11 +65,11 @@ def test_a_run_equals_its_definition(package, tmp_path) -> None:
         np.testing.assert_array_equal(trained[name], array)
 
 
-def test_events_are_given_out_and_recorded_alike(package, tmp_path) -> None:
-    found = run_to_the_end(package, tmp_path / "run", rungs=((1, "k100"), (4, "k050")))
+def test_yielded_and_recorded_events_are_equal(package, tmp_path) -> None:
+    yielded = run_to_the_end(package, tmp_path / "run", rungs=((1, "k100"), (4, "k050")))
     run = open_run(tmp_path / "run")
-    assert kinds(found, events.StepRecord) == run.steps()
-    others = [event for event in found if not isinstance(event, events.StepRecord)]
+    assert kinds(yielded, events.StepRecord) == run.steps()
+    others = [event for event in yielded if not isinstance(event, events.StepRecord)]
     assert [logged.event for logged in run.events()] == others
     assert [type(event) for event in others] == [
         events.Started,
@@ -97,7 +97,7 @@ def test_events_are_given_out_and_recorded_alike(package, tmp_path) -> None:
     assert others[-1].images == STEPS * BATCH
 
 
-def test_step_records_say_what_was_trained(package, tmp_path) -> None:
+def test_step_records_have_the_trained_rung(package, tmp_path) -> None:
     run_to_the_end(package, tmp_path / "run", rungs=((1, "k100"), (7, "k050")))
     records = open_run(tmp_path / "run").steps()
     assert [record.step for record in records] == list(range(1, 11))
@@ -110,7 +110,7 @@ def test_step_records_say_what_was_trained(package, tmp_path) -> None:
     assert all(record.measured.wait_s >= 0 for record in records)
 
 
-def test_run_json_says_what_the_run_is(package, tmp_path) -> None:
+def test_run_json_describes_the_run(package, tmp_path) -> None:
     run_to_the_end(package, tmp_path / "run", seed=7)
     info = open_run(tmp_path / "run").info
     assert info.settings.package_digest == package.digest
@@ -127,15 +127,15 @@ def test_run_json_says_what_the_run_is(package, tmp_path) -> None:
 
 def test_checkpoints_follow_the_clock(package, tmp_path) -> None:
     engine = FakeEngine()
-    seconds = itertools.count()  # every look at the clock takes a second
-    found = run_to_the_end(
+    seconds = itertools.count()  # every reading of the clock takes a second
+    yielded = run_to_the_end(
         package,
         tmp_path / "run",
         engine=engine,
         clock=lambda: float(next(seconds)),
         checkpoint_every_s=20,
     )
-    saved = [event.step for event in kinds(found, events.CheckpointSaved)]
+    saved = [event.step for event in kinds(yielded, events.CheckpointSaved)]
     assert saved[-1] == STEPS
     assert 2 <= len(saved) < STEPS - 1
     assert len(set(saved)) == len(saved)
@@ -149,11 +149,11 @@ def test_a_stop_saves_and_a_resumed_run_ends_the_same(package, tmp_path) -> None
     assert caught.value.exit_code == 130
     parts = open_run(tmp_path / "parts")
     assert parts.events()[-1].event == events.Interrupted(step=4, checkpoint="checkpoints/4")
-    found = run_to_the_end(package, tmp_path / "parts", resume=True)
-    assert found[0].step == 4
-    assert found[0].lost_steps == 0
+    yielded = run_to_the_end(package, tmp_path / "parts", resume=True)
+    assert yielded[0].step == 4
+    assert yielded[0].lost_steps == 0
     assert (
-        kinds(found, events.EpochFinished)[0]
+        kinds(yielded, events.EpochFinished)[0]
         == kinds(
             [logged.event for logged in open_run(tmp_path / "whole").events()],
             events.EpochFinished,
@@ -179,16 +179,16 @@ def test_a_stop_before_the_first_step_saves_nothing(package, tmp_path) -> None:
     assert_same_result(tmp_path / "whole", tmp_path / "run")
 
 
-def test_every_process_has_a_number_of_its_own(package, tmp_path) -> None:
+def test_every_process_has_a_different_number(package, tmp_path) -> None:
     """Also one that ended before it wrote a sample."""
     for _ in range(2):
         with pytest.raises(StoppedError):
             run_to_the_end(package, tmp_path / "run", stop=stop_after(2), resume=True)
     run_to_the_end(package, tmp_path / "run", resume=True)
     run = open_run(tmp_path / "run")
-    assert list(dict.fromkeys(found.moment.process for found in run.events())) == [1, 2, 3]
+    assert list(dict.fromkeys(each.moment.process for each in run.events())) == [1, 2, 3]
     changes = [f for f in run.events() if isinstance(f.event, events.RungChanged)]
-    assert {found.moment.process for found in changes} == {1, 2, 3}
+    assert {each.moment.process for each in changes} == {1, 2, 3}
 
 
 def test_a_stop_right_after_resuming_has_nothing_to_save(package, tmp_path) -> None:
@@ -210,32 +210,32 @@ def test_steps_after_the_checkpoint_are_trained_again(package, tmp_path) -> None
             break
     live.close()  # as a killed process: steps 4 to 8 are recorded, not saved
     assert len(open_run(tmp_path / "run").steps()) == 8
-    found = run_to_the_end(package, tmp_path / "run", resume=True)
-    assert (found[0].step, found[0].lost_steps) == (3, 5)
+    yielded = run_to_the_end(package, tmp_path / "run", resume=True)
+    assert (yielded[0].step, yielded[0].lost_steps) == (3, 5)
     assert_same_result(tmp_path / "whole", tmp_path / "run")
 
 
-def test_a_damaged_checkpoint_is_passed_over_with_an_event(package, tmp_path) -> None:
+def test_a_damaged_checkpoint_is_skipped_with_an_event(package, tmp_path) -> None:
     run_to_the_end(package, tmp_path / "whole")
     for polls in (3, 4):
         with pytest.raises(StoppedError):
             run_to_the_end(package, tmp_path / "run", stop=stop_after(polls), resume=True)
     (tmp_path / "run/checkpoints/7/state.safetensors").write_bytes(b"")
-    found = run_to_the_end(package, tmp_path / "run", resume=True)
-    assert isinstance(found[0], events.CheckpointDamaged)
-    assert found[0].checkpoint == "checkpoints/7"
-    assert (found[1].step, found[1].checkpoint) == (3, "checkpoints/3")
+    yielded = run_to_the_end(package, tmp_path / "run", resume=True)
+    assert isinstance(yielded[0], events.CheckpointDamaged)
+    assert yielded[0].checkpoint == "checkpoints/7"
+    assert (yielded[1].step, yielded[1].checkpoint) == (3, "checkpoints/3")
     assert_same_result(tmp_path / "whole", tmp_path / "run")
 
 
-def test_a_finished_run_says_so_and_trains_nothing(package, tmp_path) -> None:
+def test_a_finished_run_yields_its_end_and_trains_nothing(package, tmp_path) -> None:
     finished = run_to_the_end(package, tmp_path / "run")[-1]
     before = {path: path.read_bytes() for path in (tmp_path / "run").glob("*.json*")}
     assert run_to_the_end(package, tmp_path / "run", resume=True) == [finished]
     assert before == {path: path.read_bytes() for path in (tmp_path / "run").glob("*.json*")}
 
 
-def test_a_folder_in_the_way_is_refused(package, tmp_path) -> None:
+def test_an_existing_folder_is_refused(package, tmp_path) -> None:
     run_to_the_end(package, tmp_path / "run")
     with pytest.raises(ConfigError, match=r"run exists\. Continue it with --resume, or"):
         run_to_the_end(package, tmp_path / "run")

@@ -1,4 +1,4 @@
-"""Runs within a budget: planned, governed, ended in time, and everything spent is counted."""
+"""Runs within a budget: planned, governed, ended in time, all spending counted."""
 
 import itertools
 import time
@@ -32,7 +32,7 @@ CONSTANT = ((0.0, {"VDD_IN": POWER_W}),)
 
 
 class SlowEngine(FakeEngine):
-    """Takes as long as `profile` says, or `slower` times that."""
+    """Steps take the time in `profile`, or `slower` times that."""
 
     def __init__(self, slower: float = 1.0) -> None:
         super().__init__()
@@ -110,25 +110,25 @@ def train_within(package, folder, budget, *, slower=1.0, epochs=20, trace=CONSTA
         return list(train(package, FakePictures(), folder, asked))
 
 
-def test_pauses_are_told_and_counted_to_the_step_after_them(package, tmp_path) -> None:
-    """More than the limit at first: only waiting brings the mean down."""
+def test_pauses_are_reported_and_count_for_the_step_after_them(package, tmp_path) -> None:
+    """More than the limit at first: only waiting lowers the mean."""
     trace = [(0.0, {"VDD_IN": 10.0}), (0.4, {"VDD_IN": 2.0})]
-    found = train_within(package, tmp_path / "run", Budget(power_w=8.0), trace=trace)
-    (paused, *_) = kinds(found, events.Paused)
+    yielded = train_within(package, tmp_path / "run", Budget(power_w=8.0), trace=trace)
+    (paused, *_) = kinds(yielded, events.Paused)
     assert "--power 8W" in paused.reason
-    paused_s = sum(step.measured.pause_s for step in kinds(found, events.StepRecord))
-    (finished,) = kinds(found, events.Finished)
+    paused_s = sum(step.measured.pause_s for step in kinds(yielded, events.StepRecord))
+    (finished,) = kinds(yielded, events.Finished)
     assert 0.2 < paused_s < finished.elapsed_s
 
 
-def test_a_run_with_room_trains_all_on_the_best_rung(package, tmp_path) -> None:
-    found = train_within(package, tmp_path / "run", Budget(time_s=60))
-    (planned,) = kinds(found, events.Planned)
-    assert found.index(planned) == 1
+def test_a_run_with_a_large_budget_trains_only_the_best_rung(package, tmp_path) -> None:
+    yielded = train_within(package, tmp_path / "run", Budget(time_s=60))
+    (planned,) = kinds(yielded, events.Planned)
+    assert yielded.index(planned) == 1
     assert planned.budget.time_s == 60
     assert [(s.rung, s.steps) for s in planned.plan.segments] == [("k100", 100)]
-    assert {step.rung for step in kinds(found, events.StepRecord)} == {"k100"}
-    finished = found[-1]
+    assert {step.rung for step in kinds(yielded, events.StepRecord)} == {"k100"}
+    finished = yielded[-1]
     assert (finished.stopped_by, finished.epochs, finished.steps) == (None, 20.0, 100)
     assert finished.spent.lost_s == 0
     assert not finished.spent.energy_is_estimate
@@ -137,11 +137,11 @@ def test_a_run_with_room_trains_all_on_the_best_rung(package, tmp_path) -> None:
 def test_spent_joules_are_power_times_time(package, tmp_path) -> None:
     finished = train_within(package, tmp_path / "run", Budget(time_s=60))[-1]
     assert finished.spent.time_s >= 100 * STEP_S
-    # The sensor says the same all the time, also before its first reading.
+    # The sensor reads the same all the time, also before its first reading.
     assert finished.spent.energy_j == pytest.approx(POWER_W * finished.spent.time_s, rel=0.05)
 
 
-def test_every_record_says_when_it_was(package, tmp_path) -> None:
+def test_every_record_has_its_time(package, tmp_path) -> None:
     with Metering(sensor()) as metering, pytest.raises(StoppedError):
         run_to_the_end(package, tmp_path / "run", metering=metering, stop=stop_after(4))
     with Metering(sensor()) as metering:
@@ -170,18 +170,18 @@ def test_a_stopped_run_ends_its_window(package, tmp_path) -> None:
 
 
 def test_less_time_means_fewer_tokens_first(package, tmp_path) -> None:
-    found = train_within(package, tmp_path / "run", Budget(time_s=2.6), epochs=60)
-    steps = kinds(found, events.StepRecord)
+    yielded = train_within(package, tmp_path / "run", Budget(time_s=2.6), epochs=60)
+    steps = kinds(yielded, events.StepRecord)
     assert steps[0].rung == "k050"
-    changes = kinds(found, events.RungChanged)
+    changes = kinds(yielded, events.RungChanged)
     assert changes[0].step == 1
     assert all(change.reason for change in changes)
     # All on k100 would take more than 3 s. The margin is for a busy machine.
-    assert found[-1].spent.time_s < 2.8
+    assert yielded[-1].spent.time_s < 2.8
     assert open_run(tmp_path / "run").info.settings.rungs is None
 
 
-def test_the_steps_are_a_schedule_that_trains_the_same_again(package, tmp_path) -> None:
+def test_the_steps_are_a_schedule_that_gives_the_same_result(package, tmp_path) -> None:
     budget = Budget(time_s=3.2)
     with pytest.raises(StoppedError):
         train_within(package, tmp_path / "run", budget, epochs=60, stop=stop_after(30))
@@ -200,11 +200,9 @@ def test_the_steps_are_a_schedule_that_trains_the_same_again(package, tmp_path) 
     assert losses[: len(steps)] == [step.loss for step in steps]
 
 
-def test_a_budget_that_is_gone_before_the_first_step_ends_the_run_well(
-    package, tmp_path
-) -> None:
+def test_a_budget_used_up_before_the_first_step_finishes_the_run(package, tmp_path) -> None:
     class Slow(FakeEngine):
-        """Loading it takes what the plan has left for the steps."""
+        """Loading it takes the time that the plan has for the steps."""
 
         def open(self, package, state):
             time.sleep(1.2)
@@ -220,10 +218,10 @@ def test_a_budget_that_is_gone_before_the_first_step_ends_the_run_well(
     ("budget", "limit", "most"),
     [(Budget(time_s=1.0), "time", 1.0), (Budget(energy_j=10.0), "energy", 1.0)],
 )
-def test_a_used_up_budget_ends_the_run_well(package, tmp_path, budget, limit, most) -> None:
-    # Every step takes three times what was measured: the plan cannot hold.
-    found = train_within(package, tmp_path / "run", budget, slower=3.0)
-    finished = found[-1]
+def test_a_used_up_budget_finishes_the_run(package, tmp_path, budget, limit, most) -> None:
+    # Every step takes three times the measured time: the plan fails.
+    yielded = train_within(package, tmp_path / "run", budget, slower=3.0)
+    finished = yielded[-1]
     assert finished.stopped_by == limit
     assert finished.spent.time_s < most + 0.2  # of 3 s; the margin is for a busy machine
     assert 0 < finished.steps < 100
@@ -233,13 +231,13 @@ def test_a_used_up_budget_ends_the_run_well(package, tmp_path, budget, limit, mo
     assert len(run.steps()) == finished.steps
 
 
-def test_a_run_that_its_budget_ended_goes_on_with_a_larger_one(package, tmp_path) -> None:
+def test_a_run_that_its_budget_ended_continues_with_a_larger_one(package, tmp_path) -> None:
     first = train_within(package, tmp_path / "run", Budget(time_s=1.0), slower=3.0)[-1]
-    found = train_within(package, tmp_path / "run", Budget(time_s=60), resume=True)
-    assert found[0].step == first.steps
-    finished = found[-1]
+    yielded = train_within(package, tmp_path / "run", Budget(time_s=60), resume=True)
+    assert yielded[0].step == first.steps
+    finished = yielded[-1]
     assert (finished.stopped_by, finished.steps) == (None, 100)
-    # What the first process took counts.
+    # The first process's time counts.
     assert finished.spent.time_s > first.spent.time_s
     assert finished.spent.energy_j > first.spent.energy_j
     again = train_within(package, tmp_path / "run", Budget(time_s=60), resume=True)
@@ -254,8 +252,8 @@ def test_work_that_is_lost_is_counted(package, tmp_path) -> None:
     samples = run.power()
     newest = tmp_path / "run" / "checkpoints" / "10"
     newest.rename(newest.with_name(".10-cut"))
-    found = train_within(package, tmp_path / "run", Budget(time_s=60), resume=True)
-    resumed, finished = found[0], found[-1]
+    yielded = train_within(package, tmp_path / "run", Budget(time_s=60), resume=True)
+    resumed, finished = yielded[0], yielded[-1]
     assert (resumed.step, resumed.lost_steps) == (0, 10)
     assert resumed.lost_s == pytest.approx(samples[-1].t_s)
     assert resumed.lost_j == pytest.approx(POWER_W * samples[-1].t_s, rel=0.05)
@@ -265,7 +263,7 @@ def test_work_that_is_lost_is_counted(package, tmp_path) -> None:
     assert run.power()[: len(samples)] == samples
 
 
-def test_nothing_fits_says_so_before_it_starts(package, tmp_path) -> None:
+def test_an_infeasible_budget_is_refused_before_the_start(package, tmp_path) -> None:
     with pytest.raises(BudgetError, match=r"--time"):
         train_within(package, tmp_path / "run", Budget(time_s=0.2))
     assert not (tmp_path / "run").exists()
@@ -285,7 +283,7 @@ def test_a_budget_needs_costs(package, tmp_path) -> None:
 
 
 class Flaky(ReplaySensor):
-    """Is gone from one reading to another."""
+    """Fails from one reading to another."""
 
     def __init__(self, gone: range) -> None:
         super().__init__([(0.0, {"VDD_IN": POWER_W})], total=["VDD_IN"])
@@ -297,15 +295,17 @@ class Flaky(ReplaySensor):
         return super().read()
 
 
-def test_a_lost_sensor_is_reported_and_the_run_goes_on(package, tmp_path) -> None:
+def test_a_lost_sensor_is_reported_and_the_run_continues(package, tmp_path) -> None:
     with Metering(Flaky(range(3, 4))) as metering:
         asked = options(
             engine=SlowEngine(), rungs=((1, "k100"),), epochs=50, metering=metering
         )
-        found = list(train(package, FakePictures(), tmp_path / "run", asked))
-    (lost,) = kinds(found, events.SensorLost)
+        yielded = list(train(package, FakePictures(), tmp_path / "run", asked))
+    (lost,) = kinds(yielded, events.SensorLost)
     assert (lost.sensor, lost.reason) == ("replay", "the cable is out")
-    (back,) = kinds(found, events.SensorBack)
+    (back,) = kinds(yielded, events.SensorBack)
     assert back.gap_s > 0.5
-    assert found[-1].steps == 250
-    assert found[-1].spent.energy_j == pytest.approx(POWER_W * found[-1].spent.time_s, rel=0.1)
+    assert yielded[-1].steps == 250
+    assert yielded[-1].spent.energy_j == pytest.approx(
+        POWER_W * yielded[-1].spent.time_s, rel=0.1
+    )

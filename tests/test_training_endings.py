@@ -1,4 +1,4 @@
-"""How a run ends early: no number, no pictures."""
+"""Early ends of a run: NaN, no pictures."""
 
 import pytest
 from training_fakes import (
@@ -25,7 +25,7 @@ def package(tmp_path):
     return write_package(tmp_path / "package")
 
 
-def test_a_loss_that_is_no_number_stops_the_run(package, tmp_path) -> None:
+def test_a_loss_that_is_not_finite_stops_the_run(package, tmp_path) -> None:
     with pytest.raises(StoppedError):
         run_to_the_end(package, tmp_path / "run", stop=stop_after(3))
     broken = FakeEngine(broken_loss_at=6)
@@ -38,8 +38,8 @@ def test_a_loss_that_is_no_number_stops_the_run(package, tmp_path) -> None:
     assert run.newest_checkpoint().info.step == 3
 
 
-def test_a_state_that_gives_no_number_is_not_the_last_good_one(package, tmp_path) -> None:
-    """Saved after every step: the checkpoint of step 5 is what step 6 failed on."""
+def test_a_state_that_gives_nan_is_not_the_last_good_one(package, tmp_path) -> None:
+    """Saved after every step: step 6 failed on the checkpoint of step 5."""
     broken = FakeEngine(broken_loss_at=6)
     with pytest.raises(DivergedError, match=r"last good checkpoint is .*checkpoints/4\. "):
         run_to_the_end(package, tmp_path / "run", engine=broken, checkpoint_every_s=0)
@@ -48,7 +48,7 @@ def test_a_state_that_gives_no_number_is_not_the_last_good_one(package, tmp_path
 
 @pytest.mark.parametrize("every_s", [0, NEVER_S])
 def test_a_state_with_nan_is_never_saved(package, tmp_path, every_s) -> None:
-    """The last step breaks the state: no later loss would tell."""
+    """The last step breaks the state: no later loss would show it."""
     broken = FakeEngine(broken_state_at=STEPS)
     kept = r"checkpoints/9\." if every_s == 0 else r"No checkpoint was saved"
     message = rf"diverged: param\.w holds NaN or infinity after step 10\. .*{kept}"
@@ -79,20 +79,18 @@ class FailingEngine(FakeEngine):
 
 
 @pytest.mark.parametrize(("is_whole", "kept"), [(True, ["5"]), (False, [])])
-def test_a_failing_engine_loses_no_step_that_is_whole(
-    package, tmp_path, is_whole, kept
-) -> None:
+def test_a_failing_engine_loses_no_complete_step(package, tmp_path, is_whole, kept) -> None:
     engine = FailingEngine(is_whole=is_whole)
     with pytest.raises(EngineError, match="out of memory") as caught:
         run_to_the_end(package, tmp_path / "run", engine=engine)
     assert caught.value.exit_code == 5
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == kept
-    found = run_to_the_end(package, tmp_path / "run", resume=True)
-    assert isinstance(found[-1], events.Finished)
+    yielded = run_to_the_end(package, tmp_path / "run", resume=True)
+    assert isinstance(yielded[-1], events.Finished)
 
 
 class DyingCamera:
-    """Gives some frames, then is gone."""
+    """Gives some frames, then disappears."""
 
     name = "camera:9"
 
@@ -119,9 +117,9 @@ def test_a_lost_camera_ends_with_a_checkpoint(package, tmp_path) -> None:
     assert lost.checkpoint == f"checkpoints/{lost.step}"
     assert "unplugged" in lost.reason
     assert open_run(tmp_path / "run").newest_checkpoint().info.step == lost.step
-    found = run(DyingCamera(1000), resume=True)
-    assert found[0].step == lost.step
-    assert isinstance(found[-1], events.Finished)
+    yielded = run(DyingCamera(1000), resume=True)
+    assert yielded[0].step == lost.step
+    assert isinstance(yielded[-1], events.Finished)
 
 
 class PartlyUnreadable(FakePictures):
@@ -137,9 +135,9 @@ class PartlyUnreadable(FakePictures):
         return super().read(index)
 
 
-def test_an_unreadable_picture_is_told_once(package, tmp_path) -> None:
-    found = run_to_the_end(package, tmp_path / "run", PartlyUnreadable(40, one_in=40))
-    skipped = kinds(found, events.PictureSkipped)
+def test_an_unreadable_picture_is_reported_once(package, tmp_path) -> None:
+    yielded = run_to_the_end(package, tmp_path / "run", PartlyUnreadable(40, one_in=40))
+    skipped = kinds(yielded, events.PictureSkipped)
     assert [(one.picture, one.reason) for one in skipped] == [("picture-3", "cut short")]
     assert len(open_run(tmp_path / "run").steps()) == 20
 
@@ -160,7 +158,7 @@ def test_too_many_unreadable_pictures_end_the_run_with_a_checkpoint(package, tmp
         ({"source": PartlyUnreadable(400, one_in=8)}, events.SourceLost),
     ],
 )
-def test_every_event_is_given_out_before_the_error(package, tmp_path, changes, last) -> None:
+def test_every_event_is_yielded_before_the_error(package, tmp_path, changes, last) -> None:
     changes = dict(changes)
     source = changes.pop("source", FakePictures())
     given: list[events.Event] = []

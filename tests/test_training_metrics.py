@@ -1,4 +1,4 @@
-"""What an engine reports of its steps, and graphs that run now and then between them."""
+"""Metrics of an engine's steps, and periodic graphs between them."""
 
 from dataclasses import replace
 
@@ -26,7 +26,7 @@ def test_every_metric_of_a_step_is_recorded(package, tmp_path) -> None:
     for record in open_run(tmp_path / "run").steps():
         assert record.metrics.keys() == {"target", "entropy"}
         assert 0 < record.metrics["target"] < 2
-        assert record.metrics["entropy"] is None  # JSON has no word for infinity
+        assert record.metrics["entropy"] is None  # JSON has no infinity
         assert record.applied
 
 
@@ -43,14 +43,14 @@ class Overflowing(FakeEngine):
         return super().step(rung_id, batch, hyper)
 
 
-def test_a_skipped_update_is_recorded_and_no_divergence(package, tmp_path) -> None:
+def test_a_skipped_update_is_recorded_and_is_not_a_divergence(package, tmp_path) -> None:
     with pytest.raises(StoppedError):
         run_to_the_end(package, tmp_path / "run", engine=Overflowing(3), stop=stop_after(4))
-    found = run_to_the_end(package, tmp_path / "run", resume=True)
+    yielded = run_to_the_end(package, tmp_path / "run", resume=True)
     steps = open_run(tmp_path / "run").steps()
     assert [record.step for record in steps if not record.applied] == [3]
     assert [record.step for record in steps if record.loss is None] == [3]
-    (first, _) = kinds(found, events.EpochFinished)
+    (first, _) = kinds(yielded, events.EpochFinished)
     losses = [record.loss for record in steps[:5] if record.loss is not None]
     assert first.mean_loss == pytest.approx(sum(losses) / 4)
 
@@ -79,7 +79,7 @@ def test_a_state_between_two_steps_is_not_saved(package, tmp_path) -> None:
     assert list((tmp_path / "run" / "checkpoints").glob("*")) == []
 
 
-def test_periodic_graphs_run_every_so_many_steps(package, tmp_path) -> None:
+def test_periodic_graphs_run_at_their_interval(package, tmp_path) -> None:
     ran = []
 
     class Periodic(FakeEngine):

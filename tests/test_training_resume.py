@@ -1,4 +1,4 @@
-"""40 steps in one go, and in processes killed at seeded moments: the same bits."""
+"""40 steps in one process, and in processes killed at seeded moments: the same bits."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ REAL = {"ort": "real_jobs:ort_job", "ort-training": "real_jobs:ort_training_job"
 
 
 def train_in_processes(factory: str, folder: Path, run: str, seed: str) -> list[str]:
-    """Train to the end; gives what the killed processes were doing."""
+    """Train to the end; returns the operations in which processes were killed."""
     worker = TESTS / "resume_worker.py"
     done = subprocess.run(
         [sys.executable, str(worker), factory, str(folder), str(folder / run), seed],
@@ -36,7 +36,7 @@ def train_in_processes(factory: str, folder: Path, run: str, seed: str) -> list[
 
 
 def train_and_kill(factory: str, folder: Path, seeds: list[int]) -> list[str]:
-    """Compare killed runs with one in one go; gives what they were killed in."""
+    """Compare killed runs with an uninterrupted one; returns where they were killed."""
     assert train_in_processes(factory, folder, "whole", "never") == []
     killed_in = []
     for seed in seeds:

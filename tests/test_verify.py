@@ -1,4 +1,4 @@
-"""A package is published only if its graphs are PyTorch's: any difference is found."""
+"""A package is published only if its graphs are PyTorch's: any difference is detected."""
 
 import dataclasses
 from functools import partial
@@ -67,7 +67,7 @@ def program(package):
 
 
 def on_ort(package, rungs=1):
-    """The package with its first rungs alone, and no ort-training artifacts."""
+    """The package with only its first rungs, and no ort-training artifacts."""
     facts = dataclasses.replace(package.manifest.ort_training, refused="for this test")
     kept = package.manifest.rungs[:rungs]
     manifest = dataclasses.replace(package.manifest, ort_training=facts, rungs=kept)
@@ -75,13 +75,13 @@ def on_ort(package, rungs=1):
 
 
 def alone(program, rungs=1):
-    """The program with its first rungs alone."""
+    """The program with only its first rungs."""
     program.settings = program.settings[:rungs]
     return program
 
 
 def changed(monkeypatch, owner, method, change):
-    """Let PyTorch's side compute something else than the graphs."""
+    """Make PyTorch's side compute other results than the graphs."""
     original = getattr(owner, method)
     monkeypatch.setattr(owner, method, lambda *given: change(original(*given)))
 
@@ -149,7 +149,7 @@ def test_other_features_are_refused(monkeypatch, package, program):
 
 
 @pytest.mark.parametrize("name", [LOSS, PARAMETER])
-def test_rounding_is_no_difference(monkeypatch, package, program, name):
+def test_rounding_is_not_a_difference(monkeypatch, package, program, name):
     changed(monkeypatch, RungProgram, "gradient", scaled(name, 1 + 1e-5))
     verify(on_ort(package), alone(program))
 
@@ -178,13 +178,13 @@ def test_the_ort_training_engine_is_compared(monkeypatch, package, program):
     rungs = len(package.manifest.rungs)
     factors = iter([1.0] * rungs + [1.01])  # right for engine ort
     changed(
-        monkeypatch, RungProgram, "gradient", lambda found: scaled(LOSS, next(factors))(found)
+        monkeypatch, RungProgram, "gradient", lambda given: scaled(LOSS, next(factors))(given)
     )
     with pytest.raises(PackageError, match="rung k100 on engine ort-training"):
         verify(package, program)
 
 
-def test_a_near_tie_of_one_batch_is_no_difference(monkeypatch, package, program):
+def test_a_near_tie_of_one_batch_is_not_a_difference(monkeypatch, package, program):
     original, seeds = module._difference, []
 
     def near_tie(*given, seed):
@@ -197,7 +197,7 @@ def test_a_near_tie_of_one_batch_is_no_difference(monkeypatch, package, program)
     assert seeds == [0, 1, 2]
 
 
-def test_what_differs_on_every_batch_is_refused(monkeypatch, package, program):
+def test_a_difference_on_every_batch_is_refused(monkeypatch, package, program):
     seeds = []
 
     def different(*_, seed):
@@ -220,7 +220,7 @@ def test_without_any_engine_nothing_is_verified(monkeypatch, package, program):
         verify(package, program)
 
 
-# What parts may declare beyond parameters
+# Declarations other than parameters
 
 
 @pytest.fixture(scope="module")
@@ -232,13 +232,13 @@ def declaring_package(tmp_path_factory):
 
 @pytest.fixture
 def declaring(declaring_package):
-    """The package and a program of it, to be changed."""
+    """The package and its program, to modify."""
     with declaring_parts():
         recipe = make_recipe(declaring_package.manifest.recipe, where="manifest")
         yield declaring_package, Program(recipe)
 
 
-def test_the_package_has_all_of_it(declaring):
+def test_the_package_has_every_kind_of_graph(declaring):
     package, program = declaring
     manifest = package.manifest
     assert [rung.id for rung in manifest.rungs] == ["k050", "k050-last-1"]
@@ -272,7 +272,7 @@ def test_other_metrics_and_buffers_are_refused(
 @pytest.mark.parametrize(
     "name", [f"param.{MASKED}", f"exp_avg.{MASKED}", "updates.all", "buffer.mask"]
 )
-def test_state_that_a_rung_does_not_train_keeps_every_bit(monkeypatch, declaring, name):
+def test_changed_state_that_a_rung_does_not_train_is_refused(monkeypatch, declaring, name):
     package, program = declaring
     original = module.create_engine
 

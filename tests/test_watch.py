@@ -1,4 +1,4 @@
-"""`edge-train watch`: a run that another process is making, or has made."""
+"""`edge-train watch`: a run of another process, running or ended."""
 
 import json
 import os
@@ -93,9 +93,7 @@ def test_a_run_is_followed_until_it_ends(tmp_path, capsys) -> None:
     ],
     ids=["stopped", "no pictures", "diverged", "killed"],
 )
-def test_a_bad_end_has_the_exit_code_of_the_run(
-    tmp_path, capsys, ending, code, message
-) -> None:
+def test_a_failed_run_gives_its_exit_code(tmp_path, capsys, ending, code, message) -> None:
     with Writing(tmp_path / "run") as writing:
         writing.event(0.1, STARTED)
         writing.event(5.0, ending)
@@ -103,8 +101,8 @@ def test_a_bad_end_has_the_exit_code_of_the_run(
     assert message in capsys.readouterr().err
 
 
-def test_a_run_that_somebody_goes_on_with_is_not_over(tmp_path, capsys) -> None:
-    """Its last end stands there until the engine is ready."""
+def test_a_resumed_run_has_not_ended(tmp_path, capsys) -> None:
+    """Its previous end is its last event until the engine is ready."""
     with Writing(tmp_path / "run") as writing:
         writing.event(5.0, STOPPED)
     with Writing(tmp_path / "run", process=2) as writing:
@@ -129,7 +127,7 @@ def test_a_run_that_somebody_goes_on_with_is_not_over(tmp_path, capsys) -> None:
         ({"format": 3}, "run format 3 is unknown; this edge-train reads format 2"),
     ],
 )
-def test_what_is_no_run_is_explained(tmp_path, capsys, content, message) -> None:
+def test_a_folder_without_a_run_is_explained(tmp_path, capsys, content, message) -> None:
     if content:
         (tmp_path / "nowhere").mkdir()
         (tmp_path / "nowhere/run.json").write_text(json.dumps(content))
@@ -137,15 +135,15 @@ def test_what_is_no_run_is_explained(tmp_path, capsys, content, message) -> None
     assert message in capsys.readouterr().err
 
 
-def test_a_line_that_was_cut_in_the_middle_is_passed_over(tmp_path, capsys) -> None:
+def test_a_truncated_line_is_skipped(tmp_path, capsys) -> None:
     with Writing(tmp_path / "run") as writing:
         writing.steps(1, 2)
     file = tmp_path / "run/steps.jsonl"
     os.truncate(file, file.stat().st_size - 20)
     assert main(["watch", str(tmp_path / "run"), "--json"]) == 6
-    found = capsys.readouterr()
-    assert [json.loads(line)["step"] for line in found.out.splitlines()] == [1]
-    assert "it was killed, or the power failed" in found.err
+    printed = capsys.readouterr()
+    assert [json.loads(line)["step"] for line in printed.out.splitlines()] == [1]
+    assert "it was killed, or the power failed" in printed.err
 
 
 @pytest.mark.parametrize(("name", "line"), [("steps.jsonl", 11), ("events.jsonl", 4)])
@@ -166,9 +164,9 @@ def test_a_terminal_has_the_panel(tmp_path, monkeypatch, capsys, ended) -> None:
     else:
         Writing(tmp_path / "run").__exit__()
     assert main(["watch", str(tmp_path / "run")]) == (0 if ended else 6)
-    found = capsys.readouterr().out.split("\x1b[J")
-    assert ("finished" if ended else "killed") in found[-2]
-    assert found[-1].startswith("finished: 10 steps" if ended else "")
+    screens = capsys.readouterr().out.split("\x1b[J")
+    assert ("finished" if ended else "killed") in screens[-2]
+    assert screens[-1].startswith("finished: 10 steps" if ended else "")
 
 
 def test_watching_changes_nothing(tmp_path) -> None:

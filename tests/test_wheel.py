@@ -1,4 +1,4 @@
-"""What a user gets: the wheel, installed where there is no checkout."""
+"""The wheel, installed without a checkout."""
 
 import json
 import os
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def run(*command: str | Path, cwd: Path) -> str:
-    # Without PYTHONPATH, or a checkout could stand in for the wheel.
+    # Without PYTHONPATH, which could replace the wheel by a checkout.
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -30,7 +30,7 @@ def run(*command: str | Path, cwd: Path) -> str:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the sdist, and the wheel that was built from the sdist."""
     folder = tmp_path_factory.mktemp("dist")
-    # Without isolation: hatchling is here, and no network is asked for.
+    # Without isolation: hatchling is installed, and no network is needed.
     run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT, cwd=folder)
     return folder
 

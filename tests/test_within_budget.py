@@ -25,7 +25,7 @@ HOUR = Budget(time_s=3600)
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A package on a machine with a fake engine and sensor, and a cache of its own."""
+    """A package on a machine with a fake engine and sensor, and a separate cache."""
     home = "edge_runtime.profiling.environment"
     monkeypatch.setattr(f"{home}.engine_runtime", lambda name: "numpy")
     monkeypatch.setattr(f"{home}.open_sensor", lambda board: constant_sensor())
@@ -61,7 +61,7 @@ def profile_of(package, **changes) -> CostProfile:
 
 @pytest.fixture
 def measured(package) -> CostProfile:
-    """The costs of that package, measured here before."""
+    """The cached costs of that package."""
     profile = profile_of(package)
     save_profile(profile, environment().cached_profile_path(package))
     return profile
@@ -95,25 +95,23 @@ def test_the_federated_round_of_the_document_trains_the_parameters(
     names: dict[str, object] = {"edge_runtime": edge_runtime}
     exec(example, names)
     given = {"param.w": np.full(64, 0.25, np.float32)}
-    found = names["fit"](package, FakePictures(), tmp_path / "run", given, HOUR)
-    assert found.keys() == {"param.w"}
-    assert not np.array_equal(found["param.w"], given["param.w"])
+    trained = names["fit"](package, FakePictures(), tmp_path / "run", given, HOUR)
+    assert trained.keys() == {"param.w"}
+    assert not np.array_equal(trained["param.w"], given["param.w"])
 
 
 def test_a_budget_takes_the_costs_that_were_measured_before(
     package, measured, tmp_path
 ) -> None:
-    found = train_within(package, tmp_path / "run", budget=HOUR)
-    assert isinstance(found[1], events.Planned)
+    yielded = train_within(package, tmp_path / "run", budget=HOUR)
+    assert isinstance(yielded[1], events.Planned)
     run = open_run(tmp_path / "run")
     assert run.info.profile == measured
     assert (run.info.idle_w, run.info.sensor) == (2.0, "replay")
     assert run.info.settings.rungs is None
 
 
-def test_costs_that_nobody_measured_are_measured_and_reported(
-    package, tmp_path, monkeypatch
-) -> None:
+def test_unknown_costs_are_measured_and_reported(package, tmp_path, monkeypatch) -> None:
     asked = []
 
     def measure(package, environment, meter, *, report, **options) -> CostProfile:
@@ -147,8 +145,8 @@ def test_without_a_budget_one_rung_is_trained_and_the_idle_power_measured(
     package, tmp_path
 ) -> None:
     reports: list[str] = []
-    found = train_within(package, tmp_path / "run", report=reports.append)
-    assert {step.rung for step in kinds(found, events.StepRecord)} == {"k100"}
+    yielded = train_within(package, tmp_path / "run", report=reports.append)
+    assert {step.rung for step in kinds(yielded, events.StepRecord)} == {"k100"}
     info = open_run(tmp_path / "run").info
     assert info.settings.rungs == ((1, "k100"),)
     assert info.idle_w == pytest.approx(10.0)
@@ -158,10 +156,10 @@ def test_without_a_budget_one_rung_is_trained_and_the_idle_power_measured(
 
 
 def test_only_the_given_rungs_are_candidates(package, measured, tmp_path) -> None:
-    found = train_within(package, tmp_path / "run", budget=HOUR, rungs=["k050"])
-    assert {step.rung for step in kinds(found, events.StepRecord)} == {"k050"}
-    found = train_within(package, tmp_path / "both", rungs=["k100", "k050"])
-    assert isinstance(found[1], events.Planned)  # by the governor, without a limit
+    yielded = train_within(package, tmp_path / "run", budget=HOUR, rungs=["k050"])
+    assert {step.rung for step in kinds(yielded, events.StepRecord)} == {"k050"}
+    yielded = train_within(package, tmp_path / "both", rungs=["k100", "k050"])
+    assert isinstance(yielded[1], events.Planned)  # by the governor, without a limit
     for rungs, message in ((["k025"], "no rung 'k025'"), ([], "no rung to train")):
         with pytest.raises(ConfigError, match=message):
             train_within(package, tmp_path / "none", rungs=rungs)
@@ -217,12 +215,12 @@ def test_a_state_that_does_not_fit_is_refused(package, tmp_path, change, message
     assert not (tmp_path / "run").exists()
 
 
-def test_the_run_is_given_back(package, tmp_path) -> None:
+def test_the_run_is_returned(package, tmp_path) -> None:
     def consume(training) -> Iterator[object]:
         run = yield from training
         yield run
 
-    for _ in range(2):  # the second finds it finished
+    for _ in range(2):  # it is already finished for the second
         training = edge_runtime.train_within(
             package, FakePictures(), tmp_path / "run", epochs=2, resume=True
         )
@@ -231,7 +229,7 @@ def test_the_run_is_given_back(package, tmp_path) -> None:
         assert run.newest_checkpoint().info.step == finished.steps == 10
 
 
-def test_what_a_budget_needs_is_asked_before_anything_is_measured(
+def test_the_needs_of_a_budget_are_checked_before_anything_is_measured(
     package, measured, tmp_path, monkeypatch
 ) -> None:
     def measure(*_, **__):
@@ -254,7 +252,7 @@ def test_what_a_budget_needs_is_asked_before_anything_is_measured(
     assert not (tmp_path / "run").exists()
 
 
-def test_the_budget_counts_from_where_it_is_told(package, measured, tmp_path) -> None:
+def test_the_budget_counts_from_began_s(package, measured, tmp_path) -> None:
     began_s = time.monotonic() - 100.0
     finished = train_within(package, tmp_path / "run", budget=HOUR, began_s=began_s)[-1]
     assert 100.0 < finished.spent.time_s < 160.0

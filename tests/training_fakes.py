@@ -1,6 +1,6 @@
 """A package, pictures and an engine that need no graph: tiny, deterministic, numpy only.
 
-And one example each of what a run folder holds.
+Also an example of each part of a run folder.
 """
 
 import hashlib
@@ -100,7 +100,7 @@ STEP = events.StepRecord(
 
 
 def write_package(folder: Path, *, width: int = WIDTH, seed: int = 0) -> Package:
-    """A package that passes verification; its graph files hold no graphs."""
+    """A package that passes the reader's checks; its graph files contain no graphs."""
     state = {
         "param.w": np.random.default_rng(seed).normal(size=width).astype(np.float32),
         "ema.w": np.zeros(width, np.float32),
@@ -154,7 +154,7 @@ def write_package(folder: Path, *, width: int = WIDTH, seed: int = 0) -> Package
 
 
 def _graph(name: str, state: Mapping[str, Any]) -> GraphSpec:
-    """What an engine wants of a step graph, or of the embedding."""
+    """The description of a step graph, or of the embedding graph."""
 
     def spec(name: str, role: str, shape: tuple[int | None, ...], dtype="float32"):
         return TensorSpec(name=name, dtype=dtype, shape=shape, role=role)
@@ -286,8 +286,8 @@ def options(**changes) -> TrainingOptions:
     return TrainingOptions(**given | changes)
 
 
-def kinds(found, *wanted) -> list[object]:
-    return [event for event in found if isinstance(event, wanted)]
+def kinds(yielded, *wanted) -> list[object]:
+    return [event for event in yielded if isinstance(event, wanted)]
 
 
 def run_to_the_end(package, folder, source=None, **changes) -> list[events.Event]:
@@ -295,13 +295,13 @@ def run_to_the_end(package, folder, source=None, **changes) -> list[events.Event
 
 
 def stop_after(polls: int):
-    """A `stop` that says yes after it was asked so often."""
+    """A `stop` that returns `True` after that many calls."""
     asked = itertools.count()
     return lambda: next(asked) >= polls
 
 
 def fake_job(folder: Path) -> tuple[Package, FakePictures, FakeEngine]:
-    """What `resume_worker.py` trains here."""
+    """The job of `resume_worker.py` here."""
     package = folder / "package"
     opened = open_package(package) if package.exists() else write_package(package)
     return opened, FakePictures(), FakeEngine()

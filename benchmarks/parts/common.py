@@ -75,12 +75,12 @@ def interleaved(keys: Sequence[K], rounds: int, measure: Callable[[K], T]) -> di
 
     Every other round goes backwards: no key always follows the same one.
     """
-    found: dict[K, list[T]] = {key: [] for key in keys}
+    results: dict[K, list[T]] = {key: [] for key in keys}
     for number in range(rounds):
         for key in keys if number % 2 == 0 else reversed(keys):
-            found[key].append(measure(key))
+            results[key].append(measure(key))
         say(f"round {number + 1} of {rounds} done")
-    return found
+    return results
 
 
 def peak_rss_bytes() -> int:
@@ -153,19 +153,19 @@ def machine() -> dict[str, Any]:
 
 def versions(*distributions: str) -> dict[str, str]:
     """Versions of edge-train and of the installed ones of these distributions."""
-    found = {"edge-train": __version__}
+    installed = {"edge-train": __version__}
     for name in distributions:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def spread(values: Sequence[float], unit: str, digits: int = 2) -> dict[str, float]:
     """Median, minimum and maximum, named with their unit."""
-    found = {"median": statistics.median(values), "min": min(values), "max": max(values)}
-    return {f"{name}_{unit}": round(value, digits) for name, value in found.items()}
+    summary = {"median": statistics.median(values), "min": min(values), "max": max(values)}
+    return {f"{name}_{unit}": round(value, digits) for name, value in summary.items()}
 
 
 def table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

@@ -24,8 +24,8 @@ def work(job: Job) -> dict[str, Any]:
     """Measure one window of a load; returns its energy and the meter's CPU time."""
     sensor = open_sensor(load_board(None))
     if sensor is None or sensor.name != job["sensor"]:
-        found = "none" if sensor is None else sensor.name
-        raise SystemExit(f"the best sensor is {found}, not {job['sensor']}")
+        best = "none" if sensor is None else sensor.name
+        raise SystemExit(f"the best sensor is {best}, not {job['sensor']}")
     window_s, level = job["window_s"], PATTERNS[job["load"]](**job["pattern"])
     with Meter(sensor) as meter, busy_processors(lambda t_s: level(t_s / window_s, t_s)):
         time.sleep(SETTLE_S)

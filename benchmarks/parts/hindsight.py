@@ -24,9 +24,12 @@ def best_token_blocks(
     """Token-blocks that the planner would reach with the actual costs.
 
     Args:
-        profile: the rungs, and costs of those that the run never used (scaled like the
-        others). budget: of the run. steps: of the run. run_s: from process start to exit.
-        run_j: gross energy of that time. total_steps: requested.
+        profile: the rungs, and costs of unused ones (scaled like the others).
+        budget: of the run.
+        steps: of the run.
+        run_s: from process start to exit.
+        run_j: gross energy of that time.
+        total_steps: requested.
     """
     mean_w = run_j / run_s
     steps, loads_s = without_loads(steps)

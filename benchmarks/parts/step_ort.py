@@ -18,8 +18,8 @@ def work(job: Job) -> dict[str, Any]:
 
     with create_engine(job["engine"], threads=job["threads"]) as engine:
         engine.open(package, package.initial_state())
-        found = measured(step, job)
-        return {**found, "runtime": engine.runtime, "flops": rung.flops}
+        times = measured(step, job)
+        return {**times, "runtime": engine.runtime, "flops": rung.flops}
 
 
 if __name__ == "__main__":

@@ -77,11 +77,11 @@ def work(job: Job) -> dict[str, Any]:
         optimizer.step()
         return float(loss)
 
-    found = measured(step, job)
+    times = measured(step, job)
     with FlopCounterMode(display=False) as counter:
         model(views, keep).backward()
     return {
-        **found,
+        **times,
         "runtime": f"torch {torch.__version__}",
         "flops": counter.get_total_flops(),
     }

@@ -111,5 +111,5 @@ def records_of(run_dir: Path) -> tuple[Finished | None, list[StepRecord]]:
     if not run_dir.exists():
         return None, []
     run = open_run(run_dir)
-    ends = [found.event for found in run.events() if isinstance(found.event, Finished)]
+    ends = [logged.event for logged in run.events() if isinstance(logged.event, Finished)]
     return ends[-1] if ends else None, list(run.steps())

@@ -127,7 +127,7 @@ class Rung:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeriodicGraph:
-    """A graph that changes buffers after every so many steps."""
+    """A graph that changes buffers after every `every_steps` steps."""
 
     graph: str
     every_steps: PositiveInt

@@ -21,7 +21,6 @@ from edge_runtime.package.names import (
     HYPER,
     IMAGES,
     IMAGES_PREFIX,
-    LEARNING_RATE,
     LOSS,
     MEAN,
     NEXT,

@@ -1,6 +1,6 @@
-"""Parts that nobody had in mind: a method, a policy, masked weights and an engine of one file.
+"""Parts that the rest of edge-train does not know: method, policy, masked weights, engine.
 
-Each is written against the seams alone. `grown_parts` makes recipes and engines know them.
+Each uses only the public interfaces. `grown_parts` registers them.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,6 +16,7 @@ from torch.nn.functional import log_softmax, mse_loss
 from typing_extensions import override
 
 from edge_export import vit
+from edge_export.context import StepContext
 from edge_export.declaration import (
     Declaration,
     LossResult,
@@ -30,7 +31,6 @@ from edge_export.parameters import Buffer, Parameter, linear
 from edge_export.parametrizations import PARAMETRIZATIONS, Parametrization
 from edge_export.policies import POLICIES, TokenPolicy
 from edge_export.policies.base import Branches, kept_count, take_rows
-from edge_export.context import StepContext
 from edge_export.vit import Attention, Weights
 from edge_runtime.engines import ENGINES
 from edge_runtime.package.curves import Curve
@@ -45,7 +45,7 @@ MASK_EVERY_STEPS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GrownOptions:
-    """What `[method]` may set."""
+    """Options in `[method]`."""
 
     student_temperature: Positive = 0.1
     centre_momentum: Probability = 0.9
@@ -132,7 +132,7 @@ class Grown(Objective):
 
 
 class Scored(TokenPolicy):
-    """After the first block a trained scorer says which patch tokens stay."""
+    """After the first block a trained scorer selects the patch tokens to keep."""
 
     name = "scored"
     uses_keep_ratio = True
@@ -169,7 +169,7 @@ class Scored(TokenPolicy):
 
 
 class Masked(Parametrization):
-    """Half of the largest matrices' weights are masked away, more and more of them."""
+    """Masks a growing share of the largest matrices' weights, up to half of them."""
 
     name = "masked"
 
@@ -220,7 +220,7 @@ class Masked(Parametrization):
 
 @contextmanager
 def grown_parts() -> Iterator[None]:
-    """Recipes and engines know the parts for a while."""
+    """Register the parts during the block."""
     with pytest.MonkeyPatch.context() as patch:
         parts: list[tuple[dict[str, Any], str, Any]] = [
             (OBJECTIVES, Grown.name, Grown),

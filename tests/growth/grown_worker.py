@@ -2,7 +2,7 @@
 
     python grown_worker.py FOLDER RUN SEED ENGINE
 
-The rungs of the package take turns.
+The rungs of the package alternate.
 """
 
 import sys

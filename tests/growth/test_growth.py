@@ -1,7 +1,7 @@
-"""What grows out of the seams alone is exported, verified, trained, switched and resumed.
+"""Parts written against the public interfaces: exported, verified, trained, resumed.
 
-Everything that is new lies in this folder; nothing else of edge-train knows it. Exporting a
-package compares every one of its graphs with PyTorch, on every engine of the table.
+All of them are in this folder; the rest of edge-train does not know them. Exporting a package
+compares each of its graphs with PyTorch, on every engine of the table.
 """
 
 import json
@@ -106,7 +106,7 @@ def rung_at(package: Package, step: int) -> str:
 def trained(
     package: Package, engine_name: str, rung_of: Callable[[int], str]
 ) -> Iterator[tuple[int, dict[str, float], State]]:
-    """Train; after each step its number, its metrics and the state."""
+    """Train; yields the number, the metrics and the state after each step."""
     with create_engine(engine_name, threads=1) as engine:
         engine.open(package, package.initial_state())
         for step in range(1, STEPS + 1):
@@ -135,7 +135,7 @@ def test_every_step_reports_what_pytorch_computes(packages: Packages, name: str)
         expected = {key: float(value) for key, value in outputs.metrics.items()}
         assert metrics == pytest.approx(expected, rel=RELATIVE), f"step {step}"
         state = after
-    assert rungs == {rung.id for rung in package.manifest.rungs}  # they all had a turn
+    assert rungs == {rung.id for rung in package.manifest.rungs}  # all were trained
 
 
 @pytest.mark.parametrize("name", WHOLE_BATCHES)
@@ -170,7 +170,7 @@ def test_a_killed_run_resumes_to_the_same_bits(
 
 
 def worked(folder: Path, run_dir: Path, seed: str, engine: str) -> list[str]:
-    """Train in processes to the end; gives what they were killed in."""
+    """Train in processes to the end; returns the operations in which they were killed."""
     here, root = Path(__file__).parent, Path(__file__).parents[2]
     paths = os.pathsep.join(map(str, (here, here.parent, root)))
     done = subprocess.run(
@@ -226,7 +226,9 @@ def test_a_rung_with_larger_patches_trains_the_same_kernel(packages: Packages) -
 
 
 @pytest.mark.parametrize("rung_id", ["k100-last-1", "k100-p8-last-1"])
-def test_what_a_rung_does_not_train_keeps_every_bit(packages: Packages, rung_id: str) -> None:
+def test_state_that_a_rung_does_not_train_is_bit_equal(
+    packages: Packages, rung_id: str
+) -> None:
     package, before = packages("axes"), packages("axes").initial_state()
     *_, (_, _, after) = trained(package, "ort", lambda _: rung_id)
     trained_prefixes = ("encoder.blocks.2.", "encoder.norm.", "projector.", "predictor.")
@@ -267,7 +269,7 @@ print(memory_now().peak_bytes)
 """
 
 
-def test_training_less_takes_the_memory_less_that_was_predicted(tmp_path: Path) -> None:
+def test_training_less_saves_the_predicted_memory(tmp_path: Path) -> None:
     sizes = {**SIZES, "image_size": 32, "width": 192, "heads": 3, "depth": 6}
     table = {"model": sizes, "batch_size": 16, **RECIPES["axes"], "patch_sizes": []}
     recipe = make_recipe(table, where="test")
@@ -292,8 +294,8 @@ def test_training_less_takes_the_memory_less_that_was_predicted(tmp_path: Path) 
     assert saved == pytest.approx(predicted[0] - predicted[1], rel=0.15)
 
 
-def test_moments_of_a_parameter_count_its_own_updates(packages: Packages) -> None:
-    """Five steps of the last block alone, then all: the others begin with their first."""
+def test_moments_of_a_parameter_count_only_its_updates(packages: Packages) -> None:
+    """Five steps of only the last block, then all: the others begin then."""
     package = packages("axes")
     states = [
         after

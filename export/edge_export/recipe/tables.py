@@ -157,7 +157,7 @@ class Recipe:
         known = {each: {item.name for item in dataclasses.fields(each)} for each in kinds}
         others = set().union(*known.values()) - known[policy.options]
         own = {key: value for key, value in self.tokens.options.items() if key not in others}
-        if others and not known[policy.options]:  # the others report a key that nobody knows
+        if others and not known[policy.options]:  # an unknown key is reported by the others
             own = {}
         return structure(policy.options, own, where="[tokens]", error=ConfigError)
 
