@@ -7,7 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="attention is a torch function")
 
-from test_policies import gradients, inputs_of, program, rung_of  # noqa: E402
+from encoded import encoded  # noqa: E402
+from test_policies import gradients, inputs_of, parameters_of, program, rung_of  # noqa: E402
 
 from edge_export import vit  # noqa: E402
 from edge_export.declaration import Declaration, LossResult  # noqa: E402
@@ -102,12 +103,11 @@ def test_sizes_that_a_policy_sets_weigh_in_every_block(monkeypatch):
     monkeypatch.setitem(POLICIES, Sized.name, Sized)
     plain, sized = program("simclr", "none"), program("simclr", "sized")
     inputs = inputs_of(plain, 1.0)
-    weights = plain.branch_weights(inputs, "student")
-    bound = rung_of(sized, 1.0)
-    recorded = bound.encode(weights, {}, inputs)["global"].recorded
+    weights = parameters_of(plain, inputs)
+    recorded = encoded(rung_of(sized, 1.0), weights, inputs).recorded
     assert recorded.keys() == {f"mass.{block}" for block in range(6)}
     # In the first block: e / (e + 3 rest) where it was e / (e + rest)
-    grid = plain.embedding_grid
+    grid = plain.grid(plain.views[0], plain.settings[0])
     x = grid.embed(
         weights, grid.cut(inputs["images.global"].flatten(0, 1)), grid.positions(weights)
     )

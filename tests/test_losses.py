@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="losses are torch functions")
 
+from edge_export.context import Encoding, StepContext  # noqa: E402
 from edge_export.models import model_facts  # noqa: E402
 from edge_export.objectives.heads import ContrastiveOptions, mlp, mlp_parameters  # noqa: E402
 from edge_export.objectives.mocov3 import MoCoV3, info_nce  # noqa: E402
 from edge_export.objectives.simclr import SimCLR, nt_xent  # noqa: E402
-from edge_export.context import Encoding, StepContext  # noqa: E402
 from edge_export.vit import ENCODER  # noqa: E402
 
 RELATIVE = 1e-12

@@ -11,13 +11,13 @@ torch = pytest.importorskip("torch", reason="policies are torch functions")
 from torch import Tensor  # noqa: E402
 
 from edge_export import vit  # noqa: E402
+from edge_export.context import Encoding, StepContext  # noqa: E402
 from edge_export.objectives import OBJECTIVES  # noqa: E402
 from edge_export.package.graphs import tokens_per_block  # noqa: E402
 from edge_export.policies import POLICIES  # noqa: E402
 from edge_export.policies.base import kept_count, take_rows  # noqa: E402
 from edge_export.policies.simprune import select_pairs, stage_blocks  # noqa: E402
 from edge_export.recipe import make_recipe  # noqa: E402
-from edge_export.context import Encoding, StepContext  # noqa: E402
 from edge_export.step.example import example_draws, example_images  # noqa: E402
 from edge_export.step.program import Program  # noqa: E402
 from edge_export.step.rung import RungProgram, StepOutputs  # noqa: E402
@@ -59,6 +59,11 @@ def inputs_of(program: Program, keep_ratio: float, progress: float = 0.4) -> dic
     rung = rung_of(program, keep_ratio)
     batch = {**example_images(rung, seed=3), **example_draws(rung, seed=3)}
     return {**state, **batch, "progress": torch.tensor(progress)}
+
+
+def parameters_of(program: Program, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The student's parameters among the inputs of a step."""
+    return {name: inputs[PARAM + name] for name in program.parameters}
 
 
 def gradients(

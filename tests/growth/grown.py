@@ -16,6 +16,7 @@ from torch.nn.functional import log_softmax, mse_loss
 from typing_extensions import override
 
 from edge_export import vit
+from edge_export.context import StepContext
 from edge_export.declaration import (
     Declaration,
     LossResult,
@@ -30,7 +31,6 @@ from edge_export.parameters import Buffer, Parameter, linear
 from edge_export.parametrizations import PARAMETRIZATIONS, Parametrization
 from edge_export.policies import POLICIES, TokenPolicy
 from edge_export.policies.base import Branches, kept_count, take_rows
-from edge_export.context import StepContext
 from edge_export.vit import Attention, Weights
 from edge_runtime.engines import ENGINES
 from edge_runtime.package.curves import Curve
