@@ -1,6 +1,7 @@
 """What attention offers to token policies: a bias, token sizes, probabilities and keys."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -105,7 +106,8 @@ def test_sizes_that_a_policy_sets_weigh_in_every_block(monkeypatch):
     inputs = inputs_of(plain, 1.0)
     weights = parameters_of(plain, inputs)
     recorded = encoded(rung_of(sized, 1.0), weights, inputs).recorded
-    assert recorded.keys() == {f"mass.{block}" for block in range(6)}
+    # Not in the last block, after which only the class token goes on
+    assert recorded.keys() == {f"mass.{block}" for block in range(5)}
     # In the first block: e / (e + 3 rest) where it was e / (e + rest)
     grid = plain.grid(plain.views[0], plain.settings[0])
     x = grid.embed(
@@ -144,3 +146,44 @@ def test_a_policys_loss_is_added_and_its_parameters_are_trained(monkeypatch, nam
     np.testing.assert_allclose(more.metrics[LOSS], outputs.metrics[LOSS] + 1.5, rtol=1e-12)
     for parameter, value in without.items():
         np.testing.assert_allclose(found[parameter], value, rtol=1e-9, atol=1e-12)
+
+
+class Watching(TokenPolicy):
+    """Records the blocks in which it is called."""
+
+    name = "watching"
+
+    def before_block(self, block, branches):
+        branches.recorded[f"block.{block}"] = branches.student.x
+
+    def before_mlp(self, block, branches, attention):
+        branches.recorded[f"mlp.{block}"] = attention["student"].probabilities
+
+
+def blocks_seen(monkeypatch, *, features=vit.CLASS_TOKEN, patch_tokens=False):
+    """The blocks before which, and in which, the policy is called; and the last attention."""
+    monkeypatch.setitem(POLICIES, Watching.name, Watching)
+    bound = program("simclr", Watching.name)
+    bound.model = replace(bound.model, features=features)
+    bound.views = tuple(replace(group, patch_tokens=patch_tokens) for group in bound.views)
+    inputs = inputs_of(bound, 1.0)
+    recorded = encoded(rung_of(bound, 1.0), parameters_of(bound, inputs), inputs).recorded
+    seen = {
+        kind: [int(name.partition(".")[2]) for name in recorded if name.startswith(kind)]
+        for kind in ("block", "mlp")
+    }
+    return seen, recorded
+
+
+def test_a_policy_is_not_called_where_only_the_class_token_goes_on(monkeypatch):
+    seen, _ = blocks_seen(monkeypatch)
+    assert seen == {"block": [0, 1, 2, 3, 4, 5], "mlp": [0, 1, 2, 3, 4]}
+
+
+@pytest.mark.parametrize(
+    "needed", [{"features": vit.MEAN_PATCHES}, {"patch_tokens": True}], ids=str
+)
+def test_a_policy_is_called_in_every_block_where_all_tokens_are_needed(monkeypatch, needed):
+    seen, recorded = blocks_seen(monkeypatch, **needed)
+    assert seen == {"block": [0, 1, 2, 3, 4, 5], "mlp": [0, 1, 2, 3, 4, 5]}
+    assert recorded["mlp.5"].shape[-2:] == (17, 17)  # every token asks
