@@ -125,9 +125,7 @@ def train_within(
             return open_run(run_dir)
         if is_governed:
             _check_limits(package, environment, budget)
-            measure = partial(
-                _measured, package, environment, options, metering.meter, report
-            )
+            measure = partial(_measured, package, environment, options, metering.meter, report)
             costs = _costs(package, environment, profile, candidates, measure)
             options = replace(options, profile=costs)
         _set_idle_power(metering.meter, options.profile, report)
