@@ -125,9 +125,7 @@ def train_within(
             return open_run(run_dir)
         if is_governed:
             _check_limits(package, environment, budget)
-            measure = partial(
-                _measured, package, environment, options, metering.meter, report
-            )
+            measure = partial(_measured, package, environment, options, metering.meter, report)
             costs = _costs(package, environment, profile, candidates, measure)
             options = replace(options, profile=costs)
         _set_idle_power(metering.meter, options.profile, report)
@@ -171,7 +169,7 @@ def _chosen(
     if len({rung.trained for rung in chosen}) > 1:
         names = ", ".join(f"{rung.id} ({rung.trained})" for rung in chosen)
         raise ConfigError(
-            "rungs that train different parameters cannot take turns, since their token-blocks "
+            "rungs that train different parameters cannot take turns: their token-blocks "
             f"do not compare: {names}. Choose rungs that train the same."
         )
     if skip_unsupported:
