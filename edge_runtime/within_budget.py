@@ -169,7 +169,7 @@ def _chosen(
     if len({rung.trained for rung in chosen}) > 1:
         names = ", ".join(f"{rung.id} ({rung.trained})" for rung in chosen)
         raise ConfigError(
-            "rungs that train different parameters cannot take turns: their token-blocks "
+            "rungs that train different parameters cannot be mixed, since their token-blocks "
             f"do not compare: {names}. Choose rungs that train the same."
         )
     if skip_unsupported:

@@ -248,7 +248,7 @@ def test_a_profile_of_another_machine_needs_its_board(plan, tmp_path) -> None:
             ["--energy", "100J"],
             7,
             r"no plan of 100 steps fits --energy 100J: --energy is too little\. The nearest "
-            r"budget that works is --energy 117\.\dJ; this one allows 83 steps: ask "
+            r"budget that works is --energy 117\.\dJ; this one allows 83 steps: "
             r"reduce them with --epochs or --images",
         ),
         (

@@ -22,7 +22,7 @@ AnyEngine = TypeVar("AnyEngine", Engine, ForwardEngine)
 
 @dataclass(frozen=True, slots=True)
 class EngineEntry(Generic[AnyEngine]):
-    """How an engine is made, and what runs its graphs."""
+    """Constructor and runtime of an engine."""
 
     create: Callable[..., AnyEngine]  # with `device` and `threads`
     runtime: Callable[[], str]  # its name and version; creates no engine
