@@ -144,7 +144,7 @@ def test_checkpoints_follow_the_clock(package, tmp_path) -> None:
 
 def test_a_stop_saves_and_a_resumed_run_ends_the_same(package, tmp_path) -> None:
     run_to_the_end(package, tmp_path / "whole")
-    with pytest.raises(StoppedError, match=r"after step 4 of 10; .* with --resume") as caught:
+    with pytest.raises(StoppedError, match=r"after step 4 of 10; .* and --resume") as caught:
         run_to_the_end(package, tmp_path / "parts", stop=stop_after(4))
     assert caught.value.exit_code == 130
     parts = open_run(tmp_path / "parts")
@@ -293,6 +293,20 @@ def test_impossible_options_leave_no_folder(
 ) -> None:
     with pytest.raises(error, match=message):
         run_to_the_end(package, tmp_path / "run", **changes)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_schedule_that_the_engine_cannot_train_is_refused_before_it_is_opened(
+    package, tmp_path
+) -> None:
+    class Closed(FakeEngine):
+        def open(self, package, state):
+            raise AssertionError("opened")
+
+    given = options(rungs=((1, "k100"), (7, "k050")), engine=Closed(unsupported=["k050"]))
+    message = r"cannot train .*: rung k050 is too much for it\. Use engine ort, or rung k100\."
+    with pytest.raises(EngineError, match=message):
+        next(train(package, FakePictures(), tmp_path / "run", given))
     assert not (tmp_path / "run").exists()
 
 

@@ -213,6 +213,12 @@ class Meter:
             self._spent_j = max(now_j, self._spent_j or 0.0)
         return self._spent_j
 
+    def so_far(self) -> WindowEnergy:
+        """Energy of the whole time since the meter started."""
+        if self._whole is None:
+            raise ConfigError("meter: it has not started; use it in a `with` statement")
+        return self._whole.energy
+
     def energy_between(self, from_s: float, to_s: float) -> float | None:
         """Gross energy of the board between two times of the clock.
 

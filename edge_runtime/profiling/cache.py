@@ -156,7 +156,7 @@ def check_fits(
         "engine": (profile.engine, engine),
         "runtime": (profile.runtime, runtime),
         "device": (profile.device, device),
-        "threads": (profile.threads or "all processors", threads or "one per processor"),
+        "threads": (profile.threads or "all processors", threads or "all processors"),
     }
     different = [
         f"  {name}: measured with {_shown(measured)}, here {_shown(here)}"
