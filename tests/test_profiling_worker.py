@@ -29,8 +29,10 @@ from edge_runtime.profiling.worker import (
 from edge_runtime.schema import unstructure
 
 POWER_W = 10.0
-METER = SimpleNamespace(energy_between=lambda from_s, to_s: POWER_W * (to_s - from_s))
-BLIND = SimpleNamespace(energy_between=lambda from_s, to_s: None)
+METER = SimpleNamespace(
+    lost_because=lambda: None, energy_between=lambda from_s, to_s: POWER_W * (to_s - from_s)
+)
+BLIND = SimpleNamespace(lost_because=lambda: None, energy_between=lambda from_s, to_s: None)
 
 
 def record(step_s: float, wait_s: float = 0.0):

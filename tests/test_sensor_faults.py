@@ -187,10 +187,11 @@ def test_a_counter_that_wraps_in_a_run_is_measured(tmp_path) -> None:
         counted_j = 990.0 + TRUE_W * (clock() - begin_s)
         fake_board.put(folder / "intel-rapl:0/energy_uj", round(counted_j % 1000 * 1e6))
 
-    found = measure(sensor, count, seconds=20.0, root=tmp_path)
+    found = measure(sensor, count, seconds=40.0, root=tmp_path)
     assert found.events == []
+    # A wrap that was missed would be a thousand joules; a busy machine writes late.
     expected_j = TRUE_W * found.energy.duration_s
-    assert found.energy.gross_j == pytest.approx(expected_j, rel=0.05)
+    assert found.energy.gross_j == pytest.approx(expected_j, abs=100.0)
 
 
 def test_a_counter_that_stands_still_has_not_measured_nothing(tmp_path) -> None:

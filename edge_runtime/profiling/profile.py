@@ -98,7 +98,10 @@ def profile_package(
     measured = [known for passes in bench.measured.values() for known in passes]
     smoothed = _smoothed(package, costs.values())
     profile = _profile(package, environment, meter, idle_w, measured, smoothed)
-    return profile if _is_energy_known(before, meter.so_far()) else _without_energy(profile)
+    if meter.sensor is None:
+        return profile
+    is_known = meter.lost_because() is None and _is_energy_known(before, meter.so_far())
+    return profile if is_known else _without_energy(profile)
 
 
 def _is_energy_known(before: WindowEnergy, after: WindowEnergy) -> bool:
@@ -109,8 +112,7 @@ def _is_energy_known(before: WindowEnergy, after: WindowEnergy) -> bool:
 
 def _without_energy(profile: CostProfile) -> CostProfile:
     """What is left of a profile if the readings of power could not be used."""
-    if profile.sensor is not None:
-        logger.warning("the profile has no energy: %s had no true readings", profile.sensor)
+    logger.warning("the profile has no energy: %s had no true readings", profile.sensor)
     rungs = tuple(replace(cost, step_j=None, power_w=None) for cost in profile.rungs)
     return replace(profile, idle_w=None, checkpoint_j=None, rungs=rungs)
 
