@@ -39,6 +39,12 @@ TEXTS = {
         "stopped after step 4: the limit on energy cannot be judged any more: "
         "VDD_IN: 0.000 W, state saved"
     ),
+    events.ZoneLost(step=4, zone="cpu-thermal", temperature_c=51.5, reason="temp is gone"): (
+        "temperature zone cpu-thermal is lost, 51.5 C at last: temp is gone"
+    ),
+    events.ZoneBack(step=4, zone="cpu-thermal", temperature_c=50.5, gap_s=2.0): (
+        "temperature zone cpu-thermal is back after 2.0 s, 50.5 C"
+    ),
     events.PictureSkipped(step=1, picture="a.png", reason="cut"): "skipped a.png: cut",
     events.CheckpointSaved(step=4, checkpoint="checkpoints/4", size_bytes=1024, save_s=0.5): (
         "saved run/checkpoints/4 (1.0 KiB in 0.50 s)"

@@ -45,6 +45,8 @@ EVENTS = [
     events.LimitUnknown(
         step=9, limit="energy", sensor="ina3221", reason="VDD_IN: 0.000 W", checkpoint=None
     ),
+    events.ZoneLost(step=9, zone="cpu-thermal", temperature_c=51.5, reason="gone"),
+    events.ZoneBack(step=9, zone="cpu-thermal", temperature_c=50.5, gap_s=2.0),
     events.WindowEnded(step=7, window=WINDOW),
     events.PictureSkipped(step=2, picture="a.jpg", reason="cut short"),
     events.CheckpointSaved(step=5, checkpoint="checkpoints/5", size_bytes=9, save_s=0.1),

@@ -18,7 +18,9 @@ def test_the_hottest_zone_counts(tmp_path: Path) -> None:
     thermometer.close()
 
 
-@pytest.mark.parametrize("nonsense", [-256_000, "", "off", 300_000])
+@pytest.mark.parametrize(
+    "nonsense", [-256_000, "", "off", 300_000, 127_000, 0, 45, -999, 125_000, -50_000]
+)
 def test_a_zone_with_an_impossible_value_is_unknown(tmp_path: Path, nonsense: object) -> None:
     fake_board.zone(tmp_path, 0, "cpu-thermal", 48_500)
     fake_board.zone(tmp_path, 1, "cv0-thermal", nonsense)
@@ -26,6 +28,18 @@ def test_a_zone_with_an_impossible_value_is_unknown(tmp_path: Path, nonsense: ob
     assert thermometer.temperatures_c()["cv0-thermal"] is None
     assert thermometer.highest_c() == 48.5
     thermometer.close()
+
+
+def test_why_a_zone_is_unknown_names_its_file_and_value(tmp_path: Path) -> None:
+    for number, value in enumerate(("45", "127000", "off", "48500")):
+        fake_board.zone(tmp_path, number, f"zone{number}", value)
+    thermometer = Thermometer(tmp_path)
+    problems = [zone.problem or "" for zone in thermometer.read().values()]
+    thermometer.close()
+    assert "thermal_zone0/temp: 45 is not in thousandths of a degree" in problems[0]
+    assert "thermal_zone1/temp: 127 C is outside -50 to 125 C" in problems[1]
+    assert "thermal_zone2/temp holds 'off', not a number" in problems[2]
+    assert problems[3] == ""
 
 
 def test_a_constant_is_not_a_temperature(tmp_path: Path) -> None:

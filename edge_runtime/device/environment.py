@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge_runtime.device.files import NumberFile, sysfs
+from edge_runtime.device.heat import ZoneReading
 from edge_runtime.device.thermal import Thermometer
 
 _GPUS = ("gpu", "ga10b", "gv11b", "gp10b")  # in the names of their devfreq devices
@@ -27,6 +28,7 @@ class EnvironmentSensors:
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._thermometer = Thermometer(root)
+        self.zones: dict[str, ZoneReading] = {}  # of the last reading
         sys = sysfs(root)
         policies = sorted(
             {path.resolve() for path in sys.glob("devices/system/cpu/cpu[0-9]*/cpufreq")}
@@ -42,10 +44,12 @@ class EnvironmentSensors:
 
     def read(self) -> EnvironmentReading:
         """Read everything now."""
+        self.zones = self._thermometer.read()
+        known = [c for c, _ in self.zones.values() if c is not None]
         cpu_khz, gpu_hz = _highest(self._cpu_khz), _highest(self._gpu_hz)
         gpu_permille = _highest(self._gpu_permille)
         return EnvironmentReading(
-            temperature_c=self._thermometer.highest_c(),
+            temperature_c=max(known, default=None),
             throttled=self._thermometer.is_throttled(),
             cpu_hz=None if cpu_khz is None else cpu_khz * 1e3,
             gpu_hz=None if gpu_hz is None else float(gpu_hz),

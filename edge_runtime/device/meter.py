@@ -11,16 +11,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from typing_extensions import Self
 
-from edge_runtime.device.energy import Account, EnergyLedger, Watts
+from edge_runtime.device.energy import EnergyLedger, Watts
 from edge_runtime.device.environment import EnvironmentReading, EnvironmentSensors
+from edge_runtime.device.heat import HeatUnknown, HeatWatch, Hottest
 from edge_runtime.device.probe import Probe, SensorEvent
+from edge_runtime.device.samples import PowerSample, PowerUnknown, Window
 from edge_runtime.device.sensors.base import PowerSensor
 from edge_runtime.errors import ConfigError
 from edge_runtime.facts import WindowEnergy
@@ -31,56 +32,6 @@ GAP_S = 1.0  # readings further apart leave a gap
 HISTORY_S = 3600.0  # how far back `energy_between` can look
 _GOLDEN = (math.sqrt(5) - 1) / 2
 _ENVIRONMENT_S = 1.0  # how often temperatures and clocks are read
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PowerSample:
-    """Readings of one moment. Temperatures and clocks are up to a second older."""
-
-    t_s: float
-    rails_w: dict[str, float | None]
-    total_w: float | None
-    energy_j: float | None  # gross, of the board since the meter started; None: no total_w
-    temperature_c: float | None  # of the hottest zone
-    throttled: bool | None
-    cpu_hz: float | None
-    gpu_hz: float | None
-    gpu_load: float | None  # 0 to 1
-
-
-class PowerUnknown(NamedTuple):
-    """The board's power is not known now."""
-
-    reason: str  # names the sensor, the rail or file, and its value
-    for_s: float
-
-
-class Window:
-    """A named part of a meter's time; see `Meter.window`."""
-
-    def __init__(
-        self, name: str, account: Account, so_far: Callable[["Window"], WindowEnergy]
-    ):
-        self.name, self.account, self._so_far = name, account, so_far
-        self.peak_temperature_c: float | None = None
-        self.throttled: bool | None = None
-        self._result: WindowEnergy | None = None
-
-    @property
-    def energy(self) -> WindowEnergy:
-        """Energy of the window, or of its time so far."""
-        return self._so_far(self) if self._result is None else self._result
-
-    def end(self) -> None:
-        """Fix the energy used until now."""
-        self._result = self._so_far(self)
-
-    def observe(self, reading: EnvironmentReading) -> None:
-        """Update the highest temperature and whether the board was throttled."""
-        known = [c for c in (self.peak_temperature_c, reading.temperature_c) if c is not None]
-        self.peak_temperature_c = max(known, default=None)
-        if reading.throttled is not None:
-            self.throttled = bool(self.throttled) or reading.throttled
 
 
 class Meter:
@@ -141,6 +92,7 @@ class Meter:
         self._latest: PowerSample | None = None
         self._handed_over: PowerSample | None = None  # to `record`; each sample once
         self._environment_now = EnvironmentReading()
+        self._heat = HeatWatch()
         self._windows: list[Window] = []
         self._whole: Window | None = None
         self._spent_j: float | None = None
@@ -152,7 +104,7 @@ class Meter:
 
     def __enter__(self) -> Self:
         self._environment = EnvironmentSensors(self._root)
-        self._environment_now = self._environment.read()
+        self._read_environment()
         self._whole = self._open("whole", self._since_s)
         self._entered_s = self._clock()
         self._write(self._take_at_edge())
@@ -241,6 +193,16 @@ class Meter:
         """Why the sensor is lost now; `None`: it is not, or there is none."""
         return self._probe.problem if self._probe and self._probe.is_lost else None
 
+    def hottest(self) -> Hottest | None:
+        """The hottest zone now; `None`: none can be read."""
+        with self._lock:
+            return self._heat.hottest()
+
+    def heat_unknown(self) -> HeatUnknown | None:
+        """Why the board's temperature is not known now; `None`: it is known."""
+        with self._lock:
+            return self._heat.unknown(self._clock())
+
     def latest(self) -> PowerSample | None:
         """The newest sample."""
         return self._latest
@@ -327,11 +289,14 @@ class Meter:
         )
 
     def _read_environment(self) -> None:
-        reading = self._environment.read()
+        reading, t_s = self._environment.read(), self._clock()
         with self._lock:
             self._environment_now = reading
+            changes = self._heat.see(t_s, self._environment.zones)
             for window in self._windows:
                 window.observe(reading)
+        for change in changes:
+            self._report(SensorEvent.of_zone(t_s, change))
 
     def _report(self, event: SensorEvent) -> None:
         probe = self._probe

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from edge_runtime.device.heat import ZoneChange
 from edge_runtime.device.plausibility import Judge
 from edge_runtime.device.sensors.base import PowerSensor
 
@@ -19,13 +20,26 @@ _REPORT_EVERY_S = 60.0  # single readings that are not used
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SensorEvent:
-    """The sensor was lost, or it is back, or a reading was not used."""
+    """A sensor was lost, or it is back, or a reading was not used."""
 
-    kind: str  # "lost", "back" or "refused"
+    kind: str  # "lost", "back" or "refused"; "zone_lost" or "zone_back" of a temperature
     t_s: float
-    sensor: str
+    sensor: str  # or zone
     reason: str | None  # why it was lost, or the reading was not used
     gap_s: float | None  # how long it was lost
+    temperature_c: float | None = None  # of a zone: the last one
+
+    @classmethod
+    def of_zone(cls, t_s: float, change: ZoneChange) -> "SensorEvent":
+        """The event of a temperature zone."""
+        return cls(
+            kind="zone_back" if change.problem is None else "zone_lost",
+            t_s=t_s,
+            sensor=change.zone,
+            reason=change.problem,
+            gap_s=change.gap_s,
+            temperature_c=change.temperature_c,
+        )
 
 
 class Probe:

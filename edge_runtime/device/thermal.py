@@ -8,9 +8,12 @@ over-current protection has increased since the last reading.
 from pathlib import Path
 
 from edge_runtime.device.files import NumberFile, sysfs, text
+from edge_runtime.device.heat import ZoneReading
 
-# Zones read nonsense while their part is powered off (-256 on Jetsons), and some always do.
-_POSSIBLE_C = (-50.0, 150.0)
+# Zones read nonsense while their part is powered off (-256 on Jetsons), and some always do;
+# at 125 a processor has switched itself off, and 127 is the highest value of many chips.
+_POSSIBLE_C = (-50.0, 125.0)
+_LOWEST_THOUSANDTHS = 1000  # less, either way: stuck at 0, or in whole degrees
 _NO_SENSORS = ("pmic-die",)  # a constant 50 or 100 on older Jetsons
 _SLOWING = ("cpufreq", "thermal-cpufreq", "devfreq", "thermal-devfreq", "processor")
 _ALERTS = "throttle-alert"
@@ -48,9 +51,13 @@ class Thermometer:
         self._counters = [NumberFile(path) for path in counters]
         self._counts = [counter.read() for counter in self._counters]
 
+    def read(self) -> dict[str, ZoneReading]:
+        """Each zone: its temperature, or why it is unknown."""
+        return {name: _read(file) for name, file in self._zones.items()}
+
     def temperatures_c(self) -> dict[str, float | None]:
         """The temperature of each zone."""
-        return {name: _celsius(file.read()) for name, file in self._zones.items()}
+        return {name: zone.temperature_c for name, zone in self.read().items()}
 
     def highest_c(self) -> float | None:
         """The hottest zone's temperature."""
@@ -82,8 +89,20 @@ def _slows_down(kind: str) -> bool:
     return kind.lower().startswith(_SLOWING) or kind.endswith(_ALERTS)
 
 
-def _celsius(thousandths: int | None) -> float | None:
-    if thousandths is None:
-        return None
-    value_c = thousandths / 1000
-    return value_c if _POSSIBLE_C[0] < value_c < _POSSIBLE_C[1] else None
+def temperature_problem(thousandths_c: int) -> str | None:
+    """Why a zone's number cannot be its temperature; `None` if it can."""
+    if abs(thousandths_c) < _LOWEST_THOUSANDTHS:
+        return f"{thousandths_c} is not in thousandths of a degree, or stuck"
+    value_c = thousandths_c / 1000
+    if not _POSSIBLE_C[0] < value_c < _POSSIBLE_C[1]:
+        return f"{value_c:g} C is outside {_POSSIBLE_C[0]:g} to {_POSSIBLE_C[1]:g} C"
+    return None
+
+
+def _read(file: NumberFile) -> ZoneReading:
+    thousandths_c = file.read()
+    if thousandths_c is None:
+        return ZoneReading(None, file.problem)
+    if problem := temperature_problem(thousandths_c):
+        return ZoneReading(None, f"{file.path}: {problem}")
+    return ZoneReading(thousandths_c / 1000)

@@ -6,7 +6,7 @@ from edge_runtime.facts import Plan
 from edge_runtime.facts.plan import steps_text
 from edge_runtime.records import events
 from edge_runtime.records.events import Event, StepRecord
-from edge_runtime.units import bytes_text, duration_text, energy_text
+from edge_runtime.units import bytes_text, duration_text, energy_text, temperature_text
 
 
 def event_text(event: Event, folder: Path = Path()) -> str:
@@ -40,6 +40,8 @@ def event_text(event: Event, folder: Path = Path()) -> str:
             return f"power sensor {event.sensor} is back after {event.gap_s:.1f} s"
         case events.ReadingRefused():
             return f"a reading of sensor {event.sensor} is not used: {event.reason}"
+        case events.ZoneLost() | events.ZoneBack():
+            return _zone_text(event)
         case events.PictureSkipped():
             return f"skipped {event.picture}: {event.reason}"
         case events.CheckpointSaved():
@@ -53,6 +55,15 @@ def event_text(event: Event, folder: Path = Path()) -> str:
             return f"the encoder after step {event.step} was evaluated"
         case _:
             return _ending_text(event)
+
+
+def _zone_text(event: events.ZoneLost | events.ZoneBack) -> str:
+    celsius = event.temperature_c
+    value = "" if celsius is None else f", {temperature_text(celsius)}"
+    if isinstance(event, events.ZoneBack):
+        return f"temperature zone {event.zone} is back after {event.gap_s:.1f} s{value}"
+    last = f"{value} at last" if value else ""
+    return f"temperature zone {event.zone} is lost{last}: {event.reason}"
 
 
 def _ending_text(event: Event) -> str:

@@ -129,6 +129,26 @@ class ReadingRefused:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ZoneLost:
+    """A temperature zone cannot be read any more, or reads what cannot be true."""
+
+    step: int
+    zone: str
+    temperature_c: float | None  # at last
+    reason: str  # names the file, and its value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ZoneBack:
+    """A temperature zone can be read again."""
+
+    step: int
+    zone: str
+    temperature_c: float | None
+    gap_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LimitUnknown:
     """A limit cannot be judged any more: the run ends after `step`."""
 
@@ -250,6 +270,8 @@ Event: TypeAlias = (
     | SensorLost
     | SensorBack
     | ReadingRefused
+    | ZoneLost
+    | ZoneBack
     | LimitUnknown
     | WindowEnded
     | PictureSkipped
@@ -273,6 +295,8 @@ _KINDS: dict[str, type[Event]] = {
     "sensor_lost": SensorLost,
     "sensor_back": SensorBack,
     "reading_refused": ReadingRefused,
+    "zone_lost": ZoneLost,
+    "zone_back": ZoneBack,
     "limit_unknown": LimitUnknown,
     "window": WindowEnded,
     "picture_skipped": PictureSkipped,

@@ -23,6 +23,8 @@ from edge_runtime.records.events import (
     SensorBack,
     SensorLost,
     WindowEnded,
+    ZoneBack,
+    ZoneLost,
 )
 from edge_runtime.records.power import PowerRecord
 from edge_runtime.records.spending import Spending
@@ -165,6 +167,11 @@ class Metering:
 def event_of_sensor(reported: SensorEvent, step: int) -> Event:
     """The event of a run for what its sensor reported."""
     sensor, reason = reported.sensor, reported.reason or ""
+    if reported.kind.startswith("zone"):
+        celsius, gap_s = reported.temperature_c, reported.gap_s
+        if reported.kind == "zone_lost":
+            return ZoneLost(step=step, zone=sensor, temperature_c=celsius, reason=reason)
+        return ZoneBack(step=step, zone=sensor, temperature_c=celsius, gap_s=gap_s or 0.0)
     if reported.kind == "back":
         return SensorBack(step=step, sensor=sensor, gap_s=reported.gap_s or 0.0)
     kind = SensorLost if reported.kind == "lost" else ReadingRefused

@@ -14,7 +14,7 @@ from typing_extensions import override
 from edge_runtime.device import MemoryNow, memory_now
 from edge_runtime.errors import ConfigError, DeviceError
 from edge_runtime.facts import Budget, CostProfile, Plan
-from edge_runtime.facts.budget import ENERGY, POWER
+from edge_runtime.facts.budget import ENERGY, POWER, TEMPERATURE
 from edge_runtime.planning import (
     Decision,
     Governor,
@@ -23,10 +23,13 @@ from edge_runtime.planning import (
     make_plan,
     overhead_of,
 )
+from edge_runtime.planning.throttle import COOL_C
 from edge_runtime.training.job import TrainingJob
 from edge_runtime.training.metering import Metering
+from edge_runtime.units import temperature_text
 
 _UNKNOWN_S = 10.0  # without a reading: a limit cannot be kept on what it was before
+_STUCK_S = 120.0  # the same temperature while idle: the zone is stuck
 _READ_EVERY_S = 1.0  # memory and pressure; listing all processes costs milliseconds
 
 
@@ -90,6 +93,7 @@ class GovernedSelector(RungSelector):
             DeviceError: a limit is set on a quantity that no sensor measures.
         """
         self._metering, self._budget = metering, budget
+        self._cooling_s: float | None = None  # since when it pauses to cool down
         self._require_temperature(budget.temperature_c)
         costs, overhead = interpolate(profile.rungs), overhead_of(profile)
         spent = metering.spent(time.monotonic())
@@ -100,15 +104,35 @@ class GovernedSelector(RungSelector):
         self._memory: MemoryNow | None = None
 
     def _require_temperature(self, limit_c: float | None) -> None:
-        sample = self._metering.meter.latest()
-        if limit_c is not None and (sample is None or sample.temperature_c is None):
+        unknown = self._metering.meter.heat_unknown()
+        if limit_c is not None and unknown is not None:
             raise DeviceError(
-                f"--temperature {limit_c:g}C cannot be kept: no temperature sensor was found. "
+                f"--temperature {limit_c:g}C cannot be kept: {unknown.reason}. "
                 "`edge-train doctor` shows what this board has."
             )
 
     @override
     def unknown_limit(self) -> UnknownLimit | None:
+        return self._unknown_power() or self._unknown_temperature()
+
+    def _unknown_temperature(self) -> UnknownLimit | None:
+        limit_c, meter = self._budget.temperature_c, self._metering.meter
+        if limit_c is None:
+            return None
+        if (unknown := meter.heat_unknown()) and unknown.for_s > _UNKNOWN_S:
+            return UnknownLimit(TEMPERATURE.name, unknown.zone, unknown.reason)
+        hottest = meter.hottest()
+        if hottest is None or self._cooling_s is None:
+            return None
+        idle_s = time.monotonic() - self._cooling_s
+        if min(idle_s, hottest.same_s) <= _STUCK_S:
+            return None
+        value = temperature_text(hottest.temperature_c)
+        same = f"exactly {value} for {hottest.same_s:.0f} s of idling"
+        reason = f"zone {hottest.zone} reads {same}"
+        return UnknownLimit(TEMPERATURE.name, hottest.zone, reason)
+
+    def _unknown_power(self) -> UnknownLimit | None:
         budget, meter = self._budget, self._metering.meter
         if budget.energy_j is None and budget.power_w is None:
             return None
@@ -120,8 +144,22 @@ class GovernedSelector(RungSelector):
 
     @override
     def decide(self, done: int, now_s: float) -> Decision:
-        spent = self._metering.spent(now_s)
-        return self._governor.decide(done, now_s, spent, self._reading(now_s))
+        spent, reading = self._metering.spent(now_s), self._reading(now_s)
+        decision = self._governor.decide(done, now_s, spent, reading)
+        if not decision.pause_s or not self._is_hot(reading):
+            self._cooling_s = None
+            return decision
+        self._cooling_s = now_s if self._cooling_s is None else self._cooling_s
+        if hottest := self._metering.meter.hottest():
+            value = temperature_text(hottest.temperature_c)
+            reason = f"{decision.reason}; zone {hottest.zone} has {value}"
+            return replace(decision, reason=reason)
+        return decision
+
+    def _is_hot(self, reading: Reading) -> bool:
+        """Whether a pause is, or could be, for the temperature."""
+        limit_c, now_c = self._budget.temperature_c, reading.temperature_c
+        return limit_c is not None and now_c is not None and now_c > limit_c - COOL_C
 
     @override
     def trained(self, rung: str, begin_s: float, end_s: float) -> None:
@@ -131,10 +169,10 @@ class GovernedSelector(RungSelector):
     def _reading(self, now_s: float) -> Reading:
         if self._memory is None or now_s - self._read_s >= _READ_EVERY_S:
             self._read_s, self._memory = now_s, memory_now()
-        sample = self._metering.meter.latest()
+        sample, hottest = self._metering.meter.latest(), self._metering.meter.hottest()
         return Reading(
             power_w=sample.total_w if sample else None,
-            temperature_c=sample.temperature_c if sample else None,
+            temperature_c=hottest.temperature_c if hottest else None,
             throttled=sample.throttled if sample else None,
             rss_bytes=self._memory.rss_bytes,
             memory_pressure=self._memory.pressure_avg10,

@@ -17,6 +17,8 @@ _SHOWN = (
     events.SensorLost,
     events.SensorBack,
     events.ReadingRefused,
+    events.ZoneLost,
+    events.ZoneBack,
     events.CheckpointDamaged,
     events.Interrupted,
     events.SourceLost,
