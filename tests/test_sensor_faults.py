@@ -99,7 +99,7 @@ FAULTS = {
     "frozen": Fault(current(1400), None, "VDD_IN: exactly 7.000 W for "),
     "spiking": Fault(spike, None, None),
     "slow": Fault(update_at_1_hz, None, None),
-    "vanishing": Fault(vanish, "no ina3221 power monitor was found", "files have vanished"),
+    "vanishing": Fault(vanish, "hwmon3 leads to", "files have vanished"),
     "text": Fault(current("offline"), "holds 'offline'", "curr1_input holds 'offline'"),
     "EIO": Fault(fail_with_eio, "Input/output error", "curr1_input cannot be read (Input/out"),
     "permission": Fault(forbid, "curr1_input cannot be read", "curr1_input cannot be read"),

@@ -1,6 +1,8 @@
 """Counters of energy: they wrap, restart, and are compared with the true energy."""
 
 import itertools
+import re
+import time
 from pathlib import Path
 
 import fake_board
@@ -11,7 +13,7 @@ from fake_vendors import FakeNvml, install_nvml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_runtime.device import open_sensor
+from edge_runtime.device import Meter, choose_sensor, open_sensor
 from edge_runtime.device.sensors.estimate import Estimate
 from edge_runtime.device.sensors.nvml import Nvml
 from edge_runtime.device.sensors.rapl import Rapl, WrappingCounter
@@ -114,11 +116,67 @@ def test_a_package_that_occurs_twice_is_not_guessed(tmp_path: Path) -> None:
     assert Rapl(own, tmp_path / "sys").total == own.power.total
 
 
-def test_a_counter_without_its_range_is_left_out(tmp_path: Path) -> None:
-    folder = fake_board.rapl(tmp_path, {"intel-rapl:0": ("package-0", 10.0)})
-    fake_board.put(folder / "intel-rapl:0/max_energy_range_uj", "unknown")
-    with pytest.raises(SensorError, match="no RAPL energy counter was found"):
+def test_a_counter_without_its_range_is_not_left_out_of_the_total(tmp_path: Path) -> None:
+    two = {"intel-rapl:0": ("package-0", 10.0), "intel-rapl:1": ("package-1", 20.0)}
+    folder = fake_board.rapl(tmp_path, two | {"intel-rapl:0:0": ("core", 1.0)})
+    fake_board.put(folder / "intel-rapl:0:0/max_energy_range_uj", "unknown")
+    assert Rapl(board(), tmp_path / "sys").rails == ("package-0", "package-1")
+    fake_board.put(folder / "intel-rapl:1/max_energy_range_uj", "unknown")
+    why = "range of counter package-1 is unknown: .*max_energy_range_uj holds 'unknown'"
+    with pytest.raises(SensorError, match=why):
         Rapl(board(), tmp_path / "sys")
+
+
+def test_one_of_two_packages_that_cannot_be_read_makes_the_total_unknown(
+    tmp_path: Path,
+) -> None:
+    two = {"intel-rapl:0": ("package-0", 10.0), "intel-rapl:1": ("package-1", 20.0)}
+    folder = fake_board.rapl(tmp_path, two)
+    (folder / "intel-rapl:1/energy_uj").unlink()
+    (folder / "intel-rapl:1/energy_uj").mkdir()
+    choice = choose_sensor(board(), root=tmp_path)
+    assert choice.sensor is None
+    expected = r"its total lacks package-1: .*intel-rapl:1/energy_uj cannot be read"
+    assert re.search(expected, choice.refused["rapl"])
+
+
+def test_a_link_without_its_target_is_not_a_machine_without_counters(tmp_path: Path) -> None:
+    folder = fake_board.rapl(tmp_path, {"intel-rapl:0": ("package-0", 10.0)})
+    target = "../../devices/virtual/powercap/intel-rapl/intel-rapl:1"
+    (folder / "intel-rapl:1").symlink_to(target)
+    why = f"intel-rapl:1 leads to {target}, which is not mounted"
+    with pytest.raises(SensorError, match=why):
+        Rapl(board(), tmp_path / "sys")
+    chip = tmp_path / "sys/class/hwmon/hwmon3"
+    chip.parent.mkdir()
+    chip.symlink_to("../../devices/i2c/1-0040/hwmon/hwmon3")
+    for name in ("ina3221", "ina238"):
+        with pytest.raises(SensorError, match=r"hwmon3 leads to .*, which is not mounted"):
+            open_sensor(board(), root=tmp_path, prefer=name)
+
+
+def test_a_counter_of_a_small_range_comes_back_after_a_lost_reading(tmp_path: Path) -> None:
+    """At 1000 W it may wrap every 0.1 s: read four times as often, and again at once."""
+    folder = fake_board.rapl(tmp_path, {"intel-rapl:0": ("package-0", 1.0)}, range_j=100)
+    path = folder / "intel-rapl:0/energy_uj"
+    sensor, events = open_sensor(board(), root=tmp_path, prefer="rapl"), []
+    begin_s = time.monotonic()
+
+    def run(seconds: float) -> None:
+        end_s = time.monotonic() + seconds
+        while time.monotonic() < end_s:
+            counted_j = 1 + 50 * (time.monotonic() - begin_s)
+            fake_board.put(path, round(counted_j % 100 * 1e6))
+            time.sleep(0.002)
+
+    with Meter(sensor, on_event=events.append) as meter:
+        run(0.5)
+        path.unlink()
+        time.sleep(0.5)
+        run(3.0)
+        assert meter.lost_because() is None
+        assert meter.latest().total_w == pytest.approx(50.0, rel=0.9)
+    assert [event.kind for event in events][:2] == ["lost", "back"]
 
 
 def test_without_permission_the_error_names_the_solution(tmp_path: Path) -> None:

@@ -181,6 +181,20 @@ def test_two_channels_of_one_chip_may_have_one_label() -> None:
     assert rail_names(found, {"A": "1-0040"}) == ["A@1-0040#1", "A@1-0040#2", "B"]
 
 
+def test_a_channel_that_is_not_connected_does_not_stop_the_others(tmp_path: Path) -> None:
+    folder = fake_board.ina3221(tmp_path, {"VDD_IN": 4.5, "VDD_SOC": 1.5, "SPARE": 0.0})
+    (folder / "in3_input").unlink()
+    (folder / "in3_input").symlink_to("/proc/self/mem")  # an error of input/output
+    sensor = open_sensor(board(total=("VDD_IN",)), root=tmp_path)
+    assert sensor
+    for _ in range(3):
+        assert sensor.read() == {"VDD_IN": 4.5, "VDD_SOC": 1.5, "SPARE": None}
+    assert "in3_input cannot be read (Input/output error)" in (
+        sensor.why_unknown("SPARE") or ""
+    )
+    sensor.close()
+
+
 def test_other_chips_are_not_power_monitors(tmp_path: Path) -> None:
     files = {"name": "nct1008", "in1_label": "VDD_IN", "in1_input": 1, "curr1_input": 1}
     fake_board.hwmon(tmp_path, 0, "1-004c", files)

@@ -56,6 +56,22 @@ def test_zones_of_one_name_are_both_shown(tmp_path: Path) -> None:
     thermometer.close()
 
 
+def test_a_monitor_chip_is_a_zone(tmp_path: Path) -> None:
+    """As on AMD's processors, whose temperature is in no thermal zone."""
+    files = {"name": "k10temp", "temp1_label": "Tctl", "temp1_input": 61_500}
+    fake_board.hwmon(tmp_path, 2, "0000:00:18.3", files)
+    intel = {"name": "coretemp", "temp1_label": "Package id 0", "temp1_input": 50_000}
+    intel |= {"temp2_label": "Core 0", "temp2_input": 49_000}
+    fake_board.hwmon(tmp_path, 3, "coretemp.0", intel)
+    fake_board.hwmon(tmp_path, 4, "nvme0", {"name": "nvme", "temp1_input": 70_000})
+    thermometer = Thermometer(tmp_path)
+    assert thermometer.temperatures_c() == {
+        "k10temp Tctl (0000:00:18.3)": 61.5,
+        "coretemp Package id 0 (coretemp.0)": 50.0,
+    }
+    thermometer.close()
+
+
 def test_throttling_without_a_source_is_unknown(tmp_path: Path) -> None:
     fake_board.write(
         tmp_path / "sys/class/thermal/cooling_device0", {"type": "pwm-fan", "cur_state": 3}
@@ -100,7 +116,8 @@ def test_a_pis_firmware_reports_present_and_past_throttling(
 @pytest.mark.parametrize(
     "counter",
     ["class/hwmon/hwmon2/oc3_event_cnt",
-     "devices/system/cpu/cpu0/thermal_throttle/package_throttle_count"],
+     "devices/system/cpu/cpu0/thermal_throttle/package_throttle_count",
+     "devices/system/cpu/cpu17/thermal_throttle/core_throttle_count"],
 )  # fmt: skip
 def test_an_event_throttles_until_the_next_reading(tmp_path: Path, counter: str) -> None:
     fake_board.put(tmp_path / "sys" / counter, 7)

@@ -16,10 +16,11 @@ from edge_runtime.device.board import (
 from edge_runtime.device.inventory import Inventory, take_inventory
 from edge_runtime.device.machine import machine_facts
 from edge_runtime.device.memory import MemoryNow, memory_now, process_tree_rss_bytes
-from edge_runtime.device.meter import Meter, PowerSample, Window
+from edge_runtime.device.meter import Meter
 from edge_runtime.device.power_mode import power_mode
 from edge_runtime.device.probe import SensorEvent
 from edge_runtime.device.process import prefer_oom_kill, process_elapsed_s, python_command
+from edge_runtime.device.samples import PowerSample, Window
 from edge_runtime.device.sensors import (
     SENSORS,
     PowerSensor,

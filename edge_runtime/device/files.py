@@ -5,6 +5,7 @@ callers.
 """
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from edge_runtime.errors import ConfigError
@@ -40,6 +41,26 @@ def text(path: Path) -> str | None:
         return path.read_text(errors="replace").strip("\0 \n")
     except OSError:
         return None
+
+
+def chip_of(folder: Path) -> str:
+    """The device that a folder of /sys/class/hwmon belongs to; hwmon numbers may change."""
+    return folder.resolve().parents[1].name
+
+
+def not_mounted(paths: Iterable[Path]) -> str | None:
+    """Why one of these entries of /sys cannot be followed; `None` if all can.
+
+    /sys/class has links to /sys/devices. In a container that has only the former, they lead
+    nowhere: that is not the same as a board without these parts.
+    """
+    for link in paths:
+        if link.is_symlink() and not link.exists():
+            return (
+                f"{link} leads to {os.readlink(link)}, which is not mounted: mount the whole "
+                "/sys of the board"
+            )
+    return None
 
 
 def read_number(path: Path) -> int | None:

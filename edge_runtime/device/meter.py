@@ -74,9 +74,11 @@ class Meter:
         self._since_s = since_s
         self._record, self._on_event = record, on_event
         self._period_s = max(1 / rate_hz, sensor.period_s if sensor else _ENVIRONMENT_S)
+        # The longest interval is 1.62 periods, and a busy machine may double it.
+        self._period_s = min(self._period_s, sensor.within_s / 4 if sensor else math.inf)
         self.rate_hz = 1 / self._period_s
         # The mean power of a counter over a very short time would be noise.
-        self._min_gap_s = 0.5 / rate_hz if sensor and sensor.counts_energy else 0.0
+        self._min_gap_s = 0.5 * self._period_s if sensor and sensor.counts_energy else 0.0
         # Sensors are also read at the edges of windows, unless that returns nothing new.
         self._edge_s = max(sensor.period_s, self._min_gap_s) if sensor else 0.0
         self._probe = Probe(sensor, self._report) if sensor else None

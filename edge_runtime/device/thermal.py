@@ -1,25 +1,30 @@
-"""Temperatures and throttling, from the kernel's thermal zones. Unit: degrees Celsius.
+"""Temperatures and throttling, from the kernel's thermal zones and from monitor chips.
+
+Unit: degrees Celsius.
 
 Throttled means now: a cooling device that slows down the processor or the GPU is active, or a
 Raspberry Pi's firmware reports it, or an event counter of x86 processors or of a Jetson's
 over-current protection has increased since the last reading.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
-from edge_runtime.device.files import NumberFile, sysfs, text
+from edge_runtime.device.files import NumberFile, chip_of, sysfs, text
 from edge_runtime.device.heat import ZoneReading
 
 # Zones read nonsense while their part is powered off (-256 on Jetsons), and some always do;
 # at 125 a processor has switched itself off, and 127 is the highest value of many chips.
 _POSSIBLE_C = (-50.0, 125.0)
 _LOWEST_THOUSANDTHS = 1000  # less, either way: stuck at 0, or in whole degrees
+# Processors and GPUs without a zone of their own; of Intel's, the package is the hottest.
+_CHIPS = {"k10temp": "", "zenpower": "", "amdgpu": "", "coretemp": "Package"}
 _NO_SENSORS = ("pmic-die",)  # a constant 50 or 100 on older Jetsons
 _SLOWING = ("cpufreq", "thermal-cpufreq", "devfreq", "thermal-devfreq", "processor")
 _ALERTS = "throttle-alert"
 _EVENTS = (
     "class/hwmon/hwmon*/oc*_event_cnt",
-    "devices/system/cpu/cpu0/thermal_throttle/*_throttle_count",
+    "devices/system/cpu/cpu[0-9]*/thermal_throttle/*_throttle_count",
 )
 _PI_FLAGS = (
     "devices/platform/*firmware/get_throttled",
@@ -39,6 +44,8 @@ class Thermometer:
             if name.lower() not in _NO_SENSORS:
                 unique = name if name not in self._zones else f"{name} ({zone.name})"
                 self._zones[unique] = NumberFile(zone / "temp")
+        for name, file in _chip_zones(sys):
+            self._zones.setdefault(name, file)
         self._states = [
             NumberFile(device / "cur_state")
             for device in sorted(sys.glob("class/thermal/cooling_device*"))
@@ -83,6 +90,18 @@ class Thermometer:
         """Close the files. Calling it twice is fine."""
         for file in (*self._zones.values(), *self._states, *self._flags, *self._counters):
             file.close()
+
+
+def _chip_zones(sys: Path) -> Iterator[tuple[str, NumberFile]]:
+    """Temperatures of monitor chips, which the kernel does not make zones of."""
+    for folder in sorted(sys.glob("class/hwmon/hwmon*")):
+        chip = text(folder / "name") or ""
+        if chip not in _CHIPS:
+            continue
+        for file in sorted(folder.glob("temp*_input")):
+            label = text(folder / file.name.replace("_input", "_label")) or file.name
+            if label.startswith(_CHIPS[chip]):
+                yield f"{chip} {label} ({chip_of(folder)})", NumberFile(file)
 
 
 def _slows_down(kind: str) -> bool:

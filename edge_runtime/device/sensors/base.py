@@ -3,6 +3,7 @@
 Units: watts, joules, monotonic seconds. A rail that cannot be read is `None`, never 0.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ class PowerSensor(Protocol):
     total: tuple[str, ...]  # the rails whose sum is the board's input; empty: unknown
     counts_energy: bool  # whether `read` returns joules that add up, not the current watts
     period_s: float  # reading more often returns nothing new; 0: every reading is new
+    within_s: float = math.inf  # a reading that comes later than this is unknown
     kind: SensorKind = SensorKind()  # what its total can be
 
     def read(self) -> dict[str, float | None]:

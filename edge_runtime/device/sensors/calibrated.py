@@ -31,6 +31,7 @@ class CalibratedSensor(PowerSensor):
         self.name, self.rails, self.total = sensor.name, sensor.rails, sensor.total
         self.is_estimate, self.counts_energy = sensor.is_estimate, sensor.counts_energy
         self.period_s, self.kind = sensor.period_s, sensor.kind
+        self.within_s = sensor.within_s
         corrections = [
             f"{rail} = {own.gain:g} * read {'-' if own.offset_w < 0 else '+'} "
             f"{abs(own.offset_w):g} W"

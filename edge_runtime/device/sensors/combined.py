@@ -51,6 +51,7 @@ class CombinedSensor(PowerSensor):
         self.rails = (*first.rails, *second.rails)
         self.total = total_rails(board, self.rails, usual=total)
         self.kind = first.kind
+        self.within_s = min(first.within_s, second.within_s)
         self.period_s = max(first.period_s, second.period_s)
 
     @override

@@ -9,9 +9,9 @@ from itertools import chain
 from pathlib import Path
 
 from edge_runtime.device.board import Board
-from edge_runtime.device.files import NumberFile, sysfs, text
+from edge_runtime.device.files import NumberFile, chip_of, not_mounted, sysfs, text
 from edge_runtime.device.sensors import ina3221
-from edge_runtime.device.sensors.rails import FoundRail, PowerFile, RailSensor, chip_of
+from edge_runtime.device.sensors.rails import FoundRail, PowerFile, RailSensor
 from edge_runtime.errors import SensorError
 
 
@@ -19,8 +19,11 @@ def open_ina238(board: Board, root: Path) -> RailSensor:
     """Open every INA238, with the rails of the board's INA3221."""
     sys = sysfs(root)
     if not any(find_rails(sys)):
-        raise SensorError("no ina238 power monitor was found")
-    return RailSensor("ina238", board, lambda: chain(find_rails(sys), ina3221.find_rails(sys)))
+        missing = not_mounted(sorted(sys.glob("class/hwmon/hwmon*")))
+        raise SensorError(missing or "no ina238 power monitor was found")
+    return RailSensor(
+        "ina238", board, sys, lambda: chain(find_rails(sys), ina3221.find_rails(sys))
+    )
 
 
 def find_rails(sys: Path) -> Iterator[FoundRail]:

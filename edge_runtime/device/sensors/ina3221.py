@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge_runtime.device.board import Board
-from edge_runtime.device.files import NumberFile, read_number, sysfs, text
+from edge_runtime.device.files import NumberFile, chip_of, read_number, sysfs, text
 from edge_runtime.device.sensors.rails import (
     FoundRail,
     PowerFile,
     RailSensor,
     VoltageTimesCurrent,
-    chip_of,
 )
 
 _NOT_CONNECTED = "NC"
@@ -26,7 +25,7 @@ _USUAL_SHUNT_UOHM = 5_000  # where the kernel does not report it
 def open_ina3221(board: Board, root: Path) -> RailSensor:
     """Open every INA3221 of the board as one sensor."""
     sys = sysfs(root)
-    return RailSensor("ina3221", board, lambda: find_rails(sys))
+    return RailSensor("ina3221", board, sys, lambda: find_rails(sys))
 
 
 def find_rails(sys: Path) -> Iterator[FoundRail]:

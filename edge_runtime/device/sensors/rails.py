@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 from typing_extensions import override
 
 from edge_runtime.device.board import Board
-from edge_runtime.device.files import NumberFile
+from edge_runtime.device.files import NumberFile, not_mounted
 from edge_runtime.device.plausibility import RAIL, Reading, SensorKind, judge
 from edge_runtime.device.sensors.base import PowerSensor, rail_names, total_rails
 from edge_runtime.errors import SensorError
@@ -104,11 +104,6 @@ class FoundRail(NamedTuple):
     rail: Rail
 
 
-def chip_of(folder: Path) -> str:
-    """The device that a folder of /sys/class/hwmon belongs to; hwmon numbers may change."""
-    return folder.resolve().parents[1].name
-
-
 class RailSensor(PowerSensor):
     """Rails in files, which are searched for again when the total cannot be read."""
 
@@ -119,7 +114,7 @@ class RailSensor(PowerSensor):
     kind = SensorKind(frozen_s=30.0)
 
     def __init__(
-        self, name: str, board: Board, find: Callable[[], Iterable[FoundRail]]
+        self, name: str, board: Board, sys: Path, find: Callable[[], Iterable[FoundRail]]
     ) -> None:
         """Find the rails.
 
@@ -131,7 +126,8 @@ class RailSensor(PowerSensor):
         self._rails = self._found()
         self.rails = tuple(self._rails)
         if not self.rails:
-            raise SensorError(f"no {name} power monitor was found")
+            missing = not_mounted(sorted(sys.glob("class/hwmon/hwmon*")))
+            raise SensorError(missing or f"no {name} power monitor was found")
         self.total = total_rails(board, self.rails)
         self.read()
 

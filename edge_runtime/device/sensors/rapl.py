@@ -10,13 +10,13 @@ counter that was reset from one that wrapped.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from typing_extensions import override
 
 from edge_runtime.device.board import Board
-from edge_runtime.device.files import NumberFile, read_number, sysfs, text
+from edge_runtime.device.files import NumberFile, not_mounted, sysfs, text
 from edge_runtime.device.plausibility import SensorKind
 from edge_runtime.device.sensors.base import PowerSensor, rail_names, total_rails
 from edge_runtime.errors import SensorError
@@ -80,11 +80,7 @@ class Rapl(PowerSensor):
         Raises:
             SensorError: there are none, or they cannot be read.
         """
-        found = [
-            (name, folder, range_uj / 1e6)
-            for name, folder in _domains(sys / "class/powercap")
-            if (range_uj := read_number(folder / "max_energy_range_uj"))
-        ]
+        found = list(_with_range(_domains(sys / "class/powercap")))
         names = rail_names(
             [(name, folder.name) for name, folder, _ in found], board.power.chips
         )
@@ -98,6 +94,8 @@ class Rapl(PowerSensor):
         self.rails = tuple(self._domains)
         if not self.rails:
             raise SensorError("no RAPL energy counter was found")
+        # Read less often, nothing would be known: see `WrappingCounter`.
+        self.within_s = min(range_j for _, _, range_j in found) / _MAX_W
         # "psys" would be the whole machine, but not every firmware reports it correctly.
         usual = tuple(dict.fromkeys(name for name, *_ in found if _is_in_no_other(name)))
         self.total = total_rails(board, self.rails, usual=usual)
@@ -132,11 +130,30 @@ def _domains(powercap: Path) -> Iterator[tuple[str, Path]]:
     for folder in sorted(powercap.glob("intel-rapl:*")):
         name = text(folder / "name")
         if not name:
+            if missing := not_mounted([folder]):
+                raise SensorError(f"RAPL: {missing}")
             continue
         outer = folder.name.rpartition(":")[0]  # "intel-rapl:0" of "intel-rapl:0:1"
         if ":" in outer:
             name = f"{text(powercap / outer / 'name')}/{name}"
         yield name, folder
+
+
+def _with_range(domains: Iterable[tuple[str, Path]]) -> Iterator[tuple[str, Path, float]]:
+    """Domains with the joules at which they wrap.
+
+    Raises:
+        SensorError: that of a part of the total is unknown.
+    """
+    for name, folder in domains:
+        file = NumberFile(folder / "max_energy_range_uj")
+        range_uj = file.read()
+        file.close()
+        if range_uj is not None and range_uj > 0:
+            yield name, folder, range_uj / 1e6
+        elif _is_in_no_other(name):
+            why = file.problem or f"{file.path} holds {range_uj}"
+            raise SensorError(f"RAPL: the range of counter {name} is unknown: {why}")
 
 
 def _is_in_no_other(rail: str) -> bool:
