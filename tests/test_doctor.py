@@ -68,6 +68,7 @@ def test_the_board_is_inspected(here) -> None:
         "note",
         "sensor",
         "better_sensors",
+        "unused_monitors",
         "power_mode",
         "memory_available_bytes",
     }

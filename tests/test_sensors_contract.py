@@ -65,6 +65,14 @@ def ina238(root: Path, _: pytest.MonkeyPatch) -> Case:
     return Case(sensor, *_removed(root / "sys/devices/i2c/2-0044"))
 
 
+def hwmon(root: Path, _: pytest.MonkeyPatch) -> Case:
+    files = {"name": "ina226", "power1_label": "IN_12V", "power1_input": 12_500_000}
+    fake_board.hwmon(root, 5, "3-0041", files)
+    sensor = open_sensor(board(total=("IN_12V",)), root=root, prefer="hwmon")
+    assert sensor
+    return Case(sensor, *_removed(root / "sys/devices/i2c"))
+
+
 def jtop(root: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
     first = {"rail": {"VDD_SOC": jtop_rail(1.4)}, "tot": jtop_rail(4.5, name="VDD_IN")}
     service = install_jtop(monkeypatch, first)
@@ -161,8 +169,8 @@ def calibrated(root: Path, _: pytest.MonkeyPatch) -> Case:
 
 
 ALL = [
-    ina3221, ina3221_of_jetpack_4, ina238, jtop, rpi_pmic, rapl, nvml, nvml_without_counter,
-    rapl_and_nvml, battery, estimate, replay, calibrated,
+    ina3221, ina3221_of_jetpack_4, ina238, hwmon, jtop, rpi_pmic, rapl, nvml,
+    nvml_without_counter, rapl_and_nvml, battery, estimate, replay, calibrated,
 ]  # fmt: skip
 CAN_GO = [make for make in ALL if make is not replay]
 

@@ -226,6 +226,7 @@ def _sensor_lines(board: dict[str, Any]) -> list[str]:
     lines = [", ".join(f"{rail} {_watts(power_w)}" for rail, power_w in rails)]
     if sensor is None or sensor["is_estimate"] or not sensor["total"]:
         lines += [f"{name}: {why}" for name, why in board["better_sensors"].items()]
+    lines += board["unused_monitors"]
     return [line for line in lines if line]
 
 

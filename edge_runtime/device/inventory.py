@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_runtime.device.board import Board, detect_board
+from edge_runtime.device.files import sysfs
 from edge_runtime.device.memory import memory_now
 from edge_runtime.device.meter import Meter
 from edge_runtime.device.power_mode import power_mode
-from edge_runtime.device.sensors import PowerSensor, choose_sensor
+from edge_runtime.device.sensors import PowerSensor, choose_sensor, unused_monitors
 from edge_runtime.device.thermal import Thermometer
 
 _DURATION_S = 0.5
@@ -35,6 +36,7 @@ class Inventory:
     note: str | None
     sensor: SensorFacts | None
     better_sensors: dict[str, str]  # those not chosen, with the reason
+    unused_monitors: tuple[str, ...]  # power monitors that exist and that nothing here reads
     power_mode: str | None
     memory_limit_bytes: int | None
     memory_available_bytes: int | None
@@ -62,6 +64,7 @@ def take_inventory(board: Board | None = None, *, root: Path = Path("/")) -> Inv
             note=board.note,
             sensor=_facts(choice.sensor, root) if choice.sensor else None,
             better_sensors=choice.refused,
+            unused_monitors=tuple(unused_monitors(sysfs(root), choice.sensor)),
             power_mode=power_mode(root),
             memory_limit_bytes=memory.limit_bytes,
             memory_available_bytes=memory.available_bytes,

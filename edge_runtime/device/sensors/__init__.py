@@ -2,9 +2,9 @@
 
 The first that knows the board's total, and reads one that can be true, is taken, in this
 order: monitors of the board's input (INA238, INA3221), the same through a service (jtop), the
-chip of a Raspberry Pi 5, the counters of a PC with and without its GPU, a GPU alone, a
-battery, and last an estimate from processor load. Without any of them, a sensor whose total
-is unknown is taken for its rails.
+chip of a Raspberry Pi 5, any other monitor that the kernel reads, the counters of a PC with
+and without its GPU, a GPU alone, a battery, and last an estimate from processor load. Without
+any of them, a sensor whose total is unknown is taken for its rails.
 """
 
 import math
@@ -20,6 +20,7 @@ from edge_runtime.device.sensors.battery import open_battery
 from edge_runtime.device.sensors.calibrated import CalibratedSensor
 from edge_runtime.device.sensors.combined import open_rapl_and_nvml
 from edge_runtime.device.sensors.estimate import open_estimate
+from edge_runtime.device.sensors.hwmon import open_hwmon, unused_monitors
 from edge_runtime.device.sensors.ina238 import open_ina238
 from edge_runtime.device.sensors.ina3221 import open_ina3221
 from edge_runtime.device.sensors.jtop import open_jtop
@@ -37,6 +38,7 @@ __all__ = [
     "choose_sensor",
     "open_sensor",
     "read_trace",
+    "unused_monitors",
 ]
 
 SENSORS: Mapping[str, Opener] = {  # best first
@@ -44,6 +46,7 @@ SENSORS: Mapping[str, Opener] = {  # best first
     "ina3221": open_ina3221,
     "jtop": open_jtop,
     "rpi-pmic": open_rpi_pmic,
+    "hwmon": open_hwmon,
     "rapl+nvml": open_rapl_and_nvml,
     "rapl": open_rapl,
     "nvml": open_nvml,
@@ -131,7 +134,10 @@ def choose_sensor(
             if best is not None:
                 best.close()
             return SensorChoice(sensor=sensor, refused=refused)
-        refused[name] = f"which of its rails form the total of board {board.id} is unknown"
+        refused[name] = (
+            f"which of its rails form the total of board {board.id} is unknown: it has "
+            f"{', '.join(sensor.rails)}"
+        )
         if best is None:
             best = sensor
         else:

@@ -104,31 +104,49 @@ class FoundRail(NamedTuple):
     rail: Rail
 
 
+# The last digit of a board's input changes several times a second.
+_MONITOR = SensorKind(frozen_s=30.0)
+
+
 class RailSensor(PowerSensor):
     """Rails in files, which are searched for again when the total cannot be read."""
 
     is_estimate = False
     counts_energy = False
     period_s = 0.0
-    # The last digit of a board's input changes several times a second.
-    kind = SensorKind(frozen_s=30.0)
 
     def __init__(
-        self, name: str, board: Board, sys: Path, find: Callable[[], Iterable[FoundRail]]
+        self,
+        name: str,
+        board: Board,
+        sys: Path,
+        find: Callable[[], Iterable[FoundRail]],
+        *,
+        usual: tuple[str, ...] = (),
+        kind: SensorKind = _MONITOR,
     ) -> None:
         """Find the rails.
+
+        Args:
+            name: of the sensor.
+            board: its profile says which rails are the total.
+            sys: where /sys is.
+            find: the rails that exist now.
+            usual: the total if the profile names none.
+            kind: what its readings can be.
 
         Raises:
             SensorError: there are none, they lack the board's total, or none can be read.
         """
-        self.name, self._find, self._chips = name, find, board.power.chips
+        self.name, self.kind = name, kind
+        self._find, self._chips = find, board.power.chips
         self.description = f"{name} power monitor"
         self._rails = self._found()
         self.rails = tuple(self._rails)
         if not self.rails:
             missing = not_mounted(sorted(sys.glob("class/hwmon/hwmon*")))
             raise SensorError(missing or f"no {name} power monitor was found")
-        self.total = total_rails(board, self.rails)
+        self.total = total_rails(board, self.rails, usual=usual)
         self.read()
 
     @override
