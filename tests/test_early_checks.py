@@ -141,7 +141,7 @@ def test_a_teacher_that_is_evaluated_and_has_no_encoder(monkeypatch, teacher):
     monkeypatch.setitem(OBJECTIVES, Probe.name, Evaluated)
     recipe = make_recipe({"model": SIZES, "method": {"name": "probe"}}, where="test")
     message = (
-        "method probe declares the teacher's encoder as evaluated, and its teacher copies"
+        "declares that the teacher's encoder is evaluated, and its teacher copies only part"
     )
     with pytest.raises(ConfigError, match=message):
         Program(recipe)

@@ -130,7 +130,7 @@ class Grown(Objective):
         return torch.stack(terms).mean()
 
     def _reconstruction(self, step: StepContext) -> Tensor:
-        """Half of the pixels of the patches that were kept, drawn per view, from their tokens."""
+        """Half of the pixels of the kept patches, drawn for each view, from their tokens."""
         encoding = step.student["global"]
         tokens = encoding.patch_tokens.flatten(0, 1)  # (S, K, D)
         decoded = vit.block(step.weights, "decoder", self._heads, tokens)

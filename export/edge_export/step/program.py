@@ -76,8 +76,8 @@ class Program:
             self.teacher_names
         ):
             raise ConfigError(
-                f"method {recipe.method.name} declares the teacher's encoder as evaluated, and "
-                "its teacher copies only part of the encoder."
+                f"method {recipe.method.name} declares that the teacher's encoder is "
+                "evaluated, and its teacher copies only part of the encoder."
             )
 
     @cached_property
