@@ -87,8 +87,20 @@ def folder(tmp_path):
             lambda table: table["hyper_parameters"].pop("lr"),
             "hyper_parameters: 'lr' is missing",
         ),
+        (
+            lambda t: t.update(ort_training={**t["ort_training"], "refused": None}),
+            [
+                "ort_training: there is no checkpoint, and no reason why",
+                "ort_training: nothing updates the EMA teacher",
+            ],
+        ),
     ],
 )
 def test_impossible_values_are_reported(folder, change, wanted):
     edit(folder, change)
-    assert problems(folder) == [wanted]
+    assert problems(folder) == ([wanted] if isinstance(wanted, str) else wanted)
+
+
+def test_the_evaluated_encoder_is_the_student_or_the_teacher(folder):
+    edit(folder, set_in("encoder_prefix", "moved."))
+    assert "encoder_prefix: expected 'param.' or 'ema.', got 'moved.'" in problems(folder)
