@@ -51,6 +51,7 @@ def train_within(
     resume: bool = False,
     checkpoint_every_s: float = 300.0,
     began_s: float | None = None,
+    meter: Meter | None = None,
     stop: Callable[[], bool] = never,
     report: Callable[[str], None] = logger.info,
 ) -> Generator[Event, None, Run]:
@@ -82,6 +83,8 @@ def train_within(
         resume: continue the run in `run_dir`, if it exists.
         checkpoint_every_s: time between two checkpoints.
         began_s: start of the budget, by the monotonic clock; `None`: now.
+        meter: one that has measured since `began_s` or soon after, with
+            `keep_until_handed_over`; `None`: a new one.
         stop: called between two steps, and while rungs are measured; `True` ends the run
             after a checkpoint.
         report: called with a line of text for each measurement before the first step.
@@ -98,14 +101,22 @@ def train_within(
         EngineError: the engine is not installed, it cannot train a rung, or no rung fits into
             this machine.
     """
-    environment = Environment.detect(engine, device=device, threads=threads, board_file=board)
+    environment = Environment.detect(
+        engine,
+        device=device,
+        threads=threads,
+        board_file=board,
+        open_already=meter.sensor if meter else None,
+    )
     trainer = create_engine(engine, device=device, threads=threads)
     if rungs is None:
         candidates = _default_candidates(package, trainer, budget, report)
     else:
         candidates = _chosen(package, trainer, rungs, skip_unsupported, report)
     is_governed = budget.is_limited or len(candidates) > 1 or profile is not None
-    with Metering(environment.sensor, board=environment.board, began_s=began_s) as metering:
+    with Metering(
+        environment.sensor, board=environment.board, began_s=began_s, meter=meter
+    ) as metering:
         options = TrainingOptions(
             engine=trainer,
             rungs=None if is_governed else ((1, candidates[0].id),),

@@ -15,6 +15,7 @@ import pytest
 from simulated_board import rung_cost
 from training_fakes import FakeEngine, write_package
 
+from edge_runtime import device
 from edge_runtime.cli.main import main
 from edge_runtime.cli.progress import Progress
 from edge_runtime.facts import CostProfile, Spent
@@ -206,6 +207,7 @@ def test_invalid_flags_are_refused_before_anything_is_measured(
         raise AssertionError("this takes minutes")
 
     monkeypatch.setattr("edge_runtime.within_budget.profile_package", measure)
+    monkeypatch.setattr(device, "open_sensor", lambda board: None)
     monkeypatch.setattr("edge_runtime.profiling.environment.open_sensor", lambda board: None)
     monkeypatch.setenv("EDGE_TRAIN_CACHE", str(tmp_path / "cache"))
     assert main([*words, *flags]) == code

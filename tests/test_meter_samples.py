@@ -8,6 +8,7 @@ import pytest
 from test_meter import Counting, Scripted, until
 
 from edge_runtime.device import Meter, PowerSample
+from edge_runtime.training import Metering
 
 
 def samples_beyond(samples: list[PowerSample], count: int) -> Callable[[], bool]:
@@ -54,6 +55,39 @@ def test_a_sample_of_a_counter_has_the_joules_that_it_counted() -> None:
     for before, sample in pairwise(samples[1:]):
         mean_w = (sample.energy_j - before.energy_j) / (sample.t_s - before.t_s)
         assert mean_w == pytest.approx(sample.total_w)
+
+
+def test_a_meter_that_began_before_its_records_hands_all_samples_over_once() -> None:
+    """The first seconds of a process are measured, not assumed from what comes after them."""
+    sensor, samples, events = Scripted(20.0), [], []
+    began_s = time.monotonic()
+    with Meter(sensor, rate_hz=50, since_s=began_s, keep_until_handed_over=True) as meter:
+        time.sleep(0.3)  # libraries are loaded
+        sensor.power_w = 5.0
+        early_s = time.monotonic() - began_s
+        with Metering(sensor, began_s=began_s, meter=meter) as metering:
+            meter.hand_over(samples.append, events.append)
+            until(samples_beyond(samples, 15))
+            spent = metering.spent(time.monotonic())
+        assert meter.latest() is not None
+    times_s = [sample.t_s for sample in samples]
+    assert times_s == sorted(set(times_s))
+    later_s = spent.time_s - early_s
+    assert spent.energy_j == pytest.approx(20.0 * early_s + 5.0 * later_s, rel=0.15)
+    assert sensor.closed == 1
+
+
+def test_samples_before_the_records_are_the_first_of_them() -> None:
+    samples, events = [], []
+    with Meter(Scripted(5.0), rate_hz=50, keep_until_handed_over=True) as meter:
+        time.sleep(0.2)
+        handed_over_s = time.monotonic()
+        meter.hand_over(samples.append, events.append)
+        early = [sample for sample in samples if sample.t_s < handed_over_s]
+        assert len(early) >= 3
+        until(samples_beyond(samples, len(early) + 3))
+    times_s = [sample.t_s for sample in samples]
+    assert times_s == sorted(set(times_s))
 
 
 class SometimesLate(Counting):

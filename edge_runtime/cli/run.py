@@ -18,6 +18,7 @@ from edge_runtime.cli.signals import stop_on_signals
 from edge_runtime.errors import ConfigError
 
 if TYPE_CHECKING:
+    from edge_runtime.device import Meter
     from edge_runtime.facts import Budget
     from edge_runtime.package import Package
     from edge_runtime.records import Run
@@ -93,11 +94,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, and show every event."""
-    from edge_runtime.cli.panel import progress_on
-    from edge_runtime.device import process_elapsed_s
-    from edge_runtime.live.metrics import serve_metrics
+    from edge_runtime.device import Meter, load_board, open_sensor, process_elapsed_s
 
     began_s = time.monotonic() - process_elapsed_s()
+    # First of all: loading libraries and pictures takes seconds, and more power than idling.
+    sensor = open_sensor(load_board(args.board))
+    with Meter(sensor, since_s=began_s, keep_until_handed_over=True) as meter:
+        return _run(args, meter, began_s)
+
+
+def _run(args: argparse.Namespace, meter: "Meter", began_s: float) -> int:
+    from edge_runtime.cli.panel import progress_on
+    from edge_runtime.live.metrics import serve_metrics
+
     train = training_of(args)
     metrics: AbstractContextManager[object] = nullcontext()
     if args.metrics_port:
@@ -108,7 +117,9 @@ def run(args: argparse.Namespace) -> int:
         closing(progress_on(args.output, sys.stdout)) as progress,
     ):
         show = Shown(show_json if args.json else progress)
-        for event in train(began_s=began_s, stop=lambda: stop() or show.is_gone, report=_say):
+        for event in train(
+            began_s=began_s, meter=meter, stop=lambda: stop() or show.is_gone, report=_say
+        ):
             show(event)
     return 0
 

@@ -49,6 +49,7 @@ class Meter:
         clock: Callable[[], float] = time.monotonic,
         record: Callable[[PowerSample], None] | None = None,
         on_event: Callable[[SensorEvent], None] | None = None,
+        keep_until_handed_over: bool = False,
         root: Path = Path("/"),
     ) -> None:
         """Set up; nothing is read yet.
@@ -63,6 +64,8 @@ class Meter:
                 and the last one in the thread of the block.
             on_event: called when the sensor is lost or back, or a reading is not used, in the
                 thread that noticed it.
+            keep_until_handed_over: keep samples and events for `hand_over`, in place of
+                `record` and `on_event`.
             root: where /sys is.
 
         Raises:
@@ -72,6 +75,9 @@ class Meter:
             raise ConfigError(f"meter: rate_hz: expected a number > 0, got {rate_hz:g}")
         self.sensor, self._clock, self._root = sensor, clock, root
         self._since_s = since_s
+        self._kept: tuple[list[PowerSample], list[SensorEvent]] = ([], [])
+        if keep_until_handed_over:
+            record, on_event = self._kept[0].append, self._kept[1].append
         self._record, self._on_event = record, on_event
         self._period_s = max(1 / rate_hz, sensor.period_s if sensor else _ENVIRONMENT_S)
         # The longest interval is 1.62 periods, and a busy machine may double it.
@@ -101,6 +107,7 @@ class Meter:
         self._failure: Exception | None = None  # of `record` or `on_event`
         self._reading = threading.Lock()  # only one thread reads the sensor at a time
         self._lock = threading.Lock()  # of everything that readings change
+        self._handing_over = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="edge-train-meter", daemon=True)
 
@@ -154,6 +161,21 @@ class Meter:
             time.sleep(duration_s)
         self.idle_w = window.energy.mean_w
         return self.idle_w
+
+    def hand_over(
+        self,
+        record: Callable[[PowerSample], None],
+        on_event: Callable[[SensorEvent], None],
+    ) -> None:
+        """Give all samples and events until now, and those that follow, to these functions."""
+        with self._handing_over:
+            for sample in self._kept[0]:
+                record(sample)
+            for event in self._kept[1]:
+                on_event(event)
+            self._kept[0].clear()
+            self._kept[1].clear()
+            self._record, self._on_event = record, on_event
 
     def spent_j(self) -> float | None:
         """Gross energy of the board since the meter started; it never decreases.
@@ -259,8 +281,9 @@ class Meter:
         if sample is None or sample is self._handed_over:
             return
         self._handed_over = sample
-        if self._record is not None:
-            self._call(self._record, sample)
+        with self._handing_over:
+            if self._record is not None:
+                self._call(self._record, sample)
 
     def _take(self) -> PowerSample | None:
         """Read the sensor; `None` if the clock has not advanced. `_reading` is held."""
@@ -305,8 +328,9 @@ class Meter:
         if event.kind == "lost" and probe is not None and probe.known_s is not None:
             with self._lock:
                 self._ledger.doubt(probe.known_s)
-        if self._on_event is not None:
-            self._call(self._on_event, event)
+        with self._handing_over:
+            if self._on_event is not None:
+                self._call(self._on_event, event)
 
     def _call(self, callback: Callable[[T], None], value: T) -> None:
         """Call a function whose errors must not end the thread; `spent_j` raises the first."""

@@ -22,6 +22,7 @@ class Environment:
     runtime: str  # of the engine, with its version
     device: str  # on which the engine runs
     threads: int | None  # of the engine; None: one per processor
+    open_already: PowerSensor | None = None  # the sensor of a meter that already runs
 
     @classmethod
     def detect(
@@ -31,6 +32,7 @@ class Environment:
         device: str = "cpu",
         threads: int | None = None,
         board_file: Path | None = None,
+        open_already: PowerSensor | None = None,
     ) -> "Environment":
         """This machine with that engine. Opens neither the engine nor the sensor.
 
@@ -47,6 +49,7 @@ class Environment:
             runtime=engine_runtime(engine),
             device=device,
             threads=threads,
+            open_already=open_already,
         )
 
     @cached_property
@@ -55,7 +58,7 @@ class Environment:
 
         One meter uses it and closes it.
         """
-        return open_sensor(self.board)
+        return self.open_already or open_sensor(self.board)
 
     @property
     def power_is_estimate(self) -> bool:

@@ -46,6 +46,7 @@ class Metering:
         *,
         board: Board | None = None,
         began_s: float | None = None,
+        meter: Meter | None = None,
     ) -> None:
         """Prepare the meter; nothing is read yet.
 
@@ -53,12 +54,15 @@ class Metering:
             sensor: closed at the end; `None`: joules stay unknown.
             board: profile of the board.
             began_s: start of the count, monotonic; `None`: now.
+            meter: one that already runs, keeps what it reads, and counts from `began_s`; its
+                owner ends it. `None`: a new one.
         """
         self.began_s = time.monotonic() if began_s is None else began_s
         self._log = _PowerLog(began_s=self.began_s)
         self._from_sensor: SimpleQueue[SensorEvent] = SimpleQueue()
-        self.meter = Meter(
-            sensor, since_s=self.began_s, record=self._log, on_event=self._from_sensor.put
+        self._is_own, put = meter is None, self._from_sensor.put
+        self.meter = meter or Meter(
+            sensor, since_s=self.began_s, record=self._log, on_event=put
         )
         self.sensor, self.board = sensor, board
         self.earlier = NOTHING
@@ -151,7 +155,10 @@ class Metering:
         self._log.stop()
 
     def __enter__(self) -> Self:
-        self.meter.__enter__()
+        if self._is_own:
+            self.meter.__enter__()
+        else:
+            self.meter.hand_over(self._log, self._from_sensor.put)
         return self
 
     def __exit__(
@@ -161,7 +168,8 @@ class Metering:
         trace: TracebackType | None,
     ) -> None:
         self._open.close()
-        self.meter.__exit__(kind, error, trace)
+        if self._is_own:
+            self.meter.__exit__(kind, error, trace)
 
 
 def event_of_sensor(reported: SensorEvent, step: int) -> Event:
