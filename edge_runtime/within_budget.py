@@ -138,6 +138,7 @@ def train_within(
             _check_limits(package, environment, budget, metering.meter)
             measure = partial(_measured, package, environment, options, metering.meter, report)
             costs = _costs(package, environment, profile, candidates, measure)
+            _require_readings(budget, metering.meter)
             options = replace(options, profile=costs)
         _set_idle_power(metering.meter, options.profile, report)
         with open_loop(replace(job, options=options)) as loop:
@@ -206,8 +207,20 @@ def _check_limits(
             "`edge-train doctor` shows what was tried; a board file (--board) with "
             "power.idle_w and power.full_w allows an estimate."
         )
+    _require_readings(budget, meter)
+
+
+def _require_readings(budget: Budget, meter: Meter) -> None:
+    """Refuse a limit on what the sensor cannot read now.
+
+    Raises:
+        DeviceError: it is lost; the rail or file, and its value, are named.
+    """
     if (lost := meter.lost_because()) and (budget.energy_j or budget.power_w):
-        raise DeviceError(f"a limit on energy or power cannot be kept: {lost}.")
+        raise DeviceError(
+            f"a limit on energy or power cannot be kept: {lost}. Repair the sensor, see "
+            "`edge-train doctor`, or leave the limit out."
+        )
 
 
 def _costs(
@@ -281,8 +294,10 @@ def _measured(
         report=lambda cost: report(cost.text(is_estimate=is_estimate)),
         stop=options.stop,
     )
-    # A larger budget would need the rungs that were left out, or killed.
+    # A larger budget would need the rungs that were left out, or killed, and their energy.
     is_complete = all(cost.source == MEASURED for cost in profile.rungs)
+    if meter.sensor is not None:
+        is_complete &= all(cost.step_j is not None for cost in profile.rungs)
     measured = {cost.rung for cost in profile.rungs}
     others = [cost for cost in cached.rungs if cost.rung not in measured] if cached else []
     profile = replace(profile, rungs=(*profile.rungs, *others))

@@ -114,9 +114,10 @@ def require_energy(workload: Workload, budget: Budget) -> None:
     if workload.overhead.fixed_j is None or not known:
         flag = (POWER if budget.energy_j is None else ENERGY).flag
         raise DeviceError(
-            f"{flag} cannot be planned: the cost profile has no energy, since the board had "
-            f"no power sensor when it was measured. Leave {flag} out, or see `edge-train "
-            "doctor` for the sensors and measure again with `edge-train profile PKG`."
+            f"{flag} cannot be planned: the cost profile has no energy: when it was "
+            "measured, the board had no power sensor, or none whose readings can be true. "
+            f"Leave {flag} out, or see `edge-train doctor` for the sensors and measure again "
+            "with `edge-train profile PKG`."
         )
 
 
