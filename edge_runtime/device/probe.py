@@ -106,6 +106,8 @@ class Probe:
         if self.is_lost:
             return
         stopped_s = self._judge.stopped_since_s
+        if untrue_s := self.sensor.untrue_s():
+            stopped_s = t_s - untrue_s
         if stopped_s is not None:  # what was read since then was not true, either
             self.known_s = stopped_s
         if self._doubted_s is None:

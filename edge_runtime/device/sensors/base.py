@@ -42,6 +42,10 @@ class PowerSensor(Protocol):
         """Why the last reading of a rail was `None`, with the file; `None`: not known."""
         return None
 
+    def untrue_s(self) -> float:
+        """For how long before the last reading the total could be read, and was not true."""
+        return 0.0
+
     def close(self) -> None:
         """Close files and connections. Calling it twice is fine."""
 

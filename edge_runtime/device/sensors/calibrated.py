@@ -54,5 +54,9 @@ class CalibratedSensor(PowerSensor):
         return self._sensor.why_unknown(rail)
 
     @override
+    def untrue_s(self) -> float:
+        return self._sensor.untrue_s()
+
+    @override
     def close(self) -> None:
         self._sensor.close()

@@ -75,6 +75,7 @@ class Jtop(PowerSensor):
         self._watts: dict[str, float] = {}
         self._sums_j: dict[str, float] = {}
         self._problem = "the service has gone"
+        self._why: str | None = None  # the total of the last reading was unknown
         self._connecting: threading.Thread | None = None
         self._client = self._connect()
         self.rails = tuple(self._watts)
@@ -92,11 +93,10 @@ class Jtop(PowerSensor):
             now_s = self._clock()
             silence_s = now_s - self._arrival_s
             if self._client.is_alive() and silence_s <= _SILENCE_S:
-                if doubt := self._doubt(now_s):
-                    raise SensorError(f"jtop: {' + '.join(self.total)}: {doubt}")
+                self._why = self._doubt(now_s)
                 self._count(now_s, self._watts)
                 return {
-                    rail: self._sums_j[rail] if rail in self._watts else None
+                    rail: None if self._is_unknown(rail) else self._sums_j[rail]
                     for rail in self.rails
                 }
         if self._connecting is None or not self._connecting.is_alive():
@@ -105,12 +105,29 @@ class Jtop(PowerSensor):
             self._connecting.start()
         raise SensorError(f"jtop: no reading for {silence_s:.1f} s: {self._problem}")
 
+    def _is_unknown(self, rail: str) -> bool:
+        return rail not in self._watts or (self._why is not None and rail in self.total)
+
+    @override
+    def why_unknown(self, rail: str) -> str | None:
+        return self._why if rail in self.total else None
+
+    @override
+    def untrue_s(self) -> float:
+        is_equal = self._why is not None and judge(Reading(self._total_w()), _WATTS) is None
+        return self._clock() - self._equal_since_s if is_equal else 0.0
+
+    def _total_w(self) -> float | None:
+        """The total that the service sends; `None` if it lacks a rail of it."""
+        parts = [self._watts.get(rail) for rail in self.total]
+        known = [part for part in parts if part is not None]
+        return sum(known) if known and len(known) == len(parts) else None
+
     def _doubt(self, now_s: float) -> str | None:
         """Why the total that the service sends cannot be true."""
-        parts = [self._watts.get(rail) for rail in self.total]
-        if not parts or None in parts:
-            return None  # no total, or reported as unknown
-        total_w = sum(part or 0.0 for part in parts)
+        total_w = self._total_w()
+        if total_w is None:
+            return None  # no total, or unknown anyway
         return judge(Reading(total_w, now_s - self._equal_since_s), _WATTS)
 
     def _connect(self) -> Any:
