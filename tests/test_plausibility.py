@@ -23,6 +23,7 @@ INPUT = SensorKind(frozen_s=30.0)
         (Reading(math.inf), ANYTHING, "inf W is not a number"),
         (Reading(0.0), RAIL, None),  # a part of a board may be off
         (Reading(-0.04), RAIL, None),  # and its sensor has an offset
+        (Reading(-7.0), RAIL, "-7.000 W is not above -1 W"),
         (Reading(163.8, scale=1.0), RAIL, "at full scale"),
         (Reading(-163.8, scale=-1.0), RAIL, "at full scale"),
         (Reading(160.0, scale=0.99), RAIL, None),

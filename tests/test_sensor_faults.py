@@ -91,7 +91,7 @@ FAULTS = {
     "dead": Fault(current(""), "curr1_input is empty", "curr1_input is empty"),
     "doubled": Fault(double, "occurs 2 times, as VDD_IN@7-0041, VDD_IN@1-0040", None),
     "negative": Fault(
-        current(-1400), "VDD_IN: -7.000 W is not above", "VDD_IN: -7.000 W is not above zero"
+        current(-1400), "holds -1400: -7.000 W is not above", "-7.000 W is not above -1 W"
     ),
     "zero": Fault(
         current(0), "VDD_IN: 0.000 W is not above zero", "VDD_IN: 0.000 W is not above zero"

@@ -94,6 +94,21 @@ def test_channels_that_are_not_connected_are_not_rails(tmp_path: Path) -> None:
     assert read(ina3221.find_rails(tmp_path / "sys")) == {"VDDQ_VDD2_1V8AO": 0.45}
 
 
+def test_a_part_of_a_total_far_below_zero_makes_it_unknown(tmp_path: Path) -> None:
+    """As on an AGX Orin, whose total is a sum that would still be above zero."""
+    folder = fake_board.ina3221(tmp_path, {"VDD_GPU_SOC": 9.0, "VDD_CPU_CV": 3.0})
+    sensor = open_sensor(board(total=("VDD_GPU_SOC", "VDD_CPU_CV")), root=tmp_path)
+    assert sensor
+    fake_board.put(folder / "curr2_input", -2)  # 10 mW: the chip's offset
+    assert sensor.read()["VDD_CPU_CV"] == pytest.approx(-0.01)
+    fake_board.put(folder / "curr2_input", -600)
+    assert sensor.read()["VDD_CPU_CV"] is None
+    assert "curr2_input holds -600: -3.000 W is not above" in (
+        sensor.why_unknown("VDD_CPU_CV") or ""
+    )
+    sensor.close()
+
+
 def test_both_monitors_of_a_board_are_read(tmp_path: Path) -> None:
     fake_board.ina3221(tmp_path, {"VDD_CPU_CV": 2.0, "SPARE": 3.0})
     fake_board.ina3221(tmp_path, {"SPARE": 4.0}, number=4, device="1-0041")

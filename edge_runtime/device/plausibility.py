@@ -12,11 +12,11 @@ class SensorKind(NamedTuple):
     """What the readings of one kind of sensor, or of a part of it, can be."""
 
     frozen_s: float | None = None  # exactly equal for longer: it has stopped; None: it may be
-    is_positive: bool = True  # what it measures always uses power
+    above_w: float = 0.0  # what it measures always uses more than this
 
 
-RAIL = SensorKind(is_positive=False)  # a part of a board may be off, and read below zero
-ANYTHING = SensorKind(is_positive=False)  # derived, not measured
+RAIL = SensorKind(above_w=-1.0)  # a part of a board may be off, and its chip has an offset
+ANYTHING = SensorKind(above_w=-math.inf)  # derived, not measured
 
 
 class Reading(NamedTuple):
@@ -34,8 +34,10 @@ def judge(reading: Reading, kind: SensorKind) -> str | None:
         return f"{power_w} W is not a number"
     if scale is not None and abs(scale) >= 1:
         return "at full scale: the true value is higher, or the chip is disturbed"
-    if kind.is_positive and power_w is not None and power_w <= 0:
-        return f"{power_w:.3f} W is not above zero"
+    if power_w is not None and power_w <= kind.above_w:
+        return (
+            f"{power_w:.3f} W is not above {f'{kind.above_w:g} W' if kind.above_w else 'zero'}"
+        )
     if kind.frozen_s is not None and same_s > kind.frozen_s:
         if power_w is None:
             return f"has counted nothing for {same_s:.0f} s"
@@ -55,7 +57,7 @@ class Judge:
     @property
     def needs_change(self) -> bool:
         """Whether an equal reading is no new reading: of what always counts."""
-        return self._counts_energy and self._kind.is_positive
+        return self._counts_energy and self._kind.above_w >= 0
 
     def see(self, t_s: float, total: float) -> tuple[str | None, bool]:
         """Take a reading of the total in.

@@ -80,16 +80,24 @@ class PowerFile(Rail):
 
     def __init__(self, file: NumberFile, units_per_watt: float) -> None:
         self._file, self._units_per_watt = file, units_per_watt
+        self._doubt: str | None = None
 
     @override
     def read_w(self) -> float | None:
+        self._doubt = None
         units = self._file.read()
-        return None if units is None else units / self._units_per_watt
+        if units is None:
+            return None
+        power_w = units / self._units_per_watt
+        if doubt := judge(Reading(power_w), RAIL):
+            self._doubt = f"{self._file.path} holds {units}: {doubt}"
+            return None
+        return power_w
 
     @property
     @override
     def problem(self) -> str | None:
-        return self._file.problem
+        return self._file.problem or self._doubt
 
     @override
     def close(self) -> None:
