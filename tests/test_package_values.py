@@ -99,8 +99,3 @@ def folder(tmp_path):
 def test_impossible_values_are_reported(folder, change, wanted):
     edit(folder, change)
     assert problems(folder) == ([wanted] if isinstance(wanted, str) else wanted)
-
-
-def test_the_evaluated_encoder_is_the_student_or_the_teacher(folder):
-    edit(folder, set_in("encoder_prefix", "moved."))
-    assert "encoder_prefix: expected 'param.' or 'ema.', got 'moved.'" in problems(folder)
