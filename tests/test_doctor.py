@@ -72,7 +72,7 @@ def test_the_board_is_inspected(here) -> None:
         "power_mode",
         "memory_available_bytes",
     }
-    assert names | {"temperatures_c", "throttled"} <= board.keys()
+    assert names | {"temperatures_c", "unknown_zones", "throttled"} <= board.keys()
 
 
 def board_lines(capsys, *arguments: str) -> list[str]:
@@ -115,6 +115,18 @@ def test_the_power_sensor_and_its_total_are_reported(tmp_path, monkeypatch, caps
     ):
         assert line in text
     assert "jtop" not in text  # the best sensor is used
+
+
+@pytest.mark.usefixtures("no_parts")
+def test_a_zone_without_a_true_temperature_is_named(tmp_path, monkeypatch, capsys) -> None:
+    root = jetson(tmp_path)
+    fake_board.zone(tmp_path, 1, "gpu-thermal", -256_000)
+    fake_board.zone(tmp_path, 2, "board", 31)
+    monkeypatch.setenv("EDGE_TRAIN_SYSFS", str(root))
+    text = "\n".join(board_lines(capsys))
+    assert "temperature   97.5 °C cpu-thermal; throttled now\n" in text
+    assert re.search(r" {14}gpu-thermal is unknown: .*temp: -256 C is outside", text)
+    assert re.search(r" {14}board is unknown: .*temp: 31 is not in thousandths", text)
 
 
 OWN = """

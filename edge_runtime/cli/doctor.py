@@ -192,7 +192,8 @@ def _board_rows(board: dict[str, Any]) -> list[tuple[str, str]]:
     if board["problem"]:
         return [("board", f"unknown: {board['problem']}")]
     exists, available = board["memory_limit_bytes"], board["memory_available_bytes"]
-    degrees = [f"{c:.1f} °C {zone}" for zone, c in board["temperatures_c"].items()]
+    known = {zone: c for zone, c in board["temperatures_c"].items() if c is not None}
+    degrees = [f"{c:.1f} °C {zone}" for zone, c in known.items()]
     heat = {True: "throttled now", False: "not throttled", None: "throttling unknown"}
     return [
         ("board", f"{board['name']} ({board['board']})"),
@@ -202,6 +203,7 @@ def _board_rows(board: dict[str, Any]) -> list[tuple[str, str]]:
         ("power", _power_text(board["sensor"])),
         *[("", line) for line in _sensor_lines(board)],
         ("temperature", f"{', '.join(degrees) or 'unknown'}; {heat[board['throttled']]}"),
+        *[("", f"{zone} is unknown: {why}") for zone, why in board["unknown_zones"].items()],
     ]
 
 

@@ -41,6 +41,7 @@ class Inventory:
     memory_limit_bytes: int | None
     memory_available_bytes: int | None
     temperatures_c: dict[str, float | None]
+    unknown_zones: dict[str, str]  # zones whose temperature is unknown, with the reason
     throttled: bool | None
 
 
@@ -58,6 +59,7 @@ def take_inventory(board: Board | None = None, *, root: Path = Path("/")) -> Inv
     choice = choose_sensor(board, root=root)
     memory, thermometer = memory_now(root), Thermometer(root)
     try:
+        zones = thermometer.read()
         return Inventory(
             board=board.id,
             name=board.name,
@@ -68,7 +70,8 @@ def take_inventory(board: Board | None = None, *, root: Path = Path("/")) -> Inv
             power_mode=power_mode(root),
             memory_limit_bytes=memory.limit_bytes,
             memory_available_bytes=memory.available_bytes,
-            temperatures_c=thermometer.temperatures_c(),
+            temperatures_c={name: zone.temperature_c for name, zone in zones.items()},
+            unknown_zones={name: zone.problem for name, zone in zones.items() if zone.problem},
             throttled=thermometer.is_throttled(),
         )
     finally:
