@@ -238,7 +238,7 @@ def test_the_needs_of_a_budget_are_checked_before_anything_is_measured(
     monkeypatch.setattr(within_budget, "profile_package", measure)
     with pytest.raises(BudgetError, match="below the package's state"):
         train_within(package, tmp_path / "run", budget=Budget(memory_bytes=100))
-    with pytest.raises(DeviceError, match="threads: measured with all processors, here 3"):
+    with pytest.raises(DeviceError, match="threads: measured with one per processor, here 3"):
         train_within(
             package,
             tmp_path / "run",

@@ -103,7 +103,7 @@ class Ledger:
         """Record the totals.
 
         Energy that was not measured is taken to be that of the rung in training, or of the
-        highest-power one; without any profiled energy it stays unknown.
+        highest-power one; without any profiled energy it is unknown.
 
         Args:
             spent: until now.
@@ -113,8 +113,10 @@ class Ledger:
         passed_s = max(0.0, spent.time_s - self.time_s)
         if spent.energy_j is not None:
             self.energy_j = spent.energy_j
-        elif (power_w := self._power_w(rung)) is not None:
-            self.energy_j = (self.energy_j or 0.0) + power_w * passed_s
+        else:
+            power_w = self._power_w(rung)
+            before_j = self.energy_j or 0.0
+            self.energy_j = None if power_w is None else before_j + power_w * passed_s
         self.time_s = spent.time_s
         if rung is None:  # the time before the first step was not training
             return

@@ -6,7 +6,6 @@ The loop calls it before every step. Clock: monotonic seconds.
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Protocol
 
 from typing_extensions import override
@@ -78,10 +77,11 @@ class GovernedSelector(RungSelector):
         self._metering = metering
         self._require_temperature(budget.temperature_c)
         costs, overhead = interpolate(profile.rungs), overhead_of(profile)
-        spent = metering.spent(time.monotonic())
-        so_far = replace(overhead, startup_s=spent.time_s, startup_j=spent.energy_j)
-        self.plan = make_plan(costs, budget, steps=total_steps - done, overhead=so_far)
-        self._governor = Governor(costs, budget, steps=total_steps, overhead=overhead)
+        self._governor = Governor(
+            costs, budget, steps=total_steps, overhead=overhead, earlier=metering.earlier
+        )
+        rest = self._governor.overhead_after(metering.spent(time.monotonic()))
+        self.plan = make_plan(costs, budget, steps=total_steps - done, overhead=rest)
         self._read_s = -math.inf
         self._memory: MemoryNow | None = None
 
