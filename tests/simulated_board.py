@@ -84,6 +84,7 @@ class Board:
     warming_s: float = 30.0
     pressure: Callable[[int], float] = lambda step: 0.0
     rss_bytes: Callable[[str], int | None] = lambda rung: None
+    room_bytes: Callable[[int], int | None] = lambda step: None
     seed: int = 0
 
 
@@ -173,6 +174,7 @@ def simulate(
             Reading(
                 temperature_c=simulation.temperature_c,
                 rss_bytes=board.rss_bytes(rung) if rung else None,
+                room_bytes=board.room_bytes(outcome.steps),
                 memory_pressure=board.pressure(outcome.steps),
             ),
         )

@@ -51,6 +51,7 @@ class Governor:
         steps: int,
         overhead: Overhead,
         earlier: Spent | None = None,
+        room_bytes: int | None = None,
         replan_every_s: float = REPLAN_EVERY_S,
     ) -> None:
         """Prepare for a run for which `make_plan` has a plan.
@@ -61,15 +62,18 @@ class Governor:
             steps: of the whole run.
             overhead: its costs besides the steps.
             earlier: spent by earlier processes of the run.
+            room_bytes: memory that the machine or container leaves to it; `None`: unknown.
             replan_every_s: at least this often; more often in a run of a few minutes.
 
         Raises:
             BudgetError: no rung can be trained at all.
             DeviceError: energy or power is limited and unknown.
         """
-        workload = Workload(costs=tuple(costs), steps=steps, overhead=overhead)
+        workload = Workload(
+            costs=tuple(costs), steps=steps, overhead=overhead, room_bytes=room_bytes
+        )
         require_energy(workload, budget)
-        usable = [cost for cost in costs if why_unusable(cost, budget) is None]
+        usable = [cost for cost in costs if why_unusable(cost, budget, room_bytes) is None]
         if not usable:
             raise BudgetError(infeasible_text(workload, budget))
         usable.sort(key=lambda cost: (cost.token_blocks, -(cost.step_s or 0.0)))

@@ -77,11 +77,19 @@ class GovernedSelector(RungSelector):
         self._metering = metering
         self._require_temperature(budget.temperature_c)
         costs, overhead = interpolate(profile.rungs), overhead_of(profile)
+        room_bytes = memory_now().room_bytes
         self._governor = Governor(
-            costs, budget, steps=total_steps, overhead=overhead, earlier=metering.earlier
+            costs,
+            budget,
+            steps=total_steps,
+            overhead=overhead,
+            earlier=metering.earlier,
+            room_bytes=room_bytes,
         )
         rest = self._governor.overhead_after(metering.spent(time.monotonic()))
-        self.plan = make_plan(costs, budget, steps=total_steps - done, overhead=rest)
+        self.plan = make_plan(
+            costs, budget, steps=total_steps - done, overhead=rest, room_bytes=room_bytes
+        )
         self._read_s = -math.inf
         self._memory: MemoryNow | None = None
 
@@ -112,6 +120,7 @@ class GovernedSelector(RungSelector):
             temperature_c=sample.temperature_c if sample else None,
             throttled=sample.throttled if sample else None,
             rss_bytes=self._memory.rss_bytes,
+            room_bytes=self._memory.room_bytes,
             memory_pressure=self._memory.pressure_avg10,
         )
 
