@@ -6,16 +6,19 @@ Clock: monotonic seconds.
 import logging
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from edge_runtime.data import FrameSource, PictureSource
-from edge_runtime.device import Meter
-from edge_runtime.engines import create_engine
+from edge_runtime.device import Meter, memory_now
+from edge_runtime.engines import Engine, create_engine, require_supported, supported_rungs
 from edge_runtime.errors import ConfigError, DeviceError
 from edge_runtime.facts import Budget, CostProfile
 from edge_runtime.facts.costs import MEASURED
 from edge_runtime.package import Package
+from edge_runtime.package.manifest import Rung
 from edge_runtime.planning import interpolate, require_state_fits
+from edge_runtime.planning.costs import predicted_peak_bytes
 from edge_runtime.profiling import Environment, profile_package, save_profile
 from edge_runtime.records import Run, open_run
 from edge_runtime.records.events import Event
@@ -36,6 +39,7 @@ def train_within(
     *,
     budget: Budget = _UNLIMITED,
     rungs: Sequence[str] | None = None,
+    skip_unsupported: bool = False,
     epochs: int = 100,
     images_per_epoch: int | None = None,
     seed: int = 0,
@@ -53,8 +57,8 @@ def train_within(
 ) -> Generator[Event, None, Run]:
     """Train a package on pictures within a budget. docs/library.md has an example.
 
-    With a budget, or with several `rungs`, the governor chooses the rung of every step by
-    their costs on this board: those of `profile`, cached ones, or measured ones. Otherwise
+    With a budget, several `rungs` or a `profile`, the governor chooses the rung of every step
+    by their costs on this board: those of `profile`, cached ones, or measured ones. Otherwise
     one rung is trained. Nothing happens before the first event is requested. Every event is
     in the run folder before it is yielded.
 
@@ -63,8 +67,10 @@ def train_within(
         source: the pictures.
         run_dir: the run folder; created, unless `resume` is set and it exists.
         budget: limits of the run, over all its processes.
-        rungs: ids of those that may be trained; `None`: all of them with a budget, otherwise
-            the one that keeps the most.
+        rungs: ids of those that may be trained; all of them train the same parameters.
+            `None`: with a budget, the ladder, as far as the engine can train it; otherwise the
+            rung that keeps the most.
+        skip_unsupported: leave out those of `rungs` that the engine cannot train.
         epochs: of the run.
         images_per_epoch: `None`: all of the source; a live source needs a number.
         seed: of all random numbers.
@@ -87,17 +93,25 @@ def train_within(
     Raises:
         EdgeRuntimeError: any error of `train`, and before training:
         BudgetError: no plan is feasible.
+        ConfigError: the package has no such rungs, or they train different parameters.
         DeviceError: `profile` was measured elsewhere, a limit is set on a quantity that
             no sensor measures, or the board is unknown.
-        EngineError: the engine is not installed, or no rung fits into this machine.
+        EngineError: the engine is not installed, it cannot train a rung, or no rung fits into
+            this machine.
     """
     environment = Environment.detect(engine, device=device, threads=threads, board_file=board)
-    candidates = _candidates(package, rungs, budget)
-    is_governed = budget.is_limited or len(candidates) > 1
+    trainer = create_engine(engine, device=device, threads=threads)
+    is_tight = _is_tight(package, rungs, run_dir if resume else None)
+    if rungs is None:
+        by_costs = budget.is_limited or is_tight
+        candidates = _default_candidates(package, trainer, by_costs, report)
+    else:
+        candidates = _chosen(package, trainer, rungs, skip_unsupported, report)
+    is_governed = budget.is_limited or is_tight or len(candidates) > 1 or profile is not None
     with Metering(environment.sensor, board=environment.board, began_s=began_s) as metering:
         options = TrainingOptions(
-            engine=create_engine(engine, device=device, threads=threads),
-            rungs=None if is_governed else ((1, candidates[0]),),
+            engine=trainer,
+            rungs=None if is_governed else ((1, candidates[0].id),),
             budget=budget,
             state=state,
             metering=metering,
@@ -113,52 +127,91 @@ def train_within(
             yield finished
             return open_run(run_dir)
         if is_governed:
-            costs = _costs(package, environment, options, metering.meter, profile, report)
-            chosen = tuple(cost for cost in costs.rungs if cost.rung in candidates)
-            options = replace(options, profile=replace(costs, rungs=chosen))
+            _check_limits(package, environment, budget)
+            measure = partial(_measured, package, environment, options, metering.meter, report)
+            costs = _costs(package, environment, profile, candidates, measure)
+            options = replace(options, profile=costs)
         _set_idle_power(metering.meter, options.profile, report)
         with open_loop(replace(job, options=options)) as loop:
             yield from loop.run()
     return open_run(run_dir)
 
 
-def _candidates(
-    package: Package, rungs: Sequence[str] | None, budget: Budget
-) -> tuple[str, ...]:
-    """Ids of the rungs that may be trained.
+def _is_tight(package: Package, rungs: Sequence[str] | None, continued: Path | None) -> bool:
+    """Whether the rung that would be trained may not fit into the memory that is free.
 
-    Raises:
-        ConfigError: the package has no such rung, or no rung is given.
+    Rungs are then chosen by their costs, without a limit as well. A run that is continued
+    keeps its way.
+
+    Args:
+        package: the package to train.
+        rungs: that the caller names.
+        continued: the run folder to continue, if it exists.
     """
-    if rungs is not None:
-        if not rungs:
-            raise ConfigError("no rung to train: give at least one.")
-        return tuple(package.rung(rung).id for rung in rungs)
-    ladder = package.manifest.ladder()
-    if budget.is_limited:
-        return tuple(rung.id for rung in ladder)
-    return (package.rung_with_keep_ratio(max(rung.keep_ratio for rung in ladder)).id,)
+    if continued is not None and continued.is_dir() and any(continued.iterdir()):
+        return open_run(continued).info.settings.rungs is None
+    if rungs:
+        rung = package.rung(rungs[0])
+    else:
+        most = max(rung.keep_ratio for rung in package.manifest.ladder())
+        rung = package.rung_with_keep_ratio(most)
+    now = memory_now()
+    needed = predicted_peak_bytes(package.manifest, rung, now.rss_bytes)
+    return now.room_bytes is not None and needed > now.room_bytes
 
 
-def _costs(
-    package: Package,
-    environment: Environment,
-    options: TrainingOptions,
-    meter: Meter,
-    file: Path | None,
-    report: Callable[[str], None],
-) -> CostProfile:
-    """Costs of all rungs here: given, cached, or measured now.
+def _default_candidates(
+    package: Package, engine: Engine, by_costs: bool, report: Callable[[str], None]
+) -> list[Rung]:
+    """The rungs that may be trained where the caller names none.
 
     Raises:
-        StoppedError: `stop` of the options returned `True`.
-        DeviceError: the given profile was measured in another environment, or a limit
-            needs a sensor and the board has none.
-        RecordsError: it is damaged.
-        EngineError: no rung fits into this machine, or one failed.
+        EngineError: the engine can train none of them.
+    """
+    ladder = package.manifest.ladder()
+    if by_costs:
+        return supported_rungs(engine, package, ladder, report)
+    largest = package.rungs_with_keep_ratio(max(rung.keep_ratio for rung in ladder))
+    return supported_rungs(engine, package, largest)[:1]
+
+
+def _chosen(
+    package: Package,
+    engine: Engine,
+    rungs: Sequence[str],
+    skip_unsupported: bool,
+    report: Callable[[str], None],
+) -> list[Rung]:
+    """The rungs that the caller names.
+
+    Raises:
+        ConfigError: the package has no such rung, they train different parameters, or no rung
+            is given.
+        EngineError: the engine cannot train one, or, with `skip_unsupported`, any of them.
+    """
+    if not rungs:
+        raise ConfigError("no rung to train: give at least one.")
+    chosen = [package.rung(rung) for rung in dict.fromkeys(rungs)]
+    if len({rung.trained for rung in chosen}) > 1:
+        names = ", ".join(f"{rung.id} ({rung.trained})" for rung in chosen)
+        raise ConfigError(
+            "rungs that train different parameters cannot be mixed, since their token-blocks "
+            f"do not compare: {names}. Choose rungs that train the same."
+        )
+    if skip_unsupported:
+        return supported_rungs(engine, package, chosen, report)
+    for rung in chosen:
+        require_supported(engine, package, rung)
+    return chosen
+
+
+def _check_limits(package: Package, environment: Environment, budget: Budget) -> None:
+    """Refuse what no rung can keep, before anything is measured.
+
+    Raises:
+        DeviceError: a limit needs a sensor and the board has none.
         BudgetError: the memory limit is below the package's state.
     """
-    budget = options.budget
     require_state_fits(budget, package.manifest.state_bytes)
     if environment.sensor is None and (budget.energy_j or budget.power_w):
         raise DeviceError(
@@ -166,25 +219,87 @@ def _costs(
             "`edge-train doctor` shows what was tried; a board file (--board) with "
             "power.idle_w and power.full_w allows an estimate."
         )
+
+
+def _costs(
+    package: Package,
+    environment: Environment,
+    file: Path | None,
+    candidates: Sequence[Rung],
+    measure: Callable[[Sequence[Rung], CostProfile | None], CostProfile],
+) -> CostProfile:
+    """Costs of the candidates here: given, cached, or measured now.
+
+    Raises:
+        DeviceError: the given profile was measured in another environment, or lacks a rung.
+        RecordsError: it is damaged.
+        EdgeRuntimeError: any error of `measure`.
+    """
+    ladder = [rung for rung in package.manifest.rungs if rung.trained == candidates[0].trained]
     path = file or environment.cached_profile_path(package)
-    if file or path.exists():
-        profile = environment.load_profile(package, path)
-    else:
-        report("no cost profile of this package on this board yet: measuring its rungs first")
-        is_estimate = environment.power_is_estimate
-        profile = profile_package(
-            package,
-            environment,
-            meter,
-            memory_bytes=budget.memory_bytes,
-            max_s=_QUICK_S,
-            report=lambda cost: report(cost.text(is_estimate=is_estimate)),
-            stop=options.stop,
+    known = environment.load_profile(package, path) if file or path.exists() else None
+    missing = _missing(candidates, known)
+    if file and missing:
+        raise DeviceError(
+            f"cost profile {file} lacks {', '.join(missing)}. Measure again with "
+            "`edge-train profile PKG`."
         )
-        # A larger budget would need the rungs that were left out, or killed.
-        if all(cost.source == MEASURED for cost in profile.rungs):
-            save_profile(profile, path)
-    return replace(profile, rungs=interpolate(profile.rungs))
+    profile = measure(ladder, known) if known is None or missing else known
+    comparable = {rung.id for rung in ladder}
+    rungs = interpolate([cost for cost in profile.rungs if cost.rung in comparable])
+    ids = {rung.id for rung in candidates}
+    return replace(profile, rungs=tuple(cost for cost in rungs if cost.rung in ids))
+
+
+def _missing(candidates: Sequence[Rung], profile: CostProfile | None) -> list[str]:
+    known = {cost.rung for cost in profile.rungs} if profile else set()
+    return [rung.id for rung in candidates if rung.id not in known]
+
+
+def _measured(
+    package: Package,
+    environment: Environment,
+    options: TrainingOptions,
+    meter: Meter,
+    report: Callable[[str], None],
+    ladder: Sequence[Rung],
+    cached: CostProfile | None,
+) -> CostProfile:
+    """Measure the rungs of a ladder that the engine can train, and cache them if all fit.
+
+    Args:
+        package: the package to train.
+        environment: this machine.
+        options: of the run.
+        meter: of this process.
+        report: called with a line of text.
+        ladder: rungs that train the same parameters.
+        cached: the profile in the cache, which has other rungs.
+
+    Raises:
+        StoppedError: `stop` of the options returned `True`.
+        EngineError: no rung fits into this machine, or one failed.
+    """
+    report("no cost profile of this package on this board yet: measuring its rungs first")
+    is_estimate = environment.power_is_estimate
+    profile = profile_package(
+        package,
+        environment,
+        meter,
+        rungs=supported_rungs(options.engine, package, ladder),
+        memory_bytes=options.budget.memory_bytes,
+        max_s=_QUICK_S,
+        report=lambda cost: report(cost.text(is_estimate=is_estimate)),
+        stop=options.stop,
+    )
+    # A larger budget would need the rungs that were left out, or killed.
+    is_complete = all(cost.source == MEASURED for cost in profile.rungs)
+    measured = {cost.rung for cost in profile.rungs}
+    others = [cost for cost in cached.rungs if cost.rung not in measured] if cached else []
+    profile = replace(profile, rungs=(*profile.rungs, *others))
+    if is_complete:
+        save_profile(profile, environment.cached_profile_path(package))
+    return profile
 
 
 def _set_idle_power(

@@ -1,4 +1,4 @@
-"""Graphs that skip an update report so by their metric `applied`, as loss scaling does.
+"""Graphs that skip an update report it in the metric `applied`, as loss scaling does.
 
 Hand-made graphs of one parameter: `param.w` grows by the mean of the images where `lr` > 0.
 """
@@ -32,7 +32,7 @@ GRAPHS = {
         ["images.global", "lr", "param.w"],
         ["loss", "applied", "next.param.w"],
     ),
-    # Its own `applied` is that of a part, which means nothing: half of the parts have 1.
+    # Its own `applied` is that of a part and meaningless: half of the parts have 1.
     "accumulate": (
         [
             *GRADIENT,
@@ -64,7 +64,7 @@ def shape_of(name, pictures):
 
 
 def make_graph(kind):
-    """A file's content, and what the manifest says of it."""
+    """A file's content, and its description in the manifest."""
     nodes, inputs, outputs = GRAPHS[kind]
     pictures = MICRO_BATCH if kind == "accumulate" else BATCH
     used = {name for _, names, _ in nodes for name in names.split()}
@@ -146,7 +146,7 @@ def engine(request, package):
 
 
 def trained(engine, rung, lr):
-    """One step on pictures of which half are dark and half are bright."""
+    """One step on pictures, half of them dark and half bright."""
     images = np.zeros((VIEWS, BATCH, SIZE_PX, SIZE_PX, 3), np.uint8)
     images[:, BATCH // 2 :] = 200
     return engine.step(rung, {"images.global": images}, {"lr": lr})

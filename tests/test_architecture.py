@@ -148,11 +148,11 @@ def test_every_part_has_its_layer() -> None:
 
 def test_imports_of_the_export_side_only_point_down() -> None:
     upward = [
-        found
-        for found in imports("export")
-        if found.package == "edge_export"
-        and (own := Path(found.file).with_suffix("").parts[2]) != found.part
-        and EXPORT_RANK[found.part] >= EXPORT_RANK[own]
+        each
+        for each in imports("export")
+        if each.package == "edge_export"
+        and (own := Path(each.file).with_suffix("").parts[2]) != each.part
+        and EXPORT_RANK[each.part] >= EXPORT_RANK[own]
     ]
     assert upward == []
 

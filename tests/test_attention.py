@@ -1,13 +1,15 @@
 """The interface of attention for token policies: bias, token sizes, probabilities, keys."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="attention is a torch function")
 
-from test_policies import gradients, inputs_of, program, rung_of  # noqa: E402
+from encoded import encoded  # noqa: E402
+from test_policies import gradients, inputs_of, parameters_of, program, rung_of  # noqa: E402
 
 from edge_export import vit  # noqa: E402
 from edge_export.declaration import Declaration, LossResult  # noqa: E402
@@ -102,12 +104,12 @@ def test_sizes_that_a_policy_sets_weigh_in_every_block(monkeypatch):
     monkeypatch.setitem(POLICIES, Sized.name, Sized)
     plain, sized = program("simclr", "none"), program("simclr", "sized")
     inputs = inputs_of(plain, 1.0)
-    weights = plain.branch_weights(inputs, "student")
-    bound = rung_of(sized, 1.0)
-    recorded = bound.encode(weights, {}, inputs)["global"].recorded
-    assert recorded.keys() == {f"mass.{block}" for block in range(6)}
+    weights = parameters_of(plain, inputs)
+    recorded = encoded(rung_of(sized, 1.0), weights, inputs).recorded
+    # Not in the last block, after which only the class token goes on
+    assert recorded.keys() == {f"mass.{block}" for block in range(5)}
     # In the first block: e / (e + 3 rest) where it was e / (e + rest)
-    grid = plain.embedding_grid
+    grid = plain.grid(plain.views[0], plain.settings[0])
     x = grid.embed(
         weights, grid.cut(inputs["images.global"].flatten(0, 1)), grid.positions(weights)
     )
@@ -144,3 +146,44 @@ def test_a_policys_loss_is_added_and_its_parameters_are_trained(monkeypatch, nam
     np.testing.assert_allclose(more.metrics[LOSS], outputs.metrics[LOSS] + 1.5, rtol=1e-12)
     for parameter, value in without.items():
         np.testing.assert_allclose(actual[parameter], value, rtol=1e-9, atol=1e-12)
+
+
+class Watching(TokenPolicy):
+    """Records the blocks in which it is called."""
+
+    name = "watching"
+
+    def before_block(self, block, branches):
+        branches.recorded[f"block.{block}"] = branches.student.x
+
+    def before_mlp(self, block, branches, attention):
+        branches.recorded[f"mlp.{block}"] = attention["student"].probabilities
+
+
+def blocks_seen(monkeypatch, *, features=vit.CLASS_TOKEN, patch_tokens=False):
+    """The blocks before which, and in which, the policy is called; and the last attention."""
+    monkeypatch.setitem(POLICIES, Watching.name, Watching)
+    bound = program("simclr", Watching.name)
+    bound.model = replace(bound.model, features=features)
+    bound.views = tuple(replace(group, patch_tokens=patch_tokens) for group in bound.views)
+    inputs = inputs_of(bound, 1.0)
+    recorded = encoded(rung_of(bound, 1.0), parameters_of(bound, inputs), inputs).recorded
+    seen = {
+        kind: [int(name.partition(".")[2]) for name in recorded if name.startswith(kind)]
+        for kind in ("block", "mlp")
+    }
+    return seen, recorded
+
+
+def test_a_policy_is_not_called_where_only_the_class_token_goes_on(monkeypatch):
+    seen, _ = blocks_seen(monkeypatch)
+    assert seen == {"block": [0, 1, 2, 3, 4, 5], "mlp": [0, 1, 2, 3, 4]}
+
+
+@pytest.mark.parametrize(
+    "needed", [{"features": vit.MEAN_PATCHES}, {"patch_tokens": True}], ids=str
+)
+def test_a_policy_is_called_in_every_block_where_all_tokens_are_needed(monkeypatch, needed):
+    seen, recorded = blocks_seen(monkeypatch, **needed)
+    assert seen == {"block": [0, 1, 2, 3, 4, 5], "mlp": [0, 1, 2, 3, 4, 5]}
+    assert recorded["mlp.5"].shape[-2:] == (17, 17)  # every token asks

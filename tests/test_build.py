@@ -246,7 +246,7 @@ def test_stages_are_reported_with_their_times(tmp_path, monkeypatch):
     monkeypatch.setattr(ort_training, "is_available", lambda: False)
     stages = []
     export(ONE_RUNG, tmp_path / "package", lambda *stage: stages.append(stage))
-    names = ["initial state", "embedding graph", "k100 step graph", "verification"]
+    names = ["initial state", "checks", "embedding graph", "k100 step graph", "verification"]
     assert [name for name, _, _ in stages] == names
     assert all(0 <= wall_s < 600 and 0 <= cpu_s < 600 for _, wall_s, cpu_s in stages)
     # and without the generator of ort-training there are no artifacts

@@ -9,6 +9,7 @@ import pytest
 from simulated_board import rung_cost
 from training_fakes import write_package
 
+from edge_runtime import device
 from edge_runtime.cli.main import main
 from edge_runtime.device import load_board, power_mode
 from edge_runtime.facts import CostProfile
@@ -232,7 +233,7 @@ def test_a_profile_of_another_machine_needs_its_board(plan, tmp_path) -> None:
             ["--energy", "100J"],
             7,
             r"no plan of 100 steps fits --energy 100J: --energy is too little\. The nearest "
-            r"budget that works is --energy 117\.\dJ; this one allows 83 steps: ask "
+            r"budget that works is --energy 117\.\dJ; this one allows 83 steps: "
             r"reduce them with --epochs or --images",
         ),
         (
@@ -315,3 +316,11 @@ def test_a_damaged_profile_is_refused(package, tmp_path, capsys) -> None:
     assert f"cost profile {path} cannot be read" in capsys.readouterr().err
     assert main([*words, str(tmp_path / "none.json")]) == 4
     assert "none.json does not exist" in capsys.readouterr().err
+
+
+def test_a_plan_knows_the_limit_of_the_container(plan, monkeypatch) -> None:
+    here = replace(device.memory_now(), limit_bytes=350 << 20)
+    monkeypatch.setattr(device, "memory_now", lambda: here)
+    code, text, _ = plan()
+    assert code == 0
+    assert "needs 420.0 MiB, over the 350.0 MiB free here" in text

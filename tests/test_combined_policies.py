@@ -5,12 +5,14 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="policies are torch functions")
 
+from encoded import encoded  # noqa: E402
 from test_policies import (  # noqa: E402
     assert_close,
     gradients,
     inputs_of,
     mask_of,
     masked_gradients,
+    parameters_of,
     program,
     rung_of,
     tokens_of,
@@ -57,16 +59,15 @@ def test_gathering_is_masking_for_a_combination():
 def test_an_encoding_says_which_patches_its_tokens_are():
     bound = program("simclr", COMBINED)
     inputs, rung = inputs_of(bound, 0.7), rung_of(bound, 0.7)
-    weights = bound.branch_weights(inputs, "student")
-    encoded = rung.encode(weights, {}, inputs)["global"]
+    found = encoded(rung, parameters_of(bound, inputs), inputs)
     left = inputs["keep.global"].flatten(0, 1)
     for block in range(6):
-        if f"kept.online.global.{block}" in encoded.selected:
+        if f"kept.online.global.{block}" in found.selected:
             sides = ("online", "target")
-            kept = [encoded.selected[f"kept.{side}.global.{block}"] for side in sides]
+            kept = [found.selected[f"kept.{side}.global.{block}"] for side in sides]
             left = left.gather(1, torch.cat(kept))
-    assert torch.equal(encoded.student.kept.flatten(0, 1), left)
-    assert encoded.student_tokens[-1] == left.shape[1] + 1
+    assert torch.equal(found.student.kept.flatten(0, 1), left)
+    assert found.student_tokens[-1] == left.shape[1] + 1
 
 
 def test_draws_and_curves_are_those_of_both():

@@ -154,7 +154,7 @@ def test_a_profile_fits_where_it_was_measured() -> None:
         ({"engine": "ort-training"}, "engine: measured with ort, here ort-training"),
         ({"runtime": "onnxruntime 1.20"}, "runtime: measured with onnxruntime 1.31.1, here"),
         ({"device": "cuda"}, "device: measured with cpu, here cuda"),
-        ({"threads": None}, "threads: measured with 2, here one per processor"),
+        ({"threads": None}, "threads: measured with 2, here all processors"),
     ],
 )
 def test_another_environment_is_refused_by_name(different, message) -> None:

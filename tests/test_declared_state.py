@@ -146,12 +146,14 @@ def test_the_encoder_is_evaluated_with_its_weights_masked(package):
         assert np.abs(forward.run(images) - masked).max() > 1e-4
 
 
-def test_the_official_engine_says_that_it_has_no_such_state(package):
+def test_the_ort_training_engine_refuses_other_state(package):
     try:
         engine = create_engine("ort-training")
     except EngineError as error:
         pytest.skip(str(error))
-    message = "cannot train .*: buffer 'centre': the official API has no such state. Take"
+    message = (
+        "cannot train .*: buffer 'centre': the official training API has no such state. Use"
+    )
     with pytest.raises(EngineError, match=message):
         engine.open(package, package.initial_state())
 

@@ -168,12 +168,12 @@ def test_what_earlier_processes_spent_is_not_estimated_again(package, tmp_path) 
     )
     budget, folder = Budget(energy_j=500.0), tmp_path / "run"
     with pytest.raises(StoppedError):
-        train_within(package, folder, budget=budget, stop=stop_after(3))
+        train_within(package, folder, budget=budget, rungs=["k100"], stop=stop_after(3))
     samples = folder / "power.jsonl"
     *others, last = samples.read_text().splitlines()
     with samples.open("w") as file:
         file.write("\n".join([*others, spent(last, 100.0, 200.0), ""]))
-    *_, finished = train_within(package, folder, budget=budget, resume=True)
+    *_, finished = train_within(package, folder, budget=budget, rungs=["k100"], resume=True)
     assert (finished.steps, finished.stopped_by) == (10, None)
 
 

@@ -296,7 +296,7 @@ def test_the_ort_training_optimizer_refuses_other_constants(package: Package) ->
         engine.open(package, package.initial_state())
         rung = package.manifest.rungs[0].id
         hyper = {**hyper_of(package, 1), "weight_decay": 0.5}
-        message = r"cannot take weight_decay = 0\.5: .* fixed at 0\.1"
+        message = r"cannot use weight_decay = 0\.5: .* fixed at 0\.1"
         with pytest.raises(EngineError, match=message):
             engine.step(rung, noise_batch(package, rung, 1), hyper)
 

@@ -5,6 +5,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="its counter is the oracle")
 
 import onnx  # noqa: E402
+from encoded import encoded  # noqa: E402
 from onnx import TensorProto, helper  # noqa: E402
 from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
@@ -140,8 +141,7 @@ def encoder_graph(rung, state):
 
     def features(inputs):
         weights = {name: inputs[f"param.{name}"] for name in rung.program.parameters}
-        encoded = rung.encode(weights, {}, inputs)["global"]
-        return {"features": encoded.student.features}
+        return {"features": encoded(rung, weights, inputs).student.features}
 
     return lower(features, graphs.step_inputs(rung, state).tensors, name="features")
 

@@ -271,7 +271,7 @@ def test_a_neighbour_that_takes_memory_causes_a_smaller_rung_until_it_has_gone()
     assert set(outcome.rungs[:200]) == {"k100"}
     assert set(outcome.rungs[200:400]) == {"k050"}  # at once: k075 needs 286 MiB
     (down,) = (d for d in outcome.decisions if d.kind == "switch" and d.rung == "k050")
-    assert down.reason.startswith("other programs leave only 238.4 MiB of memory to the run: ")
+    assert down.reason.startswith("other programs leave only 238.4 MiB of memory to it: ")
     assert set(outcome.rungs[-500:]) == {"k100"}
     assert outcome.steps == STEPS
 

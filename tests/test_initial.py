@@ -222,19 +222,19 @@ OTHER = "does not fit this encoder: "
         (
             without("norm.bias"),
             {},
-            OTHER + r"it lacks 1 of 30 tensors, 'norm\.bias' the first",
+            OTHER + r"it lacks 1 of 30 tensors, first 'norm\.bias'",
         ),
-        (replaced(), {"depth": 3}, OTHER + r"it lacks 12 of 42 tensors, 'blocks\.2\."),
-        (replaced(), {"depth": 1}, OTHER + r"it has 12 tensors more, 'blocks\.1\."),
+        (replaced(), {"depth": 3}, OTHER + r"it lacks 12 of 42 tensors, first 'blocks\.2\."),
+        (replaced(), {"depth": 1}, OTHER + r"it has 12 other tensors, first 'blocks\.1\."),
         (
             replaced(dist_token=torch.zeros(1, 1, WIDTH)),
             {},
-            OTHER + "it has 1 tensors more, 'dist_token' the first",
+            OTHER + "it has 1 other tensors, first 'dist_token'",
         ),
         (
             replaced(blocks__0__ls1__gamma=torch.zeros(WIDTH)),
             {},
-            OTHER + r"it has 1 tensors more, 'blocks\.0\.ls1\.gamma'",
+            OTHER + r"it has 1 other tensors, first 'blocks\.0\.ls1\.gamma'",
         ),
         (
             replaced(patch_embed__proj__weight=torch.zeros(WIDTH, 48)),

@@ -75,7 +75,9 @@ def test_a_run_that_took_the_place_of_another_is_an_error(tmp_path) -> None:
     (tmp_path / "run").rename(tmp_path / "old")
     finished_run(tmp_path / "run", sensor="another")
     (tmp_path / "run/events.jsonl").write_text("")
-    with pytest.raises(RecordsError, match=r"events.jsonl was cut or replaced while it was"):
+    with pytest.raises(
+        RecordsError, match=r"events.jsonl was truncated or replaced while it was"
+    ):
         follower.poll()
 
 
@@ -153,7 +155,7 @@ def test_a_shorter_file_is_a_cut_one(tmp_path) -> None:
     lines = LineReader(file)
     lines.read()
     os.truncate(file, 9)
-    with pytest.raises(CutError, match="lines was cut or replaced"):
+    with pytest.raises(CutError, match="lines was truncated or replaced"):
         lines.read()
 
 

@@ -5,14 +5,17 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="patches are cut by torch functions")
 
+from encoded import encoded  # noqa: E402
 from torch.nn.functional import interpolate  # noqa: E402
 
 from edge_export import vit  # noqa: E402
+from edge_export.declaration import NoOptions, ViewGroup  # noqa: E402
 from edge_export.models import model_facts  # noqa: E402
 from edge_export.package.initial import resize_positions  # noqa: E402
 from edge_export.patches import KERNEL, POSITIONS, PatchGrid, resize_matrix  # noqa: E402
+from edge_export.policies import PolicySetting, TokenPolicy  # noqa: E402
 from edge_export.recipe import make_recipe  # noqa: E402
-from edge_export.step.encoder import embed  # noqa: E402
+from edge_export.step.encoder import GroupEncoder  # noqa: E402
 from edge_export.step.example import example_images  # noqa: E402
 from edge_export.step.program import Program  # noqa: E402
 
@@ -115,6 +118,13 @@ def test_gradients_reach_the_tensors_of_the_state():
 # Features.
 
 
+def keep_all(model):
+    """The policy that keeps every token."""
+    return TokenPolicy(
+        PolicySetting(model=model, keep_ratio=1.0, groups=(), patches={}, options=NoOptions())
+    )
+
+
 def test_features_are_the_class_token_or_the_mean_of_the_patches():
     weights, images = weights_of(), images_of(IMAGE)
     tokens = grid().embed(weights, grid().cut(images), grid().positions(weights))
@@ -132,7 +142,9 @@ def test_features_are_the_class_token_or_the_mean_of_the_patches():
             depth=2,
             features=features,
         )
-        actual = embed(weights, model, grid(), images)
+        group = ViewGroup(name="images", size_px=IMAGE, views=(), teacher=False)
+        encoder = GroupEncoder(model, group, grid(), keep_all(model))
+        actual = encoder.features(weights, images)
         np.testing.assert_allclose(actual, value, rtol=1e-10, atol=1e-12)
 
 
@@ -147,18 +159,18 @@ def test_a_step_without_pruning_has_the_features_of_the_embedding(features):
     program = Program(make_recipe(table, where="test"))
     rung = program.bind(program.settings[0])
     weights, images = weights_of(), example_images(rung)
-    encoded = rung.encode(weights, {}, images)["global"].student
+    student = encoded(rung, weights, images).student
     expected = program.embed(weights, images["images.global"].flatten(0, 1))
-    np.testing.assert_allclose(encoded.features.flatten(0, 1), expected, rtol=1e-10)
-    assert torch.equal(encoded.kept, torch.arange(16).expand(2, 2, 16))
+    np.testing.assert_allclose(student.features.flatten(0, 1), expected, rtol=1e-10)
+    assert torch.equal(student.kept, torch.arange(16).expand(2, 2, 16))
 
 
 def test_tokens_that_a_view_group_does_not_ask_for_are_refused():
     sizes = {"image_size": IMAGE, "patch_size": PATCH, "depth": 1, "width": WIDTH, "heads": 2}
     program = Program(make_recipe({"model": sizes, "batch_size": 2}, where="test"))
     rung = program.bind(program.settings[0])
-    encoded = rung.encode(weights_of(), {}, example_images(rung))["global"].student
+    student = encoded(rung, weights_of(), example_images(rung)).student
     with pytest.raises(ValueError, match="the view group does not declare `patch_tokens`"):
-        _ = encoded.patch_tokens
+        _ = student.patch_tokens
     with pytest.raises(ValueError, match="the view group does not declare `patch_tokens`"):
-        _ = encoded.class_token
+        _ = student.class_token

@@ -61,6 +61,11 @@ def inputs_of(program: Program, keep_ratio: float, progress: float = 0.4) -> dic
     return {**state, **batch, "progress": torch.tensor(progress)}
 
 
+def parameters_of(program: Program, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The student's parameters among the inputs of a step."""
+    return {name: inputs[PARAM + name] for name in program.parameters}
+
+
 def gradients(
     program: Program, keep_ratio: float, inputs: dict[str, Tensor]
 ) -> tuple[Any, StepOutputs]:

@@ -106,8 +106,8 @@ def test_periodic_graphs_are_held_beside_every_rung(manifest):
         graph = GraphSpec(inputs=(mask,), outputs=outputs, nodes=nodes, flops=None)
         graphs = {**masked.graphs, "masks.onnx": graph}
         periodic = (PeriodicGraph(graph="masks.onnx", every_steps=5),)
-        found = dataclasses.replace(masked, graphs=graphs, periodic=periodic)
-        return predicted_peak_bytes(found, rung, 0) - before
+        changed = dataclasses.replace(masked, graphs=graphs, periodic=periodic)
+        return predicted_peak_bytes(changed, rung, 0) - before
 
     assert more(0, written) == size
     known = predicted_peak_bytes(*with_graphs(manifest, step=1000), 0)

@@ -246,7 +246,6 @@ def test_all_other_problems_are_reported_at_once():
         "method": {"temperature": -1.0},
         "tokens": {"name": "evit"},
         "parametrization": {"name": "lora"},
-        "optimizer": {"ema_momentum": 0.5},
         "keep_ratios": [0.5, 0.5],
         "micro_batches": [3],
         "trained": [],
@@ -257,9 +256,32 @@ def test_all_other_problems_are_reported_at_once():
         "temperature: expected a number > 0",
         "unknown token policy 'evit'",
         "unknown parametrization 'lora'; known are none.",
-        "method simclr has no EMA teacher",
         "each at most once",
         "3 does not divide the batch size 64",
         "trained: expected at least one",
     ):
         assert part in text
+
+
+def test_all_problems_with_the_methods_declaration_are_reported_at_once():
+    """They need a model and options that are valid."""
+    found = problems(
+        {
+            "model": SIZES,
+            "optimizer": {"ema_momentum": 0.5},
+            "keep_ratios": [0.5, 0.5],
+            "micro_batches": [2],
+            "batch_size": 4,
+            "patch_sizes": [5],
+            "trained": ["last-9"],
+        }
+    )
+    for part in (
+        "keep_ratios: each at most once",
+        "micro_batches: method simclr needs the whole batch: the other pictures of the batch",
+        "patch_sizes: 5 px does not divide the 16 px of view group 'global'",
+        "optimizer.ema_momentum: method simclr has no EMA teacher",
+        "trained: expected 'all', or 'last-1' to 'last-2' for the last blocks, got 'last-9'",
+    ):
+        assert sum(part in problem for problem in found) == 1, part
+    assert len(found) == 5

@@ -2,6 +2,7 @@
 
 import builtins
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -198,6 +199,31 @@ def test_runs_of_the_same_name_get_distinct_names(tmp_path: Path) -> None:
     one, two = gap_run().write(tmp_path / "x/run"), gap_run().write(tmp_path / "y/run")
     report, _ = summarize([one, two, two])
     assert [run.name for run in report.runs] == ["x/run", "y/run (1)", "y/run (2)"]
+
+
+CAPTIONS = [  # of the resumed run, in the order of the page
+    "Power of the board over 18 s, 7.17 W on average, 9.00 W at most; without readings where "
+    "it is shaded; work that was lost is shaded; at a vertical line a later process went on.",
+    "Energy by stage: start-up 17 %, step 41 %, waiting for input 14 %, checkpoint 5 %, "
+    "other 7 %, lost work 15 %.",
+    "Energy of a step, means over at least 2 s, from 6.50 J to 8.09 J.",
+    "Cost of a picture: k100 250 ms and 1.62 J, k050 250 ms and 2.00 J.",
+    "Cost of a picture: k100 250 ms and 488.3 KiB, k050 250 ms and 488.3 KiB.",
+    "At most 585.9 KiB resident, limit 1.0 MiB.",
+    "49.6 C at most; the board was not throttled.",
+    "Loss from 4.9000 at the first step to a mean of 4.2000 over the last epoch's steps.",
+    "Spent: 132.7 J, allowed: 500.0 J.",
+]
+
+
+def test_a_figure_is_described_in_a_sentence(tmp_path: Path) -> None:
+    one, other = (resumed_run().write(tmp_path / name) for name in ("one", "other"))
+    found = re.findall("<figcaption>(.*)</figcaption>", page_of(one))
+    assert found == CAPTIONS
+    several = re.findall("<figcaption>(.*)</figcaption>", page_of(one, other))
+    assert several.count(f"other: {CAPTIONS[0]}") == 1
+    assert several.count(f"one: {CAPTIONS[1]} other: {CAPTIONS[1]}") == 1
+    assert len(several) == 2 * len(CAPTIONS) - 3  # three figures show all runs
 
 
 def test_text_of_the_records_is_text_in_the_page(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from report_runs import RUNS, energy_j, gap_run, processes, resumed_run
 
 from edge_runtime.report import summarize
-from edge_runtime.report.page.drawing import draw_figures
+from edge_runtime.report.page.figures import draw_figures
 from edge_runtime.report.summary.series import envelope
 
 values = st.lists(

@@ -114,7 +114,7 @@ def test_wrong_features_are_refused(monkeypatch, tmp_path: Path) -> None:
     table["features"][7] += 0.01
     monkeypatch.setattr(selftest, "EXPECTED", tmp_path / "expected.json")
     selftest.EXPECTED.write_text(json.dumps(table))
-    with pytest.raises(EngineError, match=r"wrong: features that are 0\.01 off"):
+    with pytest.raises(EngineError, match=r"wrong results: features that are 0\.01 off"):
         try_engine("ort", threads=1)
 
 

@@ -144,7 +144,7 @@ def test_checkpoints_follow_the_clock(package, tmp_path) -> None:
 
 def test_a_stop_saves_and_a_resumed_run_ends_the_same(package, tmp_path) -> None:
     run_to_the_end(package, tmp_path / "whole")
-    with pytest.raises(StoppedError, match=r"after step 4 of 10; .* with --resume") as caught:
+    with pytest.raises(StoppedError, match=r"after step 4 of 10; .* and --resume") as caught:
         run_to_the_end(package, tmp_path / "parts", stop=stop_after(4))
     assert caught.value.exit_code == 130
     parts = open_run(tmp_path / "parts")

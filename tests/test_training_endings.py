@@ -51,7 +51,7 @@ def test_a_state_with_nan_is_never_saved(package, tmp_path, every_s) -> None:
     """The last step breaks the state: no later loss would show it."""
     broken = FakeEngine(broken_state_at=STEPS)
     kept = r"checkpoints/9\." if every_s == 0 else r"No checkpoint was saved"
-    message = rf"diverged: param\.w holds NaN or infinity after step 10\. .*{kept}"
+    message = rf"diverged: param\.w contains NaN or infinity after step 10\. .*{kept}"
     with pytest.raises(DivergedError, match=message):
         run_to_the_end(package, tmp_path / "run", engine=broken, checkpoint_every_s=every_s)
     for path in (tmp_path / "run" / "checkpoints").iterdir():

@@ -85,11 +85,15 @@ def test_a_run_is_followed_until_it_ends(tmp_path, capsys) -> None:
         (
             STOPPED,
             130,
-            "run: stopped after step 4, as requested, state saved. Go on by the same ",
+            "run: stopped after step 4, as requested, state saved. Continue with the same",
         ),
-        (LOST, 6, "run: no more pictures after step 3: the camera is gone. Go on by"),
+        (LOST, 6, "run: no more pictures after step 3: the camera is gone. Continue with"),
         (DIVERGED, 8, "run: diverged: the loss of step 5 is nan."),
-        (RUNG, 6, "run, and it did not end: it was killed, or the power failed. Go on by"),
+        (
+            RUNG,
+            6,
+            "run, and it did not end: it was killed, or the power failed. Continue with",
+        ),
     ],
     ids=["stopped", "no pictures", "diverged", "killed"],
 )

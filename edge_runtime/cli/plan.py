@@ -62,6 +62,7 @@ class PlanFacts(NamedTuple):
 
 def run(args: argparse.Namespace) -> int:
     """Plan, and show every rung."""
+    from edge_runtime.device import memory_now
     from edge_runtime.package import open_package
     from edge_runtime.planning import interpolate, make_plan, overhead_of, require_state_fits
 
@@ -69,12 +70,19 @@ def run(args: argparse.Namespace) -> int:
     manifest, per_epoch = package.manifest, _steps_per_epoch(package, args)
     require_state_fits(budget, manifest.state_bytes)
     path, profile = find_profile(package, args)
-    unplanned = {rung.id for rung in manifest.rungs} - {rung.id for rung in manifest.ladder()}
+    ladder = {rung.id for rung in manifest.ladder()}
+    costs = [cost for cost in profile.rungs if cost.rung in ladder]
+    if not costs:
+        raise DeviceError(
+            f"cost profile {path} has none of the rungs {', '.join(sorted(ladder))}. Measure "
+            f"them with `edge-train profile {package.path}`."
+        )
     plan = make_plan(
-        [cost for cost in interpolate(profile.rungs) if cost.rung not in unplanned],
+        interpolate(costs),
         budget,
         steps=args.epochs * per_epoch,
         overhead=overhead_of(profile),
+        room_bytes=None if _is_elsewhere(args) else memory_now().limit_bytes,
     )
     facts = PlanFacts(
         package=package.path,
@@ -127,6 +135,11 @@ def _steps_per_epoch(package: "Package", args: argparse.Namespace) -> int:
     return int(args.images // batch_size)
 
 
+def _is_elsewhere(args: argparse.Namespace) -> bool:
+    """Whether the plan is for another board than this machine."""
+    return args.profile is not None and args.board is not None
+
+
 def find_profile(package: "Package", args: argparse.Namespace) -> tuple[Path, "CostProfile"]:
     """The profile to plan with: the given one, or that of the cache.
 
@@ -134,7 +147,7 @@ def find_profile(package: "Package", args: argparse.Namespace) -> tuple[Path, "C
         DeviceError: it does not exist, or is of another package or environment.
         RecordsError: it is damaged.
     """
-    if args.profile is not None and args.board is not None:
+    if _is_elsewhere(args):
         return args.profile, _profile_of_board(package, args.profile, args.board)
     environment = environment_of(args)
     path = args.profile or environment.cached_profile_path(package)

@@ -83,6 +83,7 @@ def environment_of(args: argparse.Namespace) -> "Environment":
 def run(args: argparse.Namespace) -> int:
     """Measure, write, show."""
     from edge_runtime.device import Meter
+    from edge_runtime.engines import create_engine, supported_rungs
     from edge_runtime.facts import Budget
     from edge_runtime.package import open_package
     from edge_runtime.planning import require_state_fits
@@ -94,9 +95,11 @@ def run(args: argparse.Namespace) -> int:
     package = open_package(args.package)
     require_state_fits(Budget(memory_bytes=args.memory), package.manifest.state_bytes)
     environment = environment_of(args)
+    engine = create_engine(args.engine, device=args.device, threads=args.threads)
+    rungs = supported_rungs(engine, package, package.manifest.rungs, _say)
     target = args.output or environment.cached_profile_path(package)
     _say(
-        f"measuring {len(package.manifest.rungs)} rungs on {environment.board.id} three "
+        f"measuring {len(rungs)} rungs on {environment.board.id} three "
         f"times, each for {duration_text(args.time_per_rung)} at most once it is loaded"
     )
     with (
@@ -107,6 +110,7 @@ def run(args: argparse.Namespace) -> int:
             package,
             environment,
             meter,
+            rungs=rungs,
             memory_bytes=args.memory,
             max_s=args.time_per_rung,
             report=lambda cost: _say(cost.text(is_estimate=environment.power_is_estimate)),

@@ -134,6 +134,7 @@ def training_of(args: argparse.Namespace) -> "partial[Generator[Event, None, Run
         args.output,
         budget=budget,
         rungs=rungs_of(package, args, budget),
+        skip_unsupported=args.rung is None,
         epochs=args.epochs,
         images_per_epoch=args.images,
         seed=args.seed,

@@ -4,7 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from edge_runtime.engines.base import Batch, Engine, ForwardEngine, Hyper, StepResult
+from edge_runtime.engines.base import (
+    Batch,
+    Engine,
+    ForwardEngine,
+    Hyper,
+    StepResult,
+    require_supported,
+    supported_rungs,
+)
 from edge_runtime.engines.merge import encoder_weights
 from edge_runtime.engines.runtime import runtime_name
 from edge_runtime.errors import ConfigError
@@ -14,7 +22,7 @@ AnyEngine = TypeVar("AnyEngine", Engine, ForwardEngine)
 
 @dataclass(frozen=True, slots=True)
 class EngineEntry(Generic[AnyEngine]):
-    """How an engine is made, and what runs its graphs."""
+    """Constructor and runtime of an engine."""
 
     create: Callable[..., AnyEngine]  # with `device` and `threads`
     runtime: Callable[[], str]  # its name and version; creates no engine
@@ -120,4 +128,6 @@ __all__ = [
     "encoder_weights",
     "engine_name",
     "engine_runtime",
+    "require_supported",
+    "supported_rungs",
 ]

@@ -1,6 +1,6 @@
 """The protocols of engines, which run graphs."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import NamedTuple, Protocol
 
@@ -127,6 +127,45 @@ class ForwardEngine(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
+
+
+def require_supported(engine: Engine, package: Package, rung: Rung | None = None) -> None:
+    """Raise unless the engine can train the package, or this rung of it.
+
+    Raises:
+        EngineError: it cannot, and why; the message names the rungs that it can train.
+    """
+    if (reason := engine.unsupported_reason(package, rung)) is None:
+        return
+    rungs = package.manifest.rungs if rung is not None else ()
+    others = [each.id for each in rungs if engine.unsupported_reason(package, each) is None]
+    instead = f", or rung {' or '.join(others)}" if others else ""
+    raise EngineError(
+        f"engine {engine.name} cannot train {package.path}: {reason}. Use engine ort{instead}."
+    )
+
+
+def supported_rungs(
+    engine: Engine,
+    package: Package,
+    rungs: Sequence[Rung],
+    report: Callable[[str], None] = lambda _: None,
+) -> list[Rung]:
+    """Those of the rungs that the engine can train; each other one is reported.
+
+    Raises:
+        EngineError: it can train none.
+    """
+    supported = []
+    for rung in rungs:
+        reason = engine.unsupported_reason(package, rung)
+        if reason is None:
+            supported.append(rung)
+        else:
+            report(f"without rung {rung.id}: engine {engine.name} cannot train it: {reason}")
+    if not supported:
+        require_supported(engine, package, rungs[0])
+    return supported
 
 
 class BaseEngine:

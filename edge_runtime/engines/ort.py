@@ -21,7 +21,7 @@ from edge_runtime.package.manifest import Rung
 from edge_runtime.package.names import ACCUMULATE, APPLIED, APPLY, STEP, SUM
 from edge_runtime.state import State
 
-RunRung = Callable[[Batch, Hyper], dict[str, float]]  # one step; gives the metrics
+RunRung = Callable[[Batch, Hyper], dict[str, float]]  # one step; returns the metrics
 
 
 class OrtEngine(BaseEngine, Engine):
@@ -171,7 +171,7 @@ class _MicroBatches:
         self._accumulate, self._apply, self._sums = accumulate, apply, sums
 
     def run(self, batch: Batch, hyper: Hyper) -> dict[str, float]:
-        # Means over the micro-batches; whether the update was applied, `apply` alone knows
+        # Means over the micro-batches; whether the update was applied, only `apply` reports
         self._check(batch)
         self._sums.clear()
         parts: list[dict[str, float]] = []

@@ -11,7 +11,14 @@ from typing import Any
 import numpy as np
 from typing_extensions import override
 
-from edge_runtime.engines.base import BaseEngine, Batch, Engine, Hyper, StepResult
+from edge_runtime.engines.base import (
+    BaseEngine,
+    Batch,
+    Engine,
+    Hyper,
+    StepResult,
+    require_supported,
+)
 from edge_runtime.engines.checkpoint_file import read_moments, write_checkpoint
 from edge_runtime.engines.runtime import (
     load_onnxruntime,
@@ -87,28 +94,17 @@ class OrtTrainingEngine(BaseEngine, Engine):
 
     @override
     def open(self, package: Package, state: State) -> None:
-        self._require_supported(package)
+        require_supported(self, package)
         self._keep(package)
         self._started = {name: value.copy() for name, value in state.items()}
         self._teacher = {n: v for n, v in self._started.items() if n.startswith(EMA)}
         if package.manifest.ort_training.update is not None:
             self._update = _TeacherUpdate(package, self.threads)
 
-    def _require_supported(self, package: Package, rung: Rung | None = None) -> None:
-        if (reason := self.unsupported_reason(package, rung)) is None:
-            return
-        rungs = package.manifest.rungs if rung is not None else ()
-        others = [each.id for each in rungs if self.unsupported_reason(package, each) is None]
-        instead = f", or rung {' or '.join(others)}" if others else ""
-        raise EngineError(
-            f"engine {self.name} cannot train {package.path}: {reason}. Use engine ort"
-            f"{instead}."
-        )
-
     @override
     def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> StepResult:
         package = self._require_consistent("step")
-        self._require_supported(package, package.rung(rung_id))
+        require_supported(self, package, package.rung(rung_id))
         self._check(package, hyper)
         if self._checkpoint is None:
             self._load(steps_done=int(hyper["step"]) - 1)

@@ -17,10 +17,10 @@ LOSS = "loss"  # the metric of every step
 APPLIED = "applied"  # optional metric: 0 if a step left the state unchanged
 FEATURES_OUTPUT = "features"
 
-# Hyper-parameters that more than one part knows
+# Hyper-parameters that several parts use
 LEARNING_RATE = "lr"
 STEP_COUNT = "step"  # from 1
-EMA_MOMENTUM = "ema_momentum"  # where there is a teacher
+EMA_MOMENTUM = "ema_momentum"  # of methods with a teacher
 
 # Roles of graph inputs
 STATE = "state"  # a state tensor, by its state name

@@ -37,9 +37,7 @@ class Reading:
     temperature_c: float | None = None
     throttled: bool | None = None
     rss_bytes: int | None = None  # of the process tree, with its share of GPU memory
-    room_bytes: int | None = (
-        None  # the most that it may hold now: `rss_bytes` and what is free
-    )
+    room_bytes: int | None = None  # that it may hold now: `rss_bytes` and what is free
     memory_pressure: float | None = None  # PSI "some avg10", 0 to 100
 
 
@@ -140,9 +138,7 @@ class Throttle:
         is_long = now_s - self._short_since_s >= _SHORT_S
         self._room_bytes = room_bytes if is_long else max(room_bytes, smallest)
         self._hold(now_s)
-        self.reason = (
-            f"other programs leave only {bytes_text(room_bytes)} of memory to the run"
-        )
+        self.reason = f"other programs leave only {bytes_text(room_bytes)} of memory to it"
 
     def _relax(self, room_bytes: int | None) -> None:
         """Allow again what fits into free memory with its margin."""

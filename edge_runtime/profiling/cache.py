@@ -18,7 +18,6 @@ from edge_runtime.storage import storage_errors, write_file
 
 FORMAT = 1
 CACHE = "EDGE_TRAIN_CACHE"
-_ALL = "one per processor"  # threads
 
 
 def cached_profile_path(
@@ -157,7 +156,7 @@ def check_fits(
         "engine": (profile.engine, engine),
         "runtime": (profile.runtime, runtime),
         "device": (profile.device, device),
-        "threads": (profile.threads or _ALL, threads or _ALL),
+        "threads": (profile.threads or "all processors", threads or "all processors"),
     }
     different = [
         f"  {name}: measured with {_shown(measured)}, here {_shown(here)}"

@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import median
 
 from edge_runtime.device import Meter, memory_now
+from edge_runtime.engines import create_engine, supported_rungs
 from edge_runtime.errors import EngineError, RecordsError, StoppedError
 from edge_runtime.facts import CostProfile, RungCost
 from edge_runtime.facts.costs import DOES_NOT_FIT, MEASURED, UNMEASURED
@@ -43,24 +44,27 @@ def profile_package(
     environment: Environment,
     meter: Meter,
     *,
+    rungs: Sequence[Rung] | None = None,
     memory_bytes: int | None = None,
     max_s: float = 60.0,
     report: Callable[[RungCost], None] = lambda _: None,
     stop: Callable[[], bool] = never,
 ) -> CostProfile:
-    """Measure every rung three times, the smallest first.
+    """Measure every rung that the engine can train three times, the smallest first.
 
     Args:
         package: the package to train.
         environment: where it will be trained.
         meter: of this process, for idle power and the costs of a run's end.
+        rungs: those to measure; `None`: all that the engine can train.
         memory_bytes: skip rungs with a higher predicted peak.
         max_s: of measured steps per rung, a third of it in each repetition.
         report: called after each repetition with the rung's costs so far.
         stop: called several times a second while a rung is measured.
 
     Raises:
-        EngineError: a rung failed for a reason other than memory; or none fits.
+        EngineError: a rung failed for a reason other than memory; or none fits, or none can
+            be trained.
         StorageError: files of the measuring processes cannot be written.
         StoppedError: `stop` returned `True`.
     """
@@ -68,7 +72,8 @@ def profile_package(
     bench = _Bench(package, environment, meter, max_s=max_s / _TIMES, stop=stop)
     costs: dict[str, RungCost] = {}
     limit_bytes = _smallest(memory_bytes, memory_now().limit_bytes)
-    rungs = sorted(package.manifest.rungs, key=lambda rung: rung.peak_activation_bytes)
+    rungs = rungs or _supported(package, environment)
+    rungs = sorted(rungs, key=lambda rung: rung.peak_activation_bytes)
     for rung in rungs:
         predicted = bench.predicted_bytes(rung)
         cost = _unmeasured(package, rung, predicted)
@@ -89,8 +94,24 @@ def profile_package(
             report(costs[rung.id])
     bench.forget()
     measured = [known for passes in bench.measured.values() for known in passes]
-    smoothed = smooth(list(costs.values()))
+    smoothed = _smoothed(package, costs.values())
     return _profile(package, environment, meter, idle_w, measured, smoothed)
+
+
+def _supported(package: Package, environment: Environment) -> Sequence[Rung]:
+    engine = create_engine(
+        environment.engine, device=environment.device, threads=environment.threads
+    )
+    return supported_rungs(engine, package, package.manifest.rungs)
+
+
+def _smoothed(package: Package, costs: Iterable[RungCost]) -> list[RungCost]:
+    """Smoothed among rungs of one kind: only between these is time a line over FLOPs."""
+    kinds: dict[tuple[str, int | None], list[RungCost]] = {}
+    for cost in costs:
+        rung = package.rung(cost.rung)
+        kinds.setdefault((rung.trained, rung.micro_batch), []).append(cost)
+    return [cost for kind in kinds.values() for cost in smooth(kind)]
 
 
 def _smallest(*limits: int | None) -> int | None:

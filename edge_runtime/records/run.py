@@ -189,7 +189,7 @@ def open_run(path: Path) -> Run:
         versions = table.get("versions")
         writer = versions.get("edge-train") if isinstance(versions, dict) else None
         raise RecordsError(
-            f"{file}: run format {version} is of an earlier version; this one reads format "
+            f"{file}: run format {version} is of an earlier edge-train; this one reads format "
             f"{FORMAT}. Read it with edge-train {writer or 'of that time'}, or train again "
             "into another folder."
         )

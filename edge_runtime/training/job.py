@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from edge_runtime.data import FrameSource, PictureSource, steps_per_epoch
-from edge_runtime.engines.base import Engine
+from edge_runtime.engines import Engine, require_supported
 from edge_runtime.errors import ConfigError
 from edge_runtime.facts import Budget, CostProfile
 from edge_runtime.package import Package
@@ -87,11 +87,12 @@ def prepare(
     run_dir: Path,
     options: TrainingOptions,
 ) -> TrainingJob:
-    """Check everything that needs no measurement and no engine.
+    """Check everything that needs no measurement and no open engine.
 
     Raises:
         ConfigError: epochs or rungs are invalid, the package has no such rung, the state
             does not fit it, `run_dir` exists, or a resumed run has other settings.
+        EngineError: the engine cannot train a rung of the schedule.
         DataError: there are fewer pictures than in one batch.
         RecordsError: `run_dir` is damaged.
     """
@@ -116,17 +117,13 @@ def _check_rungs(package: Package, options: TrainingOptions) -> None:
     if firsts[:1] != [1] or any(a >= b for a, b in pairwise(firsts)):
         raise ConfigError(f"rungs start at steps {firsts}; expected 1, then ascending.")
     for _, rung in options.rungs:
-        package.rung(rung)
+        require_supported(options.engine, package, package.rung(rung))
 
 
 def _check_state(package: Package, state: State | None) -> None:
     if state is None:
         return
-    expected = {
-        tensor.name: (tensor.dtype, tuple(size or 0 for size in tensor.shape))
-        for tensor in package.manifest.state
-    }
-    if problems := problems_with(state, expected):
+    if problems := problems_with(state, package.expected_state()):
         lines = "\n  ".join(problems)
         raise ConfigError(f"the given state does not fit {package.path}:\n  {lines}")
 

@@ -1,4 +1,4 @@
-"""The axes of a ladder: what the rungs of a package may differ in."""
+"""The axes of a ladder: the differences between rungs of a package."""
 
 import re
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from edge_export.vit import ENCODER, block_name
 from edge_runtime.errors import ConfigError
 
-ALL = "all"  # the usual value of `trained`
+ALL = "all"  # the default of `trained`
 _LAST = re.compile(r"last-([1-9]\d{0,3})")
 
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import Any
 
 from torch import Tensor
 
@@ -113,6 +114,21 @@ def merged(*parts: Declaration) -> Declaration:
                     "policy and the parametrization of a recipe need different names."
                 )
     return together
+
+
+def differences(first: Declaration, second: Declaration) -> list[str]:
+    """What differs between two declarations, draws aside: kinds of names."""
+
+    def declared(part: Declaration) -> dict[str, set[Any]]:
+        return {
+            "parameters": set(part.parameters),
+            "buffers": {(b.name, b.initial.dtype, b.initial.shape) for b in part.buffers},
+            "hyper-parameters": set(part.hyper_parameters.items()),
+            "periodic updates": {(item.name, item.every_steps) for item in part.periodic},
+        }
+
+    others = declared(second)
+    return [kind for kind, items in declared(first).items() if items != others[kind]]
 
 
 def added(first: LossResult, second: LossResult) -> LossResult:

@@ -72,7 +72,7 @@ def model_facts(
 
 
 def _named_sizes(name: str) -> dict[str, int]:
-    """The sizes that a name stands for."""
+    """The sizes of a name."""
     match = _NAME.fullmatch(name)
     if not match or match["family"] not in FAMILIES:
         raise ConfigError(
@@ -86,7 +86,7 @@ def _named_sizes(name: str) -> dict[str, int]:
 
 
 def _check(name: str, sizes: Mapping[str, int], features: str) -> None:
-    """Refuse sizes that no model has."""
+    """Refuse invalid sizes."""
     if wrong := [f"{key} {size}" for key, size in sizes.items() if size < 1]:
         raise ConfigError(f"model {name!r}: expected at least 1, got {', '.join(wrong)}.")
     if features not in FEATURE_KINDS:

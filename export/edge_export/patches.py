@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from edge_export.vit import ENCODER, Weights, affine, cut_patches, normalise
+from edge_runtime.errors import ConfigError
 from edge_runtime.package.manifest import ModelFacts
 
 KERNEL = f"{ENCODER}patch_embed.proj"
@@ -31,7 +32,14 @@ class PatchGrid:
             model: the encoder, with the sizes of its kernel and its positions.
             size_px: of the images, a multiple of the patch size.
             patch_size_px: of the patches.
+
+        Raises:
+            ConfigError: the patch size does not divide the images.
         """
+        if size_px % patch_size_px:
+            raise ConfigError(
+                f"patches of {patch_size_px} px do not divide images of {size_px} px."
+            )
         self.patch_size_px = patch_size_px
         side, base = size_px // patch_size_px, math.isqrt(model.tokens - 1)
         self.patches = side * side  # N

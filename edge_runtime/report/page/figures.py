@@ -1,24 +1,27 @@
-"""The figures of a page that show one run over its time or its steps."""
+"""All figures of a page; those that show one run over its time or its steps are made here."""
 
 import textwrap
 from collections.abc import Sequence
+from itertools import accumulate, chain, cycle, pairwise
 from typing import Any
 
+from edge_runtime.report.page.cost_figures import rung_costs, stages
 from edge_runtime.report.page.plots import (
-    DASHES,
     MIB,
+    Drawn,
     Figure,
     Panel,
     TimeAxis,
     Trace,
-    level,
+    draw,
+    time_axis,
     trace,
     with_margin,
 )
 from edge_runtime.report.summary.model import EventRow, RunSummary
-from edge_runtime.report.summary.series import RunSeries, Span
-from edge_runtime.units import bytes_text, duration_text, energy_text, power_text
+from edge_runtime.report.summary.series import RunSeries
 
+_DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 _SYMBOLS = {  # of events
     "rung_changed": "diamond",
     "planned": "circle",
@@ -33,6 +36,18 @@ _MOST_SPANS = 200  # that are shaded; of more only the sum is given
 _NAMED_SHARE = 0.22  # of the width: a shaded span that wide has its name in it
 
 
+def draw_figures(runs: Sequence[RunSummary], series: Sequence[RunSeries]) -> list[Drawn]:
+    """All figures; those of runs side by side have the same axes."""
+    time = time_axis(series)
+    groups = [
+        [make(run, one, time) for run, one in zip(runs, series, strict=True)]
+        for make in (power, spent, step_energy, memory, heat, learning)
+    ]
+    groups += [[figure] for figure in (stages(runs), *rung_costs(runs))]
+    known = [[figure for figure in group if figure] for group in groups]
+    return [drawn for group in known for drawn in draw(group)]
+
+
 def _allowed(run: RunSummary, limit: str) -> list[float]:
     """That limit of the budget, if there is one."""
     return [use.allowed for use in run.budget if use.limit == limit]
@@ -43,70 +58,50 @@ def power(run: RunSummary, series: RunSeries, time: TimeAxis) -> Figure | None:
     if not run.metering.known_samples:
         return None
     hover = f"%{{y:.2f}} W, %{{x:.3~g}} {time.unit}"
-    lines = []
-    for index, (name, (x, y)) in enumerate(series.power_w.items()):
-        style = {"dash": DASHES[index % len(DASHES)], "width": 1.2 if index else 2}
-        lines.append(trace(time.at(x), y, name, line=style, hovertemplate=hover))
+    lines = [
+        time.line(
+            line,
+            name,
+            line={"dash": dash, "width": 2 if name == "total" else 1.2},
+            hovertemplate=hover,
+        )
+        for (name, line), dash in zip(series.power_w.items(), cycle(_DASHES), strict=False)
+    ]
     trained = [rung.rung for rung in reversed(run.rungs) if rung.steps]
     rung_axis = {"type": "category", "categoryorder": "array", "categoryarray": trained}
     panels = [
         Panel("W", lines, height=0.74),
         Panel("", [_rungs(series, time), *_events(run, series, time)], None, 0.26, rung_axis),
     ]
-    shapes, names = _shaded(series.gaps, "no readings", time)
-    lost_shapes, lost_names = _shaded(series.lost, "lost", time)
-    resumed = [
-        _shape("line", time.at(at_s), time.at(at_s), line={"width": 1.5})
-        for at_s in series.resumed_s[:_MOST_SPANS]
-    ]
-    layout = {"shapes": shapes + lost_shapes + resumed, "annotations": names + lost_names}
-    caption = _power_caption(run, series)
-    return Figure("power", caption, 420, time.title, time.end, panels, layout)
-
-
-def _power_caption(run: RunSummary, series: RunSeries) -> str:
-    what = "Estimated power" if run.energy_is_estimate else "Power"
-    caption = f"{what} of the board over {duration_text(run.totals.time_s)}"
-    if run.totals.mean_w is not None:
-        caption += f", {power_text(run.totals.mean_w)} on average"
-    if run.totals.peak_w is not None:
-        caption += f", {power_text(run.totals.peak_w)} at most"
-    if series.gaps:
-        caption += "; without readings where it is shaded"
-    if series.lost:
-        caption += "; work that was lost is shaded"
-    if series.resumed_s:
-        caption += "; at a vertical line a later process went on"
-    return f"{caption}."
+    marks = _marks(series, time)
+    return Figure("power", run.name, 420, time.title, time.end, panels, marks)
 
 
 def _rungs(series: RunSeries, time: TimeAxis) -> Trace:
     """A bar for every segment of steps, on the row of its rung."""
-    x: list[float | None] = []
-    y: list[str | None] = []
-    for segment in series.segments:
-        x += [time.at(segment.begin_s), time.at(segment.end_s), None]
-        y += [segment.rung, segment.rung, None]
+    spans = [(time.at(each.begin_s), time.at(each.end_s), None) for each in series.segments]
+    rows = [(each.rung, each.rung, None) for each in series.segments]
+    x, y = list(chain.from_iterable(spans)), list(chain.from_iterable(rows))
     hover = "rung %{y}<extra></extra>"
     return trace(x, y, "rung", line={"width": 9}, showlegend=False, hovertemplate=hover)
 
 
 def _events(run: RunSummary, series: RunSeries, time: TimeAxis) -> list[Trace]:
-    traces = []
-    for kind, symbol in _SYMBOLS.items():
-        rows = [row for row in run.decisions if row.kind == kind and row.elapsed_s is not None]
-        if rows:
-            symbols = trace(
-                [time.at(row.elapsed_s) for row in rows],
-                [_rung_at(row, series) for row in rows],
-                kind.replace("_", " "),
-                mode="markers",
-                marker={"symbol": symbol, "size": 11, "line": {"width": 1.5}},
-                text=[_wrapped(row.text) for row in rows],
-                hovertemplate="%{text}<extra></extra>",
-            )
-            traces.append(symbols)
-    return traces
+    timed = [row for row in run.decisions if row.elapsed_s is not None]
+    kinds = {kind: [row for row in timed if row.kind == kind] for kind in _SYMBOLS}
+    return [
+        trace(
+            [time.at(row.elapsed_s) for row in rows],
+            [_rung_at(row, series) for row in rows],
+            kind.replace("_", " "),
+            mode="markers",
+            marker={"symbol": _SYMBOLS[kind], "size": 11, "line": {"width": 1.5}},
+            text=[_wrapped(row.text) for row in rows],
+            hovertemplate="%{text}<extra></extra>",
+        )
+        for kind, rows in kinds.items()
+        if rows
+    ]
 
 
 def _rung_at(row: EventRow, series: RunSeries) -> str:
@@ -123,19 +118,20 @@ def _wrapped(text: str) -> str:
     return "<br>".join(textwrap.wrap(text.replace("<", "&lt;"), 60))
 
 
-def _shaded(
-    spans: Sequence[Span], name: str, time: TimeAxis
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Spans of time over all panels, and the names of the wide ones."""
+def _marks(series: RunSeries, time: TimeAxis) -> dict[str, Any]:
+    """Shaded spans over all panels, with their names where wide; lines where a run resumed."""
     shapes, names = [], []
-    for begin_s, end_s in spans[:_MOST_SPANS]:
-        begin, end = time.at(begin_s), time.at(end_s)
-        line = {"width": 1, "dash": "dot"}
-        shapes.append(_shape("rect", begin, end, line=line, layer="below"))
-        if end - begin > _NAMED_SHARE * time.end:
-            place = {"x": (begin + end) / 2, "y": 1, "yref": "paper", "yanchor": "top"}
-            names.append({**place, "text": name, "showarrow": False})
-    return shapes, names
+    for name, spans in (("no readings", series.gaps), ("lost", series.lost)):
+        for begin_s, end_s in spans[:_MOST_SPANS]:
+            begin, end = time.at(begin_s), time.at(end_s)
+            line = {"width": 1, "dash": "dot"}
+            shapes.append(_shape("rect", begin, end, line=line, layer="below"))
+            if end - begin > _NAMED_SHARE * time.end:
+                place = {"x": (begin + end) / 2, "y": 1, "yref": "paper", "yanchor": "top"}
+                names.append({**place, "text": name, "showarrow": False})
+    resumed = [time.at(at_s) for at_s in series.resumed_s[:_MOST_SPANS]]
+    shapes += [_shape("line", at, at, line={"width": 1.5}) for at in resumed]
+    return {"shapes": shapes, "annotations": names}
 
 
 def _shape(kind: str, begin: float, end: float, **more: Any) -> dict[str, Any]:
@@ -147,85 +143,67 @@ def spent(run: RunSummary, series: RunSeries, time: TimeAxis) -> Figure | None:
     """Joules since the run began, with the limit and the plan."""
     if run.totals.gross_j is None or not len(series.spent_j.x):
         return None
-    x, y = series.spent_j
-    traces = [trace(time.at(x), y, "spent", hovertemplate="%{y:.4~s}J<extra></extra>")]
-    caption = f"Spent: {energy_text(run.totals.gross_j)}"
+    traces = [time.line(series.spent_j, "spent", hovertemplate="%{y:.4~s}J<extra></extra>")]
     planned = {row.name: row.planned for row in run.plan}
     end = time.at(planned.get("time") or 0.0)
     if (planned_j := planned.get("energy")) is not None:
         style = {"line": {"dash": "dot"}, "marker": {"symbol": "circle-open", "size": 9}}
-        traces.append(
-            trace([0, end], [0, planned_j], "planned", mode="lines+markers", **style)
-        )
-        caption += f", planned: {energy_text(planned_j)}"
-    for allowed_j in _allowed(run, "energy"):
-        traces.append(level(allowed_j, time, "limit", "dash"))
-        caption += f", allowed: {energy_text(allowed_j)}"
+        ends = ([0, end], [0, planned_j])
+        traces.append(trace(*ends, "planned", mode="lines+markers", **style))
+    traces += [time.level(limit_j, "limit", "dash") for limit_j in _allowed(run, "energy")]
     panels = [Panel("J", traces, y_axis={"tickformat": "~s"})]
-    end = 1.02 * max(time.end, end)
-    return Figure("spent", f"{caption}.", 300, time.title, end, panels)
+    x_end = 1.02 * max(time.end, end)
+    return Figure("spent", run.name, 300, time.title, x_end, panels)
 
 
 def step_energy(run: RunSummary, series: RunSeries, time: TimeAxis) -> Figure | None:
     """Joules per step over time."""
-    x, y = series.step_j
-    if not len(x):
+    if not len(series.step_j.x):
         return None
-    means = trace(
-        time.at(x),
-        y,
+    means = time.line(
+        series.step_j,
         "J per step",
         mode="lines+markers",
         line={"shape": "hvh", "width": 1.2},
         marker={"size": 4},
         hovertemplate="%{y:.3~g} J per step<extra></extra>",
     )
-    ends = f"from {energy_text(float(y.min()))} to {energy_text(float(y.max()))}"
-    caption = f"Energy of a step, means over at least 2 s, {ends}."
     panels = [Panel("J per step", [means])]
-    return Figure("step-energy", caption, 260, time.title, time.end, panels)
+    return Figure("step-energy", run.name, 260, time.title, time.end, panels)
 
 
 def memory(run: RunSummary, series: RunSeries, time: TimeAxis) -> Figure | None:
     """Resident memory, its peak and its limit."""
-    (x, y), peak_bytes = series.rss_bytes, run.totals.peak_bytes
-    if not len(x) or peak_bytes is None:
+    rss_bytes, peak_bytes = series.rss_bytes, run.totals.peak_bytes
+    if not len(rss_bytes.x) or peak_bytes is None:
         return None
+    hover = "%{y:.1f} MiB<extra></extra>"
     traces = [
-        trace(time.at(x), y / MIB, "resident", hovertemplate="%{y:.1f} MiB<extra></extra>"),
-        level(peak_bytes / MIB, time, "peak", "dot"),
+        time.line(rss_bytes, "resident", unit=MIB, hovertemplate=hover),
+        time.level(peak_bytes / MIB, "peak", "dot"),
     ]
-    caption = f"At most {bytes_text(peak_bytes)} resident"
-    for allowed_bytes in _allowed(run, "memory"):
-        traces.append(level(allowed_bytes / MIB, time, "limit", "dash"))
-        caption += f", limit {bytes_text(allowed_bytes)}"
+    traces += [time.level(each / MIB, "limit", "dash") for each in _allowed(run, "memory")]
     panels = [Panel("MiB", traces)]
-    return Figure("memory", f"{caption}.", 280, time.title, time.end, panels)
+    return Figure("memory", run.name, 280, time.title, time.end, panels)
 
 
 def heat(run: RunSummary, series: RunSeries, time: TimeAxis) -> Figure | None:
     """Temperature, and clocks below."""
     panels = []
     if len(series.temperature_c.x):
-        x, y = series.temperature_c
-        traces = [trace(time.at(x), y, "temperature", line={"dash": DASHES[0]})]
-        traces += [level(c, time, "limit", "dash") for c in _allowed(run, "temperature")]
+        traces = [time.line(series.temperature_c, "temperature", line={"dash": "solid"})]
+        traces += [time.level(c, "limit", "dash") for c in _allowed(run, "temperature")]
         panels.append(Panel("C", traces, with_margin))
     if series.clocks_hz:
         clocks = [
-            trace(time.at(x), y / 1e9, f"{name} clock", line={"dash": dash})
-            for dash, (name, (x, y)) in zip(DASHES, series.clocks_hz.items(), strict=False)
+            time.line(line, f"{name} clock", unit=1e9, line={"dash": dash})
+            for dash, (name, line) in zip(_DASHES, series.clocks_hz.items(), strict=False)
         ]
         panels.append(Panel("GHz", clocks))
     if not panels:
         return None
-    peak_c, throttled = run.totals.peak_temperature_c, run.totals.throttled
-    caption = "Temperature is unknown" if peak_c is None else f"{peak_c:.1f} C at most"
-    if throttled is None:
-        caption += "; whether the board was throttled is unknown."
-    else:
-        caption += f"; the board was {'' if throttled else 'not '}throttled."
-    return Figure("heat", caption, 170 + 110 * len(panels), time.title, time.end, panels)
+    height_px = 170 + 110 * len(panels)
+    return Figure("heat", run.name, height_px, time.title, time.end, panels)
 
 
 def learning(run: RunSummary, series: RunSeries, time: TimeAxis) -> Figure | None:
@@ -245,24 +223,18 @@ def learning(run: RunSummary, series: RunSeries, time: TimeAxis) -> Figure | Non
         Panel("loss", [losses], with_margin, 0.68),
         Panel("keep", ratios, None, 0.32, {"range": [0, 1.1]}),
     ]
-    first, last = (
-        "unknown" if loss is None else f"{loss:.4f}"
-        for loss in (run.totals.first_loss, run.totals.last_loss)
-    )
-    caption = (
-        f"Loss from {first} at the first step to a mean of {last} over the last epoch's steps."
-    )
-    return Figure("learning", caption, 360, "step", run.totals.steps, panels)
+    return Figure("learning", run.name, 360, "step", run.totals.steps, panels)
 
 
 def _planned_ratios(run: RunSummary) -> list[Trace]:
     """The keep-ratios of the first plan, in its order."""
     ratios = {f"steps on {rung.rung}": rung.keep_ratio for rung in run.rungs}
-    x: list[float] = []
-    y: list[float] = []
-    for row in run.plan:
-        ratio = ratios.get(row.name)
-        if row.planned and ratio is not None:
-            begin = x[-1] if x else 0.0
-            x, y = [*x, begin, begin + row.planned], [*y, ratio, ratio]
+    planned = [
+        (row.planned, ratios[row.name])
+        for row in run.plan
+        if row.planned and ratios.get(row.name) is not None
+    ]
+    edges = accumulate((steps for steps, _ in planned), initial=0.0)
+    x = [step for span in pairwise(edges) for step in span]
+    y = [ratio for _, ratio in planned for _ in range(2)]
     return [trace(x, y, "planned", line={"dash": "dot"})] if x else []

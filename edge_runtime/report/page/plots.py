@@ -11,12 +11,12 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from edge_runtime.report.summary.series import RunSeries
+from edge_runtime.report.summary.series import Line, RunSeries
 
 Trace: TypeAlias = dict[str, Any]
 Range: TypeAlias = list[float] | None  # None: plotly's own choice
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
-DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 MIB = 1 << 20
 _MARGIN = 0.03  # of the height, above and below a line
 
@@ -39,27 +39,26 @@ class Panel(NamedTuple):
     traces: Sequence[Trace]
     ends: Callable[[float, float], Range] | None = from_zero  # of its lowest and highest value
     height: float = 1.0  # relative to the others
-    y_axis: Mapping[str, Any] = MappingProxyType({})  # more of it
+    y_axis: Mapping[str, Any] = _NOTHING  # more of it
 
 
 class Figure(NamedTuple):
-    """One figure of one run."""
+    """One figure of one run, or of all runs."""
 
     section: str
-    caption: str  # the same in a sentence
+    run: str  # its name; empty: all
     height_px: int
     x_title: str
-    x_end: float
+    x_end: float | None  # None: plotly's own choice
     panels: Sequence[Panel]
-    layout: Mapping[str, Any] = MappingProxyType({})  # more of it
+    layout: Mapping[str, Any] = _NOTHING  # more of it
 
 
 class Drawn(NamedTuple):
     """A figure in the page."""
 
     section: str
-    plot_id: str
-    caption: str
+    run: str
     json: str  # for plotly.js
 
 
@@ -79,6 +78,14 @@ class TimeAxis(NamedTuple):
         """Seconds in its unit."""
         return at_s / self.unit_s
 
+    def line(self, points: Line, name: str, *, unit: float = 1.0, **more: Any) -> Trace:
+        """A line of a run, in a unit of its values."""
+        return trace(self.at(points.x), points.y / unit, name, **more)
+
+    def level(self, value: float, name: str, dash: str) -> Trace:
+        """A line across the whole time."""
+        return trace([0, self.end], [value, value], name, line={"dash": dash})
+
 
 def time_axis(series: Sequence[RunSeries]) -> TimeAxis:
     """The axis that every run fits into."""
@@ -94,46 +101,39 @@ def trace(x: Any, y: Any, name: str, *, mode: str = "lines", **more: Any) -> Tra
     return {"type": "scatter", "x": x, "y": y, "name": name, "mode": mode, **more}
 
 
-def level(value: float, time: TimeAxis, name: str, dash: str) -> Trace:
-    """A line across the whole time."""
-    return trace([0, time.end], [value, value], name, line={"dash": dash})
-
-
-def base(height_px: int, **layout: Any) -> go.Layout:
-    """A layout without colours; the page gives them."""
-    return go.Layout(
-        template={},
-        height=height_px,
-        margin={"l": 8, "r": 8, "t": 8, "b": 8},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        hovermode="closest",
-        **layout,
-    )
-
-
-def draw(figures: Sequence[Figure]) -> list[go.Figure]:
+def draw(figures: Sequence[Figure]) -> list[Drawn]:
     """The same figure of several runs, with the same ends of their axes."""
-    x_end = max((figure.x_end for figure in figures), default=0.0)
+    x_end = max((figure.x_end for figure in figures if figure.x_end is not None), default=None)
     panels = [panel for figure in figures for panel in figure.panels]
-    return [_drawn(figure, x_end, panels) for figure in figures]
+    return [
+        Drawn(each.section, each.run, _plot(each, x_end, panels).to_json()) for each in figures
+    ]
 
 
-def _drawn(figure: Figure, x_end: float, panels: Sequence[Panel]) -> go.Figure:
-    drawn = make_subplots(
+def _plot(figure: Figure, x_end: float | None, panels: Sequence[Panel]) -> go.Figure:
+    """A plot without colours; the page gives them."""
+    plot = make_subplots(
         rows=len(figure.panels),
         shared_xaxes=True,
         row_heights=[panel.height for panel in figure.panels],
         vertical_spacing=0.07,
     )
-    drawn.update_layout(base(figure.height_px, **figure.layout))
+    plot.layout.template = None
+    plot.update_layout(
+        height=figure.height_px,
+        margin={"l": 8, "r": 8, "t": 8, "b": 8},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        hovermode="closest",
+        **figure.layout,
+    )
     for row, panel in enumerate(figure.panels, start=1):
         same = [other for other in panels if other.y_title == panel.y_title]
-        drawn.add_traces(list(panel.traces), rows=row, cols=1)
-        drawn.update_yaxes(title=panel.y_title, range=_range(same), row=row, col=1)
-        drawn.update_yaxes(**panel.y_axis, row=row, col=1)
-    drawn.update_xaxes(range=[0, x_end])
-    drawn.update_xaxes(title=figure.x_title, row=len(figure.panels), col=1)
-    return drawn
+        axis = {"title": panel.y_title, "range": _range(same), **panel.y_axis}
+        plot.add_traces(list(panel.traces), rows=row, cols=1)
+        plot.update_yaxes(axis, row=row, col=1)
+    plot.update_xaxes(range=None if x_end is None else [0, x_end])
+    plot.update_xaxes(title=figure.x_title, row=len(figure.panels), col=1)
+    return plot
 
 
 def _range(panels: Sequence[Panel]) -> Range:

@@ -8,7 +8,8 @@ from edge_runtime.report.summary.loader import load_run
 from edge_runtime.report.summary.model import FORMAT, Difference, Note, Report, RunSummary
 from edge_runtime.report.summary.series import RunSeries, series_of
 from edge_runtime.report.summary.summarize import summarize_run
-from edge_runtime.report.summary.timeline import timeline_of
+from edge_runtime.report.summary.timeline import Timeline
+from edge_runtime.report.summary.unknown import minus, ratio
 from edge_runtime.version import __version__
 
 _COMPARED = {  # totals that are compared, and their units
@@ -37,7 +38,7 @@ def summarize(paths: Sequence[Path]) -> tuple[Report, tuple[RunSeries, ...]]:
     runs, series = [], []
     for path, name in zip(paths, _names(paths), strict=True):
         records = load_run(path)  # large, and dropped before the next one
-        timeline = timeline_of(records)
+        timeline = Timeline(records)
         runs.append(summarize_run(records, timeline, name))
         series.append(series_of(records, timeline))
     report = Report(
@@ -84,27 +85,23 @@ def _warnings(runs: Sequence[RunSummary]) -> Iterator[str]:
         yield f"The energy of {names(estimated)} is an estimate, that of the others is not."
 
 
-def _differences(first: RunSummary, run: RunSummary) -> list[Difference]:
+def _differences(first: RunSummary, run: RunSummary) -> Iterator[Difference]:
     pairs = {
         (name, unit): (getattr(first.totals, name), getattr(run.totals, name))
         for name, unit in _COMPARED.items()
     }
     pairs["knn_accuracy", ""] = _knn_accuracy(first), _knn_accuracy(run)
-    rows = []
     for (name, unit), (before, value) in pairs.items():
-        difference = None if before is None or value is None else value - before
-        relative = difference / before if difference is not None and before > 0 else None
-        row = Difference(
+        difference = minus(value, before)
+        yield Difference(
             run=run.name,
             name=name,
             unit=unit,
             first=before,
             value=value,
             difference=difference,
-            relative=relative,
+            relative=ratio(difference, max(before or 0.0, 0.0)),
         )
-        rows.append(row)
-    return rows
 
 
 def _knn_accuracy(run: RunSummary) -> float | None:

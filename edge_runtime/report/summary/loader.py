@@ -8,7 +8,8 @@ dropped. Clock: seconds since the start of the process that a line names. Unknow
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
@@ -30,8 +31,8 @@ from edge_runtime.records.run import EVENTS_FILE, POWER_FILE, STEPS_FILE
 from edge_runtime.schema import structure
 
 Array: TypeAlias = NDArray[Any]
+Columns: TypeAlias = dict[str, Array]  # of one file, by field, all of one length
 _Tables: TypeAlias = Sequence[Mapping[str, Any]]
-_Columns: TypeAlias = dict[str, Array]
 
 # What a record declares a field to be; where that is a float an integer is fine.
 _TYPES: dict[str, set[type]] = {
@@ -39,47 +40,17 @@ _TYPES: dict[str, set[type]] = {
     for record in (PowerRecord, StepRecord, Measured)
     for name, hint in get_type_hints(record).items()
 }
-_RAIL = "rail "  # begins the names of columns that are rails
-_SMALLER = {"process": "int32", "throttled": "float16"} | dict.fromkeys(
-    ("temperature_c", "cpu_hz", "gpu_hz"), "float32"
-)  # samples are many
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Samples:
-    """`power.jsonl`."""
-
-    process: Array
-    t_s: Array
-    total_w: Array
-    energy_j: Array  # since the start of the process
-    temperature_c: Array
-    throttled: Array  # 0, 1 or NaN
-    cpu_hz: Array
-    gpu_hz: Array
-    rails_w: dict[str, Array]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Steps:
-    """`steps.jsonl`: the steps that were not lost."""
-
-    step: Array
-    images: Array
-    keep_ratio: Array
-    loss: Array
-    rung: Array  # index into `rungs`
-    process: Array
-    t_s: Array  # when it was done
-    step_s: Array
-    wait_s: Array  # before that
-    pause_s: Array  # before that
-    rss_bytes: Array
-    rungs: tuple[str, ...]  # in the order in which they were first trained
-
-
-def _names(kind: type[Samples] | type[Steps]) -> list[str]:
-    return [each.name for each in fields(kind) if each.name not in ("rails_w", "rungs")]
+# The columns that are read of samples, which are many, and of steps.
+_SAMPLES = (
+    {"process": "int32", "throttled": "float16"}
+    | dict.fromkeys(("t_s", "total_w", "energy_j"), "float64")
+    | dict.fromkeys(("temperature_c", "cpu_hz", "gpu_hz"), "float32")
+)
+_STEPS = dict.fromkeys(("process", "step", "images", "rung"), "int64") | dict.fromkeys(
+    ("keep_ratio", "loss", "t_s", "step_s", "wait_s", "pause_s", "rss_bytes"), "float64"
+)
+_RAIL, _RAIL_TYPE = "rail ", "float32"  # begins the names of columns that are rails
+_DAMAGE = (KeyError, TypeError, ValueError, OverflowError)  # what a damaged line raises
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,8 +58,10 @@ class RunRecords:
     """One run, read."""
 
     run: Run
-    samples: Samples
-    steps: Steps
+    samples: Columns  # power.jsonl; `throttled` is 0, 1 or NaN
+    rails_w: Columns  # of the samples
+    steps: Columns  # steps.jsonl: the steps that were not lost; `rung` is a place in `rungs`
+    rungs: tuple[str, ...]  # in the order in which they were first trained
     events: list[LoggedEvent]
     manifest: Manifest | None  # None: the package is not where it was
     cut_files: tuple[str, ...]  # that end in half a line
@@ -110,51 +83,47 @@ def load_run(path: Path) -> RunRecords:
     run = open_run(path)
     readers = {name: LineReader(path / name) for name in (STEPS_FILE, EVENTS_FILE, POWER_FILE)}
     rungs: dict[str, int] = {}
-    samples = _read_columns(readers[POWER_FILE], _sample_columns)
-    steps = _read_columns(readers[STEPS_FILE], lambda tables: _step_columns(tables, rungs))
+    samples = _read_columns(readers[POWER_FILE], _SAMPLES, _sample_columns)
+    read_steps = partial(_step_columns, rungs=rungs)
+    steps = _read_columns(readers[STEPS_FILE], _STEPS, read_steps)
     rails = [name for name in samples if name.startswith(_RAIL)]
     where = str(path / EVENTS_FILE)
     return RunRecords(
         run=run,
-        samples=Samples(
-            **{name: samples.get(name, np.zeros(0)) for name in _names(Samples)},
-            rails_w={name.removeprefix(_RAIL): samples[name] for name in rails},
-        ),
-        steps=Steps(
-            **{name: steps.get(name, np.zeros(0)) for name in _names(Steps)},
-            rungs=tuple(rungs),
-        ),
+        rails_w={name.removeprefix(_RAIL): samples.pop(name) for name in rails},
+        samples=samples,
+        steps=steps,
+        rungs=tuple(rungs),
         events=[logged_event(table, where=where) for table in readers[EVENTS_FILE]],
         manifest=_manifest(run),
         cut_files=tuple(name for name, each in readers.items() if each.has_partial_line),
     )
 
 
-def _sample_columns(tables: _Tables) -> _Columns:
-    columns = {name: _column(tables, name) for name in _names(Samples)}
+def _sample_columns(tables: _Tables) -> Columns:
+    columns = {name: _column(tables, name, dtype) for name, dtype in _SAMPLES.items()}
     rails = _checked(list(map(itemgetter("rails_w"), tables)), "rails_w", {dict})
     for rail in dict.fromkeys(chain.from_iterable(rails)):
         powers_w = [rails_w.get(rail) for rails_w in rails]
         _checked(powers_w, rail, _TYPES["total_w"])
-        columns[_RAIL + rail] = np.array(powers_w, dtype="float32")
+        columns[_RAIL + rail] = np.array(powers_w, _RAIL_TYPE)
     return columns
 
 
-def _step_columns(tables: _Tables, rungs: dict[str, int]) -> _Columns:
+def _step_columns(tables: _Tables, rungs: dict[str, int]) -> Columns:
     measured = _checked([table["measured"] for table in tables], "measured", {dict})
     names = _checked([table["rung"] for table in tables], "rung", {str})
+    codes = np.array([rungs.setdefault(name, len(rungs)) for name in names])
+    merged = [{**table, **more} for table, more in zip(tables, measured, strict=True)]
     return {
-        name: _column(measured if name in Measured.__dataclass_fields__ else tables, name)
-        for name in _names(Steps)
-        if name != "rung"
-    } | {"rung": np.array([rungs.setdefault(name, len(rungs)) for name in names])}
+        name: codes if name == "rung" else _column(merged, name, dtype)
+        for name, dtype in _STEPS.items()
+    }
 
 
-def _column(tables: _Tables, name: str) -> Array:
+def _column(tables: _Tables, name: str, dtype: str) -> Array:
     """One field of every table; `None` becomes NaN."""
-    types = _TYPES[name]
-    values = _checked(list(map(itemgetter(name), tables)), name, types)
-    return np.array(values, _SMALLER.get(name, "int64" if types == {int} else "float64"))
+    return np.array(_checked(list(map(itemgetter(name), tables)), name, _TYPES[name]), dtype)
 
 
 def _checked(values: list[Any], name: str, types: set[type]) -> list[Any]:
@@ -164,45 +133,41 @@ def _checked(values: list[Any], name: str, types: set[type]) -> list[Any]:
     return values
 
 
-def _read_columns(reader: LineReader, take: Callable[[_Tables], _Columns]) -> _Columns:
-    """A whole file as columns of one length, NaN where some lines do not have a column.
+def _read_columns(
+    reader: LineReader, dtypes: Mapping[str, str], take: Callable[[_Tables], Columns]
+) -> Columns:
+    """A whole file as columns of one length, NaN where lines do not have a rail.
 
     They grow in place: a list of parts would be in memory twice.
     """
-    content: dict[str, bytearray] = {}
-    dtypes: dict[str, np.dtype[Any]] = {}
-
-    def pad(name: str, length: int) -> None:
-        if missing := length - len(content[name]) // dtypes[name].itemsize:
-            content[name] += np.full(missing, np.nan, dtypes[name]).tobytes()
-
+    content = {name: bytearray() for name in dtypes}
     while tables := reader.read():
         first = reader.lines_read - len(tables)
         try:
             columns = take(tables)
-        except (KeyError, TypeError, ValueError, OverflowError):
+        except _DAMAGE:
             _find_damage(tables, take, reader, first + 1)
             raise
-        for name, values in columns.items():
-            content.setdefault(name, bytearray())
-            dtypes[name] = values.dtype
-            pad(name, first)
-            content[name] += values.tobytes()
-    for name in content:
-        pad(name, reader.lines_read)
-    whole = {name: np.frombuffer(content[name], dtypes[name]) for name in content}
-    if whole:
-        _check_order(whole["process"], whole["t_s"], reader)
+        for rail in [name for name in columns if name not in content]:
+            content[rail] = bytearray(np.full(first, np.nan, _RAIL_TYPE))
+        unknown = np.full(len(tables), np.nan, _RAIL_TYPE)
+        for name, column in content.items():
+            column += columns.get(name, unknown).tobytes()
+    whole = {
+        name: np.frombuffer(column, dtypes.get(name, _RAIL_TYPE))
+        for name, column in content.items()
+    }
+    _check_order(whole["process"], whole["t_s"], reader)
     return whole
 
 
 def _find_damage(
-    tables: _Tables, take: Callable[[_Tables], _Columns], reader: LineReader, first: int
+    tables: _Tables, take: Callable[[_Tables], Columns], reader: LineReader, first: int
 ) -> None:
     for number, table in enumerate(tables, start=first):
         try:
             take([table])
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+        except _DAMAGE as error:
             missing = isinstance(error, KeyError)
             reason = f"{error.args[0]} is missing" if missing else str(error)
             raise RecordsError(f"{reader.place(number)} is damaged: {reason}.") from None

@@ -61,20 +61,22 @@ def series_of(records: RunRecords, timeline: Timeline) -> RunSeries:
     """All lines of one run."""
     samples, steps, processes = records.samples, records.steps, timeline.processes
     at_s, breaks = timeline.sample_s, _breaks(timeline)
-    power_w = {"total": _broken_line(at_s, samples.total_w, breaks)}
-    for rail, rail_w in samples.rails_w.items():
+    power_w = {"total": _broken_line(at_s, samples["total_w"], breaks)}
+    for rail, rail_w in records.rails_w.items():
         line = _broken_line(at_s, rail_w, breaks)
         if not np.array_equal(line.y, power_w["total"].y, equal_nan=True):
             power_w[rail] = line
-    clocks_hz = {"CPU": samples.cpu_hz, "GPU": samples.gpu_hz}
-    clocks = {name: _known_line(at_s, hz) for name, hz in clocks_hz.items()}
+    clocks_hz = {
+        name: _known_line(at_s, samples[column])
+        for name, column in {"CPU": "cpu_hz", "GPU": "gpu_hz"}.items()
+    }
     return RunSeries(
         duration_s=timeline.duration_s,
         power_w=power_w,
-        temperature_c=_known_line(at_s, samples.temperature_c),
-        clocks_hz={name: line for name, line in clocks.items() if len(line.x)},
-        rss_bytes=_known_line(timeline.done_s, steps.rss_bytes),
-        loss=envelope(steps.step.astype("float64"), steps.loss),
+        temperature_c=_known_line(at_s, samples["temperature_c"]),
+        clocks_hz={name: line for name, line in clocks_hz.items() if len(line.x)},
+        rss_bytes=_known_line(timeline.done_s, steps["rss_bytes"]),
+        loss=envelope(steps["step"].astype("float64"), steps["loss"]),
         spent_j=_spent(timeline),
         step_j=_step_means(records, timeline),
         segments=_segments(records, timeline),
@@ -111,9 +113,9 @@ def envelope(x: Array, y: Array, buckets: int = _BUCKETS) -> Line:
 
 def _first_of_each(begins: Array, chosen: Array) -> Array:
     """Of the chosen places of every bucket the first."""
-    places = np.flatnonzero(chosen)
-    bucket = np.searchsorted(begins, places, side="right")
-    return places[np.flatnonzero(np.diff(bucket, prepend=-1))]
+    count = len(chosen)
+    firsts = np.minimum.reduceat(np.where(chosen, np.arange(count), count), begins)
+    return np.asarray(firsts[firsts < count])
 
 
 def _known_line(x: Array, y: Array) -> Line:
@@ -142,7 +144,8 @@ def _gaps(process: Process, timeline: Timeline) -> list[Span]:
     """Spans without readings."""
     if process.energy_j is None:
         return [(process.begin_s, process.end_s)]
-    known_s = timeline.known_s[process.readings.start - 1 : process.readings.stop + 1]
+    readings_s = timeline.readings_s(process)
+    known_s = np.concatenate([[process.begin_s], readings_s, [process.end_s]])
     long = np.flatnonzero(np.diff(known_s) > timeline.gap_s)
     return [(float(known_s[i]), float(known_s[i + 1])) for i in long]
 
@@ -152,7 +155,7 @@ def _spent(timeline: Timeline) -> Line:
     measured = [*takewhile(lambda process: process.energy_j is not None, timeline.processes)]
     if not measured:
         return Line(np.zeros(0), np.zeros(0))
-    x = np.linspace(0.0, timeline.known_s[measured[-1].readings.stop - 1], _BUCKETS)
+    x = np.linspace(0.0, timeline.readings_s(measured[-1])[-1], _BUCKETS)
     return Line(x.astype("float32"), timeline.until_j(x).astype("float32"))
 
 
@@ -163,7 +166,7 @@ def _step_means(records: RunRecords, timeline: Timeline) -> Line:
     steps_j, took_s = timeline.between_j(began_s, done_s), done_s - began_s
     width_s = max(MEAN_OVER_S, timeline.duration_s / _MEANS)
     x, y = [np.zeros(0)], [np.zeros(0)]
-    for begin, stop in _same(records.steps.process[known], records.steps.rung[known]):
+    for begin, stop in _same(records.steps["process"][known], records.steps["rung"][known]):
         spent_s = np.cumsum(took_s[begin:stop])
         groups = np.flatnonzero(np.diff(np.floor(spent_s / width_s), prepend=-1.0))
         counts = np.diff([*groups, stop - begin])
@@ -188,10 +191,10 @@ def _segments(records: RunRecords, timeline: Timeline) -> tuple[RungSegment, ...
         RungSegment(
             begin_s=float(timeline.began_s[begin]),
             end_s=float(timeline.done_s[stop - 1]),
-            first_step=int(steps.step[begin]),
-            last_step=int(steps.step[stop - 1]),
-            rung=steps.rungs[steps.rung[begin]],
-            keep_ratio=float(steps.keep_ratio[begin]),
+            first_step=int(steps["step"][begin]),
+            last_step=int(steps["step"][stop - 1]),
+            rung=records.rungs[steps["rung"][begin]],
+            keep_ratio=float(steps["keep_ratio"][begin]),
         )
-        for begin, stop in _same(steps.process, steps.rung)
+        for begin, stop in _same(steps["process"], steps["rung"])
     )

@@ -6,7 +6,7 @@ constant power, after the last one of a process unknown and not counted.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from edge_runtime.records import LoggedEvent
 from edge_runtime.records.events import CheckpointSaved, Resumed
 from edge_runtime.report.summary.loader import Array, RunRecords
+from edge_runtime.report.summary.unknown import total
 
 _GAP_S = 1.0  # readings further apart leave a gap; three periods of a slower sensor do
 
@@ -28,8 +29,7 @@ class Process:
     kept_s: float  # until then its work was kept; what came after had to be done again
     samples: slice  # of the records
     steps: slice
-    readings: slice  # of power, in `Timeline.known_s`
-    energy_j: float | None  # until the last of them; None: nothing measured it
+    energy_j: float | None  # until the last reading of power; None: nothing measured it
 
     @property
     def end_s(self) -> float:
@@ -45,36 +45,40 @@ class Process:
 class Timeline:
     """All processes of a run, in their order, and when its samples and steps were."""
 
-    def __init__(
-        self, records: RunRecords, processes: Sequence[Process], gap_s: float
-    ) -> None:
+    def __init__(self, records: RunRecords) -> None:
+        """Lay the processes one after the other."""
         samples, steps = records.samples, records.steps
-        self.processes = processes
-        self.gap_s = gap_s  # readings further apart than this leave a gap
+        rate_hz = records.run.info.sample_rate_hz
+        self.processes = processes = _processes(records)
+        self.gap_s = max(_GAP_S, 3 / rate_hz) if rate_hz > 0 else _GAP_S  # longer is a gap
         self.duration_s = sum(process.duration_s for process in processes)
         self.gross_j = total(each.energy_j for each in processes) if processes else None
-        self.sample_s, self.done_s = samples.t_s.copy(), steps.t_s.copy()
-        self.is_measured = np.zeros(len(steps.t_s), bool)  # steps up to the last reading
-        # Where the joules are known: at the start, at every reading, at the end of a process.
-        size = processes[-1].readings.stop + 1 if processes else 1
-        self.known_s, self._known_j = np.zeros(size), np.zeros(size)
-        for process in processes:
+        self.sample_s, self.done_s = samples["t_s"].copy(), steps["t_s"].copy()
+        self.is_measured = np.zeros(len(self.done_s), bool)  # steps up to the last reading
+        self._is_reading, energy_j = ~np.isnan(samples["energy_j"]), samples["energy_j"].copy()
+        spent_j = np.cumsum([0.0, *(process.energy_j or 0.0 for process in processes)])
+        for process, before_j in zip(processes, spent_j, strict=False):
             self.sample_s[process.samples] += process.begin_s
             self.done_s[process.steps] += process.begin_s
-            energy_j, readings = samples.energy_j[process.samples], process.readings
-            known, before_j = ~np.isnan(energy_j), self._known_j[readings.start - 1]
-            self.known_s[readings] = self.sample_s[process.samples][known]
-            self.known_s[readings.stop] = process.end_s
-            self._known_j[readings] = before_j + energy_j[known]
-            self._known_j[readings.stop] = before_j + (process.energy_j or 0.0)
+            energy_j[process.samples] += before_j
             if process.energy_j is not None:
-                last_s = self.known_s[readings.stop - 1]
+                last_s = self.readings_s(process)[-1]
                 self.is_measured[process.steps] = self.done_s[process.steps] <= last_s
-        self.began_s = self.done_s - steps.step_s - steps.wait_s  # and waited for pictures
+        self.began_s = self.done_s - steps["step_s"] - steps["wait_s"]  # and waited for input
+        # Joules are known at the start, at every reading, and at the end of a process.
+        ends = [int(self._is_reading[: each.samples.stop].sum()) for each in processes]
+        ends_s = [process.end_s for process in processes]
+        self._known_s = np.insert(self.sample_s[self._is_reading], [0, *ends], [0.0, *ends_s])
+        self._known_j = np.insert(energy_j[self._is_reading], [0, *ends], spent_j)
+
+    def readings_s(self, process: Process) -> Array:
+        """When the power was read while that process worked."""
+        mine = process.samples
+        return np.asarray(self.sample_s[mine][self._is_reading[mine]])
 
     def until_j(self, at_s: Array | float) -> Array:
         """Joules from the start of the run to each of some times."""
-        return np.asarray(np.interp(at_s, self.known_s, self._known_j))
+        return np.asarray(np.interp(at_s, self._known_s, self._known_j))
 
     def between_j(self, begin_s: Array | float, end_s: Array | float) -> Array:
         """Joules of some spans of time."""
@@ -89,44 +93,35 @@ class Timeline:
         return begin_s + (moment.t_s if t_s is None else t_s)
 
 
-def total(parts: Iterable[float | None]) -> float | None:
-    """A sum; unknown if a part is."""
-    known = list(parts)
-    return None if None in known else math.fsum(part for part in known if part is not None)
-
-
-def timeline_of(records: RunRecords) -> Timeline:
-    """Lay the processes of a run one after the other."""
-    samples, steps, kept_s = records.samples, records.steps, _kept_until(records.events)
+def _processes(records: RunRecords) -> list[Process]:
+    """One after the other."""
     moments = [logged.moment for logged in records.events if logged.moment]
-    numbers = {*map(int, np.unique(samples.process)), *map(int, np.unique(steps.process))}
+    times_s = [(moment.process, moment.t_s) for moment in moments]
+    for columns in (records.samples, records.steps):
+        numbers, t_s = columns["process"], columns["t_s"]
+        is_last = np.diff(numbers, append=0) != 0  # of its process
+        times_s += zip(numbers[is_last].tolist(), t_s[is_last].tolist(), strict=True)
+    kept_s = _kept_until(records.events)
     processes: list[Process] = []
-    for number in sorted(numbers | {moment.process for moment in moments}):
-        my_samples, my_steps = (
-            slice(*np.searchsorted(lines.process, [number, number + 1]))
-            for lines in (samples, steps)
-        )
-        times_s = [moment.t_s for moment in moments if moment.process == number]
-        times_s += [*samples.t_s[my_samples][-1:], *steps.t_s[my_steps][-1:]]
-        duration_s = float(max(times_s))
-        energy_j = samples.energy_j[my_samples]
-        known_j = energy_j[~np.isnan(energy_j)]
+    for number, duration_s in dict(sorted(times_s)).items():  # the last time of each
         begin_s = processes[-1].end_s if processes else 0.0
-        first = processes[-1].readings.stop + 1 if processes else 1
+        samples, steps = (
+            slice(*np.searchsorted(columns["process"], [number, number + 1]))
+            for columns in (records.samples, records.steps)
+        )
+        energy_j = records.samples["energy_j"][samples]
+        known_j = energy_j[~np.isnan(energy_j)]
         process = Process(
             number=number,
             begin_s=begin_s,
             duration_s=duration_s,
             kept_s=begin_s + min(kept_s.get(number, math.inf), duration_s),
-            samples=my_samples,
-            steps=my_steps,
-            readings=slice(first, first + len(known_j)),
+            samples=samples,
+            steps=steps,
             energy_j=float(known_j[-1]) if len(known_j) else None,
         )
         processes.append(process)
-    rate_hz = records.run.info.sample_rate_hz
-    gap_s = max(_GAP_S, 3 / rate_hz) if rate_hz > 0 else _GAP_S
-    return Timeline(records, processes, gap_s)
+    return processes
 
 
 def _kept_until(events: Iterable[LoggedEvent]) -> dict[int, float]:

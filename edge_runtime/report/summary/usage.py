@@ -1,14 +1,17 @@
 """Time and energy of a run by stage, by rung, by rail and by process. Seconds and joules."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 
+from edge_runtime.facts import RungCost
 from edge_runtime.records.events import CheckpointSaved
 from edge_runtime.report.summary.loader import Array, RunRecords
 from edge_runtime.report.summary.model import ProcessUse, RailUse, RungUse, StageUse
-from edge_runtime.report.summary.timeline import Timeline, total
+from edge_runtime.report.summary.timeline import Timeline
+from edge_runtime.report.summary.unknown import highest, minus, ratio, total
 
 STEP, WAIT, PAUSE, CHECKPOINT = "step", "waiting for input", "pause", "checkpoint"
 START_UP, OTHER, LOST = "start-up", "other", "lost work"
@@ -17,35 +20,31 @@ STAGES = (START_UP, STEP, WAIT, PAUSE, CHECKPOINT, OTHER, LOST)
 MEAN_OVER_S = 2.0  # joules of a step are only given as a mean over this long
 
 
-def stages_of(records: RunRecords, timeline: Timeline) -> tuple[StageUse, ...]:
+def stages_of(records: RunRecords, timeline: Timeline) -> Iterator[StageUse]:
     """Every moment of every process belongs to one stage; `OTHER` is the rest."""
-    time_s, gross_j = {}, {}
-    for name, (begin_s, end_s) in _spans(records, timeline).items():
-        time_s[name] = float(np.sum(end_s - begin_s))
-        gross_j[name] = float(np.sum(timeline.between_j(begin_s, end_s)))
+    spans, idle_w = _spans(records, timeline), records.run.info.idle_w
+    time_s = {name: float(np.sum(end_s - begin_s)) for name, (begin_s, end_s) in spans.items()}
+    gross_j = {name: float(np.sum(timeline.between_j(*span))) for name, span in spans.items()}
     time_s[OTHER] = max(0.0, timeline.duration_s - math.fsum(time_s.values()))
     gross_j[OTHER] = (timeline.gross_j or 0.0) - math.fsum(gross_j.values())
-    idle_w, stages = records.run.info.idle_w, []
     for name in STAGES:
         stage_j = None if timeline.gross_j is None else gross_j[name]
         idle_j = None if idle_w is None else idle_w * time_s[name]
-        stage = StageUse(
+        yield StageUse(
             stage=name,
             time_s=time_s[name],
-            share=time_s[name] / timeline.duration_s if timeline.duration_s else None,
+            share=ratio(time_s[name], timeline.duration_s),
             gross_j=stage_j,
             idle_j=idle_j,
-            net_j=None if stage_j is None or idle_j is None else stage_j - idle_j,
+            net_j=minus(stage_j, idle_j),
         )
-        stages.append(stage)
-    return tuple(stages)
 
 
 def _spans(records: RunRecords, timeline: Timeline) -> dict[str, Array]:
     """Begins and ends of all stages but the rest, in the run."""
     steps, processes = records.steps, timeline.processes
     began_s, done_s = timeline.began_s, timeline.done_s
-    ready_s, asked_s = done_s - steps.step_s, began_s - steps.pause_s
+    ready_s, asked_s = done_s - steps["step_s"], began_s - steps["pause_s"]
     starts = [
         (each.begin_s, min([*asked_s[each.steps][:1], each.kept_s])) for each in processes
     ]
@@ -66,43 +65,48 @@ def _spans(records: RunRecords, timeline: Timeline) -> dict[str, Array]:
     return spans
 
 
-def rungs_of(records: RunRecords, timeline: Timeline) -> tuple[RungUse, ...]:
+def rungs_of(records: RunRecords, timeline: Timeline) -> Iterator[RungUse]:
     """The rungs that were trained, and those that the profile or the package know."""
     profile, manifest = records.run.info.profile, records.manifest
-    names = [*records.steps.rungs]
-    names += [cost.rung for cost in profile.rungs] if profile else []
-    names += [rung.id for rung in manifest.rungs] if manifest else []
-    rungs = [_rung(records, timeline, name) for name in dict.fromkeys(names)]
+    costs = {cost.rung: cost for cost in profile.rungs} if profile else {}
+    ratios = {rung.id: rung.keep_ratio for rung in manifest.rungs} if manifest else {}
+    rungs = [
+        _rung(records, timeline, name, costs.get(name), ratios.get(name))
+        for name in dict.fromkeys([*records.rungs, *costs, *ratios])
+    ]
     rungs.sort(key=lambda rung: (-(rung.keep_ratio or 0.0), rung.rung))
-    return tuple(
-        replace(rung, dominated_by=next((o.rung for o in rungs if _dominates(o, rung)), None))
-        for rung in rungs
-    )
+    for rung in rungs:
+        better = (other.rung for other in rungs if _dominates(other, rung))
+        yield replace(rung, dominated_by=next(better, None))
 
 
-def _rung(records: RunRecords, timeline: Timeline, name: str) -> RungUse:
+def _rung(
+    records: RunRecords,
+    timeline: Timeline,
+    name: str,
+    cost: RungCost | None,
+    keep_ratio: float | None,
+) -> RungUse:
+    """A rung whose cost the profile says, and its keep-ratio the package, if they do."""
     steps, profile = records.steps, records.run.info.profile
-    code = steps.rungs.index(name) if name in steps.rungs else -1
-    mine = steps.rung == code
-    count, images = int(np.sum(mine)), int(np.sum(steps.images[mine]))
-    time_s = float(np.sum(steps.step_s[mine] + steps.wait_s[mine]))
+    mine = steps["rung"] == (records.rungs.index(name) if name in records.rungs else -1)
+    count, images = int(np.sum(mine)), int(np.sum(steps["images"][mine]))
+    time_s = float(np.sum(steps["step_s"][mine] + steps["wait_s"][mine]))
     gross_j, means = _energy_of(records, timeline, mine)
-    cost = (
-        next((cost for cost in profile.rungs if cost.rung == name), None) if profile else None
-    )
+    peak_bytes = highest(steps["rss_bytes"][mine])
     return RungUse(
         rung=name,
-        keep_ratio=float(steps.keep_ratio[mine][0]) if count else _keep_ratio(records, name),
+        keep_ratio=float(steps["keep_ratio"][mine][0]) if count else keep_ratio,
         steps=count,
         images=images,
         time_s=time_s,
         gross_j=gross_j,
-        step_s=time_s / count if count else None,
+        step_s=ratio(time_s, count),
         step_j=means.get("step_j"),
         mean_w=means.get("mean_w"),
-        seconds_per_image=time_s / images if images else None,
+        seconds_per_image=ratio(time_s, images),
         energy_per_image_j=means.get("energy_per_image_j"),
-        peak_bytes=None if (peak := highest(steps.rss_bytes[mine])) is None else int(peak),
+        peak_bytes=None if peak_bytes is None else int(peak_bytes),
         token_blocks=cost.token_blocks if cost else None,
         profile_step_s=cost.step_s if cost else None,
         profile_step_j=cost.step_j if cost else None,
@@ -113,19 +117,13 @@ def _rung(records: RunRecords, timeline: Timeline, name: str) -> RungUse:
     )
 
 
-def _keep_ratio(records: RunRecords, name: str) -> float | None:
-    """Of a rung that was not trained, as its package says."""
-    rungs = records.manifest.rungs if records.manifest else ()
-    return next((rung.keep_ratio for rung in rungs if rung.id == name), None)
-
-
 def _energy_of(
     records: RunRecords, timeline: Timeline, mine: Array
 ) -> tuple[float | None, dict[str, float]]:
     """Joules of some steps, and means of those whose power is known, if for long enough."""
     steps, known = records.steps, mine & timeline.is_measured
     measured = [each.number for each in timeline.processes if each.energy_j is not None]
-    if not np.isin(steps.process[mine], measured).all():
+    if not np.isin(steps["process"][mine], measured).all():
         return None, {}
     took_s = timeline.done_s[known] - timeline.began_s[known]
     gross_j = float(
@@ -136,7 +134,7 @@ def _energy_of(
     return gross_j, {
         "step_j": gross_j / len(took_s),
         "mean_w": gross_j / covered_s,
-        "energy_per_image_j": gross_j / int(np.sum(steps.images[known])),
+        "energy_per_image_j": gross_j / int(np.sum(steps["images"][known])),
     }
 
 
@@ -156,25 +154,22 @@ def _dominates(other: RungUse, rung: RungUse) -> bool:
     return all(a <= b for a, b in known) and any(a < b for a, b in known)
 
 
-def rails_of(records: RunRecords, timeline: Timeline) -> tuple[RailUse, ...]:
+def rails_of(records: RunRecords, timeline: Timeline) -> Iterator[RailUse]:
     """What every rail took: trapezoids, as only the total is recorded as joules."""
-    samples, duration_s, uses = records.samples, timeline.duration_s, []
-    for rail, rail_w in samples.rails_w.items():
+    t_s = records.samples["t_s"]
+    for rail, rail_w in records.rails_w.items():
         energy_j = total(
-            _rail_j(samples.t_s[each.samples], rail_w[each.samples])
-            for each in timeline.processes
+            _rail_j(t_s[each.samples], rail_w[each.samples]) for each in timeline.processes
         )
         calibration = records.run.info.calibration.get(rail, {})
-        use = RailUse(
+        yield RailUse(
             rail=rail,
             energy_j=energy_j,
-            mean_w=energy_j / duration_s if energy_j is not None and duration_s else None,
+            mean_w=ratio(energy_j, timeline.duration_s),
             peak_w=highest(rail_w),
             gain=calibration.get("gain"),
             offset_w=calibration.get("offset_w"),
         )
-        uses.append(use)
-    return tuple(uses)
 
 
 def _rail_j(t_s: Array, power_w: Array) -> float | None:
@@ -187,31 +182,21 @@ def _rail_j(t_s: Array, power_w: Array) -> float | None:
     return float(t_s[0] * power_w[0] + np.sum(np.diff(t_s) * means_w))
 
 
-def highest(values: Array) -> float | None:
-    """The largest number, if there is any."""
-    known = values[~np.isnan(values)]
-    return float(known.max()) if len(known) else None
-
-
-def processes_of(records: RunRecords, timeline: Timeline) -> tuple[ProcessUse, ...]:
+def processes_of(records: RunRecords, timeline: Timeline) -> Iterator[ProcessUse]:
     """What every process took."""
-    began_at: dict[int, str] = {}
-    for at, moment, _ in records.events:
-        if moment is not None:
-            began_at.setdefault(moment.process, at)
-    step, uses = records.steps.step, []
+    newest_first = reversed(records.events)
+    began_at = {logged.moment.process: logged.at for logged in newest_first if logged.moment}
     for process in timeline.processes:
+        steps = records.steps["step"][process.steps].tolist()
         lost_j = float(timeline.between_j(process.kept_s, process.end_s))
-        use = ProcessUse(
+        yield ProcessUse(
             process=process.number,
             began_at=began_at.get(process.number),
             begins_s=process.begin_s,
             time_s=process.duration_s,
             gross_j=process.energy_j,
-            first_step=next(map(int, step[process.steps][:1]), None),
-            last_step=next(map(int, step[process.steps][-1:]), None),
+            first_step=steps[0] if steps else None,
+            last_step=steps[-1] if steps else None,
             lost_s=process.lost_s,
             lost_j=None if process.energy_j is None else lost_j,
         )
-        uses.append(use)
-    return tuple(uses)

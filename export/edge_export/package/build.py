@@ -26,7 +26,7 @@ from edge_export.recipe import Recipe
 from edge_export.step.program import Program
 from edge_export.step.rung import RungProgram
 from edge_export.vit import ENCODER
-from edge_runtime.errors import ConfigError
+from edge_runtime.errors import ConfigError, EngineError
 from edge_runtime.package import Package, open_package
 from edge_runtime.package.manifest import (
     FORMAT,
@@ -83,7 +83,8 @@ def export_package(
             package = open_package(folder)
             verify(package, program)
             if (problem := artifacts_problem(package, program)) is not None:
-                writer.drop_artifacts(problem)
+                writer.refuse_artifacts(problem)
+                writer.write_manifest()
     return open_package(target)
 
 
@@ -152,12 +153,12 @@ class _Writer:
         self._rungs = tuple(
             self._rung(settings, tokens[settings.id]) for settings in self._program.settings
         )
-        if self._refused is None and self._program.teacher_names:
-            self._graph(UPDATE, graphs.teacher_update_graph(self._program, self._state))
-        self._write_manifest()
+        if self._refused is None:
+            self._write_artifacts()
+        self.write_manifest()
 
-    def drop_artifacts(self, reason: str) -> None:
-        """Write the package without ort-training artifacts after all."""
+    def refuse_artifacts(self, reason: str) -> None:
+        """Remove the ort-training artifacts: the package is complete without them."""
         self._refused = reason
         for files in (self._specs, self._sha256):
             for path in [path for path in files if path.startswith("ort_training/")]:
@@ -167,9 +168,9 @@ class _Writer:
         with storage_errors("write", self._folder):
             shutil.rmtree(self._folder / "ort_training", ignore_errors=True)
             (self._folder / UPDATE).unlink(missing_ok=True)
-        self._write_manifest()
 
-    def _write_manifest(self) -> None:
+    def write_manifest(self) -> None:
+        """Write the manifest, which describes all files."""
         text = json.dumps(unstructure(self._manifest()), indent=1, sort_keys=True)
         self._write(MANIFEST, text.encode() + b"\n")
 
@@ -190,7 +191,7 @@ class _Writer:
             peak_activation_bytes=activation_bytes,
             draws=rung.draws,
             graphs=files,
-            ort_training=self._artifacts(rung),
+            ort_training=None,
         )
 
     def _step(self, rung: RungProgram) -> tuple[dict[str, str], int]:
@@ -232,9 +233,23 @@ class _Writer:
         runs = {STEP: 1, ACCUMULATE: parts, APPLY: 1}
         return sum(runs[kind] * (self._specs[path].flops or 0) for kind, path in files.items())
 
+    def _write_artifacts(self) -> None:
+        """The ort-training artifacts of all rungs, or none if the generator fails."""
+        program = self._program
+        try:
+            self._rungs = tuple(
+                replace(rung, ort_training=self._artifacts(program.bind(settings)))
+                for rung, settings in zip(self._rungs, program.settings, strict=True)
+            )
+        except EngineError as error:
+            self.refuse_artifacts(str(error))
+            return
+        if program.teacher_names:
+            self._graph(UPDATE, graphs.teacher_update_graph(program, self._state))
+
     def _artifacts(self, rung: RungProgram) -> OrtTrainingGraphs | None:
         """The ort-training artifacts of one rung, if it has any."""
-        if self._refused is not None or rung.settings.micro_batch is not None:
+        if rung.settings.micro_batch is not None:
             return None
         paths = ort_training.paths_of(rung.settings.id)
         with _stage(f"{rung.settings.id} ort-training artifacts", self._report):

@@ -1,6 +1,6 @@
 """The graphs of a package, lowered from a program, each tensor with its declared role."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
 import onnx
@@ -145,7 +145,7 @@ def embed_graph(program: Program, state: Tensors) -> Graph:
 def tokens_per_block(rung: RungProgram, state: Tensors) -> dict[str, tuple[int, ...]]:
     """Student tokens in the attention of each block, by view group.
 
-    The forward pass runs on shapes alone, loss included: what cannot work is found before
+    The forward pass runs on shapes only, loss included: errors are raised before
     minutes are spent on lowering.
 
     Raises:
@@ -157,8 +157,11 @@ def tokens_per_block(rung: RungProgram, state: Tensors) -> dict[str, tuple[int, 
     parameters = {name: inputs[PARAM + name] for name in rung.program.parameters}
     try:
         with fake:
-            rung.loss(parameters, inputs)
+            _, outputs = rung.loss(parameters, inputs)
+            _refuse_common(inputs, outputs.at_border().tensors)
             return rung.student_tokens(inputs)
+    except ConfigError as error:
+        raise ConfigError(f"rung {rung.settings.id}: {error}") from error
     except (RuntimeError, ValueError, LookupError) as error:
         raise ConfigError(
             f"rung {rung.settings.id} of this recipe cannot be built: {error}. Change the "
@@ -194,9 +197,15 @@ def _lowered(
 
     example = {**(parameters or {}), **inputs.tensors}
     model = lower(outputs, example, name=name, parameters=parameters, free_batch=free_batch)
-    if common := sorted(roles.keys() & example.keys()):
-        raise ConfigError(f"{common[0]!r} is both an input and an output of a step.")
+    _refuse_common(example, roles)
     return Graph(model, described(model, inputs.roles, roles))
+
+
+def _refuse_common(inputs: Iterable[str], outputs: Iterable[str]) -> None:
+    if common := sorted(set(inputs) & set(outputs)):
+        raise ConfigError(
+            f"{common[0]!r} is both an input and an output of a step; it needs another name."
+        )
 
 
 def described(

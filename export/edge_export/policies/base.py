@@ -67,7 +67,7 @@ class TokenPolicy:
 
     name: ClassVar[str] = "none"
     options: ClassVar[type[Any]] = NoOptions
-    uses_keep_ratio: ClassVar[bool] = False  # a policy that does not has the rung 1.0 alone
+    uses_keep_ratio: ClassVar[bool] = False  # otherwise the only rung is 1.0
 
     def __init__(self, setting: PolicySetting) -> None:
         self.setting = setting
@@ -91,7 +91,7 @@ class TokenPolicy:
     ) -> None:
         """Change the branches between a block's attention and its MLP.
 
-        Not called in the last block if only its class token goes on: see
+        Not called in the last block if only its class token is a query: see
         `ViewGroup.patch_tokens`.
 
         Args:

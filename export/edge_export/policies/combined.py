@@ -4,14 +4,22 @@ Each applies the rung's keep-ratio at its own place, so rates multiply. At most 
 choose which patches are embedded.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import reduce
 
 from torch import Tensor
 from typing_extensions import override
 
 from edge_export.context import StepContext
-from edge_export.declaration import Declaration, LossResult, ViewGroup, added, merged
+from edge_export.declaration import (
+    Declaration,
+    LossResult,
+    ViewGroup,
+    added,
+    disjoint_union,
+    merged,
+)
 from edge_export.policies.base import Branches, PolicySetting, TokenPolicy
 from edge_export.vit import Attention
 from edge_runtime.errors import ConfigError
@@ -48,17 +56,27 @@ class CombinedPolicy(TokenPolicy):
     @override
     def before_block(self, block: int, branches: Branches) -> None:
         for policy in self._policies:
-            policy.before_block(block, branches)
+            with _own_selection(branches):
+                policy.before_block(block, branches)
 
     @override
     def before_mlp(
         self, block: int, branches: Branches, attention: Mapping[str, Attention]
     ) -> None:
         for policy in self._policies:
-            policy.before_mlp(block, branches, attention)
+            with _own_selection(branches):
+                policy.before_mlp(block, branches, attention)
 
     @override
     def loss(self, step: StepContext) -> LossResult | None:
         terms = [policy.loss(step) for policy in self._policies]
         there = [term for term in terms if term is not None]
         return reduce(added, there) if there else None
+
+
+@contextmanager
+def _own_selection(branches: Branches) -> Iterator[None]:
+    """Add what a policy selects to the selections before, and refuse a name of another."""
+    before, branches.selected = branches.selected, {}
+    yield
+    branches.selected = disjoint_union("selection", before, branches.selected)

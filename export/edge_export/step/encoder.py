@@ -128,7 +128,7 @@ class GroupEncoder:
         )
 
     def _normalised(self, weights: Weights, tokens: Tokens) -> tuple[Tensor, Tensor]:
-        """Tokens after the final norm, those that are needed, and the features of them."""
+        """The needed tokens after the final norm, and their features."""
         rows = tokens.x if self._all_tokens else tokens.x[:, 0]
         values = vit.layer_norm(weights, f"{vit.ENCODER}norm", rows)
         return values, pooled(values, self._model.features) if self._all_tokens else values
@@ -147,7 +147,7 @@ def by_view(rows: Tensor, views: int) -> Tensor:
 def attend(
     weights: Weights, model: ModelFacts, block: int, tokens: Tokens, *, short: bool
 ) -> Attention:
-    """Attention of a block; if `short`, only the class token goes on."""
+    """Attention of a block; if `short`, only the class token is a query."""
     bias = None if tokens.sizes is None else tokens.sizes.log()[:, None, None, :]
     return vit.attend(
         weights,

@@ -29,6 +29,7 @@ from edge_export.step.encoder import GroupEncoder
 from edge_export.step.optimizer import update_groups
 from edge_export.step.rung import RungProgram
 from edge_export.vit import Weights
+from edge_runtime.errors import ConfigError
 from edge_runtime.package.curves import Curve
 from edge_runtime.package.manifest import ModelFacts
 from edge_runtime.package.names import BUFFER, EMA, EXP_AVG, EXP_AVG_SQ, PARAM, UPDATES
@@ -51,12 +52,16 @@ class Program:
         self.views: tuple[ViewGroup, ...] = recipe.augmented(self.objective.declaration.views)
         self.settings: tuple[RungSettings, ...] = recipe.rungs()
         first = self.settings[0]
+        of_policy = replace(self.policy(first).declaration, draws=())  # they differ by rung
         self._declared = merged(
             Declaration(parameters=vit.encoder_parameters(self.model)),
             self.objective.declaration,
-            replace(self.policy(first).declaration, draws=()),  # they differ by rung
+            of_policy,
         )
-        self.declaration = merged(self._declared, self.parametrization(first).declaration)
+        of_weights = self.parametrization(first).declaration
+        self.declaration = merged(self._declared, of_weights)
+        # By part: what it declares on the first rung, and must declare on the others
+        self.first_declared = {"token policy": of_policy, "parametrization": of_weights}
         self.parameters: dict[str, Parameter] = {
             parameter.name: parameter for parameter in self.declaration.parameters
         }
@@ -131,8 +136,15 @@ class Program:
         )
 
     def bind(self, settings: RungSettings) -> RungProgram:
-        """The program of a rung."""
-        return RungProgram(self, settings)
+        """The program of a rung.
+
+        Raises:
+            ConfigError: the parts of the recipe do not work together on this rung.
+        """
+        try:
+            return RungProgram(self, settings)
+        except ConfigError as error:
+            raise ConfigError(f"rung {settings.id}: {error}") from error
 
     def initial_state(self) -> dict[str, Tensor]:
         """State before the first step: fresh weights, a copy as teacher, zero moments."""

@@ -14,11 +14,12 @@ from torch.func import grad_and_value
 
 from edge_export.border import Border
 from edge_export.context import StepContext
-from edge_export.declaration import STUDENT, TEACHER, added, disjoint_union
+from edge_export.declaration import STUDENT, TEACHER, added, differences, disjoint_union
 from edge_export.policies import TokenPolicy
 from edge_export.step.encoder import Encoded, GroupEncoder
 from edge_export.step.optimizer import adamw, ema
 from edge_export.vit import Weights
+from edge_runtime.errors import ConfigError
 from edge_runtime.package.manifest import DrawSpec
 from edge_runtime.package.names import (
     BUFFER,
@@ -60,6 +61,16 @@ class RungProgram:
         self.program, self.settings = program, settings
         self.policy = program.policy(settings)
         self.parametrization = program.parametrization(settings)
+        declared = {
+            "token policy": self.policy.declaration,
+            "parametrization": self.parametrization.declaration,
+        }
+        for part, declaration in declared.items():
+            if kinds := differences(program.first_declared[part], declaration):
+                raise ConfigError(
+                    f"the {part} declares other {' and '.join(kinds)} than on the first "
+                    "rung; only draws may differ between rungs."
+                )
         self.trained = program.trained_names(settings.trained)
         self.images = settings.micro_batch or program.recipe.batch_size
         self.draws: tuple[DrawSpec, ...] = (
