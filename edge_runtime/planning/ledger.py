@@ -60,6 +60,11 @@ class Drift:
         self._settling_s = 0.0
         self._surprise = 0.0  # mean relative error of recent steps
 
+    @property
+    def of_board(self) -> float:
+        """The factor of the board: for everything that it does."""
+        return self._board.value
+
     def ratio(self, rung: str) -> float:
         """Observed cost of that rung over the profile's."""
         return self._board.value * self._own.get(rung, _Ratio()).value
@@ -163,8 +168,22 @@ class Ledger:
         return cost.step_j * self._energy.ratio(rung) / cost.step_s / self._time.ratio(rung)
 
     def rest(self) -> Overhead:
-        """The overhead of the remaining steps, with spent totals instead of the start-up."""
-        return replace(self._overhead, startup_s=self.time_s, startup_j=self.energy_j)
+        """The overhead of the remaining steps, with spent totals instead of the start-up.
+
+        A board that trains slower than its profile also loads, saves and ends slower. The
+        reverse does not hold for a disk.
+        """
+        overhead = self._overhead
+        slower, dearer = max(1.0, self._time.of_board), max(1.0, self._energy.of_board)
+        return replace(
+            overhead,
+            startup_s=self.time_s,
+            startup_j=self.energy_j,
+            switch_s=slower * overhead.switch_s,
+            switch_j=_times(dearer, overhead.switch_j),
+            checkpoint_s=slower * overhead.checkpoint_s,
+            checkpoint_j=_times(dearer, overhead.checkpoint_j),
+        )
 
     def drift_text(self, rung: str) -> str:
         """The deviation from the profile, for people; empty if there is none."""
@@ -261,6 +280,10 @@ class RemainingBudget:
             for limit, amount in amounts
             if amount is not None and self._budget.value(limit) is not None
         ]
+
+
+def _times(factor: float, value: float | None) -> float | None:
+    return None if value is None else factor * value
 
 
 def _after(rest: Overhead, cost: RungCost, steps: int) -> Overhead:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from typing_extensions import override
@@ -36,6 +37,7 @@ from edge_runtime.engines import create_engine
 from edge_runtime.engines.base import BaseEngine, Batch, Engine, Hyper, StepResult
 from edge_runtime.engines.runtime import release_free_memory
 from edge_runtime.errors import ConfigError, EdgeRuntimeError, StoppedError
+from edge_runtime.leaving import leave
 from edge_runtime.package import Package, open_package
 from edge_runtime.package.manifest import Rung
 from edge_runtime.records import events
@@ -98,6 +100,11 @@ def main() -> int:
         return error.exit_code
     (scratch / MEASUREMENT).write_text(json.dumps(unstructure(measurement)))
     return 0
+
+
+def run() -> NoReturn:
+    """End this process as a run's does: its end is measured, too."""
+    leave(main())
 
 
 def _end_with_parent(scratch: Path) -> None:
