@@ -127,6 +127,22 @@ def test_rungs_between_measured_ones_are_filled_in(plan) -> None:
     assert "155.0 ms (interpolated)" in text
 
 
+def test_a_profile_of_another_ladder_is_refused(plan, package, monkeypatch) -> None:
+    """As the cache has one of a run that trained its last block alone."""
+    last = replace(package.manifest.rungs[0], id="last", trained="last-1")
+    manifest = replace(package.manifest, rungs=(*package.manifest.rungs, last))
+    grown = replace(package, manifest=manifest)
+    monkeypatch.setattr("edge_runtime.package.open_package", lambda path: grown)
+    code, _, error = plan("--time", "1h", change={"rungs": (replace(COSTS[0], rung="last"),)})
+    assert code == 4
+    assert "has none of the rungs k100, k050. Measure them with `edge-train profile" in error
+    code, text, _ = plan(
+        "--time", "1h", change={"rungs": (*COSTS, replace(COSTS[0], rung="last"))}
+    )
+    assert code == 0
+    assert "last" not in text.partition("token-blocks")[2]
+
+
 def test_unknown_values_are_marked(plan) -> None:
     dark = tuple(replace(cost, step_j=None, power_w=None) for cost in COSTS)
     change = {"rungs": dark, "checkpoint_j": None, "sensor": None}

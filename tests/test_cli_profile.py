@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from measuring_fakes import constant_sensor, environment, prepare
-from training_fakes import write_package
+from training_fakes import FakeEngine, write_package
 
 from edge_runtime.cli.main import main
 from edge_runtime.errors import SensorError
@@ -54,6 +54,19 @@ def test_every_rung_is_reported_and_the_profile_is_written(package, cached, caps
         out,
     )
     assert [cost.rung for cost in load_profile(cached).rungs] == ["k100", "k050"]
+
+
+def test_a_rung_that_the_engine_cannot_train_is_left_out(
+    package, processes, monkeypatch, capsys
+) -> None:
+    engine = FakeEngine(unsupported=["k100"])
+    monkeypatch.setattr("edge_runtime.engines.create_engine", lambda *_, **__: engine)
+    assert main(["profile", str(package.path)]) == 0
+    first, second, *_ = capsys.readouterr().err.splitlines()
+    reason = "engine fake cannot train it: rung k100 is too much for it"
+    assert first == f"without rung k100: {reason}"
+    assert second.startswith("measuring 1 rungs on ")
+    assert {job["rung"] for job in processes.jobs} == {"k050"}
 
 
 def test_plan_finds_it(package, cached, capsys) -> None:

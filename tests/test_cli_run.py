@@ -12,11 +12,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from simulated_board import rung_cost
 from training_fakes import FakeEngine, write_package
 
 from edge_runtime.cli.main import main
 from edge_runtime.cli.progress import Progress
-from edge_runtime.facts import Spent
+from edge_runtime.facts import CostProfile, Spent
+from edge_runtime.package import open_package
+from edge_runtime.profiling import Environment, save_profile
 from edge_runtime.records import events, open_run
 
 TESTS = Path(__file__).parent
@@ -92,6 +95,53 @@ def test_json_is_one_event_per_line_and_the_last_is_the_summary(words, capsys) -
 def test_the_rung_is_chosen(words, tmp_path, flags, rung) -> None:
     assert main([*words, *flags]) == 0
     assert {record.rung for record in open_run(tmp_path / "run").steps()} == {rung}
+
+
+@pytest.mark.parametrize("flags", [["--keep-ratio", "auto"], ["--time", "1h"]])
+def test_auto_takes_what_the_engine_can_train(
+    words, tmp_path, monkeypatch, capsys, flags
+) -> None:
+    use_engine(monkeypatch, lambda: FakeEngine(unsupported=["k100"]))
+    path = written_profile(tmp_path)
+    assert main([*words, *flags, "--profile", str(path)]) == 0
+    run = open_run(tmp_path / "run")
+    assert {record.rung for record in run.steps()} == {"k050"}
+    assert [cost.rung for cost in run.info.profile.rungs] == ["k050"]  # it was used
+    report = "edge-train: without rung k100: engine fake cannot train it"
+    assert report in capsys.readouterr().err
+
+
+def test_a_rung_by_its_name_is_not_left_out(words, monkeypatch, capsys) -> None:
+    use_engine(monkeypatch, lambda: FakeEngine(unsupported=["k100"]))
+    assert main([*words, "--rung", "k100"]) == 5
+    message = "rung k100 is too much for it. Use engine ort, or rung k050"
+    assert message in capsys.readouterr().err
+
+
+def written_profile(folder: Path) -> Path:
+    """A profile of the package there, measured in this environment."""
+    package, here = open_package(folder / "package"), Environment.detect(threads=1)
+    profile = CostProfile(
+        format=1,
+        created_at="2030-01-01T00:00:00+00:00",
+        package_digest=package.digest,
+        board=here.board.id,
+        power_mode=here.power_mode,
+        engine=here.engine,
+        runtime=here.runtime,
+        threads=1,
+        sensor=None,
+        energy_is_estimate=False,
+        idle_w=None,
+        baseline_bytes=1 << 20,
+        startup_s=0.01,
+        switch_s=0.0,
+        checkpoint_s=0.01,
+        checkpoint_j=None,
+        rungs=(rung_cost("k100", 80, 0.01, None), rung_cost("k050", 48, 0.005, None)),
+    )
+    save_profile(profile, folder / "profile.json")
+    return folder / "profile.json"
 
 
 def test_a_finished_run_is_reported(words, tmp_path, capsys) -> None:

@@ -13,11 +13,17 @@ torch = pytest.importorskip("torch", reason="packages are exported with PyTorch"
 from paired_objective import Paired, paired_method  # noqa: E402
 from steps import hyper_of, noise_batch  # noqa: E402
 
-from edge_export.declaration import ObjectiveDeclaration  # noqa: E402
+from edge_export.declaration import (  # noqa: E402
+    Declaration,
+    LossResult,
+    ObjectiveDeclaration,
+)
 from edge_export.objectives import OBJECTIVES, simclr  # noqa: E402
 from edge_export.ort_training import artifacts as ort_training  # noqa: E402
 from edge_export.package import verify  # noqa: E402
 from edge_export.package.build import export_package  # noqa: E402
+from edge_export.parameters import Buffer  # noqa: E402
+from edge_export.policies import POLICIES, TokenPolicy  # noqa: E402
 from edge_export.recipe import make_recipe  # noqa: E402
 from edge_runtime.engines import create_engine  # noqa: E402
 from edge_runtime.errors import ConfigError, EngineError, PackageError  # noqa: E402
@@ -43,14 +49,14 @@ def small_effort():
     torch.set_num_threads(threads)
 
 
-def export(folder, method, policy, micro_batches):
+def export(folder, method, policy, micro_batches, keep_ratios=(0.5,)):
     depth = 2 if policy == "simprune" else 1  # it prunes between blocks
     table = {
         **TINY,
         "model": {**TINY["model"], "depth": depth},
         "method": {"name": method, "projector_width": 16, "projector_out": 8},
         "tokens": {"name": policy},
-        "keep_ratios": [0.5],
+        "keep_ratios": list(keep_ratios),
         "micro_batches": micro_batches,
     }
     recipe = make_recipe(table, where="test")
@@ -268,3 +274,50 @@ def test_text_is_not_a_list():
         ConfigError, match=r"micro_batches: expected a list such as \[16, 8\], got"
     ):
         make_recipe({**TINY, "micro_batches": "2"}, where="mine.toml")
+
+
+class Counting(TokenPolicy):
+    """Adds to a buffer in every step of the rungs that prune."""
+
+    name = "counting"
+    uses_keep_ratio = True
+
+    @property
+    def declaration(self):
+        return Declaration(buffers=(Buffer(name="pruned", initial=torch.zeros(2)),))
+
+    def loss(self, step):
+        if self.setting.keep_ratio == 1:
+            return None
+        new = {"pruned": step.buffers["pruned"] + 1}
+        return LossResult(loss=torch.zeros(()), buffers=new)
+
+
+@pytest.mark.parametrize("ratios", [[1.0, 0.5], [0.5, 1.0]], ids=str)
+def test_rungs_with_other_sums_have_optimizer_graphs_of_their_own(
+    tmp_path, monkeypatch, ratios
+):
+    monkeypatch.setitem(POLICIES, Counting.name, Counting)
+    with paired_method():
+        package = export(tmp_path, "paired", "counting", [2, 1], ratios)
+    rungs = {rung.id: rung for rung in package.manifest.rungs}
+    specs = package.manifest.graphs
+    paths = {name: rung.graphs["apply"] for name, rung in rungs.items() if "-m" in name}
+    first, second = ("k100", "k050") if ratios[0] == 1 else ("k050", "k100")
+    assert paths == {
+        f"{first}-m2": "graphs/apply.onnx",
+        f"{first}-m1": "graphs/apply.onnx",
+        f"{second}-m2": f"graphs/{second}-m2/apply.onnx",
+        f"{second}-m1": f"graphs/{second}-m2/apply.onnx",
+    }
+    for name, path in paths.items():
+        given = {
+            t.name for t in specs[rungs[name].graphs["accumulate"]].inputs if t.role == SUM
+        }
+        taken = {t.name for t in specs[path].inputs if t.role == SUM}
+        assert given == taken
+        assert ("mean.buffer.pruned" in taken) == name.startswith("k050")
+    state = package.initial_state()
+    for name, steps in (("k050-m2", 2), ("k100-m2", 2), ("k050-m1", 4), ("k100", 4)):
+        _, state = trained(package, name, state, steps=2)
+        np.testing.assert_array_equal(state["buffer.pruned"], [steps, steps])

@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from measuring_fakes import BASELINE_BYTES, POWER_W, constant_sensor, environment, prepare
-from training_fakes import write_package
+from training_fakes import FakeEngine, write_package
 
 from edge_runtime import profiling, selftest
 from edge_runtime.device import Meter
@@ -70,6 +71,50 @@ def test_every_rung_is_measured_up_down_and_up_again(package, processes, tmp_pat
     assert (cost_profile.startup_s, cost_profile.baseline_bytes) == (2.5, BASELINE_BYTES)
     assert (cost_profile.package_digest, cost_profile.engine) == (package.digest, "ort")
     assert leftovers(tmp_path) == []
+
+
+def test_only_rungs_that_the_engine_can_train_are_measured(
+    package, processes, monkeypatch
+) -> None:
+    monkeypatch.setattr(
+        profiling.profile, "create_engine", lambda *_, **__: FakeEngine(unsupported=["k100"])
+    )
+    assert [cost.rung for cost in profile(package).rungs] == ["k050"]
+    assert [job["rung"] for job in processes.jobs] == ["k050"] * 3
+
+
+def test_only_given_rungs_are_measured(package, processes) -> None:
+    found = profile(package, rungs=[package.rung("k100")])
+    assert [cost.rung for cost in found.rungs] == ["k100"]
+
+
+def test_times_are_smoothed_among_rungs_of_one_kind(package, processes, monkeypatch) -> None:
+    """A line over FLOPs is for rungs that train the same in equal micro-batches."""
+    first, second = package.manifest.rungs
+    rungs = (
+        first,
+        second,
+        replace(first, id="m2", micro_batch=2),
+        replace(second, id="m2-small", micro_batch=2),
+        replace(first, id="last", trained="last-1"),
+    )
+    smoothed = []
+
+    def smooth(costs):
+        smoothed.append([cost.rung for cost in costs])
+        return [replace(cost, step_s=float(len(smoothed))) for cost in costs]
+
+    monkeypatch.setattr(profiling.profile, "smooth", smooth)
+    manifest = replace(package.manifest, rungs=rungs)
+    found = profile(replace(package, manifest=manifest))
+    kinds = {frozenset(names) for names in smoothed}
+    assert kinds == {
+        frozenset({"k100", "k050"}),
+        frozenset({"m2", "m2-small"}),
+        frozenset({"last"}),
+    }
+    assert [cost.rung for cost in found.rungs] == [rung.id for rung in rungs]
+    assert cost(found, "m2").step_s == cost(found, "m2-small").step_s
 
 
 def test_the_median_of_three_counts(package, processes) -> None:

@@ -296,6 +296,20 @@ def test_impossible_options_leave_no_folder(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_schedule_that_the_engine_cannot_train_is_refused_before_it_is_opened(
+    package, tmp_path
+) -> None:
+    class Closed(FakeEngine):
+        def open(self, package, state):
+            raise AssertionError("opened")
+
+    given = options(rungs=((1, "k100"), (7, "k050")), engine=Closed(unsupported=["k050"]))
+    message = r"cannot train .*: rung k050 is too much for it\. Use engine ort, or rung k100\."
+    with pytest.raises(EngineError, match=message):
+        next(train(package, FakePictures(), tmp_path / "run", given))
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_engine_that_refuses_leaves_no_folder(package, tmp_path) -> None:
     class Refusing(FakeEngine):
         def open(self, package, state):

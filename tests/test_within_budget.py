@@ -15,12 +15,16 @@ from training_fakes import FakeEngine, FakePictures, kinds, stop_after, write_pa
 
 import edge_runtime
 from edge_runtime import within_budget
-from edge_runtime.device import memory_now
-from edge_runtime.errors import BudgetError, ConfigError, DeviceError, StoppedError
+from edge_runtime.errors import (
+    BudgetError,
+    ConfigError,
+    DeviceError,
+    EngineError,
+    StoppedError,
+)
 from edge_runtime.facts import Budget, CostProfile
-from edge_runtime.profiling import FORMAT, save_profile
+from edge_runtime.profiling import FORMAT, load_profile, save_profile
 from edge_runtime.records import events, open_run
-from edge_runtime.training import selector
 
 DOCUMENT = (Path(__file__).parents[1] / "docs/library.md").read_text()
 HOUR = Budget(time_s=3600)
@@ -261,72 +265,120 @@ def test_the_budget_counts_from_began_s(package, measured, tmp_path) -> None:
     assert 100.0 < finished.spent.time_s < 160.0
 
 
-def leave(monkeypatch, room_bytes: int) -> None:
-    """Let the machine or container leave only that memory to the run."""
-
-    def now():
-        here = memory_now()
-        available_bytes = max(0, room_bytes - here.rss_bytes)
-        return replace(here, available_bytes=available_bytes, limit_bytes=room_bytes)
-
-    for module in (within_budget, selector):
-        monkeypatch.setattr(module, "memory_now", now)
+def with_rungs(package, *others):
+    """The package with more rungs: (id, trained) each."""
+    first, *_ = package.manifest.rungs
+    more = [replace(first, id=name, trained=trained) for name, trained in others]
+    manifest = replace(package.manifest, rungs=(*package.manifest.rungs, *more))
+    return replace(package, manifest=manifest)
 
 
-def tight_profile(package) -> CostProfile:
-    """The large rung needs 1 GiB, the small one 0.5."""
-    large = rung_cost("k100", 80, 0.01, 10.0, peak_bytes=1 << 30)
-    small = rung_cost("k050", 48, 0.005, 10.0, peak_bytes=1 << 29)
-    return profile_of(package, rungs=(large, small))
+@pytest.fixture
+def profiles(monkeypatch) -> list[list[str]]:
+    """Rungs that were measured, by call; one that the memory is too small for is `tight`."""
+    calls: list[list[str]] = []
+
+    def measure(package, environment, meter, *, rungs, **_) -> CostProfile:
+        calls.append([rung.id for rung in rungs])
+        costs = [rung_cost(rung.id, 80, 0.01, 10.0) for rung in rungs]
+        costs = [
+            replace(cost, source="does_not_fit", step_s=None) if cost.rung == "tight" else cost
+            for cost in costs
+        ]
+        return profile_of(package, rungs=tuple(costs))
+
+    monkeypatch.setattr(within_budget, "profile_package", measure)
+    return calls
 
 
-@pytest.mark.parametrize(
-    "flags",
-    [
-        {"budget": Budget(memory_bytes=2 << 30)},
-        {"budget": HOUR},
-        {"rungs": ["k100", "k050"]},
-        {},
-    ],
-    ids=["--memory", "--time", "--keep-ratio auto", "none"],
-)
-def test_the_memory_that_is_free_limits_the_rungs(
-    package, tmp_path, monkeypatch, flags
+@pytest.fixture
+def limited(monkeypatch) -> list[FakeEngine]:
+    """Engines that cannot train k100, as they are created."""
+    made: list[FakeEngine] = []
+
+    def create(*_, **__) -> FakeEngine:
+        made.append(FakeEngine(unsupported=["k100"]))
+        return made[-1]
+
+    monkeypatch.setattr(within_budget, "create_engine", create)
+    return made
+
+
+def test_rungs_that_the_engine_cannot_train_are_left_out(
+    package, limited, profiles, tmp_path
 ) -> None:
-    save_profile(tight_profile(package), environment().cached_profile_path(package))
-    monkeypatch.setattr(within_budget, "predicted_peak_bytes", lambda *_: 1 << 30)
-    leave(monkeypatch, 700 << 20)
-    yielded = train_within(package, tmp_path / "run", **flags)
-    assert {step.rung for step in kinds(yielded, events.StepRecord)} == {"k050"}
-    (planned,) = kinds(yielded, events.Planned)
-    reasons = {verdict.rung: verdict.reason for verdict in planned.plan.verdicts}
-    assert reasons["k100"] == "needs 1.1 GiB, over the 700.0 MiB free here"
+    reported: list[str] = []
+    found = train_within(package, tmp_path / "run", budget=HOUR, report=reported.append)
+    assert {step.rung for step in kinds(found, events.StepRecord)} == {"k050"}
+    reason = "engine fake cannot train it: rung k100 is too much for it"
+    assert reported[0] == f"without rung k100: {reason}"
+    assert profiles == [["k050"]]
+    assert len(limited) == 1
+    train_within(package, tmp_path / "again", budget=HOUR)
+    assert len(profiles) == 1  # the profile has all that this engine can train
+    skipped = {"rungs": ["k100", "k050"], "skip_unsupported": True}
+    found = train_within(package, tmp_path / "skipped", **skipped)
+    assert {step.rung for step in kinds(found, events.StepRecord)} == {"k050"}
 
 
-def test_a_rung_for_which_too_little_memory_is_free_is_refused(
-    package, tmp_path, monkeypatch
+@pytest.mark.parametrize("rungs", [["k100"], ["k050", "k100"], None])
+def test_a_rung_that_the_engine_cannot_train_is_refused_at_once(
+    package, limited, profiles, tmp_path, rungs
 ) -> None:
-    save_profile(tight_profile(package), environment().cached_profile_path(package))
-    monkeypatch.setattr(within_budget, "predicted_peak_bytes", lambda *_: 1 << 30)
-    leave(monkeypatch, 300 << 20)
-    for rungs, message in (
-        (["k100"], "k100 needs 1.1 GiB, over the 300.0 MiB free here. Export"),
-        (None, "k050 needs 537.6 MiB, over the 300.0 MiB free here. Export"),
-    ):
-        with pytest.raises(BudgetError, match=message):
-            train_within(package, tmp_path / "run", rungs=rungs)
+    message = r"engine fake cannot train .*: rung k100 .* Use engine ort, or rung k050\."
+    with pytest.raises(EngineError, match=message):
+        train_within(package, tmp_path / "run", rungs=rungs)
+    assert profiles == []
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_is_continued_as_it_began_whatever_memory_is_free(
-    package, tmp_path, monkeypatch
+def test_rungs_that_train_different_parameters_are_not_mixed(
+    package, profiles, tmp_path
 ) -> None:
-    save_profile(tight_profile(package), environment().cached_profile_path(package))
-    with monkeypatch.context() as patch:
-        patch.setattr(within_budget, "predicted_peak_bytes", lambda *_: 1 << 30)
-        leave(patch, 700 << 20)
-        with pytest.raises(StoppedError):
-            train_within(package, tmp_path / "run", stop=stop_after(3))
-    yielded = train_within(package, tmp_path / "run", resume=True)
-    assert isinstance(yielded[-1], events.Finished)
-    assert open_run(tmp_path / "run").info.settings.rungs is None
+    package = with_rungs(package, ("last", "last-1"), ("small", "last-1"))
+    message = r"different parameters .*: k050 \(all\), last \(last-1\)\. Choose"
+    with pytest.raises(ConfigError, match=message):
+        train_within(package, tmp_path / "run", rungs=["k050", "last"], budget=HOUR)
+    assert profiles == []
+    found = train_within(package, tmp_path / "run", rungs=["last", "small"])
+    assert kinds(found, events.StepRecord)[0].rung in ("last", "small")
+
+
+def test_only_the_ladder_of_the_candidates_is_measured_and_kept(
+    package, profiles, tmp_path
+) -> None:
+    package = with_rungs(package, ("last", "last-1"), ("small", "last-1"))
+    train_within(package, tmp_path / "1", rungs=["small"], budget=HOUR)
+    train_within(package, tmp_path / "2", rungs=["last"], budget=HOUR)  # kept
+    train_within(package, tmp_path / "3", rungs=["k050"], budget=HOUR)
+    train_within(package, tmp_path / "4", rungs=["last", "small"])
+    train_within(package, tmp_path / "5", budget=HOUR)  # both are
+    assert profiles == [["last", "small"], ["k100", "k050"]]
+    kept = load_profile(environment().cached_profile_path(package))
+    assert {cost.rung for cost in kept.rungs} == {"k100", "k050", "last", "small"}
+    used = open_run(tmp_path / "5").info.profile
+    assert [cost.rung for cost in used.rungs] == ["k100", "k050"]
+
+
+def test_a_ladder_of_which_a_rung_does_not_fit_is_not_kept(
+    package, profiles, tmp_path
+) -> None:
+    package = with_rungs(package, ("tight", "all"))
+    for folder in ("1", "2"):
+        train_within(package, tmp_path / folder, budget=HOUR)
+    assert profiles == [["k100", "k050", "tight"]] * 2
+
+
+def test_a_given_profile_is_used_for_a_single_rung(package, tmp_path) -> None:
+    path = tmp_path / "mine.json"
+    save_profile(profile_of(package, idle_w=7.0), path)
+    found = train_within(package, tmp_path / "run", rungs=["k050"], profile=path)
+    assert isinstance(found[1], events.Planned)
+    info = open_run(tmp_path / "run").info
+    assert (info.idle_w, [cost.rung for cost in info.profile.rungs]) == (7.0, ["k050"])
+    save_profile(profile_of(package, board="another"), path)
+    with pytest.raises(DeviceError, match="board: measured with another"):
+        train_within(package, tmp_path / "other", rungs=["k050"], profile=path)
+    save_profile(profile_of(package, rungs=(rung_cost("k100", 80, 0.01, 10.0),)), path)
+    with pytest.raises(DeviceError, match=r"mine\.json lacks k050\. Measure again with"):
+        train_within(package, tmp_path / "other", rungs=["k050"], profile=path)

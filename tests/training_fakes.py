@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +210,7 @@ class FakeEngine:
     """Pulls one vector towards the mean colour of the batch, by AdamW, in float32.
 
     `broken_loss_at` and `broken_state_at`: steps (from 1) with NaN as loss, or in the state.
+    `unsupported`: rungs that it cannot train.
     """
 
     name = "fake"
@@ -217,7 +218,14 @@ class FakeEngine:
     device = "cpu"
     threads = 1
 
-    def __init__(self, *, broken_loss_at: int = 0, broken_state_at: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        broken_loss_at: int = 0,
+        broken_state_at: int = 0,
+        unsupported: Sequence[str] = (),
+    ) -> None:
+        self._unsupported = unsupported
         self._broken_loss_at, self._broken_state_at = broken_loss_at, broken_state_at
         self._state: dict[str, Any] | None = None
         self.closed = False
@@ -252,6 +260,8 @@ class FakeEngine:
         raise EngineError("the fake package has no periodic graph")
 
     def unsupported_reason(self, package: Package, rung: Rung | None = None) -> str | None:
+        if rung is not None and rung.id in self._unsupported:
+            return f"rung {rung.id} is too much for it"
         return None
 
     def snapshot(self) -> State:

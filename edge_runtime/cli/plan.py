@@ -70,12 +70,13 @@ def run(args: argparse.Namespace) -> int:
     manifest, per_epoch = package.manifest, _steps_per_epoch(package, args)
     require_state_fits(budget, manifest.state_bytes)
     path, profile = find_profile(package, args)
-    ladder = {rung.id for rung in manifest.ladder()}
-    costs = [cost for cost in profile.rungs if cost.rung in ladder]
+    ladder = [rung.id for rung in manifest.ladder()]
+    unplanned = {rung.id for rung in manifest.rungs}.difference(ladder)
+    costs = [cost for cost in profile.rungs if cost.rung not in unplanned]
     if not costs:
         raise DeviceError(
-            f"cost profile {path} has none of the rungs {', '.join(sorted(ladder))}. Measure "
-            f"them with `edge-train profile {package.path}`."
+            f"cost profile {path} has none of the rungs {', '.join(ladder)}. Measure them "
+            f"with `edge-train profile {package.path}`."
         )
     plan = make_plan(
         interpolate(costs),

@@ -34,13 +34,14 @@ from edge_export.policies.base import Branches, kept_count, take_rows
 from edge_export.vit import Attention, Weights
 from edge_runtime.engines import ENGINES
 from edge_runtime.package.curves import Curve
-from edge_runtime.package.manifest import AugmentationSpec, ModelFacts
+from edge_runtime.package.manifest import AugmentationSpec, DrawSpec, ModelFacts
 from edge_runtime.package.names import BUFFER, PARAM
 from edge_runtime.schema import Positive, Probability
 
 VIEW = AugmentationSpec(min_area=0.5)
 PROTOTYPES = 12
 MASK_EVERY_STEPS = 5
+DECODED = "decoded"  # the draw of the pixels that are reconstructed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +62,7 @@ class Grown(Objective):
     def __init__(self, model: ModelFacts, options: GrownOptions) -> None:
         self._options, self._heads = options, model.heads
         size_px, pixels = model.image_size_px, model.patch_size_px**2 * 3
+        decoded = DrawSpec(input=DECODED, views=2, kept=pixels // 2, population=pixels)
         self.declaration = ObjectiveDeclaration(
             views=(
                 ViewGroup(
@@ -82,6 +84,7 @@ class Grown(Objective):
                 Parameter(name="offset", shape=(1,), init="ones", zero_gradient=True),
             ),
             teacher=(vit.ENCODER, "head."),
+            draws=(decoded,),
             buffers=(Buffer(name="centre", initial=torch.zeros(PROTOTYPES)),),
             hyper_parameters={
                 "teacher_temperature": Curve(
@@ -100,10 +103,14 @@ class Grown(Objective):
             self._logits(step.weights, each) + step.weights["offset"] for each in groups
         ]
         agreement = self._agreement(torch.cat(students), target)
-        reconstruction = self._reconstruction(step)
+        reconstruction, closeness = self._reconstruction(step), self._closeness(step)
         return LossResult(
-            loss=agreement + 0.5 * reconstruction,
-            metrics={"agreement": agreement, "reconstruction": reconstruction},
+            loss=agreement + 0.5 * reconstruction + 0.1 * closeness,
+            metrics={
+                "agreement": agreement,
+                "reconstruction": reconstruction,
+                "closeness": closeness,
+            },
             buffers={"centre": centre * momentum + logits.mean(dim=(0, 1)) * (1 - momentum)},
         )
 
@@ -123,12 +130,22 @@ class Grown(Objective):
         return torch.stack(terms).mean()
 
     def _reconstruction(self, step: StepContext) -> Tensor:
-        """The pixels of the patches that were kept, from their tokens."""
+        """Half of the pixels of the kept patches, drawn for each view, from their tokens."""
         encoding = step.student["global"]
         tokens = encoding.patch_tokens.flatten(0, 1)  # (S, K, D)
         decoded = vit.block(step.weights, "decoder", self._heads, tokens)
         pixels = take_rows(step.patches["global"].flatten(0, 1), encoding.kept.flatten(0, 1))
-        return mse_loss(vit.affine(step.weights, "pixels", decoded), pixels)
+        pixels = pixels.transpose(1, 2)  # (S, P, K)
+        predicted = vit.affine(step.weights, "pixels", decoded).transpose(1, 2)
+        drawn = step.draws[DECODED].flatten(0, 1)  # (S, P / 2)
+        return mse_loss(take_rows(predicted, drawn), take_rows(pixels, drawn))
+
+    def _closeness(self, step: StepContext) -> Tensor:
+        """Local features towards those of the whole picture, which stay where they are."""
+        local, whole = (
+            step.student[name].features.mean(dim=0) for name in ("local", "global")
+        )
+        return mse_loss(local, whole.detach())
 
 
 class Scored(TokenPolicy):

@@ -2,7 +2,7 @@
 
     python grown_worker.py FOLDER RUN SEED ENGINE
 
-The rungs of the package alternate.
+The rungs of the package that the engine trains alternate.
 """
 
 import sys
@@ -13,15 +13,16 @@ import real_jobs
 import resume_worker
 from plain_engine import PLAIN, PlainEngine
 
-from edge_runtime.engines import ENGINES
-from edge_runtime.package import open_package
+from edge_runtime.engines import ENGINES, create_engine
+from edge_runtime.package import Package, open_package
 
 STEPS = 20
 
 
-def schedule(package_folder: Path) -> tuple[tuple[int, str], ...]:
-    """Every rung for some steps, then the first again: (first step, rung id)."""
-    rungs = [rung.id for rung in open_package(package_folder).manifest.rungs]
+def schedule(package: Package, engine_name: str) -> tuple[tuple[int, str], ...]:
+    """Every rung of an engine for some steps, then the first again: (first step, rung id)."""
+    engine = create_engine(engine_name)
+    rungs = [r.id for r in package.manifest.rungs if engine.refusal(package, r) is None]
     turns = [*rungs, rungs[0]]
     return tuple((1 + i * STEPS // len(turns), rung) for i, rung in enumerate(turns))
 
@@ -29,6 +30,7 @@ def schedule(package_folder: Path) -> tuple[tuple[int, str], ...]:
 if __name__ == "__main__":
     ENGINES[PlainEngine.name] = PLAIN
     folder, run_dir, seed, engine = sys.argv[1:]
+    package = open_package(Path(folder) / "package")
     real_jobs.ort_job = partial(real_jobs._job, engine=engine)
-    resume_worker.STEPS, resume_worker.RUNGS = STEPS, schedule(Path(folder) / "package")
+    resume_worker.STEPS, resume_worker.RUNGS = STEPS, schedule(package, engine)
     resume_worker.main("real_jobs:ort_job", Path(folder), Path(run_dir), seed)

@@ -18,7 +18,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="packages are exported with PyTorch")
 
-from grown import MASK_EVERY_STEPS, grown_parts  # noqa: E402
+from grown import DECODED, MASK_EVERY_STEPS, grown_parts  # noqa: E402
 from grown_worker import STEPS, schedule  # noqa: E402
 from steps import noise_batch  # noqa: E402
 
@@ -28,7 +28,7 @@ from edge_export.step.program import Program  # noqa: E402
 from edge_runtime.engines import create_engine, encoder_weights  # noqa: E402
 from edge_runtime.package import Package  # noqa: E402
 from edge_runtime.package.curves import hyper_parameters  # noqa: E402
-from edge_runtime.package.names import BUFFER, EMA, PARAM  # noqa: E402
+from edge_runtime.package.names import BUFFER, EMA, EXP_AVG, PARAM  # noqa: E402
 from edge_runtime.planning.costs import predicted_peak_bytes  # noqa: E402
 from edge_runtime.records import open_run  # noqa: E402
 from edge_runtime.state import State  # noqa: E402
@@ -62,7 +62,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "parametrization": {"name": "masked"},
     },
 }
-WHOLE_BATCHES = [name for name in RECIPES if name != "objective"]  # what `plain` trains
+ENGINE_NAMES = ("ort", "plain")
 Packages = Callable[[str], Package]
 
 
@@ -99,18 +99,26 @@ def hyper_of(package: Package, step: int) -> dict[str, float]:
     )
 
 
-def rung_at(package: Package, step: int) -> str:
-    return [rung for first, rung in schedule(package.path) if first <= step][-1]
+def rung_at(package: Package, step: int, engine: str = "ort") -> str:
+    return [rung for first, rung in schedule(package, engine) if first <= step][-1]
+
+
+def no_decay(package: Package, step: int) -> dict[str, float]:
+    """Hyper-parameters with which only a gradient changes a parameter."""
+    return {**hyper_of(package, step), "weight_decay": 0.0}
 
 
 def trained(
-    package: Package, engine_name: str, rung_of: Callable[[int], str]
+    package: Package,
+    engine_name: str,
+    rung_of: Callable[[int], str],
+    hyper_at: Callable[[Package, int], dict[str, float]] = hyper_of,
 ) -> Iterator[tuple[int, dict[str, float], State]]:
     """Train; yields the number, the metrics and the state after each step."""
     with create_engine(engine_name, threads=1) as engine:
         engine.open(package, package.initial_state())
         for step in range(1, STEPS + 1):
-            hyper, rung = hyper_of(package, step), rung_of(step)
+            hyper, rung = hyper_at(package, step), rung_of(step)
             result = engine.step(rung, noise_batch(package, rung, step), hyper)
             for periodic in package.manifest.periodic:
                 if step % periodic.every_steps == 0:
@@ -138,20 +146,30 @@ def test_every_step_reports_what_pytorch_computes(packages: Packages, name: str)
     assert rungs == {rung.id for rung in package.manifest.rungs}  # all were trained
 
 
-@pytest.mark.parametrize("name", WHOLE_BATCHES)
+@pytest.mark.parametrize("name", RECIPES)
 def test_another_engine_ends_with_the_same_bits(packages: Packages, name: str) -> None:
     package = packages(name)
-    *_, (_, _, expected) = trained(package, "ort", lambda step: rung_at(package, step))
-    *_, (_, _, state) = trained(package, "plain", lambda step: rung_at(package, step))
+    turns = [rung_at(package, step, "plain") for step in range(1, STEPS + 1)]
+    *_, (_, _, expected) = trained(package, "ort", lambda step: turns[step - 1])
+    *_, (_, _, state) = trained(package, "plain", lambda step: turns[step - 1])
     assert state.keys() == expected.keys()
     for key, value in expected.items():
         np.testing.assert_array_equal(state[key], value, err_msg=key)
 
 
-@pytest.mark.parametrize(
-    ("name", "engine"),
-    [*((name, "ort") for name in RECIPES), *((name, "plain") for name in WHOLE_BATCHES)],
-)
+def test_an_engine_says_which_rungs_it_trains(packages: Packages) -> None:
+    package = packages("objective")
+    found = {
+        engine: [rung for _, rung in schedule(package, engine)] for engine in ENGINE_NAMES
+    }
+    assert found == {
+        "ort": ["k100", "k100-m4", "k050", "k050-m4", "k100"],
+        "plain": ["k100", "k050", "k100"],
+    }
+
+
+@pytest.mark.parametrize("engine", ENGINE_NAMES)
+@pytest.mark.parametrize("name", RECIPES)
 def test_a_killed_run_resumes_to_the_same_bits(
     packages: Packages, name: str, engine: str, tmp_path: Path
 ) -> None:
@@ -206,10 +224,27 @@ def test_the_centre_moves_once_per_step(packages: Packages) -> None:
     np.testing.assert_allclose(moved[0], whole[0], rtol=1e-4, atol=1e-7)
 
 
+def test_the_objective_uses_its_own_draw(packages: Packages) -> None:
+    package = packages("objective")
+    for rung in package.manifest.rungs:
+        draws = {draw.input: (draw.kept, draw.population) for draw in rung.draws}
+        assert draws[DECODED] == (24, 48)
+    batch, hyper = noise_batch(package, "k050", 1), hyper_of(package, 1)
+    found = []
+    for decoded in (batch[DECODED], 47 - batch[DECODED][..., ::-1]):
+        with create_engine("ort", threads=1) as engine:
+            engine.open(package, package.initial_state())
+            result = engine.step("k050", {**batch, DECODED: decoded.copy()}, hyper)
+        found.append(result.metrics)
+    assert found[0]["reconstruction"] != found[1]["reconstruction"]
+    assert found[0]["agreement"] == found[1]["agreement"]
+
+
 def test_the_policys_parameters_are_trained(packages: Packages) -> None:
     package = packages("policy")
     before, scorer = package.initial_state(), f"{PARAM}scorer.weight"
-    for step, metrics, after in trained(package, "ort", lambda _: "k050"):
+    for step, metrics, after in trained(package, "ort", lambda _: "k050", no_decay):
+        assert np.any(after[f"{EXP_AVG}scorer.weight"]), f"step {step}"
         assert not np.array_equal(before[scorer], after[scorer]), f"step {step}"
         assert 0 < metrics["share"] < 1
         before = after
@@ -221,8 +256,9 @@ def test_a_rung_with_larger_patches_trains_the_same_kernel(packages: Packages) -
     assert rungs["k100-p8"].tokens_per_block == {"global": (5, 5, 5)}
     assert rungs["k100-p8"].flops < 0.7 * rungs["k100"].flops
     before = package.initial_state()[kernel]
-    *_, (_, _, after) = trained(package, "ort", lambda _: "k100-p8")
+    *_, (_, _, after) = trained(package, "ort", lambda _: "k100-p8", no_decay)
     assert not np.array_equal(before, after[kernel])
+    assert np.all(after[kernel.replace(PARAM, EXP_AVG, 1)].any(axis=1))  # of every pixel
 
 
 @pytest.mark.parametrize("rung_id", ["k100-last-1", "k100-p8-last-1"])
@@ -230,7 +266,7 @@ def test_state_that_a_rung_does_not_train_is_bit_equal(
     packages: Packages, rung_id: str
 ) -> None:
     package, before = packages("axes"), packages("axes").initial_state()
-    *_, (_, _, after) = trained(package, "ort", lambda _: rung_id)
+    *_, (_, _, after) = trained(package, "ort", lambda _: rung_id, no_decay)
     trained_prefixes = ("encoder.blocks.2.", "encoder.norm.", "projector.", "predictor.")
     for key, value in before.items():
         name = key.partition(".")[2]
@@ -240,6 +276,7 @@ def test_state_that_a_rung_does_not_train_is_bit_equal(
         key = f"{PARAM}{prefix}weight"
         keys = [key] if key in before else [k for k in before if k.startswith(PARAM + prefix)]
         assert any(not np.array_equal(after[k], before[k]) for k in keys), prefix
+        assert all(np.any(after[k.replace(PARAM, EXP_AVG, 1)]) for k in keys), prefix
 
 
 def test_training_less_costs_less(packages: Packages) -> None:

@@ -1,6 +1,8 @@
 """The graphs of a package, lowered from a program, each tensor with its declared role."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import onnx
@@ -156,7 +158,7 @@ def tokens_per_block(rung: RungProgram, state: Tensors) -> dict[str, tuple[int, 
     inputs = {name: fake.from_tensor(value) for name, value in example.items()}
     parameters = {name: inputs[PARAM + name] for name in rung.program.parameters}
     try:
-        with fake:
+        with fake, _without_torch_log():
             _, outputs = rung.loss(parameters, inputs)
             _refuse_common(inputs, outputs.at_border().tensors)
             return rung.student_tokens(inputs)
@@ -167,6 +169,17 @@ def tokens_per_block(rung: RungProgram, state: Tensors) -> dict[str, tuple[int, 
             f"rung {rung.settings.id} of this recipe cannot be built: {error}. Change the "
             "method, the token policy, or the axis on which this rung differs."
         ) from error
+
+
+@contextmanager
+def _without_torch_log() -> Iterator[None]:
+    """Keep torch from printing a traceback of the error that it raises."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
 
 
 def step_inputs(rung: RungProgram, state: Tensors) -> Border:

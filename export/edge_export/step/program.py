@@ -42,7 +42,7 @@ class Program:
         """Bind the parts of the recipe.
 
         Raises:
-            ConfigError: two parts use one name, or cannot be combined.
+            ConfigError: two parts use one name, or cannot be combined; no teacher to evaluate.
         """
         self.recipe = recipe
         self.model: ModelFacts = recipe.facts()
@@ -72,6 +72,13 @@ class Program:
         self.teacher_names = tuple(
             name for name in self.parameters if copied and name.startswith(copied)
         )
+        if self.encoder_prefix == EMA and not set(self.encoder_names) <= set(
+            self.teacher_names
+        ):
+            raise ConfigError(
+                f"method {recipe.method.name} declares that the teacher's encoder is "
+                "evaluated, and its teacher copies only part of the encoder."
+            )
 
     @cached_property
     def hyper_parameters(self) -> dict[str, Curve]:
