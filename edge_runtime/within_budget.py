@@ -130,6 +130,8 @@ def train_within(
             _check_limits(package, environment, budget)
             measure = partial(_measured, package, environment, options, metering.meter, report)
             costs = _costs(package, environment, profile, candidates, measure)
+            if budget.energy_j or budget.power_w:
+                environment.check_energy(costs)
             options = replace(options, profile=costs)
         _set_idle_power(metering.meter, options.profile, report)
         with open_loop(replace(job, options=options)) as loop:

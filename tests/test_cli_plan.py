@@ -118,7 +118,11 @@ def test_estimates_are_marked(plan) -> None:
     assert re.search(r"k050 .* 110\.0 ms \(interpolated\) .* 300\.0 MiB \(predicted\)", text)
 
 
-def test_rungs_between_measured_ones_are_filled_in(plan) -> None:
+def test_rungs_between_measured_ones_are_filled_in(plan, package, monkeypatch) -> None:
+    between = replace(package.manifest.rungs[0], id="k075")
+    manifest = replace(package.manifest, rungs=(*package.manifest.rungs, between))
+    grown = replace(package, manifest=manifest)
+    monkeypatch.setattr("edge_runtime.package.open_package", lambda path: grown)
     empty = replace(
         COSTS[0], rung="k075", token_blocks=300, flops=300_000, source="unmeasured"
     )
@@ -141,6 +145,13 @@ def test_a_profile_of_another_ladder_is_refused(plan, package, monkeypatch) -> N
     )
     assert code == 0
     assert "last" not in text.partition("token-blocks")[2]
+
+
+def test_a_rung_that_the_package_does_not_have_is_refused(plan) -> None:
+    foreign = replace(COSTS[0], rung="k999")
+    code, _, error = plan("--time", "1h", change={"rungs": (*COSTS, foreign)})
+    assert code == 4
+    assert "rungs: measured with k999, here k100, k050" in error
 
 
 def test_unknown_values_are_marked(plan) -> None:
@@ -197,6 +208,7 @@ def test_the_profile_is_read_from_the_cache(package, profile, capsys) -> None:
         runtime="numpy",
         device="cpu",
         threads=None,
+        cpus=device.usable_cpus(),
     )
     path.parent.mkdir(parents=True)
     save_profile(profile, path)

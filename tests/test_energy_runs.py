@@ -26,7 +26,7 @@ from edge_runtime.device.sensors.combined import CombinedSensor
 from edge_runtime.device.sensors.estimate import Estimate
 from edge_runtime.device.sensors.nvml import Nvml
 from edge_runtime.device.sensors.rapl import Rapl
-from edge_runtime.errors import StoppedError
+from edge_runtime.errors import DeviceError, StoppedError
 from edge_runtime.facts import Budget
 from edge_runtime.profiling import save_profile
 from edge_runtime.records import events
@@ -180,3 +180,29 @@ def test_what_earlier_processes_spent_is_not_estimated_again(package, tmp_path) 
 def spent(line: str, t_s: float, energy_j: float) -> str:
     """The sample of that line at another time."""
     return json.dumps(json.loads(line) | {"t_s": t_s, "energy_j": energy_j})
+
+
+@pytest.mark.parametrize("package", [power], indirect=True)
+def test_a_profile_of_another_sensor_is_refused_where_its_joules_count(
+    package, tmp_path
+) -> None:
+    save_profile(
+        profile_of(package, sensor="estimate", energy_is_estimate=True),
+        environment().cached_profile_path(package),
+    )
+    message = "power sensor: measured with estimate, here replay"
+    with pytest.raises(DeviceError, match=message):
+        train_within(package, tmp_path / "run", budget=LIMITS[0])
+    train_within(package, tmp_path / "run", budget=Budget(time_s=3600))
+
+
+@pytest.mark.parametrize("package", [power], indirect=True)
+def test_a_profile_of_other_processors_is_refused(package, tmp_path, monkeypatch) -> None:
+    file = tmp_path / "profile.json"
+    save_profile(profile_of(package, cpus=environment().cpus), file)
+    cached = environment().cached_profile_path(package)
+    home = "edge_runtime.profiling.environment"
+    monkeypatch.setattr(f"{home}.usable_cpus", lambda: 0.5)  # taskset, or a quota
+    assert environment().cached_profile_path(package) != cached
+    with pytest.raises(DeviceError, match=r"processors: measured with \d+, here 0.5"):
+        train_within(package, tmp_path / "run", budget=LIMITS[0], profile=file)

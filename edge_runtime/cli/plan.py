@@ -176,6 +176,7 @@ def _profile_of_board(package: "Package", path: Path, board_file: Path) -> "Cost
         runtime=profile.runtime,
         device=profile.device,
         threads=profile.threads,
+        rungs=[rung.id for rung in package.manifest.rungs],
     )
     return profile
 

@@ -32,6 +32,7 @@ from edge_runtime.records import utc_now
 from edge_runtime.schema import structure, unstructure
 from edge_runtime.storage import storage_errors, write_file
 from edge_runtime.training import never
+from edge_runtime.training.metering import calibration_of
 
 logger = logging.getLogger(__name__)
 
@@ -259,6 +260,8 @@ def _profile(
         runtime=environment.runtime,
         device=environment.device,
         threads=environment.threads,
+        cpus=environment.cpus,
+        calibration=calibration_of(sensor, environment.board),
         sensor=None if sensor is None else sensor.name,
         energy_is_estimate=sensor is not None and sensor.is_estimate,
         idle_w=idle_w,

@@ -61,10 +61,7 @@ class Metering:
     @property
     def calibration(self) -> dict[str, dict[str, float]]:
         """Corrections of the sensor's rails, by rail."""
-        if self.sensor is None or self.board is None:
-            return {}
-        known = self.board.calibration
-        return {rail: unstructure(known[rail]) for rail in self.sensor.rails if rail in known}
+        return calibration_of(self.sensor, self.board)
 
     @property
     def sensor_name(self) -> str | None:
@@ -159,6 +156,16 @@ class Metering:
     ) -> None:
         self._open.close()
         self.meter.__exit__(kind, error, trace)
+
+
+def calibration_of(
+    sensor: PowerSensor | None, board: Board | None
+) -> dict[str, dict[str, float]]:
+    """Corrections of a sensor's rails, by rail."""
+    if sensor is None or board is None:
+        return {}
+    known = board.calibration
+    return {rail: unstructure(known[rail]) for rail in sensor.rails if rail in known}
 
 
 class _PowerLog:
