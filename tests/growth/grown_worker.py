@@ -22,7 +22,9 @@ STEPS = 20
 def schedule(package: Package, engine_name: str) -> tuple[tuple[int, str], ...]:
     """Every rung of an engine for some steps, then the first again: (first step, rung id)."""
     engine = create_engine(engine_name)
-    rungs = [r.id for r in package.manifest.rungs if engine.refusal(package, r) is None]
+    rungs = [
+        r.id for r in package.manifest.rungs if engine.unsupported_reason(package, r) is None
+    ]
     turns = [*rungs, rungs[0]]
     return tuple((1 + i * STEPS // len(turns), rung) for i, rung in enumerate(turns))
 
