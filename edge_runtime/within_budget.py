@@ -4,6 +4,8 @@ Clock: monotonic seconds.
 """
 
 import logging
+import math
+import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,13 +15,13 @@ from edge_runtime.data import FrameSource, PictureSource
 from edge_runtime.device import Meter, memory_now
 from edge_runtime.engines import Engine, create_engine, require_supported, supported_rungs
 from edge_runtime.errors import ConfigError, DeviceError
-from edge_runtime.facts import Budget, CostProfile
+from edge_runtime.facts import Budget, CostProfile, Spent
 from edge_runtime.facts.costs import MEASURED
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
 from edge_runtime.planning import interpolate, require_state_fits
 from edge_runtime.planning.costs import predicted_peak_bytes
-from edge_runtime.profiling import Environment, profile_package, save_profile
+from edge_runtime.profiling import Environment, kept_folder, profile_package, save_profile
 from edge_runtime.records import Run, open_run
 from edge_runtime.records.events import Event
 from edge_runtime.state import State
@@ -27,6 +29,8 @@ from edge_runtime.training import Metering, TrainingOptions, never, open_loop, p
 
 _IDLE_S = 3.0  # long enough for the slowest sensor
 _QUICK_S = 10.0  # of measured steps per rung: they count against the budget
+_FIRST_ENERGY_S = 3.0  # until the energy of the slowest sensor is known
+_MEASURING_SHARE = 0.1  # of the budget, at most
 _UNLIMITED = Budget()
 
 logger = logging.getLogger(__name__)
@@ -128,7 +132,7 @@ def train_within(
             return open_run(run_dir)
         if is_governed:
             _check_limits(package, environment, budget)
-            measure = partial(_measured, package, environment, options, metering.meter, report)
+            measure = partial(_measured, package, environment, options, metering, report)
             costs = _costs(package, environment, profile, candidates, measure)
             if budget.energy_j or budget.power_w:
                 environment.check_energy(costs)
@@ -262,7 +266,7 @@ def _measured(
     package: Package,
     environment: Environment,
     options: TrainingOptions,
-    meter: Meter,
+    metering: Metering,
     report: Callable[[str], None],
     ladder: Sequence[Rung],
     cached: CostProfile | None,
@@ -273,7 +277,7 @@ def _measured(
         package: the package to train.
         environment: this machine.
         options: of the run.
-        meter: of this process.
+        metering: of the run.
         report: called with a line of text.
         ladder: rungs that train the same parameters.
         cached: the profile in the cache, which has other rungs.
@@ -281,27 +285,71 @@ def _measured(
     Raises:
         StoppedError: `stop` of the options returned `True`.
         EngineError: no rung fits into this machine, or one failed.
+        BudgetError: measuring takes far longer than the budget allows.
     """
+    left_s = _left_for_measuring(options.budget, metering)
     report("no cost profile of this package on this board yet: measuring its rungs first")
     is_estimate = environment.power_is_estimate
     profile = profile_package(
         package,
         environment,
-        meter,
+        metering.meter,
         rungs=supported_rungs(options.engine, package, ladder),
         memory_bytes=options.budget.memory_bytes,
         max_s=_QUICK_S,
+        left_s=left_s,
         report=lambda cost: report(cost.text(is_estimate=is_estimate)),
         stop=options.stop,
     )
     # A larger budget would need the rungs that were left out, or killed.
-    is_complete = all(cost.source == MEASURED for cost in profile.rungs)
+    is_capped = kept_folder(package, environment).exists()
+    if is_capped:
+        known = ", ".join(cost.rung for cost in profile.rungs if cost.source == MEASURED)
+        report(
+            f"a tenth of {options.budget} has gone into measuring: {known}. It is kept; "
+            "`edge-train profile PKG` or the next run continues from there"
+        )
+    is_complete = not is_capped and all(cost.source == MEASURED for cost in profile.rungs)
     measured = {cost.rung for cost in profile.rungs}
     others = [cost for cost in cached.rungs if cost.rung not in measured] if cached else []
     profile = replace(profile, rungs=(*profile.rungs, *others))
     if is_complete:
         save_profile(profile, environment.cached_profile_path(package))
     return profile
+
+
+def _left_for_measuring(budget: Budget, metering: Metering) -> Callable[[], float] | None:
+    """Seconds that measuring may still take: a tenth of the time and energy that are left.
+
+    Returns:
+        A function that returns them; `None` without such a limit.
+    """
+    if budget.time_s is None and budget.energy_j is None:
+        return None
+    begin = _first_known(metering) if budget.energy_j else metering.spent(time.monotonic())
+
+    def left_s() -> float:
+        now = metering.spent(time.monotonic())
+        used_s, left = now.time_s - begin.time_s, []
+        if budget.time_s is not None:
+            left.append(_MEASURING_SHARE * (budget.time_s - begin.time_s) - used_s)
+        if budget.energy_j and now.energy_j and begin.energy_j is not None:
+            used_j = now.energy_j - begin.energy_j
+            left_j = _MEASURING_SHARE * (budget.energy_j - begin.energy_j) - used_j
+            left.append(left_j * now.time_s / now.energy_j)  # at the mean power so far
+        return min(left, default=math.inf)
+
+    return left_s
+
+
+def _first_known(metering: Metering) -> Spent:
+    """The totals once a sensor that counts energy has been read twice."""
+    until_s = time.monotonic() + _FIRST_ENERGY_S
+    while True:
+        spent = metering.spent(time.monotonic())
+        if spent.energy_j is not None or time.monotonic() >= until_s:
+            return spent
+        time.sleep(0.02)
 
 
 def _set_idle_power(
