@@ -266,6 +266,12 @@ def test_what_the_ort_training_optimizer_cannot_do_has_no_artifacts(tmp_path):
     assert not [name for name in made.manifest.sha256 if name.startswith("ort_training")]
 
 
+def test_all_rungs_may_have_another_patch_size_than_the_model(tmp_path):
+    table = {**ONE_RUNG, "patch_sizes": [SIZES["image_size"]]}
+    made = export(table, tmp_path / "package")
+    assert [rung.patch_size_px for rung in made.manifest.rungs] == [SIZES["image_size"]]
+
+
 def wrong_by_one_percent(monkeypatch, operator):
     """Multiply a lowering's result by 1.01."""
     original = TABLE[operator]

@@ -76,7 +76,7 @@ def test_tensors_of_a_classifier_are_left_out():
 
 
 def test_another_models_checkpoint_is_refused():
-    message = r"lacks 2 of 3 tensors, 'patch_embed.proj.weight' the first"
+    message = r"lacks 2 of 3 tensors, first 'patch_embed.proj.weight'"
     with pytest.raises(ConfigError, match=message):
         from_timm(ENCODER, {"fc.weight": np.zeros((2, 2))})
 

@@ -233,6 +233,7 @@ def test_weights_have_the_prefix_of_the_encoder(tmp_path):
     package = tiny_encoder.make_package(tmp_path / "package", encoder_prefix="ema.")
     edit(package.path, set_in("encoder_prefix", "moved."))
     lines = problems(package.path)
-    assert len(lines) == 2 * len(tiny_encoder.ENCODER), lines
+    assert len(lines) == 1 + 2 * len(tiny_encoder.ENCODER), lines
+    assert "encoder_prefix: expected 'param.' or 'ema.', got 'moved.'" in lines
     assert "encoder tensor 'moved.patch.weight' is not in the state" in lines
     assert any("the state has no 'moved.fc.weight'" in problem for problem in lines)

@@ -87,8 +87,15 @@ def folder(tmp_path):
             lambda table: table["hyper_parameters"].pop("lr"),
             "hyper_parameters: 'lr' is missing",
         ),
+        (
+            lambda t: t.update(ort_training={**t["ort_training"], "refused": None}),
+            [
+                "ort_training: there is no checkpoint, and no reason why",
+                "ort_training: nothing updates the EMA teacher",
+            ],
+        ),
     ],
 )
 def test_impossible_values_are_reported(folder, change, wanted):
     edit(folder, change)
-    assert problems(folder) == [wanted]
+    assert problems(folder) == ([wanted] if isinstance(wanted, str) else wanted)

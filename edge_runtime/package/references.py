@@ -126,6 +126,14 @@ def _values(manifest: Manifest) -> Iterator[str]:
             yield f"hyper-parameter {name!r}: unknown shape {curve.shape!r}"
     if RECORDED not in manifest.hyper_parameters:
         yield f"hyper_parameters: {RECORDED!r} is missing"
+    if manifest.encoder_prefix not in (PARAM, EMA):
+        yield f"encoder_prefix: expected {PARAM!r} or {EMA!r}, got {manifest.encoder_prefix!r}"
+    artifacts = manifest.ort_training
+    if artifacts.refused is None and artifacts.checkpoint is None:
+        yield "ort_training: there is no checkpoint, and no reason why"
+    has_teacher = any(spec.name.startswith(EMA) for spec in manifest.state)
+    if artifacts.refused is None and artifacts.update is None and has_teacher:
+        yield "ort_training: nothing updates the EMA teacher"
     for tensor in manifest.encoder:
         if tensor.layout not in LAYOUTS:
             yield f"encoder tensor {tensor.name!r}: unknown layout {tensor.layout!r}"

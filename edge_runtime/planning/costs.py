@@ -109,7 +109,8 @@ def smooth(costs: Sequence[RungCost]) -> list[RungCost]:
 
     With `h` half the interval of a rung and `d` its distance from the line, it moves by
     `d * h**2 / (h**2 + d**2)`: nearly all of `d` if `d` is small against `h`, nearly nothing
-    if it is large. Power is unchanged: it was read continuously.
+    if it is large. It never leaves the interval that was measured. Power is unchanged: it was
+    read continuously.
     """
     measured = [cost for cost in costs if cost.source == MEASURED and cost.step_s]
     if len({cost.flops for cost in measured}) < _LEAST_RUNGS:
@@ -121,7 +122,8 @@ def smooth(costs: Sequence[RungCost]) -> list[RungCost]:
 def _nearer(cost: RungCost, line_s: Callable[[float], float]) -> RungCost:
     before_s, h = cost.step_s or 0.0, _half_interval_s(cost)
     d = line_s(cost.flops) - before_s
-    step_s = before_s + d * h**2 / (h**2 + d**2)
+    low_s, high_s = cost.step_s_low or before_s, cost.step_s_high or before_s
+    step_s = min(max(before_s + d * h**2 / (h**2 + d**2), low_s), high_s)
     step_j = None if cost.step_j is None else cost.step_j * step_s / before_s
     return replace(cost, step_s=step_s, step_j=step_j)
 

@@ -52,7 +52,10 @@ class Program:
         self.views: tuple[ViewGroup, ...] = recipe.augmented(self.objective.declaration.views)
         self.settings: tuple[RungSettings, ...] = recipe.rungs()
         first = self.settings[0]
-        of_policy = replace(self.policy(first).declaration, draws=())  # they differ by rung
+        policy = self.policy(first)
+        of_policy = replace(policy.declaration, draws=())  # they differ by rung
+        # Made here, since a trace must not compute the matrices of patch grids
+        self._embedding_encoder = self._without_pruning(policy.setting)
         self._declared = merged(
             Declaration(parameters=vit.encoder_parameters(self.model)),
             self.objective.declaration,
@@ -199,10 +202,9 @@ class Program:
         """Features (R, D) of images (R, height, width, 3) uint8, without pruning."""
         return self._embedding_encoder.features(weights, images)
 
-    @cached_property
-    def _embedding_encoder(self) -> GroupEncoder:
+    def _without_pruning(self, setting: PolicySetting) -> GroupEncoder:
+        """The encoder of the embedding graph."""
         size_px = self.model.image_size_px
         grid = PatchGrid(self.model, size_px=size_px, patch_size_px=self.model.patch_size_px)
         group = ViewGroup(name="images", size_px=size_px, views=(), teacher=False)
-        keep_all = TokenPolicy(self.policy(self.settings[0]).setting)
-        return GroupEncoder(self.model, group, grid, keep_all)
+        return GroupEncoder(self.model, group, grid, TokenPolicy(setting))
