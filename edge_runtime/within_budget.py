@@ -4,21 +4,24 @@ Clock: monotonic seconds.
 """
 
 import logging
+import math
+import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from edge_runtime.data import FrameSource, PictureSource
-from edge_runtime.device import Meter
+from edge_runtime.device import Meter, memory_now
 from edge_runtime.engines import Engine, create_engine, require_supported, supported_rungs
 from edge_runtime.errors import ConfigError, DeviceError
-from edge_runtime.facts import Budget, CostProfile
+from edge_runtime.facts import Budget, CostProfile, Spent
 from edge_runtime.facts.costs import MEASURED
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
 from edge_runtime.planning import interpolate, require_state_fits
-from edge_runtime.profiling import Environment, profile_package, save_profile
+from edge_runtime.planning.costs import predicted_peak_bytes
+from edge_runtime.profiling import Environment, kept_folder, profile_package, save_profile
 from edge_runtime.records import Run, open_run
 from edge_runtime.records.events import Event
 from edge_runtime.state import State
@@ -26,6 +29,8 @@ from edge_runtime.training import Metering, TrainingOptions, never, open_loop, p
 
 _IDLE_S = 3.0  # long enough for the slowest sensor
 _QUICK_S = 10.0  # of measured steps per rung: they count against the budget
+_FIRST_ENERGY_S = 3.0  # until the energy of the slowest sensor is known
+_MEASURING_SHARE = 0.1  # of the budget, at most
 _UNLIMITED = Budget()
 
 logger = logging.getLogger(__name__)
@@ -109,11 +114,13 @@ def train_within(
         open_already=meter.sensor if meter else None,
     )
     trainer = create_engine(engine, device=device, threads=threads)
+    is_tight = _is_tight(package, rungs, run_dir if resume else None)
     if rungs is None:
-        candidates = _default_candidates(package, trainer, budget, report)
+        by_costs = budget.is_limited or is_tight
+        candidates = _default_candidates(package, trainer, by_costs, report)
     else:
         candidates = _chosen(package, trainer, rungs, skip_unsupported, report)
-    is_governed = budget.is_limited or len(candidates) > 1 or profile is not None
+    is_governed = budget.is_limited or is_tight or len(candidates) > 1 or profile is not None
     with Metering(
         environment.sensor, board=environment.board, began_s=began_s, meter=meter
     ) as metering:
@@ -136,9 +143,11 @@ def train_within(
             return open_run(run_dir)
         if is_governed:
             _check_limits(package, environment, budget, metering.meter)
-            measure = partial(_measured, package, environment, options, metering.meter, report)
+            measure = partial(_measured, package, environment, options, metering, report)
             costs = _costs(package, environment, profile, candidates, measure)
             _require_readings(budget, metering.meter)
+            if budget.energy_j or budget.power_w:
+                environment.check_energy(costs)
             options = replace(options, profile=costs)
         _set_idle_power(metering.meter, options.profile, report)
         with open_loop(replace(job, options=options)) as loop:
@@ -146,8 +155,31 @@ def train_within(
     return open_run(run_dir)
 
 
+def _is_tight(package: Package, rungs: Sequence[str] | None, continued: Path | None) -> bool:
+    """Whether the rung that would be trained may not fit into the memory that is free.
+
+    Rungs are then chosen by their costs, without a limit as well. A run that is continued
+    keeps its way.
+
+    Args:
+        package: the package to train.
+        rungs: that the caller names.
+        continued: the run folder to continue, if it exists.
+    """
+    if continued is not None and continued.is_dir() and any(continued.iterdir()):
+        return open_run(continued).info.settings.rungs is None
+    if rungs:
+        rung = package.rung(rungs[0])
+    else:
+        most = max(rung.keep_ratio for rung in package.manifest.ladder())
+        rung = package.rung_with_keep_ratio(most)
+    now = memory_now()
+    needed = predicted_peak_bytes(package.manifest, rung, now.rss_bytes)
+    return now.room_bytes is not None and needed > now.room_bytes
+
+
 def _default_candidates(
-    package: Package, engine: Engine, budget: Budget, report: Callable[[str], None]
+    package: Package, engine: Engine, by_costs: bool, report: Callable[[str], None]
 ) -> list[Rung]:
     """The rungs that may be trained where the caller names none.
 
@@ -155,7 +187,7 @@ def _default_candidates(
         EngineError: the engine can train none of them.
     """
     ladder = package.manifest.ladder()
-    if budget.is_limited:
+    if by_costs:
         return supported_rungs(engine, package, ladder, report)
     largest = package.rungs_with_keep_ratio(max(rung.keep_ratio for rung in ladder))
     return supported_rungs(engine, package, largest)[:1]
@@ -262,7 +294,7 @@ def _measured(
     package: Package,
     environment: Environment,
     options: TrainingOptions,
-    meter: Meter,
+    metering: Metering,
     report: Callable[[str], None],
     ladder: Sequence[Rung],
     cached: CostProfile | None,
@@ -273,7 +305,7 @@ def _measured(
         package: the package to train.
         environment: this machine.
         options: of the run.
-        meter: of this process.
+        metering: of the run.
         report: called with a line of text.
         ladder: rungs that train the same parameters.
         cached: the profile in the cache, which has other rungs.
@@ -281,22 +313,32 @@ def _measured(
     Raises:
         StoppedError: `stop` of the options returned `True`.
         EngineError: no rung fits into this machine, or one failed.
+        BudgetError: measuring takes far longer than the budget allows.
     """
+    left_s = _left_for_measuring(options.budget, metering)
     report("no cost profile of this package on this board yet: measuring its rungs first")
     is_estimate = environment.power_is_estimate
     profile = profile_package(
         package,
         environment,
-        meter,
+        metering.meter,
         rungs=supported_rungs(options.engine, package, ladder),
         memory_bytes=options.budget.memory_bytes,
         max_s=_QUICK_S,
+        left_s=left_s,
         report=lambda cost: report(cost.text(is_estimate=is_estimate)),
         stop=options.stop,
     )
     # A larger budget would need the rungs that were left out, or killed, and their energy.
-    is_complete = all(cost.source == MEASURED for cost in profile.rungs)
-    if meter.sensor is not None:
+    is_capped = kept_folder(package, environment).exists()
+    if is_capped:
+        known = ", ".join(cost.rung for cost in profile.rungs if cost.source == MEASURED)
+        report(
+            f"a tenth of {options.budget} has gone into measuring: {known}. It is kept; "
+            "`edge-train profile PKG` or the next run continues from there"
+        )
+    is_complete = not is_capped and all(cost.source == MEASURED for cost in profile.rungs)
+    if metering.meter.sensor is not None:
         is_complete &= all(cost.step_j is not None for cost in profile.rungs)
     measured = {cost.rung for cost in profile.rungs}
     others = [cost for cost in cached.rungs if cost.rung not in measured] if cached else []
@@ -304,6 +346,40 @@ def _measured(
     if is_complete:
         save_profile(profile, environment.cached_profile_path(package))
     return profile
+
+
+def _left_for_measuring(budget: Budget, metering: Metering) -> Callable[[], float] | None:
+    """Seconds that measuring may still take: a tenth of the time and energy that are left.
+
+    Returns:
+        A function that returns them; `None` without such a limit.
+    """
+    if budget.time_s is None and budget.energy_j is None:
+        return None
+    begin = _first_known(metering) if budget.energy_j else metering.spent(time.monotonic())
+
+    def left_s() -> float:
+        now = metering.spent(time.monotonic())
+        used_s, left = now.time_s - begin.time_s, []
+        if budget.time_s is not None:
+            left.append(_MEASURING_SHARE * (budget.time_s - begin.time_s) - used_s)
+        if budget.energy_j and now.energy_j and begin.energy_j is not None:
+            used_j = now.energy_j - begin.energy_j
+            left_j = _MEASURING_SHARE * (budget.energy_j - begin.energy_j) - used_j
+            left.append(left_j * now.time_s / now.energy_j)  # at the mean power so far
+        return min(left, default=math.inf)
+
+    return left_s
+
+
+def _first_known(metering: Metering) -> Spent:
+    """The totals once a sensor that counts energy has been read twice."""
+    until_s = time.monotonic() + _FIRST_ENERGY_S
+    while True:
+        spent = metering.spent(time.monotonic())
+        if spent.energy_j is not None or time.monotonic() >= until_s:
+            return spent
+        time.sleep(0.02)
 
 
 def _set_idle_power(

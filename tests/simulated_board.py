@@ -76,6 +76,7 @@ class Board:
     time_ratio: Callable[[int], float] = lambda step: 1.0
     power_ratio: Callable[[int], float] = lambda step: 1.0
     own_ratio: dict[str, float] = field(default_factory=dict)  # rung -> of its time
+    is_slow_throughout: bool = False  # the ratios hold for start, switches and end, too
     noise: float = 0.02  # standard deviation of a step's time, relative
     has_sensor: Callable[[int], bool] = lambda step: True
     idle_w: float = 3.0
@@ -84,6 +85,7 @@ class Board:
     warming_s: float = 30.0
     pressure: Callable[[int], float] = lambda step: 0.0
     rss_bytes: Callable[[str], int | None] = lambda rung: None
+    room_bytes: Callable[[int], int | None] = lambda step: None
     seed: int = 0
 
 
@@ -131,13 +133,24 @@ class _Simulation:
         self.temperature_c = goal_c + (self.temperature_c - goal_c) * share
         outcome.hottest_c = max(outcome.hottest_c, self.temperature_c)
 
+    def work(self, duration_s: float, energy_j: float | None) -> None:
+        """Something of the overhead, slower and dearer like the steps where the board is."""
+        if not duration_s:
+            return
+        board, step = self.board, self.outcome.steps
+        slower = board.time_ratio(step) if board.is_slow_throughout else 1.0
+        power_w = (energy_j or 0.0) / duration_s
+        if board.is_slow_throughout:
+            power_w *= board.power_ratio(step)
+        self.spend(slower * duration_s, power_w)
+
     def train(self, rung: str, before: str | None) -> tuple[float, float]:
         """One step: its costs, with loading its rung."""
         outcome, board, overhead = self.outcome, self.board, self.overhead
         step, cost = outcome.steps, self.costs[rung]
         begin_s, begin_j = outcome.time_s, outcome.energy_j
-        if rung != before and overhead.switch_s:
-            self.spend(overhead.switch_s, overhead.switch_j / overhead.switch_s)
+        if rung != before:
+            self.work(overhead.switch_s, overhead.switch_j)
         ratio = board.time_ratio(step) * board.own_ratio.get(rung, 1.0)
         noise = max(0.2, self.random.gauss(1.0, board.noise))
         power_w = (cost.step_j or 0.0) / cost.step_s * board.power_ratio(step)
@@ -161,9 +174,7 @@ def simulate(
     board = board or Board()
     simulation = _Simulation(costs, overhead, board)
     outcome, rung = simulation.outcome, None
-    simulation.spend(
-        overhead.startup_s, (overhead.startup_j or 0.0) / (overhead.startup_s or 1)
-    )
+    simulation.work(overhead.startup_s, overhead.startup_j)
     while outcome.steps < steps:
         measured = board.has_sensor(outcome.steps)
         arguments = (
@@ -173,6 +184,7 @@ def simulate(
             Reading(
                 temperature_c=simulation.temperature_c,
                 rss_bytes=board.rss_bytes(rung) if rung else None,
+                room_bytes=board.room_bytes(outcome.steps),
                 memory_pressure=board.pressure(outcome.steps),
             ),
         )
@@ -192,9 +204,7 @@ def simulate(
         arguments = (rung, took_s, took_j if measured else None)
         governor.observed(*arguments)
         outcome.calls.append(("observed", arguments))
-    simulation.spend(
-        overhead.checkpoint_s, (overhead.checkpoint_j or 0.0) / (overhead.checkpoint_s or 1)
-    )
+    simulation.work(overhead.checkpoint_s, overhead.checkpoint_j)
     return outcome
 
 

@@ -18,7 +18,7 @@ MOST_START_UP_S = 0.5
 # Lower line = higher layer. A module may import its own part, or a part of a line above.
 LAYERS = [
     {"errors"},
-    {"storage", "version", "units"},
+    {"leaving", "storage", "version", "units"},
     {"state", "schema"},
     {"facts"},
     {"package", "device", "records"},

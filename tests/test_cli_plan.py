@@ -9,6 +9,7 @@ import pytest
 from simulated_board import rung_cost
 from training_fakes import write_package
 
+from edge_runtime import device
 from edge_runtime.cli.main import main
 from edge_runtime.device import load_board, power_mode
 from edge_runtime.facts import CostProfile
@@ -117,7 +118,11 @@ def test_estimates_are_marked(plan) -> None:
     assert re.search(r"k050 .* 110\.0 ms \(interpolated\) .* 300\.0 MiB \(predicted\)", text)
 
 
-def test_rungs_between_measured_ones_are_filled_in(plan) -> None:
+def test_rungs_between_measured_ones_are_filled_in(plan, package, monkeypatch) -> None:
+    between = replace(package.manifest.rungs[0], id="k075")
+    manifest = replace(package.manifest, rungs=(*package.manifest.rungs, between))
+    grown = replace(package, manifest=manifest)
+    monkeypatch.setattr("edge_runtime.package.open_package", lambda path: grown)
     empty = replace(
         COSTS[0], rung="k075", token_blocks=300, flops=300_000, source="unmeasured"
     )
@@ -140,6 +145,13 @@ def test_a_profile_of_another_ladder_is_refused(plan, package, monkeypatch) -> N
     )
     assert code == 0
     assert "last" not in text.partition("token-blocks")[2]
+
+
+def test_a_rung_that_the_package_does_not_have_is_refused(plan) -> None:
+    foreign = replace(COSTS[0], rung="k999")
+    code, _, error = plan("--time", "1h", change={"rungs": (*COSTS, foreign)})
+    assert code == 4
+    assert "rungs: measured with k999, here k100, k050" in error
 
 
 def test_unknown_values_are_marked(plan) -> None:
@@ -196,6 +208,7 @@ def test_the_profile_is_read_from_the_cache(package, profile, capsys) -> None:
         runtime="numpy",
         device="cpu",
         threads=None,
+        cpus=device.usable_cpus(),
     )
     path.parent.mkdir(parents=True)
     save_profile(profile, path)
@@ -331,3 +344,11 @@ def test_a_damaged_profile_is_refused(package, tmp_path, capsys) -> None:
     assert f"cost profile {path} cannot be read" in capsys.readouterr().err
     assert main([*words, str(tmp_path / "none.json")]) == 4
     assert "none.json does not exist" in capsys.readouterr().err
+
+
+def test_a_plan_knows_the_limit_of_the_container(plan, monkeypatch) -> None:
+    here = replace(device.memory_now(), limit_bytes=350 << 20)
+    monkeypatch.setattr(device, "memory_now", lambda: here)
+    code, text, _ = plan()
+    assert code == 0
+    assert "needs 420.0 MiB, over the 350.0 MiB free here" in text

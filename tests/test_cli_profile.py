@@ -41,8 +41,8 @@ def test_every_rung_is_reported_and_the_profile_is_written(package, cached, caps
     small = "k050         500.0 ms    19.5 KiB  5.00 J per step"
     large = "k100           1.00 s    39.1 KiB  10.0 J per step"
     assert err.splitlines() == [
-        f"measuring 2 rungs on {board} three times, each for 1 min 0 s at most once it is "
-        "loaded",
+        f"measuring 2 rungs on {board} three times: at most 2 min 0 s, and the time to load "
+        "each",
         *[small, large, large, small, small, large],
     ]
     assert re.fullmatch(

@@ -19,7 +19,7 @@ from edge_runtime.profiling import (
     load_profile,
     save_profile,
 )
-from edge_runtime.profiling.cache import cache_folder
+from edge_runtime.profiling.cache import cache_folder, check_sensor_fits
 from edge_runtime.schema import unstructure
 
 PROFILE = CostProfile(
@@ -103,6 +103,19 @@ def changed(tmp_path: Path, change) -> Path:
             r"rungs\[1\].step_s: a measured rung needs a time",
         ),
         (
+            lambda t: t["rungs"][1].update(step_s=2e5),
+            r"rungs\[1\].step_s: 200000 is not plausible; expected at most 86400",
+        ),
+        (
+            lambda t: t["rungs"][1].update(power_w=50.0),
+            r"rungs\[1\].step_j: 1.55 J in 0.155 s are 10 W, but power_w is 50",
+        ),
+        (
+            lambda t: t["rungs"][1].update(step_j=0.0),
+            r"rungs\[1\].step_j, power_w: 0 is not plausible while a board trains",
+        ),
+        (lambda t: t.update(idle_w=1e5), r"idle_w: 100000 is not plausible; expected at most"),
+        (
             lambda t: t["rungs"][0].update(step_j=-1.0) or t["rungs"][1].update(flops=-2),
             r"2 problem\(s\)\n  rungs\[0\].step_j: expected .*\n  rungs\[1\].flops: expected",
         ),
@@ -163,6 +176,52 @@ def test_another_environment_is_refused_by_name(different, message) -> None:
     assert str(caught.value).count("measured with") == 1
 
 
+CALIBRATED = {"VDD_IN": {"gain": 1.02, "offset_w": 0.0}}
+
+
+def test_other_processors_or_rungs_are_refused() -> None:
+    profile = replace(PROFILE, cpus=2.0)
+    check_fits(profile, **HERE, cpus=2.0, rungs=["k100", "k075", "k050", "k025", "more"])
+    check_fits(PROFILE, **HERE, cpus=1.0)  # of an older profile they are unknown
+    with pytest.raises(DeviceError, match=r"\n  processors: measured with 2, here 0.5\n"):
+        check_fits(profile, **HERE, cpus=0.5)
+    message = r"\n  rungs: measured with k075, k025, here k100, k050\n"
+    with pytest.raises(DeviceError, match=message):
+        check_fits(profile, **HERE, cpus=2.0, rungs=["k100", "k050"])
+
+
+@pytest.mark.parametrize(
+    ("profile", "sensor", "calibration", "message"),
+    [
+        (PROFILE, "estimate", {}, "power sensor: measured with replay, here estimate"),
+        (PROFILE, None, {}, "power sensor: measured with replay, here none"),
+        (
+            replace(PROFILE, sensor=None),
+            "replay",
+            {},
+            "power sensor: measured with none, here replay",
+        ),
+        (
+            replace(PROFILE, calibration=CALIBRATED),
+            "replay",
+            {},
+            r"calibration: measured with VDD_IN \(gain 1.02, offset_w 0\), here none",
+        ),
+        (
+            replace(PROFILE, calibration={}),
+            "replay",
+            CALIBRATED,
+            r"calibration: measured with none, here VDD_IN \(gain 1.02, offset_w 0\)",
+        ),
+    ],
+)
+def test_joules_of_another_sensor_are_refused(profile, sensor, calibration, message) -> None:
+    with pytest.raises(DeviceError, match=rf"is not valid here:\n  {message}\n"):
+        check_sensor_fits(profile, sensor=sensor, calibration=calibration)
+    measured = profile.calibration or {}
+    check_sensor_fits(profile, sensor=profile.sensor, calibration=measured)
+
+
 def test_every_difference_is_named() -> None:
     with pytest.raises(
         DeviceError, match=r"(?s)board: .*engine: .*threads: .*edge-train prof"
@@ -178,6 +237,7 @@ def path(digest="ab" * 32, **changes):
         "runtime": "onnxruntime 1",
         "device": "cpu",
         "threads": None,
+        "cpus": 2.0,
     }
     variables = {"EDGE_TRAIN_CACHE": "/cache"}
     return cached_profile_path(digest, **key | changes, variables=variables)
@@ -194,8 +254,10 @@ def test_every_environment_has_a_separate_profile() -> None:
         path(engine="ort-training"),
         path(device="cuda"),
         path(threads=2),
+        path(cpus=1.0),
+        path(cpus=0.5),
     ]
-    assert len({path(), *others}) == 10
+    assert len({path(), *others}) == 12
     assert path() == path()
     assert path().parent == Path("/cache/profiles")
     assert path(power_mode="MAXN/2").name.startswith(

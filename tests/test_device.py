@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_runtime.device import machine_facts, process_tree_rss_bytes
+from edge_runtime.device import cpu_threads, machine_facts, process_tree_rss_bytes, usable_cpus
 
 MIB = 1 << 20
 FREE_CPUS = len(os.sched_getaffinity(0))
@@ -124,6 +124,8 @@ def test_a_containers_limits_count(tmp_path: Path, limits: dict[str, str]) -> No
 def test_a_part_of_a_processor_is_used_too(tmp_path: Path) -> None:
     limits = {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "150000 100000\n"}
     assert machine_facts(write(tmp_path, limits))["logical_cpus"] == min(2, FREE_CPUS)
+    assert usable_cpus(tmp_path) == min(1.5, FREE_CPUS)
+    assert cpu_threads(tmp_path) == min(2, FREE_CPUS)
 
 
 @pytest.mark.parametrize(

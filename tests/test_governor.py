@@ -306,3 +306,23 @@ def test_without_energy_in_the_profile_time_limits_are_kept() -> None:
 def test_a_governor_needs_a_rung() -> None:
     with pytest.raises(BudgetError, match="--memory is too little"):
         Governor(LADDER, Budget(memory_bytes=1000), steps=10, overhead=OVERHEAD)
+
+
+LONG_END = replace(OVERHEAD, switch_s=3.0, switch_j=30.0, checkpoint_s=8.0, checkpoint_j=80.0)
+
+
+@pytest.mark.parametrize("ratio", [1.0, 1.5, 2.0])
+@pytest.mark.parametrize("budget", [Budget(time_s=150), Budget(energy_j=1500)], ids=str)
+def test_the_end_of_a_busy_board_is_reserved_as_slow_as_its_steps(budget, ratio) -> None:
+    """Its checkpoint takes 16 s where the profile says 8."""
+    board = Board(time_ratio=lambda step: ratio, is_slow_throughout=True)
+    outcome = simulate(budget, 700, overhead=LONG_END, board=board)
+    assert_kept(outcome, budget, dearest=ratio)
+    used = outcome.time_s / 150 if budget.time_s else outcome.energy_j / 1500
+    assert used > 0.95 or (outcome.steps == 700 and set(outcome.rungs[-20:]) == {"k100"})
+
+
+def test_a_faster_board_does_not_save_faster() -> None:
+    board = Board(time_ratio=lambda step: 0.5)
+    outcome = simulate(Budget(time_s=60), 700, overhead=LONG_END, board=board)
+    assert_kept(outcome, Budget(time_s=60))

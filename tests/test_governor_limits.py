@@ -263,3 +263,49 @@ def test_above_the_memory_budget_on_the_smallest_rung_it_ends() -> None:
     assert outcome.stopped_by == "memory"
     assert outcome.decisions[-1].reason == "572.2 MiB is over --memory 476.9MiB"
     assert set(outcome.rungs) == {"k100", "k075", "k050", "k025"}
+
+
+def test_a_neighbour_that_takes_memory_causes_a_smaller_rung_until_it_has_gone() -> None:
+    board = Board(room_bytes=lambda step: 250_000_000 if 200 <= step < 400 else 10**9)
+    outcome = simulate(Budget(time_s=1000), STEPS, board=board)
+    assert set(outcome.rungs[:200]) == {"k100"}
+    assert set(outcome.rungs[200:400]) == {"k050"}  # at once: k075 needs 286 MiB
+    (down,) = (d for d in outcome.decisions if d.kind == "switch" and d.rung == "k050")
+    assert down.reason.startswith("other programs leave only 238.4 MiB of memory to it: ")
+    assert set(outcome.rungs[-500:]) == {"k100"}
+    assert outcome.steps == STEPS
+
+
+def test_free_memory_that_is_nearly_enough_does_not_raise_the_rung() -> None:
+    """410 MB are enough for the 400 MB of k100, but not with its margin."""
+    board = Board(room_bytes=lambda step: 390_000_000 if step == 200 else 410_000_000)
+    outcome = simulate(Budget(time_s=1000), STEPS, board=board)
+    assert set(outcome.rungs[:200]) == {"k100"}
+    assert set(outcome.rungs[200:]) == {"k075"}
+
+
+def test_a_neighbour_that_takes_all_memory_ends_the_run_before_the_kernel_does() -> None:
+    board = Board(room_bytes=lambda step: 50_000_000 if step >= 200 else 10**9)
+    outcome = simulate(Budget(time_s=1000), STEPS, board=board)
+    assert outcome.stopped_by == "memory"
+    assert set(outcome.rungs[200:]) == {"k025"}
+    assert 200 < outcome.steps < 260
+    assert outcome.decisions[-1].reason.startswith("other programs leave only 47.7 MiB")
+
+
+def test_a_single_low_reading_does_not_end_the_run() -> None:
+    board = Board(room_bytes=lambda step: 50_000_000 if step % 400 == 200 else 10**9)
+    outcome = simulate(Budget(time_s=1000), STEPS, board=board)
+    assert outcome.steps == STEPS
+
+
+def test_rungs_that_do_not_fit_beside_one_that_does_are_not_used() -> None:
+    """The second needs least: it is not the one with the fewest token-blocks."""
+    costs = [
+        replace(cost, peak_bytes=peak_bytes)
+        for cost, peak_bytes in zip(COOLER[::-1], (700, 500, 900), strict=True)
+    ]
+    throttle = Throttle(costs, Budget())
+    power_w = {cost.rung: cost.power_w for cost in COOLER}
+    throttle.watch(0.0, "k100", Reading(room_bytes=600), power_w)
+    assert [cost.rung for cost in throttle.allowed] == ["k075"]

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import fake_board
@@ -113,14 +114,32 @@ V1 = {
 }
 
 
-@pytest.mark.parametrize("files", [V2, V1], ids=["v2", "v1"])
+HIGH = {
+    **V2,
+    "sys/fs/cgroup/box/memory.max": 9 * MIB,
+    "sys/fs/cgroup/box/memory.high": 4 * MIB,
+    "sys/fs/cgroup/box/inner/memory.high": "max",
+}
+
+
+@pytest.mark.parametrize("files", [V2, V1, HIGH], ids=["v2", "v1", "memory.high"])
 def test_a_containers_limit_is_what_exists(tmp_path: Path, files: dict[str, object]) -> None:
     meminfo = "MemTotal: 16384 kB\nMemAvailable: 12288 kB"
     fake_board.write(tmp_path, {"proc/meminfo": meminfo, **files})
     now = memory_now(tmp_path)
     assert now.limit_bytes == 4 * MIB
     assert now.available_bytes == 2 * MIB  # files that were read can be dropped
-    assert now.pressure_avg10 == (7.5 if files is V2 else None)
+    assert now.pressure_avg10 == (None if files is V1 else 7.5)
+    assert now.room_bytes == 4 * MIB  # of which this process holds more, outside
+
+
+def test_the_memory_that_a_process_may_hold_is_its_own_and_what_is_left(
+    tmp_path: Path,
+) -> None:
+    fake_board.put(tmp_path / "proc/meminfo", "MemTotal: 8000000 kB\nMemAvailable: 100000 kB")
+    now = memory_now(tmp_path)
+    assert now.room_bytes == now.rss_bytes + 100_000 * 1024
+    assert replace(now, available_bytes=None).room_bytes == now.limit_bytes
 
 
 def test_a_group_over_its_limit_has_nothing_left(tmp_path: Path) -> None:

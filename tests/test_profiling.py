@@ -15,7 +15,7 @@ from measuring_fakes import BASELINE_BYTES, POWER_W, constant_sensor, environmen
 from training_fakes import FakeEngine, write_package
 
 from edge_runtime import profiling, selftest
-from edge_runtime.device import Meter, ReplaySensor
+from edge_runtime.device import Meter, ReplaySensor, usable_cpus
 from edge_runtime.device.plausibility import SensorKind
 from edge_runtime.engines import ENGINES, EngineEntry
 from edge_runtime.errors import EngineError, StoppedError
@@ -296,6 +296,7 @@ def test_a_profile_is_kept_by_its_environment(package, processes, tmp_path) -> N
         runtime="numpy",
         device="cpu",
         threads=None,
+        cpus=usable_cpus(),
     )
     other = write_package(tmp_path / "other", seed=1)
     assert environment(threads=2).cached_profile_path(package) != path

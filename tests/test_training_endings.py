@@ -170,3 +170,11 @@ def test_every_event_is_yielded_before_the_error(package, tmp_path, changes, las
     others = [event for event in given if not isinstance(event, events.StepRecord)]
     assert others == [logged.event for logged in run.events()]
     assert isinstance(others[-1], last)
+
+
+def test_the_totals_are_taken_when_the_engine_is_closed(package, tmp_path) -> None:
+    engine = FakeEngine()
+    closed = {}
+    for event in train(package, FakePictures(), tmp_path / "run", options(engine=engine)):
+        closed[type(event)] = engine.closed
+    assert (closed[events.StepRecord], closed[events.Finished]) == (False, True)

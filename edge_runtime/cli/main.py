@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from edge_runtime.errors import EdgeRuntimeError
+from edge_runtime.leaving import leave
 from edge_runtime.version import __version__
 
 COMMANDS = {  # command -> (module, help)
@@ -40,8 +41,13 @@ DEBUG = "EDGE_TRAIN_DEBUG"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    """Run one command and return its exit code; as a program, end at once with it."""
+    if arguments is None:
+        leave(_exit_code(sys.argv[1:]))
+    return _exit_code(list(arguments))
+
+
+def _exit_code(words: list[str]) -> int:
     logging.basicConfig(format="edge-train: %(message)s", level=logging.WARNING)
     try:
         args = parser_for(words).parse_args(words)

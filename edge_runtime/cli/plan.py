@@ -62,6 +62,7 @@ class PlanFacts(NamedTuple):
 
 def run(args: argparse.Namespace) -> int:
     """Plan, and show every rung."""
+    from edge_runtime.device import memory_now
     from edge_runtime.package import open_package
     from edge_runtime.planning import interpolate, make_plan, overhead_of, require_state_fits
 
@@ -82,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
         budget,
         steps=args.epochs * per_epoch,
         overhead=overhead_of(profile),
+        room_bytes=None if _is_elsewhere(args) else memory_now().limit_bytes,
     )
     facts = PlanFacts(
         package=package.path,
@@ -134,6 +136,11 @@ def _steps_per_epoch(package: "Package", args: argparse.Namespace) -> int:
     return int(args.images // batch_size)
 
 
+def _is_elsewhere(args: argparse.Namespace) -> bool:
+    """Whether the plan is for another board than this machine."""
+    return args.profile is not None and args.board is not None
+
+
 def find_profile(package: "Package", args: argparse.Namespace) -> tuple[Path, "CostProfile"]:
     """The profile to plan with: the given one, or that of the cache.
 
@@ -141,7 +148,7 @@ def find_profile(package: "Package", args: argparse.Namespace) -> tuple[Path, "C
         DeviceError: it does not exist, or is of another package or environment.
         RecordsError: it is damaged.
     """
-    if args.profile is not None and args.board is not None:
+    if _is_elsewhere(args):
         return args.profile, _profile_of_board(package, args.profile, args.board)
     environment = environment_of(args)
     path = args.profile or environment.cached_profile_path(package)
@@ -169,6 +176,7 @@ def _profile_of_board(package: "Package", path: Path, board_file: Path) -> "Cost
         runtime=profile.runtime,
         device=profile.device,
         threads=profile.threads,
+        rungs=[rung.id for rung in package.manifest.rungs],
     )
     return profile
 

@@ -40,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         type=duration_s,
         default="60s",
-        help="at most, once it is loaded; ends earlier if the median is precise; default: 60s",
+        help="at most for all its repetitions, once it is loaded; ends earlier if the median "
+        "is precise; default: 60s",
     )
     add_device_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print the profile as JSON")
@@ -99,8 +100,8 @@ def run(args: argparse.Namespace) -> int:
     rungs = supported_rungs(engine, package, package.manifest.rungs, _say)
     target = args.output or environment.cached_profile_path(package)
     _say(
-        f"measuring {len(rungs)} rungs on {environment.board.id} three "
-        f"times, each for {duration_text(args.time_per_rung)} at most once it is loaded"
+        f"measuring {len(rungs)} rungs on {environment.board.id} three times: at most "
+        f"{duration_text(len(rungs) * args.time_per_rung)}, and the time to load each"
     )
     with (
         stop_on_signals("stopping") as stop,

@@ -14,7 +14,7 @@ from edge_runtime.device.board import (
     load_board,
 )
 from edge_runtime.device.inventory import Inventory, take_inventory
-from edge_runtime.device.machine import machine_facts
+from edge_runtime.device.machine import cpu_threads, machine_facts, usable_cpus
 from edge_runtime.device.memory import MemoryNow, memory_now, process_tree_rss_bytes
 from edge_runtime.device.meter import Meter
 from edge_runtime.device.power_mode import power_mode
@@ -49,6 +49,7 @@ __all__ = [
     "Thermometer",
     "Window",
     "choose_sensor",
+    "cpu_threads",
     "detect_board",
     "known_boards",
     "load_board",
@@ -62,4 +63,5 @@ __all__ = [
     "python_command",
     "read_trace",
     "take_inventory",
+    "usable_cpus",
 ]

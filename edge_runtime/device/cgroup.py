@@ -25,15 +25,18 @@ def cpu_quota(root: Path) -> float | None:
 def memory_limit_bytes(root: Path) -> int | None:
     """The most memory our group may hold; `None` without a limit.
 
-    Version 1 writes "no limit" as a number near 2**63, more than any machine has.
+    Version 1 writes "no limit" as a number near 2**63, more than any machine has. Above
+    `memory.high` the kernel takes memory back and slows the group down: that is a limit, too.
     """
-    limits = [
-        int(words[0])
-        for folder in _own_folders(root, "memory")
-        for name in ("memory.max", "memory.limit_in_bytes")
-        if (words := _words(folder / name)) and words[0] != "max"
-    ]
-    return min(limits, default=None)
+    limits = [_limit_bytes(folder) for folder in _own_folders(root, "memory")]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _limit_bytes(group: Path) -> int | None:
+    """The least limit of this group alone."""
+    names = ("memory.max", "memory.high", "memory.limit_in_bytes")
+    values = [words[0] for name in names if (words := _words(group / name))]
+    return min((int(value) for value in values if value != "max"), default=None)
 
 
 def memory_headroom_bytes(root: Path) -> int | None:
@@ -43,12 +46,12 @@ def memory_headroom_bytes(root: Path) -> int | None:
     """
     left = []
     for folder in _own_folders(root, "memory"):
-        limit = _words(folder / "memory.max") or _words(folder / "memory.limit_in_bytes")
+        limit = _limit_bytes(folder)
         used = _words(folder / "memory.current") or _words(folder / "memory.usage_in_bytes")
-        if limit and used and limit[0] != "max":
+        if limit is not None and used:
             parts = dict(line.split() for line in _lines(folder / "memory.stat"))
             files = parts.get("total_inactive_file") or parts.get("inactive_file") or "0"
-            left.append(max(0, int(limit[0]) - int(used[0]) + int(files)))
+            left.append(max(0, limit - int(used[0]) + int(files)))
     return min(left, default=None)
 
 

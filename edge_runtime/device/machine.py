@@ -28,7 +28,7 @@ def machine_facts(root: Path = Path("/")) -> Facts:
     """
     return {
         "cpu_model": _cpu_model(root),
-        "logical_cpus": _logical_cpus(root),
+        "logical_cpus": cpu_threads(root),
         "memory_bytes": total_memory_bytes(root),
         "os": _os_name(root),
         "kernel": platform.release(),
@@ -45,10 +45,15 @@ def _board_id(root: Path) -> str | None:
         return None
 
 
-def _logical_cpus(root: Path) -> int:
-    allowed = len(os.sched_getaffinity(0))
-    quota = cpu_quota(root)
-    return allowed if quota is None else min(allowed, max(1, math.ceil(quota)))
+def usable_cpus(root: Path = Path("/")) -> float:
+    """Processors that this process may use, such as 2; with a container's quota 0.5."""
+    allowed, quota = float(len(os.sched_getaffinity(0))), cpu_quota(root)
+    return allowed if quota is None else min(allowed, quota)
+
+
+def cpu_threads(root: Path = Path("/")) -> int:
+    """Threads that can run at the same time, on the processors that this process may use."""
+    return max(1, math.ceil(usable_cpus(root)))
 
 
 def _cpu_model(root: Path) -> str | None:

@@ -37,6 +37,15 @@ class MemoryNow:
         """What counts against a memory budget: the peak, with the GPU's share where known."""
         return self.peak_rss_bytes + (self.gpu_bytes or 0)
 
+    @property
+    def room_bytes(self) -> int | None:
+        """The most that these processes may hold: what they hold, and what is left."""
+        if self.available_bytes is None:
+            return self.limit_bytes
+        room_bytes = self.rss_bytes + (self.gpu_bytes or 0) + self.available_bytes
+        # Pages that processes share are counted in each of them.
+        return room_bytes if self.limit_bytes is None else min(room_bytes, self.limit_bytes)
+
 
 def memory_now(root: Path = Path("/")) -> MemoryNow:
     """The memory of this process and of its descendants, and of the machine.

@@ -13,6 +13,7 @@ from edge_runtime.engines.runtime import (
     native_errors,
     release_free_memory,
     runtime_name,
+    thread_count,
 )
 from edge_runtime.engines.session import GraphSession, check_device
 from edge_runtime.errors import EngineError
@@ -39,7 +40,7 @@ class OrtEngine(BaseEngine, Engine):
         load_onnxruntime()
         check_device(self.name, device)
         self.runtime = runtime_name()
-        self.device, self.threads = device, threads
+        self.device, self.threads = device, thread_count(threads)
         self._state: DeviceState | None = None
         self._loaded: dict[str, RunRung] = {}  # one rung at most
         self._periodic: dict[str, _StateGraph] = {}

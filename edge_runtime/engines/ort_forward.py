@@ -6,7 +6,12 @@ import numpy as np
 from typing_extensions import override
 
 from edge_runtime.engines.base import BaseEngine, ForwardEngine
-from edge_runtime.engines.runtime import load_onnxruntime, native_errors, runtime_name
+from edge_runtime.engines.runtime import (
+    load_onnxruntime,
+    native_errors,
+    runtime_name,
+    thread_count,
+)
 from edge_runtime.engines.session import check_device, open_session
 from edge_runtime.package import Package
 from edge_runtime.package.names import FEATURES, IMAGES, WEIGHT
@@ -23,7 +28,7 @@ class OrtForwardEngine(BaseEngine, ForwardEngine):
         load_onnxruntime()
         check_device(self.name, device)
         self.runtime = runtime_name()
-        self.device, self.threads = device, threads
+        self.device, self.threads = device, thread_count(threads)
         self._session: Any = None
         self._binding: Any = None
         self._weights: dict[str, Any] = {}

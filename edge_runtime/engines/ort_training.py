@@ -25,6 +25,7 @@ from edge_runtime.engines.runtime import (
     native_errors,
     runtime_name,
     session_options,
+    thread_count,
 )
 from edge_runtime.engines.session import open_session
 from edge_runtime.errors import EngineError
@@ -71,7 +72,7 @@ class OrtTrainingEngine(BaseEngine, Engine):
         if device != "cpu":
             raise EngineError(f"engine {self.name} has no device {device!r}; it has cpu.")
         self.runtime = runtime_name()
-        self.device, self.threads = device, threads
+        self.device, self.threads = device, thread_count(threads)
         self._checkpoint: Any = None
         self._started: State = {}
         self._teacher: dict[str, Array] = {}

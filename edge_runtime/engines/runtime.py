@@ -1,12 +1,14 @@
 """ONNX Runtime for all engines: import, options, errors, memory."""
 
 import ctypes
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from edge_runtime.device import cpu_threads
 from edge_runtime.errors import EngineError
 
 _DISTRIBUTIONS = (
@@ -61,6 +63,19 @@ def runtime_name() -> str:
     return f"onnxruntime {load_onnxruntime().__version__}"
 
 
+def thread_count(threads: int | None) -> int | None:
+    """Threads of the runtime: as requested, or `None`, one per processor of the machine.
+
+    Left to itself, the runtime starts that many and ties each to its processor. Where this
+    process may use only some of them, by its affinity or a container's quota, it gets as many
+    threads as can run, and none is tied to a processor that is not its own.
+    """
+    if threads is not None:
+        return threads
+    usable = cpu_threads()
+    return usable if usable < (os.cpu_count() or usable) else None
+
+
 def session_options(threads: int | None) -> Any:
     """Options of every session.
 
@@ -68,7 +83,7 @@ def session_options(threads: int | None) -> Any:
     keeps a dead tensor until another one of its shape is allocated: 10 % more, and slower.
     """
     options = load_onnxruntime().SessionOptions()
-    options.intra_op_num_threads = threads or 0
+    options.intra_op_num_threads = thread_count(threads) or 0
     options.enable_mem_pattern = False
     options.enable_mem_reuse = False
     options.log_severity_level = 3

@@ -77,7 +77,10 @@ class CostProfile:
     runtime: str  # with its version
     device: str = "cpu"  # on which the engine ran
     threads: NonNegativeInt | None  # of the engine; None: one per processor
+    cpus: NonNegative | None = None  # that could be used, such as 2 or 0.5; None: unknown
     sensor: str | None
+    # Corrections of the sensor's rails, gain and offset_w; None: unknown.
+    calibration: dict[str, dict[str, float]] | None = None
     energy_is_estimate: bool
     idle_w: NonNegative | None
     baseline_bytes: NonNegativeInt  # runtime loaded, state open, no rung loaded

@@ -50,6 +50,8 @@ class Governor:
         *,
         steps: int,
         overhead: Overhead,
+        earlier: Spent | None = None,
+        room_bytes: int | None = None,
         replan_every_s: float = REPLAN_EVERY_S,
     ) -> None:
         """Prepare for a run for which `make_plan` has a plan.
@@ -59,26 +61,41 @@ class Governor:
             budget: of the whole run.
             steps: of the whole run.
             overhead: its costs besides the steps.
+            earlier: spent by earlier processes of the run.
+            room_bytes: memory that the machine or container leaves to it; `None`: unknown.
             replan_every_s: at least this often; more often in a run of a few minutes.
 
         Raises:
             BudgetError: no rung can be trained at all.
             DeviceError: energy or power is limited and unknown.
         """
-        workload = Workload(costs=tuple(costs), steps=steps, overhead=overhead)
+        workload = Workload(
+            costs=tuple(costs), steps=steps, overhead=overhead, room_bytes=room_bytes
+        )
         require_energy(workload, budget)
-        usable = [cost for cost in costs if why_unusable(cost, budget) is None]
+        usable = [cost for cost in costs if why_unusable(cost, budget, room_bytes) is None]
         if not usable:
             raise BudgetError(infeasible_text(workload, budget))
         usable.sort(key=lambda cost: (cost.token_blocks, -(cost.step_s or 0.0)))
         self._height = {cost.rung: height for height, cost in enumerate(usable)}
         self._steps, self._every_s = steps, replan_every_s
         self._ledger = Ledger(usable, overhead)
+        if earlier is not None:
+            self._ledger.update(earlier, None, cooling=False)
         self._remaining = RemainingBudget(budget, self._ledger)
         self._throttle, self._pacer = Throttle(usable, budget), IdlePacer(budget)
         self._rung: str | None = None
         self._plan = _LastPlan(mix=None, steps=0, at_s=-math.inf, ratios=(1.0, 1.0), wish=0)
         self._stepped_down_s = -math.inf
+
+    def overhead_after(self, spent: Spent) -> Overhead:
+        """The overhead of the steps that are left, once that is spent.
+
+        The first reading of a sensor that counts energy gives no energy yet: what is unknown
+        is estimated from the profile, as during the run.
+        """
+        self._ledger.update(spent, self._rung, cooling=False)
+        return self._ledger.rest()
 
     def observed(self, rung: str, step_s: float, step_j: float | None) -> None:
         """Record the costs of a step, waiting for its pictures included."""

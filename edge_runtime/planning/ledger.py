@@ -60,6 +60,11 @@ class Drift:
         self._settling_s = 0.0
         self._surprise = 0.0  # mean relative error of recent steps
 
+    @property
+    def of_board(self) -> float:
+        """The factor of the board: for everything that it does."""
+        return self._board.value
+
     def ratio(self, rung: str) -> float:
         """Observed cost of that rung over the profile's."""
         return self._board.value * self._own.get(rung, _Ratio()).value
@@ -103,7 +108,7 @@ class Ledger:
         """Record the totals.
 
         Energy that was not measured is taken to be that of the rung in training, or of the
-        highest-power one; without any profiled energy it stays unknown.
+        highest-power one; without any profiled energy it is unknown.
 
         Args:
             spent: until now.
@@ -113,8 +118,10 @@ class Ledger:
         passed_s = max(0.0, spent.time_s - self.time_s)
         if spent.energy_j is not None:
             self.energy_j = spent.energy_j
-        elif (power_w := self._power_w(rung)) is not None:
-            self.energy_j = (self.energy_j or 0.0) + power_w * passed_s
+        else:
+            power_w = self._power_w(rung)
+            before_j = self.energy_j or 0.0
+            self.energy_j = None if power_w is None else before_j + power_w * passed_s
         self.time_s = spent.time_s
         if rung is None:  # the time before the first step was not training
             return
@@ -161,8 +168,22 @@ class Ledger:
         return cost.step_j * self._energy.ratio(rung) / cost.step_s / self._time.ratio(rung)
 
     def rest(self) -> Overhead:
-        """The overhead of the remaining steps, with spent totals instead of the start-up."""
-        return replace(self._overhead, startup_s=self.time_s, startup_j=self.energy_j)
+        """The overhead of the remaining steps, with spent totals instead of the start-up.
+
+        A board that trains slower than its profile also loads, saves and ends slower. The
+        reverse does not hold for a disk.
+        """
+        overhead = self._overhead
+        slower, dearer = max(1.0, self._time.of_board), max(1.0, self._energy.of_board)
+        return replace(
+            overhead,
+            startup_s=self.time_s,
+            startup_j=self.energy_j,
+            switch_s=slower * overhead.switch_s,
+            switch_j=_times(dearer, overhead.switch_j),
+            checkpoint_s=slower * overhead.checkpoint_s,
+            checkpoint_j=_times(dearer, overhead.checkpoint_j),
+        )
 
     def drift_text(self, rung: str) -> str:
         """The deviation from the profile, for people; empty if there is none."""
@@ -259,6 +280,10 @@ class RemainingBudget:
             for limit, amount in amounts
             if amount is not None and self._budget.value(limit) is not None
         ]
+
+
+def _times(factor: float, value: float | None) -> float | None:
+    return None if value is None else factor * value
 
 
 def _after(rest: Overhead, cost: RungCost, steps: int) -> Overhead:

@@ -43,6 +43,7 @@ class Workload:
     steps: int  # from 1
     overhead: Overhead
     loaded: str | None = None  # the rung that needs no switch
+    room_bytes: int | None = None  # of memory that the run may hold; None: unknown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +83,10 @@ def best_mix(workload: Workload, budget: Budget) -> Mix | None:
         DeviceError: energy or power is limited and no rung's energy is known.
     """
     require_energy(workload, budget)
-    chosen = [cost for cost in workload.costs if why_unusable(cost, budget) is None]
+    room_bytes = workload.room_bytes
+    chosen = [
+        cost for cost in workload.costs if why_unusable(cost, budget, room_bytes) is None
+    ]
     if not chosen:
         return None
     step_s = np.array([cost.step_s for cost in chosen], np.float64)
@@ -125,21 +129,28 @@ def _needs_energy(budget: Budget) -> bool:
     return budget.energy_j is not None or budget.power_w is not None
 
 
-def why_unusable(cost: RungCost, budget: Budget) -> str | None:
-    """Why no plan can use a rung, for people; `None` if plans can."""
+def why_unusable(cost: RungCost, budget: Budget, room_bytes: int | None) -> str | None:
+    """Why no plan can use a rung, for people; `None` if plans can.
+
+    Args:
+        cost: of the rung.
+        budget: limits that the user has set.
+        room_bytes: memory that the machine or container leaves to the run; `None`: unknown.
+    """
     if cost.source == DOES_NOT_FIT:
         return "does not fit this board: killed for memory while it was measured"
     if cost.source == UNMEASURED or cost.step_s is None:
         return "was not measured"
     if _needs_energy(budget) and cost.step_j is None:
         return "its energy was not measured"
-    if (memory_bytes := budget.memory_bytes) is None:
-        return None
-    if (need_bytes := cost.need_bytes) is None:
-        return "its memory was not measured"
-    if need_bytes <= memory_bytes:
-        return None
-    return f"needs {bytes_text(need_bytes)}, over {flag_text(MEMORY, memory_bytes)}"
+    need_bytes, memory_bytes = cost.need_bytes, budget.memory_bytes
+    if need_bytes is None:
+        return None if memory_bytes is None else "its memory was not measured"
+    if memory_bytes is not None and need_bytes > memory_bytes:
+        return f"needs {bytes_text(need_bytes)}, over {flag_text(MEMORY, memory_bytes)}"
+    if room_bytes is not None and need_bytes > room_bytes:
+        return f"needs {bytes_text(need_bytes)}, over the {bytes_text(room_bytes)} free here"
+    return None
 
 
 def _constraints(

@@ -27,7 +27,12 @@ _PRECISION = 1.001  # of a nearest budget
 
 
 def make_plan(
-    costs: Sequence[RungCost], budget: Budget, *, steps: int, overhead: Overhead
+    costs: Sequence[RungCost],
+    budget: Budget,
+    *,
+    steps: int,
+    overhead: Overhead,
+    room_bytes: int | None = None,
 ) -> Plan:
     """The plan that keeps the most token-blocks within a budget.
 
@@ -36,12 +41,15 @@ def make_plan(
         budget: limits of the run; temperature is left to the governor.
         steps: of the run, from 1.
         overhead: its costs besides the steps.
+        room_bytes: memory that the machine or container leaves to it; `None`: unknown.
 
     Raises:
         BudgetError: infeasible; the message has the binding limit and the nearest budget.
         DeviceError: energy or power is limited and unknown.
     """
-    workload = Workload(costs=tuple(costs), steps=steps, overhead=overhead)
+    workload = Workload(
+        costs=tuple(costs), steps=steps, overhead=overhead, room_bytes=room_bytes
+    )
     mix = best_mix(workload, budget)
     if mix is None:
         raise BudgetError(infeasible_text(workload, budget))
@@ -115,7 +123,7 @@ def _why_used(share: float, binding: Sequence[str]) -> str:
 
 def _why_not_used(cost: RungCost, workload: Workload, budget: Budget, mix: Mix) -> str:
     """For a rung that the mix does not use."""
-    if reason := why_unusable(cost, budget):
+    if reason := why_unusable(cost, budget, workload.room_bytes):
         return reason
     kept = cost.token_blocks * workload.steps
     if kept < mix.token_blocks:
@@ -138,7 +146,8 @@ def _why_not_used(cost: RungCost, workload: Workload, budget: Budget, mix: Mix) 
 
 def infeasible_text(workload: Workload, budget: Budget) -> str:
     """Explain why no plan is feasible, and which budget would be."""
-    reasons = [why_unusable(cost, Budget()) for cost in workload.costs]
+    room_bytes = workload.room_bytes
+    reasons = [why_unusable(cost, Budget(), room_bytes) for cost in workload.costs]
     if all(reasons):
         lines = "; ".join(
             f"{cost.rung} {reason}"

@@ -19,6 +19,7 @@ COOL_C = 3.0  # below the limit: continue, or step up
 _PRESSURE = 10.0  # percent of time that programs wait for memory
 _NO_PRESSURE = 2.0
 _DRAWS_LESS = 0.85  # a rung is cooler than another below this share of its power
+_SHORT_S = 3.0  # of too little memory for any rung end the run: readings vary
 _EFFECT_S = 10.0  # until a lower rung takes effect
 _FIRST_HOLD_S, _LONGEST_HOLD_S = 20.0, 320.0
 
@@ -36,6 +37,7 @@ class Reading:
     temperature_c: float | None = None
     throttled: bool | None = None
     rss_bytes: int | None = None  # of the process tree, with its share of GPU memory
+    room_bytes: int | None = None  # that it may hold now: `rss_bytes` and what is free
     memory_pressure: float | None = None  # PSI "some avg10", 0 to 100
 
 
@@ -53,13 +55,18 @@ class Throttle:
         self._top = len(costs) - 1
         self._lowered_s = self._hold_until_s = float("-inf")
         self._hold_s = _FIRST_HOLD_S
+        self._room_bytes: int | None = None  # of free memory, where it was too little
+        self._short_since_s = math.inf  # for the present rung
         self.too_hot = False  # has to cool down before the next step
         self.reason = ""  # reason for the present ceiling
 
     @property
     def allowed(self) -> list[RungCost]:
         """Costs of the rungs below the ceiling; empty if even the smallest is too large."""
-        return self._costs[: self._top + 1]
+        below = self._costs[: self._top + 1]
+        if self._room_bytes is None:
+            return below
+        return [cost for cost in below if _fits(cost, self._room_bytes)]
 
     def watch(
         self, now_s: float, rung: str, reading: Reading, power_w: Mapping[str, float | None]
@@ -71,14 +78,20 @@ class Throttle:
             return
         place = rungs.index(rung)
         used, limit = reading.rss_bytes, self._budget.memory_bytes
+        room_bytes = reading.room_bytes
+        if room_bytes is None or _fits(self._costs[place], room_bytes):
+            self._short_since_s = math.inf
         if used is not None and limit is not None and used > limit:
             self._leave(place, now_s, used, limit)
+        elif room_bytes is not None and not _fits(self._costs[place], room_bytes):
+            self._shrink(room_bytes, now_s)
         elif heat := self._heat(reading):
             self._lower(self._cooler(place, power_w), now_s, heat)
         elif (pressure := reading.memory_pressure) is not None and pressure >= _PRESSURE:
             reason = f"programs wait for memory {pressure:.0f}% of the time"
             self._lower(self._smaller(place), now_s, reason)
         elif self._is_quiet(reading) and now_s >= self._hold_until_s:
+            self._relax(room_bytes)
             self._top = min(self._top + 1, len(self._costs) - 1)
             self._hold_until_s = now_s + _FIRST_HOLD_S
 
@@ -107,7 +120,7 @@ class Throttle:
         """Exclude this rung permanently, and all that need at least as much memory."""
         if now_s - self._lowered_s < _EFFECT_S:
             return
-        here, allowed = self._costs[place].need_bytes, self.allowed
+        here, allowed = self._costs[place].need_bytes, self._costs[: self._top + 1]
         self._costs = [
             cost
             for cost in self._costs
@@ -118,12 +131,38 @@ class Throttle:
         self._lowered_s = now_s
         self.reason = f"{bytes_text(used)} is over {flag_text(MEMORY, limit)}"
 
+    def _shrink(self, room_bytes: int, now_s: float) -> None:
+        """Allow only what fits into free memory; if nothing does for a while, nothing."""
+        smallest = min((cost.likely_peak_bytes or 0 for cost in self._costs), default=0)
+        self._short_since_s = min(self._short_since_s, now_s)
+        is_long = now_s - self._short_since_s >= _SHORT_S
+        self._room_bytes = room_bytes if is_long else max(room_bytes, smallest)
+        self._hold(now_s)
+        self.reason = f"other programs leave only {bytes_text(room_bytes)} of memory to it"
+
+    def _relax(self, room_bytes: int | None) -> None:
+        """Allow again what fits into free memory with its margin."""
+        needs = [cost.need_bytes or 0 for cost in self._costs]
+        if room_bytes is None or max(needs, default=0) <= room_bytes:
+            self._room_bytes = None
+        elif self._room_bytes is not None:
+            fitting = [
+                cost.likely_peak_bytes or 0
+                for cost in self._costs
+                if (cost.need_bytes or 0) <= room_bytes
+            ]
+            self._room_bytes = max([self._room_bytes, *fitting])
+
+    def _hold(self, now_s: float) -> None:
+        """Raise nothing for a while, longer each time."""
+        self._lowered_s, self._hold_until_s = now_s, now_s + self._hold_s
+        self._hold_s = min(2 * self._hold_s, _LONGEST_HOLD_S)
+
     def _lower(self, place: int | None, now_s: float, reason: str) -> None:
         if place is None or place >= self._top or now_s - self._lowered_s < _EFFECT_S:
             return
-        self._top, self._lowered_s, self.reason = place, now_s, reason
-        self._hold_until_s = now_s + self._hold_s
-        self._hold_s = min(2 * self._hold_s, _LONGEST_HOLD_S)
+        self._top, self.reason = place, reason
+        self._hold(now_s)
 
     def _cooler(self, place: int, power_w: Mapping[str, float | None]) -> int | None:
         """The next lower rung that draws less; on a busy processor there may be none."""
@@ -142,6 +181,11 @@ class Throttle:
             if here is None or there is None or there < here:
                 return lower
         return None
+
+
+def _fits(cost: RungCost, room_bytes: int) -> bool:
+    """Whether a rung's peak fits into free memory; one with an unknown peak may."""
+    return cost.likely_peak_bytes is None or cost.likely_peak_bytes <= room_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

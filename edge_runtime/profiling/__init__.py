@@ -3,6 +3,7 @@
 A profile is valid for one environment: board, power mode, engine, runtime, device, threads.
 """
 
+from edge_runtime.profiling.bench import kept_folder
 from edge_runtime.profiling.cache import (
     FORMAT,
     cached_profile_path,
@@ -18,6 +19,7 @@ __all__ = [
     "Environment",
     "cached_profile_path",
     "check_fits",
+    "kept_folder",
     "load_profile",
     "profile_package",
     "save_profile",

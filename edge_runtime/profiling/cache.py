@@ -7,17 +7,23 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from edge_runtime.errors import ConfigError, DeviceError, RecordsError
-from edge_runtime.facts import CostProfile
+from edge_runtime.facts import CostProfile, RungCost
 from edge_runtime.facts.costs import INTERPOLATED, MEASURED, SOURCES
 from edge_runtime.schema import structure, unstructure
 from edge_runtime.storage import storage_errors, write_file
 
 FORMAT = 1
 CACHE = "EDGE_TRAIN_CACHE"
+
+_DAY_S = 86_400.0
+_MOST_W = 10_000.0  # of any board
+_MOST_APART = 2.0  # factor between the power and the energy of a step over its time
+_MOST = {"idle_w": _MOST_W, "startup_s": _DAY_S, "switch_s": _DAY_S, "checkpoint_s": _DAY_S}
+_MOST_OF_RUNG = {"step_s": _DAY_S, "power_w": _MOST_W, "peak_bytes": 2**46}
 
 
 def cached_profile_path(
@@ -29,6 +35,7 @@ def cached_profile_path(
     runtime: str,
     device: str,
     threads: int | None,
+    cpus: float,
     variables: Mapping[str, str] = os.environ,
 ) -> Path:
     """Path of the profile of this package and environment; it need not exist.
@@ -41,12 +48,14 @@ def cached_profile_path(
         runtime: of the engine, with its version: "onnxruntime 1.31.1".
         device: on which the engine runs: "cpu".
         threads: of the engine; `None`: one per processor.
+        cpus: that may be used, such as 2 or 0.5.
         variables: the environment, for `EDGE_TRAIN_CACHE` and `XDG_CACHE_HOME`.
 
     Raises:
         ConfigError: neither a home folder nor a cache folder is known.
     """
-    key = (board, power_mode or "", engine, runtime, device, str(threads or "all"))
+    used = f"{threads or 'all'} of {cpus:g}"
+    key = (board, power_mode or "", engine, runtime, device, used)
     exact = hashlib.sha256("\0".join((package_digest, *key)).encode()).hexdigest()
     readable = re.sub(r"[^A-Za-z0-9.]+", "-", " ".join(filter(None, key)))
     name = f"{package_digest[:12]}-{readable}-{exact[:8]}.json"
@@ -123,6 +132,10 @@ def _problems_of(profile: CostProfile) -> list[str]:
     problems += [f"rungs: {name} appears twice" for name in {*names} if names.count(name) > 1]
     if not names:
         problems.append("rungs: the list is empty")
+    for name, most in _MOST.items():
+        value = getattr(profile, name)
+        if value is not None and value > most:
+            problems.append(f"{name}: {value:g} is not plausible; expected at most {most:g}")
     for index, cost in enumerate(profile.rungs):
         place = f"rungs[{index}]."
         if cost.source not in SOURCES:
@@ -130,7 +143,27 @@ def _problems_of(profile: CostProfile) -> list[str]:
             problems.append(f"{place}source: {cost.source!r} is unknown; known are {known}")
         if cost.source in (MEASURED, INTERPOLATED) and not cost.step_s:
             problems.append(f"{place}step_s: a {cost.source} rung needs a time")
+        problems += [f"{place}{problem}" for problem in _absurd(cost)]
     return sorted(problems)
+
+
+def _absurd(cost: RungCost) -> list[str]:
+    """Values of a rung that no board can have."""
+    problems = [
+        f"{name}: {value:g} is not plausible; expected at most {most:g}"
+        for name, most in _MOST_OF_RUNG.items()
+        if (value := getattr(cost, name)) is not None and value > most
+    ]
+    if cost.step_j == 0 or cost.power_w == 0:
+        problems.append("step_j, power_w: 0 is not plausible while a board trains")
+    elif cost.step_j and cost.power_w and cost.step_s:
+        power_w = cost.step_j / cost.step_s
+        if not 1 / _MOST_APART <= power_w / cost.power_w <= _MOST_APART:
+            problems.append(
+                f"step_j: {cost.step_j:g} J in {cost.step_s:g} s are {power_w:g} W, "
+                f"but power_w is {cost.power_w:g}"
+            )
+    return problems
 
 
 def check_fits(
@@ -143,13 +176,27 @@ def check_fits(
     runtime: str,
     device: str,
     threads: int | None,
+    cpus: float | None = None,
+    rungs: Collection[str] | None = None,
 ) -> None:
     """Refuse a profile that was measured in another environment.
+
+    Args:
+        profile: that was measured.
+        package_digest: of the package.
+        board: id of its profile.
+        power_mode: of the board, where it has modes.
+        engine: its name.
+        runtime: of the engine, with its version.
+        device: on which the engine runs.
+        threads: of the engine; `None`: one per processor.
+        cpus: that may be used; `None`: unknown.
+        rungs: ids of those of the package; `None`: unknown.
 
     Raises:
         DeviceError: it differs; the message names each difference.
     """
-    pairs = {
+    pairs: dict[str, tuple[object, object]] = {
         "package": (profile.package_digest[:12], package_digest[:12]),
         "board": (profile.board, board),
         "power mode": (profile.power_mode, power_mode),
@@ -158,6 +205,46 @@ def check_fits(
         "device": (profile.device, device),
         "threads": (profile.threads or "all processors", threads or "all processors"),
     }
+    if cpus is not None and profile.cpus is not None:
+        pairs["processors"] = (f"{profile.cpus:g}", f"{cpus:g}")
+    if rungs is not None:
+        foreign = [cost.rung for cost in profile.rungs if cost.rung not in rungs]
+        if foreign:
+            pairs["rungs"] = (", ".join(foreign), ", ".join(rungs))
+    _refuse_differences(profile, pairs)
+
+
+def check_sensor_fits(
+    profile: CostProfile, *, sensor: str | None, calibration: Mapping[str, Mapping[str, float]]
+) -> None:
+    """Refuse joules that were measured with another power sensor or calibration.
+
+    Args:
+        profile: that was measured.
+        sensor: its kind.
+        calibration: corrections of its rails.
+
+    Raises:
+        DeviceError: it differs; the message names each difference.
+    """
+    pairs: dict[str, tuple[object, object]] = {"power sensor": (profile.sensor, sensor)}
+    if profile.calibration is not None:
+        known = _calibration_text(profile.calibration)
+        pairs["calibration"] = (known, _calibration_text(calibration))
+    _refuse_differences(profile, pairs)
+
+
+def _calibration_text(calibration: Mapping[str, Mapping[str, float]]) -> str | None:
+    rails = [
+        f"{rail} ({', '.join(f'{name} {value:g}' for name, value in sorted(facts.items()))})"
+        for rail, facts in sorted(calibration.items())
+    ]
+    return ", ".join(rails) or None
+
+
+def _refuse_differences(
+    profile: CostProfile, pairs: Mapping[str, tuple[object, object]]
+) -> None:
     different = [
         f"  {name}: measured with {_shown(measured)}, here {_shown(here)}"
         for name, (measured, here) in pairs.items()

@@ -4,11 +4,24 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from edge_runtime.device import Board, PowerSensor, load_board, open_sensor, power_mode
+from edge_runtime.device import (
+    Board,
+    PowerSensor,
+    load_board,
+    open_sensor,
+    power_mode,
+    usable_cpus,
+)
 from edge_runtime.engines import engine_name, engine_runtime
 from edge_runtime.facts import CostProfile
 from edge_runtime.package import Package
-from edge_runtime.profiling.cache import cached_profile_path, check_fits, load_profile
+from edge_runtime.profiling.cache import (
+    cached_profile_path,
+    check_fits,
+    check_sensor_fits,
+    load_profile,
+)
+from edge_runtime.training.metering import calibration_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +35,7 @@ class Environment:
     runtime: str  # of the engine, with its version
     device: str  # on which the engine runs
     threads: int | None  # of the engine; None: one per processor
+    cpus: float  # that this process may use, such as 2 or 0.5
     open_already: PowerSensor | None = None  # the sensor of a meter that already runs
 
     @classmethod
@@ -49,6 +63,7 @@ class Environment:
             runtime=engine_runtime(engine),
             device=device,
             threads=threads,
+            cpus=usable_cpus(),
             open_already=open_already,
         )
 
@@ -75,6 +90,7 @@ class Environment:
             runtime=self.runtime,
             device=self.device,
             threads=self.threads,
+            cpus=self.cpus,
         )
 
     def load_profile(self, package: Package, path: Path) -> CostProfile:
@@ -94,5 +110,20 @@ class Environment:
             runtime=self.runtime,
             device=self.device,
             threads=self.threads,
+            cpus=self.cpus,
+            rungs=[rung.id for rung in package.manifest.rungs],
         )
         return profile
+
+    def check_energy(self, profile: CostProfile) -> None:
+        """Refuse a profile whose joules another sensor has measured.
+
+        Raises:
+            DeviceError: the sensor or its calibration differs.
+        """
+        sensor = self.sensor
+        check_sensor_fits(
+            profile,
+            sensor=None if sensor is None else sensor.name,
+            calibration=calibration_of(sensor, self.board),
+        )

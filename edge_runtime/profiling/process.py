@@ -22,7 +22,7 @@ from edge_runtime.profiling.worker import ERROR, MEASUREMENT, MeasureJob, Measur
 from edge_runtime.schema import structure, unstructure
 from edge_runtime.storage import storage_errors
 
-_WORKER = "from edge_runtime.profiling.worker import main; sys.exit(main())"
+_WORKER = "from edge_runtime.profiling.worker import run; run()"
 _STDERR = "stderr.txt"
 _LOOK_S = 0.2  # between two calls of `stop`
 

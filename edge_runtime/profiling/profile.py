@@ -5,39 +5,36 @@ up affects all rungs alike, and the median hides other programs that come and go
 on how rungs compare: where the times still disagree, they are smoothed towards a straight line
 over FLOPs. A killed process marks its rung as not fitting; the others continue. Measurements
 are kept in the cache until the profile is complete: after an interruption the same call
-continues.
+continues. Within an allowance of time, the smallest and the largest rung come first, and what
+has no time left stays unmeasured.
 """
 
-import json
 import logging
-import shutil
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from statistics import median
 
 from edge_runtime.device import Meter, memory_now
 from edge_runtime.engines import create_engine, supported_rungs
-from edge_runtime.errors import EngineError, RecordsError, StoppedError
+from edge_runtime.errors import EngineError
 from edge_runtime.facts import CostProfile, RungCost, WindowEnergy
 from edge_runtime.facts.costs import DOES_NOT_FIT, MEASURED, UNMEASURED
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
-from edge_runtime.planning.costs import predicted_peak_bytes, smooth
+from edge_runtime.planning.costs import smooth
+from edge_runtime.profiling.bench import Allowance, Bench
 from edge_runtime.profiling.cache import FORMAT
 from edge_runtime.profiling.environment import Environment
-from edge_runtime.profiling.process import MeasuredRung, measure_rung
+from edge_runtime.profiling.process import MeasuredRung
 from edge_runtime.records import utc_now
-from edge_runtime.schema import structure, unstructure
-from edge_runtime.storage import storage_errors, write_file
 from edge_runtime.training import never
+from edge_runtime.training.metering import calibration_of
 
 logger = logging.getLogger(__name__)
 
-_TIMES = 3  # repetitions per rung
 _LARGEST_GAP = 0.1  # share of the time without true readings of power
 _IDLE_S = 5.0  # of measuring the board's idle power
+_IDLE_SHARE = 0.2  # of the allowance, at most
 
 
 def profile_package(
@@ -48,6 +45,7 @@ def profile_package(
     rungs: Sequence[Rung] | None = None,
     memory_bytes: int | None = None,
     max_s: float = 60.0,
+    left_s: Callable[[], float] | None = None,
     report: Callable[[RungCost], None] = lambda _: None,
     stop: Callable[[], bool] = never,
 ) -> CostProfile:
@@ -59,7 +57,9 @@ def profile_package(
         meter: of this process, for idle power and the costs of a run's end.
         rungs: those to measure; `None`: all that the engine can train.
         memory_bytes: skip rungs with a higher predicted peak.
-        max_s: of measured steps per rung, a third of it in each repetition.
+        max_s: of steps per rung once it is loaded, a third of it in each repetition.
+        left_s: returns the seconds that measuring may still take; `None`: all that it needs.
+            The smallest rung is measured in any case, in up to twice that time.
         report: called after each repetition with the rung's costs so far.
         stop: called several times a second while a rung is measured.
 
@@ -68,19 +68,33 @@ def profile_package(
             be trained.
         StorageError: files of the measuring processes cannot be written.
         StoppedError: `stop` returned `True`.
+        BudgetError: measuring a rung takes far longer than it may.
     """
     before = meter.so_far()
-    idle_w = meter.measure_idle(_IDLE_S) if meter.sensor else None
-    bench = _Bench(package, environment, meter, max_s=max_s / _TIMES, stop=stop)
+    allowance = Allowance(left_s) if left_s else Allowance()
+    idle_s = min(_IDLE_S, _IDLE_SHARE * max(0.0, allowance.whole_s))
+    idle_w = meter.measure_idle(idle_s) if meter.sensor else None
     costs: dict[str, RungCost] = {}
     limit_bytes = _smallest(memory_bytes, memory_now().limit_bytes)
     rungs = rungs or _supported(package, environment)
     rungs = sorted(rungs, key=lambda rung: rung.peak_activation_bytes)
-    for rung in rungs:
+    bench = Bench(
+        package,
+        environment,
+        meter,
+        rungs=len(rungs),
+        max_s=max_s,
+        allowance=allowance,
+        stop=stop,
+    )
+    # Of few measured rungs, these two give the most: those between follow from them.
+    first = [rungs[0], *rungs[:0:-1]] if allowance.is_limited else rungs
+    for rung in first:
         predicted = bench.predicted_bytes(rung)
         cost = _unmeasured(package, rung, predicted)
-        if predicted is None or limit_bytes is None or predicted <= limit_bytes:
-            cost = _with(cost, bench.measure(rung.id))
+        fits = predicted is None or limit_bytes is None or predicted <= limit_bytes
+        if fits and bench.may_measure(rung):
+            cost = _with(cost, bench.measure(rung))
         costs[rung.id] = cost
         report(cost)
     if not bench.measured:
@@ -90,11 +104,12 @@ def profile_package(
         )
     for rung in [*reversed(rungs), *rungs]:
         cost = costs[rung.id]
-        if cost.source == MEASURED:
+        if cost.source == MEASURED and bench.may_measure(rung):
             bare = _unmeasured(package, rung, cost.predicted_peak_bytes)
-            costs[rung.id] = _with(bare, bench.measure(rung.id))
+            costs[rung.id] = _with(bare, bench.measure(rung))
             report(costs[rung.id])
-    bench.forget()
+    if not bench.is_capped:
+        bench.forget()
     measured = [known for passes in bench.measured.values() for known in passes]
     smoothed = _smoothed(package, costs.values())
     profile = _profile(package, environment, meter, idle_w, measured, smoothed)
@@ -135,87 +150,6 @@ def _smoothed(package: Package, costs: Iterable[RungCost]) -> list[RungCost]:
 
 def _smallest(*limits: int | None) -> int | None:
     return min((limit for limit in limits if limit is not None), default=None)
-
-
-class _Bench:
-    """Measures rungs, except those that an interrupted profile has already measured."""
-
-    def __init__(
-        self,
-        package: Package,
-        environment: Environment,
-        meter: Meter,
-        *,
-        max_s: float,
-        stop: Callable[[], bool],
-    ) -> None:
-        self._package, self._environment, self._meter = package, environment, meter
-        self._max_s, self._stop = max_s, stop
-        self._kept = environment.cached_profile_path(package).with_suffix("")
-        self.measured: dict[str, list[MeasuredRung]] = {}
-
-    def predicted_bytes(self, rung: Rung) -> int | None:
-        """The predicted peak of a rung, with the baseline that the first one measured."""
-        if not self.measured:
-            return None
-        first = next(iter(self.measured.values()))[0]
-        return predicted_peak_bytes(
-            self._package.manifest, rung, first.measurement.baseline_bytes
-        )
-
-    def measure(self, rung_id: str) -> list[MeasuredRung] | None:
-        """Measure once more; all repetitions so far; `None` if it was killed now."""
-        times = len(self.measured.get(rung_id, ()))
-        known = self._read(rung_id, times)
-        if known is None:
-            try:
-                known = measure_rung(
-                    self._package,
-                    rung_id,
-                    self._environment,
-                    self._meter,
-                    max_s=self._max_s,
-                    stop=self._stop,
-                )
-            except StoppedError:
-                raise StoppedError(self._so_far(rung_id)) from None
-            if known is None:
-                return None
-            self._keep(rung_id, times, known)
-        self.measured.setdefault(rung_id, []).append(known)
-        return self.measured[rung_id]
-
-    def forget(self) -> None:
-        """Remove the kept measurements: the profile is complete."""
-        shutil.rmtree(self._kept, ignore_errors=True)
-
-    def _so_far(self, rung_id: str) -> str:
-        if not self.measured:
-            return f"stopped while {rung_id}, the first rung, was measured; nothing is kept."
-        done = ", ".join(self.measured)
-        return (
-            f"stopped while {rung_id} was measured. Measured so far: {done}. The same command "
-            "continues from there."
-        )
-
-    def _read(self, rung_id: str, times: int) -> MeasuredRung | None:
-        # Missing, or written by another version of edge-train.
-        with suppress(OSError, ValueError, RecordsError):
-            table = json.loads(self._file(rung_id, times).read_bytes())
-            known = structure(MeasuredRung, table, where=rung_id, error=RecordsError)
-            if not times:
-                logger.warning("%s was measured before the interruption", rung_id)
-            return known
-        return None
-
-    def _keep(self, rung_id: str, times: int, known: MeasuredRung) -> None:
-        with storage_errors("write", self._kept):
-            self._kept.mkdir(parents=True, exist_ok=True)
-        write_file(self._file(rung_id, times), json.dumps(unstructure(known)).encode())
-
-    def _file(self, rung_id: str, times: int) -> Path:
-        """File of the next repetition of a rung."""
-        return self._kept / f"{rung_id}-{times + 1}.json"
 
 
 def _unmeasured(package: Package, rung: Rung, predicted_bytes: int | None) -> RungCost:
@@ -278,6 +212,8 @@ def _profile(
         runtime=environment.runtime,
         device=environment.device,
         threads=environment.threads,
+        cpus=environment.cpus,
+        calibration=calibration_of(sensor, environment.board),
         sensor=None if sensor is None else sensor.name,
         energy_is_estimate=sensor is not None and sensor.is_estimate,
         idle_w=idle_w,

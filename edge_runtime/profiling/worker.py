@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from typing_extensions import override
@@ -36,6 +37,7 @@ from edge_runtime.engines import create_engine
 from edge_runtime.engines.base import BaseEngine, Batch, Engine, Hyper, StepResult
 from edge_runtime.engines.runtime import release_free_memory
 from edge_runtime.errors import ConfigError, EdgeRuntimeError, StoppedError
+from edge_runtime.leaving import leave
 from edge_runtime.package import Package, open_package
 from edge_runtime.package.manifest import Rung
 from edge_runtime.records import events
@@ -46,6 +48,7 @@ from edge_runtime.training import Metering, TrainingOptions, train
 WARM_UP_STEPS = 3
 MIN_STEPS = 5
 MIN_WINDOW_S = 2.0  # for the energy of a step
+_FEW_STEPS_APART = 0.1  # half the width of the interval of fewer steps than that, relative
 CONFIDENT = 0.03  # half the width of the median's interval, relative
 MEASUREMENT, ERROR = "measurement.json", "error.txt"  # in the scratch folder
 _RESAMPLES = 1000
@@ -66,7 +69,7 @@ class MeasureJob:
     threads: int | None
     board: str | None  # path of a board file; None: recognised
     scratch: str  # folder for the run folder and the measurement
-    max_s: float  # of measured steps
+    max_s: float  # of steps, once the rung is loaded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +85,7 @@ class Measurement:
     baseline_bytes: int  # of the process when its first step begins, without the state
     startup_s: float  # from process start to the first step
     switch_s: float  # of loading the rung's graph
+    watched_s: float = 0.0  # from the end of the first step, which loads the rung, to the last
     last_step_s: float  # when the last step ended; from there to process exit is the run's end
 
 
@@ -98,6 +102,11 @@ def main() -> int:
         return error.exit_code
     (scratch / MEASUREMENT).write_text(json.dumps(unstructure(measurement)))
     return 0
+
+
+def run() -> NoReturn:
+    """End this process as a run's does: its end is measured, too."""
+    leave(main())
 
 
 def _end_with_parent(scratch: Path) -> None:
@@ -183,6 +192,7 @@ class Watch:
         self._max_s, self._clock = max_s, clock
         self._steps = 0
         self._first_step_s = self._startup_s = 0.0
+        self._loaded_s = math.nan
         self._durations_s: list[float] = []
         self._begin_s = self._end_s = math.nan
         self._look_at = MIN_STEPS  # of measured steps
@@ -197,7 +207,10 @@ class Watch:
         if self._steps == 1:
             self._first_step_s = measured.step_s
             self._startup_s = process_elapsed_s() - measured.step_s
-        if self._steps <= WARM_UP_STEPS:
+            self._loaded_s = now_s
+        # Slow steps need no more warm-up than time allows.
+        is_early = self._steps <= WARM_UP_STEPS and now_s - self._loaded_s < self._max_s / 2
+        if self._steps == 1 or (is_early and not self._durations_s):
             self._begin_s = now_s
         else:
             self._durations_s.append(measured.step_s + measured.wait_s)
@@ -206,12 +219,13 @@ class Watch:
     def is_sure(self) -> bool:
         """Whether the run may end: the median is precise enough, or time is up."""
         steps = len(self._durations_s)
-        if steps < MIN_STEPS:
+        if not steps:
             return False
-        elapsed_s = self._end_s - self._begin_s
-        if elapsed_s >= self._max_s:
+        next_s = statistics.median(self._durations_s)
+        if self._end_s - self._loaded_s + next_s > self._max_s:
             return True
-        if elapsed_s < MIN_WINDOW_S or steps < self._look_at:
+        elapsed_s = self._end_s - self._begin_s
+        if steps < MIN_STEPS or elapsed_s < MIN_WINDOW_S or steps < self._look_at:
             return False
         self._look_at = math.ceil(_LOOK_EVERY * steps)
         low_s, high_s = median_interval(self._durations_s)
@@ -221,6 +235,8 @@ class Watch:
         """The measurement of a run that has ended."""
         median_s = statistics.median(self._durations_s)
         low_s, high_s = median_interval(self._durations_s)
+        if len(self._durations_s) < MIN_STEPS:
+            low_s, high_s = (1 - _FEW_STEPS_APART) * low_s, (1 + _FEW_STEPS_APART) * high_s
         window_j = meter.energy_between(self._begin_s, self._end_s)
         if meter.lost_because() or (window_j is not None and window_j <= 0):
             window_j = None
@@ -235,6 +251,7 @@ class Watch:
             baseline_bytes=baseline_bytes,
             startup_s=self._startup_s,
             switch_s=max(0.0, self._first_step_s - median_s),
+            watched_s=self._end_s - self._loaded_s,
             last_step_s=self._end_s,
         )
 

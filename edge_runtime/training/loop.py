@@ -116,6 +116,7 @@ class Loop:
                         self._train_step(batches, job.package.rung(decision.rung))
                     yield from self._take_logged()
             self._end()
+            self._engine.close()  # before the totals: they count until the exit
             self._log(self._finished())
         except EdgeRuntimeError:
             yield from self._take_logged()

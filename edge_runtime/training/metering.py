@@ -74,10 +74,7 @@ class Metering:
     @property
     def calibration(self) -> dict[str, dict[str, float]]:
         """Corrections of the sensor's rails, by rail."""
-        if self.sensor is None or self.board is None:
-            return {}
-        known = self.board.calibration
-        return {rail: unstructure(known[rail]) for rail in self.sensor.rails if rail in known}
+        return calibration_of(self.sensor, self.board)
 
     @property
     def sensor_name(self) -> str | None:
@@ -184,6 +181,16 @@ def event_of_sensor(reported: SensorEvent, step: int) -> Event:
         return SensorBack(step=step, sensor=sensor, gap_s=reported.gap_s or 0.0)
     kind = SensorLost if reported.kind == "lost" else ReadingRefused
     return kind(step=step, sensor=sensor, reason=reason)
+
+
+def calibration_of(
+    sensor: PowerSensor | None, board: Board | None
+) -> dict[str, dict[str, float]]:
+    """Corrections of a sensor's rails, by rail."""
+    if sensor is None or board is None:
+        return {}
+    known = board.calibration
+    return {rail: unstructure(known[rail]) for rail in sensor.rails if rail in known}
 
 
 class _PowerLog:

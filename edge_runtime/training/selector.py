@@ -96,10 +96,19 @@ class GovernedSelector(RungSelector):
         self._cooling_s: float | None = None  # since when it pauses to cool down
         self._require_temperature(budget.temperature_c)
         costs, overhead = interpolate(profile.rungs), overhead_of(profile)
-        spent = metering.spent(time.monotonic())
-        so_far = replace(overhead, startup_s=spent.time_s, startup_j=spent.energy_j)
-        self.plan = make_plan(costs, budget, steps=total_steps - done, overhead=so_far)
-        self._governor = Governor(costs, budget, steps=total_steps, overhead=overhead)
+        room_bytes = memory_now().room_bytes
+        self._governor = Governor(
+            costs,
+            budget,
+            steps=total_steps,
+            overhead=overhead,
+            earlier=metering.earlier,
+            room_bytes=room_bytes,
+        )
+        rest = self._governor.overhead_after(metering.spent(time.monotonic()))
+        self.plan = make_plan(
+            costs, budget, steps=total_steps - done, overhead=rest, room_bytes=room_bytes
+        )
         self._read_s = -math.inf
         self._memory: MemoryNow | None = None
 
@@ -175,6 +184,7 @@ class GovernedSelector(RungSelector):
             temperature_c=hottest.temperature_c if hottest else None,
             throttled=sample.throttled if sample else None,
             rss_bytes=self._memory.rss_bytes,
+            room_bytes=self._memory.room_bytes,
             memory_pressure=self._memory.pressure_avg10,
         )
 

@@ -1,0 +1,88 @@
+"""The memory that the machine or a container leaves to a run limits its rungs."""
+
+from dataclasses import replace
+
+import pytest
+from measuring_fakes import environment
+from simulated_board import rung_cost
+from test_within_budget import HOUR, package, profile_of, train_within
+from training_fakes import kinds, stop_after
+
+from edge_runtime import within_budget
+from edge_runtime.device import memory_now
+from edge_runtime.errors import BudgetError, StoppedError
+from edge_runtime.facts import Budget, CostProfile
+from edge_runtime.profiling import save_profile
+from edge_runtime.records import events, open_run
+from edge_runtime.training import selector
+
+__all__ = ["package"]  # the fixture
+
+
+def leave(monkeypatch, room_bytes: int) -> None:
+    """Let the machine leave only that memory to a run whose largest rung needs 1 GiB."""
+
+    def now():
+        here = memory_now()
+        available_bytes = max(0, room_bytes - here.rss_bytes)
+        return replace(here, available_bytes=available_bytes, limit_bytes=room_bytes)
+
+    monkeypatch.setattr(within_budget, "predicted_peak_bytes", lambda *_: 1 << 30)
+    for module in (within_budget, selector):
+        monkeypatch.setattr(module, "memory_now", now)
+
+
+def tight_profile(package) -> CostProfile:
+    """The large rung needs 1 GiB, the small one 0.5."""
+    large = rung_cost("k100", 80, 0.01, 10.0, peak_bytes=1 << 30)
+    small = rung_cost("k050", 48, 0.005, 10.0, peak_bytes=1 << 29)
+    return profile_of(package, rungs=(large, small))
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"budget": Budget(memory_bytes=2 << 30)},
+        {"budget": HOUR},
+        {"rungs": ["k100", "k050"]},
+        {},
+    ],
+    ids=["--memory", "--time", "--keep-ratio auto", "none"],
+)
+def test_the_memory_that_is_free_limits_the_rungs(
+    package, tmp_path, monkeypatch, flags
+) -> None:
+    save_profile(tight_profile(package), environment().cached_profile_path(package))
+    leave(monkeypatch, 700 << 20)
+    yielded = train_within(package, tmp_path / "run", **flags)
+    assert {step.rung for step in kinds(yielded, events.StepRecord)} == {"k050"}
+    (planned,) = kinds(yielded, events.Planned)
+    reasons = {verdict.rung: verdict.reason for verdict in planned.plan.verdicts}
+    assert reasons["k100"] == "needs 1.1 GiB, over the 700.0 MiB free here"
+
+
+def test_a_rung_for_which_too_little_memory_is_free_is_refused(
+    package, tmp_path, monkeypatch
+) -> None:
+    save_profile(tight_profile(package), environment().cached_profile_path(package))
+    leave(monkeypatch, 300 << 20)
+    for rungs, message in (
+        (["k100"], "k100 needs 1.1 GiB, over the 300.0 MiB free here. Export"),
+        (None, "k050 needs 537.6 MiB, over the 300.0 MiB free here. Export"),
+    ):
+        with pytest.raises(BudgetError, match=message):
+            train_within(package, tmp_path / "run", rungs=rungs)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_continued_as_it_began_whatever_memory_is_free(
+    package, tmp_path, monkeypatch
+) -> None:
+    save_profile(tight_profile(package), environment().cached_profile_path(package))
+    with monkeypatch.context() as patch:
+        leave(patch, 700 << 20)
+        with pytest.raises(StoppedError):
+            train_within(package, tmp_path / "run", stop=stop_after(3))
+    yielded = train_within(package, tmp_path / "run", resume=True)
+    assert isinstance(yielded[-1], events.Finished)
+    assert open_run(tmp_path / "run").info.settings.rungs is None
