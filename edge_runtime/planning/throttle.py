@@ -19,6 +19,7 @@ COOL_C = 3.0  # below the limit: continue, or step up
 _PRESSURE = 10.0  # percent of time that programs wait for memory
 _NO_PRESSURE = 2.0
 _DRAWS_LESS = 0.85  # a rung is cooler than another below this share of its power
+_ROOM = 1.02  # times its peak must be free or held, for a rung to go on
 _SHORT_S = 3.0  # of too little memory for any rung end the run: readings vary
 _EFFECT_S = 10.0  # until a lower rung takes effect
 _FIRST_HOLD_S, _LONGEST_HOLD_S = 20.0, 320.0
@@ -133,7 +134,7 @@ class Throttle:
 
     def _shrink(self, room_bytes: int, now_s: float) -> None:
         """Allow only what fits into free memory; if nothing does for a while, nothing."""
-        smallest = min((cost.likely_peak_bytes or 0 for cost in self._costs), default=0)
+        smallest = min(map(_least_room_bytes, self._costs), default=0)
         self._short_since_s = min(self._short_since_s, now_s)
         is_long = now_s - self._short_since_s >= _SHORT_S
         self._room_bytes = room_bytes if is_long else max(room_bytes, smallest)
@@ -147,7 +148,7 @@ class Throttle:
             self._room_bytes = None
         elif self._room_bytes is not None:
             fitting = [
-                cost.likely_peak_bytes or 0
+                _least_room_bytes(cost)
                 for cost in self._costs
                 if (cost.need_bytes or 0) <= room_bytes
             ]
@@ -184,8 +185,13 @@ class Throttle:
 
 
 def _fits(cost: RungCost, room_bytes: int) -> bool:
-    """Whether a rung's peak fits into free memory; one with an unknown peak may."""
-    return cost.likely_peak_bytes is None or cost.likely_peak_bytes <= room_bytes
+    """Whether a rung may go on in that memory; one with an unknown peak may."""
+    return _least_room_bytes(cost) <= room_bytes
+
+
+def _least_room_bytes(cost: RungCost) -> int:
+    """Its peak and a little more: readings come once a second. 0 if unknown."""
+    return math.ceil(_ROOM * (cost.likely_peak_bytes or 0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
