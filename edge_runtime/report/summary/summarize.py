@@ -31,9 +31,13 @@ _SHOWN = (
     events.Paused,
     events.SensorLost,
     events.SensorBack,
+    events.ReadingRefused,
+    events.ZoneLost,
+    events.ZoneBack,
     events.CheckpointDamaged,
     events.Interrupted,
     events.SourceLost,
+    events.LimitUnknown,
     events.Diverged,
     events.Finished,
 )
