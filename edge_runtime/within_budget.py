@@ -29,7 +29,7 @@ from edge_runtime.training import Metering, TrainingOptions, never, open_loop, p
 
 _IDLE_S = 3.0  # long enough for the slowest sensor
 _QUICK_S = 10.0  # of measured steps per rung: they count against the budget
-_FIRST_ENERGY_S = 3.0  # until the energy of the slowest sensor is known
+_FIRST_READING_S = 3.0  # until the slowest sensor has been read
 _MEASURING_SHARE = 0.1  # of the budget, at most
 _UNLIMITED = Budget()
 
@@ -243,12 +243,17 @@ def _check_limits(
 
 
 def _require_readings(budget: Budget, meter: Meter) -> None:
-    """Refuse a limit on what the sensor cannot read now.
+    """Refuse a limit on what the sensor cannot read, now and for some seconds.
 
     Raises:
         DeviceError: it is lost; the rail or file, and its value, are named.
     """
-    if (lost := meter.lost_because()) and (budget.energy_j or budget.power_w):
+    if not (budget.energy_j or budget.power_w):
+        return
+    until_s = time.monotonic() + _FIRST_READING_S
+    while (lost := meter.lost_because()) and time.monotonic() < until_s:
+        time.sleep(0.02)
+    if lost:
         raise DeviceError(
             f"a limit on energy or power cannot be kept: {lost}. Repair the sensor, see "
             "`edge-train doctor`, or leave the limit out."
@@ -374,7 +379,7 @@ def _left_for_measuring(budget: Budget, metering: Metering) -> Callable[[], floa
 
 def _first_known(metering: Metering) -> Spent:
     """The totals once a sensor that counts energy has been read twice."""
-    until_s = time.monotonic() + _FIRST_ENERGY_S
+    until_s = time.monotonic() + _FIRST_READING_S
     while True:
         spent = metering.spent(time.monotonic())
         if spent.energy_j is not None or time.monotonic() >= until_s:

@@ -97,7 +97,7 @@ def power(_: Path, __: pytest.MonkeyPatch) -> PowerSensor:
 
 
 def power_unknown_at_first(_: Path, __: pytest.MonkeyPatch) -> PowerSensor:
-    return ReplaySensor([(0.0, {"ALL": None}), (60.0, {"ALL": POWER_W})], total=("ALL",))
+    return ReplaySensor([(0.0, {"ALL": None}), (1.0, {"ALL": POWER_W})], total=("ALL",))
 
 
 KINDS = [
