@@ -168,11 +168,7 @@ def _is_tight(package: Package, rungs: Sequence[str] | None, continued: Path | N
     """
     if continued is not None and continued.is_dir() and any(continued.iterdir()):
         return open_run(continued).info.settings.rungs is None
-    if rungs:
-        rung = package.rung(rungs[0])
-    else:
-        most = max(rung.keep_ratio for rung in package.manifest.ladder())
-        rung = package.rung_with_keep_ratio(most)
+    rung = package.rung(rungs[0]) if rungs else _largest(package)[0]
     now = memory_now()
     needed = predicted_peak_bytes(package.manifest, rung, now.rss_bytes)
     return now.room_bytes is not None and needed > now.room_bytes
@@ -186,11 +182,15 @@ def _default_candidates(
     Raises:
         EngineError: the engine can train none of them.
     """
-    ladder = package.manifest.ladder()
     if by_costs:
-        return supported_rungs(engine, package, ladder, report)
-    largest = package.rungs_with_keep_ratio(max(rung.keep_ratio for rung in ladder))
-    return supported_rungs(engine, package, largest)[:1]
+        return supported_rungs(engine, package, package.manifest.ladder(), report)
+    return supported_rungs(engine, package, _largest(package))[:1]
+
+
+def _largest(package: Package) -> list[Rung]:
+    """The rungs with the highest keep-ratio, the one without micro-batches first."""
+    most = max(rung.keep_ratio for rung in package.manifest.ladder())
+    return package.rungs_with_keep_ratio(most)
 
 
 def _chosen(
@@ -250,10 +250,8 @@ def _require_readings(budget: Budget, meter: Meter) -> None:
     """
     if not (budget.energy_j or budget.power_w):
         return
-    until_s = time.monotonic() + _FIRST_READING_S
-    while (lost := meter.lost_because()) and time.monotonic() < until_s:
-        time.sleep(0.02)
-    if lost:
+    _wait_for_sensor(lambda: not meter.lost_because())
+    if lost := meter.lost_because():
         raise DeviceError(
             f"a limit on energy or power cannot be kept: {lost}. Repair the sensor, see "
             "`edge-train doctor`, or leave the limit out."
@@ -379,11 +377,14 @@ def _left_for_measuring(budget: Budget, metering: Metering) -> Callable[[], floa
 
 def _first_known(metering: Metering) -> Spent:
     """The totals once a sensor that counts energy has been read twice."""
+    _wait_for_sensor(lambda: metering.spent(time.monotonic()).energy_j is not None)
+    return metering.spent(time.monotonic())
+
+
+def _wait_for_sensor(has_read: Callable[[], bool]) -> None:
+    """Wait for the first readings of a slow sensor, some seconds at most."""
     until_s = time.monotonic() + _FIRST_READING_S
-    while True:
-        spent = metering.spent(time.monotonic())
-        if spent.energy_j is not None or time.monotonic() >= until_s:
-            return spent
+    while not has_read() and time.monotonic() < until_s:
         time.sleep(0.02)
 
 
