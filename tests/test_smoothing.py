@@ -45,14 +45,19 @@ def test_precise_times_are_unchanged_whatever_their_shape() -> None:
     assert smoothed == pytest.approx(step_s, rel=1e-3)
 
 
-def test_a_time_stays_within_its_measured_interval() -> None:
-    noisy = measured([0.2, 0.01, 0.4, 0.5, 0.6], [0.001] * 5)
-    noisy[1] = replace(noisy[1], step_s_low=0.009, step_s_high=2.0)
-    below = measured([0.01, 0.2, 0.4, 0.4, 0.4], [0.001] * 5)
-    below[0] = replace(below[0], step_s_low=0.009, step_s_high=1.0)
-    for costs in (noisy, below):
-        for cost in smooth(costs):
-            assert cost.step_s_low <= cost.step_s <= cost.step_s_high
+@pytest.mark.parametrize(
+    ("step_s", "first_low_s", "first_high_s"),
+    [
+        ([0.01, 0.1, 0.3, 0.5, 0.7], 0.009, 1.0),  # the line is negative there
+        ([0.5, 0.7, 0.5, 0.3, 0.1], 0.001, 0.501),
+    ],
+    ids=["below", "above"],
+)
+def test_a_time_stays_within_its_measured_interval(step_s, first_low_s, first_high_s) -> None:
+    costs = measured(step_s, [0.001] * 5)
+    costs[0] = replace(costs[0], step_s_low=first_low_s, step_s_high=first_high_s)
+    for cost in smooth(costs):
+        assert cost.step_s_low <= cost.step_s <= cost.step_s_high
 
 
 def test_noise_on_a_straight_line_becomes_less() -> None:

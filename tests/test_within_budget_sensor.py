@@ -1,5 +1,6 @@
 """Limits on energy and power whose sensor cannot be read, before and after measuring."""
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -38,6 +39,26 @@ def test_a_sensor_that_cannot_be_read_is_named_before_anything_is_measured(
     with pytest.raises(DeviceError, match="cannot be kept: ina3221: /sys/curr1_input cannot"):
         train_within(package, tmp_path / "run", budget=budget)
     assert not (tmp_path / "run").exists()
+
+
+class Late(Unplugged):
+    """Cannot be read in its first half second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._works_s = time.monotonic() + 0.5
+
+    def read(self):
+        return super().read() if time.monotonic() < self._works_s else {"ALL": 1.0}
+
+
+def test_a_sensor_may_be_late(package, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(within_budget, "profile_package", lambda *_, **__: profile_of(package))
+    monkeypatch.setattr(within_budget.Environment, "check_energy", lambda *_: None)
+    home = "edge_runtime.profiling.environment"
+    monkeypatch.setattr(f"{home}.open_sensor", lambda board: Late())
+    train_within(package, tmp_path / "run", budget=Budget(power_w=50.0))
+    assert (tmp_path / "run").exists()
 
 
 def test_a_profile_without_the_energy_of_its_sensor_is_not_cached(
