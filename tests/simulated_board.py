@@ -200,10 +200,11 @@ def simulate(
             continue
         assert (decision.kind == "switch") == (decision.rung != rung)
         took_s, took_j = simulation.train(decision.rung, rung)
-        rung = decision.rung
-        arguments = (rung, took_s, took_j if measured else None)
-        governor.observed(*arguments)
-        outcome.calls.append(("observed", arguments))
+        loaded, rung = decision.rung != rung, decision.rung
+        if not loaded:
+            arguments = (rung, took_s, took_j if measured else None)
+            governor.observed(*arguments)
+            outcome.calls.append(("observed", arguments))
     simulation.work(overhead.checkpoint_s, overhead.checkpoint_j)
     return outcome
 

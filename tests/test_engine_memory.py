@@ -85,9 +85,9 @@ def test_one_rung_is_loaded_at_a_time(monkeypatch):
     others = sessions()
     seen = {"sessions when one is loaded": [], "memory given back": 0}
 
-    def options(threads):
+    def options(threads, *, spinning):
         seen["sessions when one is loaded"].append(sessions() - others)
-        return session_options(threads)
+        return session_options(threads, spinning=spinning)
 
     def release():
         seen["memory given back"] += 1

@@ -212,7 +212,7 @@ def chain_of(op, dtypes):
 
 def pieces_in_onnxruntime(model, element_bytes):
     """The number of tensors that a chain needs in memory, measured and counted."""
-    options = session_options(1)
+    options = session_options(1, spinning=True)
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]

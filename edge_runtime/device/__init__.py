@@ -14,6 +14,7 @@ from edge_runtime.device.board import (
     load_board,
 )
 from edge_runtime.device.inventory import Inventory, take_inventory
+from edge_runtime.device.load import OtherWork
 from edge_runtime.device.machine import cpu_threads, machine_facts, usable_cpus
 from edge_runtime.device.memory import MemoryNow, memory_now, process_tree_rss_bytes
 from edge_runtime.device.meter import Meter
@@ -40,6 +41,7 @@ __all__ = [
     "Inventory",
     "MemoryNow",
     "Meter",
+    "OtherWork",
     "PowerFacts",
     "PowerSample",
     "PowerSensor",

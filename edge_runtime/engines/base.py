@@ -20,6 +20,7 @@ class StepResult(NamedTuple):
 
     metrics: Mapping[str, float]  # "loss", and other metrics of the objective
     applied: bool  # False: the update was skipped, and the state is unchanged
+    loaded: bool = False  # the step has loaded its graphs: it took longer than others
 
 
 class Engine(Protocol):

@@ -16,6 +16,7 @@ from edge_runtime.engines.runtime import (
     thread_count,
 )
 from edge_runtime.engines.session import GraphSession, check_device
+from edge_runtime.engines.spinning import Spinning
 from edge_runtime.errors import EngineError
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
@@ -36,13 +37,14 @@ class OrtEngine(BaseEngine, Engine):
 
     def __init__(self, *, device: str = "cpu", threads: int | None = None) -> None:
         super().__init__(self.name)
+        self._spinning = Spinning()
         # Early: a failing import of the runtime may keep its callers' variables alive.
         load_onnxruntime()
         check_device(self.name, device)
         self.runtime = runtime_name()
         self.device, self.threads = device, thread_count(threads)
         self._state: DeviceState | None = None
-        self._loaded: dict[str, RunRung] = {}  # one rung at most
+        self._loaded: dict[tuple[str, bool], RunRung] = {}  # one rung at most, by spinning
         self._periodic: dict[str, _StateGraph] = {}
 
     @override
@@ -56,14 +58,17 @@ class OrtEngine(BaseEngine, Engine):
         self._state = DeviceState(state)
         # Not at the first period: a broken file or missing memory shows before the first step.
         for periodic in package.manifest.periodic:
-            self._periodic[periodic.graph] = self._open(package, periodic.graph)
+            graph = self._graph(package, periodic.graph, spinning=False)
+            self._periodic[periodic.graph] = _StateGraph(graph, self._held_state)
 
     @override
     def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> StepResult:
-        run_rung = self._load(self._require_open("step"), rung_id)
+        wanted = rung_id, self._spinning.is_allowed()
+        loaded = wanted not in self._loaded
+        run_rung = self._load(self._require_open("step"), *wanted)
         with native_errors(f"run a step of rung {rung_id}"):
             metrics = run_rung(batch, hyper)
-        return StepResult(metrics, applied=bool(metrics.get(APPLIED, 1.0)))
+        return StepResult(metrics, bool(metrics.get(APPLIED, 1.0)), loaded)
 
     @override
     def run_periodic(self, graph: str, hyper: Hyper) -> None:
@@ -71,19 +76,21 @@ class OrtEngine(BaseEngine, Engine):
         with native_errors(f"run {graph}"):
             self._periodic[graph].run({}, hyper)
 
-    def _load(self, package: Package, rung_id: str) -> RunRung:
-        if rung_id not in self._loaded:
+    def _load(self, package: Package, rung_id: str, spinning: bool) -> RunRung:
+        wanted = rung_id, spinning
+        if wanted not in self._loaded:
             rung = package.rung(rung_id)
             self._loaded.clear()  # freed before the next one is allocated
             if STEP in rung.graphs:
-                self._loaded[rung_id] = self._open(package, rung.graphs[STEP]).run
+                step = self._graph(package, rung.graphs[STEP], spinning)
+                self._loaded[wanted] = _StateGraph(step, self._held_state).run
             else:
-                self._loaded[rung_id] = self._micro_batches(package, rung).run
+                self._loaded[wanted] = self._micro_batches(package, rung, spinning).run
             release_free_memory()
-        return self._loaded[rung_id]
+        return self._loaded[wanted]
 
-    def _micro_batches(self, package: Package, rung: Rung) -> "_MicroBatches":
-        accumulate = self._graph(package, rung.graphs[ACCUMULATE])
+    def _micro_batches(self, package: Package, rung: Rung, spinning: bool) -> "_MicroBatches":
+        accumulate = self._graph(package, rung.graphs[ACCUMULATE], spinning)
         sums = MappedTensors(
             {
                 tensor.name: np.empty(tuple(size or 0 for size in tensor.shape), tensor.dtype)
@@ -91,7 +98,7 @@ class OrtEngine(BaseEngine, Engine):
                 if tensor.role == SUM
             }
         )
-        apply = self._graph(package, rung.graphs[APPLY])
+        apply = self._graph(package, rung.graphs[APPLY], spinning)
         return _MicroBatches(
             rung,
             package.manifest.batch_size,
@@ -100,11 +107,10 @@ class OrtEngine(BaseEngine, Engine):
             sums,
         )
 
-    def _open(self, package: Package, path: str) -> "_StateGraph":
-        return _StateGraph(self._graph(package, path), self._held_state)
-
-    def _graph(self, package: Package, path: str) -> GraphSession:
-        return GraphSession(package, path, device=self.device, threads=self.threads)
+    def _graph(self, package: Package, path: str, spinning: bool) -> GraphSession:
+        return GraphSession(
+            package, path, device=self.device, threads=self.threads, spinning=spinning
+        )
 
     @property
     def _held_state(self) -> DeviceState:

@@ -13,6 +13,7 @@ from edge_runtime.engines.runtime import (
     thread_count,
 )
 from edge_runtime.engines.session import check_device, open_session
+from edge_runtime.engines.spinning import Spinning
 from edge_runtime.package import Package
 from edge_runtime.package.names import FEATURES, IMAGES, WEIGHT
 from edge_runtime.state import Array, State
@@ -25,6 +26,7 @@ class OrtForwardEngine(BaseEngine, ForwardEngine):
 
     def __init__(self, *, device: str = "cpu", threads: int | None = None) -> None:
         super().__init__(f"{self.name} (forward)")
+        self._spinning = Spinning()
         load_onnxruntime()
         check_device(self.name, device)
         self.runtime = runtime_name()
@@ -41,7 +43,12 @@ class OrtForwardEngine(BaseEngine, ForwardEngine):
         (self._images,) = (tensor.name for tensor in spec.inputs if tensor.role == IMAGES)
         (self._features,) = (tensor.name for tensor in spec.outputs if tensor.role == FEATURES)
         path = package.file(graph)
-        self._session = open_session(path, device=self.device, threads=self.threads)
+        self._session = open_session(
+            path,
+            device=self.device,
+            threads=self.threads,
+            spinning=self._spinning.is_allowed(),
+        )
         with native_errors(f"bind the weights of {path}"):
             self._binding = self._session.io_binding()
             # The runtime borrows an array's memory: the values must live as long as it does.

@@ -28,6 +28,7 @@ from edge_runtime.engines.runtime import (
     thread_count,
 )
 from edge_runtime.engines.session import open_session
+from edge_runtime.engines.spinning import Spinning
 from edge_runtime.errors import EngineError
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
@@ -73,6 +74,7 @@ class OrtTrainingEngine(BaseEngine, Engine):
             raise EngineError(f"engine {self.name} has no device {device!r}; it has cpu.")
         self.runtime = runtime_name()
         self.device, self.threads = device, thread_count(threads)
+        self._spinning = Spinning()
         self._checkpoint: Any = None
         self._started: State = {}
         self._teacher: dict[str, Array] = {}
@@ -109,9 +111,11 @@ class OrtTrainingEngine(BaseEngine, Engine):
         self._check(package, hyper)
         if self._checkpoint is None:
             self._load(steps_done=int(hyper["step"]) - 1)
-        if rung_id not in self._rungs:
+        if loaded := rung_id not in self._rungs:
+            # Each rung keeps its options: the API's modules cannot be made again.
+            options = session_options(self.threads, spinning=self._spinning.is_allowed())
             self._rungs[rung_id] = _ApiRung(
-                self._api, package, rung_id, self._checkpoint, self.threads
+                self._api, package, rung_id, self._checkpoint, options
             )
         metrics = self._rungs[rung_id].differentiate(batch, hyper, self._teacher)
         self._is_torn = True
@@ -119,7 +123,7 @@ class OrtTrainingEngine(BaseEngine, Engine):
         if self._update is not None:
             self._teacher = self._update.run(self._checkpoint, self._teacher, hyper)
         self._is_torn = False
-        return StepResult(metrics, applied=True)
+        return StepResult(metrics, applied=True, loaded=loaded)
 
     @override
     def run_periodic(self, graph: str, hyper: Hyper) -> None:
@@ -205,7 +209,7 @@ class _ApiRung:
     """
 
     def __init__(
-        self, api: Any, package: Package, rung_id: str, checkpoint: Any, threads: int | None
+        self, api: Any, package: Package, rung_id: str, checkpoint: Any, options: Any
     ) -> None:
         files = package.rung(rung_id).ort_training
         assert files is not None  # otherwise there is an `unsupported_reason`
@@ -216,7 +220,7 @@ class _ApiRung:
                 str(package.file(files.training)),
                 checkpoint,
                 str(package.file(files.eval)),
-                session_options=session_options(threads),
+                session_options=options,
             )
             self._optimizer = api.Optimizer(str(package.file(files.optimizer)), self._module)
             self._names = self._module.input_names()

@@ -76,14 +76,19 @@ def thread_count(threads: int | None) -> int | None:
     return usable if usable < (os.cpu_count() or usable) else None
 
 
-def session_options(threads: int | None) -> Any:
+def session_options(threads: int | None, *, spinning: bool) -> Any:
     """Options of every session.
 
     Memory patterns allocate one block for a whole step: 50 % more memory, no faster. Reuse
     keeps a dead tensor until another one of its shape is allocated: 10 % more, and slower.
+
+    Args:
+        threads: of the runtime; `None`: one per processor.
+        spinning: whether threads wait for each other by spinning, see `Spinning`.
     """
     options = load_onnxruntime().SessionOptions()
     options.intra_op_num_threads = thread_count(threads) or 0
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
     options.enable_mem_pattern = False
     options.enable_mem_reuse = False
     options.log_severity_level = 3

@@ -29,15 +29,19 @@ def check_device(engine: str, device: str) -> None:
         raise EngineError(f"engine {engine} has no device {device!r}; it has {known}.")
 
 
-def open_session(path: Path, *, device: str, threads: int | None) -> Any:
-    """Load a graph.
+def open_session(
+    path: Path, *, device: str, threads: int | None, spinning: bool = False
+) -> Any:
+    """Load a graph; `spinning` pays for one that is run step by step on a quiet machine.
 
     Raises:
         EngineError: the runtime is missing or cannot load it.
     """
     with native_errors(f"load {path}"):
         return load_onnxruntime().InferenceSession(
-            str(path), session_options(threads), providers=list(PROVIDERS[device])
+            str(path),
+            session_options(threads, spinning=spinning),
+            providers=list(PROVIDERS[device]),
         )
 
 
@@ -45,10 +49,18 @@ class GraphSession:
     """A graph of a package, bound to tensors in place."""
 
     def __init__(
-        self, package: Package, path: str, *, device: str, threads: int | None
+        self,
+        package: Package,
+        path: str,
+        *,
+        device: str,
+        threads: int | None,
+        spinning: bool,
     ) -> None:
         self.spec: GraphSpec = package.manifest.graphs[path]
-        self._session = open_session(package.file(path), device=device, threads=threads)
+        self._session = open_session(
+            package.file(path), device=device, threads=threads, spinning=spinning
+        )
         self._fed = {t.name: t.dtype for t in self._inputs(IMAGES, DRAW)}
         self._hyper = [tensor.name for tensor in self._inputs(HYPER)]
         self._metrics = [t.name for t in self.spec.outputs if t.role == METRIC]

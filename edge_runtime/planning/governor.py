@@ -98,7 +98,7 @@ class Governor:
         return self._ledger.rest()
 
     def observed(self, rung: str, step_s: float, step_j: float | None) -> None:
-        """Record the costs of a step, waiting for its pictures included."""
+        """Record the costs of a step that did not load its rung, its pictures included."""
         self._ledger.observe(rung, step_s, step_j)
 
     def decide(

@@ -99,7 +99,6 @@ class Ledger:
         self._costs = {cost.rung: cost for cost in costs}
         self._overhead = overhead
         self._time, self._energy = Drift(), Drift()
-        self._observed: str | None = None  # rung of the previous step
         self._trained_s, self._cooled_s = 1.0, 0.0  # lately
         self.time_s = 0.0
         self.energy_j: float | None = None
@@ -130,10 +129,9 @@ class Ledger:
         self._cooled_s = self._cooled_s * kept + (passed_s if cooling else 0.0)
 
     def observe(self, rung: str, step_s: float, step_j: float | None) -> None:
-        """Record one step; the first after a switch loads the rung and is ignored."""
-        known, cost = rung == self._observed, self._costs[rung]
-        self._observed = rung
-        if not known or not cost.step_s:
+        """Record one step that did not load its rung."""
+        cost = self._costs[rung]
+        if not cost.step_s:
             return
         expected_s = cost.step_s * self._time.ratio(rung)
         self._time.observe(rung, step_s / cost.step_s, expected_s)

@@ -187,7 +187,8 @@ class Loop:
         self._run_periodic(batch.step, hyper)
         measured = self._measured(begin_s, ready_s, self._clock())
         self._record_step(batch, rung, hyper["lr"], result, measured)
-        self._selector.trained(rung.id, begin_s, self._clock())
+        if not result.loaded:
+            self._selector.trained(rung.id, begin_s, self._clock())
         self._finish_epoch()
         if self._clock() - self._saved_s >= self._job.options.checkpoint_every_s:
             self._save()

@@ -54,7 +54,7 @@ class RungSelector(Protocol):
         """The decision after `done` steps."""
 
     def trained(self, rung: str, begin_s: float, end_s: float) -> None:
-        """Record the duration of the last step."""
+        """Record the duration of the last step, unless it has loaded the rung."""
 
 
 class ScheduledSelector(RungSelector):
