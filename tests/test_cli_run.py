@@ -315,6 +315,22 @@ def test_a_run_with_a_closed_output_saves(words, tmp_path, flags) -> None:
     assert "continue with the same command and --resume" in stderr
 
 
+def test_nice_lets_other_programs_go_first(words) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", CUT_OFF, *words, "--nice", "7"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        cwd=TESTS.parent,
+        env={"PYTHONPATH": f"{TESTS}:{TESTS.parent}"},
+    ) as run:
+        assert run.stderr
+        assert run.stderr.read(5) == b"third"
+        assert os.getpriority(os.PRIO_PROCESS, run.pid) == 7 + os.nice(0)
+        run.communicate()
+    assert run.returncode == 0
+
+
 def steps_of(seconds_per_step: float, count: int):
     for step in range(1, count + 1):
         measured = events.Measured(

@@ -11,6 +11,7 @@ from edge_runtime.cli.quantities import (
     duration_s,
     energy_j,
     natural,
+    niceness,
     positive,
     power_w,
     size_bytes,
@@ -115,6 +116,8 @@ def test_quantities_are_read(read, text, value) -> None:
         (positive, "0", "expected a whole number >= 1, got '0'"),
         (positive, "2.5", "expected a whole number >= 1, got '2.5'"),
         (natural, "-1", "expected a whole number >= 0, got '-1'"),
+        (niceness, "20", "expected 0 to 19, got '20'"),
+        (niceness, "-5", "expected 0 to 19, got '-5'"),
     ],
 )
 def test_wrong_quantities_are_named(read, text, message) -> None:

@@ -19,7 +19,7 @@ def package(tmp_path):
 def test_every_metric_of_a_step_is_recorded(package, tmp_path) -> None:
     class Odd(FakeEngine):
         def step(self, rung_id, batch, hyper):
-            metrics, applied = super().step(rung_id, batch, hyper)
+            metrics, applied, _ = super().step(rung_id, batch, hyper)
             return StepResult({**metrics, "entropy": float("inf"), "applied": 1.0}, applied)
 
     run_to_the_end(package, tmp_path / "run", engine=Odd())

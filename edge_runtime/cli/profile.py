@@ -2,11 +2,12 @@
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_runtime.cli.quantities import duration_s, positive, size_bytes
+from edge_runtime.cli.quantities import duration_s, niceness, positive, size_bytes
 from edge_runtime.cli.signals import stop_on_signals
 from edge_runtime.errors import ConfigError
 from edge_runtime.units import duration_text
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "is precise; default: 60s",
     )
     add_device_arguments(parser)
+    add_nice_argument(parser)
     parser.add_argument("--json", action="store_true", help="print the profile as JSON")
 
 
@@ -63,6 +65,17 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--board", metavar="FILE", type=Path, help="a board profile; default: recognised"
+    )
+
+
+def add_nice_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare `--nice`."""
+    parser.add_argument(
+        "--nice",
+        metavar="N",
+        type=niceness,
+        default=0,
+        help="from 0 to 19: let other programs of the board go first; default: 0",
     )
 
 
@@ -93,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
 
     if not args.time_per_rung:
         raise ConfigError("--time-per-rung is 0; expected a duration above zero, such as 60s.")
+    os.nice(args.nice)
     package = open_package(args.package)
     require_state_fits(Budget(memory_bytes=args.memory), package.manifest.state_bytes)
     environment = environment_of(args)

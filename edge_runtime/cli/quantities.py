@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from edge_runtime.units import DURATIONS_S, ENERGIES_J, POWERS_W, SIZES, TEMPERATURES_C
 
+_NICEST = 19
 _QUANTITY = re.compile(r"([+-]?)(\d+(?:\.\d*)?|\.\d+)\s*([^\W\d_]*)", re.ASCII)
 
 
@@ -77,4 +78,11 @@ def positive(text: str) -> int:
     """Read 1, 2, 3, ..., as an argparse type."""
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"expected a whole number >= 1, got {text!r}")
+    return int(text)
+
+
+def niceness(text: str) -> int:
+    """Read 0 to 19, as an argparse type."""
+    if text not in map(str, range(_NICEST + 1)):
+        raise argparse.ArgumentTypeError(f"expected 0 to {_NICEST}, got {text!r}")
     return int(text)

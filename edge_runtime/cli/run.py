@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_runtime.cli.budget_flags import add_budget_arguments, budget_of
-from edge_runtime.cli.profile import add_device_arguments
+from edge_runtime.cli.profile import add_device_arguments, add_nice_argument
 from edge_runtime.cli.quantities import duration_s, natural, positive
 from edge_runtime.cli.signals import stop_on_signals
 from edge_runtime.errors import ConfigError
@@ -65,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="cost profile; default: that of the cache, or measured first",
     )
     add_device_arguments(parser)
+    add_nice_argument(parser)
     add_budget_arguments(parser)
     parser.add_argument("--seed", metavar="S", type=natural, default=0, help="default: 0")
     parser.add_argument(
@@ -97,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
     from edge_runtime.device import Meter, load_board, open_sensor, process_elapsed_s
 
     began_s = time.monotonic() - process_elapsed_s()
+    os.nice(args.nice)
     # First of all: loading libraries and pictures takes seconds, and more power than idling.
     sensor = open_sensor(load_board(args.board))
     with Meter(sensor, since_s=began_s, keep_until_handed_over=True) as meter:
