@@ -4,8 +4,6 @@ Clock: monotonic seconds.
 """
 
 import logging
-import math
-import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,22 +13,18 @@ from edge_runtime.data import FrameSource, PictureSource
 from edge_runtime.device import Meter, memory_now
 from edge_runtime.engines import Engine, create_engine, require_supported, supported_rungs
 from edge_runtime.errors import ConfigError, DeviceError
-from edge_runtime.facts import Budget, CostProfile, Spent
-from edge_runtime.facts.costs import MEASURED
+from edge_runtime.facts import Budget, CostProfile
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
 from edge_runtime.planning import interpolate, require_state_fits
 from edge_runtime.planning.costs import predicted_peak_bytes
-from edge_runtime.profiling import Environment, kept_folder, profile_package, save_profile
+from edge_runtime.profiling import Environment, measure_for_run, wait_for_sensor
 from edge_runtime.records import Run, open_run
 from edge_runtime.records.events import Event
 from edge_runtime.state import State
 from edge_runtime.training import Metering, TrainingOptions, never, open_loop, prepare
 
 _IDLE_S = 3.0  # long enough for the slowest sensor
-_QUICK_S = 10.0  # of measured steps per rung: they count against the budget
-_FIRST_READING_S = 3.0  # until the slowest sensor has been read
-_MEASURING_SHARE = 0.1  # of the budget, at most
 _UNLIMITED = Budget()
 
 logger = logging.getLogger(__name__)
@@ -143,7 +137,7 @@ def train_within(
             return open_run(run_dir)
         if is_governed:
             _check_limits(package, environment, budget, metering.meter)
-            measure = partial(_measured, package, environment, options, metering, report)
+            measure = partial(measure_for_run, package, environment, options, metering, report)
             costs = _costs(package, environment, profile, candidates, measure)
             _require_readings(budget, metering.meter)
             if budget.energy_j or budget.power_w:
@@ -250,7 +244,7 @@ def _require_readings(budget: Budget, meter: Meter) -> None:
     """
     if not (budget.energy_j or budget.power_w):
         return
-    _wait_for_sensor(lambda: not meter.lost_because())
+    wait_for_sensor(lambda: not meter.lost_because())
     if lost := meter.lost_because():
         raise DeviceError(
             f"a limit on energy or power cannot be kept: {lost}. Repair the sensor, see "
@@ -291,101 +285,6 @@ def _costs(
 def _missing(candidates: Sequence[Rung], profile: CostProfile | None) -> list[str]:
     known = {cost.rung for cost in profile.rungs} if profile else set()
     return [rung.id for rung in candidates if rung.id not in known]
-
-
-def _measured(
-    package: Package,
-    environment: Environment,
-    options: TrainingOptions,
-    metering: Metering,
-    report: Callable[[str], None],
-    ladder: Sequence[Rung],
-    cached: CostProfile | None,
-) -> CostProfile:
-    """Measure the rungs of a ladder that the engine can train, and cache them if all fit.
-
-    Args:
-        package: the package to train.
-        environment: this machine.
-        options: of the run.
-        metering: of the run.
-        report: called with a line of text.
-        ladder: rungs that train the same parameters.
-        cached: the profile in the cache, which has other rungs.
-
-    Raises:
-        StoppedError: `stop` of the options returned `True`.
-        EngineError: no rung fits into this machine, or one failed.
-        BudgetError: measuring takes far longer than the budget allows.
-    """
-    left_s = _left_for_measuring(options.budget, metering)
-    report("no cost profile of this package on this board yet: measuring its rungs first")
-    is_estimate = environment.power_is_estimate
-    profile = profile_package(
-        package,
-        environment,
-        metering.meter,
-        rungs=supported_rungs(options.engine, package, ladder),
-        memory_bytes=options.budget.memory_bytes,
-        max_s=_QUICK_S,
-        left_s=left_s,
-        report=lambda cost: report(cost.text(is_estimate=is_estimate)),
-        stop=options.stop,
-    )
-    # A larger budget would need the rungs that were left out, or killed, and their energy.
-    is_capped = kept_folder(package, environment).exists()
-    if is_capped:
-        known = ", ".join(cost.rung for cost in profile.rungs if cost.source == MEASURED)
-        report(
-            f"a tenth of {options.budget} has gone into measuring: {known}. It is kept; "
-            "`edge-train profile PKG` or the next run continues from there"
-        )
-    is_complete = not is_capped and all(cost.source == MEASURED for cost in profile.rungs)
-    if metering.meter.sensor is not None:
-        is_complete &= all(cost.step_j is not None for cost in profile.rungs)
-    measured = {cost.rung for cost in profile.rungs}
-    others = [cost for cost in cached.rungs if cost.rung not in measured] if cached else []
-    profile = replace(profile, rungs=(*profile.rungs, *others))
-    if is_complete:
-        save_profile(profile, environment.cached_profile_path(package))
-    return profile
-
-
-def _left_for_measuring(budget: Budget, metering: Metering) -> Callable[[], float] | None:
-    """Seconds that measuring may still take: a tenth of the time and energy that are left.
-
-    Returns:
-        A function that returns them; `None` without such a limit.
-    """
-    if budget.time_s is None and budget.energy_j is None:
-        return None
-    begin = _first_known(metering) if budget.energy_j else metering.spent(time.monotonic())
-
-    def left_s() -> float:
-        now = metering.spent(time.monotonic())
-        used_s, left = now.time_s - begin.time_s, []
-        if budget.time_s is not None:
-            left.append(_MEASURING_SHARE * (budget.time_s - begin.time_s) - used_s)
-        if budget.energy_j and now.energy_j and begin.energy_j is not None:
-            used_j = now.energy_j - begin.energy_j
-            left_j = _MEASURING_SHARE * (budget.energy_j - begin.energy_j) - used_j
-            left.append(left_j * now.time_s / now.energy_j)  # at the mean power so far
-        return min(left, default=math.inf)
-
-    return left_s
-
-
-def _first_known(metering: Metering) -> Spent:
-    """The totals once a sensor that counts energy has been read twice."""
-    _wait_for_sensor(lambda: metering.spent(time.monotonic()).energy_j is not None)
-    return metering.spent(time.monotonic())
-
-
-def _wait_for_sensor(has_read: Callable[[], bool]) -> None:
-    """Wait for the first readings of a slow sensor, some seconds at most."""
-    until_s = time.monotonic() + _FIRST_READING_S
-    while not has_read() and time.monotonic() < until_s:
-        time.sleep(0.02)
 
 
 def _set_idle_power(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from edge_runtime.device import ReplaySensor
-from edge_runtime.profiling import Environment, process, profile
+from edge_runtime.profiling import Environment, bench, process, profile
 
 POWER_W = 10.0
 BASELINE_BYTES = 1000
@@ -83,6 +83,7 @@ def prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeProcesses:
     monkeypatch.setattr(f"{home}.engine_runtime", lambda name: "numpy")
     monkeypatch.setattr(f"{home}.open_sensor", lambda board: constant_sensor())
     monkeypatch.setattr(profile, "_IDLE_S", 0.05)
+    monkeypatch.setattr(bench, "process_tree_rss_bytes", lambda: BASELINE_BYTES)
     monkeypatch.setenv("EDGE_TRAIN_CACHE", str(tmp_path / "cache"))
     return FakeProcesses(tmp_path, monkeypatch)
 

@@ -204,7 +204,7 @@ def test_invalid_flags_are_refused_before_anything_is_measured(
     def measure(*_, **__):
         raise AssertionError("this takes minutes")
 
-    monkeypatch.setattr("edge_runtime.within_budget.profile_package", measure)
+    monkeypatch.setattr("edge_runtime.profiling.for_run.profile_package", measure)
     monkeypatch.setattr(device, "open_sensor", lambda board: None)
     monkeypatch.setattr("edge_runtime.profiling.environment.open_sensor", lambda board: None)
     monkeypatch.setenv("EDGE_TRAIN_CACHE", str(tmp_path / "cache"))

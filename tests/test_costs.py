@@ -330,9 +330,26 @@ def test_an_interpolated_rung_lies_on_the_line(flops) -> None:
     assert middle.predicted_peak_bytes == 1000
 
 
-def test_rungs_outside_the_measured_ones_stay_unmeasured() -> None:
-    costs = [unmeasured("more", 500_000), *LADDER, unmeasured("less", 50_000)]
-    assert interpolate(costs) == tuple(costs)
+def test_rungs_outside_the_measured_ones_are_extrapolated_to_the_expensive_side() -> None:
+    """A step is a fixed part and one in proportion to FLOPs: here 10 ms and 0.25 ms each."""
+    measured = [rung_cost(f"k{n}", n, 0.01 + n * 0.00025, 10.0) for n in (200, 300)]
+    costs = [unmeasured("more", 600_000), *measured, unmeasured("less", 100_000)]
+    more, _, _, less = interpolate(costs)
+    assert (more.source, less.source) == ("extrapolated", "extrapolated")
+    assert more.step_s == pytest.approx(2 * measured[1].step_s)
+    assert more.step_s >= 0.01 + 600 * 0.00025
+    assert less.step_s == measured[0].step_s
+    assert more.step_j == pytest.approx(10.0 * more.step_s)
+    assert more.power_w == less.power_w == 10.0
+    assert more.peak_bytes is None
+
+
+def test_one_measured_rung_is_enough_for_an_estimate_and_none_is_not() -> None:
+    only = rung_cost("k050", 200, 0.1, None)
+    _, more = interpolate([only, unmeasured("more", 400_000)])
+    assert (more.step_s, more.step_j) == (0.2, None)
+    unknown = (unmeasured("a", 100), unmeasured("b", 200))
+    assert interpolate(unknown) == unknown
 
 
 def test_unknown_energy_stays_unknown_between_rungs() -> None:
@@ -345,5 +362,6 @@ def test_unknown_energy_stays_unknown_between_rungs() -> None:
 
 def test_a_rung_that_does_not_fit_is_not_interpolated_from() -> None:
     high = replace(unmeasured("high", 400_000), source="does_not_fit")
-    costs = (*LADDER[1:], unmeasured("k090", 350_000), high)
-    assert interpolate(costs) == costs
+    *others, between, killed = interpolate((*LADDER[1:], unmeasured("k090", 350_000), high))
+    assert (between.source, killed) == ("extrapolated", high)
+    assert others == [*LADDER[1:]]

@@ -28,7 +28,7 @@ from edge_runtime.device.sensors.nvml import Nvml
 from edge_runtime.device.sensors.rapl import Rapl
 from edge_runtime.errors import DeviceError, StoppedError
 from edge_runtime.facts import Budget
-from edge_runtime.profiling import save_profile
+from edge_runtime.profiling import for_run, save_profile
 from edge_runtime.records import events
 
 POWER_W = 10.0
@@ -130,7 +130,7 @@ def profile_here(package):
 def test_the_first_run_and_the_next_ones_begin(package, tmp_path, monkeypatch, budget) -> None:
     """Measured first, cached, stopped and resumed, and with a given profile."""
     profile = profile_here(package)
-    monkeypatch.setattr(within_budget, "profile_package", lambda *_, **__: profile)
+    monkeypatch.setattr(for_run, "profile_package", lambda *_, **__: profile)
     file = tmp_path / "profile.json"
     save_profile(profile, file)
     ways = {"first": {}, "second": {}, "given": {"profile": file}}

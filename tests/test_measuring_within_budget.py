@@ -45,8 +45,8 @@ def test_measuring_takes_a_tenth_of_the_time_and_is_continued_by_the_next_run(
     measured = [job["rung"] for job in processes.jobs]
     assert measured[:2] == ["k050", "k100"]
     assert len(measured) < 6
-    (kept,) = [report for report in reports if "has gone into measuring" in report]
-    assert kept.startswith("a tenth of --time 40s has gone into measuring: k100, k050. It is")
+    (kept,) = [report for report in reports if "This is kept" in report]
+    assert kept.startswith("there was time and memory to measure k100, k050. This is kept")
     for number in range(5):
         train_within(package, tmp_path / f"{number}", budget=budget)
     assert environment().cached_profile_path(package).exists()
@@ -54,7 +54,7 @@ def test_measuring_takes_a_tenth_of_the_time_and_is_continued_by_the_next_run(
 
 
 @pytest.mark.parametrize("limit", [Budget(time_s=20.0), Budget(energy_j=200.0)], ids=str)
-def test_a_rung_without_time_left_is_not_measured(package, processes, tmp_path, limit) -> None:
+def test_a_rung_without_time_left_is_estimated(package, processes, tmp_path, limit) -> None:
     """At 10 W, a tenth are 2 s."""
     processes.do(k050=SLOW.format(1.6), k100=SLOW.format(1.6))
     reports: list[str] = []
@@ -62,8 +62,10 @@ def test_a_rung_without_time_left_is_not_measured(package, processes, tmp_path, 
     assert [job["rung"] for job in processes.jobs] == ["k050"]
     assert yielded[-1].spent.time_s < 5.0
     (planned,) = [event for event in yielded if type(event).__name__ == "Planned"]
-    reasons = {each.rung: each.reason for each in planned.plan.verdicts}
-    assert reasons["k100"] == "was not measured"
+    verdicts = {each.rung: each for each in planned.plan.verdicts}
+    assert verdicts["k100"].source == "extrapolated"
+    flops = [package.rung(rung).flops for rung in ("k100", "k050")]
+    assert verdicts["k100"].step_s == pytest.approx(0.001 * flops[0] / flops[1])
 
 
 def test_measuring_that_takes_far_too_long_is_refused_and_ended(

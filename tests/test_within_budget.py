@@ -23,7 +23,7 @@ from edge_runtime.errors import (
     StoppedError,
 )
 from edge_runtime.facts import Budget, CostProfile
-from edge_runtime.profiling import FORMAT, load_profile, save_profile
+from edge_runtime.profiling import FORMAT, for_run, load_profile, save_profile
 from edge_runtime.records import events, open_run
 
 DOCUMENT = (Path(__file__).parents[1] / "docs/library.md").read_text()
@@ -127,11 +127,12 @@ def test_unknown_costs_are_measured_and_reported(package, tmp_path, monkeypatch)
         report(profile.rungs[0])
         return profile
 
-    monkeypatch.setattr(within_budget, "profile_package", measure)
+    monkeypatch.setattr(for_run, "profile_package", measure)
     reports: list[str] = []
     budget = Budget(time_s=3600, memory_bytes=1 << 40)
     train_within(package, tmp_path / "run", budget=budget, report=reports.append)
-    assert asked[0]["memory_bytes"] == 1 << 40
+    beside = asked[0]["memory_bytes"]  # this process counts, too
+    assert (1 << 40) - (1 << 30) < beside < (1 << 40) - (10 << 20)
     assert reports[0].startswith("no cost profile of this package on this board yet")
     assert reports[1].split() == [
         "k100",
@@ -242,7 +243,7 @@ def test_the_needs_of_a_budget_are_checked_before_anything_is_measured(
     def measure(*_, **__):
         raise AssertionError("this takes minutes")
 
-    monkeypatch.setattr(within_budget, "profile_package", measure)
+    monkeypatch.setattr(for_run, "profile_package", measure)
     with pytest.raises(BudgetError, match="below the package's state"):
         train_within(package, tmp_path / "run", budget=Budget(memory_bytes=100))
     with pytest.raises(DeviceError, match="threads: measured with all processors, here 3"):
@@ -287,7 +288,7 @@ def profiles(monkeypatch) -> list[list[str]]:
         ]
         return profile_of(package, rungs=tuple(costs))
 
-    monkeypatch.setattr(within_budget, "profile_package", measure)
+    monkeypatch.setattr(for_run, "profile_package", measure)
     return calls
 
 

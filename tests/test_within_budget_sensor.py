@@ -12,6 +12,7 @@ from edge_runtime import within_budget
 from edge_runtime.device import ReplaySensor
 from edge_runtime.errors import DeviceError, SensorError
 from edge_runtime.facts import Budget
+from edge_runtime.profiling import for_run
 
 package = test_within_budget.package
 
@@ -33,7 +34,7 @@ def test_a_sensor_that_cannot_be_read_is_named_before_anything_is_measured(
     def measure(*_, **__):
         raise AssertionError("this takes minutes")
 
-    monkeypatch.setattr(within_budget, "profile_package", measure)
+    monkeypatch.setattr(for_run, "profile_package", measure)
     home = "edge_runtime.profiling.environment"
     monkeypatch.setattr(f"{home}.open_sensor", lambda board: Unplugged())
     with pytest.raises(DeviceError, match="cannot be kept: ina3221: /sys/curr1_input cannot"):
@@ -53,7 +54,7 @@ class Late(Unplugged):
 
 
 def test_a_sensor_may_be_late(package, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(within_budget, "profile_package", lambda *_, **__: profile_of(package))
+    monkeypatch.setattr(for_run, "profile_package", lambda *_, **__: profile_of(package))
     monkeypatch.setattr(within_budget.Environment, "check_energy", lambda *_: None)
     home = "edge_runtime.profiling.environment"
     monkeypatch.setattr(f"{home}.open_sensor", lambda board: Late())
@@ -70,6 +71,6 @@ def test_a_profile_without_the_energy_of_its_sensor_is_not_cached(
         costs = [replace(cost, step_j=None) for cost in profile_of(package).rungs]
         return profile_of(package, rungs=tuple(costs))
 
-    monkeypatch.setattr(within_budget, "profile_package", measure)
+    monkeypatch.setattr(for_run, "profile_package", measure)
     train_within(package, tmp_path / "run", budget=HOUR)
     assert not environment().cached_profile_path(package).exists()

@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
     from edge_runtime.facts import Budget
     from edge_runtime.package import open_package
     from edge_runtime.planning import require_state_fits
-    from edge_runtime.profiling import profile_package, save_profile
+    from edge_runtime.profiling import forget_measurements, profile_package, save_profile
     from edge_runtime.schema import unstructure
 
     if not args.time_per_rung:
@@ -132,6 +132,7 @@ def run(args: argparse.Namespace) -> int:
             stop=stop,
         )
     save_profile(profile, target)
+    forget_measurements(package, environment)
     if args.json:
         print(json.dumps(unstructure(profile)))
     else:

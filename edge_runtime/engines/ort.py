@@ -38,8 +38,6 @@ class OrtEngine(BaseEngine, Engine):
     def __init__(self, *, device: str = "cpu", threads: int | None = None) -> None:
         super().__init__(self.name)
         self._spinning = Spinning()
-        # Early: a failing import of the runtime may keep its callers' variables alive.
-        load_onnxruntime()
         check_device(self.name, device)
         self.runtime = runtime_name()
         self.device, self.threads = device, thread_count(threads)
@@ -54,6 +52,8 @@ class OrtEngine(BaseEngine, Engine):
 
     @override
     def open(self, package: Package, state: State) -> None:
+        # Not before: while rungs are measured, their memory is short.
+        load_onnxruntime()
         self._keep(package)
         self._state = DeviceState(state)
         # Not at the first period: a broken file or missing memory shows before the first step.

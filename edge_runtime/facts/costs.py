@@ -11,9 +11,10 @@ from edge_runtime.units import bytes_text, energy_text, step_text
 
 MEASURED = "measured"
 INTERPOLATED = "interpolated"  # between two measured rungs
+EXTRAPOLATED = "extrapolated"  # from measured rungs that are all smaller, or all larger
 UNMEASURED = "unmeasured"  # only its size is known
 DOES_NOT_FIT = "does_not_fit"  # its process was killed for memory
-SOURCES = (MEASURED, INTERPOLATED, UNMEASURED, DOES_NOT_FIT)
+SOURCES = (MEASURED, INTERPOLATED, EXTRAPOLATED, UNMEASURED, DOES_NOT_FIT)
 
 # A later run needs up to 3 % more than measured, and up to 10 % more than predicted.
 _MEASURED_MARGIN = 1.05

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from operator import mul
 
 from edge_runtime.facts import CostProfile, RungCost
-from edge_runtime.facts.costs import INTERPOLATED, MEASURED, UNMEASURED
+from edge_runtime.facts.costs import EXTRAPOLATED, INTERPOLATED, MEASURED, UNMEASURED
 from edge_runtime.package.manifest import Manifest, Rung
 from edge_runtime.package.names import NEXT, STATE
 
@@ -67,24 +67,41 @@ def overhead_of(profile: CostProfile) -> Overhead:
 
 
 def interpolate(costs: Sequence[RungCost]) -> tuple[RungCost, ...]:
-    """Fill unmeasured rungs between measured ones: time and energy, linear in FLOPs.
+    """Estimate time and energy of unmeasured rungs from those of the measured ones.
 
-    A rung outside the measured ones stays unmeasured.
+    Between two of them both are linear in FLOPs. Outside, they are at most in proportion to
+    FLOPs, since a part of every step is the same, and at least those of the next rung.
     """
     measured = sorted(
         (cost for cost in costs if cost.source == MEASURED), key=lambda cost: cost.flops
     )
     return tuple(
-        _between(cost, measured) if cost.source == UNMEASURED else cost for cost in costs
+        _estimated(cost, measured) if measured and cost.source == UNMEASURED else cost
+        for cost in costs
     )
 
 
-def _between(cost: RungCost, measured: Sequence[RungCost]) -> RungCost:
+def _estimated(cost: RungCost, measured: Sequence[RungCost]) -> RungCost:
     below = [other for other in measured if other.flops <= cost.flops]
     above = [other for other in measured if other.flops >= cost.flops]
-    if not below or not above:
-        return cost
-    low, high = below[-1], above[0]
+    if below and above:
+        return _between(cost, below[-1], above[0])
+    nearest = below[-1] if below else above[0]
+    factor = max(1.0, cost.flops / nearest.flops) if nearest.flops else 1.0
+    return replace(
+        cost,
+        step_s=_times(factor, nearest.step_s),
+        step_j=_times(factor, nearest.step_j),
+        power_w=nearest.power_w,
+        source=EXTRAPOLATED,
+    )
+
+
+def _times(factor: float, value: float | None) -> float | None:
+    return None if value is None else factor * value
+
+
+def _between(cost: RungCost, low: RungCost, high: RungCost) -> RungCost:
     width = high.flops - low.flops
     share = (cost.flops - low.flops) / width if width else 0.0
 

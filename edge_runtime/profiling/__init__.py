@@ -3,7 +3,7 @@
 A profile is valid for one environment: board, power mode, engine, runtime, device, threads.
 """
 
-from edge_runtime.profiling.bench import kept_folder
+from edge_runtime.profiling.bench import forget_measurements
 from edge_runtime.profiling.cache import (
     FORMAT,
     cached_profile_path,
@@ -12,6 +12,7 @@ from edge_runtime.profiling.cache import (
     save_profile,
 )
 from edge_runtime.profiling.environment import Environment
+from edge_runtime.profiling.for_run import measure_for_run, wait_for_sensor
 from edge_runtime.profiling.profile import profile_package
 
 __all__ = [
@@ -19,8 +20,10 @@ __all__ = [
     "Environment",
     "cached_profile_path",
     "check_fits",
-    "kept_folder",
+    "forget_measurements",
     "load_profile",
+    "measure_for_run",
     "profile_package",
     "save_profile",
+    "wait_for_sensor",
 ]

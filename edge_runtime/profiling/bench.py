@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
-from edge_runtime.device import Meter
+from edge_runtime.device import Meter, process_tree_rss_bytes
 from edge_runtime.errors import BudgetError, RecordsError, StoppedError
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
@@ -44,6 +44,11 @@ class Allowance:
     def is_overdrawn(self) -> bool:
         """Whether the present measurement must not go on."""
         return self.left_s() < -_OVERDRAWN * self.whole_s
+
+
+def forget_measurements(package: Package, environment: Environment) -> None:
+    """Remove those that were kept until the profile is complete."""
+    shutil.rmtree(kept_folder(package, environment), ignore_errors=True)
 
 
 def kept_folder(package: Package, environment: Environment) -> Path:
@@ -83,18 +88,21 @@ class Bench:
         self._kept = kept_folder(package, environment)
         self.measured: dict[str, list[MeasuredRung]] = {}
         self.is_capped = False  # something was not measured for lack of time
+        self._own_bytes = process_tree_rss_bytes()
 
-    def predicted_bytes(self, rung: Rung) -> int | None:
-        """The predicted peak of a rung, with the baseline that the first one measured."""
-        if not self.measured:
-            return None
-        first = next(iter(self.measured.values()))[0]
-        return predicted_peak_bytes(
-            self._package.manifest, rung, first.measurement.baseline_bytes
-        )
+    def predicted_bytes(self, rung: Rung) -> int:
+        """The predicted peak of a rung.
+
+        Its baseline is that of the first measured one; before, the memory of this process.
+        """
+        baseline_bytes = self._own_bytes
+        for passes in self.measured.values():
+            baseline_bytes = passes[0].measurement.baseline_bytes
+            break
+        return predicted_peak_bytes(self._package.manifest, rung, baseline_bytes)
 
     def may_measure(self, rung: Rung) -> bool:
-        """Whether the limits allow to measure the rung once more."""
+        """Whether there is time to measure the rung once more."""
         passes = self.measured.get(rung.id, [])
         if self._file(rung.id, len(passes)).exists():
             return True
@@ -133,10 +141,6 @@ class Bench:
             self._keep(rung.id, times, known)
         self.measured.setdefault(rung.id, []).append(known)
         return self.measured[rung.id]
-
-    def forget(self) -> None:
-        """Remove the kept measurements: the profile is complete."""
-        shutil.rmtree(self._kept, ignore_errors=True)
 
     def _left_of(self, rung_id: str) -> float:
         """Time that is left for the steps of a rung."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edge_runtime.errors import ConfigError, DeviceError, RecordsError
 from edge_runtime.facts import CostProfile, RungCost
-from edge_runtime.facts.costs import INTERPOLATED, MEASURED, SOURCES
+from edge_runtime.facts.costs import EXTRAPOLATED, INTERPOLATED, MEASURED, SOURCES
 from edge_runtime.schema import structure, unstructure
 from edge_runtime.storage import storage_errors, write_file
 
@@ -141,7 +141,7 @@ def _problems_of(profile: CostProfile) -> list[str]:
         if cost.source not in SOURCES:
             known = ", ".join(SOURCES)
             problems.append(f"{place}source: {cost.source!r} is unknown; known are {known}")
-        if cost.source in (MEASURED, INTERPOLATED) and not cost.step_s:
+        if cost.source in (MEASURED, INTERPOLATED, EXTRAPOLATED) and not cost.step_s:
             problems.append(f"{place}step_s: a {cost.source} rung needs a time")
         problems += [f"{place}{problem}" for problem in _absurd(cost)]
     return sorted(problems)

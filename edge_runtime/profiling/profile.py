@@ -4,31 +4,33 @@ Rungs are measured three times, from the smallest up, down and up again, so a bo
 up affects all rungs alike, and the median hides other programs that come and go. Plans depend
 on how rungs compare: where the times still disagree, they are smoothed towards a straight line
 over FLOPs. A killed process marks its rung as not fitting; the others continue. Measurements
-are kept in the cache until the profile is complete: after an interruption the same call
-continues. Within an allowance of time, the smallest and the largest rung come first, and what
-has no time left stays unmeasured.
+are kept in the cache until no rung is left to measure: after an interruption the same call
+continues. Within an allowance of time, the smallest and the largest rung come first, and
+what has no time left stays unmeasured; so does what does not fit beside this process, though
+it may fit alone.
 """
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import median
 
 from edge_runtime.device import Meter, memory_now
 from edge_runtime.engines import create_engine, supported_rungs
-from edge_runtime.errors import EngineError
+from edge_runtime.errors import BudgetError, EdgeRuntimeError, EngineError
 from edge_runtime.facts import CostProfile, RungCost, WindowEnergy
 from edge_runtime.facts.costs import DOES_NOT_FIT, MEASURED, UNMEASURED
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
 from edge_runtime.planning.costs import smooth
-from edge_runtime.profiling.bench import Allowance, Bench
+from edge_runtime.profiling.bench import Allowance, Bench, forget_measurements
 from edge_runtime.profiling.cache import FORMAT
 from edge_runtime.profiling.environment import Environment
 from edge_runtime.profiling.process import MeasuredRung
 from edge_runtime.records import utc_now
 from edge_runtime.training import never
 from edge_runtime.training.metering import calibration_of
+from edge_runtime.units import bytes_text
 
 logger = logging.getLogger(__name__)
 
@@ -64,18 +66,19 @@ def profile_package(
         stop: called several times a second while a rung is measured.
 
     Raises:
-        EngineError: a rung failed for a reason other than memory; or none fits, or none can
-            be trained.
+        EngineError: a rung failed for a reason other than memory; the smallest was killed; or
+            none can be trained.
         StorageError: files of the measuring processes cannot be written.
         StoppedError: `stop` returned `True`.
-        BudgetError: measuring a rung takes far longer than it may.
+        BudgetError: measuring a rung takes far longer than it may, or there is too little
+            memory to measure the smallest beside this process.
     """
     before = meter.so_far()
     allowance = Allowance(left_s) if left_s else Allowance()
     idle_s = min(_IDLE_S, _IDLE_SHARE * max(0.0, allowance.whole_s))
     idle_w = meter.measure_idle(idle_s) if meter.sensor else None
     costs: dict[str, RungCost] = {}
-    limit_bytes = _smallest(memory_bytes, memory_now().limit_bytes)
+    room = _Room.now(memory_bytes)
     rungs = rungs or _supported(package, environment)
     rungs = sorted(rungs, key=lambda rung: rung.peak_activation_bytes)
     bench = Bench(
@@ -90,26 +93,21 @@ def profile_package(
     # Of few measured rungs, these two give the most: those between follow from them.
     first = [rungs[0], *rungs[:0:-1]] if allowance.is_limited else rungs
     for rung in first:
-        predicted = bench.predicted_bytes(rung)
-        cost = _unmeasured(package, rung, predicted)
-        fits = predicted is None or limit_bytes is None or predicted <= limit_bytes
-        if fits and bench.may_measure(rung):
-            cost = _with(cost, bench.measure(rung))
+        cost = _unmeasured(package, rung, bench.predicted_bytes(rung))
+        if room.holds(cost) and bench.may_measure(rung):
+            cost = _with(cost, bench.measure(rung), room)
         costs[rung.id] = cost
         report(cost)
     if not bench.measured:
-        raise EngineError(
-            f"no rung of {package.path} fits into the memory of this board; the smallest, "
-            f"{rungs[0].id}, was killed. Export one with a smaller batch or model."
-        )
+        raise _nothing_fits(package, costs[rungs[0].id], room)
     for rung in [*reversed(rungs), *rungs]:
         cost = costs[rung.id]
         if cost.source == MEASURED and bench.may_measure(rung):
-            bare = _unmeasured(package, rung, cost.predicted_peak_bytes)
-            costs[rung.id] = _with(bare, bench.measure(rung))
+            bare = _unmeasured(package, rung, bench.predicted_bytes(rung))
+            costs[rung.id] = _with(bare, bench.measure(rung), room)
             report(costs[rung.id])
-    if not bench.is_capped:
-        bench.forget()
+    if not bench.is_capped and all(cost.source != UNMEASURED for cost in costs.values()):
+        forget_measurements(package, environment)
     measured = [known for passes in bench.measured.values() for known in passes]
     smoothed = _smoothed(package, costs.values())
     profile = _profile(package, environment, meter, idle_w, measured, smoothed)
@@ -148,11 +146,48 @@ def _smoothed(package: Package, costs: Iterable[RungCost]) -> list[RungCost]:
     return [cost for kind in kinds.values() for cost in smooth(kind)]
 
 
-def _smallest(*limits: int | None) -> int | None:
-    return min((limit for limit in limits if limit is not None), default=None)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Room:
+    """Memory for a process that measures a rung, beside this one."""
+
+    own_bytes: int  # of this process
+    beside_bytes: int | None  # that another one may hold now; None: unknown
+
+    @classmethod
+    def now(cls, memory_bytes: int | None) -> "_Room":
+        """What is free, within a limit."""
+        now = memory_now()
+        known = [each for each in (now.available_bytes, memory_bytes) if each is not None]
+        return cls(own_bytes=now.rss_bytes, beside_bytes=min(known, default=None))
+
+    def holds(self, cost: RungCost) -> bool:
+        """Whether the rung may be measured."""
+        needed = cost.predicted_peak_bytes or 0
+        return self.beside_bytes is None or needed <= self.beside_bytes
+
+    def holds_surely(self, cost: RungCost) -> bool:
+        """Whether a process of this rung that was killed would be killed alone as well."""
+        return self.beside_bytes is None or (cost.need_bytes or 0) <= self.beside_bytes
 
 
-def _unmeasured(package: Package, rung: Rung, predicted_bytes: int | None) -> RungCost:
+def _nothing_fits(package: Package, smallest: RungCost, room: _Room) -> EdgeRuntimeError:
+    """The error if not even the smallest rung was measured."""
+    if smallest.source == DOES_NOT_FIT or room.beside_bytes is None:
+        return EngineError(
+            f"no rung of {package.path} fits into the memory of this board; the smallest, "
+            f"{smallest.rung}, was killed. Export one with a smaller batch or model."
+        )
+    return BudgetError(
+        f"no rung of {package.path} can be measured in this memory: the smallest, "
+        f"{smallest.rung}, needs about {bytes_text(smallest.predicted_peak_bytes or 0)} "
+        f"beside the {bytes_text(room.own_bytes)} of this process, and "
+        f"{bytes_text(room.beside_bytes)} may be used. Measure where there is more with "
+        "`edge-train profile PKG -o FILE` and give --profile FILE, or export with a smaller "
+        "batch or model."
+    )
+
+
+def _unmeasured(package: Package, rung: Rung, predicted_bytes: int) -> RungCost:
     manifest = package.manifest
     return RungCost(
         rung=rung.id,
@@ -169,10 +204,10 @@ def _unmeasured(package: Package, rung: Rung, predicted_bytes: int | None) -> Ru
     )
 
 
-def _with(cost: RungCost, measured: Sequence[MeasuredRung] | None) -> RungCost:
+def _with(cost: RungCost, measured: Sequence[MeasuredRung] | None, room: _Room) -> RungCost:
     """A rung's cost with its measurements; `None`: the last process was killed."""
     if measured is None:
-        return replace(cost, source=DOES_NOT_FIT)
+        return replace(cost, source=DOES_NOT_FIT) if room.holds_surely(cost) else cost
     known = [each.measurement for each in measured]
     return replace(
         cost,
