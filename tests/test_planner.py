@@ -17,7 +17,7 @@ from edge_runtime.errors import BudgetError
 from edge_runtime.facts import Budget
 from edge_runtime.facts.budget import LIMITS, MEMORY
 from edge_runtime.planning import make_plan
-from edge_runtime.planning.mix import Workload, best_mix
+from edge_runtime.planning.mix import Workload, best_mix, steady_mix
 from edge_runtime.planning.planner import nearest_budgets
 
 TOLERANCE = 1 + 1e-8
@@ -215,6 +215,43 @@ def test_a_larger_budget_never_gives_a_worse_plan(
     larger = budget.with_limit(limit, value and factor and value * factor)
     small = planned(costs, budget, overhead, steps) or 0
     assert small <= (planned(costs, larger, overhead, steps) or 0)
+
+
+@settings(max_examples=200, deadline=None)
+@given(ladders(most=6), budgets, overheads(), st.sampled_from([5, 40, 2500]))
+def test_a_steady_mix_has_neighbouring_rungs_or_is_the_best(
+    costs, budget, overhead, steps
+) -> None:
+    scale = steps / 5
+    budget = replace(
+        budget,
+        energy_j=budget.energy_j and budget.energy_j * scale,
+        time_s=budget.time_s and budget.time_s * scale,
+    )
+    workload = Workload(costs=tuple(costs), steps=steps, overhead=overhead)
+    best, steady = best_mix(workload, budget), steady_mix(workload, budget)
+    if best is None or steady is None:
+        assert best is steady
+        return
+    assert 0.99 * best.token_blocks <= steady.token_blocks <= best.token_blocks
+    kept = {cost.rung: cost.token_blocks for cost in costs}
+    usable = [
+        cost.token_blocks
+        for cost in costs
+        if budget.memory_bytes is None or cost.need_bytes <= budget.memory_bytes
+    ]
+    used = {kept[rung] for rung in steady.counts}
+    between = [level for level in usable if min(used) < level < max(used)]
+    assert steady == best or not between
+
+
+def test_a_steady_mix_is_preferred_where_costs_are_a_straight_line() -> None:
+    """All mixes keep the same then: this one costs about the same from step to step."""
+    costs = [rung_cost(f"k{n}", n, 0.02 + n * 0.001, 10.0) for n in (100, 80, 60, 40)]
+    workload = Workload(costs=tuple(costs), steps=1000, overhead=FREE)
+    steady = steady_mix(workload, Budget(time_s=90.0))
+    assert list(steady.counts) == ["k60", "k80"]
+    assert steady.time_s <= 90.0
 
 
 @settings(max_examples=50, deadline=None)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from edge_runtime.facts import Budget, RungCost, Spent
 from edge_runtime.facts.budget import ENERGY, TIME, Limit
 from edge_runtime.planning.costs import Overhead
-from edge_runtime.planning.mix import Mix, Workload, best_mix
+from edge_runtime.planning.mix import Mix, Workload, steady_mix
 from edge_runtime.units import duration_text, energy_text
 
 _MEMORY_S = 20.0  # of training; older steps count less
@@ -214,7 +214,7 @@ class RemainingBudget:
             overhead=rest or self._ledger.rest(),
             loaded=loaded,
         )
-        return best_mix(workload, self._with_reserve(loaded)) or best_mix(
+        return steady_mix(workload, self._with_reserve(loaded)) or steady_mix(
             workload, self._budget
         )
 

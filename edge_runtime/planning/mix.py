@@ -12,8 +12,8 @@ mixes that are tried does not depend on the limits, so a wider limit never gives
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import combinations, permutations
+from dataclasses import dataclass, replace
+from itertools import combinations, pairwise, permutations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ _COARSE = 334  # points of the grid, for more steps than that
 _SLACK = 1e-9  # of a limit, for rounding
 
 _ROUNDING = 1e-9
+_AS_GOOD = 0.99  # of the token-blocks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +105,33 @@ def best_mix(workload: Workload, budget: Budget) -> Mix | None:
     used = [(cost, count) for cost, count in zip(chosen, counts, strict=True) if count]
     used.sort(key=lambda pair: (pair[0].token_blocks, pair[0].step_s))
     return _mix(workload, used, budget)
+
+
+def steady_mix(workload: Workload, budget: Budget) -> Mix | None:
+    """The best mix of two neighbouring rungs, if it keeps nearly as much as the best of all.
+
+    The steps of a run then cost about the same from the first to the last. If a mix began
+    with much cheaper ones, and the board became faster than its profile, no later step could
+    use what was saved. Arguments, result and errors as of `best_mix`.
+    """
+    best = best_mix(workload, budget)
+    if best is None or len(best.counts) == 1:
+        return best
+    usable = [
+        cost
+        for cost in workload.costs
+        if why_unusable(cost, budget, workload.room_bytes) is None
+    ]
+    levels = pairwise(sorted({cost.token_blocks for cost in usable}))
+    pairs = [tuple(cost for cost in usable if cost.token_blocks in pair) for pair in levels]
+    mixes = [
+        mix
+        for pair in pairs
+        if (mix := best_mix(replace(workload, costs=pair), budget)) is not None
+    ]
+    steadiest = max(mixes, key=lambda mix: mix.token_blocks, default=best)
+    is_as_good = steadiest.token_blocks >= _AS_GOOD * best.token_blocks
+    return steadiest if is_as_good else best
 
 
 def require_energy(workload: Workload, budget: Budget) -> None:

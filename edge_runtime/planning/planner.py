@@ -20,7 +20,7 @@ from edge_runtime.facts.budget import (
     flag_text,
 )
 from edge_runtime.planning.costs import Overhead
-from edge_runtime.planning.mix import Mix, Workload, best_mix, why_unusable
+from edge_runtime.planning.mix import Mix, Workload, best_mix, steady_mix, why_unusable
 from edge_runtime.units import bytes_text, duration_text, energy_text, power_text
 
 _PRECISION = 1.001  # of a nearest budget
@@ -50,10 +50,10 @@ def make_plan(
     workload = Workload(
         costs=tuple(costs), steps=steps, overhead=overhead, room_bytes=room_bytes
     )
-    mix = best_mix(workload, budget)
+    mix = steady_mix(workload, budget)
     if mix is None:
         raise BudgetError(infeasible_text(workload, budget))
-    binding = _binding(workload, budget, mix)
+    binding = _binding(workload, budget)
     peaks = [cost.likely_peak_bytes for cost in costs if cost.rung in mix.counts]
     known = [peak for peak in peaks if peak is not None]
     return Plan(
@@ -70,12 +70,17 @@ def make_plan(
     )
 
 
-def _binding(workload: Workload, budget: Budget, mix: Mix) -> tuple[str, ...]:
+def _binding(workload: Workload, budget: Budget) -> tuple[str, ...]:
     """Limits without which more would be kept; if no single one, all of them together."""
 
+    def most(limits: Budget) -> int:
+        mix = best_mix(workload, limits)
+        return 0 if mix is None else mix.token_blocks
+
+    kept = most(budget)
+
     def keeps_more(relaxed: Budget) -> bool:
-        other = best_mix(workload, relaxed)
-        return other is not None and other.token_blocks > mix.token_blocks
+        return most(relaxed) > kept
 
     if not keeps_more(Budget()):
         return ()
