@@ -83,6 +83,7 @@ def test_json_is_one_event_per_line_and_the_last_is_the_summary(words, capsys) -
         "images_per_s",
         "peak_bytes",
         "stopped_by",
+        "reason",
         "spent",
     }
 
@@ -312,6 +313,6 @@ def test_a_run_without_a_step_shows_the_known_values() -> None:
     )
     progress(finished)
     assert stream.getvalue().splitlines()[1:] == [
-        "ended by its time budget: 0 steps, 0 images",
+        "ended by its time limit: 0 steps, 0 images",
         "spent: 12 s, at most 3.0 MiB resident",
     ]

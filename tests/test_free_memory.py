@@ -1,6 +1,8 @@
 """The memory that the machine or a container leaves to a run limits its rungs."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain, repeat
 
 import pytest
 from measuring_fakes import environment
@@ -14,6 +16,7 @@ from edge_runtime.errors import BudgetError, StoppedError
 from edge_runtime.facts import Budget, CostProfile
 from edge_runtime.profiling import save_profile
 from edge_runtime.records import events, open_run
+from edge_runtime.records.event_text import event_text
 from edge_runtime.training import selector
 
 __all__ = ["package"]  # the fixture
@@ -86,3 +89,51 @@ def test_a_run_is_continued_as_it_began_whatever_memory_is_free(
     yielded = train_within(package, tmp_path / "run", resume=True)
     assert isinstance(yielded[-1], events.Finished)
     assert open_run(tmp_path / "run").info.settings.rungs is None
+
+
+def room(monkeypatch, rooms_bytes: Iterator[int], rss_bytes: int) -> None:
+    """Readings of memory: what the run may hold, while it holds that much."""
+    here = memory_now()
+
+    def now():
+        available_bytes = next(rooms_bytes) - rss_bytes
+        return replace(
+            here,
+            rss_bytes=rss_bytes,
+            gpu_bytes=None,
+            available_bytes=available_bytes,
+            limit_bytes=None,
+        )
+
+    monkeypatch.setattr(selector, "memory_now", now)
+
+
+def decided(rooms_mib: Sequence[int], monkeypatch) -> list[str]:
+    """What a run on one rung, which holds 300 MiB, does as memory is read once a second."""
+    room(monkeypatch, (mib << 20 for mib in rooms_mib), 300 << 20)
+    chosen = selector.ScheduledSelector(((1, "k100"),))
+    return [chosen.decide(second, float(second)).kind for second in range(len(rooms_mib))]
+
+
+def test_a_run_on_one_rung_ends_before_other_programs_take_its_memory(monkeypatch) -> None:
+    assert decided([600, 600, 304, 303, 302, 301], monkeypatch) == ["keep"] * 5 + ["stop"]
+
+
+def test_readings_vary_and_a_container_may_be_just_large_enough(monkeypatch) -> None:
+    assert decided([600, 301, 302, 600, 301, 302, 310], monkeypatch) == ["keep"] * 7
+    assert decided([303] * 8, monkeypatch) == ["keep"] * 8
+
+
+def test_the_end_of_a_run_for_memory_has_its_reason(package, tmp_path, monkeypatch) -> None:
+    rooms = chain([600 << 20], repeat(301 << 20))
+    room(monkeypatch, rooms, 300 << 20)
+    monkeypatch.setattr(selector, "_READ_EVERY_S", 0.0)
+    monkeypatch.setattr(selector, "SHORT_S", 0.0)
+    finished = train_within(package, tmp_path / "run", rungs=["k100"])[-1]
+    assert (finished.stopped_by, finished.steps) == ("memory", 1)
+    assert (
+        finished.reason
+        == "other programs leave 301.0 MiB of memory to it, and it holds 300.0 MiB"
+    )
+    assert finished.checkpoint == "checkpoints/1"
+    assert "ended by its memory limit (other programs leave 301" in event_text(finished)

@@ -119,7 +119,7 @@ def test_a_throttled_board_is_shown() -> None:
     ("ending", "word"),
     [
         ([FINISHED], "finished"),
-        ([replace(FINISHED, stopped_by="energy")], "ended by its energy budget"),
+        ([replace(FINISHED, stopped_by="energy")], "ended by its energy limit"),
         ([STOPPED], "stopped"),
         ([STOPPED, resumed(4)], "training"),
     ],

@@ -59,7 +59,7 @@ def _state(status: Status) -> Text:
         case events.Finished(stopped_by=None):
             return Text("finished", "green")
         case events.Finished():
-            return Text(f"ended by its {status.ended.stopped_by} budget", "yellow")
+            return Text(f"ended by its {status.ended.stopped_by} limit", "yellow")
         case events.Interrupted():
             return Text("stopped", "yellow")
         case events.Diverged():

@@ -20,7 +20,7 @@ _PRESSURE = 10.0  # percent of time that programs wait for memory
 _NO_PRESSURE = 2.0
 _DRAWS_LESS = 0.85  # a rung is cooler than another below this share of its power
 _ROOM = 1.02  # times its peak must be free or held, for a rung to go on
-_SHORT_S = 3.0  # of too little memory for any rung end the run: readings vary
+SHORT_S = 3.0  # of too little memory for any rung end the run: readings vary
 _EFFECT_S = 10.0  # until a lower rung takes effect
 _FIRST_HOLD_S, _LONGEST_HOLD_S = 20.0, 320.0
 
@@ -136,7 +136,7 @@ class Throttle:
         """Allow only what fits into free memory; if nothing does for a while, nothing."""
         smallest = min(map(_least_room_bytes, self._costs), default=0)
         self._short_since_s = min(self._short_since_s, now_s)
-        is_long = now_s - self._short_since_s >= _SHORT_S
+        is_long = now_s - self._short_since_s >= SHORT_S
         self._room_bytes = room_bytes if is_long else max(room_bytes, smallest)
         self._hold(now_s)
         self.reason = f"other programs leave only {bytes_text(room_bytes)} of memory to it"

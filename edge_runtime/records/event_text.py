@@ -83,7 +83,8 @@ def _ending_text(event: Event) -> str:
             return f"diverged: {event.reason}"
         case events.Finished():
             limit, speed = event.stopped_by, event.images_per_s
-            end = f"ended by its {limit} budget" if limit else "finished"
+            why = f" ({event.reason})" if event.reason else ""
+            end = f"ended by its {limit} limit{why}" if limit else "finished"
             rate = "" if speed is None else f" ({speed:.1f} images/s)"
             loss = "" if event.loss is None else f", last loss {event.loss:.4f}"
             return f"{end}: {event.steps} steps, {event.images} images{rate}{loss}"

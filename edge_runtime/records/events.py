@@ -246,6 +246,7 @@ class Finished:
     images_per_s: float | None
     peak_bytes: int  # resident, of the last process with its children and its GPU share
     stopped_by: str | None  # the limit that ended the run early: "energy", "time", ...
+    reason: str | None = None  # for people, where a limit ended it
     spent: Spent
 
 

@@ -63,7 +63,7 @@ class Loop:
                 self._losses.append(last.loss)
         self._last_loss = last.loss if last else None
         self._rung: str | None = None
-        self._stopped_by: str | None = None
+        self._stop: Decision | None = None  # by a limit
         self._paused_s = 0.0  # since the last step
         self._skipped: set[str] = set()  # pictures reported as such
         self._logged: list[Event] = []  # and not yielded yet
@@ -105,11 +105,11 @@ class Loop:
                 last_step=job.total_steps,
                 threads=options.threads,
             ) as batches:
-                while self._done < job.total_steps and not self._stopped_by:
+                while self._done < job.total_steps and not self._stop:
                     decision = self._decide()
                     yield from self._take_logged()
                     if decision.stopped_by:
-                        self._stopped_by = decision.stopped_by
+                        self._stop = decision
                     elif decision.pause_s:
                         self._wait(decision.pause_s)
                     else:
@@ -361,7 +361,7 @@ class Loop:
 
     def _finished(self) -> Event:
         elapsed_s = self._clock() - self._started_s
-        batch_size = self._job.package.manifest.batch_size
+        batch_size, stop = self._job.package.manifest.batch_size, self._stop
         images = (self._done - self._first) * batch_size
         return events.Finished(
             steps=self._done,
@@ -372,7 +372,8 @@ class Loop:
             elapsed_s=elapsed_s,
             images_per_s=images / elapsed_s if images else None,
             peak_bytes=memory_now().peak_bytes,
-            stopped_by=self._stopped_by,
+            stopped_by=stop.stopped_by if stop else None,
+            reason=stop.reason if stop else None,
             spent=self._metering.spent(self._clock()),
         )
 

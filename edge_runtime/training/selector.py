@@ -14,7 +14,7 @@ from typing_extensions import override
 from edge_runtime.device import MemoryNow, memory_now
 from edge_runtime.errors import ConfigError, DeviceError
 from edge_runtime.facts import Budget, CostProfile, Plan
-from edge_runtime.facts.budget import ENERGY, POWER, TEMPERATURE
+from edge_runtime.facts.budget import ENERGY, MEMORY, POWER, TEMPERATURE
 from edge_runtime.planning import (
     Decision,
     Governor,
@@ -23,13 +23,14 @@ from edge_runtime.planning import (
     make_plan,
     overhead_of,
 )
-from edge_runtime.planning.throttle import COOL_C
+from edge_runtime.planning.throttle import COOL_C, SHORT_S
 from edge_runtime.training.job import TrainingJob
 from edge_runtime.training.metering import Metering
-from edge_runtime.units import temperature_text
+from edge_runtime.units import bytes_text, temperature_text
 
 _UNKNOWN_S = 10.0  # without a reading: a limit cannot be kept on what it was before
 _STUCK_S = 120.0  # the same temperature while idle: the zone is stuck
+_SPARE = 1.02  # times what it holds, at least
 _READ_EVERY_S = 1.0  # memory and pressure; listing all processes costs milliseconds
 
 
@@ -57,17 +58,54 @@ class RungSelector(Protocol):
         """Record the duration of the last step, unless it has loaded the rung."""
 
 
+class _MemoryReader:
+    """Memory of the process and of the machine, read once a second."""
+
+    def __init__(self) -> None:
+        self._read_s = -math.inf
+        self._memory: MemoryNow | None = None
+
+    def at(self, now_s: float) -> MemoryNow:
+        """The last reading, or a new one."""
+        if self._memory is None or now_s - self._read_s >= _READ_EVERY_S:
+            self._read_s, self._memory = now_s, memory_now()
+        return self._memory
+
+
 class ScheduledSelector(RungSelector):
-    """A schedule of (first step, rung id), ascending from step 1."""
+    """A schedule of (first step, rung id), ascending from step 1.
+
+    It ends the run, whose state is saved then, before other programs take its memory.
+    """
 
     def __init__(self, rungs: Sequence[tuple[int, str]]) -> None:
-        self._rungs = rungs
+        self._rungs, self._memory = rungs, _MemoryReader()
+        self._first_room_bytes: int | None = None
+        self._short_since_s = math.inf
         self.plan = None
 
     @override
     def decide(self, done: int, now_s: float) -> Decision:
         rung = [rung for first, rung in self._rungs if first <= done + 1][-1]
+        if reason := self._too_little_memory(now_s):
+            return Decision(kind="stop", rung=rung, reason=reason, stopped_by=MEMORY.name)
         return Decision(kind="keep", rung=rung, reason="")
+
+    def _too_little_memory(self, now_s: float) -> str | None:
+        """Why the run must end: others have taken what was free, and it lasts."""
+        now = self._memory.at(now_s)
+        if now.room_bytes is None:
+            return None
+        first = self._first_room_bytes = self._first_room_bytes or now.room_bytes
+        # A container may be just large enough: only less than before is a reason.
+        is_short = now.room_bytes < min(_SPARE * now.rss_bytes, first / _SPARE)
+        self._short_since_s = min(self._short_since_s, now_s) if is_short else math.inf
+        if now_s - self._short_since_s < SHORT_S:
+            return None
+        return (
+            f"other programs leave {bytes_text(now.room_bytes)} of memory to it, and it holds "
+            f"{bytes_text(now.rss_bytes)}"
+        )
 
     @override
     def trained(self, rung: str, begin_s: float, end_s: float) -> None:
@@ -109,8 +147,7 @@ class GovernedSelector(RungSelector):
         self.plan = make_plan(
             costs, budget, steps=total_steps - done, overhead=rest, room_bytes=room_bytes
         )
-        self._read_s = -math.inf
-        self._memory: MemoryNow | None = None
+        self._memory = _MemoryReader()
 
     def _require_temperature(self, limit_c: float | None) -> None:
         unknown = self._metering.meter.heat_unknown()
@@ -176,16 +213,15 @@ class GovernedSelector(RungSelector):
         self._governor.observed(rung, end_s - begin_s, step_j)
 
     def _reading(self, now_s: float) -> Reading:
-        if self._memory is None or now_s - self._read_s >= _READ_EVERY_S:
-            self._read_s, self._memory = now_s, memory_now()
+        memory = self._memory.at(now_s)
         sample, hottest = self._metering.meter.latest(), self._metering.meter.hottest()
         return Reading(
             power_w=sample.total_w if sample else None,
             temperature_c=hottest.temperature_c if hottest else None,
             throttled=sample.throttled if sample else None,
-            rss_bytes=self._memory.rss_bytes,
-            room_bytes=self._memory.room_bytes,
-            memory_pressure=self._memory.pressure_avg10,
+            rss_bytes=memory.rss_bytes,
+            room_bytes=memory.room_bytes,
+            memory_pressure=memory.pressure_avg10,
         )
 
 
