@@ -39,6 +39,16 @@ class MemoryGroup:
         return int(counts["oom_kill"])
 
     @property
+    def free_bytes(self) -> int:
+        """What its processes may still take; cached files count as free."""
+        name = {1: "memory.usage_in_bytes", 2: "memory.current"}[self.version]
+        table = (
+            line.split() for line in (self.folder / "memory.stat").read_text().splitlines()
+        )
+        cached = int(dict(table)["inactive_file"])
+        return self.limit_bytes - int((self.folder / name).read_text()) + cached
+
+    @property
     def peak_bytes(self) -> int:
         """The peak so far, file cache included."""
         name = {1: "memory.max_usage_in_bytes", 2: "memory.peak"}[self.version]

@@ -365,3 +365,12 @@ def test_a_rung_that_does_not_fit_is_not_interpolated_from() -> None:
     *others, between, killed = interpolate((*LADDER[1:], unmeasured("k090", 350_000), high))
     assert (between.source, killed) == ("extrapolated", high)
     assert others == [*LADDER[1:]]
+
+
+def test_what_no_board_can_have_is_never_stored(tmp_path) -> None:
+    dark, path = replace(LADDER[1], step_j=0.0), tmp_path / "profile.json"
+    with pytest.raises(
+        DeviceError, match=r"not kept:\n  rungs\[1\].step_j, power_w: 0 is not"
+    ):
+        save_profile(replace(PROFILE, rungs=(LADDER[0], dark)), path)
+    assert not path.exists()

@@ -84,8 +84,14 @@ def save_profile(profile: CostProfile, path: Path) -> None:
     """Write a profile, complete or not at all.
 
     Raises:
+        DeviceError: it has values that no board can have; it is not written.
         StorageError: the disk is full, read-only or gone.
     """
+    if problems := _problems_of(profile):
+        lines = "\n  ".join(["the measured costs are not plausible, and not kept:", *problems])
+        raise DeviceError(
+            f"{lines}\nSee `edge-train doctor` for the sensors, and measure again."
+        )
     with storage_errors("write", path):
         path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, (json.dumps(unstructure(profile), indent=2) + "\n").encode())
