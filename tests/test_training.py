@@ -125,6 +125,15 @@ def test_run_json_describes_the_run(package, tmp_path) -> None:
     assert info.machine["logical_cpus"] >= 1
 
 
+def test_the_number_of_threads_is_recorded_where_the_engine_chooses(
+    package, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(FakeEngine, "threads", None)
+    run_to_the_end(package, tmp_path / "run")
+    info = open_run(tmp_path / "run").info
+    assert info.threads == info.machine["logical_cpus"]
+
+
 def test_checkpoints_follow_the_clock(package, tmp_path) -> None:
     engine = FakeEngine()
     seconds = itertools.count()  # every reading of the clock takes a second

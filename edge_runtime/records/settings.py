@@ -37,7 +37,7 @@ class RunInfo:
     total_steps: int
     engine: str
     device: str = "cpu"  # on which the engine ran
-    threads: int | None  # None: chosen by the engine
+    threads: int | None  # of the engine; None: not recorded
     versions: dict[str, str]
     machine: dict[str, object]
     board: str | None  # id of its profile

@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from edge_runtime.data import FrameSource, PictureSource
-from edge_runtime.device import machine_facts, power_mode
+from edge_runtime.device import cpu_threads, machine_facts, power_mode
 from edge_runtime.engines.base import Engine
 from edge_runtime.package import Package
 from edge_runtime.records import (
@@ -135,7 +135,7 @@ def _run_info(job: TrainingJob, engine: Engine, metering: Metering) -> RunInfo:
         total_steps=job.total_steps,
         engine=engine.name,
         device=engine.device,
-        threads=engine.threads,
+        threads=engine.threads or cpu_threads(),
         versions=_versions(engine),
         machine=dict(machine_facts()),
         board=metering.board.id if metering.board else None,

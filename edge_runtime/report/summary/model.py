@@ -62,7 +62,7 @@ class RunEnvironment:
     board: str | None
     power_mode: str | None
     engine: str
-    threads: int | None  # None: as many as there are processors
+    threads: int | None  # of the engine; None: not recorded
     machine: dict[str, object]
     versions: dict[str, str]
     sensor: str | None
