@@ -2,8 +2,12 @@
 
 import os
 
+from edge_runtime.data.header import MAX_PIXELS
+
 # We report every unreadable picture; OpenCV's own messages would fill the terminal.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+# A second check, for headers that OpenCV understands differently.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
 
 import cv2
 
