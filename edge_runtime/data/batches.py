@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from edge_runtime.data.colour import HueScratch
 from edge_runtime.data.decoding_cost import resolutions_of
+from edge_runtime.data.decoding_memory import pool_limit_bytes, pooled_short_side_px
 from edge_runtime.data.live import VideoFile
 from edge_runtime.data.pipeline import CancelFlag, Task, in_order, worker_count
 from edge_runtime.data.pool import FramePool
@@ -28,8 +29,6 @@ from edge_runtime.data.unreadable import ReadStatistics, Skipped
 from edge_runtime.data.views import Images, Numbers, ViewMaker
 from edge_runtime.errors import DataError
 from edge_runtime.package.manifest import ViewGroup
-
-_FRAME_OVERSIZE = 2  # pooled frames are this much larger than the largest view
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -85,7 +84,8 @@ def view_batches(
     maker = ViewMaker(groups, seed)
     steps = range(first_step, last_step + 1)
     if isinstance(source, FrameSource):
-        return _frame_batches(source, maker, steps, batch_size, seed, prefetch)
+        pool_bytes = pool_limit_bytes(source, decoding_limit_bytes)
+        return _frame_batches(source, maker, steps, batch_size, seed, prefetch, pool_bytes)
     workers = worker_count(threads)
     reader = PictureReader(source, resolutions_of(groups), limit_bytes=decoding_limit_bytes)
     batches = _PictureBatches(source, reader, maker, steps, batch_size, seed, workers)
@@ -206,9 +206,11 @@ class _PictureBatches:
         scratch: Sequence[HueScratch],
         flag: CancelFlag,
     ) -> Skipped | None:
+        def fill(image: Image) -> None:
+            self._maker.fill(pending.images, slot, image, numbers, scratch)
+
         try:
-            with self._reader.read(picture, flag) as image:
-                self._maker.fill(pending.images, slot, image, numbers, scratch)
+            self._reader.read(picture, flag, fill)
         except UnreadablePicture as error:
             return Skipped(key=self._source.key(picture), reason=str(error))
         return None
@@ -256,6 +258,7 @@ def _frame_batches(
     batch_size: int,
     seed: int,
     prefetch: int,
+    pool_bytes: int,
 ) -> Iterator[Iterator[ViewBatch]]:
     with closing(source.frames()) as frames:
 
@@ -263,8 +266,9 @@ def _frame_batches(
             pool = FramePool(
                 _until(flag, frames),
                 batch_size=batch_size,
-                short_side_px=_FRAME_OVERSIZE * maker.largest_px,
+                short_side_px=pooled_short_side_px(maker.largest_px),
                 seed=seed,
+                limit_bytes=pool_bytes,
             )
             for step in steps:
                 make = partial(_frame_batch, pool, maker, step, steps.start - 1, flag)

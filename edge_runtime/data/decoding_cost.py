@@ -21,13 +21,12 @@ class Resolution(NamedTuple):
     size_px: int
     min_area: float | None  # of a random part; `None`: the largest centred square
 
-    def allows(self, reduction: int, width: int, height: int) -> bool:
-        """Whether a picture of this size may be reduced."""
+    def reduction(self, width: int, height: int) -> float:
+        """How far a picture of this size may be reduced; below 1, it is too small already."""
         side_px: float = min(width, height)
         if self.min_area is not None:
-            smallest_px = math.sqrt(self.min_area * width * height / MAX_ASPECT)
-            side_px = min(side_px, smallest_px)
-        return side_px >= reduction * self.size_px
+            side_px = min(side_px, math.sqrt(self.min_area * width * height / MAX_ASPECT))
+        return side_px / self.size_px
 
 
 def resolutions_of(groups: Iterable[ViewGroup]) -> frozenset[Resolution]:
@@ -44,21 +43,16 @@ def reduction_of(header: PictureHeader, resolutions: Iterable[Resolution]) -> in
     """
     if header.kind != "JPEG":
         return 1
-    size = header.width, header.height
-    needed = tuple(resolutions)
-    allowed = (
-        reduction
-        for reduction in _REDUCTIONS
-        if all(one.allows(reduction, *size) for one in needed)
-    )
-    return next(allowed, 1)
+    most = min(one.reduction(header.width, header.height) for one in resolutions)
+    return next((factor for factor in _REDUCTIONS if factor <= most), 1)
 
 
-def decoding_peak_bytes(header: PictureHeader, reduction: int) -> int:
+def decoding_peak_bytes(header: PictureHeader, file_bytes: int, reduction: int = 1) -> int:
     """The most memory that reading and decoding a picture takes, its result included.
 
     Args:
         header: of the picture.
+        file_bytes: size of its file, which is read as a whole.
         reduction: of width and height.
     """
     pixels = -(-header.width // reduction) * -(-header.height // reduction)
@@ -67,4 +61,4 @@ def decoding_peak_bytes(header: PictureHeader, reduction: int) -> int:
     decoding = stored + max(stored, header.working_bytes)
     shallow = pixels * header.channels if header.sample_bytes > 1 else 0
     rgb = 3 * pixels if header.channels != 3 else 0
-    return header.file_bytes + max(decoding, stored + shallow + rgb)
+    return file_bytes + max(decoding, stored + shallow + rgb)

@@ -101,27 +101,28 @@ class EncodedPicture:
         """
         self._file, self._offset = file, place.offset
         size = _regular_size(file) - place.offset
-        self._size = max(0, size if place.size is None else min(size, place.size))
-        if self._size > MAX_FILE_BYTES:
+        self.file_bytes = max(0, size if place.size is None else min(size, place.size))
+        if self.file_bytes > MAX_FILE_BYTES:
             raise UnreadablePicture(
-                f"the file has {self._size} bytes, more than the {MAX_FILE_BYTES} of a picture"
+                f"its file has {self.file_bytes / 2**20:.0f} MiB, more than the "
+                f"{MAX_FILE_BYTES / 2**20:.0f} MiB that are read"
             )
         self._head = self._read(0, _HEAD_BYTES)
-        self.header = read_header(self._read_at, self._size)
+        self.header = read_header(self._read_at)
 
     def decode(self, reduction: int = 1) -> Image:
         """Decode it; arguments and errors of `decode_picture`."""
-        content = self._read_at(0, self._size)
+        content = self._read_at(0, self.file_bytes)
         return decode_picture(content, header=self.header, reduction=reduction)
 
     def _read_at(self, position: int, count: int) -> bytes:
-        end = min(position + count, self._size)
+        end = min(position + count, self.file_bytes)
         if end <= len(self._head):
             return self._head[position:end]
         return self._read(position, count)
 
     def _read(self, position: int, count: int) -> bytes:
-        count = min(count, self._size - position)
+        count = min(count, self.file_bytes - position)
         if count <= 0:
             return b""
         try:

@@ -8,8 +8,7 @@ too large a picture makes the picture unreadable. Units: pixels and bytes.
 import re
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from edge_runtime.data.sources import UnreadablePicture
 
@@ -21,7 +20,7 @@ TIFF_SIGNATURES = (b"II*\0", b"MM\0*")
 _START_BYTES = 32  # enough to recognise every kind
 _MOST_SEGMENTS = 4096  # of a JPEG or PNG before its pixels
 
-_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff])")
+_JPEG_MARKER = re.compile(rb"\xff+[^\x00\xff]")
 _MARKER_WITHIN_BYTES = 256  # decoders skip other bytes between two segments
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
@@ -45,8 +44,7 @@ _TIFF_GREY = (0, 1)
 _RASTER_BYTES = 4  # per pixel of the strips into which 8-bit TIFF pictures are decoded
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PictureHeader:
+class PictureHeader(NamedTuple):
     """Size of a picture as it is stored, and what its decoder will allocate, at most."""
 
     kind: str  # "JPEG", "PNG", ...
@@ -54,18 +52,15 @@ class PictureHeader:
     height: int
     channels: int  # of OpenCV's result; at most
     sample_bytes: int = 1
-    file_bytes: int = 0
-    # Held by the decoder beside the picture: coefficients, a strip. Bytes.
-    working_bytes: int = 0
+    working_bytes: int = 0  # held by the decoder beside the picture: coefficients, a strip
     scan_start: int = 0  # position of a JPEG's first scan
 
 
-def read_header(read_at: ReadAt, file_bytes: int) -> PictureHeader:
+def read_header(read_at: ReadAt) -> PictureHeader:
     """Read a picture's header.
 
     Args:
         read_at: reads bytes of the file.
-        file_bytes: size of the file.
 
     Raises:
         UnreadablePicture: it is empty, of an unknown kind, its header cannot be understood, or
@@ -85,14 +80,12 @@ def read_header(read_at: ReadAt, file_bytes: int) -> PictureHeader:
         raise UnreadablePicture(
             f"the header of this {kind} is truncated or damaged"
         ) from error
-    return _checked(replace(header, file_bytes=file_bytes))
+    return _checked(header)
 
 
 def header_of(content: bytes) -> PictureHeader:
     """The header of a picture file in memory; errors of `read_header`."""
-    return read_header(
-        lambda position, count: content[position : position + count], len(content)
-    )
+    return read_header(lambda position, count: content[position : position + count])
 
 
 def _kind(start: bytes) -> str | None:
@@ -154,25 +147,25 @@ def _jpeg_segments(read_at: ReadAt) -> Iterator[tuple[int, int]]:
     """Marker of every segment, and the position of its length, as libjpeg finds them."""
     position = 2
     for _ in range(_MOST_SEGMENTS):
-        found = _JPEG_MARKER.search(read_at(position, _MARKER_WITHIN_BYTES))
+        start = read_at(position, _MARKER_WITHIN_BYTES)
+        found = _JPEG_MARKER.search(start)
         if found is None:
             raise ValueError("no marker")
-        marker = found[1][0]
         position += found.end()
-        if marker not in _WITHOUT_LENGTH:
+        if (marker := start[found.end() - 1]) not in _WITHOUT_LENGTH:
             yield marker, position
-            position += _unpack(">H", read_at, position)[0]
+            position += struct.unpack_from(">H", start, found.end())[0]
     raise ValueError("too many segments")
 
 
 def _coefficient_bytes(width: int, height: int, sampling: bytes) -> int:
     """The coefficients of all components, in whole blocks."""
-    factors = [divmod(byte, 16) for byte in sampling]
-    across, down = (max(1, *of_axis) for of_axis in zip(*factors, strict=True))
+    factors: list[tuple[int, int]] = [divmod(byte, 16) for byte in sampling]
+    across, down = max(wide for wide, _ in factors), max(high for _, high in factors)
     columns = -(-width // (across * _BLOCK_PX))
     rows = -(-height // (down * _BLOCK_PX))
     blocks = sum(columns * wide * rows * high for wide, high in factors)
-    return blocks * _BLOCK_PX**2 * _COEFFICIENT_BYTES
+    return blocks * _BLOCK_PX * _BLOCK_PX * _COEFFICIENT_BYTES
 
 
 def _png(read_at: ReadAt) -> PictureHeader:
@@ -181,17 +174,18 @@ def _png(read_at: ReadAt) -> PictureHeader:
         raise ValueError("no PNG header")
     chunks = set(_png_chunks(read_at))
     transparent = b"tRNS" in chunks and colour in _PNG_MAY_BECOME_TRANSPARENT
-    header = PictureHeader(
+    channels = 4 if transparent else _PNG_CHANNELS[colour]
+    sample_bytes = 2 if bits == 16 else 1
+    # OpenCV composes the frames of an animation on canvases of their own.
+    canvases = 3 if b"acTL" in chunks else 0
+    return PictureHeader(
         kind="PNG",
         width=width,
         height=height,
-        channels=4 if transparent else _PNG_CHANNELS[colour],
-        sample_bytes=2 if bits == 16 else 1,
+        channels=channels,
+        sample_bytes=sample_bytes,
+        working_bytes=canvases * width * height * channels * sample_bytes,
     )
-    # OpenCV composes the frames of an animation on canvases of their own.
-    canvases = 3 if b"acTL" in chunks else 0
-    picture_bytes = width * height * header.channels * header.sample_bytes
-    return replace(header, working_bytes=canvases * picture_bytes)
 
 
 def _png_chunks(read_at: ReadAt) -> Iterator[bytes]:
@@ -267,7 +261,7 @@ def _tiff_tags(read_at: ReadAt, order: str) -> dict[int, int]:
             layout = order + _TIFF_FORMATS[kind]
             size = struct.calcsize(layout)
             if values * size > len(field):
-                field = read_at(*struct.unpack(f"{order}I", field), size)
+                field = read_at(struct.unpack(f"{order}I", field)[0], size)
             tags.setdefault(tag, struct.unpack(layout, field[:size])[0])
     return tags
 

@@ -106,8 +106,7 @@ def _views(
     for picture in pictures:
         flag.check()
         try:
-            with reader.read(picture, flag) as image:
-                centre_view(image, views[len(read)])
+            reader.read(picture, flag, partial(centre_view, view=views[len(read)]))
         except UnreadablePicture as error:
             skipped.append(Skipped(key=source.key(picture), reason=str(error)))
         else:

@@ -1,8 +1,9 @@
 """Reads pictures for views: as small as the views allow, within a limit on memory."""
 
+import ctypes
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 
 from edge_runtime.data.decoding_cost import Resolution, decoding_peak_bytes, reduction_of
 from edge_runtime.data.files import PictureFiles
@@ -10,6 +11,9 @@ from edge_runtime.data.pipeline import CancelFlag
 from edge_runtime.data.sources import Image, PictureSource, UnreadablePicture
 
 SHARED_BYTES = 64 << 20  # for pictures that are decoded at the same time
+KEPT_BYTES = 16 << 20  # of freed memory, per thread, in a run with a limit
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+_LARGE_BUFFER_BYTES = 8 << 20
 _POLL_S = 0.05
 
 
@@ -67,24 +71,30 @@ class PictureReader:
         self._resolutions = tuple(resolutions)
         self._limit_bytes = limit_bytes
         self._gate = MemoryGate(SHARED_BYTES if limit_bytes is None else limit_bytes)
+        if limit_bytes is not None:
+            _return_freed_memory()
 
-    @contextmanager
-    def read(self, index: int, flag: CancelFlag) -> Iterator[Image]:
-        """A picture, during the block; a JPEG is reduced as far as its views allow.
+    def read(self, index: int, flag: CancelFlag, use: Callable[[Image], None]) -> None:
+        """Read a picture and use it; a JPEG is reduced as far as its views allow.
+
+        Args:
+            index: of the picture.
+            flag: of the pipeline.
+            use: gets the picture and must not keep it, or its memory would not be counted.
 
         Raises:
             UnreadablePicture: it is damaged or gone, or needs more memory than the limit.
             Cancelled: the flag was set while it waited for memory.
         """
         if not isinstance(self._source, PictureFiles):
-            yield self._source.read(index)
+            use(self._source.read(index))
             return
         with self._source.open(index) as encoded:
             reduction = reduction_of(encoded.header, self._resolutions)
-            peak_bytes = decoding_peak_bytes(encoded.header, reduction)
+            peak_bytes = decoding_peak_bytes(encoded.header, encoded.file_bytes, reduction)
             self._check(peak_bytes)
             with self._gate.hold(peak_bytes, flag):
-                yield encoded.decode(reduction)
+                use(encoded.decode(reduction))
 
     def _check(self, peak_bytes: int) -> None:
         if self._limit_bytes is not None and peak_bytes > self._limit_bytes:
@@ -93,3 +103,15 @@ class PictureReader:
                 f"{self._limit_bytes / 2**20:.0f} MiB that this run has for decoding; make it "
                 "smaller or raise the limit on memory"
             )
+
+
+def _return_freed_memory() -> None:
+    """Let the C library return large buffers to the system when they are freed.
+
+    For the rest of this process. By default it keeps up to 64 MiB per thread, which no limit
+    would count; but returning costs time, so runs without a limit do not.
+    """
+    with suppress(AttributeError, OSError, TypeError):  # not glibc
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_MMAP_THRESHOLD, _LARGE_BUFFER_BYTES)
+        library.mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
