@@ -23,7 +23,7 @@ from edge_runtime.data.live import VideoFile
 from edge_runtime.data.pipeline import CancelFlag, Task, in_order, worker_count
 from edge_runtime.data.pool import FramePool
 from edge_runtime.data.randomness import epoch_order
-from edge_runtime.data.reading import PictureReader
+from edge_runtime.data.reading import PictureReader, return_freed_memory
 from edge_runtime.data.sources import FrameSource, Image, PictureSource, UnreadablePicture
 from edge_runtime.data.unreadable import ReadStatistics, Skipped
 from edge_runtime.data.views import Images, Numbers, ViewMaker
@@ -83,6 +83,8 @@ def view_batches(
     """
     maker = ViewMaker(groups, seed)
     steps = range(first_step, last_step + 1)
+    if decoding_limit_bytes is not None:
+        return_freed_memory()
     if isinstance(source, FrameSource):
         pool_bytes = pool_limit_bytes(source, decoding_limit_bytes)
         return _frame_batches(source, maker, steps, batch_size, seed, prefetch, pool_bytes)

@@ -295,7 +295,7 @@ def _pnm(read_at: ReadAt) -> PictureHeader:
         raise ValueError("no size")
     number, width, height = map(int, found.groups()[:3])
     # The number that follows the size of a bitmap is a pixel.
-    maximum = 1 if number in _PNM_BITMAPS else int(found[4] or 0)
+    maximum = 1 if number in _PNM_BITMAPS else int(found[4] or b"")
     return PictureHeader(
         kind="PNM",
         width=width,

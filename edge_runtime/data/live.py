@@ -59,8 +59,10 @@ class VideoFile:
             )
         self.frame_count = frame_count if frame_count > 0 else None  # of its header
         self.frame_size = size  # width, height
-        least_bytes = _LEAST_FRAMES * 3 * size[0] * size[1]
-        self.decoder_bytes = max(least_bytes, rss_bytes - before_bytes)
+        frame_bytes = 3 * size[0] * size[1]
+        # A frame is still in use while the next one is copied.
+        grown_bytes = rss_bytes - before_bytes + frame_bytes
+        self.decoder_bytes = max(_LEAST_FRAMES * frame_bytes, grown_bytes)
 
     def frames(self) -> Generator[Image, None, None]:
         """Endless frames."""

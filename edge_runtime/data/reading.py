@@ -71,8 +71,6 @@ class PictureReader:
         self._resolutions = tuple(resolutions)
         self._limit_bytes = limit_bytes
         self._gate = MemoryGate(SHARED_BYTES if limit_bytes is None else limit_bytes)
-        if limit_bytes is not None:
-            _return_freed_memory()
 
     def read(self, index: int, flag: CancelFlag, use: Callable[[Image], None]) -> None:
         """Read a picture and use it; a JPEG is reduced as far as its views allow.
@@ -105,7 +103,7 @@ class PictureReader:
             )
 
 
-def _return_freed_memory() -> None:
+def return_freed_memory() -> None:
     """Let the C library return large buffers to the system when they are freed.
 
     For the rest of this process. By default it keeps up to 64 MiB per thread, which no limit
