@@ -151,14 +151,12 @@ def test_the_pool_is_bounded_and_recent() -> None:
         assert source.given == 48 + 16 * draw
 
 
-def test_the_pool_is_bounded_in_bytes(monkeypatch) -> None:
-    monkeypatch.setattr("edge_runtime.data.pool.BYTES", 3 * 16 * 40 * 60 * 3)
+def test_the_pool_is_bounded_in_bytes() -> None:
     source = FlatFrames()
-    pool_of(source).draw()
+    pool_of(source, limit_bytes=3 * 16 * 40 * 60 * 3).draw()
     assert source.given == 3 * 16
-    monkeypatch.setattr("edge_runtime.data.pool.BYTES", 1)
     source = FlatFrames()
-    pool_of(source).draw()
+    pool_of(source, limit_bytes=1).draw()
     assert source.given == 2 * 16  # never less, or nothing would be mixed
 
 

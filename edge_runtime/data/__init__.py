@@ -2,12 +2,17 @@
 
 import os
 
+from edge_runtime.data.header import MAX_PIXELS
+
 # We report every unreadable picture; OpenCV's own messages would fill the terminal.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+# A second check, for headers that OpenCV understands differently.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
 
 import cv2
 
 from edge_runtime.data.batches import ViewBatch, steps_per_epoch, view_batches
+from edge_runtime.data.decoding_memory import decoding_bytes
 from edge_runtime.data.labelled import LabelledSource, labelled_batches, require_labels
 from edge_runtime.data.opening import open_source
 from edge_runtime.data.randomness import draw_inputs
@@ -30,6 +35,7 @@ __all__ = [
     "SourceLostError",
     "UnreadablePicture",
     "ViewBatch",
+    "decoding_bytes",
     "draw_inputs",
     "labelled_batches",
     "open_source",

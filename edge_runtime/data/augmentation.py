@@ -17,8 +17,9 @@ from edge_runtime.data.sources import Image
 from edge_runtime.package.manifest import AugmentationSpec
 
 NUMBERS = 33  # uniform random numbers per view
+MAX_ASPECT = 4 / 3  # of a crop: width / height is from 3/4 to 4/3
 _TRIES = 10
-_LOG_MAX_ASPECT = math.log(4 / 3)  # width / height, from 3/4 to 4/3
+_LOG_MAX_ASPECT = math.log(MAX_ASPECT)
 _MIN_SIGMA_PX, _MAX_SIGMA_PX = 0.1, 2.0
 _JITTER_ORDERS = tuple(permutations(range(4)))
 
@@ -84,7 +85,7 @@ def crop_box(width: int, height: int, spec: AugmentationSpec, numbers: Sequence[
             return Box(
                 int(across * (width - wide + 1)), int(down * (height - high + 1)), wide, high
             )
-    return _centre_box(width, height, 4 / 3)
+    return _centre_box(width, height, MAX_ASPECT)
 
 
 def centre_view(picture: Image, view: Image) -> None:

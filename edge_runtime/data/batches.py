@@ -17,17 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.data.colour import HueScratch
+from edge_runtime.data.decoding_cost import resolutions_of
+from edge_runtime.data.decoding_memory import pool_limit_bytes, pooled_short_side_px
 from edge_runtime.data.live import VideoFile
 from edge_runtime.data.pipeline import CancelFlag, Task, in_order, worker_count
 from edge_runtime.data.pool import FramePool
 from edge_runtime.data.randomness import epoch_order
+from edge_runtime.data.reading import PictureReader, return_freed_memory
 from edge_runtime.data.sources import FrameSource, Image, PictureSource, UnreadablePicture
 from edge_runtime.data.unreadable import ReadStatistics, Skipped
 from edge_runtime.data.views import Images, Numbers, ViewMaker
 from edge_runtime.errors import DataError
 from edge_runtime.package.manifest import ViewGroup
-
-_FRAME_OVERSIZE = 2  # pooled frames are this much larger than the largest view
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -54,6 +55,7 @@ def view_batches(
     last_step: int,
     threads: int | None,
     prefetch: int = 2,
+    decoding_limit_bytes: int | None = None,
 ) -> AbstractContextManager[Iterator[ViewBatch]]:
     """Decode and augment on worker threads.
 
@@ -67,6 +69,9 @@ def view_batches(
         threads: workers; `None` chooses a number. Live sources use one, because their frames
             come one by one.
         prefetch: batches made ahead, at most.
+        decoding_limit_bytes: memory for decoding and augmenting, of all workers together, such
+            as `decoding_bytes` predicts. A picture that needs more is unreadable; a stream
+            keeps fewer frames to mix. `None`: no limit.
 
     Returns:
         A context manager with the batches in the order of their steps. Leaving it stops the
@@ -78,10 +83,14 @@ def view_batches(
     """
     maker = ViewMaker(groups, seed)
     steps = range(first_step, last_step + 1)
+    if decoding_limit_bytes is not None:
+        return_freed_memory()
     if isinstance(source, FrameSource):
-        return _frame_batches(source, maker, steps, batch_size, seed, prefetch)
+        pool_bytes = pool_limit_bytes(source, decoding_limit_bytes)
+        return _frame_batches(source, maker, steps, batch_size, seed, prefetch, pool_bytes)
     workers = worker_count(threads)
-    batches = _PictureBatches(source, maker, steps, batch_size, seed, workers)
+    reader = PictureReader(source, resolutions_of(groups), limit_bytes=decoding_limit_bytes)
+    batches = _PictureBatches(source, reader, maker, steps, batch_size, seed, workers)
     return in_order(batches.tasks, threads=workers, ahead=prefetch)
 
 
@@ -137,6 +146,7 @@ class _PictureBatches:
     def __init__(
         self,
         source: PictureSource,
+        reader: PictureReader,
         maker: ViewMaker,
         steps: range,
         batch_size: int,
@@ -144,6 +154,7 @@ class _PictureBatches:
         threads: int,
     ) -> None:
         self._source = source
+        self._reader = reader
         self._maker = maker
         self._steps = steps
         self._batch_size = batch_size
@@ -169,7 +180,7 @@ class _PictureBatches:
             )
             starts = range(0, self._batch_size, self._part_size)
             parts = [partial(self._fill_from, pending, start, flag) for start in starts]
-            yield Task(parts, partial(self._finish, pending))
+            yield Task(parts, partial(self._finish, pending, flag))
 
     def _fill_from(
         self, pending: _PendingBatch, first: int, flag: CancelFlag
@@ -183,7 +194,8 @@ class _PictureBatches:
             slots, pictures, self._maker.numbers(pending.epoch, pictures), strict=True
         ):
             flag.check()
-            if (failed := self._fill(pending, slot, picture, numbers, scratch)) is not None:
+            failed = self._fill(pending, slot, picture, numbers, scratch, flag)
+            if failed is not None:
                 unfilled.append((slot, failed))
         return unfilled
 
@@ -194,16 +206,22 @@ class _PictureBatches:
         picture: int,
         numbers: Numbers,
         scratch: Sequence[HueScratch],
+        flag: CancelFlag,
     ) -> Skipped | None:
+        def fill(image: Image) -> None:
+            self._maker.fill(pending.images, slot, image, numbers, scratch)
+
         try:
-            image = self._source.read(picture)
+            self._reader.read(picture, flag, fill)
         except UnreadablePicture as error:
             return Skipped(key=self._source.key(picture), reason=str(error))
-        self._maker.fill(pending.images, slot, image, numbers, scratch)
         return None
 
     def _finish(
-        self, pending: _PendingBatch, parts: list[list[tuple[int, Skipped]]]
+        self,
+        pending: _PendingBatch,
+        flag: CancelFlag,
+        parts: list[list[tuple[int, Skipped]]],
     ) -> ViewBatch:
         """Replace what could not be read, in the order of the slots."""
         unfilled = list(chain.from_iterable(parts))
@@ -222,7 +240,7 @@ class _PictureBatches:
                 pictures[slot] = next(spare)
                 (numbers,) = self._maker.numbers(pending.epoch, [pictures[slot]])
                 failed = self._fill(
-                    pending, slot, pictures[slot], numbers, self._maker.scratch()
+                    pending, slot, pictures[slot], numbers, self._maker.scratch(), flag
                 )
             self._statistics.readable(1)
         return ViewBatch(
@@ -242,6 +260,7 @@ def _frame_batches(
     batch_size: int,
     seed: int,
     prefetch: int,
+    pool_bytes: int,
 ) -> Iterator[Iterator[ViewBatch]]:
     with closing(source.frames()) as frames:
 
@@ -249,8 +268,9 @@ def _frame_batches(
             pool = FramePool(
                 _until(flag, frames),
                 batch_size=batch_size,
-                short_side_px=_FRAME_OVERSIZE * maker.largest_px,
+                short_side_px=pooled_short_side_px(maker.largest_px),
                 seed=seed,
+                limit_bytes=pool_bytes,
             )
             for step in steps:
                 make = partial(_frame_batch, pool, maker, step, steps.start - 1, flag)

@@ -11,47 +11,64 @@ Choices:
   marker is refused, too, because it cannot be distinguished.
 - OpenCV rotates JPEG and TIFF pictures itself. It does not rotate PNG and WebP when alpha is
   requested, and older versions never do, so their EXIF block is read here.
+
+A large picture is changed in place or in strips: whole temporary copies would often take more
+memory than training.
 """
 
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_runtime.data.header import PNG_SIGNATURE, PictureHeader, header_of
 from edge_runtime.data.sources import Image, UnreadablePicture
 
-_JPEG = b"\xff\xd8\xff"
 _JPEG_END = b"\xff\xd9"
-_START_OF_SCAN = 0xDA
-_FILL = 0xFF
-_TIFF = (b"II*\0", b"MM\0*")
-_PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG_FLAGS = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
 _UPRIGHT = 1
 _ORIENTATION_TAG = 0x0112
+_STRIP_BYTES = 1 << 18  # stays in the processor's cache
 
 
-def decode_picture(content: bytes) -> Image:
+def decode_picture(
+    content: bytes, *, header: PictureHeader | None = None, reduction: int = 1
+) -> Image:
     """Decode the bytes of a picture file.
 
+    Args:
+        content: of the file.
+        header: of this content, if it was read before.
+        reduction: 1, 2, 4 or 8: a JPEG is decoded at this fraction of its width and height,
+            rounded up. Only the needed frequencies are transformed, which takes less time and
+            memory. Other kinds are not reduced.
+
     Raises:
-        UnreadablePicture: it is empty, truncated, damaged, or of an unknown kind.
+        UnreadablePicture: it is empty, truncated, damaged, too large or of an unknown kind.
     """
-    if not content:
-        raise UnreadablePicture("the file is empty")
-    if content.startswith(_JPEG):
-        if not _jpeg_is_complete(content):
+    header = header or header_of(content)
+    if header.kind == "JPEG":
+        if not _jpeg_is_complete(content, header.scan_start):
             raise UnreadablePicture("the JPEG is truncated: its end marker is missing")
-        return to_rgb(_decode(content, cv2.IMREAD_COLOR))
-    picture = _decode(content, cv2.IMREAD_UNCHANGED)
-    if content.startswith(_TIFF):
-        picture = _tiff_on_white(picture)
-    return _upright(to_rgb(picture), exif_orientation(content))
+        return to_rgb(_decode(content, _JPEG_FLAGS[reduction]))
+    picture = _upright(_decode(content, cv2.IMREAD_UNCHANGED), exif_orientation(content))
+    if header.kind == "TIFF":
+        _put_tiff_on_white(picture)
+    return to_rgb(picture)
 
 
 def to_rgb(picture: NDArray[Any]) -> Image:
     """RGB of an OpenCV picture: grey, BGR or BGRA, 8 or 16 bits.
+
+    Its memory is reused where possible, so `picture` must not be used afterwards.
 
     Raises:
         UnreadablePicture: other samples or another number of channels.
@@ -64,10 +81,19 @@ def to_rgb(picture: NDArray[Any]) -> Image:
     if channels == 1:
         return _uint8(cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB))
     if channels == 3:
-        return _uint8(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
+        for rows in _strips(picture):
+            picture[rows] = cv2.cvtColor(picture[rows], cv2.COLOR_BGR2RGB)
+        return _uint8(picture)
     if channels == 4:
-        return _on_white(_uint8(cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA)))
+        return _on_white(picture)
     raise UnreadablePicture(f"it has {channels} channels; expected 1, 3 or 4")
+
+
+def _strips(picture: NDArray[Any]) -> Iterator[slice]:
+    """Successive rows of a picture, together all of it."""
+    rows = max(1, _STRIP_BYTES // picture[0].nbytes)
+    for start in range(0, len(picture), rows):
+        yield slice(start, start + rows)
 
 
 def _decode(content: bytes, flags: int) -> NDArray[Any]:
@@ -82,48 +108,41 @@ def _decode(content: bytes, flags: int) -> NDArray[Any]:
     return picture
 
 
-def _jpeg_is_complete(content: bytes) -> bool:
+def _jpeg_is_complete(content: bytes, scan_start: int) -> bool:
     if content.endswith(_JPEG_END):
         return True
     # Phones append a second picture or a video, and a thumbnail before the scan has its own
     # end marker: search after the start of the first scan.
-    return content.find(_JPEG_END, _scan_start(content)) >= 0
+    return content.find(_JPEG_END, scan_start) >= 0
 
 
-def _scan_start(content: bytes) -> int:
-    """Where the first scan of a JPEG starts; the end of the file if it has none."""
-    position = 2
-    while position + 4 <= len(content) and content[position] == _FILL:
-        marker = content[position + 1]
-        if marker == _START_OF_SCAN:
-            return position
-        if marker == _FILL:
-            position += 1
-        else:
-            position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")
-    return len(content)
+def _on_white(bgra: NDArray[Any]) -> Image:
+    rgb = np.empty((*bgra.shape[:2], 3), dtype=np.uint8)
+    for rows in _strips(bgra):
+        rgba = cv2.cvtColor(bgra[rows], cv2.COLOR_BGRA2RGBA).astype(np.uint16)
+        colour, alpha = rgba[:, :, :3], rgba[:, :, 3:]
+        rgb[rows] = (colour * alpha + 255 * (255 - alpha) + 127) // 255
+    return rgb
 
 
-def _on_white(rgba: Image) -> Image:
-    colour = rgba[:, :, :3].astype(np.uint16)
-    alpha = rgba[:, :, 3:].astype(np.uint16)
-    return _uint8((colour * alpha + 255 * (255 - alpha) + 127) // 255)
-
-
-def _tiff_on_white(picture: NDArray[Any]) -> NDArray[Any]:
-    """Undo that libtiff multiplies colours with alpha, in 8-bit pictures only."""
+def _put_tiff_on_white(picture: NDArray[Any]) -> None:
+    """Undo that libtiff multiplies colours with alpha, in 8-bit pictures only; in place."""
     if picture.dtype != np.uint8 or picture.shape[2:] != (4,):
-        return picture
-    mixed = picture[:, :, :3].astype(np.uint16) + (255 - picture[:, :, 3:])
-    return _uint8(np.minimum(mixed, 255))
+        return
+    for rows in _strips(picture):
+        strip = picture[rows]
+        mixed = strip[:, :, :3].astype(np.uint16) + (255 - strip[:, :, 3:])
+        strip[:, :, :3] = np.minimum(mixed, 255)
+        strip[:, :, 3] = 255
 
 
-def _upright(picture: Image, exif: int) -> Image:
+def _upright(picture: NDArray[Any], exif: int) -> NDArray[Any]:
     """Undo an EXIF orientation: 2 to 4 mirror or turn it around, 5 to 8 swap its axes."""
     if exif >= 5:
-        picture = _uint8(cv2.transpose(picture))
-    flip = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(exif)
-    return picture if flip is None else _uint8(cv2.flip(picture, flip))
+        picture = cv2.transpose(picture)
+    if (flip := {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(exif)) is not None:
+        cv2.flip(picture, flip, dst=picture)
+    return picture
 
 
 def _uint8(array: NDArray[Any]) -> Image:
@@ -141,13 +160,13 @@ def exif_orientation(content: bytes) -> int:
 
 
 def _exif_block(content: bytes) -> bytes | None:
-    if content.startswith(_PNG):
+    if content.startswith(PNG_SIGNATURE):
         return _png_exif(content)
     return _webp_exif(content) if content[8:12] == b"WEBP" else None
 
 
 def _png_exif(content: bytes) -> bytes | None:
-    position = len(_PNG)
+    position = len(PNG_SIGNATURE)
     while position < len(content):
         size, kind = struct.unpack_from(">I4s", content, position)
         if kind == b"eXIf":

@@ -5,8 +5,10 @@ and folders are skipped. They are sorted by name (code points), on every file sy
 """
 
 import os
+import stat
 import tarfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -14,12 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.data.decode import decode_picture
+from edge_runtime.data.header import read_header
 from edge_runtime.data.sources import Image, UnreadablePicture
 from edge_runtime.errors import DataError
 
 EXTENSIONS = (
     ".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"
 )  # fmt: skip
+
+
+MAX_FILE_BYTES = 1 << 30  # of one picture
+_HEAD_BYTES = 1 << 14  # read at once, because most headers are shorter
 
 
 class Place(NamedTuple):
@@ -50,16 +57,98 @@ class PictureFiles:
         # a name that is not UTF-8 would break the terminal or the event file
         return os.fsencode(self._places[index].name).decode("utf-8", "backslashreplace")
 
-    def read(self, index: int) -> Image:
-        """Decode a picture."""
+    def file_sizes(self) -> list[int]:
+        """Bytes of every picture's file; 0 where it is gone."""
+        return [_file_bytes(place) for place in self._places]
+
+    @contextmanager
+    def open(self, index: int) -> Iterator["EncodedPicture"]:
+        """Open a picture and read its header.
+
+        Raises:
+            UnreadablePicture: it is gone, no regular file or too large; errors of
+                `read_header`.
+        """
         place = self._places[index]
         try:
-            with open(place.file, "rb") as file:
-                file.seek(place.offset)
-                content = file.read(-1 if place.size is None else place.size)
+            # Opening a FIFO would wait for its writer.
+            file = os.open(place.file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
-            raise UnreadablePicture(f"the file cannot be read: {error.strerror}") from error
-        return decode_picture(content)
+            raise _cannot_read(error) from error
+        try:
+            yield EncodedPicture(file, place)
+        finally:
+            os.close(file)
+
+    def read(self, index: int) -> Image:
+        """Decode a picture."""
+        with self.open(index) as encoded:
+            return encoded.decode()
+
+
+class EncodedPicture:
+    """A picture in an open file, whose header is known."""
+
+    def __init__(self, file: int, place: Place) -> None:
+        """Read the header.
+
+        Args:
+            file: descriptor, open as long as this is used.
+            place: of the picture.
+
+        Raises:
+            UnreadablePicture: it is no regular file or too large; errors of `read_header`.
+        """
+        self._file, self._offset = file, place.offset
+        size = _regular_size(file) - place.offset
+        self.file_bytes = max(0, size if place.size is None else min(size, place.size))
+        if self.file_bytes > MAX_FILE_BYTES:
+            raise UnreadablePicture(
+                f"its file has {self.file_bytes / 2**20:.0f} MiB, more than the "
+                f"{MAX_FILE_BYTES / 2**20:.0f} MiB that are read"
+            )
+        self._head = self._read(0, _HEAD_BYTES)
+        self.header = read_header(self._read_at)
+
+    def decode(self, reduction: int = 1) -> Image:
+        """Decode it; arguments and errors of `decode_picture`."""
+        content = self._read_at(0, self.file_bytes)
+        return decode_picture(content, header=self.header, reduction=reduction)
+
+    def _read_at(self, position: int, count: int) -> bytes:
+        end = min(position + count, self.file_bytes)
+        if end <= len(self._head):
+            return self._head[position:end]
+        return self._read(position, count)
+
+    def _read(self, position: int, count: int) -> bytes:
+        count = min(count, self.file_bytes - position)
+        if count <= 0:
+            return b""
+        try:
+            return os.pread(self._file, count, self._offset + position)
+        except OSError as error:
+            raise _cannot_read(error) from error
+
+
+def _file_bytes(place: Place) -> int:
+    if place.size is not None:
+        return place.size
+    try:
+        return os.stat(place.file).st_size
+    except OSError:
+        return 0
+
+
+def _regular_size(file: int) -> int:
+    status = os.fstat(file)
+    if not stat.S_ISREG(status.st_mode):
+        raise UnreadablePicture("it is not a regular file")
+    return status.st_size
+
+
+def _cannot_read(error: OSError) -> UnreadablePicture:
+    return UnreadablePicture(f"the file cannot be read: {error.strerror}")
 
 
 def open_folder(folder: Path) -> PictureFiles:

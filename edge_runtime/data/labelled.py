@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.data.augmentation import centre_view
+from edge_runtime.data.decoding_cost import Resolution
 from edge_runtime.data.pipeline import CancelFlag, Task, in_order, worker_count
+from edge_runtime.data.reading import PictureReader
 from edge_runtime.data.sources import FrameSource, PictureSource, UnreadablePicture
 from edge_runtime.data.unreadable import ReadStatistics, Skipped
 from edge_runtime.errors import DataError
@@ -85,22 +87,28 @@ def _batches(
 def _tasks(
     source: PictureSource, size_px: int, batch_size: int, flag: CancelFlag
 ) -> Iterator[Task[_Result]]:
+    reader = PictureReader(source, [Resolution(size_px, None)])
     for start in range(0, len(source), batch_size):
         pictures = range(len(source))[start : start + batch_size]
-        yield Task([partial(_views, source, size_px, pictures, flag)])
+        yield Task([partial(_views, source, reader, size_px, pictures, flag)])
 
 
-def _views(source: PictureSource, size_px: int, pictures: range, flag: CancelFlag) -> _Result:
+def _views(
+    source: PictureSource,
+    reader: PictureReader,
+    size_px: int,
+    pictures: range,
+    flag: CancelFlag,
+) -> _Result:
     views = np.empty((len(pictures), size_px, size_px, 3), dtype=np.uint8)
     read: list[int] = []
     skipped = []
     for picture in pictures:
         flag.check()
         try:
-            image = source.read(picture)
+            reader.read(picture, flag, partial(centre_view, view=views[len(read)]))
         except UnreadablePicture as error:
             skipped.append(Skipped(key=source.key(picture), reason=str(error)))
         else:
-            centre_view(image, views[len(read)])
             read.append(picture)
     return views[: len(read)], read, skipped

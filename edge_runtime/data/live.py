@@ -5,6 +5,7 @@ A resumed run continues with new frames.
 
 from collections.abc import Callable, Generator
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,7 +13,15 @@ import cv2
 
 from edge_runtime.data.decode import to_rgb
 from edge_runtime.data.sources import Image, SourceLostError
+from edge_runtime.device import process_tree_rss_bytes
 from edge_runtime.errors import DataError
+
+# A decoder holds some frames per thread, and by default has a thread per processor.
+_DECODER_THREADS = 2
+_MEASURED_FRAMES = 12  # by then a decoder has filled its buffers
+_LEAST_FRAMES = (
+    4  # that a decoder is taken to hold, if memory freed before hides what it needs
+)
 
 
 class Capture(Protocol):
@@ -29,29 +38,37 @@ class VideoFile:
     """A `FrameSource` that starts again at its end."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file once, to check that it can be read.
+        """Decode its first frames: to check that it can be read, and what memory that takes.
 
         Raises:
             DataError: OpenCV cannot decode a frame.
         """
         self.name = str(path)
-        capture = cv2.VideoCapture(self.name)
-        try:
-            if not capture.read()[0]:
-                raise DataError(
-                    f"{path}: no frame of this video can be decoded. Convert it, for example "
-                    "to H.264 in .mp4, or give its frames as a folder of pictures."
-                )
-            frame_count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        finally:
-            capture.release()
+        before_bytes = rss_bytes = process_tree_rss_bytes()
+        size: tuple[int, int] | None = None
+        capture = _open_video(self.name)
+        frame_count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        with closing(_read_all(capture)) as frames:
+            for frame in islice(frames, _MEASURED_FRAMES):
+                size = frame.shape[1], frame.shape[0]
+                rss_bytes = max(rss_bytes, process_tree_rss_bytes())
+        if size is None:
+            raise DataError(
+                f"{path}: no frame of this video can be decoded. Convert it, for example "
+                "to H.264 in .mp4, or give its frames as a folder of pictures."
+            )
         self.frame_count = frame_count if frame_count > 0 else None  # of its header
+        self.frame_size = size  # width, height
+        frame_bytes = 3 * size[0] * size[1]
+        # A frame is still in use while the next one is copied.
+        grown_bytes = rss_bytes - before_bytes + frame_bytes
+        self.decoder_bytes = max(_LEAST_FRAMES * frame_bytes, grown_bytes)
 
     def frames(self) -> Generator[Image, None, None]:
         """Endless frames."""
         while True:
             seen = 0
-            with closing(_read_all(cv2.VideoCapture(self.name))) as frames:
+            with closing(_read_all(_open_video(self.name))) as frames:
                 for frame in frames:
                     seen += 1
                     yield frame
@@ -85,6 +102,12 @@ class Camera:
             f"{self.name} gives no pictures. Check that it is connected, that no other "
             "program uses it, and that this user may open video devices."
         )
+
+
+def _open_video(name: str) -> cv2.VideoCapture:
+    capture = cv2.VideoCapture(name, cv2.CAP_ANY, [cv2.CAP_PROP_N_THREADS, _DECODER_THREADS])
+    # Readers of OpenCV other than FFmpeg may refuse the setting.
+    return capture if capture.isOpened() else cv2.VideoCapture(name)
 
 
 def _read_all(capture: Capture) -> Generator[Image, None, None]:

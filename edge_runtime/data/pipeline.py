@@ -1,6 +1,5 @@
 """Tasks on threads with results in order: bounded, promptly cancelled, no error lost."""
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +9,8 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, Generic, TypeVar
 
+from edge_runtime.device import usable_cpus
+
 T = TypeVar("T")
 
 _MOST_BY_DEFAULT = 4
@@ -18,11 +19,12 @@ _MOST_BY_DEFAULT = 4
 def worker_count(requested: int | None) -> int:
     """Number of threads: as requested, or half of the processors and at most four.
 
-    The other half trains. A second thread helps with large pictures only.
+    The processors are those that this process may use; a container may have less than one. The
+    other half trains. A second thread helps with large pictures only.
     """
     if requested is not None:
         return requested
-    return max(1, min(_MOST_BY_DEFAULT, len(os.sched_getaffinity(0)) // 2))
+    return max(1, min(_MOST_BY_DEFAULT, int(usable_cpus() / 2)))
 
 
 class Cancelled(Exception):  # noqa: N818 - not an error

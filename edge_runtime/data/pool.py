@@ -21,7 +21,13 @@ class FramePool:
     """
 
     def __init__(
-        self, frames: Iterator[Image], *, batch_size: int, short_side_px: int, seed: int
+        self,
+        frames: Iterator[Image],
+        *,
+        batch_size: int,
+        short_side_px: int,
+        seed: int,
+        limit_bytes: int = BYTES,
     ) -> None:
         """Prepare; nothing is read yet.
 
@@ -30,10 +36,12 @@ class FramePool:
             batch_size: frames per draw.
             short_side_px: frames are shrunk until their short side is this long.
             seed: of the run; decides which frames are drawn.
+            limit_bytes: for the frames; two batches of them are held in any case.
         """
         self._numbered = enumerate(_shrunk(frames, short_side_px))
         self._batch_size = batch_size
         self._seed = seed
+        self._limit_bytes = limit_bytes
         self._draws = 0
         self._pool: list[tuple[int, Image]] = []
 
@@ -56,10 +64,23 @@ class FramePool:
     def _fill(self) -> None:
         if not self._pool:
             self._pool.append(next(self._numbered))
-        fitting = BYTES // (self._pool[0][1].nbytes * self._batch_size)
-        batches = min(BATCHES, max(MIN_BATCHES, fitting))
-        while len(self._pool) < batches * self._batch_size:
+        frame_bytes = self._pool[0][1].nbytes
+        frames = frames_held(frame_bytes, self._batch_size, self._limit_bytes)
+        while len(self._pool) < frames:
             self._pool.append(next(self._numbered))
+
+
+def frames_held(frame_bytes: int, batch_size: int, limit_bytes: int = BYTES) -> int:
+    """How many frames a full pool has."""
+    fitting = limit_bytes // (frame_bytes * batch_size)
+    return batch_size * min(BATCHES, max(MIN_BATCHES, fitting))
+
+
+def shrunk_size(size: tuple[int, int], short_side_px: int) -> tuple[int, int]:
+    """Width and height of a frame in the pool, of its width and height before."""
+    width, height = size
+    scale = min(1.0, short_side_px / min(size))
+    return round(width * scale), round(height * scale)
 
 
 def _shrunk(frames: Iterator[Image], short_side_px: int) -> Iterator[Image]:
@@ -67,9 +88,9 @@ def _shrunk(frames: Iterator[Image], short_side_px: int) -> Iterator[Image]:
     for frame in frames:
         seen += 1
         height, width = frame.shape[:2]
-        scale = short_side_px / min(height, width)
-        if scale < 1:
-            smaller = np.empty((round(height * scale), round(width * scale), 3), np.uint8)
+        size = shrunk_size((width, height), short_side_px)
+        if size != (width, height):
+            smaller = np.empty((size[1], size[0], 3), np.uint8)
             resize_into(smaller, frame, Box(0, 0, width, height))
             frame = smaller
         yield frame
