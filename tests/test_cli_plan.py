@@ -13,7 +13,7 @@ from edge_runtime import device
 from edge_runtime.cli.main import main
 from edge_runtime.device import load_board, power_mode
 from edge_runtime.facts import CostProfile
-from edge_runtime.profiling import cached_profile_path, save_profile
+from edge_runtime.profiling import cached_profile_path, key_of, save_profile
 
 ROOT = Path(__file__).parents[1]
 COSTS = (
@@ -200,16 +200,8 @@ def test_json_has_everything(plan, package, profile) -> None:
 
 
 def test_the_profile_is_read_from_the_cache(package, profile, capsys) -> None:
-    path = cached_profile_path(
-        package.digest,
-        board=profile.board,
-        power_mode=power_mode(),
-        engine="ort",
-        runtime="numpy",
-        device="cpu",
-        threads=None,
-        cpus=device.usable_cpus(),
-    )
+    key = key_of(replace(profile, cpus=device.usable_cpus()))
+    path = cached_profile_path(package.digest, key)
     path.parent.mkdir(parents=True)
     save_profile(profile, path)
     assert main(["plan", str(package.path), "--images", "40", "--time", "1h"]) == 0

@@ -164,20 +164,12 @@ def find_profile(package: "Package", args: argparse.Namespace) -> tuple[Path, "C
 def _profile_of_board(package: "Package", path: Path, board_file: Path) -> "CostProfile":
     """A profile of another machine: package and board must match."""
     from edge_runtime.device import load_board
-    from edge_runtime.profiling import check_fits, load_profile
+    from edge_runtime.profiling import check_fits, key_of, load_profile
 
     profile = load_profile(path)
-    check_fits(
-        profile,
-        package_digest=package.digest,
-        board=load_board(board_file).id,
-        power_mode=profile.power_mode,
-        engine=profile.engine,
-        runtime=profile.runtime,
-        device=profile.device,
-        threads=profile.threads,
-        rungs=[rung.id for rung in package.manifest.rungs],
-    )
+    key = key_of(profile)._replace(board=load_board(board_file).id)
+    rungs = [rung.id for rung in package.manifest.rungs]
+    check_fits(profile, package.digest, key, rungs=rungs)
     return profile
 
 
