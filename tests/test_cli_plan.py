@@ -265,7 +265,7 @@ def test_a_profile_of_another_machine_needs_its_board(plan, tmp_path) -> None:
         (
             ["--memory", "1kB"],
             7,
-            r"--memory 1000B is below the package's state of 1\.0 KiB",
+            r"--memory 1kB is below the package's state of 1\.0 KiB",
         ),
         (["--energy", "0J"], 2, r"--energy is 0; a limit must be above zero"),
     ],

@@ -18,10 +18,11 @@ from edge_runtime.facts.budget import (
     TIME,
     Limit,
     flag_text,
+    over_text,
 )
 from edge_runtime.planning.costs import Overhead
 from edge_runtime.planning.mix import Mix, Workload, best_mix, steady_mix, why_unusable
-from edge_runtime.units import bytes_text, duration_text, energy_text, power_text
+from edge_runtime.units import bytes_text, power_text
 
 _PRECISION = 1.001  # of a nearest budget
 
@@ -140,12 +141,12 @@ def _why_not_used(cost: RungCost, workload: Workload, budget: Budget, mix: Mix) 
     if alone is None:
         limit = flag_text(POWER, budget.power_w)
         return f"draws {power_text(cost.power_w or 0.0)}, over {limit}"
-    over = []
-    time_s, energy_j = budget.time_s, budget.energy_j
-    if time_s is not None and alone.time_s > time_s:
-        over.append(f"{duration_text(alone.time_s)}, over {flag_text(TIME, time_s)}")
-    if energy_j is not None and alone.energy_j is not None and alone.energy_j > energy_j:
-        over.append(f"{energy_text(alone.energy_j)}, over {flag_text(ENERGY, energy_j)}")
+    over = [
+        over_text(limit, value, allowed)
+        for limit, value in ((TIME, alone.time_s), (ENERGY, alone.energy_j))
+        if (allowed := budget.value(limit)) is not None and value is not None
+        if value > allowed
+    ]
     return f"all steps on it take {' and '.join(over)}"
 
 
@@ -177,7 +178,7 @@ def infeasible_text(workload: Workload, budget: Budget) -> str:
         binding = f"{flags} are too little together, more of one is enough"
     return (
         f"no plan of {workload.steps} steps fits {budget}: {binding}. The nearest budget that "
-        f"works is {', or '.join(map(str, nearest))}{_fewer_steps(workload, budget)}."
+        f"works is {', or '.join(near.flags(budget) for near in nearest)}{_fewer_steps(workload, budget)}."
     )
 
 
