@@ -317,6 +317,13 @@ def test_overhead_uses_the_highest_power_for_unmeasured_energy() -> None:
     assert (overhead.fixed_s, overhead.fixed_j) == (2.0, 19.5)
 
 
+def test_a_late_start_is_part_of_the_overhead() -> None:
+    late = overhead_of(PROFILE, late_s=10.0, late_j=60.0)
+    assert (late.startup_s, late.startup_j) == (11.5, 75.0)
+    unknown = overhead_of(PROFILE, late_s=10.0, late_j=None)
+    assert unknown.startup_j == 115.0  # at 10 W
+
+
 def test_overhead_without_a_sensor_is_unknown() -> None:
     dark = tuple(replace(cost, step_j=None, power_w=None) for cost in LADDER)
     overhead = overhead_of(replace(PROFILE, rungs=dark, checkpoint_j=None, idle_w=None))

@@ -10,6 +10,7 @@ from edge_runtime.cli.quantities import (
     count_text,
     duration_s,
     energy_j,
+    epochs_or_auto,
     natural,
     niceness,
     positive,
@@ -85,6 +86,11 @@ def test_quantities_have_units(text, expected) -> None:
 )
 def test_quantities_are_read(read, text, value) -> None:
     assert read(text) == pytest.approx(value, rel=1e-12)
+
+
+def test_epochs_are_a_number_or_left_to_the_budget() -> None:
+    assert epochs_or_auto("12") == 12
+    assert epochs_or_auto("auto") is None
 
 
 @pytest.mark.parametrize(

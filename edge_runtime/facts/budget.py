@@ -92,6 +92,11 @@ class Budget:
         """Whether any limit is set."""
         return bool(self.limited())
 
+    @property
+    def has_an_end(self) -> bool:
+        """Whether it allows only so many steps: time or energy is limited."""
+        return self.time_s is not None or self.energy_j is not None
+
     def __str__(self) -> str:
         """As flags: `--memory 1.5GiB --energy 20Wh`; values are rounded up."""
         return self.flags(self)
