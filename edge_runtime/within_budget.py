@@ -4,7 +4,6 @@ Clock: monotonic seconds.
 """
 
 import logging
-import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -146,14 +145,13 @@ def train_within(
             return open_run(run_dir)
         if is_governed:
             _check_limits(package, environment, budget, metering.meter)
-            begun = metering.spent(time.monotonic())
             measure = partial(measure_for_run, package, environment, options, metering, report)
             costs = _costs(package, environment, profile, candidates, measure)
             _require_readings(budget, metering.meter)
             if budget.energy_j or budget.power_w:
                 environment.check_energy(costs)
             if is_auto:
-                job = with_auto_epochs(job, costs, metering, begun=begun, report=report)
+                job = with_auto_epochs(job, costs, metering, report)
             options = replace(job.options, profile=costs)
         _set_idle_power(metering.meter, options.profile, report)
         with open_loop(replace(job, options=options)) as loop:

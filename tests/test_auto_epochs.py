@@ -1,19 +1,20 @@
 """`train_within` with `epochs=None`: the budget decides, a resumed run keeps its number."""
 
-import math
 from dataclasses import replace
 
 import pytest
 import test_within_budget
 from measuring_fakes import environment
 from simulated_board import rung_cost
+from test_cli_run import write_pictures
 from test_within_budget import HOUR, profile_of, train_within
 from training_fakes import kinds, stop_after
 
 from edge_runtime import within_budget
+from edge_runtime.cli.main import main
 from edge_runtime.errors import BudgetError, ConfigError, StoppedError
 from edge_runtime.facts import Budget
-from edge_runtime.profiling import save_profile
+from edge_runtime.profiling import for_run, save_profile
 from edge_runtime.records import events, open_run
 
 package = test_within_budget.package
@@ -33,7 +34,7 @@ def nothing_measured(monkeypatch) -> None:
     def measure(*_, **__):
         raise AssertionError("this takes minutes")
 
-    monkeypatch.setattr(within_budget, "profile_package", measure)
+    monkeypatch.setattr(for_run, "profile_package", measure)
 
 
 def test_the_budget_decides_the_number_of_epochs(package, measured, tmp_path) -> None:
@@ -48,11 +49,26 @@ def test_the_budget_decides_the_number_of_epochs(package, measured, tmp_path) ->
     info = open_run(tmp_path / "run").info
     assert (info.settings.epochs, info.steps_per_epoch, info.total_steps) == (3, 5, 15)
     assert reports == [
-        "--epochs auto: 3 epochs of 5 steps within --time 18.5s: 15 steps on k100; "
-        "4 would keep fewer token-blocks"
+        "--epochs auto: 3 epochs of 5 steps within --time 18.5s; 4 would keep fewer "
+        "token-blocks"
     ]
     assert len(kinds(yielded, events.StepRecord)) == 15
     assert yielded[-1].stopped_by is None
+
+
+def test_the_command_says_what_the_budget_gives(package, tmp_path, capsys) -> None:
+    # The budget counts from the start of this process, which may have run for minutes.
+    profile = profile_of(package, rungs=(rung_cost("k100", 80, 200.0, 10.0),))
+    save_profile(profile, environment().cached_profile_path(package))
+    write_pictures(tmp_path / "pictures")
+    words = ["run", str(package.path), str(tmp_path / "pictures"), "--epochs", "auto"]
+    words += ["--rung", "k100"]
+    assert main([*words, "-o", str(tmp_path / "run"), "--time", "5h"]) == 0
+    epochs = open_run(tmp_path / "run").info.settings.epochs
+    assert epochs > 1
+    assert f"edge-train: --epochs auto: {epochs} epochs of" in capsys.readouterr().err
+    assert main([*words, "-o", str(tmp_path / "none"), "--power", "60W"]) == 2
+    assert "--epochs auto needs --time or --energy" in capsys.readouterr().err
 
 
 def test_with_a_chosen_rung_it_is_as_many_as_fit_on_it(package, measured, tmp_path) -> None:
@@ -118,24 +134,23 @@ def test_time_that_measuring_takes_is_not_left_for_epochs(
     package, tmp_path, monkeypatch
 ) -> None:
     """As if the 20 s of measuring had passed: the clock of the run is 20 s further."""
-    spent = within_budget.Metering.spent
-    begun = math.inf
+    spent, is_later = within_budget.Metering.spent, False
 
     def measure(*_, **__):
-        nonlocal begun
-        begun = 0.0
+        nonlocal is_later
+        is_later = True
         return profile_of(package, rungs=COSTS)
 
     def later(self, now_s):
         totals = spent(self, now_s)
-        if math.isinf(begun):
+        if not is_later:
             return totals
         return replace(totals, time_s=totals.time_s + 20, energy_j=totals.energy_j + 200)
 
-    monkeypatch.setattr(within_budget, "profile_package", measure)
+    monkeypatch.setattr(for_run, "profile_package", measure)
     monkeypatch.setattr(within_budget.Metering, "spent", later)
     for name, budget in (("time", Budget(time_s=38.5)), ("energy", Budget(energy_j=385))):
-        begun = math.inf
+        is_later = False
         train_within(package, tmp_path / name, budget=budget, epochs=None)
         assert open_run(tmp_path / name).info.settings.epochs == 3
         environment().cached_profile_path(package).unlink()

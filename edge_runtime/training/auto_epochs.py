@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable
 
 from edge_runtime.device import memory_now
-from edge_runtime.facts import CostProfile, Spent
-from edge_runtime.facts.plan import steps_text
+from edge_runtime.facts import CostProfile
 from edge_runtime.planning import Workload, auto_epochs, interpolate, overhead_of
 from edge_runtime.training.job import TrainingJob
 from edge_runtime.training.metering import Metering
@@ -18,8 +17,6 @@ def with_auto_epochs(
     job: TrainingJob,
     costs: CostProfile,
     metering: Metering,
-    *,
-    begun: Spent,
     report: Callable[[str], None],
 ) -> TrainingJob:
     """A job with as many epochs as its budget gives; docs/planning.md has the rules.
@@ -28,8 +25,6 @@ def with_auto_epochs(
         job: of a new run.
         costs: of the rungs that may be trained.
         metering: of the run.
-        begun: what it had spent before the costs were looked up. Measuring them delays the
-            start.
         report: called with a line of text: the number, and why.
 
     Raises:
@@ -37,19 +32,17 @@ def with_auto_epochs(
         BudgetError: not even one epoch fits.
         DeviceError: energy or power is limited and unknown.
     """
-    now, late_j = metering.spent(time.monotonic()), None
-    if now.energy_j is not None and begun.energy_j is not None:
-        late_j = now.energy_j - begun.energy_j
+    # A part of a usual start is over: counted twice, so that a slow one breaks no plan.
+    spent = metering.spent(time.monotonic())
     epoch = Workload(
         costs=interpolate(costs.rungs),
         steps=job.steps_per_epoch,
-        overhead=overhead_of(costs, late_s=now.time_s - begun.time_s, late_j=late_j),
+        overhead=overhead_of(costs, late_s=spent.time_s, late_j=spent.energy_j),
         room_bytes=memory_now().room_bytes,
     )
     choice = auto_epochs(epoch, job.options.budget)
-    planned = steps_text(choice.mix.counts.items())
     report(
         f"--epochs auto: {choice.epochs} epochs of {epoch.steps} steps within "
-        f"{job.options.budget}: {planned}; {choice.reason}"
+        f"{job.options.budget}; {choice.reason}"
     )
     return job.lasting(choice.epochs)
