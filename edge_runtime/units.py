@@ -14,6 +14,8 @@ POWERS_W = {"mW": 1e-3, "W": 1.0, "kW": 1e3}
 DURATIONS_S = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 TEMPERATURES_C = {"C": 1.0}
 
+_FOUR_DIGITS = 10_000  # the first number with more
+
 
 def bytes_text(size_bytes: float) -> str:
     """For example `512 B`, `3.4 MiB`, `1.5 GiB`."""
@@ -64,24 +66,35 @@ def temperature_text(temperature_c: float) -> str:
     return f"{temperature_c:.1f} C"
 
 
-def at_least_text(value: float, units: Mapping[str, float]) -> str:
-    """Four digits and a unit, rounded up: parsed again, the text is not below `value`.
+def unit_for(
+    value: float, units: Mapping[str, float], more: Mapping[str, float] | None = None
+) -> str:
+    """The unit with the shortest exact number; of equally short ones, the largest.
+
+    People write quantities like that: 20 Wh, not 72 kJ. Without an exact number of four
+    digits, it is the largest of `units` that is not above `value`.
 
     Args:
         value: above zero, in the unit whose factor is 1.
-        units: factor by unit, ascending. The unit is the one with the shortest exact
-            number; without any, the largest one that is not above `value`.
+        units: factor by unit, ascending.
+        more: further units, for exact numbers alone.
     """
     smallest, *larger = units
     fitting = [*(unit for unit in reversed(larger) if units[unit] <= value), smallest]
-    texts = {unit: _four_digits_up(value / units[unit]) for unit in fitting}
+    factors = {unit: units[unit] for unit in fitting}
+    factors |= {unit: factor for unit, factor in (more or {}).items() if factor <= value}
+    texts = {unit: _four_digits_up(value / factor) for unit, factor in factors.items()}
     exact = [
         unit
         for unit, text in texts.items()
-        if float(text) < 10_000 and math.isclose(float(text) * units[unit], value)
+        if float(text) < _FOUR_DIGITS and math.isclose(float(text) * factors[unit], value)
     ]
-    unit = min(exact, key=lambda unit: len(texts[unit])) if exact else fitting[0]
-    return texts[unit] + unit
+    return min(exact or fitting[:1], key=lambda unit: (len(texts[unit]), -factors[unit]))
+
+
+def at_least_text(value: float, unit: str, factor: float) -> str:
+    """Four digits and the unit, rounded up: parsed again, the text is not below `value`."""
+    return _four_digits_up(value / factor) + unit
 
 
 def _four_digits_up(number: float) -> str:

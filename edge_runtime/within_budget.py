@@ -16,13 +16,14 @@ from edge_runtime.errors import ConfigError, DeviceError
 from edge_runtime.facts import Budget, CostProfile
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
-from edge_runtime.planning import interpolate, require_state_fits
+from edge_runtime.planning import interpolate, require_an_end, require_state_fits
 from edge_runtime.planning.costs import predicted_peak_bytes
 from edge_runtime.profiling import Environment, measure_for_run, wait_for_sensor
-from edge_runtime.records import Run, open_run
+from edge_runtime.records import Run, Settings, is_begun, open_run
 from edge_runtime.records.events import Event
 from edge_runtime.state import State
 from edge_runtime.training import Metering, TrainingOptions, never, open_loop, prepare
+from edge_runtime.training.auto_epochs import with_auto_epochs
 
 _IDLE_S = 3.0  # long enough for the slowest sensor
 _UNLIMITED = Budget()
@@ -38,7 +39,7 @@ def train_within(
     budget: Budget = _UNLIMITED,
     rungs: Sequence[str] | None = None,
     skip_unsupported: bool = False,
-    epochs: int = 100,
+    epochs: int | None = 100,
     images_per_epoch: int | None = None,
     seed: int = 0,
     state: State | None = None,
@@ -70,7 +71,8 @@ def train_within(
             `None`: with a budget, the ladder, as far as the engine can train it; otherwise the
             rung that keeps the most.
         skip_unsupported: leave out those of `rungs` that the engine cannot train.
-        epochs: of the run.
+        epochs: of the run. `None`: as many as time and energy give; a run that is continued
+            keeps its number.
         images_per_epoch: `None`: all of the source; a live source needs a number.
         seed: of all random numbers.
         state: the initial state; `None`: that of the package.
@@ -94,7 +96,8 @@ def train_within(
     Raises:
         EdgeRuntimeError: any error of `train`, and before training:
         BudgetError: no plan is feasible.
-        ConfigError: the package has no such rungs, or they train different parameters.
+        ConfigError: the package has no such rungs, they train different parameters, or the
+            budget does not limit the number of epochs that it has to decide.
         DeviceError: `profile` was measured elsewhere, a limit is set on a quantity that
             no sensor measures, or the board is unknown.
         EngineError: the engine is not installed, it cannot train a rung, or no rung fits into
@@ -108,7 +111,11 @@ def train_within(
         open_already=meter.sensor if meter else None,
     )
     trainer = create_engine(engine, device=device, threads=threads)
-    is_tight = _is_tight(package, rungs, run_dir if resume else None)
+    recorded = open_run(run_dir).info.settings if resume and is_begun(run_dir) else None
+    is_auto = epochs is None and recorded is None
+    if is_auto:
+        require_an_end(budget)
+    is_tight = _is_tight(package, rungs, recorded)
     if rungs is None:
         by_costs = budget.is_limited or is_tight
         candidates = _default_candidates(package, trainer, by_costs, report)
@@ -124,7 +131,8 @@ def train_within(
             budget=budget,
             state=state,
             metering=metering,
-            epochs=epochs,
+            # Until the costs are known, a new run has one epoch: its pictures are checked.
+            epochs=(recorded.epochs if recorded else 1) if epochs is None else epochs,
             images_per_epoch=images_per_epoch,
             seed=seed,
             resume=resume,
@@ -142,14 +150,18 @@ def train_within(
             _require_readings(budget, metering.meter)
             if budget.energy_j or budget.power_w:
                 environment.check_energy(costs)
-            options = replace(options, profile=costs)
+            if is_auto:
+                job = with_auto_epochs(job, costs, metering, report)
+            options = replace(job.options, profile=costs)
         _set_idle_power(metering.meter, options.profile, report)
         with open_loop(replace(job, options=options)) as loop:
             yield from loop.run()
     return open_run(run_dir)
 
 
-def _is_tight(package: Package, rungs: Sequence[str] | None, continued: Path | None) -> bool:
+def _is_tight(
+    package: Package, rungs: Sequence[str] | None, recorded: Settings | None
+) -> bool:
     """Whether the rung that would be trained may not fit into the memory that is free.
 
     Rungs are then chosen by their costs, without a limit as well. A run that is continued
@@ -158,10 +170,10 @@ def _is_tight(package: Package, rungs: Sequence[str] | None, continued: Path | N
     Args:
         package: the package to train.
         rungs: that the caller names.
-        continued: the run folder to continue, if it exists.
+        recorded: settings of the run that is continued, if any.
     """
-    if continued is not None and continued.is_dir() and any(continued.iterdir()):
-        return open_run(continued).info.settings.rungs is None
+    if recorded is not None:
+        return recorded.rungs is None
     rung = package.rung(rungs[0]) if rungs else _largest(package)[0]
     now = memory_now()
     needed = predicted_peak_bytes(package.manifest, rung, now.rss_bytes)

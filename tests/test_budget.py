@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from edge_runtime.cli.budget_flags import add_budget_arguments, budget_of
 from edge_runtime.errors import ConfigError
 from edge_runtime.facts import Budget
-from edge_runtime.facts.budget import LIMITS
+from edge_runtime.facts.budget import ENERGY, LIMITS, MEMORY, TIME, over_text
+from edge_runtime.units import DURATIONS_S, ENERGIES_J, POWERS_W, SIZES, TEMPERATURES_C
 
 SOME = Budget(memory_bytes=3 << 29, energy_j=2e4, time_s=7200, power_w=0.8, temperature_c=80)
 
@@ -40,6 +41,44 @@ def test_a_budget_is_printed_as_flags() -> None:
     text = "--memory 1.5GiB --energy 20kJ --time 2h --power 800mW --temperature 80C"
     assert read(text) == SOME
     assert str(SOME) == text
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        *["--memory 2GB", "--memory 2GiB", "--memory 500MB", "--memory 1024MB"],
+        *["--energy 20Wh", "--energy 1.2kWh", "--energy 50kJ"],
+        *["--time 90min", "--time 3h", "--time 36min", "--time 250ms"],
+        *["--power 10W", "--power 1.5kW"],
+    ],
+)
+def test_a_budget_is_printed_in_the_units_of_its_flags(flags) -> None:
+    assert str(read(flags)) == flags
+
+
+def test_units_of_the_flags_are_those_that_are_read() -> None:
+    known = (SIZES, ENERGIES_J, DURATIONS_S, POWERS_W, TEMPERATURES_C)
+    for limit, units in zip(LIMITS, known, strict=True):
+        assert {**limit.units, **limit.exact_units} == units
+
+
+def test_a_budget_is_printed_in_the_units_of_another() -> None:
+    given = read("--memory 2GB --energy 20Wh")
+    near = Budget(memory_bytes=2_345_678_901, energy_j=83_456, time_s=5400)
+    assert near.flags(beside=given) == "--memory 2.346GB --energy 23.19Wh --time 90min"
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "flag", "text"),
+    [
+        (MEMORY, 2_260_000_000, "--memory 2GB", "2.3 GB, over --memory 2GB"),
+        (MEMORY, 2_260_000_000, "--memory 2GiB", "2.1 GiB, over --memory 2GiB"),
+        (ENERGY, 90_000, "--energy 20Wh", "25.0 Wh, over --energy 20Wh"),
+        (TIME, 7500, "--time 90min", "2 h 5 min, over --time 90min"),
+    ],
+)
+def test_what_is_over_a_limit_is_compared_in_its_unit(limit, value, flag, text) -> None:
+    assert over_text(limit, value, read(flag).value(limit)) == text
 
 
 positive = st.floats(1e-3, 1e9)

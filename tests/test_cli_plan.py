@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 from simulated_board import rung_cost
+from test_planning_document import keys as documented
 from training_fakes import write_package
 
 from edge_runtime import device
 from edge_runtime.cli.main import main
 from edge_runtime.device import load_board, power_mode
 from edge_runtime.facts import CostProfile
-from edge_runtime.profiling import cached_profile_path, save_profile
+from edge_runtime.profiling import cached_profile_path, key_of, save_profile
 
 ROOT = Path(__file__).parents[1]
 COSTS = (
@@ -103,6 +104,11 @@ def test_the_table_shows_every_rung(plan, tmp_path, profile) -> None:
         "the most that --energy allows",
         "k050  200           110.0 ms  1.08 J  9.80 W   300.0 MiB  44     44% of the steps: "
         "the most that --energy allows",
+        "",
+        "all steps on  time  energy   memory     fits  epochs that fit",
+        "k100          21 s  210.0 J  400.0 MiB  no    7",
+        "k050          12 s  117.8 J  300.0 MiB  yes   14",
+        "the plan's    17 s  169.4 J  400.0 MiB  yes   auto: 8",
     ]
 
 
@@ -179,6 +185,7 @@ def test_json_has_everything(plan, package, profile) -> None:
     code, text, _ = plan("--energy", "170J", "--json")
     facts = json.loads(text)
     assert code == 0
+    assert set(facts) == documented("key of `plan --json`")
     assert facts["budget"] == {
         "memory_bytes": None,
         "energy_j": 170.0,
@@ -200,16 +207,8 @@ def test_json_has_everything(plan, package, profile) -> None:
 
 
 def test_the_profile_is_read_from_the_cache(package, profile, capsys) -> None:
-    path = cached_profile_path(
-        package.digest,
-        board=profile.board,
-        power_mode=power_mode(),
-        engine="ort",
-        runtime="numpy",
-        device="cpu",
-        threads=None,
-        cpus=device.usable_cpus(),
-    )
+    key = key_of(replace(profile, cpus=device.usable_cpus()))
+    path = cached_profile_path(package.digest, key)
     path.parent.mkdir(parents=True)
     save_profile(profile, path)
     assert main(["plan", str(package.path), "--images", "40", "--time", "1h"]) == 0
@@ -260,9 +259,9 @@ def test_a_profile_of_another_machine_needs_its_board(plan, tmp_path) -> None:
         (
             ["--energy", "100J"],
             7,
-            r"no plan of 100 steps fits --energy 100J: --energy is too little\. The nearest "
-            r"budget that works is --energy 117\.\dJ; this one allows 83 steps: "
-            r"reduce them with --epochs or --images",
+            r"no plan of 10 epochs \(100 steps\) fits --energy 100J: --energy is too little\. "
+            r"The nearest budget that works is --energy 117\.\dJ\. Within this one, "
+            r"`--epochs auto` trains 5; on one rung alone: k100 4, k050 8\.$",
         ),
         (
             ["--memory", "200MiB", "--energy", "100J"],
@@ -273,7 +272,7 @@ def test_a_profile_of_another_machine_needs_its_board(plan, tmp_path) -> None:
         (
             ["--memory", "1kB"],
             7,
-            r"--memory 1000B is below the package's state of 1\.0 KiB",
+            r"--memory 1kB is below the package's state of 1\.0 KiB",
         ),
         (["--energy", "0J"], 2, r"--energy is 0; a limit must be above zero"),
     ],
@@ -290,7 +289,8 @@ def test_an_infeasible_budget_is_refused(plan, words, code, message) -> None:
         (["--energy", "20"], "argument --energy: '20' is not an energy: it has no unit"),
         (["--time=-2h"], "argument --time: '-2h' is not a duration: it is negative"),
         (["--memory", "1.5G"], "the unit G is unknown"),
-        (["--epochs", "0"], "expected a whole number >= 1, got '0'"),
+        (["--epochs", "0"], "expected a whole number >= 1, got '0'; or write `auto`"),
+        (["--epochs", "Auto"], "expected a whole number >= 1, got 'Auto'; or write `auto`"),
     ],
 )
 def test_wrong_flags_exit_2(plan, words, message, capsys) -> None:

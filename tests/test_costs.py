@@ -14,8 +14,10 @@ from edge_runtime.errors import ConfigError, DeviceError, RecordsError
 from edge_runtime.facts import CostProfile
 from edge_runtime.planning import interpolate, overhead_of
 from edge_runtime.profiling import (
+    EnvironmentKey,
     cached_profile_path,
     check_fits,
+    key_of,
     load_profile,
     save_profile,
 )
@@ -41,15 +43,15 @@ PROFILE = CostProfile(
     checkpoint_j=4.5,
     rungs=LADDER,
 )
-HERE = {
-    "package_digest": "ab" * 32,
-    "board": "generic-x86_64",
-    "power_mode": None,
-    "engine": "ort",
-    "runtime": "onnxruntime 1.31.1",
-    "device": "cpu",
-    "threads": 2,
-}
+HERE = EnvironmentKey(
+    board="generic-x86_64",
+    power_mode=None,
+    engine="ort",
+    runtime="onnxruntime 1.31.1",
+    device="cpu",
+    threads=2,
+    cpus=None,
+)
 
 
 def unmeasured(rung: str, flops: int):
@@ -152,16 +154,13 @@ def test_a_folder_is_not_a_profile(tmp_path) -> None:
 
 
 def test_a_profile_fits_where_it_was_measured() -> None:
-    check_fits(PROFILE, **HERE)
+    assert key_of(PROFILE) == HERE
+    check_fits(PROFILE, "ab" * 32, HERE)
 
 
 @pytest.mark.parametrize(
     ("different", "message"),
     [
-        (
-            {"package_digest": "cd" * 32},
-            "package: measured with abababababab, here cdcdcdcdcd",
-        ),
         ({"board": "jetson"}, "board: measured with generic-x86_64, here jetson"),
         ({"power_mode": "15W"}, "power mode: measured with none, here 15W"),
         ({"engine": "ort-training"}, "engine: measured with ort, here ort-training"),
@@ -172,22 +171,30 @@ def test_a_profile_fits_where_it_was_measured() -> None:
 )
 def test_another_environment_is_refused_by_name(different, message) -> None:
     with pytest.raises(DeviceError, match=rf"is not valid here:\n  {message}") as caught:
-        check_fits(PROFILE, **HERE | different)
+        check_fits(PROFILE, "ab" * 32, HERE._replace(**different))
     assert str(caught.value).count("measured with") == 1
+
+
+def test_a_profile_of_another_package_is_refused() -> None:
+    with pytest.raises(
+        DeviceError, match="package: measured with abababababab, here cdcdcdcdcdcd"
+    ):
+        check_fits(PROFILE, "cd" * 32, HERE)
 
 
 CALIBRATED = {"VDD_IN": {"gain": 1.02, "offset_w": 0.0}}
 
 
 def test_other_processors_or_rungs_are_refused() -> None:
-    profile = replace(PROFILE, cpus=2.0)
-    check_fits(profile, **HERE, cpus=2.0, rungs=["k100", "k075", "k050", "k025", "more"])
-    check_fits(PROFILE, **HERE, cpus=1.0)  # of an older profile they are unknown
+    profile, two = replace(PROFILE, cpus=2.0), HERE._replace(cpus=2.0)
+    rungs = ["k100", "k075", "k050", "k025", "more"]
+    check_fits(profile, "ab" * 32, two, rungs=rungs)
+    check_fits(PROFILE, "ab" * 32, two)  # of an older profile they are unknown
     with pytest.raises(DeviceError, match=r"\n  processors: measured with 2, here 0.5\n"):
-        check_fits(profile, **HERE, cpus=0.5)
+        check_fits(profile, "ab" * 32, HERE._replace(cpus=0.5))
     message = r"\n  rungs: measured with k075, k025, here k100, k050\n"
     with pytest.raises(DeviceError, match=message):
-        check_fits(profile, **HERE, cpus=2.0, rungs=["k100", "k050"])
+        check_fits(profile, "ab" * 32, two, rungs=["k100", "k050"])
 
 
 @pytest.mark.parametrize(
@@ -226,21 +233,21 @@ def test_every_difference_is_named() -> None:
     with pytest.raises(
         DeviceError, match=r"(?s)board: .*engine: .*threads: .*edge-train prof"
     ):
-        check_fits(PROFILE, **HERE | {"board": "b", "engine": "e", "threads": 9})
+        check_fits(PROFILE, "ab" * 32, HERE._replace(board="b", engine="e", threads=9))
 
 
 def path(digest="ab" * 32, **changes):
-    key = {
-        "board": "b",
-        "power_mode": None,
-        "engine": "ort",
-        "runtime": "onnxruntime 1",
-        "device": "cpu",
-        "threads": None,
-        "cpus": 2.0,
-    }
+    key = EnvironmentKey(
+        board="b",
+        power_mode=None,
+        engine="ort",
+        runtime="onnxruntime 1",
+        device="cpu",
+        threads=None,
+        cpus=2.0,
+    )
     variables = {"EDGE_TRAIN_CACHE": "/cache"}
-    return cached_profile_path(digest, **key | changes, variables=variables)
+    return cached_profile_path(digest, key._replace(**changes), variables)
 
 
 def test_every_environment_has_a_separate_profile() -> None:
@@ -256,9 +263,11 @@ def test_every_environment_has_a_separate_profile() -> None:
         path(threads=2),
         path(cpus=1.0),
         path(cpus=0.5),
+        path(cpus=None),
     ]
-    assert len({path(), *others}) == 12
-    assert path() == path()
+    assert len({path(), *others}) == 13
+    name = "abababababab-b-ort-onnxruntime-1-cpu-all-of-2-dafaa69e.json"
+    assert path().name == name  # files of earlier versions are still read
     assert path().parent == Path("/cache/profiles")
     assert path(power_mode="MAXN/2").name.startswith(
         "abababababab-b-MAXN-2-ort-onnxruntime-1-cpu-all-"
@@ -306,6 +315,13 @@ def test_overhead_uses_the_highest_power_for_unmeasured_energy() -> None:
     assert (overhead.checkpoint_s, overhead.checkpoint_j) == (0.5, 4.5)  # measured
     assert overhead_of(replace(PROFILE, checkpoint_j=None)).checkpoint_j == 5.0
     assert (overhead.fixed_s, overhead.fixed_j) == (2.0, 19.5)
+
+
+def test_a_late_start_is_part_of_the_overhead() -> None:
+    late = overhead_of(PROFILE, late_s=10.0, late_j=60.0)
+    assert (late.startup_s, late.startup_j) == (11.5, 75.0)
+    unknown = overhead_of(PROFILE, late_s=10.0, late_j=None)
+    assert unknown.startup_j == 115.0  # at 10 W
 
 
 def test_overhead_without_a_sensor_is_unknown() -> None:

@@ -21,7 +21,7 @@ from edge_runtime.engines import ENGINES, EngineEntry
 from edge_runtime.errors import EngineError, StoppedError
 from edge_runtime.package import open_package
 from edge_runtime.planning.costs import predicted_peak_bytes
-from edge_runtime.profiling import cached_profile_path, profile_package
+from edge_runtime.profiling import EnvironmentKey, cached_profile_path, profile_package
 
 TESTS = Path(__file__).parent
 
@@ -289,13 +289,15 @@ def test_a_profile_is_kept_by_its_environment(package, processes, tmp_path) -> N
     path = here.cached_profile_path(package)
     assert path == cached_profile_path(
         package.digest,
-        board=here.board.id,
-        power_mode=here.power_mode,
-        engine="ort",
-        runtime="numpy",
-        device="cpu",
-        threads=None,
-        cpus=usable_cpus(),
+        EnvironmentKey(
+            board=here.board.id,
+            power_mode=here.power_mode,
+            engine="ort",
+            runtime="numpy",
+            device="cpu",
+            threads=None,
+            cpus=usable_cpus(),
+        ),
     )
     other = write_package(tmp_path / "other", seed=1)
     assert environment(threads=2).cached_profile_path(package) != path

@@ -10,6 +10,7 @@ from edge_runtime.cli.quantities import (
     count_text,
     duration_s,
     energy_j,
+    epochs_or_auto,
     natural,
     niceness,
     positive,
@@ -26,6 +27,7 @@ from edge_runtime.units import (
     energy_text,
     power_text,
     temperature_text,
+    unit_for,
 )
 
 
@@ -86,6 +88,11 @@ def test_quantities_are_read(read, text, value) -> None:
     assert read(text) == pytest.approx(value, rel=1e-12)
 
 
+def test_epochs_are_a_number_or_left_to_the_budget() -> None:
+    assert epochs_or_auto("12") == 12
+    assert epochs_or_auto("auto") is None
+
+
 @pytest.mark.parametrize(
     ("read", "text", "message"),
     [
@@ -125,6 +132,15 @@ def test_wrong_quantities_are_named(read, text, message) -> None:
         read(text)
 
 
+JOULES = {"J": 1, "kJ": 1e3, "MJ": 1e6}
+
+
+def written(value, units, more=None):
+    """A value in its unit, as a limit is printed."""
+    unit = unit_for(value, units, more)
+    return at_least_text(value, unit, {**units, **(more or {})}[unit])
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [
@@ -136,12 +152,26 @@ def test_wrong_quantities_are_named(read, text, message) -> None:
     ],
 )
 def test_a_limit_is_written_with_four_digits(value, text) -> None:
-    assert at_least_text(value, {"J": 1, "kJ": 1e3, "MJ": 1e6}) == text
+    assert written(value, JOULES) == text
+
+
+@pytest.mark.parametrize(
+    ("value_j", "text"),
+    [
+        (72_000, "20Wh"),  # not 72kJ: of equally short numbers, the larger unit
+        (9_000, "9kJ"),  # not 2.5Wh
+        (72_001, "72.01kJ"),  # nothing is exact
+        (360, "360J"),  # not 0.1Wh
+        (1234.5, "1.235kJ"),  # not 1235J: nothing is exact
+    ],
+)
+def test_further_units_are_for_exact_numbers(value_j, text) -> None:
+    assert written(value_j, JOULES, {"Wh": 3600, "kWh": 3.6e6}) == text
 
 
 @pytest.mark.parametrize("text", ["75s", "350s", "2h", "90s", "90min", "10min", "250ms"])
 def test_quantities_are_printed_as_they_were_written(text) -> None:
-    assert at_least_text(duration_s(text), DURATIONS_S) == text
+    assert written(duration_s(text), DURATIONS_S) == text
 
 
 @settings(max_examples=50, deadline=None)
@@ -151,5 +181,5 @@ def test_quantities_are_printed_as_they_were_written(text) -> None:
 def test_a_printed_limit_is_read_as_no_less(value, kind) -> None:
     read, units = kind
     ascending = dict(sorted(units.items(), key=lambda unit: unit[1]))
-    again = read(at_least_text(value, ascending))
+    again = read(written(value, ascending))
     assert value * (1 - 1e-9) <= again <= value * 1.001 + 1e-9

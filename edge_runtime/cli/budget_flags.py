@@ -1,4 +1,4 @@
-"""The budget flags of `plan`, `profile` and `run`."""
+"""The budget flags of `plan` and `run`, and `--epochs`, which may depend on them."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from edge_runtime.cli.quantities import (
     duration_s,
     energy_j,
+    epochs_or_auto,
     power_w,
     size_bytes,
     temperature_c,
@@ -36,6 +37,17 @@ def add_budget_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TEMP",
         type=temperature_c,
         help="highest temperature of the board, such as 80C",
+    )
+
+
+def add_epochs_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare `--epochs`."""
+    parser.add_argument(
+        "--epochs",
+        metavar="N",
+        type=epochs_or_auto,
+        default=100,
+        help="or `auto`: as many as --time and --energy give; default: 100",
     )
 
 

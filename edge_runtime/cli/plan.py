@@ -2,19 +2,22 @@
 
 import argparse
 import json
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
-from edge_runtime.cli.budget_flags import add_budget_arguments, budget_of
+from edge_runtime.cli.budget_flags import (
+    add_budget_arguments,
+    add_epochs_argument,
+    budget_of,
+)
+from edge_runtime.cli.plan_text import PlanFacts, render_text, table_of
 from edge_runtime.cli.profile import add_device_arguments, environment_of
-from edge_runtime.cli.quantities import count_text, positive
-from edge_runtime.cli.table import aligned
+from edge_runtime.cli.quantities import positive
 from edge_runtime.errors import ConfigError, DataError, DeviceError
-from edge_runtime.units import bytes_text, duration_text, energy_text, power_text, step_text
 
 if TYPE_CHECKING:
-    from edge_runtime.facts import Budget, CostProfile, Plan
+    from edge_runtime.facts import CostProfile
     from edge_runtime.package import Package
 
 
@@ -26,9 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "data", metavar="DATA", nargs="?", help="pictures to train on; they are counted"
     )
-    parser.add_argument(
-        "--epochs", metavar="N", type=positive, default=100, help="default: 100"
-    )
+    add_epochs_argument(parser)
     parser.add_argument(
         "--images",
         metavar="N",
@@ -47,24 +48,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
-class PlanFacts(NamedTuple):
-    """A plan and its inputs."""
-
-    package: Path
-    profile_path: Path
-    profile: "CostProfile"
-    budget: "Budget"
-    epochs: int
-    images: int  # per epoch
-    batch_size: int
-    plan: "Plan"
-
-
 def run(args: argparse.Namespace) -> int:
     """Plan, and show every rung."""
     from edge_runtime.device import memory_now
     from edge_runtime.package import open_package
-    from edge_runtime.planning import interpolate, make_plan, overhead_of, require_state_fits
+    from edge_runtime.planning import (
+        Workload,
+        auto_epochs,
+        best_epochs,
+        each_rung_alone,
+        interpolate,
+        make_plan,
+        overhead_of,
+        require_state_fits,
+    )
 
     budget, package = budget_of(args), open_package(args.package)
     manifest, per_epoch = package.manifest, _steps_per_epoch(package, args)
@@ -78,43 +75,38 @@ def run(args: argparse.Namespace) -> int:
             f"cost profile {path} has none of the rungs {', '.join(ladder)}. Measure them "
             f"with `edge-train profile {package.path}`."
         )
-    plan = make_plan(
-        interpolate(costs),
-        budget,
-        steps=args.epochs * per_epoch,
+    epoch = Workload(
+        costs=interpolate(costs),
+        steps=per_epoch,
         overhead=overhead_of(profile),
         room_bytes=None if _is_elsewhere(args) else memory_now().limit_bytes,
+    )
+    epochs = args.epochs or auto_epochs(epoch, budget).epochs
+    plan = make_plan(
+        epoch.costs,
+        budget,
+        steps=epochs * per_epoch,
+        overhead=epoch.overhead,
+        room_bytes=epoch.room_bytes,
+        steps_per_epoch=per_epoch,
     )
     facts = PlanFacts(
         package=package.path,
         profile_path=path,
         profile=profile,
         budget=budget,
-        epochs=args.epochs,
+        epochs=epochs,
+        is_auto=args.epochs is None,
+        best=best_epochs(epoch, budget) if budget.has_an_end else None,
         images=args.images or per_epoch * manifest.batch_size,
         batch_size=manifest.batch_size,
         plan=plan,
+        alone=each_rung_alone(
+            replace(epoch, steps=plan.steps), budget, steps_per_epoch=per_epoch
+        ),
     )
     print(json.dumps(table_of(facts)) if args.json else render_text(facts))
     return 0
-
-
-def table_of(facts: PlanFacts) -> dict[str, Any]:
-    """The document that `--json` prints; docs/planning.md has its keys."""
-    from edge_runtime.schema import unstructure
-
-    profile = unstructure(facts.profile)
-    del profile["rungs"]
-    return {
-        "package": str(facts.package),
-        "profile": {"path": str(facts.profile_path), **profile},
-        "budget": unstructure(facts.budget),
-        "epochs": facts.epochs,
-        "images": facts.images,
-        "batch_size": facts.batch_size,
-        "energy_is_estimate": facts.profile.energy_is_estimate,
-        "plan": unstructure(facts.plan),
-    }
 
 
 def _steps_per_epoch(package: "Package", args: argparse.Namespace) -> int:
@@ -164,77 +156,10 @@ def find_profile(package: "Package", args: argparse.Namespace) -> tuple[Path, "C
 def _profile_of_board(package: "Package", path: Path, board_file: Path) -> "CostProfile":
     """A profile of another machine: package and board must match."""
     from edge_runtime.device import load_board
-    from edge_runtime.profiling import check_fits, load_profile
+    from edge_runtime.profiling import check_fits, key_of, load_profile
 
     profile = load_profile(path)
-    check_fits(
-        profile,
-        package_digest=package.digest,
-        board=load_board(board_file).id,
-        power_mode=profile.power_mode,
-        engine=profile.engine,
-        runtime=profile.runtime,
-        device=profile.device,
-        threads=profile.threads,
-        rungs=[rung.id for rung in package.manifest.rungs],
-    )
+    key = key_of(profile)._replace(board=load_board(board_file).id)
+    rungs = [rung.id for rung in package.manifest.rungs]
+    check_fits(profile, package.digest, key, rungs=rungs)
     return profile
-
-
-def render_text(facts: PlanFacts) -> str:
-    """The plan for people."""
-    from edge_runtime.facts.plan import steps_text
-
-    plan, profile = facts.plan, facts.profile
-    mark = " (estimate)" if profile.energy_is_estimate else ""
-    rows = [
-        (
-            "profile",
-            f"{facts.profile_path}, of {profile.created_at} on {profile.board} with "
-            f"{profile.engine} ({profile.runtime})",
-        ),
-        ("budget", str(facts.budget) or "none"),
-        ("run", f"{facts.epochs} epochs of {facts.images} pictures: {plan.steps} steps"),
-        ("plan", steps_text((part.rung, part.steps) for part in plan.segments)),
-        ("takes", _totals(plan, mark)),
-        ("limited by", ", ".join(f"--{name}" for name in plan.binding) or "nothing"),
-    ]
-    if facts.budget.temperature_c is not None:
-        rows.append(("note", "a temperature is not planned; the run watches it, and pauses"))
-    return "\n".join([*aligned(rows), "", *_verdict_lines(plan, mark)])
-
-
-def _totals(plan: "Plan", mark: str) -> str:
-    parts = [duration_text(plan.time_s)]
-    if plan.wait_s:
-        parts[0] += f", of which {duration_text(plan.wait_s)} idle to keep --power"
-    if plan.energy_j is not None:
-        parts.append(f"{energy_text(plan.energy_j)}{mark}")
-    if plan.power_w is not None:
-        parts.append(f"{power_text(plan.power_w)} on average{mark}")
-    if plan.peak_bytes is not None:
-        parts.append(f"{bytes_text(plan.peak_bytes)} at most")
-    return "; ".join(parts)
-
-
-def _verdict_lines(plan: "Plan", mark: str) -> list[str]:
-    rows = [("rung", "token-blocks", "step", "energy", "power", "memory", "steps", "why")]
-    for verdict in plan.verdicts:
-        is_measured = verdict.source == "measured"
-        step_mark = "" if is_measured else f" ({verdict.source})"
-        row = (
-            verdict.rung,
-            count_text(verdict.token_blocks),
-            _cell(step_text, verdict.step_s, step_mark),
-            _cell(energy_text, verdict.step_j, mark),
-            _cell(power_text, verdict.power_w, mark),
-            _cell(bytes_text, verdict.peak_bytes, "" if is_measured else " (predicted)"),
-            str(verdict.steps),
-            verdict.reason,
-        )
-        rows.append(row)
-    return aligned(rows)
-
-
-def _cell(text: Callable[[float], str], value: float | None, mark: str) -> str:
-    return "unknown" if value is None else f"{text(value)}{mark}"

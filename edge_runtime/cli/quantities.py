@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from edge_runtime.units import DURATIONS_S, ENERGIES_J, POWERS_W, SIZES, TEMPERATURES_C
 
+AUTO = "auto"  # instead of a number: by the budget
+
 _NICEST = 19
 _QUANTITY = re.compile(r"([+-]?)(\d+(?:\.\d*)?|\.\d+)\s*([^\W\d_]*)", re.ASCII)
 
@@ -86,3 +88,13 @@ def niceness(text: str) -> int:
     if text not in map(str, range(_NICEST + 1)):
         raise argparse.ArgumentTypeError(f"expected 0 to {_NICEST}, got {text!r}")
     return int(text)
+
+
+def epochs_or_auto(text: str) -> int | None:
+    """Read 1, 2, 3, ..., or `auto`, which is `None`, as an argparse type."""
+    if text == AUTO:
+        return None
+    try:
+        return positive(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}; or write `auto`") from None

@@ -11,9 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_runtime.cli.budget_flags import add_budget_arguments, budget_of
+from edge_runtime.cli.budget_flags import (
+    add_budget_arguments,
+    add_epochs_argument,
+    budget_of,
+)
 from edge_runtime.cli.profile import add_device_arguments, add_nice_argument
-from edge_runtime.cli.quantities import duration_s, natural, positive
+from edge_runtime.cli.quantities import AUTO, duration_s, natural, positive
 from edge_runtime.cli.signals import stop_on_signals
 from edge_runtime.errors import ConfigError
 
@@ -24,7 +28,6 @@ if TYPE_CHECKING:
     from edge_runtime.records import Run
     from edge_runtime.records.events import Event
 
-AUTO = "auto"
 _STOPPING = "stopping after this step and saving"
 
 
@@ -49,9 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="or `auto`: by the budget; default: auto with a budget, otherwise the largest",
     )
     rung.add_argument("--rung", metavar="ID", help="see `edge-train inspect PKG`")
-    parser.add_argument(
-        "--epochs", metavar="N", type=positive, default=100, help="default: 100"
-    )
+    add_epochs_argument(parser)
     parser.add_argument(
         "--images",
         metavar="N",

@@ -11,28 +11,41 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edge_runtime.errors import ConfigError
-from edge_runtime.units import at_least_text
+from edge_runtime.units import at_least_text, duration_text, unit_for
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """One kind of limit: its name, its field in `Budget`, its unit and its flag."""
+    """One kind of limit: its name, its field in `Budget`, its units and its flag."""
 
     name: str
     field: str
-    units: Mapping[str, float]  # units for printing; parsing accepts more
+    units: Mapping[str, float]  # for printing
+    exact_units: Mapping[str, float]  # also accepted; for printing exact numbers alone
 
     @property
     def flag(self) -> str:
         """The flag of the command line."""
         return f"--{self.name}"
 
+    def unit_for(self, value: float) -> tuple[str, float]:
+        """The unit in which people would write this value, and its factor."""
+        unit = unit_for(value, self.units, self.exact_units)
+        return unit, {**self.units, **self.exact_units}[unit]
 
-MEMORY = Limit("memory", "memory_bytes", {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30})
-ENERGY = Limit("energy", "energy_j", {"J": 1, "kJ": 1e3, "MJ": 1e6})
-TIME = Limit("time", "time_s", {"s": 1, "min": 60, "h": 3600})
-POWER = Limit("power", "power_w", {"mW": 1e-3, "W": 1})
-TEMPERATURE = Limit("temperature", "temperature_c", {"C": 1})
+
+MEMORY = Limit(
+    "memory",
+    "memory_bytes",
+    {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30},
+    {"kB": 10**3, "MB": 10**6, "GB": 10**9},
+)
+ENERGY = Limit(
+    "energy", "energy_j", {"J": 1, "kJ": 1e3, "MJ": 1e6}, {"Wh": 3600, "kWh": 3.6e6}
+)
+TIME = Limit("time", "time_s", {"s": 1, "min": 60, "h": 3600}, {"ms": 1e-3})
+POWER = Limit("power", "power_w", {"mW": 1e-3, "W": 1}, {"kW": 1e3})
+TEMPERATURE = Limit("temperature", "temperature_c", {"C": 1}, {})
 LIMITS = (MEMORY, ENERGY, TIME, POWER, TEMPERATURE)
 
 
@@ -79,11 +92,38 @@ class Budget:
         """Whether any limit is set."""
         return bool(self.limited())
 
+    @property
+    def has_an_end(self) -> bool:
+        """Whether it allows only so many steps: time or energy is limited."""
+        return self.time_s is not None or self.energy_j is not None
+
     def __str__(self) -> str:
-        """As flags: `--memory 1.5GiB --energy 20kJ`; values are rounded up."""
-        return " ".join(flag_text(limit, self.value(limit)) for limit in self.limited())
+        """As flags: `--memory 1.5GiB --energy 20Wh`; values are rounded up."""
+        return self.flags(self)
+
+    def flags(self, beside: "Budget") -> str:
+        """As flags, in the units of another budget, which readers compare with it."""
+        return " ".join(
+            flag_text(limit, self.value(limit), beside.value(limit))
+            for limit in self.limited()
+        )
 
 
-def flag_text(limit: Limit, value: float | None) -> str:
-    """For example `--energy 23.42kJ`, rounded up; empty for no limit."""
-    return "" if value is None else f"{limit.flag} {at_least_text(value, limit.units)}"
+def flag_text(limit: Limit, value: float | None, beside: float | None = None) -> str:
+    """For example `--energy 20Wh`, or `--energy 23.42kJ`, rounded up; empty for no limit.
+
+    Args:
+        limit: its kind.
+        value: its value.
+        beside: a value in whose unit it is written; `None`: its own.
+    """
+    if value is None:
+        return ""
+    return f"{limit.flag} {at_least_text(value, *limit.unit_for(beside or value))}"
+
+
+def over_text(limit: Limit, value: float, allowed: float) -> str:
+    """For example `2.3 GB, over --memory 2GB`: in the unit of the flag."""
+    unit, factor = limit.unit_for(allowed)
+    text = duration_text(value) if limit is TIME else f"{value / factor:.1f} {unit}"
+    return f"{text}, over {flag_text(limit, allowed)}"

@@ -46,6 +46,18 @@ class Plan:
     binding: tuple[str, ...]  # names of the limits that prevent more token-blocks
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RungAlone:
+    """A whole run on one rung, start-up and last checkpoint included."""
+
+    rung: str
+    time_s: float | None  # None: the rung was not measured
+    energy_j: float | None
+    peak_bytes: int | None  # measured, or predicted; without margin
+    fits: bool  # every limit of the budget
+    epochs: int | None  # that the budget gives; None: neither time nor energy is limited
+
+
 def steps_text(counts: Iterable[tuple[str, int]]) -> str:
     """Rungs with their steps in words: `4 steps on k050, then 6 steps on k100`."""
     return ", then ".join(f"{steps} steps on {rung}" for rung, steps in counts) or "no steps"

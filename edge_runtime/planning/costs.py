@@ -46,18 +46,27 @@ class Overhead:
         return self.startup_j + self.checkpoint_j
 
 
-def overhead_of(profile: CostProfile) -> Overhead:
-    """The profile's costs besides steps; unmeasured joules at the highest known power."""
+def overhead_of(
+    profile: CostProfile, *, late_s: float = 0.0, late_j: float | None = 0.0
+) -> Overhead:
+    """The profile's costs besides steps; unmeasured joules at the highest known power.
+
+    Args:
+        profile: of the board.
+        late_s: by which the start-up takes longer than profiled.
+        late_j: of that time; `None`: unknown.
+    """
     powers_w = [cost.power_w for cost in profile.rungs if cost.power_w is not None]
     most_w = max(powers_w, default=None)
 
     def at_most_w(duration_s: float) -> float | None:
         return None if most_w is None else most_w * duration_s
 
-    checkpoint_j = profile.checkpoint_j
+    startup_j, checkpoint_j = at_most_w(profile.startup_s), profile.checkpoint_j
+    late_j = at_most_w(late_s) if late_j is None else late_j
     return Overhead(
-        startup_s=profile.startup_s,
-        startup_j=at_most_w(profile.startup_s),
+        startup_s=profile.startup_s + late_s,
+        startup_j=None if startup_j is None or late_j is None else startup_j + late_j,
         switch_s=profile.switch_s,
         switch_j=at_most_w(profile.switch_s),
         checkpoint_s=profile.checkpoint_s,

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from edge_runtime.errors import DeviceError
 from edge_runtime.facts import Budget, RungCost
-from edge_runtime.facts.budget import ENERGY, MEMORY, POWER, flag_text
+from edge_runtime.facts.budget import ENERGY, MEMORY, POWER, over_text
 from edge_runtime.facts.costs import DOES_NOT_FIT, UNMEASURED
 from edge_runtime.planning.costs import Overhead
 from edge_runtime.units import bytes_text
@@ -175,7 +175,7 @@ def why_unusable(cost: RungCost, budget: Budget, room_bytes: int | None) -> str 
     if need_bytes is None:
         return None if memory_bytes is None else "its memory was not measured"
     if memory_bytes is not None and need_bytes > memory_bytes:
-        return f"needs {bytes_text(need_bytes)}, over {flag_text(MEMORY, memory_bytes)}"
+        return f"needs {over_text(MEMORY, need_bytes, memory_bytes)}"
     if room_bytes is not None and need_bytes > room_bytes:
         return f"needs {bytes_text(need_bytes)}, over the {bytes_text(room_bytes)} free here"
     return None

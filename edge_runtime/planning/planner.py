@@ -18,10 +18,12 @@ from edge_runtime.facts.budget import (
     TIME,
     Limit,
     flag_text,
+    over_text,
 )
 from edge_runtime.planning.costs import Overhead
+from edge_runtime.planning.epochs import EpochChoice, best_epochs, epochs_on
 from edge_runtime.planning.mix import Mix, Workload, best_mix, steady_mix, why_unusable
-from edge_runtime.units import bytes_text, duration_text, energy_text, power_text
+from edge_runtime.units import bytes_text, power_text
 
 _PRECISION = 1.001  # of a nearest budget
 
@@ -33,6 +35,7 @@ def make_plan(
     steps: int,
     overhead: Overhead,
     room_bytes: int | None = None,
+    steps_per_epoch: int | None = None,
 ) -> Plan:
     """The plan that keeps the most token-blocks within a budget.
 
@@ -42,6 +45,8 @@ def make_plan(
         steps: of the run, from 1.
         overhead: its costs besides the steps.
         room_bytes: memory that the machine or container leaves to it; `None`: unknown.
+        steps_per_epoch: of a run of whole epochs, for the message of a refusal; `None`: a
+            part of a run.
 
     Raises:
         BudgetError: infeasible; the message has the binding limit and the nearest budget.
@@ -52,7 +57,7 @@ def make_plan(
     )
     mix = steady_mix(workload, budget)
     if mix is None:
-        raise BudgetError(infeasible_text(workload, budget))
+        raise BudgetError(infeasible_text(workload, budget, steps_per_epoch))
     binding = _binding(workload, budget)
     peaks = [cost.likely_peak_bytes for cost in costs if cost.rung in mix.counts]
     known = [peak for peak in peaks if peak is not None]
@@ -68,6 +73,24 @@ def make_plan(
         verdicts=tuple(_verdict(cost, workload, budget, mix, binding) for cost in costs),
         binding=binding,
     )
+
+
+def auto_epochs(epoch: Workload, budget: Budget) -> EpochChoice:
+    """The number of whole epochs that keeps the most token-blocks within a budget.
+
+    Args:
+        epoch: the steps of one epoch.
+        budget: limits of the run; temperature is left to the governor.
+
+    Raises:
+        ConfigError: neither time nor energy is limited.
+        BudgetError: not even one epoch fits; the message has the nearest budget.
+        DeviceError: energy or power is limited and unknown.
+    """
+    choice = best_epochs(epoch, budget)
+    if choice is None:
+        raise BudgetError(infeasible_text(epoch, budget, epoch.steps))
+    return choice
 
 
 def _binding(workload: Workload, budget: Budget) -> tuple[str, ...]:
@@ -140,17 +163,19 @@ def _why_not_used(cost: RungCost, workload: Workload, budget: Budget, mix: Mix) 
     if alone is None:
         limit = flag_text(POWER, budget.power_w)
         return f"draws {power_text(cost.power_w or 0.0)}, over {limit}"
-    over = []
-    time_s, energy_j = budget.time_s, budget.energy_j
-    if time_s is not None and alone.time_s > time_s:
-        over.append(f"{duration_text(alone.time_s)}, over {flag_text(TIME, time_s)}")
-    if energy_j is not None and alone.energy_j is not None and alone.energy_j > energy_j:
-        over.append(f"{energy_text(alone.energy_j)}, over {flag_text(ENERGY, energy_j)}")
+    over = [
+        over_text(limit, value, allowed)
+        for limit, value in ((TIME, alone.time_s), (ENERGY, alone.energy_j))
+        if (allowed := budget.value(limit)) is not None and value is not None
+        if value > allowed
+    ]
     return f"all steps on it take {' and '.join(over)}"
 
 
-def infeasible_text(workload: Workload, budget: Budget) -> str:
-    """Explain why no plan is feasible, and which budget would be."""
+def infeasible_text(
+    workload: Workload, budget: Budget, steps_per_epoch: int | None = None
+) -> str:
+    """Explain why no plan is feasible, which budget would be, and how many epochs are."""
     room_bytes = workload.room_bytes
     reasons = [why_unusable(cost, Budget(), room_bytes) for cost in workload.costs]
     if all(reasons):
@@ -175,10 +200,19 @@ def infeasible_text(workload: Workload, budget: Budget) -> str:
         binding = f"{flags} are each too little"
     else:
         binding = f"{flags} are too little together, more of one is enough"
+    near = ", or ".join(near.flags(budget) for near in nearest)
     return (
-        f"no plan of {workload.steps} steps fits {budget}: {binding}. The nearest budget that "
-        f"works is {', or '.join(map(str, nearest))}{_fewer_steps(workload, budget)}."
+        f"no plan of {_length_text(workload.steps, steps_per_epoch)} fits {budget}: "
+        f"{binding}. The nearest budget that works is {near}."
+        f"{_fewer_text(workload, budget, steps_per_epoch)}"
     )
+
+
+def _length_text(steps: int, steps_per_epoch: int | None) -> str:
+    if steps_per_epoch is None:
+        return f"{steps} steps"
+    epochs = steps // steps_per_epoch
+    return f"{epochs} epoch{'s' if epochs > 1 else ''} ({steps} steps)"
 
 
 def require_state_fits(budget: Budget, state_bytes: int) -> None:
@@ -242,15 +276,36 @@ def _least(works: Callable[[float], bool]) -> float:
     return high
 
 
-def _fewer_steps(workload: Workload, budget: Budget) -> str:
+def _fewer_text(workload: Workload, budget: Budget, steps_per_epoch: int | None) -> str:
+    """The number of epochs, or else of steps, that this budget allows."""
+    if steps_per_epoch is not None and budget.has_an_end:
+        epoch = replace(workload, steps=steps_per_epoch)
+        if choice := best_epochs(epoch, budget):
+            each = _each(epoch, budget)
+            return f" Within this one, `--epochs auto` trains {choice.epochs}{each}."
+    if not (enough := _fewer_steps(workload, budget)):
+        return ""
+    if steps_per_epoch is not None and enough < steps_per_epoch:
+        return (
+            f" This one allows {enough} steps, less than an epoch of {steps_per_epoch}: "
+            "shorten it with --images."
+        )
+    return f" This one allows {enough} steps: reduce them with --epochs or --images."
+
+
+def _each(epoch: Workload, budget: Budget) -> str:
+    """The number of epochs on each rung alone, if there are several rungs."""
+    if len(epoch.costs) == 1:
+        return ""
+    counts = [(cost.rung, epochs_on(cost.rung, epoch, budget)) for cost in epoch.costs]
+    return f"; on one rung alone: {', '.join(f'{rung} {count}' for rung, count in counts)}"
+
+
+def _fewer_steps(workload: Workload, budget: Budget) -> int:
     """The number of steps that this budget allows."""
     enough, too_many = 0, workload.steps
     while too_many - enough > 1:
         middle = (enough + too_many) // 2
         fits = best_mix(replace(workload, steps=middle), budget)
         enough, too_many = (middle, too_many) if fits else (enough, middle)
-    return (
-        f"; this one allows {enough} steps: reduce them with --epochs or --images"
-        if enough
-        else ""
-    )
+    return enough

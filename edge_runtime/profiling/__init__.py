@@ -6,8 +6,10 @@ A profile is valid for one environment: board, power mode, engine, runtime, devi
 from edge_runtime.profiling.bench import forget_measurements
 from edge_runtime.profiling.cache import (
     FORMAT,
+    EnvironmentKey,
     cached_profile_path,
     check_fits,
+    key_of,
     load_profile,
     save_profile,
 )
@@ -18,9 +20,11 @@ from edge_runtime.profiling.profile import profile_package
 __all__ = [
     "FORMAT",
     "Environment",
+    "EnvironmentKey",
     "cached_profile_path",
     "check_fits",
     "forget_measurements",
+    "key_of",
     "load_profile",
     "measure_for_run",
     "profile_package",

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from edge_runtime.errors import ConfigError, DeviceError, RecordsError
 from edge_runtime.facts import CostProfile, RungCost
@@ -26,38 +27,41 @@ _MOST = {"idle_w": _MOST_W, "startup_s": _DAY_S, "switch_s": _DAY_S, "checkpoint
 _MOST_OF_RUNG = {"step_s": _DAY_S, "power_w": _MOST_W, "peak_bytes": 2**46}
 
 
+class EnvironmentKey(NamedTuple):
+    """Everything except the package that the cost of a step depends on."""
+
+    board: str  # id of its profile
+    power_mode: str | None  # of the board, where it has modes
+    engine: str
+    runtime: str  # of the engine, with its version: "onnxruntime 1.31.1"
+    device: str  # on which the engine runs: "cpu"
+    threads: int | None  # of the engine; None: one per processor
+    cpus: float | None  # that may be used, such as 2 or 0.5; None: unknown
+
+
+def key_of(profile: CostProfile) -> EnvironmentKey:
+    """Where a profile was measured."""
+    return EnvironmentKey(*(getattr(profile, name) for name in EnvironmentKey._fields))
+
+
 def cached_profile_path(
-    package_digest: str,
-    *,
-    board: str,
-    power_mode: str | None,
-    engine: str,
-    runtime: str,
-    device: str,
-    threads: int | None,
-    cpus: float,
-    variables: Mapping[str, str] = os.environ,
+    package_digest: str, key: EnvironmentKey, variables: Mapping[str, str] = os.environ
 ) -> Path:
     """Path of the profile of this package and environment; it need not exist.
 
     Args:
         package_digest: of the package.
-        board: id of its profile.
-        power_mode: of the board, where it has modes.
-        engine: its name.
-        runtime: of the engine, with its version: "onnxruntime 1.31.1".
-        device: on which the engine runs: "cpu".
-        threads: of the engine; `None`: one per processor.
-        cpus: that may be used, such as 2 or 0.5.
-        variables: the environment, for `EDGE_TRAIN_CACHE` and `XDG_CACHE_HOME`.
+        key: the environment.
+        variables: those of the process, for `EDGE_TRAIN_CACHE` and `XDG_CACHE_HOME`.
 
     Raises:
         ConfigError: neither a home folder nor a cache folder is known.
     """
-    used = f"{threads or 'all'} of {cpus:g}"
-    key = (board, power_mode or "", engine, runtime, device, used)
-    exact = hashlib.sha256("\0".join((package_digest, *key)).encode()).hexdigest()
-    readable = re.sub(r"[^A-Za-z0-9.]+", "-", " ".join(filter(None, key)))
+    cpus = "unknown" if key.cpus is None else f"{key.cpus:g}"
+    used = f"{key.threads or 'all'} of {cpus}"
+    words = (key.board, key.power_mode or "", key.engine, key.runtime, key.device, used)
+    exact = hashlib.sha256("\0".join((package_digest, *words)).encode()).hexdigest()
+    readable = re.sub(r"[^A-Za-z0-9.]+", "-", " ".join(filter(None, words)))
     name = f"{package_digest[:12]}-{readable}-{exact[:8]}.json"
     return cache_folder(variables) / "profiles" / name
 
@@ -174,15 +178,9 @@ def _absurd(cost: RungCost) -> list[str]:
 
 def check_fits(
     profile: CostProfile,
-    *,
     package_digest: str,
-    board: str,
-    power_mode: str | None,
-    engine: str,
-    runtime: str,
-    device: str,
-    threads: int | None,
-    cpus: float | None = None,
+    key: EnvironmentKey,
+    *,
     rungs: Collection[str] | None = None,
 ) -> None:
     """Refuse a profile that was measured in another environment.
@@ -190,29 +188,24 @@ def check_fits(
     Args:
         profile: that was measured.
         package_digest: of the package.
-        board: id of its profile.
-        power_mode: of the board, where it has modes.
-        engine: its name.
-        runtime: of the engine, with its version.
-        device: on which the engine runs.
-        threads: of the engine; `None`: one per processor.
-        cpus: that may be used; `None`: unknown.
+        key: the environment; processors that are unknown on either side fit.
         rungs: ids of those of the package; `None`: unknown.
 
     Raises:
         DeviceError: it differs; the message names each difference.
     """
+    known = key_of(profile)
     pairs: dict[str, tuple[object, object]] = {
         "package": (profile.package_digest[:12], package_digest[:12]),
-        "board": (profile.board, board),
-        "power mode": (profile.power_mode, power_mode),
-        "engine": (profile.engine, engine),
-        "runtime": (profile.runtime, runtime),
-        "device": (profile.device, device),
-        "threads": (profile.threads or "all processors", threads or "all processors"),
+        "board": (known.board, key.board),
+        "power mode": (known.power_mode, key.power_mode),
+        "engine": (known.engine, key.engine),
+        "runtime": (known.runtime, key.runtime),
+        "device": (known.device, key.device),
+        "threads": (known.threads or "all processors", key.threads or "all processors"),
     }
-    if cpus is not None and profile.cpus is not None:
-        pairs["processors"] = (f"{profile.cpus:g}", f"{cpus:g}")
+    if key.cpus is not None and known.cpus is not None:
+        pairs["processors"] = (f"{known.cpus:g}", f"{key.cpus:g}")
     if rungs is not None:
         foreign = [cost.rung for cost in profile.rungs if cost.rung not in rungs]
         if foreign:

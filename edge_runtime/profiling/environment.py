@@ -16,6 +16,7 @@ from edge_runtime.engines import engine_name, engine_runtime
 from edge_runtime.facts import CostProfile
 from edge_runtime.package import Package
 from edge_runtime.profiling.cache import (
+    EnvironmentKey,
     cached_profile_path,
     check_fits,
     check_sensor_fits,
@@ -80,10 +81,10 @@ class Environment:
         """Whether joules are derived, not read as power."""
         return self.sensor is not None and self.sensor.is_estimate
 
-    def cached_profile_path(self, package: Package) -> Path:
-        """Path of the cached profile of this package in this environment."""
-        return cached_profile_path(
-            package.digest,
+    @property
+    def key(self) -> EnvironmentKey:
+        """What a cost profile has to match."""
+        return EnvironmentKey(
             board=self.board.id,
             power_mode=self.power_mode,
             engine=self.engine,
@@ -92,6 +93,10 @@ class Environment:
             threads=self.threads,
             cpus=self.cpus,
         )
+
+    def cached_profile_path(self, package: Package) -> Path:
+        """Path of the cached profile of this package in this environment."""
+        return cached_profile_path(package.digest, self.key)
 
     def load_profile(self, package: Package, path: Path) -> CostProfile:
         """A profile that is valid here.
@@ -101,18 +106,8 @@ class Environment:
             RecordsError: it is damaged.
         """
         profile = load_profile(path)
-        check_fits(
-            profile,
-            package_digest=package.digest,
-            board=self.board.id,
-            power_mode=self.power_mode,
-            engine=self.engine,
-            runtime=self.runtime,
-            device=self.device,
-            threads=self.threads,
-            cpus=self.cpus,
-            rungs=[rung.id for rung in package.manifest.rungs],
-        )
+        rungs = [rung.id for rung in package.manifest.rungs]
+        check_fits(profile, package.digest, self.key, rungs=rungs)
         return profile
 
     def check_energy(self, profile: CostProfile) -> None:

@@ -6,6 +6,7 @@ from edge_runtime.records.run import (
     Run,
     find_checkpoint,
     has_estimates,
+    is_begun,
     logged_event,
     open_run,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "differences",
     "find_checkpoint",
     "has_estimates",
+    "is_begun",
     "log_event",
     "logged_event",
     "open_run",

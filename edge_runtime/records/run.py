@@ -169,6 +169,11 @@ def find_checkpoint(run: Run) -> tuple[Checkpoint | None, list[CheckpointDamaged
     )
 
 
+def is_begun(path: Path) -> bool:
+    """Whether a run folder exists and is not empty."""
+    return path.exists() and not (path.is_dir() and not any(path.iterdir()))
+
+
 def open_run(path: Path) -> Run:
     """Open a run folder for reading.
 

@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from edge_runtime.engines import Engine, require_supported
 from edge_runtime.errors import ConfigError
 from edge_runtime.facts import Budget, CostProfile
 from edge_runtime.package import Package
-from edge_runtime.records import Run, Settings, differences, events, open_run
+from edge_runtime.records import Run, Settings, differences, events, is_begun, open_run
 from edge_runtime.state import State, problems_with, state_chunks
 from edge_runtime.training.metering import Metering
 
@@ -62,6 +62,15 @@ class TrainingJob:
     def epoch_of(self, step: int) -> int:
         """The epoch of a step, from 0, by the epoch length of the options."""
         return (step - 1) // self.steps_per_epoch
+
+    def lasting(self, epochs: int) -> "TrainingJob":
+        """This job of a new run, for another number of epochs."""
+        return replace(
+            self,
+            options=replace(self.options, epochs=epochs),
+            settings=replace(self.settings, epochs=epochs),
+            total_steps=epochs * self.steps_per_epoch,
+        )
 
     def first_state(self) -> State:
         """The state before the first step."""
@@ -164,7 +173,7 @@ def _state_sha256(state: State | None) -> str | None:
 def _existing_run(
     run_dir: Path, settings: Settings, total_steps: int, *, resume: bool
 ) -> Run | None:
-    if not run_dir.exists() or (run_dir.is_dir() and not any(run_dir.iterdir())):
+    if not is_begun(run_dir):
         return None
     if not resume:
         raise ConfigError(

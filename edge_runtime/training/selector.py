@@ -123,6 +123,7 @@ class GovernedSelector(RungSelector):
         *,
         done: int,
         total_steps: int,
+        steps_per_epoch: int,
     ) -> None:
         """Plan the remaining steps with the remaining budget.
 
@@ -145,7 +146,12 @@ class GovernedSelector(RungSelector):
         )
         rest = self._governor.overhead_after(metering.spent(time.monotonic()))
         self.plan = make_plan(
-            costs, budget, steps=total_steps - done, overhead=rest, room_bytes=room_bytes
+            costs,
+            budget,
+            steps=total_steps - done,
+            overhead=rest,
+            room_bytes=room_bytes,
+            steps_per_epoch=None if done else steps_per_epoch,
         )
         self._memory = _MemoryReader()
 
@@ -239,5 +245,10 @@ def rung_selector(job: TrainingJob, metering: Metering, *, done: int) -> RungSel
     if options.profile is None:
         raise ConfigError("training without a schedule of rungs needs a cost profile.")
     return GovernedSelector(
-        options.profile, options.budget, metering, done=done, total_steps=job.total_steps
+        options.profile,
+        options.budget,
+        metering,
+        done=done,
+        total_steps=job.total_steps,
+        steps_per_epoch=job.steps_per_epoch,
     )
