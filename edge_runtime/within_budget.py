@@ -9,14 +9,19 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from edge_runtime.data import FrameSource, PictureSource
+from edge_runtime.data import FrameSource, PictureSource, decoding_bytes
 from edge_runtime.device import Meter, memory_now
 from edge_runtime.engines import Engine, create_engine, require_supported, supported_rungs
 from edge_runtime.errors import ConfigError, DeviceError
 from edge_runtime.facts import Budget, CostProfile
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
-from edge_runtime.planning import interpolate, require_an_end, require_state_fits
+from edge_runtime.planning import (
+    interpolate,
+    require_an_end,
+    require_state_fits,
+    with_decoding,
+)
 from edge_runtime.planning.costs import predicted_peak_bytes
 from edge_runtime.profiling import Environment, measure_for_run, wait_for_sensor
 from edge_runtime.records import Run, Settings, is_begun, open_run
@@ -24,8 +29,10 @@ from edge_runtime.records.events import Event
 from edge_runtime.state import State
 from edge_runtime.training import Metering, TrainingOptions, never, open_loop, prepare
 from edge_runtime.training.auto_epochs import with_auto_epochs
+from edge_runtime.units import bytes_text
 
 _IDLE_S = 3.0  # long enough for the slowest sensor
+_NOTABLE_BYTES = 16 << 20
 _UNLIMITED = Budget()
 
 logger = logging.getLogger(__name__)
@@ -115,7 +122,10 @@ def train_within(
     is_auto = epochs is None and recorded is None
     if is_auto:
         require_an_end(budget)
-    is_tight = _is_tight(package, rungs, recorded)
+    decoding = decoding_bytes(
+        source, package.manifest.views, batch_size=package.manifest.batch_size, threads=None
+    )
+    is_tight = _is_tight(package, rungs, recorded, decoding)
     if rungs is None:
         by_costs = budget.is_limited or is_tight
         candidates = _default_candidates(package, trainer, by_costs, report)
@@ -137,6 +147,7 @@ def train_within(
             seed=seed,
             resume=resume,
             checkpoint_every_s=checkpoint_every_s,
+            decoding_limit_bytes=decoding if is_governed else None,
             stop=stop,
         )
         job = prepare(package, source, run_dir, options)
@@ -147,6 +158,10 @@ def train_within(
             _check_limits(package, environment, budget, metering.meter)
             measure = partial(measure_for_run, package, environment, options, metering, report)
             costs = _costs(package, environment, profile, candidates, measure)
+            costs = replace(costs, rungs=with_decoding(costs.rungs, decoding))
+            if decoding >= _NOTABLE_BYTES:
+                size = bytes_text(decoding)
+                report(f"decoding these pictures takes up to {size} beside a rung")
             _require_readings(budget, metering.meter)
             if budget.energy_j or budget.power_w:
                 environment.check_energy(costs)
@@ -160,7 +175,10 @@ def train_within(
 
 
 def _is_tight(
-    package: Package, rungs: Sequence[str] | None, recorded: Settings | None
+    package: Package,
+    rungs: Sequence[str] | None,
+    recorded: Settings | None,
+    decoding: int,
 ) -> bool:
     """Whether the rung that would be trained may not fit into the memory that is free.
 
@@ -171,12 +189,13 @@ def _is_tight(
         package: the package to train.
         rungs: that the caller names.
         recorded: settings of the run that is continued, if any.
+        decoding: bytes that decoding the pictures takes.
     """
     if recorded is not None:
         return recorded.rungs is None
     rung = package.rung(rungs[0]) if rungs else _largest(package)[0]
     now = memory_now()
-    needed = predicted_peak_bytes(package.manifest, rung, now.rss_bytes)
+    needed = predicted_peak_bytes(package.manifest, rung, now.rss_bytes) + decoding
     return now.room_bytes is not None and needed > now.room_bytes
 
 

@@ -64,6 +64,27 @@ def test_the_memory_that_is_free_limits_the_rungs(
     assert reasons["k100"] == "needs 1.1 GiB, over the 700.0 MiB free here"
 
 
+@pytest.mark.parametrize(
+    ("decoding_mib", "rung"), [(100, "k100"), (300, "k050"), (900, None)], ids=str
+)
+@pytest.mark.parametrize("budget", [Budget(memory_bytes=1300 << 20), Budget()], ids=str)
+def test_decoding_takes_memory_from_the_rungs(
+    package, tmp_path, monkeypatch, budget, decoding_mib, rung
+) -> None:
+    """Of 1.3 GiB: the rungs were measured on tiny pictures, with 1 GiB and 0.5."""
+    save_profile(tight_profile(package), environment().cached_profile_path(package))
+    reports: list[str] = []
+    leave(monkeypatch, 1300 << 20)
+    monkeypatch.setattr(within_budget, "decoding_bytes", lambda *_, **__: decoding_mib << 20)
+    if rung is None:
+        with pytest.raises(BudgetError, match=r"k050 needs 1\.4 GiB, over"):
+            train_within(package, tmp_path / "run", budget=budget, report=reports.append)
+        assert "decoding these pictures takes up to 900.0 MiB beside a rung" in reports
+        return
+    yielded = train_within(package, tmp_path / "run", budget=budget)
+    assert {step.rung for step in kinds(yielded, events.StepRecord)} == {rung}
+
+
 def test_a_rung_for_which_too_little_memory_is_free_is_refused(
     package, tmp_path, monkeypatch
 ) -> None:

@@ -23,6 +23,7 @@ from edge_runtime.errors import (
     StoppedError,
 )
 from edge_runtime.facts import Budget, CostProfile
+from edge_runtime.planning import with_decoding
 from edge_runtime.profiling import FORMAT, for_run, load_profile, save_profile
 from edge_runtime.records import events, open_run
 
@@ -113,7 +114,9 @@ def test_a_budget_takes_the_costs_that_were_measured_before(
     yielded = train_within(package, tmp_path / "run", budget=HOUR)
     assert isinstance(yielded[1], events.Planned)
     run = open_run(tmp_path / "run")
-    assert run.info.profile == measured
+    one_picture_bytes = FakePictures().read(0).nbytes  # that decoding takes
+    rungs = with_decoding(measured.rungs, one_picture_bytes)
+    assert run.info.profile == replace(measured, rungs=rungs)
     assert (run.info.idle_w, run.info.sensor) == (2.0, "replay")
     assert run.info.settings.rungs is None
 

@@ -27,7 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "package", metavar="PKG", type=Path, help="written by `edge-train export`"
     )
     parser.add_argument(
-        "data", metavar="DATA", nargs="?", help="pictures to train on; they are counted"
+        "data",
+        metavar="DATA",
+        nargs="?",
+        help="pictures to train on; they are counted, and so is the memory to decode them",
     )
     add_epochs_argument(parser)
     parser.add_argument(
@@ -61,10 +64,11 @@ def run(args: argparse.Namespace) -> int:
         make_plan,
         overhead_of,
         require_state_fits,
+        with_decoding,
     )
 
     budget, package = budget_of(args), open_package(args.package)
-    manifest, per_epoch = package.manifest, _steps_per_epoch(package, args)
+    manifest, (per_epoch, decoding) = package.manifest, _epoch_of(package, args)
     require_state_fits(budget, manifest.state_bytes)
     path, profile = find_profile(package, args)
     ladder = [rung.id for rung in manifest.ladder()]
@@ -76,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
             f"with `edge-train profile {package.path}`."
         )
     epoch = Workload(
-        costs=interpolate(costs),
+        costs=with_decoding(interpolate(costs), decoding),
         steps=per_epoch,
         overhead=overhead_of(profile),
         room_bytes=None if _is_elsewhere(args) else memory_now().limit_bytes,
@@ -109,12 +113,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _steps_per_epoch(package: "Package", args: argparse.Namespace) -> int:
-    from edge_runtime.data import open_source, steps_per_epoch
+def _epoch_of(package: "Package", args: argparse.Namespace) -> tuple[int, int]:
+    """Steps of an epoch, and the memory in bytes that decoding its pictures takes."""
+    from edge_runtime.data import decoding_bytes, open_source, steps_per_epoch
 
-    batch_size = package.manifest.batch_size
+    batch_size, views = package.manifest.batch_size, package.manifest.views
     if args.data is not None:
-        return steps_per_epoch(open_source(args.data), batch_size, images=args.images)
+        source = open_source(args.data)
+        decoding = decoding_bytes(source, views, batch_size=batch_size, threads=None)
+        return steps_per_epoch(source, batch_size, images=args.images), decoding
     if args.images is None:
         raise ConfigError(
             "a plan needs the pictures per epoch: give DATA, whose pictures are counted, or "
@@ -125,7 +132,7 @@ def _steps_per_epoch(package: "Package", args: argparse.Namespace) -> int:
             f"a batch of {batch_size} is larger than an epoch of {args.images} picture(s). "
             "Add pictures, or export the package with a smaller batch size."
         )
-    return int(args.images // batch_size)
+    return int(args.images // batch_size), 0
 
 
 def _is_elsewhere(args: argparse.Namespace) -> bool:

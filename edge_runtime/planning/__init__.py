@@ -4,7 +4,13 @@ Pure: no clock, no sensor, no file. Times and readings come in as arguments.
 """
 
 from edge_runtime.planning.alone import each_rung_alone
-from edge_runtime.planning.costs import Overhead, interpolate, overhead_of, smooth
+from edge_runtime.planning.costs import (
+    Overhead,
+    interpolate,
+    overhead_of,
+    smooth,
+    with_decoding,
+)
 from edge_runtime.planning.epochs import EpochChoice, best_epochs, require_an_end
 from edge_runtime.planning.governor import Decision, Governor
 from edge_runtime.planning.mix import Workload
@@ -27,4 +33,5 @@ __all__ = [
     "require_an_end",
     "require_state_fits",
     "smooth",
+    "with_decoding",
 ]

@@ -90,6 +90,22 @@ def interpolate(costs: Sequence[RungCost]) -> tuple[RungCost, ...]:
     )
 
 
+def with_decoding(costs: Sequence[RungCost], decoding_bytes: int) -> tuple[RungCost, ...]:
+    """Costs on pictures whose decoding takes that memory; they were measured on tiny ones."""
+
+    def more(size_bytes: int | None) -> int | None:
+        return None if size_bytes is None else size_bytes + decoding_bytes
+
+    return tuple(
+        replace(
+            cost,
+            peak_bytes=more(cost.peak_bytes),
+            predicted_peak_bytes=more(cost.predicted_peak_bytes),
+        )
+        for cost in costs
+    )
+
+
 def _estimated(cost: RungCost, measured: Sequence[RungCost]) -> RungCost:
     below = [other for other in measured if other.flops <= cost.flops]
     above = [other for other in measured if other.flops >= cost.flops]

@@ -38,6 +38,7 @@ class TrainingOptions:
     metering: Metering | None = None  # entered and left by the caller; None: no joules
     images_per_epoch: int | None = None  # None: all of the source
     seed: int = 0
+    decoding_limit_bytes: int | None = None  # memory for decoding; None: no limit
     threads: int | None = None  # that decode pictures; None: half the processors, 1 to 4
     resume: bool = False
     checkpoint_every_s: float = 300.0

@@ -104,6 +104,7 @@ class Loop:
                 first_step=self._done + 1,
                 last_step=job.total_steps,
                 threads=options.threads,
+                decoding_limit_bytes=options.decoding_limit_bytes,
             ) as batches:
                 while self._done < job.total_steps and not self._stop:
                     decision = self._decide()
