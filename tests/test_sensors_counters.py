@@ -3,6 +3,7 @@
 import itertools
 import re
 import time
+from contextlib import closing
 from pathlib import Path
 
 import fake_board
@@ -325,3 +326,30 @@ def test_a_board_may_name_rails_of_both(
         assert sensor
         assert (sensor.name, sensor.total) == ("rapl+nvml", total)
         sensor.close()
+
+
+def test_one_of_two_packages_that_stands_still_is_missed(tmp_path) -> None:
+    """The other one counts on: the total would be too small. Memory may stand still."""
+    names = {
+        "intel-rapl:0": "package-0",
+        "intel-rapl:1": "package-1",
+        "intel-rapl:1:0": "dram",
+    }
+    domains = {name: (label, 5.0) for name, label in names.items()}
+    folder, clock = fake_board.rapl(tmp_path, domains, range_j=65_000), Clock()
+    with closing(Rapl(board(), tmp_path / "sys", clock=clock)) as sensor:
+        for second in range(1, 9):
+            clock.now_s += 1.0
+            fake_board.put(folder / "intel-rapl:0/energy_uj", round((5 + 40 * second) * 1e6))
+            if second != 7:
+                read = sensor.read()
+                known = second < 4
+                assert (read["package-1"] is not None) == known
+                assert sensor.why_unknown("package-1") == (
+                    None if known else f"has counted nothing for {second} s"
+                )
+                assert read["package-1/dram"] == 0.0
+                assert read["package-0"] == 40.0 * second
+        fake_board.put(folder / "intel-rapl:1/energy_uj", 45_000_000)
+        clock.now_s += 1.0
+        assert sensor.read()["package-1"] == 40.0

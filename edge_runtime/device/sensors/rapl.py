@@ -28,7 +28,14 @@ _SLACK_S = 0.1  # the hardware updates its counters at its own times
 class WrappingCounter:
     """Joules of a counter since its first reading."""
 
-    def __init__(self, *, range_j: float, max_w: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        *,
+        range_j: float,
+        max_w: float,
+        clock: Callable[[], float],
+        frozen_s: float | None = None,
+    ) -> None:
         """Start.
 
         Args:
@@ -36,7 +43,9 @@ class WrappingCounter:
             max_w: the highest possible power: energy is known if two readings are at most
                 `range_j / max_w` seconds apart.
             clock: monotonic seconds.
+            frozen_s: what counts always changes in less time; `None`: it may stand still.
         """
+        self._frozen_s, self._changed_s = frozen_s, clock()
         self._range_j, self._max_w, self._clock = range_j, max_w, clock
         self._last: tuple[float, float] | None = None  # time and counter
         self._sum_j = 0.0
@@ -46,8 +55,14 @@ class WrappingCounter:
         """Add a reading; `None` if it cannot be compared with the previous one."""
         now_s, last = self._clock(), self._last
         self._last, self.problem = (now_s, counter_j), None
+        if last is None or counter_j != last[1]:
+            self._changed_s = now_s
         if last is None:
             return self._sum_j
+        same_s = now_s - self._changed_s
+        if self._frozen_s is not None and same_s > self._frozen_s:
+            self.problem = f"has counted nothing for {same_s:.0f} s"
+            return None
         passed_s, used_j = now_s - last[0], (counter_j - last[1]) % self._range_j
         max_j = passed_s * self._max_w
         if max_j >= self._range_j or used_j > max_j + _SLACK_S * self._max_w:
@@ -87,9 +102,15 @@ class Rapl(PowerSensor):
         self._domains = {
             name: (
                 NumberFile(folder / "energy_uj"),
-                WrappingCounter(range_j=range_j, max_w=_MAX_W, clock=clock),
+                WrappingCounter(
+                    range_j=range_j,
+                    max_w=_MAX_W,
+                    clock=clock,
+                    # Beside others that count, one of two packages would not be missed.
+                    frozen_s=self.kind.frozen_s if _is_package(domain) else None,
+                ),
             )
-            for name, (_, folder, range_j) in zip(names, found, strict=True)
+            for name, (domain, folder, range_j) in zip(names, found, strict=True)
         }
         self.rails = tuple(self._domains)
         if not self.rails:
@@ -158,4 +179,8 @@ def _with_range(domains: Iterable[tuple[str, Path]]) -> Iterator[tuple[str, Path
 
 def _is_in_no_other(rail: str) -> bool:
     """Whether no other domain contains it; a package contains its cores."""
-    return rail.endswith("/dram") or (rail.startswith("package") and "/" not in rail)
+    return rail.endswith("/dram") or _is_package(rail)
+
+
+def _is_package(rail: str) -> bool:
+    return rail.startswith("package") and "/" not in rail
