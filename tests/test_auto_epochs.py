@@ -125,7 +125,9 @@ def test_less_than_an_epoch_is_refused(package, measured, tmp_path) -> None:
 def test_a_given_number_that_does_not_fit_names_the_one_that_does(
     package, measured, tmp_path
 ) -> None:
-    message = r"no plan of 9 epochs .* Within this one, `--epochs auto` trains 3; on one rung"
+    message = (
+        r"no plan of 9 epochs .* This one gives 3 epochs with `--epochs auto`; on one rung"
+    )
     with pytest.raises(BudgetError, match=message):
         train_within(package, tmp_path / "run", budget=Budget(time_s=18.5), epochs=9)
 

@@ -260,8 +260,8 @@ def test_a_profile_of_another_machine_needs_its_board(plan, tmp_path) -> None:
             ["--energy", "100J"],
             7,
             r"no plan of 10 epochs \(100 steps\) fits --energy 100J: --energy is too little\. "
-            r"The nearest budget that works is --energy 117\.\dJ\. Within this one, "
-            r"`--epochs auto` trains 5; on one rung alone: k100 4, k050 8\.$",
+            r"The nearest budget that works is --energy 117\.\dJ\. This one gives "
+            r"5 epochs with `--epochs auto`; on one rung alone: k100 4, k050 8\.$",
         ),
         (
             ["--memory", "200MiB", "--energy", "100J"],

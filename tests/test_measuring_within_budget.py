@@ -85,7 +85,9 @@ def test_a_refusal_after_measuring_names_the_epochs_that_fit(
 ) -> None:
     costs = "measured(step_s=2.0, watched_s=0.1, startup_s=0.1, switch_s=0.0)"
     processes.do(k050=costs, k100=costs)
-    message = r"no plan of 2 epochs \(10 steps\) .* Within this one, `--epochs auto` trains 1;"
+    message = (
+        r"no plan of 2 epochs \(10 steps\) .* This one gives 1 epoch with `--epochs auto`;"
+    )
     with pytest.raises(BudgetError, match=message):
         train_within(package, tmp_path / "run", budget=Budget(time_s=15.0))
 

@@ -211,8 +211,11 @@ def infeasible_text(
 def _length_text(steps: int, steps_per_epoch: int | None) -> str:
     if steps_per_epoch is None:
         return f"{steps} steps"
-    epochs = steps // steps_per_epoch
-    return f"{epochs} epoch{'s' if epochs > 1 else ''} ({steps} steps)"
+    return f"{_epochs_text(steps // steps_per_epoch)} ({steps} steps)"
+
+
+def _epochs_text(epochs: int) -> str:
+    return f"{epochs} epoch{'s' if epochs > 1 else ''}"
 
 
 def require_state_fits(budget: Budget, state_bytes: int) -> None:
@@ -281,8 +284,8 @@ def _fewer_text(workload: Workload, budget: Budget, steps_per_epoch: int | None)
     if steps_per_epoch is not None and budget.has_an_end:
         epoch = replace(workload, steps=steps_per_epoch)
         if choice := best_epochs(epoch, budget):
-            each = _each(epoch, budget)
-            return f" Within this one, `--epochs auto` trains {choice.epochs}{each}."
+            epochs, each = _epochs_text(choice.epochs), _each(epoch, budget)
+            return f" This one gives {epochs} with `--epochs auto`{each}."
     if not (enough := _fewer_steps(workload, budget)):
         return ""
     if steps_per_epoch is not None and enough < steps_per_epoch:
