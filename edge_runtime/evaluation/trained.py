@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from edge_runtime.engines import encoder_state_names
 from edge_runtime.errors import PackageError
 from edge_runtime.package import Package, open_package
 from edge_runtime.records import Run, open_run
@@ -14,7 +15,7 @@ class TrainedState(NamedTuple):
 
     package: Package
     step: int
-    state: State
+    state: State  # the tensors of its encoder only
 
 
 def open_trained(run_folder: Path, package_folder: Path | None) -> TrainedState:
@@ -29,8 +30,8 @@ def open_trained(run_folder: Path, package_folder: Path | None) -> TrainedState:
         PackageError: the package was moved, is damaged, or is another one.
     """
     run = open_run(run_folder)
-    checkpoint = run.newest_checkpoint()
     package = _open_package_of(run, package_folder)
+    checkpoint = run.newest_checkpoint(encoder_state_names(package))
     return TrainedState(package, checkpoint.info.step, checkpoint.state)
 
 
