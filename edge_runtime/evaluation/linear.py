@@ -7,7 +7,7 @@ so one penalty suits all encoders. Deterministic: starts from zero, no sampling.
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ MAX_ITERATIONS = 1000
 # Of the mean loss: weights are then accurate to about four digits, more than any prediction
 # needs.
 GRADIENT_TOLERANCE = 1e-6
+BLOCK_VALUES = 1 << 20  # of a temporary array: 8 MiB
 HISTORY = 10  # pairs of the L-BFGS approximation
 
 Vector = NDArray[np.float64]
@@ -38,8 +39,10 @@ class LinearProbe:
 
     def predict(self, features: NDArray[np.float32]) -> NDArray[np.int64]:
         """(N, D) -> (N,) class indices; the lower class where scores are equal."""
-        scores = ((features - self.mean) / self.deviation) @ self.weights + self.bias
-        best: NDArray[np.int64] = scores.argmax(axis=1)
+        best = np.empty(len(features), np.int64)
+        for rows in _blocks(len(features), max(self.weights.shape)):
+            inputs = (features[rows] - self.mean) / self.deviation
+            best[rows] = (inputs @ self.weights + self.bias).argmax(axis=1)
         return best
 
 
@@ -72,10 +75,11 @@ def fit_probe(
         l2: strength of the penalty, as in the module's docstring.
     """
     mean = features.mean(axis=0, dtype=np.float64)  # (D,)
-    deviation = features.std(axis=0, dtype=np.float64)  # (D,)
+    inputs = features - mean  # (N, D)
+    deviation = np.sqrt(np.einsum("nd,nd->d", inputs, inputs) / len(inputs))  # (D,)
     # Below float32's resolution a deviation is rounding noise, which a division would amplify.
     deviation[deviation <= 1e-7 * np.abs(mean)] = 1.0
-    inputs = (features - mean) / deviation  # (N, D)
+    inputs /= deviation
     width, classes = inputs.shape[1], int(labels.max()) + 1
 
     def loss(point: Vector) -> tuple[float, Vector]:
@@ -92,22 +96,31 @@ def _loss_and_gradient(
     l2: float,
 ) -> tuple[float, Vector]:
     """Loss per picture at `point` (D + 1, C), the biases in its last row, and its gradient."""
-    pictures = np.arange(len(inputs))
     weights, bias = point[:-1], point[-1]
-    scores = inputs @ weights + bias  # (N, C)
-    scores -= scores.max(axis=1, keepdims=True)
-    likelihood = np.exp(scores)
-    total = likelihood.sum(axis=1, keepdims=True)  # (N, 1)
-    cross_entropy = np.log(total[:, 0]) - scores[pictures, labels]  # (N,)
+    cross_entropy, gradient = 0.0, np.zeros_like(point)
+    for rows in _blocks(len(inputs), point.shape[1]):
+        block, own = inputs[rows], labels[rows]
+        pictures = np.arange(len(block))  # n of N
+        scores = block @ weights + bias  # (n, C)
+        scores -= scores.max(axis=1, keepdims=True)
+        error = np.exp(scores)
+        total = error.sum(axis=1, keepdims=True)  # (n, 1)
+        cross_entropy += float((np.log(total[:, 0]) - scores[pictures, own]).sum())
+        error /= total
+        error[pictures, own] -= 1
+        gradient[:-1] += block.T @ error
+        gradient[-1] += error.sum(axis=0)
     penalty = l2 / len(inputs)
-    loss = float(cross_entropy.mean() + penalty / 2 * (weights**2).sum())
-
-    error = likelihood / total  # (N, C)
-    error[pictures, labels] -= 1
-    gradient = np.empty_like(point)
-    gradient[:-1] = inputs.T @ error / len(inputs) + penalty * weights
-    gradient[-1] = error.mean(axis=0)
+    gradient /= len(inputs)
+    gradient[:-1] += penalty * weights
+    loss = cross_entropy / len(inputs) + penalty / 2 * float((weights**2).sum())
     return loss, gradient.ravel()
+
+
+def _blocks(rows: int, width: int) -> Iterator[slice]:
+    """Rows of a table of that width, some at a time, so that few values are made at once."""
+    step = max(1, BLOCK_VALUES // width)
+    return (slice(first, first + step) for first in range(0, rows, step))
 
 
 def minimise(
