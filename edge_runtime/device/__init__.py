@@ -20,6 +20,7 @@ from edge_runtime.device.meter import Meter
 from edge_runtime.device.power_mode import power_mode
 from edge_runtime.device.probe import SensorEvent
 from edge_runtime.device.process import prefer_oom_kill, process_elapsed_s, python_command
+from edge_runtime.device.room import require_room
 from edge_runtime.device.samples import PowerSample, Window
 from edge_runtime.device.sensors import (
     SENSORS,
@@ -62,6 +63,7 @@ __all__ = [
     "process_tree_rss_bytes",
     "python_command",
     "read_trace",
+    "require_room",
     "take_inventory",
     "usable_cpus",
 ]

@@ -56,6 +56,15 @@ def knn_accuracy(
     return correct / len(test_features)
 
 
+def knn_bytes(width: int) -> int:
+    """The most that `knn_accuracy` allocates, for features of that width.
+
+    A block of similarities, their product, keys and the keys that are partitioned; the
+    directions of a block in float64, twice while they are made.
+    """
+    return 8 * (4 * TEST_ROWS * TRAIN_ROWS + 2 * (TEST_ROWS + TRAIN_ROWS) * width)
+
+
 def _nearest(
     test: NDArray[np.float32], train: NDArray[np.float32], neighbours: int
 ) -> NDArray[np.int64]:

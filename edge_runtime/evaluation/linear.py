@@ -89,6 +89,15 @@ def fit_probe(
     return LinearProbe(mean, deviation, weights=point[:-1], bias=point[-1])
 
 
+def probe_bytes(pictures: int, width: int, classes: int) -> int:
+    """The most that `linear_accuracy` allocates, fitted to that many pictures.
+
+    The inputs in float64, blocks of scores and errors, and the vectors of L-BFGS.
+    """
+    vectors = 2 * HISTORY + 8
+    return 8 * (pictures * width + 2 * BLOCK_VALUES + vectors * (width + 1) * classes)
+
+
 def _loss_and_gradient(
     point: NDArray[np.float64],
     inputs: NDArray[np.float64],
@@ -96,25 +105,36 @@ def _loss_and_gradient(
     l2: float,
 ) -> tuple[float, Vector]:
     """Loss per picture at `point` (D + 1, C), the biases in its last row, and its gradient."""
-    weights, bias = point[:-1], point[-1]
     cross_entropy, gradient = 0.0, np.zeros_like(point)
     for rows in _blocks(len(inputs), point.shape[1]):
-        block, own = inputs[rows], labels[rows]
-        pictures = np.arange(len(block))  # n of N
-        scores = block @ weights + bias  # (n, C)
-        scores -= scores.max(axis=1, keepdims=True)
-        error = np.exp(scores)
-        total = error.sum(axis=1, keepdims=True)  # (n, 1)
-        cross_entropy += float((np.log(total[:, 0]) - scores[pictures, own]).sum())
-        error /= total
-        error[pictures, own] -= 1
-        gradient[:-1] += block.T @ error
-        gradient[-1] += error.sum(axis=0)
+        cross_entropy += _add_block(gradient, point, inputs[rows], labels[rows])
     penalty = l2 / len(inputs)
     gradient /= len(inputs)
-    gradient[:-1] += penalty * weights
-    loss = cross_entropy / len(inputs) + penalty / 2 * float((weights**2).sum())
+    gradient[:-1] += penalty * point[:-1]
+    loss = cross_entropy / len(inputs) + penalty / 2 * float((point[:-1] ** 2).sum())
     return loss, gradient.ravel()
+
+
+def _add_block(
+    gradient: NDArray[np.float64],
+    point: NDArray[np.float64],
+    inputs: NDArray[np.float64],
+    labels: NDArray[np.int64],
+) -> float:
+    """Cross-entropy of some pictures; that of its gradient is added to `gradient`."""
+    pictures = np.arange(len(inputs))
+    scores = inputs @ point[:-1]  # (N, C)
+    scores += point[-1]
+    scores -= scores.max(axis=1, keepdims=True)
+    likelihood = np.exp(scores)
+    total = likelihood.sum(axis=1, keepdims=True)  # (N, 1)
+    cross_entropy = np.log(total[:, 0]) - scores[pictures, labels]  # (N,)
+    error = likelihood  # in place
+    error /= total
+    error[pictures, labels] -= 1
+    gradient[:-1] += inputs.T @ error
+    gradient[-1] += error.sum(axis=0)
+    return float(cross_entropy.sum())
 
 
 def _blocks(rows: int, width: int) -> Iterator[slice]:
