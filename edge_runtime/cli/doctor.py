@@ -33,9 +33,9 @@ _RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-training-cpu")
 _LIBRARIES = (
     "numpy", "opencv-python", "opencv-python-headless", *_RUNTIMES, "torch", "onnx"
 )  # fmt: skip
-# Upper bounds of a trial's memory, beside this process's.
-_TRIAL_BYTES = {"pictures": 75 << 20, "export": 75 << 20}
-_ENGINE_TRIAL_BYTES = 95 << 20
+# Upper bounds of a trial's memory, without the libraries that it shares with this process.
+_TRIAL_BYTES = {"pictures": 60 << 20, "export": 60 << 20}
+_ENGINE_TRIAL_BYTES = 74 << 20
 _TORCH_BYTES = 200 << 20
 _LOAD_TORCH = ("ort-training", "export")  # where it is installed
 _ADVICE = "Give the container more memory, or stop other programs."
@@ -127,7 +127,7 @@ def try_part(part: str) -> Finding:
 
 
 def trial_bytes(part: str) -> int:
-    """The most that a trial holds."""
+    """The most that a trial adds to what this process holds."""
     loads_torch = part in _LOAD_TORCH and importlib.util.find_spec("torch") is not None
     return _TRIAL_BYTES.get(part, _ENGINE_TRIAL_BYTES) + loads_torch * _TORCH_BYTES
 

@@ -14,7 +14,12 @@ from edge_runtime.device.board import (
     load_board,
 )
 from edge_runtime.device.inventory import Inventory, take_inventory
-from edge_runtime.device.machine import cpu_threads, machine_facts, usable_cpus
+from edge_runtime.device.machine import (
+    cpu_threads,
+    limit_numpy_threads,
+    machine_facts,
+    usable_cpus,
+)
 from edge_runtime.device.memory import MemoryNow, memory_now, process_tree_rss_bytes
 from edge_runtime.device.meter import Meter
 from edge_runtime.device.power_mode import power_mode
@@ -53,6 +58,7 @@ __all__ = [
     "cpu_threads",
     "detect_board",
     "known_boards",
+    "limit_numpy_threads",
     "load_board",
     "machine_facts",
     "memory_now",
