@@ -5,14 +5,14 @@ The prefix of a name gives the role (`edge_runtime.package.names`). Matrix weigh
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from io import FileIO
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load
+from safetensors import SafetensorError, safe_open
 
 Array: TypeAlias = NDArray[Any]
 State: TypeAlias = Mapping[str, Array]
@@ -31,6 +31,8 @@ _DTYPES = {  # numpy's name -> that of safetensors
     "float32": "F32",
     "float64": "F64",
 }
+_NUMPY_NAMES = {theirs: ours for ours, theirs in _DTYPES.items()}
+_LENGTH_BYTES = 8  # of the number at the start of a file: how long its header is
 
 
 def state_chunks(state: State) -> Iterator[bytes | memoryview]:
@@ -54,7 +56,12 @@ def state_chunks(state: State) -> Iterator[bytes | memoryview]:
     text += b" " * (-len(text) % 8)
     yield len(text).to_bytes(8, "little") + text
     for name in names:
-        yield np.ascontiguousarray(state[name]).reshape(-1).data.cast("B")
+        yield flat_bytes(state[name])
+
+
+def flat_bytes(array: Array) -> memoryview:
+    """An array's bytes in C order; copied only if it has another memory layout."""
+    return np.ascontiguousarray(array).reshape(-1).data.cast("B")
 
 
 def encode_state(state: State) -> bytes:
@@ -62,20 +69,54 @@ def encode_state(state: State) -> bytes:
     return b"".join(state_chunks(state))
 
 
-def load_state(path: Path) -> State:
-    """Read a safetensors file.
+def load_state(path: Path, names: Collection[str] | None = None) -> State:
+    """Read a safetensors file, or some of its tensors.
+
+    Tensor by tensor into their final memory: the library's reader needs the whole file twice.
+
+    Args:
+        path: the file.
+        names: the tensors to read; those that the file does not have are left out. `None`:
+            all of them.
 
     Raises:
         ValueError: it is not a complete safetensors file, or has a dtype that numpy does not.
             The caller adds whether a package or a run is damaged.
         OSError: it cannot be read.
     """
+    _check_complete(path)
+    with path.open("rb", buffering=0) as file:
+        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+        header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        chosen = header if names is None else {n: header[n] for n in names if n in header}
+        first = _LENGTH_BYTES + length
+        return {name: _read_tensor(file, first, chosen[name], path) for name in chosen}
+
+
+def _check_complete(path: Path) -> None:
+    """Let the library check the header: lengths, offsets, the size of the file."""
+    with path.open("rb"):  # the library's message does not name the file
+        pass
     try:
-        return load(path.read_bytes())
+        with safe_open(path, "numpy"):
+            pass
     except SafetensorError as error:
         raise ValueError(f"{path} is not a complete safetensors file: {error}") from error
-    except KeyError as error:
-        raise ValueError(f"{path} has a dtype that numpy does not: {error}") from error
+
+
+def _read_tensor(file: FileIO, first: int, entry: Mapping[str, Any], path: Path) -> Array:
+    """One tensor of a checked file whose data begin at byte `first`."""
+    if entry["dtype"] not in _NUMPY_NAMES:
+        raise ValueError(f"{path} has a dtype that numpy does not: {entry['dtype']!r}")
+    array = np.empty(entry["shape"], _NUMPY_NAMES[entry["dtype"]])
+    left = array.reshape(-1).data.cast("B")
+    file.seek(first + entry["data_offsets"][0])
+    while len(left):  # Linux reads 2 GiB at most at once
+        if not (count := file.readinto(left)):
+            raise ValueError(f"{path} was truncated while it was read")
+        left = left[count:]
+    return array
 
 
 def problems_with(

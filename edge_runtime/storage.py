@@ -6,15 +6,17 @@ unchanged.
 """
 
 import errno
+import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from edge_runtime.errors import StorageError
 
+_BLOCK_BYTES = 1 << 20  # read at once
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -41,8 +43,30 @@ def fsync_path(path: Path) -> None:
         os.close(handle)
 
 
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, read in blocks.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def write_file(path: Path, content: bytes) -> None:
     """Replace the content of `path` atomically.
+
+    Raises:
+        StorageError: the disk is full, read-only or gone; the old content is unchanged.
+    """
+    write_chunks(path, [content])
+
+
+def write_chunks(path: Path, chunks: Iterable[bytes | memoryview]) -> int:
+    """Replace the content of `path` atomically, piece by piece; returns its bytes.
 
     Raises:
         StorageError: the disk is full, read-only or gone; the old content is unchanged.
@@ -51,7 +75,7 @@ def write_file(path: Path, content: bytes) -> None:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(content)
+                size_bytes = sum(map(file.write, chunks))
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(temporary, 0o644)  # mkstemp gives 0600
@@ -60,6 +84,7 @@ def write_file(path: Path, content: bytes) -> None:
             Path(temporary).unlink(missing_ok=True)
             raise
         fsync_path(path.parent)
+    return size_bytes
 
 
 @contextmanager

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from edge_runtime.device import cpu_threads, machine_facts, process_tree_rss_bytes, usable_cpus
+from edge_runtime.device import (
+    cpu_threads,
+    limit_numpy_threads,
+    machine_facts,
+    process_tree_rss_bytes,
+    python_command,
+    usable_cpus,
+)
 
 MIB = 1 << 20
 FREE_CPUS = len(os.sched_getaffinity(0))
@@ -153,3 +160,29 @@ def test_no_limit_of_version_1_is_not_more_than_the_machines_memory(tmp_path: Pa
         "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
     }
     assert machine_facts(write(tmp_path, files))["memory_bytes"] == 16 * MIB
+
+
+LIMITED = """
+import os
+from edge_runtime.cli.main import main
+from edge_runtime.device import cpu_threads
+words = ["eval", "/nowhere", "--train", "digits", "--test", "digits", *sys.argv[1:]]
+assert main(words) == 6
+print(os.environ["OPENBLAS_NUM_THREADS"], cpu_threads())
+"""
+
+
+@pytest.mark.parametrize("flags", [[], ["--threads", "7"]])
+def test_eval_limits_numpy_before_it_is_imported(flags, monkeypatch):
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    command = python_command(LIMITED, *flags)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    limit, usable = done.stdout.split()
+    assert limit == (flags[1] if flags else usable)
+
+
+def test_a_limit_of_the_user_is_kept(monkeypatch):
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
+    monkeypatch.delitem(sys.modules, "numpy")
+    limit_numpy_threads(1)
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "3"

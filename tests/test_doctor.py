@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 from edge_runtime.cli import doctor
 from edge_runtime.cli.doctor import ENGINES, PARTS, Finding, try_part
 from edge_runtime.cli.main import main
+from edge_runtime.device import python_command
+from edge_runtime.errors import DeviceError
 from edge_runtime.schema import unstructure
 
 
@@ -251,10 +254,64 @@ def test_a_part_that_kills_its_process_is_a_finding(monkeypatch) -> None:
     kill = "import os, signal; print('bad', file=sys.stderr, flush=True); "
     monkeypatch.setattr(doctor, "_TRY", kill + "os.kill(os.getpid(), signal.SIGKILL)")
     finding = try_part("ort")
-    assert (finding.works, finding.problem) == (
-        False,
-        "its process was killed by SIGKILL. bad",
+    assert not finding.works
+    assert re.fullmatch(
+        r"its process was killed by SIGKILL, most likely because it needs more memory than "
+        r"the [\d.]+ [GM]iB that there are for it here\. bad",
+        finding.problem or "",
     )
+
+
+def test_another_signal_is_not_taken_for_missing_memory(monkeypatch) -> None:
+    monkeypatch.setattr(doctor, "_TRY", "import os, signal; os.kill(os.getpid(), 4)")
+    assert try_part("ort").problem == "its process was killed by SIGILL."
+
+
+def test_a_trial_is_not_begun_without_the_memory_for_it(monkeypatch) -> None:
+    def refuse(action: str, more_bytes: int, advice: str) -> None:
+        raise DeviceError(f"{action} needs {more_bytes}. {advice}")
+
+    monkeypatch.setattr(doctor, "require_room", refuse)
+    monkeypatch.setattr(doctor, "python_command", None)
+    finding = try_part("pictures")
+    assert (finding.works, finding.did) == (False, None)
+    assert finding.problem == f"this trial needs {doctor.trial_bytes('pictures')}. " + (
+        "Give the container more memory, or stop other programs."
+    )
+
+
+def test_a_trial_asks_to_be_killed_first(monkeypatch) -> None:
+    """Before it does anything else: the doctor has to outlive it."""
+    asked: list[str] = []
+    monkeypatch.setattr(doctor, "prefer_oom_kill", lambda: asked.append("asked"))
+    monkeypatch.setitem(doctor._TRIALS, "pictures", lambda: {"asked": list(asked)})
+    assert main(["doctor", "--try", "pictures"]) == 0
+    assert asked == ["asked"]
+
+
+MEASURE = """
+import edge_runtime.device
+from pathlib import Path
+from edge_runtime.cli import doctor
+from edge_runtime.cli.main import main
+
+def status_bytes(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
+
+shared_bytes = status_bytes("RssFile")
+code = main(["doctor", "--try", sys.argv[1]])
+print(status_bytes("VmHWM") - shared_bytes)
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_the_memory_of_a_trial_is_an_upper_bound(part: str) -> None:
+    command = python_command(MEASURE, part)
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode == 0:  # what is not installed needs less
+        assert 1 <= doctor.trial_bytes(part) / int(done.stdout.split()[-1]) < 1.3
 
 
 def test_a_part_that_hangs_is_a_finding(monkeypatch) -> None:

@@ -1,6 +1,7 @@
 """The linear probe against scikit-learn and against finite differences."""
 
 import logging
+import tracemalloc
 from collections import deque
 
 import numpy as np
@@ -144,3 +145,23 @@ def test_too_few_iterations_are_reported(caplog):
     with caplog.at_level(logging.WARNING):
         minimise(loss, np.zeros(52), max_iterations=2)
     assert "after 2 iterations" in caplog.text
+
+
+def test_blocks_of_rows_give_the_same_probe(monkeypatch):
+    features, labels = clusters(0, 300)
+    whole = fit_probe(features, labels)
+    monkeypatch.setattr(linear, "BLOCK_VALUES", 50)
+    blocks = fit_probe(features, labels)
+    # only the order of additions differs, in each of some hundred iterations
+    np.testing.assert_allclose(blocks.weights, whole.weights, rtol=1e-6, atol=1e-9)
+    assert (blocks.predict(features) == whole.predict(features)).all()
+
+
+def test_memory_is_that_of_the_inputs_and_a_block(monkeypatch):
+    monkeypatch.setattr(linear, "BLOCK_VALUES", 1 << 12)
+    features, labels = clusters(0, 20_000, classes=50)
+    tracemalloc.start()
+    fit_probe(features, labels)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 2 * features.nbytes + (1 << 20)

@@ -1,6 +1,7 @@
 """The state's file format, against the safetensors library."""
 
 import hashlib
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -53,3 +54,23 @@ def test_a_cut_file_is_refused(tmp_path) -> None:
     path.write_bytes(encode_state(STATE)[:-1])
     with pytest.raises(ValueError, match="not a complete safetensors file"):
         load_state(path)
+
+
+def test_some_tensors_are_read_alone(tmp_path) -> None:
+    path = tmp_path / "state.safetensors"
+    path.write_bytes(encode_state(STATE))
+    loaded = load_state(path, ["small", "param.b", "elsewhere"])
+    assert list(loaded) == ["small", "param.b"]
+    for name, tensor in loaded.items():
+        np.testing.assert_array_equal(tensor, STATE[name], strict=True)
+
+
+def test_reading_takes_no_more_memory_than_the_tensors(tmp_path) -> None:
+    path, size_bytes = tmp_path / "state.safetensors", 8 << 20
+    path.write_bytes(encode_state({n: np.zeros(size_bytes // 8, np.float32) for n in "ab"}))
+    tracemalloc.start()
+    loaded = load_state(path)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert sum(value.nbytes for value in loaded.values()) == size_bytes
+    assert peak_bytes < 1.1 * size_bytes

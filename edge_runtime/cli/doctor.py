@@ -5,6 +5,7 @@ processor may kill the process; this is then reported like any other problem.
 """
 
 import argparse
+import importlib.util
 import json
 import signal
 import subprocess
@@ -15,6 +16,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from edge_runtime.device import (
+    memory_now,
+    prefer_oom_kill,
+    python_command,
+    require_room,
+)
 from edge_runtime.engines import ENGINES
 from edge_runtime.errors import DeviceError, EngineError
 from edge_runtime.units import bytes_text, duration_text
@@ -26,6 +33,12 @@ _RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-training-cpu")
 _LIBRARIES = (
     "numpy", "opencv-python", "opencv-python-headless", *_RUNTIMES, "torch", "onnx"
 )  # fmt: skip
+# Upper bounds of a trial's memory, without the libraries that it shares with this process.
+_TRIAL_BYTES = {"pictures": 60 << 20, "export": 60 << 20}
+_ENGINE_TRIAL_BYTES = 74 << 20
+_TORCH_BYTES = 200 << 20
+_LOAD_TORCH = ("ort-training", "export")  # where it is installed
+_ADVICE = "Give the container more memory, or stop other programs."
 _TRY = "from edge_runtime.cli.main import main; sys.exit(main(['doctor', '--try', {part!r}]))"
 
 
@@ -51,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Try every part; without a working engine the exit code is 5."""
     if args.part is not None:
+        prefer_oom_kill()
         print(json.dumps(_TRIALS[args.part]()))
         return 0
     facts = collect(args.board)
@@ -93,9 +107,11 @@ def board_facts(board_file: Path | None) -> dict[str, Any]:
 
 
 def try_part(part: str) -> Finding:
-    """Try one part in a separate process."""
-    from edge_runtime.device import python_command
-
+    """Try one part in a separate process, unless it would be killed for memory."""
+    try:
+        require_room("this trial", trial_bytes(part), _ADVICE)
+    except DeviceError as error:
+        return Finding(part=part, works=False, did=None, problem=str(error))
     command = python_command(_TRY.format(part=part))
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_S)
@@ -106,11 +122,28 @@ def try_part(part: str) -> Finding:
         return Finding(
             part=part, works=True, did=json.loads(done.stdout.splitlines()[-1]), problem=None
         )
-    problem = done.stderr.strip().removeprefix("edge-train: ")
-    if done.returncode < 0:
-        name = signal.Signals(-done.returncode).name
-        problem = f"its process was killed by {name}. {problem}".strip()
+    problem = _problem(done.returncode, done.stderr.strip().removeprefix("edge-train: "))
     return Finding(part=part, works=False, did=None, problem=problem)
+
+
+def trial_bytes(part: str) -> int:
+    """The most that a trial adds to what this process holds."""
+    loads_torch = part in _LOAD_TORCH and importlib.util.find_spec("torch") is not None
+    return _TRIAL_BYTES.get(part, _ENGINE_TRIAL_BYTES) + loads_torch * _TORCH_BYTES
+
+
+def _problem(code: int, stderr: str) -> str:
+    """Why a trial failed."""
+    if code >= 0:
+        return stderr
+    killed = f"its process was killed by {signal.Signals(-code).name}"
+    room_bytes = memory_now().room_bytes
+    if code == -signal.SIGKILL and room_bytes is not None:
+        killed += (
+            f", most likely because it needs more memory than the {bytes_text(room_bytes)} "
+            "that there are for it here"
+        )
+    return f"{killed}. {stderr}".strip()
 
 
 def installed_versions() -> dict[str, str]:

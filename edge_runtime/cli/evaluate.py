@@ -47,8 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate the newest checkpoint and log the result as an event of the run."""
+    from edge_runtime.device import Meter, limit_numpy_threads, load_board, open_sensor
+
+    limit_numpy_threads(args.threads)  # before the next line imports it
     from edge_runtime.data import open_source
-    from edge_runtime.device import Meter, load_board, open_sensor
     from edge_runtime.evaluation import evaluate, open_trained
     from edge_runtime.records import log_event
     from edge_runtime.records.events import Evaluation

@@ -23,12 +23,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read the runs, write the requested outputs."""
+    from edge_runtime.device import require_room
     from edge_runtime.report import csv_files, render_page, summarize
+    from edge_runtime.report.room import ADVICE, report_bytes
     from edge_runtime.schema import unstructure
     from edge_runtime.storage import storage_errors, write_file
 
     if args.output is None and args.csv is None and not args.json:
         raise ConfigError("no output requested: give -o report.html, --csv DIR, or --json.")
+    page = args.output is not None
+    require_room("the report", report_bytes(args.runs, page=page), ADVICE)
     report, series = summarize(args.runs)
     written = []
     if args.csv is not None:
@@ -37,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         for name, text in csv_files(report).items():
             write_file(args.csv / name, text.encode())
         written.append(args.csv)
-    if args.output is not None:
+    if page:
         write_file(args.output, render_page(report, series).encode())
         written.append(args.output)
     if args.json:

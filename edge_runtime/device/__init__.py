@@ -15,12 +15,18 @@ from edge_runtime.device.board import (
 )
 from edge_runtime.device.inventory import Inventory, take_inventory
 from edge_runtime.device.load import OtherWork
-from edge_runtime.device.machine import cpu_threads, machine_facts, usable_cpus
+from edge_runtime.device.machine import (
+    cpu_threads,
+    limit_numpy_threads,
+    machine_facts,
+    usable_cpus,
+)
 from edge_runtime.device.memory import MemoryNow, memory_now, process_tree_rss_bytes
 from edge_runtime.device.meter import Meter
 from edge_runtime.device.power_mode import power_mode
 from edge_runtime.device.probe import SensorEvent
 from edge_runtime.device.process import prefer_oom_kill, process_elapsed_s, python_command
+from edge_runtime.device.room import require_room
 from edge_runtime.device.samples import PowerSample, Window
 from edge_runtime.device.sensors import (
     SENSORS,
@@ -54,6 +60,7 @@ __all__ = [
     "cpu_threads",
     "detect_board",
     "known_boards",
+    "limit_numpy_threads",
     "load_board",
     "machine_facts",
     "memory_now",
@@ -64,6 +71,7 @@ __all__ = [
     "process_tree_rss_bytes",
     "python_command",
     "read_trace",
+    "require_room",
     "take_inventory",
     "usable_cpus",
 ]

@@ -3,12 +3,15 @@
 import math
 import os
 import platform
+import sys
 from pathlib import Path
 
 from edge_runtime.device.board import detect_board
 from edge_runtime.device.cgroup import cpu_quota
 from edge_runtime.device.memory import total_memory_bytes
 from edge_runtime.errors import DeviceError
+
+_NUMPY_THREADS = "OPENBLAS_NUM_THREADS"
 
 Facts = dict[str, str | int | None]
 
@@ -54,6 +57,19 @@ def usable_cpus(root: Path = Path("/")) -> float:
 def cpu_threads(root: Path = Path("/")) -> int:
     """Threads that can run at the same time, on the processors that this process may use."""
     return max(1, math.ceil(usable_cpus(root)))
+
+
+def limit_numpy_threads(threads: int | None = None) -> None:
+    """Let numpy use as many threads as can run; without effect once numpy is imported.
+
+    Its library for matrix products follows the affinity, but not a container's quota, which
+    its threads would use up by waiting for each other.
+
+    Args:
+        threads: as requested; `None`: `cpu_threads`.
+    """
+    if "numpy" not in sys.modules:
+        os.environ.setdefault(_NUMPY_THREADS, str(threads or cpu_threads()))
 
 
 def _cpu_model(root: Path) -> str | None:

@@ -13,7 +13,7 @@ from edge_runtime.engines.base import (
     require_supported,
     supported_rungs,
 )
-from edge_runtime.engines.merge import encoder_weights
+from edge_runtime.engines.merge import encoder_state_names, encoder_weights
 from edge_runtime.engines.runtime import runtime_name
 from edge_runtime.errors import ConfigError
 
@@ -125,6 +125,7 @@ __all__ = [
     "StepResult",
     "create_engine",
     "create_forward_engine",
+    "encoder_state_names",
     "encoder_weights",
     "engine_name",
     "engine_runtime",

@@ -9,6 +9,19 @@ from edge_runtime.package.names import STATE, WEIGHT
 from edge_runtime.state import Array, State
 
 
+def encoder_state_names(package: Package) -> list[str]:
+    """The state tensors that `encoder_weights` reads."""
+    manifest = package.manifest
+    if manifest.merge is None:
+        return [manifest.encoder_prefix + name for name in _weight_names(package)]
+    return [t.name for t in manifest.graphs[manifest.merge].inputs if t.role == STATE]
+
+
+def _weight_names(package: Package) -> list[str]:
+    embed = package.manifest.graphs[package.manifest.embed]
+    return [tensor.name for tensor in embed.inputs if tensor.role == WEIGHT]
+
+
 def encoder_weights(
     package: Package, state: State, *, threads: int | None = None
 ) -> dict[str, Array]:
@@ -16,17 +29,20 @@ def encoder_weights(
 
     If a package transforms its parameters before use, its merge graph computes them.
 
+    Args:
+        package: of the state.
+        state: has at least the tensors of `encoder_state_names`.
+        threads: of the runtime.
+
     Raises:
         EngineError: the merge graph is needed, and no runtime is installed or it failed.
     """
     manifest = package.manifest
-    embed = manifest.graphs[manifest.embed]
-    names = [tensor.name for tensor in embed.inputs if tensor.role == WEIGHT]
+    names = _weight_names(package)
     if manifest.merge is None:
         return {name: state[manifest.encoder_prefix + name] for name in names}
-    spec = manifest.graphs[manifest.merge]
     session = open_session(package.file(manifest.merge), device="cpu", threads=threads)
-    feeds = {t.name: np.asarray(state[t.name]) for t in spec.inputs if t.role == STATE}
+    feeds = {name: np.asarray(state[name]) for name in encoder_state_names(package)}
     with native_errors(f"run {manifest.merge}"):
         values = session.run(names, feeds)
     return dict(zip(names, values, strict=True))

@@ -1,14 +1,18 @@
 """An encoder as one file: ONNX, or safetensors with timm's names."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 from edge_runtime.engines import encoder_weights
 from edge_runtime.errors import ConfigError
 from edge_runtime.evaluation.onnx_wire import with_stored_weights
 from edge_runtime.package import Package
 from edge_runtime.package.encoder import to_timm
-from edge_runtime.state import State, encode_state
-from edge_runtime.storage import write_file
+from edge_runtime.state import Array, State, state_chunks
+from edge_runtime.storage import write_chunks
+
+Weights: TypeAlias = Mapping[str, Array]  # by input name of the embedding graph
 
 # Protobuf's limit is 2 GiB per message; the difference is for the names of the weights.
 MAX_ONNX_BYTES = (1 << 31) - (1 << 20)
@@ -25,7 +29,7 @@ def export_encoder(package: Package, state: State, target: Path) -> int:
         ConfigError: another suffix, `target` exists, or the ONNX file would be over 2 GiB.
         StorageError: it cannot be written.
     """
-    encoders = {".onnx": onnx_bytes, ".safetensors": timm_bytes}
+    encoders = {".onnx": onnx_chunks, ".safetensors": timm_chunks}
     if target.suffix not in encoders:
         raise ConfigError(
             f"{target}: the suffix of an encoder file is {' or '.join(encoders)}, got "
@@ -33,23 +37,21 @@ def export_encoder(package: Package, state: State, target: Path) -> int:
         )
     if target.exists():
         raise ConfigError(f"{target} exists and will not be replaced. Choose another name.")
-    content = encoders[target.suffix](package, state)
-    write_file(target, content)
-    return len(content)
+    weights = encoder_weights(package, state)
+    return write_chunks(target, encoders[target.suffix](package, weights))
 
 
-def timm_bytes(package: Package, state: State) -> bytes:
-    """A safetensors file that timm loads."""
-    return encode_state(to_timm(package.manifest.encoder, encoder_weights(package, state)))
+def timm_chunks(package: Package, weights: Weights) -> Iterator[bytes | memoryview]:
+    """A safetensors file that timm loads, piece by piece."""
+    return state_chunks(to_timm(package.manifest.encoder, weights))
 
 
-def onnx_bytes(package: Package, state: State) -> bytes:
-    """The embedding graph with its weights inside.
+def onnx_chunks(package: Package, weights: Weights) -> Iterator[bytes | memoryview]:
+    """The embedding graph with its weights inside, piece by piece.
 
     Raises:
         ConfigError: over 2 GiB.
     """
-    weights = encoder_weights(package, state)
     model = package.file(package.manifest.embed).read_bytes()
     size_bytes = len(model) + sum(value.nbytes for value in weights.values())
     if size_bytes > MAX_ONNX_BYTES:

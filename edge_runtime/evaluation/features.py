@@ -1,5 +1,7 @@
 """Frozen features of labelled pictures, and the mapping between two sets of classes."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -10,8 +12,10 @@ from edge_runtime.data import (
     LabelledSource,
     PictureSource,
     labelled_batches,
+    require_labels,
 )
-from edge_runtime.engines import create_forward_engine, encoder_weights
+from edge_runtime.engines import ForwardEngine, create_forward_engine, encoder_weights
+from edge_runtime.engines.runtime import release_free_memory
 from edge_runtime.errors import DataError, DivergedError
 from edge_runtime.package import Package
 from edge_runtime.state import State
@@ -49,21 +53,57 @@ def extract_features(
         EngineError: no runtime is installed, or it failed.
         DivergedError: the features are not finite.
     """
-    values, labels = [], []
-    weights = encoder_weights(package, state, threads=threads)
-    size_px = package.manifest.model.image_size_px
+    with open_encoder(package, lambda: state, threads=threads) as engine:
+        return embed(engine, package, source, threads=threads, batch_size=batch_size)
+
+
+@contextmanager
+def open_encoder(
+    package: Package, read_state: Callable[[], State], *, threads: int | None
+) -> Iterator[ForwardEngine]:
+    """The embedding graph of a package, with weights.
+
+    Args:
+        package: its graph is opened.
+        read_state: the state, read here and not kept: the engine has a copy of its encoder.
+        threads: of the graph.
+
+    Raises:
+        EngineError: no runtime is installed, or it failed.
+    """
     with create_forward_engine(threads=threads) as engine:
+        weights = encoder_weights(package, read_state(), threads=threads)
         engine.open(package, package.manifest.embed, weights)
-        for images, classes in labelled_batches(source, size_px, batch_size, threads=threads):
-            values.append(engine.run(images))
-            labels.append(classes)
-    features = Features(np.concatenate(values), np.concatenate(labels))
-    if not np.isfinite(features.values).all():
+        del weights
+        release_free_memory()
+        yield engine
+
+
+def embed(
+    engine: ForwardEngine,
+    package: Package,
+    source: PictureSource | FrameSource,
+    *,
+    threads: int | None,
+    batch_size: int,
+) -> Features:
+    """Features of every readable picture, by an opened encoder; as `extract_features`."""
+    labelled, model = require_labels(source), package.manifest.model
+    # Not a list of parts, which would be in memory twice when it is joined.
+    values = np.empty((len(labelled), model.width), np.float32)
+    labels = np.empty(len(labelled), np.int64)
+    end = 0
+    for images, classes in labelled_batches(
+        source, model.image_size_px, batch_size, threads=threads
+    ):
+        begin, end = end, end + len(classes)
+        values[begin:end], labels[begin:end] = engine.run(images), classes
+    if not np.isfinite(values[:end]).all():
         raise DivergedError(
             f"the encoder of {package.path} gives features that are not finite numbers for "
             f"{source.name}: its training diverged. Evaluate an earlier checkpoint."
         )
-    return features
+    return Features(values[:end], labels[:end])
 
 
 def label_mapping(train: LabelledSource, test: LabelledSource) -> NDArray[np.int64]:

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 NEIGHBOURS = 20
 TEMPERATURE = 0.07
 
-# About 70 MB of similarities and keys, whatever the number of pictures.
-TEST_ROWS = 512
-TRAIN_ROWS = 4096
+# Less than 20 MiB of similarities, keys and directions of 768 numbers, whatever the number of
+# pictures. Larger blocks are slower: they do not fit into a cache.
+TEST_ROWS = 256
+TRAIN_ROWS = 1024
 
 # A similarity in steps of 2**-30 and a picture index fit into one 64-bit key. The steps are
 # far above the rounding of a float64 product: equal pictures tie on every machine.
@@ -53,6 +54,15 @@ def knn_accuracy(
         votes = _votes(keys, train_labels, classes, temperature)  # (rows, C)
         correct += int((votes.argmax(axis=1) == test_labels[rows]).sum())
     return correct / len(test_features)
+
+
+def knn_bytes(width: int) -> int:
+    """The most that `knn_accuracy` allocates, for features of that width.
+
+    A block of similarities, their product, keys and the keys that are partitioned; the
+    directions of a block in float64, twice while they are made.
+    """
+    return 8 * (4 * TEST_ROWS * TRAIN_ROWS + 2 * (TEST_ROWS + TRAIN_ROWS) * width)
 
 
 def _nearest(

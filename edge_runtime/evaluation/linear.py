@@ -7,7 +7,7 @@ so one penalty suits all encoders. Deterministic: starts from zero, no sampling.
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ MAX_ITERATIONS = 1000
 # Of the mean loss: weights are then accurate to about four digits, more than any prediction
 # needs.
 GRADIENT_TOLERANCE = 1e-6
+BLOCK_VALUES = 1 << 20  # of a temporary array: 8 MiB
 HISTORY = 10  # pairs of the L-BFGS approximation
 
 Vector = NDArray[np.float64]
@@ -38,8 +39,10 @@ class LinearProbe:
 
     def predict(self, features: NDArray[np.float32]) -> NDArray[np.int64]:
         """(N, D) -> (N,) class indices; the lower class where scores are equal."""
-        scores = ((features - self.mean) / self.deviation) @ self.weights + self.bias
-        best: NDArray[np.int64] = scores.argmax(axis=1)
+        best = np.empty(len(features), np.int64)
+        for rows in _blocks(len(features), max(self.weights.shape)):
+            inputs = (features[rows] - self.mean) / self.deviation
+            best[rows] = (inputs @ self.weights + self.bias).argmax(axis=1)
         return best
 
 
@@ -72,10 +75,11 @@ def fit_probe(
         l2: strength of the penalty, as in the module's docstring.
     """
     mean = features.mean(axis=0, dtype=np.float64)  # (D,)
-    deviation = features.std(axis=0, dtype=np.float64)  # (D,)
+    inputs = features - mean  # (N, D)
+    deviation = np.sqrt(np.einsum("nd,nd->d", inputs, inputs) / len(inputs))  # (D,)
     # Below float32's resolution a deviation is rounding noise, which a division would amplify.
     deviation[deviation <= 1e-7 * np.abs(mean)] = 1.0
-    inputs = (features - mean) / deviation  # (N, D)
+    inputs /= deviation
     width, classes = inputs.shape[1], int(labels.max()) + 1
 
     def loss(point: Vector) -> tuple[float, Vector]:
@@ -85,6 +89,15 @@ def fit_probe(
     return LinearProbe(mean, deviation, weights=point[:-1], bias=point[-1])
 
 
+def probe_bytes(pictures: int, width: int, classes: int) -> int:
+    """The most that `linear_accuracy` allocates, fitted to that many pictures.
+
+    The inputs in float64, blocks of scores and errors, and the vectors of L-BFGS.
+    """
+    vectors = 2 * HISTORY + 8
+    return 8 * (pictures * width + 2 * BLOCK_VALUES + vectors * (width + 1) * classes)
+
+
 def _loss_and_gradient(
     point: NDArray[np.float64],
     inputs: NDArray[np.float64],
@@ -92,22 +105,42 @@ def _loss_and_gradient(
     l2: float,
 ) -> tuple[float, Vector]:
     """Loss per picture at `point` (D + 1, C), the biases in its last row, and its gradient."""
+    cross_entropy, gradient = 0.0, np.zeros_like(point)
+    for rows in _blocks(len(inputs), point.shape[1]):
+        cross_entropy += _add_block(gradient, point, inputs[rows], labels[rows])
+    penalty = l2 / len(inputs)
+    gradient /= len(inputs)
+    gradient[:-1] += penalty * point[:-1]
+    loss = cross_entropy / len(inputs) + penalty / 2 * float((point[:-1] ** 2).sum())
+    return loss, gradient.ravel()
+
+
+def _add_block(
+    gradient: NDArray[np.float64],
+    point: NDArray[np.float64],
+    inputs: NDArray[np.float64],
+    labels: NDArray[np.int64],
+) -> float:
+    """Cross-entropy of some pictures; that of its gradient is added to `gradient`."""
     pictures = np.arange(len(inputs))
-    weights, bias = point[:-1], point[-1]
-    scores = inputs @ weights + bias  # (N, C)
+    scores = inputs @ point[:-1]  # (N, C)
+    scores += point[-1]
     scores -= scores.max(axis=1, keepdims=True)
     likelihood = np.exp(scores)
     total = likelihood.sum(axis=1, keepdims=True)  # (N, 1)
     cross_entropy = np.log(total[:, 0]) - scores[pictures, labels]  # (N,)
-    penalty = l2 / len(inputs)
-    loss = float(cross_entropy.mean() + penalty / 2 * (weights**2).sum())
-
-    error = likelihood / total  # (N, C)
+    error = likelihood  # in place
+    error /= total
     error[pictures, labels] -= 1
-    gradient = np.empty_like(point)
-    gradient[:-1] = inputs.T @ error / len(inputs) + penalty * weights
-    gradient[-1] = error.mean(axis=0)
-    return loss, gradient.ravel()
+    gradient[:-1] += inputs.T @ error
+    gradient[-1] += error.sum(axis=0)
+    return float(cross_entropy.sum())
+
+
+def _blocks(rows: int, width: int) -> Iterator[slice]:
+    """Rows of a table of that width, some at a time, so that few values are made at once."""
+    step = max(1, BLOCK_VALUES // width)
+    return (slice(first, first + step) for first in range(0, rows, step))
 
 
 def minimise(

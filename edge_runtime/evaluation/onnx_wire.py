@@ -5,12 +5,11 @@ type) and a value. All other fields are copied byte for byte; field numbers are 
 onnx.proto, which never change.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import NamedTuple
 
-import numpy as np
-
-from edge_runtime.state import Array
+from edge_runtime.state import Array, flat_bytes
 
 # Wire types
 VARINT, FIXED_64, LENGTH, FIXED_32 = 0, 1, 2, 5
@@ -30,25 +29,29 @@ class Field(NamedTuple):
     encoded: bytes  # the whole field, tag included
 
 
-def with_stored_weights(model: bytes, weights: Mapping[str, Array]) -> bytes:
-    """The same model with some graph inputs turned into initializers.
+def with_stored_weights(
+    model: bytes, weights: Mapping[str, Array]
+) -> Iterator[bytes | memoryview]:
+    """The same model with some graph inputs turned into initializers, piece by piece.
 
     Args:
-        model: an ONNX file.
+        model: an ONNX file, small without the weights.
         weights: value of each input to store, float32 or float16, by input name; stored in
-            this order.
+            this order, not copied unless an array has strides.
 
     Raises:
         ValueError: the file is damaged, or has no such input.
     """
-    parts = []
+    parts: list[Iterable[bytes | memoryview]] = []
     for field in read_fields(model):
         graph = field.number == MODEL_GRAPH
-        parts.append(_graph_with_weights(field.content, weights) if graph else field.encoded)
-    return b"".join(parts)
+        parts.append(_graph_with_weights(field.content, weights) if graph else [field.encoded])
+    return chain.from_iterable(parts)
 
 
-def _graph_with_weights(graph: bytes, weights: Mapping[str, Array]) -> bytes:
+def _graph_with_weights(
+    graph: bytes, weights: Mapping[str, Array]
+) -> Iterator[bytes | memoryview]:
     kept, missing = [], set(weights)
     for field in read_fields(graph):
         name = _value_name(field.content) if field.number == GRAPH_INPUT else None
@@ -58,10 +61,17 @@ def _graph_with_weights(graph: bytes, weights: Mapping[str, Array]) -> bytes:
             kept.append(field.encoded)
     if missing:
         raise ValueError(f"the graph has no input named {', '.join(sorted(missing))}")
-    stored = [
-        write_field(GRAPH_INITIALIZER, tensor(name, value)) for name, value in weights.items()
-    ]
-    return write_field(MODEL_GRAPH, b"".join(kept + stored))
+    heads = {name: _initializer_head(name, value) for name, value in weights.items()}
+    stored_bytes = sum(len(heads[name]) + value.nbytes for name, value in weights.items())
+    graph_head = field_head(MODEL_GRAPH, sum(map(len, kept)) + stored_bytes)
+    stored = ((heads[name], flat_bytes(value)) for name, value in weights.items())
+    return chain([graph_head, *kept], chain.from_iterable(stored))
+
+
+def _initializer_head(name: str, array: Array) -> bytes:
+    """The field of a stored weight, without the weight at its end."""
+    head = tensor_head(name, array)
+    return field_head(GRAPH_INITIALIZER, len(head) + array.nbytes) + head
 
 
 def _value_name(value_info: bytes) -> str | None:
@@ -69,14 +79,14 @@ def _value_name(value_info: bytes) -> str | None:
     return names[-1].decode() if names else None
 
 
-def tensor(name: str, array: Array) -> bytes:
-    """A TensorProto."""
+def tensor_head(name: str, array: Array) -> bytes:
+    """A TensorProto without its data, which are the array's bytes and come right after."""
     dims = b"".join(write_number(TENSOR_DIMS, size) for size in array.shape)
     return (
         dims
         + write_number(TENSOR_DATA_TYPE, DATA_TYPES[array.dtype.name])
         + write_field(TENSOR_NAME, name.encode())
-        + write_field(TENSOR_RAW_DATA, np.ascontiguousarray(array).tobytes())
+        + field_head(TENSOR_RAW_DATA, array.nbytes)
     )
 
 
@@ -108,7 +118,12 @@ def read_fields(message: bytes) -> Iterator[Field]:
 
 def write_field(number: int, content: bytes) -> bytes:
     """A string or message field."""
-    return write_varint(number << 3 | LENGTH) + write_varint(len(content)) + content
+    return field_head(number, len(content)) + content
+
+
+def field_head(number: int, size_bytes: int) -> bytes:
+    """The beginning of a string or message field whose content has that size."""
+    return write_varint(number << 3 | LENGTH) + write_varint(size_bytes)
 
 
 def write_number(number: int, value: int) -> bytes:

@@ -1,12 +1,17 @@
 """Scores of an encoder: trained and untrained, on the same pictures."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from edge_runtime.data import FrameSource, PictureSource, require_labels
-from edge_runtime.evaluation.features import extract_features, label_mapping
+from edge_runtime.engines import encoder_state_names
+from edge_runtime.engines.runtime import load_onnxruntime, release_free_memory
+from edge_runtime.evaluation.features import Features, embed, label_mapping, open_encoder
 from edge_runtime.evaluation.knn import knn_accuracy
 from edge_runtime.evaluation.linear import linear_accuracy
+from edge_runtime.evaluation.room import Amounts, fitting_batch_size
 from edge_runtime.package import Package
 from edge_runtime.state import State
 
@@ -50,20 +55,61 @@ def evaluate(
 
     Raises:
         DataError: no labels, other classes, or more than 5 % of the pictures unreadable.
+        DeviceError: it does not fit into the memory that is left.
     """
     mapping = label_mapping(require_labels(train), require_labels(test))
-    knn, linear_probe = [], []
-    for weights in (state, package.initial_state()):
-        fitted = extract_features(package, weights, train, threads=threads)
-        scored = extract_features(package, weights, test, threads=threads)
-        scored = scored._replace(labels=mapping[scored.labels])
-        knn.append(knn_accuracy(*fitted, *scored))
-        if linear:
-            linear_probe.append(linear_accuracy(*fitted, *scored))
+    load_onnxruntime()  # its memory counts as held
+    amounts = Amounts(
+        train_pictures=len(require_labels(train)),
+        test_pictures=len(require_labels(test)),
+        classes=len(mapping),
+        linear=linear,
+    )
+    batch_size = fitting_batch_size(package, amounts)
+    names = encoder_state_names(package)
+
+    def score(read_state: Callable[[], State]) -> _Score:
+        with open_encoder(package, read_state, threads=threads) as engine:
+            fitted, scored = (
+                embed(engine, package, source, threads=threads, batch_size=batch_size)
+                for source in (train, test)
+            )
+        return _score(fitted, scored._replace(labels=mapping[scored.labels]), linear=linear)
+
+    # One after the other: the features of the first are dropped before the second is read.
+    trained = score(lambda: state)
+    untrained = score(partial(package.initial_state, names))
     return Scores(
+        train_pictures=trained.train_pictures,
+        test_pictures=trained.test_pictures,
+        classes=len(mapping),
+        knn=Accuracies(trained.knn, untrained.knn),
+        linear=_accuracies(trained.linear, untrained.linear),
+    )
+
+
+class _Score(NamedTuple):
+    """Of one encoder. Pictures that could be read; accuracies in [0, 1]."""
+
+    train_pictures: int
+    test_pictures: int
+    knn: float
+    linear: float | None
+
+
+def _score(fitted: Features, scored: Features, *, linear: bool) -> _Score:
+    release_free_memory()  # of the graph
+    knn = knn_accuracy(*fitted, *scored)
+    release_free_memory()
+    return _Score(
         train_pictures=len(fitted.labels),
         test_pictures=len(scored.labels),
-        classes=len(mapping),
-        knn=Accuracies(*knn),
-        linear=Accuracies(*linear_probe) if linear else None,
+        knn=knn,
+        linear=linear_accuracy(*fitted, *scored) if linear else None,
     )
+
+
+def _accuracies(trained: float | None, untrained: float | None) -> Accuracies | None:
+    if trained is None or untrained is None:
+        return None
+    return Accuracies(trained, untrained)

@@ -3,7 +3,10 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from edge_runtime.device import require_room
+from edge_runtime.engines import encoder_state_names
 from edge_runtime.errors import PackageError
+from edge_runtime.evaluation.room import ADVICE, encoder_bytes
 from edge_runtime.package import Package, open_package
 from edge_runtime.records import Run, open_run
 from edge_runtime.state import State
@@ -14,7 +17,7 @@ class TrainedState(NamedTuple):
 
     package: Package
     step: int
-    state: State
+    state: State  # the tensors of its encoder only
 
 
 def open_trained(run_folder: Path, package_folder: Path | None) -> TrainedState:
@@ -25,12 +28,14 @@ def open_trained(run_folder: Path, package_folder: Path | None) -> TrainedState:
         package_folder: where the package is now; `None`: where it was during the run.
 
     Raises:
+        DeviceError: the encoder does not fit into the memory that is left.
         RecordsError: it is not a run folder, or has no valid checkpoint.
         PackageError: the package was moved, is damaged, or is another one.
     """
     run = open_run(run_folder)
-    checkpoint = run.newest_checkpoint()
     package = _open_package_of(run, package_folder)
+    require_room(f"reading the encoder of {run.path}", encoder_bytes(package), ADVICE)
+    checkpoint = run.newest_checkpoint(encoder_state_names(package))
     return TrainedState(package, checkpoint.info.step, checkpoint.state)
 
 

@@ -24,7 +24,7 @@ _AXES = {"transposed": 2, "patch": 4}  # of a tensor in timm's layout
 def to_timm(
     tensors: Iterable[EncoderTensor], weights: Mapping[str, Array]
 ) -> dict[str, Array]:
-    """Weights by `EncoderTensor.name` -> weights by timm's names, in timm's layouts."""
+    """Weights by `EncoderTensor.name` -> views of them by timm's names, in timm's layouts."""
     return {
         tensor.timm_name: _to_timm_layout(weights[tensor.name], tensor.layout)
         for tensor in tensors
@@ -77,7 +77,7 @@ def _to_timm_layout(value: Array, layout: str) -> Array:
         side = math.isqrt(len(value) // 3)
         value = value.reshape(side, side, 3, -1)  # (P, P, 3, D)
         value = value.transpose(3, 2, 0, 1)  # (D, 3, P, P)
-    return np.ascontiguousarray(value)
+    return value
 
 
 def _from_timm_layout(value: Array, layout: str) -> Array:

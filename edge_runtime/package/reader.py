@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from edge_runtime.package.manifest import FORMAT, Manifest, Rung
 from edge_runtime.package.references import problems_of
 from edge_runtime.schema import structure
 from edge_runtime.state import State, load_state, problems_with
+from edge_runtime.storage import file_sha256
 
 MANIFEST = "manifest.json"
 
@@ -28,20 +30,26 @@ class Package:
         """Path of a file of the manifest."""
         return self.path / name
 
-    def initial_state(self) -> State:
+    def initial_state(self, names: Collection[str] | None = None) -> State:
         """The state before the first step.
+
+        Args:
+            names: the tensors to read; `None`: all of them.
 
         Raises:
             PackageError: it differs from the manifest's declaration.
         """
         try:
-            state = load_state(self.file(self.manifest.state_file))
+            state = load_state(self.file(self.manifest.state_file), names)
         except (OSError, ValueError) as error:
             raise PackageError(
                 f"{self.path}: the initial state cannot be read: {error}. Export the package "
                 "again."
             ) from error
-        if problems := problems_with(state, self.expected_state()):
+        expected = self.expected_state()
+        if names is not None:
+            expected = {name: expected[name] for name in names}
+        if problems := problems_with(state, expected):
             raise PackageError(
                 f"{self.path}: {self.manifest.state_file} differs from the manifest: "
                 f"{problems[0]} ({len(problems)} differences). Export the package again."
@@ -164,7 +172,7 @@ def _check_hashes(manifest: Manifest, path: Path) -> None:
         file = path / name
         try:
             actual = (
-                _sha256(file) if file.is_file() else None
+                file_sha256(file) if file.is_file() else None
             )  # reading a pipe would never end
         except OSError as error:
             raise PackageError(f"{path}: {name} cannot be read ({error.strerror}).") from error
@@ -177,11 +185,3 @@ def _check_hashes(manifest: Manifest, path: Path) -> None:
                 f"{path}: {name} was altered or truncated: its SHA-256 is not that of the "
                 "manifest. Copy or export the package again."
             )
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from edge_runtime.errors import RecordsError
 from edge_runtime.facts import Spent
 from edge_runtime.schema import structure, unstructure
 from edge_runtime.state import State, load_state, state_chunks
-from edge_runtime.storage import fsync_path, new_folder, storage_errors
+from edge_runtime.storage import file_sha256, fsync_path, new_folder, storage_errors
 
 STATE_FILE = "state.safetensors"
 INFO_FILE = "checkpoint.json"
@@ -39,7 +40,7 @@ class Checkpoint:
 
     path: Path
     info: CheckpointInfo
-    state: State
+    state: State  # or the tensors of it that were asked for
 
 
 def checkpoint_paths(folder: Path) -> list[Path]:
@@ -91,21 +92,28 @@ def _write_state(path: Path, state: State) -> tuple[int, str]:
     return size_bytes, digest.hexdigest()
 
 
-def load_checkpoint(path: Path, *, package_digest: str, steps_bytes: int) -> Checkpoint:
+def load_checkpoint(
+    path: Path,
+    *,
+    package_digest: str,
+    steps_bytes: int,
+    names: Collection[str] | None = None,
+) -> Checkpoint:
     """Read and verify one checkpoint.
 
     Args:
         path: its folder.
         package_digest: the run's.
         steps_bytes: length of steps.jsonl; a checkpoint that needs more cannot be used.
+        names: the tensors to keep; `None`: the whole state. All of the file is verified.
 
     Raises:
         RecordsError: a part of it is missing, altered or belongs to another run.
     """
     try:
         table = json.loads((path / INFO_FILE).read_bytes())
-        content_sha256 = hashlib.sha256((path / STATE_FILE).read_bytes()).hexdigest()
-        state = load_state(path / STATE_FILE)
+        content_sha256 = file_sha256(path / STATE_FILE)
+        state = load_state(path / STATE_FILE, names)
     except (OSError, ValueError) as error:
         raise RecordsError(f"{path} is damaged: {error}.") from error
     info = structure(CheckpointInfo, table, where=str(path / INFO_FILE), error=RecordsError)

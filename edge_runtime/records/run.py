@@ -11,7 +11,7 @@ checkpoints/     see `edge_runtime.records.checkpoints`
 
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -101,13 +101,16 @@ class Run:
             add_table(spending, table)
         return spending
 
-    def newest_checkpoint(self) -> Checkpoint:
+    def newest_checkpoint(self, names: Collection[str] | None = None) -> Checkpoint:
         """The newest checkpoint that can be used.
+
+        Args:
+            names: the tensors to keep of its state; `None`: all of them.
 
         Raises:
             RecordsError: no checkpoint exists, or none can be used.
         """
-        checkpoint, damaged = find_checkpoint(self)
+        checkpoint, damaged = find_checkpoint(self, names)
         for each in damaged:
             logger.warning("skipped a damaged checkpoint: %s", each.reason)
         if checkpoint is None:
@@ -142,8 +145,14 @@ def logged_event(table: dict[str, Any], *, where: str) -> LoggedEvent:
     return LoggedEvent(str(stamp["at"]), moment, event_of(fields, where=where))
 
 
-def find_checkpoint(run: Run) -> tuple[Checkpoint | None, list[CheckpointDamaged]]:
+def find_checkpoint(
+    run: Run, names: Collection[str] | None = None
+) -> tuple[Checkpoint | None, list[CheckpointDamaged]]:
     """The newest checkpoint that can be used (`None` before the first), and those skipped.
+
+    Args:
+        run: its checkpoints are looked at.
+        names: as of `load_checkpoint`.
 
     Raises:
         RecordsError: there are checkpoints, but none can be used.
@@ -154,7 +163,9 @@ def find_checkpoint(run: Run) -> tuple[Checkpoint | None, list[CheckpointDamaged
     for path in checkpoint_paths(run.path / CHECKPOINTS):
         try:
             digest = run.info.settings.package_digest
-            checkpoint = load_checkpoint(path, package_digest=digest, steps_bytes=steps_bytes)
+            checkpoint = load_checkpoint(
+                path, package_digest=digest, steps_bytes=steps_bytes, names=names
+            )
         except RecordsError as error:
             name = f"{CHECKPOINTS}/{path.name}"
             damaged.append(CheckpointDamaged(checkpoint=name, reason=str(error)))

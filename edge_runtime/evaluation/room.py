@@ -1,0 +1,103 @@
+"""How much memory an evaluation needs, and the largest batch that fits. Units: bytes.
+
+Upper bounds from the facts of a package; `tests/test_evaluation_room.py` measures them.
+"""
+
+from dataclasses import dataclass
+
+from edge_runtime.device import memory_now, require_room
+from edge_runtime.engines import encoder_state_names
+from edge_runtime.evaluation.knn import knn_bytes
+from edge_runtime.evaluation.linear import probe_bytes
+from edge_runtime.package import Package
+from edge_runtime.package.names import WEIGHT
+from edge_runtime.planning.costs import ARENA, NODE_BYTES
+
+BATCH_SIZES = (64, 32, 16, 8, 4, 2, 1)
+_FLOAT = 4
+# Of the tensors of a block that are live at once, each as large as the output of its largest
+# layer: GELU has its input, its own parts and its output.
+_LIVE_HIDDEN = 3
+_LIVE_SCORES = 2  # of attention: before and after softmax
+_LIVE_TOKENS = 6  # queries, keys and values, a copy of them by head
+# Pages of the libraries that the first product touches, their buffers, freed memory that the C
+# library keeps.
+_OTHER_BYTES = 20 << 20
+_MARGIN = 1.1
+
+ADVICE = (
+    "Give the container more memory, stop other programs, or evaluate on fewer pictures or on "
+    "another machine."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Amounts:
+    """What an evaluation is of."""
+
+    train_pictures: int
+    test_pictures: int
+    classes: int
+    linear: bool
+
+
+def encoder_bytes(package: Package) -> int:
+    """Of the state tensors of which the encoder is made."""
+    sizes = {spec.name: spec.size_bytes for spec in package.manifest.state}
+    return sum(sizes[name] for name in encoder_state_names(package))
+
+
+def picture_bytes(package: Package) -> int:
+    """Tensors of the embedding graph that are live at once, for each picture of a batch."""
+    model = package.manifest.model
+    weights = package.manifest.graphs[package.manifest.embed].inputs
+    hidden = max(
+        size or 0
+        for w in weights
+        if w.role == WEIGHT and len(w.shape) == 2
+        for size in w.shape
+    )
+    tokens = model.tokens * model.width
+    pixels = 3 * model.image_size_px**2
+    of_block = 2 * tokens + max(
+        _LIVE_HIDDEN * model.tokens * hidden,
+        _LIVE_TOKENS * tokens + _LIVE_SCORES * model.heads * model.tokens**2,
+    )
+    return _FLOAT * max(of_block, 3 * pixels + tokens)
+
+
+def evaluation_bytes(package: Package, amounts: Amounts, batch_size: int) -> int:
+    """What an evaluation needs beside the loaded runtime and the trained encoder.
+
+    Features of all pictures; beside them either two more copies of the encoder, one read and
+    one bound; or one copy and a batch in the graph; or the classifiers.
+    """
+    manifest, weights = package.manifest, encoder_bytes(package)
+    width = manifest.model.width
+    pictures = amounts.train_pictures + amounts.test_pictures
+    features = _FLOAT * pictures * (width + 2)  # with labels, int64
+    views = 4 * batch_size * 3 * manifest.model.image_size_px**2
+    of_graph = NODE_BYTES * manifest.graphs[manifest.embed].nodes
+    batch = round(ARENA * batch_size * picture_bytes(package)) + views
+    classifiers = knn_bytes(width)
+    if amounts.linear:
+        probe = probe_bytes(amounts.train_pictures, width, amounts.classes)
+        classifiers = max(classifiers, probe)
+    in_graph = of_graph + weights + max(weights, batch)
+    return round(_MARGIN * (_OTHER_BYTES + features + max(in_graph, classifiers)))
+
+
+def fitting_batch_size(package: Package, amounts: Amounts) -> int:
+    """The largest batch with which an evaluation fits into the memory that is left.
+
+    Raises:
+        DeviceError: not even one picture fits.
+    """
+    now = memory_now()
+    for batch_size in BATCH_SIZES:
+        needed = now.rss_bytes + evaluation_bytes(package, amounts, batch_size)
+        if now.room_bytes is None or needed <= now.room_bytes:
+            return batch_size
+    smallest = evaluation_bytes(package, amounts, BATCH_SIZES[-1])
+    require_room(f"the evaluation of {package.path}", smallest, ADVICE)
+    return BATCH_SIZES[-1]

@@ -1,0 +1,109 @@
+"""What an evaluation is predicted to need, against what it takes in a process of its own."""
+
+import json
+import subprocess
+from dataclasses import replace
+
+import pytest
+
+from edge_runtime.device import memory_now, python_command
+from edge_runtime.errors import DeviceError
+from edge_runtime.evaluation import room
+from edge_runtime.evaluation.room import (
+    BATCH_SIZES,
+    Amounts,
+    evaluation_bytes,
+    fitting_batch_size,
+)
+from edge_runtime.selftest import open_selftest
+
+MIB = 1 << 20
+AMOUNTS = Amounts(train_pictures=1000, test_pictures=200, classes=10, linear=False)
+
+MEASURE = """
+import json
+import numpy as np
+from edge_runtime.device import memory_now
+from edge_runtime.engines import encoder_state_names
+from edge_runtime.evaluation import evaluate, scores
+from edge_runtime.evaluation.room import evaluation_bytes
+from edge_runtime.profiling.worker import Noise
+from edge_runtime.selftest import open_selftest
+
+pictures, classes, batch_size, linear = json.loads(sys.argv[1])
+
+class Labelled(Noise):
+    classes = [str(number) for number in range(classes)]
+
+    def __init__(self, pictures, size_px):
+        super().__init__(pictures, size_px)
+        self.labels = np.arange(pictures) % classes
+
+def predict(package, amounts):
+    global needed
+    needed = memory_now().rss_bytes + evaluation_bytes(package, amounts, batch_size)
+    return batch_size
+
+scores.fitting_batch_size = predict
+package = open_selftest()
+size_px = package.manifest.model.image_size_px
+sources = Labelled(pictures, size_px), Labelled(max(classes, pictures // 4), size_px)
+state = package.initial_state(encoder_state_names(package))
+evaluate(package, state, *sources, linear=linear, threads=2)
+print(json.dumps([needed, memory_now().peak_rss_bytes]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("pictures", "classes", "batch_size", "linear"),
+    [
+        (500, 10, 1, False),
+        (500, 10, 512, False),
+        (20_000, 10, 64, True),
+        (3000, 500, 16, True),
+    ],
+)
+def test_the_prediction_is_a_close_upper_bound(pictures, classes, batch_size, linear):
+    pytest.importorskip("onnxruntime")
+    amounts = json.dumps([pictures, classes, batch_size, linear])
+    command = python_command(MEASURE, amounts)
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    needed_bytes, peak_bytes = json.loads(done.stdout)
+    assert 1 <= needed_bytes / peak_bytes < 1.3
+
+
+def leave(monkeypatch, room_bytes: int) -> None:
+    """Let this process have that much more than it holds."""
+    now = memory_now()
+    there = replace(now, limit_bytes=now.rss_bytes + room_bytes, available_bytes=room_bytes)
+    monkeypatch.setattr(room, "memory_now", lambda: there)
+    monkeypatch.setitem(room.require_room.__kwdefaults__, "read_memory", lambda: there)
+
+
+def test_the_batch_is_as_large_as_memory_allows(monkeypatch):
+    package = open_selftest()
+    for batch_size in BATCH_SIZES:
+        leave(monkeypatch, evaluation_bytes(package, AMOUNTS, batch_size))
+        assert fitting_batch_size(package, AMOUNTS) >= batch_size
+    most_bytes = evaluation_bytes(package, AMOUNTS, 64)
+    if (less := evaluation_bytes(package, AMOUNTS, 32)) < most_bytes:
+        leave(monkeypatch, less)
+        assert fitting_batch_size(package, AMOUNTS) == 32
+
+
+def test_an_evaluation_that_cannot_fit_is_refused(monkeypatch):
+    package = open_selftest()
+    leave(monkeypatch, evaluation_bytes(package, AMOUNTS, 1) - 1)
+    with pytest.raises(DeviceError, match=r"evaluation of .* needs about .* fewer pictures"):
+        fitting_batch_size(package, AMOUNTS)
+
+
+def test_more_pictures_and_classes_need_more():
+    package = open_selftest()
+    few = evaluation_bytes(package, AMOUNTS, 64)
+    many = replace(AMOUNTS, train_pictures=101_000)
+    width = package.manifest.model.width
+    assert evaluation_bytes(package, many, 64) - few >= 100_000 * width * 4
+    probe = evaluation_bytes(package, replace(many, linear=True), 64)
+    assert probe - evaluation_bytes(package, many, 64) >= 90_000 * width * 8
