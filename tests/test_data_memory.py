@@ -126,7 +126,7 @@ def status_bytes(name):
 def run(source, threads, limit_bytes):
     skipped = []
     with view_batches(
-        source, groups, batch_size=6, seed=0, first_step=1, last_step=4, threads=threads,
+        source, groups, batch_size=6, seed=0, first_step=1, last_step=2, threads=threads,
         decoding_limit_bytes=limit_bytes,
     ) as batches:
         for batch in batches:
