@@ -147,6 +147,10 @@ def tiff_of(*entries: tuple[int, int, int, int]) -> bytes:
         pytest.param(PICTURES["JPEG"][:30], id="cut JPEG"),
         pytest.param(b"\xff\xd8" + b"\xff\xd0" * 100_000, id="JPEG of markers"),
         pytest.param(b"\xff\xd8\xff\xe0" + b"\0\0" * 100_000, id="JPEG segments of no length"),
+        pytest.param(
+            b"\xff\xd8\xff\xc2\0\x0b\x08\0\1\0\1\1\1\0\0\xff\xda\0\3\1",
+            id="JPEG without samples",
+        ),
         pytest.param(b"\xff\xd8\xff\xda\0\x08\3" + bytes(9), id="JPEG without a frame"),
         pytest.param(b"\x89PNG\r\n\x1a\n" + bytes(40), id="PNG without a header"),
         pytest.param(png_of(1, 1, 8, chunk(b"tEXt", b"") * 5000), id="PNG of chunks"),

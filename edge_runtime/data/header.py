@@ -162,6 +162,8 @@ def _coefficient_bytes(width: int, height: int, sampling: bytes) -> int:
     """The coefficients of all components, in whole blocks."""
     factors: list[tuple[int, int]] = [divmod(byte, 16) for byte in sampling]
     across, down = max(wide for wide, _ in factors), max(high for _, high in factors)
+    if not across * down:
+        raise ValueError("components without samples")
     columns = -(-width // (across * _BLOCK_PX))
     rows = -(-height // (down * _BLOCK_PX))
     blocks = sum(columns * wide * rows * high for wide, high in factors)

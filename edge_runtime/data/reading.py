@@ -13,7 +13,7 @@ from edge_runtime.data.sources import Image, PictureSource, UnreadablePicture
 SHARED_BYTES = 64 << 20  # for pictures that are decoded at the same time
 KEPT_BYTES = 16 << 20  # of freed memory, per thread, in a run with a limit
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-_LARGE_BUFFER_BYTES = 8 << 20
+_LARGE_BUFFER_BYTES = 4 << 20
 _POLL_S = 0.05
 
 
