@@ -179,7 +179,7 @@ def test_an_ignored_signal_stays_ignored(package, processes) -> None:
     ("words", "code", "message"),
     [
         (["--memory", "0B"], 2, "--memory is 0; a limit must be above zero"),
-        (["--memory", "1kB"], 7, r"--memory 1000B is below the package's state of 1\.0 K"),
+        (["--memory", "1kB"], 7, r"--memory 1kB is below the package's state of 1\.0 K"),
         (["--time-per-rung", "0s"], 2, "--time-per-rung is 0; expected a duration above zero"),
         (["--board", "nowhere.toml"], 2, "nowhere.toml"),
     ],
