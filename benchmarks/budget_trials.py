@@ -4,14 +4,18 @@ Real runs with random budgets on an emulated board that is driven by this machin
 energy is taken from the board's log and time from outside, both from process start to
 exit. Kinds of trials: `energy`, `time`, `power` (mean) and `temperature`. With `--disturb`
 every trial is disturbed half-way: another process uses a processor (`load`), or the board
-draws 50 % more power (`jump`). Memory limits have a separate benchmark, memory_trials.
+draws 50 % more power (`jump`). With `--busy` two other programs use whatever processors they
+get, from before its start to its end; the profile is of the quiet machine. Memory limits have
+a separate benchmark, memory_trials.
 
     python benchmarks/budget_trials.py --trials 50 --seed 0 -o docs/results/budget_trials.jsonl
 
 Outcome: `kept` (spent at most 2 % or one step more than the budget), `refused` (exit code 7,
 and the budget is less than a tenth above what is needed by the profile), or `broken`. `share`
 is the number of trained token-blocks over that of the best schedule in hindsight, which knows
-the costs of the steps; `null` for disturbed trials, whose costs have no single value.
+the costs of the steps; `null` for disturbed trials, whose costs have no single value. `used`
+is what was spent over the budget, where the budget was binding: where it ended the run, or
+where not all steps were trained on the best rung.
 `host_pace` is the slower one of the machine's paces before and after the trial, relative to
 its pace at the profile: a trial above 1.2 stays in the file, and is repeated the next time.
 """
@@ -25,7 +29,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from parts.board_runs import COOL_S, HEAT, Ended, Place, place_for, run_disturbed
+from parts.board_runs import BUSY, COOL_S, HEAT, Ended, Place, place_for, run_disturbed
 from parts.common import Row, package_at, vit_flags
 from parts.hindsight import best_token_blocks
 from parts.host_pace import HostPace
@@ -53,6 +57,7 @@ KINDS = {  # kind -> (flag, field of a budget, unit)
     "power": ("--power", "power_w", "W"),
     "temperature": ("--temperature", "temperature_c", "C"),
 }
+AMOUNTS = ("energy", "time")  # of which all can be used
 TOLERANCE = 0.02
 LOW_S = 68.0  # a little less is drawn and spent, and no run may be under a minute
 COLUMNS = {
@@ -64,6 +69,7 @@ COLUMNS = {
     "outcome": lambda row: row["outcome"],
     "stopped by": lambda row: row["stopped_by"] or "-",
     "steps": lambda row: str(row["steps"]),
+    "used": lambda row: "-" if row.get("used") is None else f"{row['used']:.3f}",
     "share": lambda row: "-" if row["share"] is None else f"{row['share']:.2f}",
     "host pace": lambda row: f"{row['host_pace']:.2f}" if "host_pace" in row else "-",
 }
@@ -86,7 +92,9 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
         default=["energy", "time"],
         help=f"of {','.join(KINDS)}, in turns; default: energy,time",
     )
-    parser.add_argument("--disturb", action="store_true", help="disturb every trial half-way")
+    disturbed = parser.add_mutually_exclusive_group()
+    disturbed.add_argument("--disturb", action="store_true", help="disturb trials half-way")
+    disturbed.add_argument("--busy", action="store_true", help="beside two other programs")
     args = parser.parse_args(words)
     if unknown := set(args.kinds) - set(KINDS):
         parser.error(f"unknown kind {', '.join(unknown)}; known are {', '.join(KINDS)}")
@@ -95,11 +103,13 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
 
 def trial_of(seed: int, args: argparse.Namespace) -> Row:
     """The settings that identify a trial."""
-    disturbance = random.Random(f"{seed} disturbance").choice(("load", "jump"))
+    disturbance = None
+    if args.disturb:
+        disturbance = random.Random(f"{seed} disturbance").choice(("load", "jump"))
     return {
         "seed": seed,
         "kind": args.kinds[seed % len(args.kinds)],
-        "disturbance": disturbance if args.disturb else None,
+        "disturbance": BUSY if args.busy else disturbance,
     }
 
 
@@ -140,6 +150,7 @@ def row_of(trial: Row, place: Place, host: HostPace) -> Row:
         best = best_token_blocks(place.profile, limits, steps, run_s, joules, place.steps)
     blocks = {cost.rung: cost.token_blocks for cost in place.profile.rungs}
     trained = sum(blocks[record.rung] for record in steps)
+    is_binding = bool(steps) and trained < place.steps * max(blocks.values())
     return {
         **trial,
         "budget": budget,
@@ -152,6 +163,7 @@ def row_of(trial: Row, place: Place, host: HostPace) -> Row:
         "token_blocks": trained,
         "hindsight_token_blocks": best,
         "share": round(trained / best, 4) if best else None,
+        "used": round(spent / budget, 4) if is_binding and kind in AMOUNTS else None,
         "host_pace": round(max(pace_before, host.now()), 3),
     }
 

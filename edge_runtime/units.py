@@ -66,30 +66,42 @@ def temperature_text(temperature_c: float) -> str:
     return f"{temperature_c:.1f} C"
 
 
-def unit_for(
-    value: float, units: Mapping[str, float], more: Mapping[str, float] | None = None
-) -> str:
-    """The unit with the shortest exact number; of equally short ones, the largest.
+class Quantity(float):
+    """A value in SI units that remembers the unit in which somebody gave it."""
 
-    People write quantities like that: 20 Wh, not 72 kJ. Without an exact number of four
-    digits, it is the largest of `units` that is not above `value`.
+    unit: str
+    factor: float  # of that unit
+
+
+class Size(int):
+    """Bytes that remember the unit in which somebody gave them."""
+
+    unit: str
+    factor: float
+
+
+def unit_for(value: float, units: Mapping[str, float]) -> tuple[str, float]:
+    """The unit in which a value is printed, and its factor.
+
+    It is the one in which the value was given; otherwise the one with the shortest exact
+    number of four digits, or the largest that is not above `value`.
 
     Args:
         value: above zero, in the unit whose factor is 1.
         units: factor by unit, ascending.
-        more: further units, for exact numbers alone.
     """
+    if isinstance(value, Quantity | Size):
+        return value.unit, value.factor
     smallest, *larger = units
     fitting = [*(unit for unit in reversed(larger) if units[unit] <= value), smallest]
-    factors = {unit: units[unit] for unit in fitting}
-    factors |= {unit: factor for unit, factor in (more or {}).items() if factor <= value}
-    texts = {unit: _four_digits_up(value / factor) for unit, factor in factors.items()}
+    texts = {unit: _four_digits_up(value / units[unit]) for unit in fitting}
     exact = [
         unit
         for unit, text in texts.items()
-        if float(text) < _FOUR_DIGITS and math.isclose(float(text) * factors[unit], value)
+        if float(text) < _FOUR_DIGITS and math.isclose(float(text) * units[unit], value)
     ]
-    return min(exact or fitting[:1], key=lambda unit: (len(texts[unit]), -factors[unit]))
+    unit = min(exact, key=lambda unit: len(texts[unit])) if exact else fitting[0]
+    return unit, units[unit]
 
 
 def at_least_text(value: float, unit: str, factor: float) -> str:

@@ -30,6 +30,7 @@ LEAST_STEPS, LEAST_S = 200, 60.0  # of a run that is not refused
 ONE_THREAD = ("--threads", "1")
 # Warm enough to be limited, and within a minute.
 HEAT = HeatModel(ambient_c=30.0, k_per_w=3.0, time_constant_s=15.0)
+BUSY, BUSY_PROGRAMS = "busy", 2
 COOL_S = 2 * HEAT.time_constant_s
 
 
@@ -86,33 +87,44 @@ def place_for(package: Path) -> Iterator[Place]:
 def run_disturbed(
     place: Place, run_dir: Path, limit: Sequence[str], disturbance: str | None
 ) -> Ended:
-    """Train within a limit, disturbed half a minute after the first step."""
+    """Train within a limit, disturbed all the time or half a minute after the first step."""
     words = ["run", str(place.package), DATA, "-o", str(run_dir), *limit, *ONE_THREAD]
     words += ["--epochs", str(place.epochs), "--images", str(place.images)]
     words += ["--profile", str(place.profile_file)]
     environment = {**worker_environment(), **place.board.environment}
-    start_s = time.monotonic()
-    process = subprocess.Popen(
-        edge_train_command(words), env=environment, stdout=subprocess.DEVNULL
-    )
     half_s = place.profile.startup_s + LEAST_S / 2
-    timer = threading.Timer(half_s, disturb, [disturbance, place.board, process])
-    if disturbance:
+    with other_programs(BUSY_PROGRAMS if disturbance == BUSY else 0):
+        start_s = time.monotonic()
+        process = subprocess.Popen(
+            edge_train_command(words), env=environment, stdout=subprocess.DEVNULL
+        )
+        timer = threading.Timer(half_s, disturb, [disturbance, place.board, process])
         timer.start()
-    code = process.wait()
-    end_s = time.monotonic()
-    timer.cancel()
-    if disturbance:
+        code = process.wait()
+        end_s = time.monotonic()
+        timer.cancel()
         timer.join()  # it may be running at this moment
     place.board.set_factor(1.0)
     return Ended(code, start_s, end_s)
 
 
-def disturb(kind: str, board: RunningBoard, process: "subprocess.Popen[bytes]") -> None:
+@contextmanager
+def other_programs(count: int) -> Iterator[None]:
+    """That many programs, each of which uses a processor."""
+    command = [sys.executable, "-c", "while True: pass"]
+    programs = [subprocess.Popen(command) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for program in programs:
+            program.kill()
+            program.wait()
+
+
+def disturb(kind: str | None, board: RunningBoard, process: "subprocess.Popen[bytes]") -> None:
     """Until the run ends: more power for the same work, or one processor less."""
     if kind == "jump":
         board.set_factor(1.5)
-        return
-    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
-        process.wait()
-        other.kill()
+    if kind == "load":
+        with other_programs(1):
+            process.wait()

@@ -5,7 +5,15 @@ import math
 import re
 from collections.abc import Mapping
 
-from edge_runtime.units import DURATIONS_S, ENERGIES_J, POWERS_W, SIZES, TEMPERATURES_C
+from edge_runtime.units import (
+    DURATIONS_S,
+    ENERGIES_J,
+    POWERS_W,
+    SIZES,
+    TEMPERATURES_C,
+    Quantity,
+    Size,
+)
 
 AUTO = "auto"  # instead of a number: by the budget
 
@@ -24,7 +32,10 @@ def count_text(count: float) -> str:
 
 def size_bytes(text: str) -> int:
     """Read `512MB` or `1.5GiB`, as an argparse type."""
-    return round(_quantity(text, "a size", SIZES, "1.5GiB"))
+    given = _quantity(text, "a size", SIZES, "1.5GiB")
+    size = Size(round(given))
+    size.unit, size.factor = given.unit, given.factor
+    return size
 
 
 def energy_j(text: str) -> float:
@@ -47,7 +58,7 @@ def temperature_c(text: str) -> float:
     return _quantity(text, "a temperature", TEMPERATURES_C, "80C")
 
 
-def _quantity(text: str, kind: str, units: Mapping[str, float], example: str) -> float:
+def _quantity(text: str, kind: str, units: Mapping[str, float], example: str) -> Quantity:
     """A number of at least zero with a unit; the caller decides about zero."""
     match = _QUANTITY.fullmatch(text.strip())
     if match is None:
@@ -61,7 +72,9 @@ def _quantity(text: str, kind: str, units: Mapping[str, float], example: str) ->
     elif math.isinf(value := float(match[2]) * units[match[3]]):
         problem = "it is too large"
     else:
-        return value
+        quantity = Quantity(value)
+        quantity.unit, quantity.factor = match[3], units[match[3]]
+        return quantity
     *others, last = units
     known = f"{', '.join(others)} or {last}" if others else last
     raise argparse.ArgumentTypeError(

@@ -20,32 +20,19 @@ class Limit:
 
     name: str
     field: str
-    units: Mapping[str, float]  # for printing
-    exact_units: Mapping[str, float]  # also accepted; for printing exact numbers alone
+    units: Mapping[str, float]  # for printing what nobody gave in another unit
 
     @property
     def flag(self) -> str:
         """The flag of the command line."""
         return f"--{self.name}"
 
-    def unit_for(self, value: float) -> tuple[str, float]:
-        """The unit in which people would write this value, and its factor."""
-        unit = unit_for(value, self.units, self.exact_units)
-        return unit, {**self.units, **self.exact_units}[unit]
 
-
-MEMORY = Limit(
-    "memory",
-    "memory_bytes",
-    {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30},
-    {"kB": 10**3, "MB": 10**6, "GB": 10**9},
-)
-ENERGY = Limit(
-    "energy", "energy_j", {"J": 1, "kJ": 1e3, "MJ": 1e6}, {"Wh": 3600, "kWh": 3.6e6}
-)
-TIME = Limit("time", "time_s", {"s": 1, "min": 60, "h": 3600}, {"ms": 1e-3})
-POWER = Limit("power", "power_w", {"mW": 1e-3, "W": 1}, {"kW": 1e3})
-TEMPERATURE = Limit("temperature", "temperature_c", {"C": 1}, {})
+MEMORY = Limit("memory", "memory_bytes", {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30})
+ENERGY = Limit("energy", "energy_j", {"J": 1, "kJ": 1e3, "MJ": 1e6})
+TIME = Limit("time", "time_s", {"s": 1, "min": 60, "h": 3600})
+POWER = Limit("power", "power_w", {"mW": 1e-3, "W": 1})
+TEMPERATURE = Limit("temperature", "temperature_c", {"C": 1})
 LIMITS = (MEMORY, ENERGY, TIME, POWER, TEMPERATURE)
 
 
@@ -110,7 +97,9 @@ class Budget:
 
 
 def flag_text(limit: Limit, value: float | None, beside: float | None = None) -> str:
-    """For example `--energy 20Wh`, or `--energy 23.42kJ`, rounded up; empty for no limit.
+    """For example `--energy 20Wh`, as it was given, or `--energy 23.42kJ`, rounded up.
+
+    Empty for no limit.
 
     Args:
         limit: its kind.
@@ -119,11 +108,11 @@ def flag_text(limit: Limit, value: float | None, beside: float | None = None) ->
     """
     if value is None:
         return ""
-    return f"{limit.flag} {at_least_text(value, *limit.unit_for(beside or value))}"
+    return f"{limit.flag} {at_least_text(value, *unit_for(beside or value, limit.units))}"
 
 
 def over_text(limit: Limit, value: float, allowed: float) -> str:
     """For example `2.3 GB, over --memory 2GB`: in the unit of the flag."""
-    unit, factor = limit.unit_for(allowed)
+    unit, factor = unit_for(allowed, limit.units)
     text = duration_text(value) if limit is TIME else f"{value / factor:.1f} {unit}"
     return f"{text}, over {flag_text(limit, allowed)}"
