@@ -12,13 +12,14 @@ from pathlib import Path
 from edge_runtime.data import FrameSource, PictureSource, decoding_bytes
 from edge_runtime.device import Meter, memory_now
 from edge_runtime.engines import Engine, create_engine, require_supported, supported_rungs
+from edge_runtime.engines.runtime import baseline_bytes
 from edge_runtime.errors import ConfigError, DeviceError
 from edge_runtime.facts import Budget, CostProfile
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
 from edge_runtime.planning import (
     interpolate,
-    require_an_end,
+    require_bounded,
     require_state_fits,
     with_decoding,
 )
@@ -121,7 +122,7 @@ def train_within(
     recorded = open_run(run_dir).info.settings if resume and is_begun(run_dir) else None
     is_auto = epochs is None and recorded is None
     if is_auto:
-        require_an_end(budget)
+        require_bounded(budget)
     decoding = decoding_bytes(
         source, package.manifest.views, batch_size=package.manifest.batch_size, threads=None
     )
@@ -195,7 +196,7 @@ def _is_tight(
         return recorded.rungs is None
     rung = package.rung(rungs[0]) if rungs else _largest(package)[0]
     now = memory_now()
-    needed = predicted_peak_bytes(package.manifest, rung, now.rss_bytes) + decoding
+    needed = predicted_peak_bytes(package.manifest, rung, baseline_bytes()) + decoding
     return now.room_bytes is not None and needed > now.room_bytes
 
 

@@ -83,7 +83,7 @@ def prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeProcesses:
     monkeypatch.setattr(f"{home}.engine_runtime", lambda name: "numpy")
     monkeypatch.setattr(f"{home}.open_sensor", lambda board: constant_sensor())
     monkeypatch.setattr(profile, "_IDLE_S", 0.05)
-    monkeypatch.setattr(bench, "process_tree_rss_bytes", lambda: BASELINE_BYTES)
+    monkeypatch.setattr(bench, "baseline_bytes", lambda: BASELINE_BYTES)
     monkeypatch.setenv("EDGE_TRAIN_CACHE", str(tmp_path / "cache"))
     return FakeProcesses(tmp_path, monkeypatch)
 

@@ -14,8 +14,8 @@ from edge_runtime.planning import auto_epochs, make_plan
 from edge_runtime.planning.epochs import (
     POINTS,
     RESERVE,
-    around_the_peak,
     best_epochs,
+    bracket_maximum,
     epochs_on,
 )
 from edge_runtime.planning.mix import Workload, best_mix
@@ -108,7 +108,7 @@ def test_of_many_epochs_the_search_keeps_as_much(costs, budget, steps) -> None:
 
 @given(st.integers(1, 100_000), st.integers(0, 100_000), st.integers(1, 9), st.integers(1, 9))
 def test_the_grid_gets_finer_around_the_best_number(peak, more, rise, fall) -> None:
-    low, high = around_the_peak(
+    low, high = bracket_maximum(
         lambda n: rise * n if n <= peak else rise * peak - fall * (n - peak), peak + more
     )
     assert low <= peak <= high <= low + POINTS

@@ -88,7 +88,7 @@ def test_the_estimate_of_the_first_rung_has_the_memory_of_this_process(
     package, processes, monkeypatch
 ) -> None:
     monkeypatch.setattr(
-        "edge_runtime.profiling.bench.process_tree_rss_bytes", lambda: BASELINE_BYTES + 5000
+        "edge_runtime.profiling.bench.baseline_bytes", lambda: BASELINE_BYTES + 5000
     )
     leave(monkeypatch, predicted(package, "k050") + 4999)
     with pytest.raises(BudgetError, match=re.escape("the smallest, k050")):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_runtime.facts import Budget, CostProfile, Plan, RungAlone, RungCost, RungVerdict
+from edge_runtime.facts import Budget, CostProfile, Plan, RungCost, RungVerdict, SingleRungCost
 from edge_runtime.facts.budget import LIMITS
 from edge_runtime.planning import Decision
 
@@ -29,7 +29,7 @@ def keys(heading: str) -> set[str]:
         (RungCost, "## Cost profile, format 1", "key of a rung"),
         (Plan, "## Plan\n", "key"),
         (RungVerdict, "## Plan\n", "key of a verdict"),
-        (RungAlone, "## Plan\n", "key of a rung alone"),
+        (SingleRungCost, "## Plan\n", "key of a rung alone"),
         (Decision, "## Decision", "key"),
     ],
 )

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from test_sensors_counters import Clock
 
-from edge_runtime.device import OtherWork, load
+from edge_runtime.device import BackgroundLoad, load
 from edge_runtime.engines import create_engine, spinning
-from edge_runtime.engines.spinning import Spinning
+from edge_runtime.engines.spinning import SpinPolicy
 from edge_runtime.errors import EngineError
 from edge_runtime.package import open_package
 from edge_runtime.package.curves import hyper_parameters
@@ -47,7 +47,7 @@ def machine(tmp_path, monkeypatch) -> Machine:
 
 
 def test_time_of_other_programs_is_other_work(machine) -> None:
-    other = OtherWork(machine.root, machine.clock)
+    other = BackgroundLoad(machine.root, machine.clock)
     machine.clock.now_s += 10.0
     machine.process_s = 12.0
     machine.use(17.0)
@@ -59,7 +59,7 @@ def test_time_of_other_programs_is_other_work(machine) -> None:
 def test_own_python_threads_are_other_work(machine) -> None:
     """Decoding needs processors as other programs do; the runtime's threads are the step."""
     machine.threads_s = {7: 1.0}
-    other = OtherWork(machine.root, machine.clock)
+    other = BackgroundLoad(machine.root, machine.clock)
     machine.clock.now_s += 10.0
     machine.process_s, machine.threads_s = 16.0, {7: 5.0, 8: 2.0}
     machine.use(16.0)
@@ -68,7 +68,7 @@ def test_own_python_threads_are_other_work(machine) -> None:
 
 def test_unknown_without_counters_of_each_processor(machine) -> None:
     machine.processors = 2
-    other = OtherWork(machine.root, machine.clock)
+    other = BackgroundLoad(machine.root, machine.clock)
     (machine.root / "proc/stat").write_text("cpu  5 0 0 9 0 0 0 0 0 0\n")
     machine.clock.now_s += 1.0
     assert other.processors() is None
@@ -78,7 +78,7 @@ def test_unknown_without_counters_of_each_processor(machine) -> None:
 
 def test_a_thread_that_ends_does_not_count_backwards(machine) -> None:
     machine.threads_s = {7: 100.0}
-    other = OtherWork(machine.root, machine.clock)
+    other = BackgroundLoad(machine.root, machine.clock)
     machine.clock.now_s += 1.0
     machine.threads_s = {}
     assert other.processors() == 0.0
@@ -87,7 +87,7 @@ def test_a_thread_that_ends_does_not_count_backwards(machine) -> None:
 def test_real_counters_show_a_busy_program_and_a_busy_thread() -> None:
     code = "while True: pass"
     with subprocess.Popen([sys.executable, "-c", code]) as program:
-        other = OtherWork()
+        other = BackgroundLoad()
         time.sleep(1.0)
         beside_program = other.processors()
         program.kill()
@@ -126,7 +126,7 @@ def rule(monkeypatch):
     """The rule, what it measures, and its clock, without a quota."""
     monkeypatch.setattr(spinning, "usable_cpus", lambda: len(os.sched_getaffinity(0)))
     other, clock = Other(), Clock()
-    return Spinning(other, clock), other, clock
+    return SpinPolicy(other, clock), other, clock
 
 
 def decided(rule, processors: float | None, for_s: float) -> bool:
@@ -177,7 +177,7 @@ def test_under_a_quota_threads_never_spin(monkeypatch) -> None:
     """They would use it up: 1.5 of 2 processors."""
     monkeypatch.setattr(spinning, "usable_cpus", lambda: len(os.sched_getaffinity(0)) - 0.5)
     other, clock = Other(), Clock()
-    assert not decided((Spinning(other, clock), other, clock), 0.0, for_s=100)
+    assert not decided((SpinPolicy(other, clock), other, clock), 0.0, for_s=100)
 
 
 def test_a_change_reloads_the_graphs_and_keeps_the_result(monkeypatch) -> None:
@@ -196,7 +196,7 @@ def test_a_change_reloads_the_graphs_and_keeps_the_result(monkeypatch) -> None:
         except EngineError as error:
             pytest.skip(str(error))
         coming = iter(allowed)
-        monkeypatch.setattr(Spinning, "is_allowed", lambda _: next(coming))
+        monkeypatch.setattr(SpinPolicy, "is_allowed", lambda _: next(coming))
         with engine:
             engine.open(package, package.initial_state())
             results = [engine.step(rung.id, batch, hyper) for _ in allowed]

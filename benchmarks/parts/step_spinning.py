@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from edge_runtime.engines import create_engine
-from edge_runtime.engines.spinning import Spinning
+from edge_runtime.engines.spinning import SpinPolicy
 from parts.common import answer
 from parts.step_batch import Job, batch_of, hyper_of, open_job
 
@@ -15,7 +15,7 @@ def work(job: Job) -> dict[str, Any]:
     """Time of each step, and processor time per step."""
     package, rung = open_job(job)
     if job["spinning"] is not None:
-        Spinning.is_allowed = lambda _: bool(job["spinning"])  # type: ignore[method-assign]
+        SpinPolicy.is_allowed = lambda _: bool(job["spinning"])  # type: ignore[method-assign]
     engine = create_engine(job["engine"], threads=job["threads"])
     batch, hyper = batch_of(package, rung), hyper_of(package, 1)
     step_ms = []

@@ -59,11 +59,11 @@ def run(args: argparse.Namespace) -> int:
         Workload,
         auto_epochs,
         best_epochs,
-        each_rung_alone,
         interpolate,
         make_plan,
         overhead_of,
         require_state_fits,
+        single_rung_costs,
         with_decoding,
     )
 
@@ -85,7 +85,12 @@ def run(args: argparse.Namespace) -> int:
         overhead=overhead_of(profile),
         room_bytes=None if _is_elsewhere(args) else memory_now().limit_bytes,
     )
-    epochs = args.epochs or auto_epochs(epoch, budget).epochs
+    best, epochs = None, args.epochs
+    if epochs is None:
+        best = auto_epochs(epoch, budget)
+        epochs = best.epochs
+    elif budget.is_bounded:
+        best = best_epochs(epoch, budget)
     plan = make_plan(
         epoch.costs,
         budget,
@@ -101,11 +106,11 @@ def run(args: argparse.Namespace) -> int:
         budget=budget,
         epochs=epochs,
         is_auto=args.epochs is None,
-        best=best_epochs(epoch, budget) if budget.has_an_end else None,
+        best=best,
         images=args.images or per_epoch * manifest.batch_size,
         batch_size=manifest.batch_size,
         plan=plan,
-        alone=each_rung_alone(
+        alone=single_rung_costs(
             replace(epoch, steps=plan.steps), budget, steps_per_epoch=per_epoch
         ),
     )

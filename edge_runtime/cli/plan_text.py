@@ -9,7 +9,7 @@ from edge_runtime.cli.table import aligned
 from edge_runtime.units import bytes_text, duration_text, energy_text, power_text, step_text
 
 if TYPE_CHECKING:
-    from edge_runtime.facts import Budget, CostProfile, Plan, RungAlone
+    from edge_runtime.facts import Budget, CostProfile, Plan, SingleRungCost
     from edge_runtime.planning import EpochChoice
 
 
@@ -26,7 +26,7 @@ class PlanFacts(NamedTuple):
     images: int  # per epoch
     batch_size: int
     plan: "Plan"
-    alone: "tuple[RungAlone, ...]"
+    alone: "tuple[SingleRungCost, ...]"
 
 
 def table_of(facts: PlanFacts) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from edge_runtime.cli.budget_flags import (
 from edge_runtime.cli.profile import add_device_arguments, add_nice_argument
 from edge_runtime.cli.quantities import AUTO, duration_s, natural, positive
 from edge_runtime.cli.signals import stop_on_signals
-from edge_runtime.errors import ConfigError
+from edge_runtime.errors import ConfigError, DeviceError
 
 if TYPE_CHECKING:
     from edge_runtime.device import Meter
@@ -124,7 +124,20 @@ def _run(args: argparse.Namespace, meter: "Meter", began_s: float) -> int:
             began_s=began_s, meter=meter, stop=lambda: stop() or show.is_gone, report=_say
         ):
             show(event)
+    if args.memory is None and is_stopped_by_memory(event):
+        raise DeviceError(
+            "other programs took the memory that the run needs. The state is saved: continue "
+            "with the same command and --resume when there is more."
+        )
     return 0
+
+
+def is_stopped_by_memory(event: "Event") -> bool:
+    """Whether a run ended early for lack of memory."""
+    from edge_runtime.facts.budget import MEMORY
+    from edge_runtime.records.events import Finished
+
+    return isinstance(event, Finished) and event.stopped_by == MEMORY.name
 
 
 def training_of(args: argparse.Namespace) -> "partial[Generator[Event, None, Run]]":

@@ -14,7 +14,7 @@ from edge_runtime.device.board import (
     load_board,
 )
 from edge_runtime.device.inventory import Inventory, take_inventory
-from edge_runtime.device.load import OtherWork
+from edge_runtime.device.load import BackgroundLoad
 from edge_runtime.device.machine import (
     cpu_threads,
     limit_numpy_threads,
@@ -41,13 +41,13 @@ from edge_runtime.device.thermal import Thermometer
 
 __all__ = [
     "SENSORS",
+    "BackgroundLoad",
     "Board",
     "BoardSigns",
     "Calibration",
     "Inventory",
     "MemoryNow",
     "Meter",
-    "OtherWork",
     "PowerFacts",
     "PowerSample",
     "PowerSensor",

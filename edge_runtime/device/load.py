@@ -19,7 +19,7 @@ _BUSY = (0, 1, 2, 5, 6, 7)  # of /proc/stat: user, nice, system, irq, softirq, s
 _THREAD_BUSY = (11, 12)  # of /proc/PID/stat after the name: user, system
 
 
-class OtherWork:
+class BackgroundLoad:
     """Measures it from one call to the next.
 
     Threads that a native library has started to compute for the caller do not count.

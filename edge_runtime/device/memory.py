@@ -38,11 +38,20 @@ class MemoryNow:
         return self.peak_rss_bytes + (self.gpu_bytes or 0)
 
     @property
+    def held_bytes(self) -> int:
+        """What these processes hold now, with the GPU's share where known."""
+        return self.rss_bytes + (self.gpu_bytes or 0)
+
+    def has_room_for(self, more_bytes: int) -> bool:
+        """Whether they may hold that much more; `True` where the room is unknown."""
+        return self.room_bytes is None or self.held_bytes + more_bytes <= self.room_bytes
+
+    @property
     def room_bytes(self) -> int | None:
         """The most that these processes may hold: what they hold, and what is left."""
         if self.available_bytes is None:
             return self.limit_bytes
-        room_bytes = self.rss_bytes + (self.gpu_bytes or 0) + self.available_bytes
+        room_bytes = self.held_bytes + self.available_bytes
         # Pages that processes share are counted in each of them.
         return room_bytes if self.limit_bytes is None else min(room_bytes, self.limit_bytes)
 

@@ -26,9 +26,8 @@ def require_room(
         DeviceError: it does not fit. Nothing is refused where the room is unknown.
     """
     now = read_memory()
-    need_bytes = now.rss_bytes + (now.gpu_bytes or 0) + more_bytes
-    if now.room_bytes is not None and need_bytes > now.room_bytes:
+    if not now.has_room_for(more_bytes):
         raise DeviceError(
-            f"{action} needs about {bytes_text(need_bytes)} of memory, and there are "
-            f"{bytes_text(now.room_bytes)} for it here. {advice}"
+            f"{action} needs about {bytes_text(now.held_bytes + more_bytes)} of memory, and "
+            f"there are {bytes_text(now.room_bytes or 0)} for it here. {advice}"
         )

@@ -16,7 +16,7 @@ from edge_runtime.engines.runtime import (
     thread_count,
 )
 from edge_runtime.engines.session import GraphSession, check_device
-from edge_runtime.engines.spinning import Spinning
+from edge_runtime.engines.spinning import SpinPolicy
 from edge_runtime.errors import EngineError
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
@@ -37,10 +37,10 @@ class OrtEngine(BaseEngine, Engine):
 
     def __init__(self, *, device: str = "cpu", threads: int | None = None) -> None:
         super().__init__(self.name)
-        self._spinning = Spinning()
         check_device(self.name, device)
         self.runtime = runtime_name()
         self.device, self.threads = device, thread_count(threads)
+        self._spinning: SpinPolicy | None = None
         self._state: DeviceState | None = None
         self._loaded: dict[tuple[str, bool], RunRung] = {}  # one rung at most, by spinning
         self._periodic: dict[str, _StateGraph] = {}
@@ -54,6 +54,7 @@ class OrtEngine(BaseEngine, Engine):
     def open(self, package: Package, state: State) -> None:
         # Not before: while rungs are measured, their memory is short.
         load_onnxruntime()
+        self._spinning = SpinPolicy()
         self._keep(package)
         self._state = DeviceState(state)
         # Not at the first period: a broken file or missing memory shows before the first step.
@@ -63,9 +64,11 @@ class OrtEngine(BaseEngine, Engine):
 
     @override
     def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> StepResult:
+        package = self._require_open("step")
+        assert self._spinning is not None
         wanted = rung_id, self._spinning.is_allowed()
         loaded = wanted not in self._loaded
-        run_rung = self._load(self._require_open("step"), *wanted)
+        run_rung = self._load(package, *wanted)
         with native_errors(f"run a step of rung {rung_id}"):
             metrics = run_rung(batch, hyper)
         return StepResult(metrics, bool(metrics.get(APPLIED, 1.0)), loaded)

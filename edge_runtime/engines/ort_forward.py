@@ -13,7 +13,7 @@ from edge_runtime.engines.runtime import (
     thread_count,
 )
 from edge_runtime.engines.session import check_device, open_session
-from edge_runtime.engines.spinning import Spinning
+from edge_runtime.engines.spinning import SpinPolicy
 from edge_runtime.package import Package
 from edge_runtime.package.names import FEATURES, IMAGES, WEIGHT
 from edge_runtime.state import Array, State
@@ -26,7 +26,7 @@ class OrtForwardEngine(BaseEngine, ForwardEngine):
 
     def __init__(self, *, device: str = "cpu", threads: int | None = None) -> None:
         super().__init__(f"{self.name} (forward)")
-        self._spinning = Spinning()
+        self._spinning = SpinPolicy()
         load_onnxruntime()
         check_device(self.name, device)
         self.runtime = runtime_name()

@@ -28,7 +28,7 @@ from edge_runtime.engines.runtime import (
     thread_count,
 )
 from edge_runtime.engines.session import open_session
-from edge_runtime.engines.spinning import Spinning
+from edge_runtime.engines.spinning import SpinPolicy
 from edge_runtime.errors import EngineError
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
@@ -74,7 +74,7 @@ class OrtTrainingEngine(BaseEngine, Engine):
             raise EngineError(f"engine {self.name} has no device {device!r}; it has cpu.")
         self.runtime = runtime_name()
         self.device, self.threads = device, thread_count(threads)
-        self._spinning = Spinning()
+        self._spinning: SpinPolicy | None = None
         self._checkpoint: Any = None
         self._started: State = {}
         self._teacher: dict[str, Array] = {}
@@ -98,6 +98,7 @@ class OrtTrainingEngine(BaseEngine, Engine):
     @override
     def open(self, package: Package, state: State) -> None:
         require_supported(self, package)
+        self._spinning = SpinPolicy()
         self._keep(package)
         self._started = {name: value.copy() for name, value in state.items()}
         self._teacher = {n: v for n, v in self._started.items() if n.startswith(EMA)}
@@ -111,9 +112,11 @@ class OrtTrainingEngine(BaseEngine, Engine):
         self._check(package, hyper)
         if self._checkpoint is None:
             self._load(steps_done=int(hyper["step"]) - 1)
+        assert self._spinning is not None
+        spinning = self._spinning.is_allowed()
         if loaded := rung_id not in self._rungs:
-            # Each rung keeps its options: the API's modules cannot be made again.
-            options = session_options(self.threads, spinning=self._spinning.is_allowed())
+            # A rung keeps its options: the API's modules cannot be made again.
+            options = session_options(self.threads, spinning=spinning)
             self._rungs[rung_id] = _ApiRung(
                 self._api, package, rung_id, self._checkpoint, options
             )

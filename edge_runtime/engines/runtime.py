@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from edge_runtime.device import cpu_threads
+from edge_runtime.device import cpu_threads, process_tree_rss_bytes
 from edge_runtime.errors import EngineError
 
 _DISTRIBUTIONS = (
@@ -18,6 +18,7 @@ _DISTRIBUTIONS = (
     "onnxruntime",
 )
 _TRAINING = "onnxruntime.training"
+RUNTIME_BYTES = 24 << 20  # of the loaded module
 _INSTALL = (
     "Install one with `pip install edge-train[ort]`, or [ort-training] below Python 3.13."
 )
@@ -84,7 +85,7 @@ def session_options(threads: int | None, *, spinning: bool) -> Any:
 
     Args:
         threads: of the runtime; `None`: one per processor.
-        spinning: whether threads wait for each other by spinning, see `Spinning`.
+        spinning: whether threads wait for each other by spinning, see `SpinPolicy`.
     """
     options = load_onnxruntime().SessionOptions()
     options.intra_op_num_threads = thread_count(threads) or 0
@@ -93,6 +94,12 @@ def session_options(threads: int | None, *, spinning: bool) -> Any:
     options.enable_mem_reuse = False
     options.log_severity_level = 3
     return options
+
+
+def baseline_bytes() -> int:
+    """Resident memory of this process tree once the runtime is loaded."""
+    missing = 0 if "onnxruntime" in sys.modules else RUNTIME_BYTES
+    return process_tree_rss_bytes() + missing
 
 
 def release_free_memory() -> None:

@@ -95,8 +95,7 @@ def fitting_batch_size(package: Package, amounts: Amounts) -> int:
     """
     now = memory_now()
     for batch_size in BATCH_SIZES:
-        needed = now.rss_bytes + evaluation_bytes(package, amounts, batch_size)
-        if now.room_bytes is None or needed <= now.room_bytes:
+        if now.has_room_for(evaluation_bytes(package, amounts, batch_size)):
             return batch_size
     smallest = evaluation_bytes(package, amounts, BATCH_SIZES[-1])
     require_room(f"the evaluation of {package.path}", smallest, ADVICE)

@@ -6,7 +6,7 @@ Nothing here reads a file, a clock or a sensor. Units are in the names; `None` i
 from edge_runtime.facts.budget import Budget
 from edge_runtime.facts.costs import CostProfile, RungCost
 from edge_runtime.facts.energy import Spent, WindowEnergy
-from edge_runtime.facts.plan import Plan, RungAlone, RungVerdict, Segment
+from edge_runtime.facts.plan import Plan, RungVerdict, Segment, SingleRungCost
 from edge_runtime.facts.scores import EvaluationResults, KnnResult, Pictures, ProbeResult
 
 __all__ = [
@@ -17,10 +17,10 @@ __all__ = [
     "Pictures",
     "Plan",
     "ProbeResult",
-    "RungAlone",
     "RungCost",
     "RungVerdict",
     "Segment",
+    "SingleRungCost",
     "Spent",
     "WindowEnergy",
 ]

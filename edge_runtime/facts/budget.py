@@ -33,6 +33,7 @@ ENERGY = Limit("energy", "energy_j", {"J": 1, "kJ": 1e3, "MJ": 1e6})
 TIME = Limit("time", "time_s", {"s": 1, "min": 60, "h": 3600})
 POWER = Limit("power", "power_w", {"mW": 1e-3, "W": 1})
 TEMPERATURE = Limit("temperature", "temperature_c", {"C": 1})
+_CLEARLY_OVER = 1.1  # times a limit; what is less over it is printed precisely
 LIMITS = (MEMORY, ENERGY, TIME, POWER, TEMPERATURE)
 
 
@@ -80,7 +81,7 @@ class Budget:
         return bool(self.limited())
 
     @property
-    def has_an_end(self) -> bool:
+    def is_bounded(self) -> bool:
         """Whether it allows only so many steps: time or energy is limited."""
         return self.time_s is not None or self.energy_j is not None
 
@@ -115,4 +116,6 @@ def over_text(limit: Limit, value: float, allowed: float) -> str:
     """For example `2.3 GB, over --memory 2GB`: in the unit of the flag."""
     unit, factor = unit_for(allowed, limit.units)
     text = duration_text(value) if limit is TIME else f"{value / factor:.1f} {unit}"
+    if value < _CLEARLY_OVER * allowed:
+        text = at_least_text(value, unit, factor)
     return f"{text}, over {flag_text(limit, allowed)}"

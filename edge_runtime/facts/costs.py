@@ -36,6 +36,7 @@ class RungCost:
     peak_bytes: NonNegativeInt | None  # process tree and GPU share while it trains
     predicted_peak_bytes: NonNegativeInt | None
     source: str  # one of `SOURCES`
+    micro_batch: NonNegativeInt | None = None  # pictures; None: the whole batch at once
 
     @property
     def likely_peak_bytes(self) -> int | None:

@@ -47,7 +47,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RungAlone:
+class SingleRungCost:
     """A whole run on one rung, start-up and last checkpoint included."""
 
     rung: str

@@ -3,7 +3,7 @@
 Pure: no clock, no sensor, no file. Times and readings come in as arguments.
 """
 
-from edge_runtime.planning.alone import each_rung_alone
+from edge_runtime.planning.alone import single_rung_costs
 from edge_runtime.planning.costs import (
     Overhead,
     interpolate,
@@ -11,7 +11,7 @@ from edge_runtime.planning.costs import (
     smooth,
     with_decoding,
 )
-from edge_runtime.planning.epochs import EpochChoice, best_epochs, require_an_end
+from edge_runtime.planning.epochs import EpochChoice, best_epochs, require_bounded
 from edge_runtime.planning.governor import Decision, Governor
 from edge_runtime.planning.mix import Workload
 from edge_runtime.planning.planner import auto_epochs, make_plan, require_state_fits
@@ -26,12 +26,12 @@ __all__ = [
     "Workload",
     "auto_epochs",
     "best_epochs",
-    "each_rung_alone",
     "interpolate",
     "make_plan",
     "overhead_of",
-    "require_an_end",
+    "require_bounded",
     "require_state_fits",
+    "single_rung_costs",
     "smooth",
     "with_decoding",
 ]

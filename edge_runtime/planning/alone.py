@@ -5,14 +5,14 @@ Pure arithmetic, for people who compare rungs with each other and with a plan.
 
 from dataclasses import replace
 
-from edge_runtime.facts import Budget, RungAlone, RungCost
+from edge_runtime.facts import Budget, RungCost, SingleRungCost
 from edge_runtime.planning.epochs import epochs_on
 from edge_runtime.planning.mix import Mix, Workload, best_mix, why_unusable
 
 
-def each_rung_alone(
+def single_rung_costs(
     workload: Workload, budget: Budget, *, steps_per_epoch: int
-) -> tuple[RungAlone, ...]:
+) -> tuple[SingleRungCost, ...]:
     """All steps of a run on one rung, for every rung, in the order of the costs.
 
     Args:
@@ -25,18 +25,18 @@ def each_rung_alone(
 
 def _alone(
     cost: RungCost, workload: Workload, budget: Budget, steps_per_epoch: int
-) -> RungAlone:
+) -> SingleRungCost:
     alone = replace(workload, costs=(cost,))
     is_usable = why_unusable(cost, budget, workload.room_bytes) is None
     epoch = replace(workload, steps=steps_per_epoch)
     mix = _without_limits(cost, alone, budget)
-    return RungAlone(
+    return SingleRungCost(
         rung=cost.rung,
         time_s=None if mix is None else mix.time_s,
         energy_j=None if mix is None else mix.energy_j,
         peak_bytes=cost.likely_peak_bytes,
         fits=is_usable and best_mix(alone, budget) is not None,
-        epochs=epochs_on(cost.rung, epoch, budget) if budget.has_an_end else None,
+        epochs=epochs_on(cost.rung, epoch, budget) if budget.is_bounded else None,
     )
 
 

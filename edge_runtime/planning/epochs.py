@@ -14,6 +14,7 @@ number.
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from typing import NamedTuple
 
 from edge_runtime.errors import ConfigError
@@ -33,13 +34,13 @@ class EpochChoice(NamedTuple):
     reason: str  # for people: why not one more
 
 
-def require_an_end(budget: Budget) -> None:
+def require_bounded(budget: Budget) -> None:
     """Refuse a budget that any number of epochs fits.
 
     Raises:
         ConfigError: neither time nor energy is limited.
     """
-    if not budget.has_an_end:
+    if not budget.is_bounded:
         raise ConfigError(
             "--epochs auto needs --time or --energy: without one of them, any number of "
             "epochs fits. Give a limit, or --epochs N."
@@ -62,7 +63,7 @@ def best_epochs(epoch: Workload, budget: Budget) -> EpochChoice | None:
         ConfigError: neither time nor energy is limited.
         DeviceError: energy or power is limited and no rung's energy is known.
     """
-    require_an_end(budget)
+    require_bounded(budget)
     reserved = _reserved(budget)
     most = most_epochs(epoch, reserved)
     if not most:  # an epoch that needs the reserve is better than none
@@ -75,7 +76,7 @@ def best_epochs(epoch: Workload, budget: Budget) -> EpochChoice | None:
             mixes[epochs] = mix
         return -1 if mix is None else mix.token_blocks
 
-    low, high = around_the_peak(kept, most)
+    low, high = bracket_maximum(kept, most)
     alone = {epochs_on(cost.rung, epoch, budget) for cost in epoch.costs}
     for epochs in sorted({*range(low, high + 1), *alone} - {0}):
         kept(epochs)
@@ -92,7 +93,7 @@ def epochs_on(rung: str, epoch: Workload, budget: Budget) -> int:
     Raises:
         ConfigError: neither time nor energy is limited.
     """
-    require_an_end(budget)
+    require_bounded(budget)
     (cost,) = [cost for cost in epoch.costs if cost.rung == rung]
     if why_unusable(cost, budget, epoch.room_bytes) is not None:
         return 0
@@ -101,23 +102,44 @@ def epochs_on(rung: str, epoch: Workload, budget: Budget) -> int:
 
 
 def most_epochs(epoch: Workload, budget: Budget) -> int:
-    """Whole epochs that fit, whatever they keep; 0: not one."""
-    # Without the limit of power, fewer epochs always fit as well. With it, the first ones may
-    # not: a start-up at a higher power weighs less in a longer run.
+    """Whole epochs that fit, whatever they keep; 0: not one.
+
+    Without the limit of power, fewer epochs always fit as well. With it, the first ones may
+    not, since a start-up at a higher power weighs less in a longer run, and the last ones may
+    not, since idling takes time. The search then begins where some number on a grid fits.
+    """
     unlimited = budget.with_limit(POWER, None)
-    too_many, enough = 1, 0
-    while _mix_of(epoch, unlimited, too_many):
-        if not enough and _mix_of(epoch, budget, too_many):
-            enough = too_many
-        too_many *= 2
-    while enough and too_many - enough > 1:
+    most = _last_that_fits(epoch, unlimited, 0, None)
+    if not most or budget.power_w is None or _mix_of(epoch, budget, most):
+        return most
+    grid = sorted({most * point // POINTS for point in range(1, POINTS)} - {0}, reverse=True)
+    for below, number in pairwise([most, *grid]):
+        if _mix_of(epoch, budget, number):
+            return _last_that_fits(epoch, budget, number, below)
+    return 0
+
+
+def _last_that_fits(epoch: Workload, budget: Budget, enough: int, too_many: int | None) -> int:
+    """The last of the numbers that fit from `enough` on; all after it are too many.
+
+    Args:
+        epoch: the steps of one epoch.
+        budget: limits of the run.
+        enough: a number that fits, or 0.
+        too_many: one that does not fit; `None`: not known yet.
+    """
+    if too_many is None:
+        too_many = enough + 1
+        while _mix_of(epoch, budget, too_many):
+            enough, too_many = too_many, 2 * too_many
+    while too_many - enough > 1:
         middle = (enough + too_many) // 2
         fits = _mix_of(epoch, budget, middle) is not None
         enough, too_many = (middle, too_many) if fits else (enough, middle)
     return enough
 
 
-def around_the_peak(kept: Callable[[int], int], most: int) -> tuple[int, int]:
+def bracket_maximum(kept: Callable[[int], int], most: int) -> tuple[int, int]:
     """Numbers of epochs between which the most is kept, at most `POINTS` apart."""
     low, high = 1, most
     while high - low > POINTS:

@@ -13,7 +13,7 @@ mixes that are tried does not depend on the limits, so a wider limit never gives
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations, pairwise, permutations
+from itertools import combinations, permutations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,7 +108,7 @@ def best_mix(workload: Workload, budget: Budget) -> Mix | None:
 
 
 def steady_mix(workload: Workload, budget: Budget) -> Mix | None:
-    """The best mix of two neighbouring rungs, if it keeps nearly as much as the best of all.
+    """The mix of the nearest rungs that keeps nearly as much as the best of all.
 
     The steps of a run then cost about the same from the first to the last. If a mix began
     with much cheaper ones, and the board became faster than its profile, no later step could
@@ -122,16 +122,22 @@ def steady_mix(workload: Workload, budget: Budget) -> Mix | None:
         for cost in workload.costs
         if why_unusable(cost, budget, workload.room_bytes) is None
     ]
-    levels = pairwise(sorted({cost.token_blocks for cost in usable}))
-    pairs = [tuple(cost for cost in usable if cost.token_blocks in pair) for pair in levels]
-    mixes = [
-        mix
-        for pair in pairs
-        if (mix := best_mix(replace(workload, costs=pair), budget)) is not None
-    ]
-    steadiest = max(mixes, key=lambda mix: mix.token_blocks, default=best)
-    is_as_good = steadiest.token_blocks >= _AS_GOOD * best.token_blocks
-    return steadiest if is_as_good else best
+    levels = sorted({cost.token_blocks for cost in usable})
+    for apart in range(1, len(levels)):  # a rung between two others may never pay
+        pairs = zip(levels, levels[apart:], strict=False)
+        mixes = [_mix_of_levels(workload, budget, usable, pair) for pair in pairs]
+        kept = max(mixes, key=lambda mix: mix.token_blocks if mix else 0)
+        if kept is not None and kept.token_blocks >= _AS_GOOD * best.token_blocks:
+            return kept
+    return best
+
+
+def _mix_of_levels(
+    workload: Workload, budget: Budget, costs: Sequence[RungCost], levels: Sequence[int]
+) -> Mix | None:
+    """The best mix of rungs with these numbers of token-blocks."""
+    chosen = tuple(cost for cost in costs if cost.token_blocks in levels)
+    return best_mix(replace(workload, costs=chosen), budget)
 
 
 def require_energy(workload: Workload, budget: Budget) -> None:

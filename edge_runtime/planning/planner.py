@@ -281,7 +281,7 @@ def _least(works: Callable[[float], bool]) -> float:
 
 def _fewer_text(workload: Workload, budget: Budget, steps_per_epoch: int | None) -> str:
     """The number of epochs, or else of steps, that this budget allows."""
-    if steps_per_epoch is not None and budget.has_an_end:
+    if steps_per_epoch is not None and budget.is_bounded:
         epoch = replace(workload, steps=steps_per_epoch)
         if choice := best_epochs(epoch, budget):
             epochs, each = _epochs_text(choice.epochs), _each(epoch, budget)

@@ -12,7 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
-from edge_runtime.device import Meter, process_tree_rss_bytes
+from edge_runtime.device import Meter
+from edge_runtime.engines.runtime import baseline_bytes
 from edge_runtime.errors import BudgetError, RecordsError, StoppedError
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
@@ -88,18 +89,16 @@ class Bench:
         self._kept = kept_folder(package, environment)
         self.measured: dict[str, list[MeasuredRung]] = {}
         self.is_capped = False  # something was not measured for lack of time
-        self._own_bytes = process_tree_rss_bytes()
+        self._baseline_bytes = baseline_bytes()
 
     def predicted_bytes(self, rung: Rung) -> int:
         """The predicted peak of a rung.
 
         Its baseline is that of the first measured one; before, the memory of this process.
         """
-        baseline_bytes = self._own_bytes
-        for passes in self.measured.values():
-            baseline_bytes = passes[0].measurement.baseline_bytes
-            break
-        return predicted_peak_bytes(self._package.manifest, rung, baseline_bytes)
+        first = next(iter(self.measured.values()), None)
+        baseline = first[0].measurement.baseline_bytes if first else self._baseline_bytes
+        return predicted_peak_bytes(self._package.manifest, rung, baseline)
 
     def may_measure(self, rung: Rung) -> bool:
         """Whether there is time to measure the rung once more."""

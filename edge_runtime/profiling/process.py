@@ -18,7 +18,13 @@ from edge_runtime.errors import EngineError, StoppedError
 from edge_runtime.package import Package
 from edge_runtime.profiling.cache import cache_folder
 from edge_runtime.profiling.environment import Environment
-from edge_runtime.profiling.worker import ERROR, MEASUREMENT, MeasureJob, Measurement
+from edge_runtime.profiling.worker import (
+    ERROR,
+    MEASUREMENT,
+    OUT_OF_MEMORY,
+    MeasureJob,
+    Measurement,
+)
 from edge_runtime.schema import structure, unstructure
 from edge_runtime.storage import storage_errors
 
@@ -68,7 +74,7 @@ def measure_rung(
         )
         code = _exit_code(job, stop)
         ended_s = time.monotonic()
-        if code == -signal.SIGKILL:
+        if code in (-signal.SIGKILL, OUT_OF_MEMORY):
             return None
         if code:
             reason = _reason(code, scratch)

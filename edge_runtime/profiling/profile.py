@@ -58,7 +58,8 @@ def profile_package(
         environment: where it will be trained.
         meter: of this process, for idle power and the costs of a run's end.
         rungs: those to measure; `None`: all that the engine can train.
-        memory_bytes: skip rungs with a higher predicted peak.
+        memory_bytes: the most that a rung's process may hold; rungs that may need more are
+            left out.
         max_s: of steps per rung once it is loaded, a third of it in each repetition.
         left_s: returns the seconds that measuring may still take; `None`: all that it needs.
             The smallest rung is measured in any case, in up to twice that time.
@@ -95,7 +96,7 @@ def profile_package(
     for rung in first:
         cost = _unmeasured(package, rung, bench.predicted_bytes(rung))
         if room.holds(cost) and bench.may_measure(rung):
-            cost = _with(cost, bench.measure(rung), room)
+            cost = _with(cost, bench.measure(rung))
         costs[rung.id] = cost
         report(cost)
     if not bench.measured:
@@ -104,7 +105,7 @@ def profile_package(
         cost = costs[rung.id]
         if cost.source == MEASURED and bench.may_measure(rung):
             bare = _unmeasured(package, rung, bench.predicted_bytes(rung))
-            costs[rung.id] = _with(bare, bench.measure(rung), room)
+            costs[rung.id] = _with(bare, bench.measure(rung))
             report(costs[rung.id])
     if not bench.is_capped and all(cost.source != UNMEASURED for cost in costs.values()):
         forget_measurements(package, environment)
@@ -161,12 +162,7 @@ class _Room:
         return cls(own_bytes=now.rss_bytes, beside_bytes=min(known, default=None))
 
     def holds(self, cost: RungCost) -> bool:
-        """Whether the rung may be measured."""
-        needed = cost.predicted_peak_bytes or 0
-        return self.beside_bytes is None or needed <= self.beside_bytes
-
-    def holds_surely(self, cost: RungCost) -> bool:
-        """Whether a process of this rung that was killed would be killed alone as well."""
+        """Whether the rung may be measured: with the reserve that a run of it would need."""
         return self.beside_bytes is None or (cost.need_bytes or 0) <= self.beside_bytes
 
 
@@ -179,11 +175,10 @@ def _nothing_fits(package: Package, smallest: RungCost, room: _Room) -> EdgeRunt
         )
     return BudgetError(
         f"no rung of {package.path} can be measured in this memory: the smallest, "
-        f"{smallest.rung}, needs about {bytes_text(smallest.predicted_peak_bytes or 0)} "
-        f"beside the {bytes_text(room.own_bytes)} of this process, and "
-        f"{bytes_text(room.beside_bytes)} may be used. Measure where there is more with "
-        "`edge-train profile PKG -o FILE` and give --profile FILE, or export with a smaller "
-        "batch or model."
+        f"{smallest.rung}, needs up to {bytes_text(smallest.need_bytes or 0)}, and beside the "
+        f"{bytes_text(room.own_bytes)} of this process {bytes_text(room.beside_bytes)} may be "
+        "used. Measure it where there is more (`edge-train profile PKG -o FILE`, then run "
+        "with --profile FILE), or export with a smaller batch or model."
     )
 
 
@@ -201,13 +196,14 @@ def _unmeasured(package: Package, rung: Rung, predicted_bytes: int) -> RungCost:
         peak_bytes=None,
         predicted_peak_bytes=predicted_bytes,
         source=UNMEASURED,
+        micro_batch=rung.micro_batch,
     )
 
 
-def _with(cost: RungCost, measured: Sequence[MeasuredRung] | None, room: _Room) -> RungCost:
+def _with(cost: RungCost, measured: Sequence[MeasuredRung] | None) -> RungCost:
     """A rung's cost with its measurements; `None`: the last process was killed."""
     if measured is None:
-        return replace(cost, source=DOES_NOT_FIT) if room.holds_surely(cost) else cost
+        return replace(cost, source=DOES_NOT_FIT)
     known = [each.measurement for each in measured]
     return replace(
         cost,

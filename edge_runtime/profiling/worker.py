@@ -50,6 +50,7 @@ MIN_STEPS = 5
 MIN_WINDOW_S = 2.0  # for the energy of a step
 _FEW_STEPS_APART = 0.1  # half the width of the interval of fewer steps than that, relative
 CONFIDENT = 0.03  # half the width of the median's interval, relative
+OUT_OF_MEMORY = 137  # exit code, as a shell reports a process that was killed
 MEASUREMENT, ERROR = "measurement.json", "error.txt"  # in the scratch folder
 _RESAMPLES = 1000
 _AT_ONCE = 50_000  # values of resamples: they count as the rung's memory
@@ -100,6 +101,8 @@ def main() -> int:
     except EdgeRuntimeError as error:
         (scratch / ERROR).write_text(str(error))
         return error.exit_code
+    except _OutOfMemory:
+        return OUT_OF_MEMORY
     (scratch / MEASUREMENT).write_text(json.dumps(unstructure(measurement)))
     return 0
 
@@ -117,6 +120,10 @@ def _end_with_parent(scratch: Path) -> None:
         if not scratch.exists():
             break
     os._exit(1)
+
+
+class _OutOfMemory(Exception):  # noqa: N818 - ends the process as if it had been killed
+    """Other programs have taken the memory: the run ended by itself."""
 
 
 def measure(job: MeasureJob) -> Measurement:
@@ -139,6 +146,8 @@ def measure(job: MeasureJob) -> Measurement:
         )
         with suppress(StoppedError):
             for event in train(package, _pictures(package), run_dir, options):
+                if isinstance(event, events.Finished):  # by other programs
+                    raise _OutOfMemory
                 watch.see(event)
         return watch.measurement(engine.baseline_bytes, metering.meter)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from edge_runtime.device import memory_now
 from edge_runtime.facts import CostProfile
-from edge_runtime.planning import Workload, auto_epochs, interpolate, overhead_of
+from edge_runtime.planning import Workload, auto_epochs, overhead_of
 from edge_runtime.training.job import TrainingJob
 from edge_runtime.training.metering import Metering
 
@@ -23,7 +23,7 @@ def with_auto_epochs(
 
     Args:
         job: of a new run.
-        costs: of the rungs that may be trained.
+        costs: of the rungs that may be trained, unmeasured ones estimated.
         metering: of the run.
         report: called with a line of text: the number, and why.
 
@@ -35,7 +35,7 @@ def with_auto_epochs(
     # A part of a usual start is over: counted twice, so that a slow one breaks no plan.
     spent = metering.spent(time.monotonic())
     epoch = Workload(
-        costs=interpolate(costs.rungs),
+        costs=costs.rungs,
         steps=job.steps_per_epoch,
         overhead=overhead_of(costs, late_s=spent.time_s, late_j=spent.energy_j),
         room_bytes=memory_now().room_bytes,
@@ -45,4 +45,4 @@ def with_auto_epochs(
         f"--epochs auto: {choice.epochs} epochs of {epoch.steps} steps within "
         f"{job.options.budget}; {choice.reason}"
     )
-    return job.lasting(choice.epochs)
+    return job.with_epochs(choice.epochs)

@@ -64,7 +64,7 @@ class TrainingJob:
         """The epoch of a step, from 0, by the epoch length of the options."""
         return (step - 1) // self.steps_per_epoch
 
-    def lasting(self, epochs: int) -> "TrainingJob":
+    def with_epochs(self, epochs: int) -> "TrainingJob":
         """This job of a new run, for another number of epochs."""
         return replace(
             self,

@@ -98,13 +98,13 @@ class ScheduledSelector(RungSelector):
             return None
         first = self._first_room_bytes = self._first_room_bytes or now.room_bytes
         # A container may be just large enough: only less than before is a reason.
-        is_short = now.room_bytes < min(_SPARE * now.rss_bytes, first / _SPARE)
+        is_short = now.room_bytes < min(_SPARE * now.held_bytes, first / _SPARE)
         self._short_since_s = min(self._short_since_s, now_s) if is_short else math.inf
         if now_s - self._short_since_s < SHORT_S:
             return None
         return (
             f"other programs leave {bytes_text(now.room_bytes)} of memory to it, and it holds "
-            f"{bytes_text(now.rss_bytes)}"
+            f"{bytes_text(now.held_bytes)}"
         )
 
     @override
