@@ -21,7 +21,7 @@ from edge_runtime.package.manifest import AugmentationSpec, ViewGroup
 
 MIB = 1 << 20
 CODE_BYTES = 6 * MIB  # of a decoder, loaded when it is first used
-LARGEST_RATIO = 1.6
+LARGEST_RATIO = 1.25
 MEASURE = """
 import json, os, sys
 from edge_runtime.data import open_source
