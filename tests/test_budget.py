@@ -71,9 +71,12 @@ def test_a_budget_is_printed_in_the_units_of_another() -> None:
     ("limit", "value", "flag", "text"),
     [
         (MEMORY, 2_260_000_000, "--memory 2GB", "2.3 GB, over --memory 2GB"),
-        (MEMORY, 2_260_000_000, "--memory 2GiB", "2.1 GiB, over --memory 2GiB"),
+        (MEMORY, 2_460_000_000, "--memory 2GiB", "2.3 GiB, over --memory 2GiB"),
         (ENERGY, 90_000, "--energy 20Wh", "25.0 Wh, over --energy 20Wh"),
         (TIME, 7500, "--time 90min", "2 h 5 min, over --time 90min"),
+        (MEMORY, 2_001_000_000, "--memory 2GB", "2.001GB, over --memory 2GB"),
+        (ENERGY, 360_100, "--energy 100Wh", "100.1Wh, over --energy 100Wh"),
+        (TIME, 5401, "--time 90min", "90.02min, over --time 90min"),
     ],
 )
 def test_what_is_over_a_limit_is_compared_in_its_unit(limit, value, flag, text) -> None:

@@ -90,7 +90,7 @@ def test_what_a_unit_was_given_in_is_repeated(plan) -> None:
     assert "needs 440.4 MB, over --memory 350MB" in text
     code, _, error = plan("--energy", "0.01Wh")
     assert code == 7
-    assert "The nearest budget that works is --energy 117.9J." in error
+    assert "The nearest budget that works is --energy 0.03274Wh." in error
 
 
 def test_unused_processors_are_named(plan, tmp_path) -> None:

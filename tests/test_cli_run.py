@@ -5,11 +5,13 @@ import json
 import os
 import re
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from live_runs import FINISHED
 from simulated_board import rung_cost
 from training_fakes import FakeEngine, write_package
 
@@ -237,6 +239,24 @@ def test_a_signal_saves_and_exits_130(words, tmp_path, monkeypatch, capfd, numbe
     assert (
         "resuming after step 4 of 10 from checkpoints/4 on fake (numpy); 0 steps to repeat"
         in capfd.readouterr().out
+    )
+
+
+@pytest.mark.parametrize(("flags", "code"), [([], 4), (["--memory", "1TiB"], 0)])
+def test_a_run_that_other_programs_end_is_not_done(
+    words, monkeypatch, capsys, flags, code
+) -> None:
+    """With a limit of the user it is the end of a budget."""
+    ended = replace(FINISHED, stopped_by="memory", reason="others took it")
+    monkeypatch.setattr(
+        "edge_runtime.within_budget.train_within", lambda *_, **__: iter([ended])
+    )
+    sizes = [flag.replace("TiB", "024GiB") for flag in flags]
+    assert main([*words, *sizes]) == code
+    out, err = capsys.readouterr()
+    assert "ended by its memory limit (others took it)" in out
+    assert ("continue with the same command and --resume when there is more" in err) == (
+        code == 4
     )
 
 

@@ -201,6 +201,19 @@ def test_a_rung_that_cannot_be_used_gives_no_epoch() -> None:
     )
 
 
+def test_numbers_that_fit_between_others_are_found_under_a_power_limit() -> None:
+    """The start-up's power forbids short runs, the time forbids long ones: 111 to 114 fit."""
+    cost = rung_cost("k100", 400, 1.0, 10.0)
+    overhead = replace(
+        OVERHEAD, startup_s=4.0, startup_j=500.0, switch_s=0.0, switch_j=0.0, idle_w=None
+    )
+    budget, epoch = Budget(time_s=120.0, power_w=14.0), epoch_of([cost], overhead)
+    less = without_reserve(budget)
+    fitting = [number for number in range(1, 200) if fits([number], [cost], less, overhead)]
+    assert 1 < len(fitting) < 10
+    assert epochs_on("k100", epoch, budget) == fitting[-1]
+
+
 def test_a_start_up_above_the_power_limit_needs_some_epochs() -> None:
     costs = [rung_cost("k100", 1, 1.0, 5.0)]
     overhead = replace(FREE, startup_s=2.0, startup_j=20.0)

@@ -82,14 +82,17 @@ def leave(monkeypatch, room_bytes: int) -> None:
 
 
 def test_the_batch_is_as_large_as_memory_allows(monkeypatch):
+    """Of a model with so many tokens that a batch needs more than the weights."""
     package = open_selftest()
+    model = replace(package.manifest.model, tokens=4097)
+    package = replace(package, manifest=replace(package.manifest, model=model))
     for batch_size in BATCH_SIZES:
-        leave(monkeypatch, evaluation_bytes(package, AMOUNTS, batch_size))
-        assert fitting_batch_size(package, AMOUNTS) >= batch_size
-    most_bytes = evaluation_bytes(package, AMOUNTS, 64)
-    if (less := evaluation_bytes(package, AMOUNTS, 32)) < most_bytes:
-        leave(monkeypatch, less)
-        assert fitting_batch_size(package, AMOUNTS) == 32
+        needed = evaluation_bytes(package, AMOUNTS, batch_size)
+        leave(monkeypatch, needed)
+        assert fitting_batch_size(package, AMOUNTS) == batch_size
+        if batch_size > 1:
+            leave(monkeypatch, needed - 1)
+            assert fitting_batch_size(package, AMOUNTS) == batch_size // 2
 
 
 def test_an_evaluation_that_cannot_fit_is_refused(monkeypatch):

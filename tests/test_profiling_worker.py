@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from live_runs import FINISHED
 from training_fakes import STEP, FakeEngine, write_package
 
 from edge_runtime import selftest
@@ -190,3 +191,25 @@ def test_a_process_ends_with_its_parent(tmp_path) -> None:
         process.stdin.close()
         assert process.wait(30) == 1
     assert not scratch.exists()
+
+
+def test_a_run_that_other_programs_end_is_no_measurement(tmp_path, monkeypatch) -> None:
+    """It ends by itself, before the kernel would have killed it."""
+    ended = dataclasses.replace(FINISHED, stopped_by="memory")
+    monkeypatch.setattr(worker, "train", lambda *_: iter([STEP, ended]))
+    monkeypatch.setattr(worker, "_end_with_parent", lambda _: None)
+    monkeypatch.setattr(worker, "prefer_oom_kill", lambda: None)
+    monkeypatch.setattr(worker, "create_engine", lambda *_, **__: FakeEngine())
+    job = MeasureJob(
+        package=str(write_package(tmp_path / "package").path),
+        rung="k050",
+        engine="fake",
+        device="cpu",
+        threads=1,
+        board=None,
+        scratch=str(tmp_path),
+        max_s=1.0,
+    )
+    monkeypatch.setattr(sys, "argv", ["worker", json.dumps(unstructure(job))])
+    assert worker.main() == worker.OUT_OF_MEMORY
+    assert not (tmp_path / worker.MEASUREMENT).exists()

@@ -164,8 +164,27 @@ def test_work_that_comes_and_goes_does_not_reload_the_graph_each_time(rule) -> N
     assert decisions == [False] * 19
 
 
-def test_what_cannot_be_measured_is_no_other_work(rule) -> None:
+def test_what_cannot_be_measured_changes_nothing(rule) -> None:
     assert decided(rule, None, for_s=10)
+    assert not decided(rule, 1.0, for_s=4)
+    assert not decided(rule, None, for_s=100)
+
+
+@pytest.mark.parametrize("engine", ["ort", "ort-training"])
+def test_the_time_before_a_run_is_not_judged(monkeypatch, engine) -> None:
+    """Rungs are measured after the engine was created: that is other work, but not now."""
+    made = []
+    home = f"edge_runtime.engines.{engine.replace('-', '_')}"
+    package = open_package(PACKAGE)
+    try:
+        created = create_engine(engine, threads=1)
+    except EngineError as error:
+        pytest.skip(str(error))
+    monkeypatch.setattr(f"{home}.SpinPolicy", lambda: made.append(1))
+    with created:
+        assert not made
+        created.open(package, package.initial_state())
+    assert made == [1]
 
 
 def test_it_measures_every_two_seconds_only(rule) -> None:

@@ -1,10 +1,10 @@
 """Batches of views, made on worker threads, the same whatever their number.
 
-A batch of a `PictureSource` is a function of the source, the groups, the batch size, the seed
-and the step alone. Steps are counted from 1 and take their pictures from the epoch's
-permutation in turn; the last incomplete batch of an epoch is dropped. A picture that cannot be
-read is replaced by the next one of the permutation after the batch, so no batch depends on an
-earlier one.
+A batch of a `PictureSource` is a function of the source, the groups, the batch size, the seed,
+the step, and the limit on memory for decoding, if any. Steps are counted from 1 and take their
+pictures from the epoch's permutation in turn; the last incomplete batch of an epoch is
+dropped. A picture that cannot be read is replaced by the next one of the permutation after the
+batch, so no batch depends on an earlier one.
 """
 
 from collections.abc import Iterator, Sequence

@@ -79,14 +79,12 @@ def interpolate(costs: Sequence[RungCost]) -> tuple[RungCost, ...]:
     """Estimate time and energy of unmeasured rungs from those of the measured ones.
 
     Between two of them both are linear in FLOPs. Outside, they are at most in proportion to
-    FLOPs, since a part of every step is the same, and at least those of the next rung.
+    FLOPs, since a part of every step is the same, and at least those of the next rung. Only
+    rungs with micro-batches of the same size are compared; without a measured one, a rung
+    stays unmeasured.
     """
-    measured = sorted(
-        (cost for cost in costs if cost.source == MEASURED), key=lambda cost: cost.flops
-    )
     return tuple(
-        _estimated(cost, measured) if measured and cost.source == UNMEASURED else cost
-        for cost in costs
+        _estimated(cost, costs) if cost.source == UNMEASURED else cost for cost in costs
     )
 
 
@@ -106,7 +104,13 @@ def with_decoding(costs: Sequence[RungCost], decoding_bytes: int) -> tuple[RungC
     )
 
 
-def _estimated(cost: RungCost, measured: Sequence[RungCost]) -> RungCost:
+def _estimated(cost: RungCost, costs: Sequence[RungCost]) -> RungCost:
+    alike = [other for other in costs if other.micro_batch == cost.micro_batch]
+    measured = sorted(
+        (other for other in alike if other.source == MEASURED), key=lambda other: other.flops
+    )
+    if not measured:
+        return cost
     below = [other for other in measured if other.flops <= cost.flops]
     above = [other for other in measured if other.flops >= cost.flops]
     if below and above:
