@@ -59,7 +59,7 @@ print(json.dumps([needed, memory_now().peak_rss_bytes]))
     [
         (500, 10, 1, False),
         (500, 10, 512, False),
-        (20_000, 10, 64, True),
+        (8000, 10, 64, True),
         (3000, 500, 16, True),
     ],
 )
