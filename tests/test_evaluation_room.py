@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from edge_runtime.device import memory_now, python_command
+from edge_runtime.engines import encoder_state_names
 from edge_runtime.errors import DeviceError
 from edge_runtime.evaluation import room
 from edge_runtime.evaluation.room import (
@@ -14,6 +15,7 @@ from edge_runtime.evaluation.room import (
     Amounts,
     evaluation_bytes,
     fitting_batch_size,
+    reading_bytes,
 )
 from edge_runtime.selftest import open_selftest
 
@@ -59,7 +61,7 @@ print(json.dumps([needed, memory_now().peak_rss_bytes]))
     [
         (500, 10, 1, False),
         (500, 10, 512, False),
-        (20_000, 10, 64, True),
+        (8000, 10, 64, True),
         (3000, 500, 16, True),
     ],
 )
@@ -100,6 +102,13 @@ def test_an_evaluation_that_cannot_fit_is_refused(monkeypatch):
     leave(monkeypatch, evaluation_bytes(package, AMOUNTS, 1) - 1)
     with pytest.raises(DeviceError, match=r"evaluation of .* needs about .* fewer pictures"):
         fitting_batch_size(package, AMOUNTS)
+
+
+def test_reading_an_encoder_takes_its_tensors_and_the_largest_once_more():
+    package = open_selftest()
+    names = encoder_state_names(package)
+    sizes = [value.nbytes for value in package.initial_state(names).values()]
+    assert reading_bytes(package) == sum(sizes) + max(sizes)
 
 
 def test_more_pictures_and_classes_need_more():

@@ -43,8 +43,17 @@ class Amounts:
 
 def encoder_bytes(package: Package) -> int:
     """Of the state tensors of which the encoder is made."""
+    return sum(_tensor_bytes(package))
+
+
+def reading_bytes(package: Package) -> int:
+    """What reading the encoder takes, and then writing one tensor of it in another layout."""
+    return encoder_bytes(package) + max(_tensor_bytes(package), default=0)
+
+
+def _tensor_bytes(package: Package) -> list[int]:
     sizes = {spec.name: spec.size_bytes for spec in package.manifest.state}
-    return sum(sizes[name] for name in encoder_state_names(package))
+    return [sizes[name] for name in encoder_state_names(package)]
 
 
 def picture_bytes(package: Package) -> int:
