@@ -50,8 +50,6 @@ from parts.trials import (
 )
 
 from device_tests.cgroup import memory_cgroup
-from edge_runtime.data import decoding_bytes, open_source
-from edge_runtime.package import open_package
 from edge_runtime.profiling import load_profile
 
 STEPS = 10  # enough for every rung's peak, and for a checkpoint
@@ -61,6 +59,15 @@ BESIDE_BYTES = 80 << 20  # of the run's process while it measures
 PHOTOS = 32
 SETTLED_STEPS = 8  # before the neighbour comes
 DATA = ("digits", "photos", "video")
+DECODING = """
+import sys
+from pathlib import Path
+from edge_runtime.data import decoding_bytes, open_source
+from edge_runtime.package import open_package
+manifest = open_package(Path(sys.argv[1])).manifest
+source, batch_size = open_source(sys.argv[2]), manifest.batch_size
+print(decoding_bytes(source, manifest.views, batch_size=batch_size, threads=None))
+"""
 NEIGHBOUR = """
 import sys, time
 held = bytearray(int(sys.argv[1]))
@@ -106,12 +113,9 @@ class Place:
         return str(files.get(kind, kind))
 
     def decoding_bytes(self, kind: str) -> int:
-        """What decoding these pictures takes, as a run predicts it."""
-        manifest = open_package(self.package).manifest
-        source = open_source(self.data(kind))
-        return decoding_bytes(
-            source, manifest.views, batch_size=manifest.batch_size, threads=None
-        )
+        """What decoding these pictures takes, as a run predicts it: in a new process."""
+        command = [sys.executable, "-c", DECODING, str(self.package), self.data(kind)]
+        return int(subprocess.check_output(command, env=worker_environment()))
 
 
 class Ended(NamedTuple):
