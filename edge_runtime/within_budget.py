@@ -164,7 +164,7 @@ def train_within(
                 size = bytes_text(decoding)
                 report(f"decoding these pictures takes up to {size} beside a rung")
             _require_readings(budget, metering.meter)
-            if budget.energy_j or budget.power_w:
+            if budget.needs_energy:
                 environment.check_energy(costs)
             if is_auto:
                 job = with_auto_epochs(job, costs, metering, report)
@@ -259,7 +259,7 @@ def _check_limits(
         BudgetError: the memory limit is below the package's state.
     """
     require_state_fits(budget, package.manifest.state_bytes)
-    if environment.sensor is None and (budget.energy_j or budget.power_w):
+    if environment.sensor is None and budget.needs_energy:
         raise DeviceError(
             "a limit on energy or power needs a power sensor, and none works on this board. "
             "`edge-train doctor` shows what was tried; a board file (--board) with "
@@ -274,7 +274,7 @@ def _require_readings(budget: Budget, meter: Meter) -> None:
     Raises:
         DeviceError: it is lost; the rail or file, and its value, are named.
     """
-    if not (budget.energy_j or budget.power_w):
+    if not budget.needs_energy:
         return
     wait_for_sensor(lambda: not meter.lost_because())
     if lost := meter.lost_because():

@@ -81,6 +81,11 @@ class Budget:
         return bool(self.limited())
 
     @property
+    def needs_energy(self) -> bool:
+        """Whether energy or mean power is limited: both need a power sensor."""
+        return self.energy_j is not None or self.power_w is not None
+
+    @property
     def is_bounded(self) -> bool:
         """Whether it allows only so many steps: time or energy is limited."""
         return self.time_s is not None or self.energy_j is not None

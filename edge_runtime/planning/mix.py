@@ -146,7 +146,7 @@ def require_energy(workload: Workload, budget: Budget) -> None:
     Raises:
         DeviceError: energy or power is limited and unknown.
     """
-    if not _needs_energy(budget):
+    if not budget.needs_energy:
         return
     known = any(cost.step_j is not None for cost in workload.costs)
     if workload.overhead.fixed_j is None or not known:
@@ -157,10 +157,6 @@ def require_energy(workload: Workload, budget: Budget) -> None:
             f"Leave {flag} out, or see `edge-train doctor` for the sensors and measure again "
             "with `edge-train profile PKG`."
         )
-
-
-def _needs_energy(budget: Budget) -> bool:
-    return budget.energy_j is not None or budget.power_w is not None
 
 
 def why_unusable(cost: RungCost, budget: Budget, room_bytes: int | None) -> str | None:
@@ -175,7 +171,7 @@ def why_unusable(cost: RungCost, budget: Budget, room_bytes: int | None) -> str 
         return "does not fit this board: killed for memory while it was measured"
     if cost.source == UNMEASURED or cost.step_s is None:
         return "was not measured"
-    if _needs_energy(budget) and cost.step_j is None:
+    if budget.needs_energy and cost.step_j is None:
         return "its energy was not measured"
     need_bytes, memory_bytes = cost.need_bytes, budget.memory_bytes
     if need_bytes is None:
@@ -195,7 +191,7 @@ def _constraints(
     constraints = []
     if time_s is not None:
         constraints.append(_Constraint(step_s, fixed_s, overhead.switch_s, time_s))
-    if not _needs_energy(budget):
+    if not budget.needs_energy:
         return constraints
     step_j = np.array([cost.step_j for cost in costs], np.float64)
     switch_j = overhead.switch_j or 0.0

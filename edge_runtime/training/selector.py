@@ -186,7 +186,7 @@ class GovernedSelector(RungSelector):
 
     def _unknown_power(self) -> UnknownLimit | None:
         budget, meter = self._budget, self._metering.meter
-        if budget.energy_j is None and budget.power_w is None:
+        if not budget.needs_energy:
             return None
         power = meter.power_unknown()
         if power is None or power.for_s <= _UNKNOWN_S:
