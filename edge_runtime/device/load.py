@@ -22,7 +22,8 @@ _THREAD_BUSY = (11, 12)  # of /proc/PID/stat after the name: user, system
 class BackgroundLoad:
     """Measures it from one call to the next.
 
-    Threads that a native library has started to compute for the caller do not count.
+    Threads that native libraries have started do not count: they compute for the caller.
+    Those of a video decoder are not told apart from them.
     """
 
     def __init__(
