@@ -30,6 +30,8 @@ from edge_runtime.records.events import Event
 from edge_runtime.state import State
 from edge_runtime.training import Metering, TrainingOptions, never, open_loop, prepare
 from edge_runtime.training.auto_epochs import with_auto_epochs
+from edge_runtime.training.decoding_limit import limit_beside, limit_that_fits
+from edge_runtime.training.selector import require_temperature
 from edge_runtime.units import bytes_text
 
 _IDLE_S = 3.0  # long enough for the slowest sensor
@@ -148,7 +150,7 @@ def train_within(
             seed=seed,
             resume=resume,
             checkpoint_every_s=checkpoint_every_s,
-            decoding_limit_bytes=decoding if is_governed else None,
+            decoding_limit_bytes=_limit_beside(package, candidates[0]),
             stop=stop,
         )
         job = prepare(package, source, run_dir, options)
@@ -159,16 +161,14 @@ def train_within(
             _check_limits(package, environment, budget, metering.meter)
             measure = partial(measure_for_run, package, environment, options, metering, report)
             costs = _costs(package, environment, profile, candidates, measure)
-            costs = replace(costs, rungs=with_decoding(costs.rungs, decoding))
-            if decoding >= _NOTABLE_BYTES:
-                size = bytes_text(decoding)
-                report(f"decoding these pictures takes up to {size} beside a rung")
+            limit = _decoding_limit(source, costs, budget, decoding, report)
+            costs = replace(costs, rungs=with_decoding(costs.rungs, limit))
             _require_readings(budget, metering.meter)
             if budget.needs_energy:
                 environment.check_energy(costs)
             if is_auto:
                 job = with_auto_epochs(job, costs, metering, report)
-            options = replace(job.options, profile=costs)
+            options = replace(job.options, profile=costs, decoding_limit_bytes=limit)
         _set_idle_power(metering.meter, options.profile, report)
         with open_loop(replace(job, options=options)) as loop:
             yield from loop.run()
@@ -198,6 +198,39 @@ def _is_tight(
     now = memory_now()
     needed = predicted_peak_bytes(package.manifest, rung, baseline_bytes()) + decoding
     return now.room_bytes is not None and needed > now.room_bytes
+
+
+def _limit_beside(package: Package, rung: Rung) -> int | None:
+    """The limit on decoding for a run on one rung."""
+    needed = predicted_peak_bytes(package.manifest, rung, baseline_bytes())
+    return limit_beside(needed, memory_now().room_bytes)
+
+
+def _decoding_limit(
+    source: PictureSource | FrameSource,
+    costs: CostProfile,
+    budget: Budget,
+    decoding: int,
+    report: Callable[[str], None],
+) -> int:
+    """The limit on decoding for a run whose rungs are chosen by their costs.
+
+    Pictures for which even the smallest rung leaves too little memory are skipped; a stream
+    of frames cannot be read without its decoder.
+    """
+    limits = (budget.memory_bytes, memory_now().room_bytes)
+    room = min((limit for limit in limits if limit is not None), default=None)
+    limit = decoding
+    if isinstance(source, PictureSource):
+        limit = limit_that_fits(costs.rungs, decoding, room)
+    if decoding >= _NOTABLE_BYTES:
+        size = bytes_text(decoding)
+        skipped = (
+            f"; there is memory for {bytes_text(limit)}: pictures that need more are skipped"
+        )
+        more = skipped if limit < decoding else ""
+        report(f"decoding these pictures takes up to {size} beside a rung{more}")
+    return limit
 
 
 def _default_candidates(
@@ -255,7 +288,7 @@ def _check_limits(
     """Refuse what no rung can keep, before anything is measured.
 
     Raises:
-        DeviceError: a limit needs a sensor and the board has none.
+        DeviceError: a limit needs a sensor and the board has none, or no temperature.
         BudgetError: the memory limit is below the package's state.
     """
     require_state_fits(budget, package.manifest.state_bytes)
@@ -265,6 +298,9 @@ def _check_limits(
             "`edge-train doctor` shows what was tried; a board file (--board) with "
             "power.idle_w and power.full_w allows an estimate."
         )
+    if budget.temperature_c is not None:
+        wait_for_sensor(lambda: not meter.heat_unknown())
+        require_temperature(budget, meter)
     _require_readings(budget, meter)
 
 

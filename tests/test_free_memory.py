@@ -11,6 +11,7 @@ from test_within_budget import HOUR, package, profile_of, train_within
 from training_fakes import kinds, stop_after
 
 from edge_runtime import within_budget
+from edge_runtime.data import FrameSource
 from edge_runtime.device import memory_now
 from edge_runtime.errors import BudgetError, StoppedError
 from edge_runtime.facts import Budget, CostProfile
@@ -65,7 +66,7 @@ def test_the_memory_that_is_free_limits_the_rungs(
 
 
 @pytest.mark.parametrize(
-    ("decoding_mib", "rung"), [(100, "k100"), (300, "k050"), (900, None)], ids=str
+    ("decoding_mib", "rung"), [(100, "k100"), (300, "k050"), (900, "k050")], ids=str
 )
 @pytest.mark.parametrize("budget", [Budget(memory_bytes=1300 << 20), Budget()], ids=str)
 def test_decoding_takes_memory_from_the_rungs(
@@ -76,13 +77,41 @@ def test_decoding_takes_memory_from_the_rungs(
     reports: list[str] = []
     leave(monkeypatch, 1300 << 20)
     monkeypatch.setattr(within_budget, "decoding_bytes", lambda *_, **__: decoding_mib << 20)
-    if rung is None:
-        with pytest.raises(BudgetError, match=r"k050 needs 1\.4 GiB, over"):
-            train_within(package, tmp_path / "run", budget=budget, report=reports.append)
-        assert "decoding these pictures takes up to 900.0 MiB beside a rung" in reports
-        return
-    yielded = train_within(package, tmp_path / "run", budget=budget)
+    yielded = train_within(package, tmp_path / "run", budget=budget, report=reports.append)
     assert {step.rung for step in kinds(yielded, events.StepRecord)} == {rung}
+    said = [report for report in reports if report.startswith("decoding these pictures")]
+    if decoding_mib == 900:  # 1300 MiB less the reserve of 5 % and the smallest rung
+        assert "memory for 726.1 MiB: pictures that need more are skipped" in said[0]
+    elif said:  # not where the largest rung fits without a limit
+        assert said == [
+            f"decoding these pictures takes up to {decoding_mib}.0 MiB beside a rung"
+        ]
+
+
+def test_a_stream_that_cannot_be_decoded_in_the_memory_is_refused(
+    package, tmp_path, monkeypatch
+) -> None:
+    save_profile(tight_profile(package), environment().cached_profile_path(package))
+    leave(monkeypatch, 1300 << 20)
+    monkeypatch.setattr(within_budget, "decoding_bytes", lambda *_, **__: 900 << 20)
+    monkeypatch.setattr(within_budget, "PictureSource", FrameSource)
+    with pytest.raises(BudgetError, match=r"k050 needs 1\.4 GiB, over the 1\.3 GiB free here"):
+        train_within(package, tmp_path / "run", budget=HOUR)
+
+
+def test_a_run_on_one_rung_leaves_what_is_free_to_decoding(
+    package, tmp_path, monkeypatch
+) -> None:
+    """One large picture among thousands would end it in a small container."""
+    asked = []
+    monkeypatch.setattr(
+        within_budget, "open_loop", lambda job: asked.append(job.options) or pytest.exit
+    )
+    for room_mib in (1300, 8000):
+        leave(monkeypatch, room_mib << 20)
+        with pytest.raises(TypeError):
+            train_within(package, tmp_path / "run", rungs=["k100"])
+    assert [options.decoding_limit_bytes for options in asked] == [276 << 20, None]
 
 
 def test_a_rung_for_which_too_little_memory_is_free_is_refused(

@@ -73,7 +73,7 @@ def test_measuring_that_takes_far_too_long_is_refused_and_ended(
     processes.do(k050="time.sleep(60)", k100="time.sleep(60)")
     begin_s = time.monotonic()
     with pytest.raises(
-        BudgetError, match=r"measuring k050 alone takes more than 2 s, .*PKG`\."
+        BudgetError, match=r"measuring k050 alone takes more than (2|1\.\d+) s, .*PKG`\."
     ):
         train_within(package, tmp_path / "run", budget=Budget(time_s=10.0))
     assert time.monotonic() - begin_s < 5.0

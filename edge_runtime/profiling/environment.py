@@ -13,6 +13,7 @@ from edge_runtime.device import (
     usable_cpus,
 )
 from edge_runtime.engines import engine_name, engine_runtime
+from edge_runtime.errors import RecordsError
 from edge_runtime.facts import CostProfile
 from edge_runtime.package import Package
 from edge_runtime.profiling.cache import (
@@ -23,6 +24,7 @@ from edge_runtime.profiling.cache import (
     load_profile,
 )
 from edge_runtime.training.metering import calibration_of
+from edge_runtime.units import bytes_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +110,15 @@ class Environment:
         profile = load_profile(path)
         rungs = [rung.id for rung in package.manifest.rungs]
         check_fits(profile, package.digest, self.key, rungs=rungs)
+        least_bytes = package.manifest.state_bytes
+        for cost in profile.rungs:
+            if cost.likely_peak_bytes is not None and cost.likely_peak_bytes < least_bytes:
+                raise RecordsError(
+                    f"cost profile {path}: {cost.rung} with a peak of "
+                    f"{bytes_text(cost.likely_peak_bytes)} is not plausible: the state of the "
+                    f"package alone has {bytes_text(least_bytes)}. Measure again with "
+                    "`edge-train profile PKG`."
+                )
         return profile
 
     def check_energy(self, profile: CostProfile) -> None:

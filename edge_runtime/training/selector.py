@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from typing_extensions import override
 
-from edge_runtime.device import MemoryNow, memory_now
+from edge_runtime.device import MemoryNow, Meter, memory_now
 from edge_runtime.errors import ConfigError, DeviceError
 from edge_runtime.facts import Budget, CostProfile, Plan
 from edge_runtime.facts.budget import ENERGY, MEMORY, POWER, TEMPERATURE
@@ -56,6 +56,20 @@ class RungSelector(Protocol):
 
     def trained(self, rung: str, begin_s: float, end_s: float) -> None:
         """Record the duration of the last step, unless it has loaded the rung."""
+
+
+def require_temperature(budget: Budget, meter: Meter) -> None:
+    """Refuse a limit on a temperature that cannot be read.
+
+    Raises:
+        DeviceError: no zone works, or the hottest one is unknown.
+    """
+    limit_c, unknown = budget.temperature_c, meter.heat_unknown()
+    if limit_c is not None and unknown is not None:
+        raise DeviceError(
+            f"--temperature {limit_c:g}C cannot be kept: {unknown.reason}. "
+            "`edge-train doctor` shows what this board has."
+        )
 
 
 class _MemoryReader:
@@ -133,7 +147,7 @@ class GovernedSelector(RungSelector):
         """
         self._metering, self._budget = metering, budget
         self._cooling_s: float | None = None  # since when it pauses to cool down
-        self._require_temperature(budget.temperature_c)
+        require_temperature(budget, metering.meter)
         costs, overhead = interpolate(profile.rungs), overhead_of(profile)
         room_bytes = memory_now().room_bytes
         self._governor = Governor(
@@ -154,14 +168,6 @@ class GovernedSelector(RungSelector):
             steps_per_epoch=None if done else steps_per_epoch,
         )
         self._memory = _MemoryReader()
-
-    def _require_temperature(self, limit_c: float | None) -> None:
-        unknown = self._metering.meter.heat_unknown()
-        if limit_c is not None and unknown is not None:
-            raise DeviceError(
-                f"--temperature {limit_c:g}C cannot be kept: {unknown.reason}. "
-                "`edge-train doctor` shows what this board has."
-            )
 
     @override
     def unknown_limit(self) -> UnknownLimit | None:
