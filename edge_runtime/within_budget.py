@@ -24,13 +24,13 @@ from edge_runtime.planning import (
     with_decoding,
 )
 from edge_runtime.planning.costs import predicted_peak_bytes
+from edge_runtime.planning.decoding_limit import limit_beside, limit_that_fits
 from edge_runtime.profiling import Environment, measure_for_run, wait_for_sensor
 from edge_runtime.records import Run, Settings, is_begun, open_run
 from edge_runtime.records.events import Event
 from edge_runtime.state import State
 from edge_runtime.training import Metering, TrainingOptions, never, open_loop, prepare
 from edge_runtime.training.auto_epochs import with_auto_epochs
-from edge_runtime.training.decoding_limit import limit_beside, limit_that_fits
 from edge_runtime.training.selector import require_temperature
 from edge_runtime.units import bytes_text
 

@@ -5,9 +5,17 @@ import threading
 
 import numpy as np
 import pytest
-from data_pictures import FlatFrames, FlatPictures, colour_of
+from data_pictures import (
+    FlatFrames,
+    FlatPictures,
+    colour_of,
+    png,
+    smooth_picture,
+    write_pictures,
+)
 
-from edge_runtime.data import labelled_batches, open_source
+from edge_runtime.data import labelled_batches, labelled_decoding_bytes, open_source
+from edge_runtime.data.files import open_folder
 from edge_runtime.errors import DataError
 
 
@@ -71,3 +79,16 @@ def test_leaving_early_ends_the_threads() -> None:
     assert threading.active_count() > before
     batches.close()
     assert threading.active_count() == before
+
+
+def test_a_picture_above_the_limit_on_decoding_is_skipped(tmp_path, caplog) -> None:
+    for label in ("cat", "dog"):
+        write_pictures(tmp_path / label, [f"{n}.png" for n in range(30)])
+    (tmp_path / "dog/huge.png").write_bytes(png(smooth_picture(3000, 3000)))
+    source = open_folder(tmp_path)
+    needed = labelled_decoding_bytes(source, 16, threads=1)
+    assert needed > 3000 * 3000 * 3
+    for limit, read in ((needed, 61), (8 << 20, 60)):
+        batches = labelled_batches(source, 16, 8, threads=1, decoding_limit_bytes=limit)
+        assert sum(len(labels) for _, labels in batches) == read
+    assert "dog/huge.png cannot be read and is skipped: it needs" in caplog.text

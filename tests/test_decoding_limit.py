@@ -2,7 +2,7 @@
 
 from simulated_board import rung_cost
 
-from edge_runtime.training.decoding_limit import (
+from edge_runtime.planning.decoding_limit import (
     AMPLE_BYTES,
     LEAST_BYTES,
     limit_beside,

@@ -13,6 +13,7 @@ from edge_runtime.evaluation import room
 from edge_runtime.evaluation.room import (
     BATCH_SIZES,
     Amounts,
+    decoding_limit,
     evaluation_bytes,
     fitting_batch_size,
     reading_bytes,
@@ -119,3 +120,21 @@ def test_more_pictures_and_classes_need_more():
     assert evaluation_bytes(package, many, 64) - few >= 100_000 * width * 4
     probe = evaluation_bytes(package, replace(many, linear=True), 64)
     assert probe - evaluation_bytes(package, many, 64) >= 90_000 * width * 8
+
+
+def test_large_pictures_take_memory_from_the_batch_and_giants_are_skipped(monkeypatch):
+    package = open_selftest()
+    model = replace(package.manifest.model, tokens=513)
+    package = replace(package, manifest=replace(package.manifest, model=model))
+    full = evaluation_bytes(package, AMOUNTS, 64)
+    leave(monkeypatch, full)
+    large = replace(AMOUNTS, decoding_bytes=full - evaluation_bytes(package, AMOUNTS, 16))
+    assert fitting_batch_size(package, large) == 16
+    assert decoding_limit(package, large, 16) == pytest.approx(large.decoding_bytes, abs=1)
+    giant = replace(AMOUNTS, decoding_bytes=1 << 40)
+    batch_size = fitting_batch_size(package, giant)
+    limit = decoding_limit(package, giant, batch_size)
+    assert batch_size >= 32
+    assert 8 << 20 < limit < full
+    leave(monkeypatch, 1 << 40)
+    assert decoding_limit(package, AMOUNTS, 64) is None

@@ -51,10 +51,24 @@ def decoding_bytes(
     """
     if isinstance(source, FrameSource):
         return _decoder_bytes(source) + _pool_bytes(source, groups, batch_size)
-    workers = worker_count(threads)
+    return _pictures_bytes(source, resolutions_of(groups), worker_count(threads))
+
+
+def labelled_decoding_bytes(
+    source: PictureSource, size_px: int, *, threads: int | None
+) -> int:
+    """The same for `labelled_batches`; arguments as there."""
+    return _pictures_bytes(
+        source, frozenset([Resolution(size_px, None)]), worker_count(threads)
+    )
+
+
+def _pictures_bytes(
+    source: PictureSource, resolutions: frozenset[Resolution], workers: int
+) -> int:
     if not isinstance(source, PictureFiles):
         return workers * _picture_bytes(source)
-    peaks = _peaks_bytes(source, resolutions_of(groups))[:workers]
+    peaks = _peaks_bytes(source, resolutions)[:workers]
     # Large pictures are decoded one by one, beside what other threads keep.
     alone = peaks[0] + (workers - 1) * min(peaks[0], KEPT_BYTES)
     return max(LEAST_BYTES, alone, min(SHARED_BYTES, sum(peaks)))

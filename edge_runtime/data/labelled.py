@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edge_runtime.data.augmentation import centre_view
 from edge_runtime.data.decoding_cost import Resolution
 from edge_runtime.data.pipeline import CancelFlag, Task, in_order, worker_count
-from edge_runtime.data.reading import PictureReader
+from edge_runtime.data.reading import PictureReader, return_freed_memory
 from edge_runtime.data.sources import FrameSource, PictureSource, UnreadablePicture
 from edge_runtime.data.unreadable import ReadStatistics, Skipped
 from edge_runtime.errors import DataError
@@ -44,7 +44,12 @@ def require_labels(source: PictureSource | FrameSource) -> LabelledSource:
 
 
 def labelled_batches(
-    source: PictureSource | FrameSource, size_px: int, batch_size: int, *, threads: int | None
+    source: PictureSource | FrameSource,
+    size_px: int,
+    batch_size: int,
+    *,
+    threads: int | None,
+    decoding_limit_bytes: int | None = None,
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
     """The largest centred square of every picture, with its label.
 
@@ -56,6 +61,7 @@ def labelled_batches(
         batch_size: B, pictures per batch; the last one, or one with unreadable pictures, may
             be smaller.
         threads: workers; `None` chooses a number. They end with the iterator.
+        decoding_limit_bytes: as of `view_batches`.
 
     Returns:
         An iterator of ((B, S, S, 3) uint8 RGB, (B,) int64 indices into `source.classes`).
@@ -64,16 +70,24 @@ def labelled_batches(
         DataError: the source has no labels; while iterating, more than 5 % of the pictures
             cannot be read.
     """
-    return _batches(require_labels(source), size_px, batch_size, worker_count(threads))
+    labelled = require_labels(source)
+    if decoding_limit_bytes is not None:
+        return_freed_memory()
+    reader = PictureReader(
+        labelled, [Resolution(size_px, None)], limit_bytes=decoding_limit_bytes
+    )
+    return _batches(labelled, reader, size_px, batch_size, worker_count(threads))
 
 
 def _batches(
-    source: LabelledSource, size_px: int, batch_size: int, threads: int
+    source: LabelledSource, reader: PictureReader, size_px: int, batch_size: int, threads: int
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
     statistics = ReadStatistics(source.name, one_pass=len(source))
     # Each thread makes whole batches, in order whatever the number of threads.
     with in_order(
-        lambda flag: _tasks(source, size_px, batch_size, flag), threads=threads, ahead=threads
+        lambda flag: _tasks(source, reader, size_px, batch_size, flag),
+        threads=threads,
+        ahead=threads,
     ) as results:
         for views, pictures, skipped in results:
             statistics.readable(len(pictures))
@@ -85,9 +99,12 @@ def _batches(
 
 
 def _tasks(
-    source: PictureSource, size_px: int, batch_size: int, flag: CancelFlag
+    source: PictureSource,
+    reader: PictureReader,
+    size_px: int,
+    batch_size: int,
+    flag: CancelFlag,
 ) -> Iterator[Task[_Result]]:
-    reader = PictureReader(source, [Resolution(size_px, None)])
     for start in range(0, len(source), batch_size):
         pictures = range(len(source))[start : start + batch_size]
         yield Task([partial(_views, source, reader, size_px, pictures, flag)])

@@ -86,15 +86,23 @@ def embed(
     *,
     threads: int | None,
     batch_size: int,
+    decoding_limit_bytes: int | None = None,
 ) -> Features:
-    """Features of every readable picture, by an opened encoder; as `extract_features`."""
+    """Features of every readable picture, by an opened encoder; as `extract_features`.
+
+    `decoding_limit_bytes` is that of `labelled_batches`.
+    """
     labelled, model = require_labels(source), package.manifest.model
     # Not a list of parts, which would be in memory twice when it is joined.
     values = np.empty((len(labelled), model.width), np.float32)
     labels = np.empty(len(labelled), np.int64)
     end = 0
     for images, classes in labelled_batches(
-        source, model.image_size_px, batch_size, threads=threads
+        source,
+        model.image_size_px,
+        batch_size,
+        threads=threads,
+        decoding_limit_bytes=decoding_limit_bytes,
     ):
         begin, end = end, end + len(classes)
         values[begin:end], labels[begin:end] = engine.run(images), classes

@@ -3,7 +3,7 @@
 Upper bounds from the facts of a package; `tests/test_evaluation_room.py` measures them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edge_runtime.device import memory_now, require_room
 from edge_runtime.engines import encoder_state_names
@@ -12,6 +12,7 @@ from edge_runtime.evaluation.linear import probe_bytes
 from edge_runtime.package import Package
 from edge_runtime.package.names import WEIGHT
 from edge_runtime.planning.costs import ARENA, NODE_BYTES
+from edge_runtime.planning.decoding_limit import LEAST_BYTES, limit_beside
 
 BATCH_SIZES = (64, 32, 16, 8, 4, 2, 1)
 _FLOAT = 4
@@ -39,6 +40,7 @@ class Amounts:
     test_pictures: int
     classes: int
     linear: bool
+    decoding_bytes: int = 0  # for the largest of the pictures
 
 
 def encoder_bytes(package: Package) -> int:
@@ -93,19 +95,31 @@ def evaluation_bytes(package: Package, amounts: Amounts, batch_size: int) -> int
         probe = probe_bytes(amounts.train_pictures, width, amounts.classes)
         classifiers = max(classifiers, probe)
     in_graph = of_graph + weights + max(weights, batch)
-    return round(_MARGIN * (_OTHER_BYTES + features + max(in_graph, classifiers)))
+    needed = round(_MARGIN * (_OTHER_BYTES + features + max(in_graph, classifiers)))
+    return needed + amounts.decoding_bytes
+
+
+def decoding_limit(package: Package, amounts: Amounts, batch_size: int) -> int | None:
+    """What the evaluation leaves to decoding: a picture that needs more is skipped."""
+    now, beside = memory_now(), replace(amounts, decoding_bytes=0)
+    needed = now.held_bytes + evaluation_bytes(package, beside, batch_size)
+    return limit_beside(needed, now.room_bytes)
 
 
 def fitting_batch_size(package: Package, amounts: Amounts) -> int:
     """The largest batch with which an evaluation fits into the memory that is left.
 
+    Where it does not fit with the largest pictures, these will be skipped.
+
     Raises:
         DeviceError: not even one picture fits.
     """
     now = memory_now()
-    for batch_size in BATCH_SIZES:
-        if now.has_room_for(evaluation_bytes(package, amounts, batch_size)):
-            return batch_size
-    smallest = evaluation_bytes(package, amounts, BATCH_SIZES[-1])
+    small = replace(amounts, decoding_bytes=min(amounts.decoding_bytes, LEAST_BYTES))
+    for wanted in (amounts, small):
+        for batch_size in BATCH_SIZES:
+            if now.has_room_for(evaluation_bytes(package, wanted, batch_size)):
+                return batch_size
+    smallest = evaluation_bytes(package, small, BATCH_SIZES[-1])
     require_room(f"the evaluation of {package.path}", smallest, ADVICE)
     return BATCH_SIZES[-1]

@@ -5,13 +5,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from edge_runtime.data import FrameSource, PictureSource, require_labels
+from edge_runtime.data import (
+    FrameSource,
+    PictureSource,
+    labelled_decoding_bytes,
+    require_labels,
+)
 from edge_runtime.engines import encoder_state_names
 from edge_runtime.engines.runtime import load_onnxruntime, release_free_memory
 from edge_runtime.evaluation.features import Features, embed, label_mapping, open_encoder
 from edge_runtime.evaluation.knn import knn_accuracy
 from edge_runtime.evaluation.linear import linear_accuracy
-from edge_runtime.evaluation.room import Amounts, fitting_batch_size
+from edge_runtime.evaluation.room import Amounts, decoding_limit, fitting_batch_size
 from edge_runtime.package import Package
 from edge_runtime.state import State
 
@@ -64,14 +69,28 @@ def evaluate(
         test_pictures=len(require_labels(test)),
         classes=len(mapping),
         linear=linear,
+        decoding_bytes=max(
+            labelled_decoding_bytes(
+                require_labels(source), package.manifest.model.image_size_px, threads=threads
+            )
+            for source in (train, test)
+        ),
     )
     batch_size = fitting_batch_size(package, amounts)
+    limit = decoding_limit(package, amounts, batch_size)
     names = encoder_state_names(package)
 
     def score(read_state: Callable[[], State]) -> _Score:
         with open_encoder(package, read_state, threads=threads) as engine:
             fitted, scored = (
-                embed(engine, package, source, threads=threads, batch_size=batch_size)
+                embed(
+                    engine,
+                    package,
+                    source,
+                    threads=threads,
+                    batch_size=batch_size,
+                    decoding_limit_bytes=limit,
+                )
                 for source in (train, test)
             )
         return _score(fitted, scored._replace(labels=mapping[scored.labels]), linear=linear)
