@@ -131,7 +131,9 @@ def test_a_failing_sensor_is_reported(package, processes, monkeypatch, capsys) -
 def test_rungs_that_are_not_measured_are_reported(package, processes, capsys) -> None:
     processes.do(k050="measured(baseline_bytes=2**20)")
     assert main(["profile", str(package.path), "--memory", "1MiB"]) == 0
-    assert re.search(r"k100 +not measured: 1\.\d MiB predicted", capsys.readouterr().err)
+    assert re.search(
+        r"k100 +not measured; it would take about 1\.\d MiB", capsys.readouterr().err
+    )
     processes.do(k100=KILLED)
     assert main(["profile", str(package.path)]) == 0
     assert re.search(r"k100 +was killed for memory", capsys.readouterr().err)

@@ -153,3 +153,22 @@ def test_a_budget_below_the_state_needs_no_measurement() -> None:
         require_state_fits(Budget(memory_bytes=1 << 20), 2 << 20)
     require_state_fits(Budget(memory_bytes=2 << 20), 2 << 20)
     require_state_fits(Budget(energy_j=1), 2 << 20)
+
+
+def test_free_memory_is_named_where_it_decides() -> None:
+    """Not "limited by nothing": nobody has set it, and it decides all the same."""
+    room = 320_000_000  # k075 needs 315 MB, k100 420
+    plan = make_plan(LADDER, Budget(), steps=1000, overhead=OVERHEAD, room_bytes=room)
+    assert plan.binding == ("free memory",)
+    assert plan.verdicts[1].reason == "all steps: the most that the free memory allows"
+    both = Budget(memory_bytes=220_000_000)
+    plan = make_plan(LADDER, both, steps=1000, overhead=OVERHEAD, room_bytes=room)
+    assert plan.binding == ("memory",)
+    same = make_plan(
+        LADDER, replace(both, memory_bytes=room), steps=9, overhead=OVERHEAD, room_bytes=room
+    )
+    assert same.binding == ("memory", "free memory")
+    assert (
+        same.verdicts[1].reason
+        == "all steps: the most that --memory and the free memory allow"
+    )

@@ -260,7 +260,7 @@ def test_what_was_measured_before_an_interruption_is_kept(
     assert [job["rung"] for job in processes.jobs] == ["k050", "k050", "k100"]
     reports = ["k050", "k050", "k100"]  # by the second call, by the third
     assert caplog.messages == [
-        f"{rung} was measured before the interruption" for rung in reports
+        f"{rung} was measured earlier; that is used" for rung in reports
     ]
     assert [cost.source for cost in cost_profile.rungs] == ["measured"] * 2
     assert leftovers(tmp_path) == []  # the next one measures everything

@@ -77,13 +77,20 @@ def render_text(facts: PlanFacts) -> str:
         ("run", _run_text(facts)),
         ("plan", steps_text((part.rung, part.steps) for part in plan.segments)),
         ("takes", _totals(plan, mark)),
-        ("limited by", ", ".join(f"--{name}" for name in plan.binding) or "nothing"),
+        ("limited by", ", ".join(map(_limit_text, plan.binding)) or "nothing"),
     ]
     if facts.budget.temperature_c is not None:
         rows.append(("note", "a temperature is not planned; the run watches it, and pauses"))
     rows += [("advice", line) for line in advice(profile)]
     tables = [*_verdict_lines(plan, mark), "", *_comparison_lines(facts, mark)]
     return "\n".join([*aligned(rows), "", *tables])
+
+
+def _limit_text(name: str) -> str:
+    """As the flag that somebody has set, if one has."""
+    from edge_runtime.facts.budget import LIMITS
+
+    return f"--{name}" if name in [limit.name for limit in LIMITS] else name
 
 
 def _run_text(facts: PlanFacts) -> str:

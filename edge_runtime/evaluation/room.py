@@ -26,6 +26,7 @@ _LIVE_TOKENS = 6  # queries, keys and values, a copy of them by head
 _OTHER_BYTES = 20 << 20
 _MARGIN = 1.1
 
+READING_ADVICE = "Give the container more memory, or stop other programs."
 ADVICE = (
     "Give the container more memory, stop other programs, or evaluate on fewer pictures or on "
     "another machine."

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from edge_runtime.device import require_room
 from edge_runtime.engines import encoder_state_names
 from edge_runtime.errors import PackageError
-from edge_runtime.evaluation.room import ADVICE, reading_bytes
+from edge_runtime.evaluation.room import READING_ADVICE, reading_bytes
 from edge_runtime.package import Package, open_package
 from edge_runtime.records import Run, open_run
 from edge_runtime.state import State
@@ -34,7 +34,7 @@ def open_trained(run_folder: Path, package_folder: Path | None) -> TrainedState:
     """
     run = open_run(run_folder)
     package = _open_package_of(run, package_folder)
-    require_room(f"reading the encoder of {run.path}", reading_bytes(package), ADVICE)
+    require_room(f"reading the encoder of {run.path}", reading_bytes(package), READING_ADVICE)
     checkpoint = run.newest_checkpoint(encoder_state_names(package))
     return TrainedState(package, checkpoint.info.step, checkpoint.state)
 

@@ -55,7 +55,7 @@ class RungCost:
         if self.step_s is None:
             if self.source != DOES_NOT_FIT and self.predicted_peak_bytes is not None:
                 predicted = bytes_text(self.predicted_peak_bytes)
-                return f"{self.rung:10} not measured: {predicted} predicted"
+                return f"{self.rung:10} not measured; it would take about {predicted}"
             return f"{self.rung:10} was killed for memory"
         parts = [f"{self.rung:10} {step_text(self.step_s):>10}"]
         if self.peak_bytes is not None:

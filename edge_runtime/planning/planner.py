@@ -25,6 +25,7 @@ from edge_runtime.planning.epochs import EpochChoice, best_epochs, epochs_on
 from edge_runtime.planning.mix import Mix, Workload, best_mix, steady_mix, why_unusable
 from edge_runtime.units import bytes_text, power_text
 
+FREE_MEMORY = "free memory"  # a limit that nobody has set
 _PRECISION = 1.001  # of a nearest budget
 
 
@@ -96,20 +97,20 @@ def auto_epochs(epoch: Workload, budget: Budget) -> EpochChoice:
 def _binding(workload: Workload, budget: Budget) -> tuple[str, ...]:
     """Limits without which more would be kept; if no single one, all of them together."""
 
-    def most(limits: Budget) -> int:
-        mix = best_mix(workload, limits)
+    def most(limits: Budget, room_bytes: int | None) -> int:
+        mix = best_mix(replace(workload, room_bytes=room_bytes), limits)
         return 0 if mix is None else mix.token_blocks
 
-    kept = most(budget)
-
-    def keeps_more(relaxed: Budget) -> bool:
-        return most(relaxed) > kept
-
-    if not keeps_more(Budget()):
+    room_bytes = workload.room_bytes
+    kept = most(budget, room_bytes)
+    if most(Budget(), None) <= kept:
         return ()
     limits = [limit for limit in budget.limited() if limit is not TEMPERATURE]
-    alone = [limit.name for limit in limits if keeps_more(budget.with_limit(limit, None))]
-    return tuple(alone or [limit.name for limit in limits])
+    without = {limit.name: (budget.with_limit(limit, None), room_bytes) for limit in limits}
+    if room_bytes is not None:
+        without[FREE_MEMORY] = budget, None
+    alone = [name for name, (other, room) in without.items() if most(other, room) > kept]
+    return tuple(alone or without)
 
 
 def _verdict(
@@ -117,6 +118,7 @@ def _verdict(
 ) -> RungVerdict:
     count = mix.counts.get(cost.rung, 0)
     flags = [limit.flag for limit in LIMITS if limit.name in binding]
+    flags += [f"the {FREE_MEMORY}"] if FREE_MEMORY in binding else []
     return RungVerdict(
         rung=cost.rung,
         token_blocks=cost.token_blocks,

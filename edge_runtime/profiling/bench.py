@@ -184,7 +184,7 @@ class Bench:
             table = json.loads(self._file(rung_id, times).read_bytes())
             known = structure(MeasuredRung, table, where=rung_id, error=RecordsError)
             if not times:
-                logger.warning("%s was measured before the interruption", rung_id)
+                logger.warning("%s was measured earlier; that is used", rung_id)
             return known
         return None
 
