@@ -254,14 +254,14 @@ def test_a_rung_that_needs_more_than_the_budget_is_excluded() -> None:
     assert outcome.rungs[0] == "k100"
     assert set(outcome.rungs[1:]) == {"k075"}
     (down,) = (d for d in outcome.decisions if d.kind == "switch" and d.rung == "k075")
-    assert down.reason.startswith("410.1 MiB is over --memory 425MB: ")
+    assert down.reason.startswith("410.1 MiB is over --memory 405.4MiB: ")
 
 
 def test_above_the_memory_budget_on_the_smallest_rung_it_ends() -> None:
     board = Board(rss_bytes=lambda rung: 600_000_000)
     outcome = simulate(Budget(memory_bytes=500_000_000), STEPS, board=board)
     assert outcome.stopped_by == "memory"
-    assert outcome.decisions[-1].reason == "572.2 MiB is over --memory 500MB"
+    assert outcome.decisions[-1].reason == "572.2 MiB is over --memory 476.9MiB"
     assert set(outcome.rungs) == {"k100", "k075", "k050", "k025"}
 
 

@@ -17,7 +17,7 @@ from edge_runtime.errors import BudgetError
 from edge_runtime.facts import Budget
 from edge_runtime.facts.budget import LIMITS, MEMORY
 from edge_runtime.planning import make_plan
-from edge_runtime.planning.mix import Workload, best_mix, steady_mix
+from edge_runtime.planning.mix import Workload, best_mix, steady_mix, why_unusable
 from edge_runtime.planning.planner import nearest_budgets
 
 TOLERANCE = 1 + 1e-8
@@ -219,7 +219,7 @@ def test_a_larger_budget_never_gives_a_worse_plan(
 
 @settings(max_examples=200, deadline=None)
 @given(ladders(most=6), budgets, overheads(), st.sampled_from([5, 40, 2500]))
-def test_a_steady_mix_has_neighbouring_rungs_or_is_the_best(
+def test_no_mix_of_nearer_rungs_keeps_as_much_as_a_steady_one(
     costs, budget, overhead, steps
 ) -> None:
     scale = steps / 5
@@ -234,15 +234,15 @@ def test_a_steady_mix_has_neighbouring_rungs_or_is_the_best(
         assert best is steady
         return
     assert 0.99 * best.token_blocks <= steady.token_blocks <= best.token_blocks
+    usable = [cost for cost in costs if why_unusable(cost, budget, None) is None]
+    levels = sorted({cost.token_blocks for cost in usable})
     kept = {cost.rung: cost.token_blocks for cost in costs}
-    usable = [
-        cost.token_blocks
-        for cost in costs
-        if budget.memory_bytes is None or cost.need_bytes <= budget.memory_bytes
-    ]
-    used = {kept[rung] for rung in steady.counts}
-    between = [level for level in usable if min(used) < level < max(used)]
-    assert steady == best or not between
+    used = [levels.index(kept[rung]) for rung in steady.counts]
+    for low, high in itertools.combinations(levels, 2):
+        if levels.index(high) - levels.index(low) < max(used) - min(used):
+            pair = [cost for cost in usable if cost.token_blocks in (low, high)]
+            nearer = best_mix(replace(workload, costs=tuple(pair)), budget)
+            assert nearer is None or nearer.token_blocks < 0.99 * best.token_blocks
 
 
 def test_a_steady_mix_is_preferred_where_costs_are_a_straight_line() -> None:

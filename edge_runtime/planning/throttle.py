@@ -20,7 +20,7 @@ _PRESSURE = 10.0  # percent of time that programs wait for memory
 _NO_PRESSURE = 2.0
 _DRAWS_LESS = 0.85  # a rung is cooler than another below this share of its power
 _ROOM = 1.02  # times its peak must be free or held, for a rung to go on
-SHORT_S = 3.0  # of too little memory for any rung end the run: readings vary
+SHORT_S = 1.0  # of too little memory for any rung end the run: one reading may be wrong
 _EFFECT_S = 10.0  # until a lower rung takes effect
 _FIRST_HOLD_S, _LONGEST_HOLD_S = 20.0, 320.0
 
@@ -38,7 +38,9 @@ class Reading:
     temperature_c: float | None = None
     throttled: bool | None = None
     rss_bytes: int | None = None  # of the process tree, with its share of GPU memory
-    room_bytes: int | None = None  # that it may hold now: `rss_bytes` and what is free
+    room_bytes: int | None = (
+        None  # that it may hold, now or soon: `rss_bytes` and what is free
+    )
     memory_pressure: float | None = None  # PSI "some avg10", 0 to 100
 
 

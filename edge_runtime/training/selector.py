@@ -31,6 +31,7 @@ from edge_runtime.units import bytes_text, temperature_text
 _UNKNOWN_S = 10.0  # without a reading: a limit cannot be kept on what it was before
 _STUCK_S = 120.0  # the same temperature while idle: the zone is stuck
 _SPARE = 1.02  # times what it holds, at least
+_AHEAD = 3  # times what was lost since the last reading: until a smaller rung is loaded
 _READ_EVERY_S = 1.0  # memory and pressure; listing all processes costs milliseconds
 
 
@@ -78,12 +79,23 @@ class _MemoryReader:
     def __init__(self) -> None:
         self._read_s = -math.inf
         self._memory: MemoryNow | None = None
+        self._lost_bytes = 0  # of room, since the reading before
 
     def at(self, now_s: float) -> MemoryNow:
         """The last reading, or a new one."""
         if self._memory is None or now_s - self._read_s >= _READ_EVERY_S:
-            self._read_s, self._memory = now_s, memory_now()
+            before, self._memory = self._memory, memory_now()
+            self._read_s = now_s
+            rooms = (before.room_bytes if before else None), self._memory.room_bytes
+            self._lost_bytes = 0
+            if rooms[0] is not None and rooms[1] is not None:
+                self._lost_bytes = max(0, rooms[0] - rooms[1])
         return self._memory
+
+    def room_soon_bytes(self, now_s: float) -> int | None:
+        """What others will leave after the next reading, if they go on taking as much."""
+        room_bytes = self.at(now_s).room_bytes
+        return None if room_bytes is None else room_bytes - _AHEAD * self._lost_bytes
 
 
 class ScheduledSelector(RungSelector):
@@ -107,12 +119,12 @@ class ScheduledSelector(RungSelector):
 
     def _too_little_memory(self, now_s: float) -> str | None:
         """Why the run must end: others have taken what was free, and it lasts."""
-        now = self._memory.at(now_s)
-        if now.room_bytes is None:
+        now, soon = self._memory.at(now_s), self._memory.room_soon_bytes(now_s)
+        if now.room_bytes is None or soon is None:
             return None
         first = self._first_room_bytes = self._first_room_bytes or now.room_bytes
         # A container may be just large enough: only less than before is a reason.
-        is_short = now.room_bytes < min(_SPARE * now.held_bytes, first / _SPARE)
+        is_short = soon < min(_SPARE * now.held_bytes, first / _SPARE)
         self._short_since_s = min(self._short_since_s, now_s) if is_short else math.inf
         if now_s - self._short_since_s < SHORT_S:
             return None
@@ -232,7 +244,7 @@ class GovernedSelector(RungSelector):
             temperature_c=hottest.temperature_c if hottest else None,
             throttled=sample.throttled if sample else None,
             rss_bytes=memory.rss_bytes,
-            room_bytes=memory.room_bytes,
+            room_bytes=self._memory.room_soon_bytes(now_s),
             memory_pressure=memory.pressure_avg10,
         )
 
