@@ -34,7 +34,9 @@ def leave(monkeypatch, free_bytes: int) -> None:
     """Let the machine leave that much to another process."""
     here = memory_now()
     monkeypatch.setattr(
-        profile, "memory_now", lambda: replace(here, available_bytes=free_bytes)
+        profile,
+        "memory_now",
+        lambda: replace(here, available_bytes=free_bytes, file_bytes=0),
     )
 
 
@@ -127,3 +129,13 @@ def test_the_estimate_of_the_first_rung_has_the_memory_of_this_process(
     leave(monkeypatch, int(1.1 * (predicted(package, "k050") + 4999)))
     with pytest.raises(BudgetError, match=re.escape("the smallest, k050")):
         measured(package)
+
+
+def test_libraries_are_in_memory_once_for_both_processes(
+    package, processes, monkeypatch
+) -> None:
+    here, needed = memory_now(), int(1.1 * predicted(package, "k100")) + 1
+    assert 1 << 20 < here.file_bytes < here.rss_bytes
+    now = replace(here, available_bytes=needed - 5000, file_bytes=5000)
+    monkeypatch.setattr(profile, "memory_now", lambda: now)
+    assert measured(package)["k100"].source == "measured"

@@ -25,6 +25,7 @@ class MemoryNow:
     """`None` is unknown."""
 
     rss_bytes: int  # resident, of this process and of all its descendants
+    file_bytes: int  # of these, pages of files, such as libraries, which processes share
     peak_rss_bytes: int  # sum of the peaks of those that are still alive
     swap_bytes: int  # swapped out
     gpu_bytes: int | None  # of a Jetson's memory, held by the GPU for these processes
@@ -67,6 +68,7 @@ def memory_now(root: Path = Path("/")) -> MemoryNow:
     available = [meminfo_bytes(root).get("MemAvailable"), memory_headroom_bytes(root)]
     return MemoryNow(
         rss_bytes=sum(status.get("VmRSS", 0) for status in statuses),
+        file_bytes=sum(status.get("RssFile", 0) for status in statuses),
         peak_rss_bytes=sum(status.get("VmHWM", 0) for status in statuses),
         swap_bytes=sum(status.get("VmSwap", 0) for status in statuses),
         gpu_bytes=_gpu_bytes(sysfs(root), tree),
@@ -92,7 +94,7 @@ def total_memory_bytes(root: Path = Path("/")) -> int | None:
 def _status_bytes(pid: int) -> dict[str, int]:
     """The sizes in /proc/PID/status by name; empty for a process that has ended."""
     lines = (text(Path(f"/proc/{pid}/status")) or "").splitlines()
-    pairs = (line.split(":", 1) for line in lines if line.startswith("Vm"))
+    pairs = (line.split(":", 1) for line in lines if line.startswith(("Vm", "RssFile")))
     return {name: int(value.split()[0]) * 1024 for name, value in pairs}
 
 

@@ -158,8 +158,10 @@ class _Room:
     def now(cls, memory_bytes: int | None) -> "_Room":
         """What is free, within a limit."""
         now = memory_now()
-        known = [each for each in (now.available_bytes, memory_bytes) if each is not None]
-        return cls(own_bytes=now.rss_bytes, beside_bytes=min(known, default=None))
+        limits = [] if memory_bytes is None else [memory_bytes]
+        if now.available_bytes is not None:  # libraries are in memory once for both
+            limits.append(now.available_bytes + now.file_bytes)
+        return cls(own_bytes=now.rss_bytes, beside_bytes=min(limits, default=None))
 
     def holds(self, cost: RungCost) -> bool:
         """Whether the rung may be measured: with the reserve that a run of it would need."""
