@@ -104,12 +104,15 @@ def test_a_run_on_one_rung_leaves_what_is_free_to_decoding(
 ) -> None:
     """One large picture among thousands would end it in a small container."""
     asked = []
-    monkeypatch.setattr(
-        within_budget, "open_loop", lambda job: asked.append(job.options) or pytest.exit
-    )
+
+    def refuse(job):
+        asked.append(job.options)
+        raise StoppedError("enough")
+
+    monkeypatch.setattr(within_budget, "open_loop", refuse)
     for room_mib in (1300, 8000):
         leave(monkeypatch, room_mib << 20)
-        with pytest.raises(TypeError):
+        with pytest.raises(StoppedError, match="enough"):
             train_within(package, tmp_path / "run", rungs=["k100"])
     assert [options.decoding_limit_bytes for options in asked] == [276 << 20, None]
 
