@@ -16,7 +16,7 @@ from edge_runtime.selftest import PACKAGE
 
 ROOT = Path(__file__).parents[1]
 MIB = 1 << 20
-SIZE_BYTES = 120 * MIB  # a run of the package inside edge-train holds 110 MiB at most
+SIZE_BYTES = 132 * MIB  # a run of the package inside edge-train holds 110 MiB at most
 SMALL_BYTES = 88 * MIB  # the program and ONNX Runtime, without anything to work on
 DATA = ("--train", "digits", "--test", "digits:test")
 MAIN = "import sys; from edge_runtime.cli.main import main; sys.exit(main(sys.argv[1:]))"

@@ -9,7 +9,12 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from edge_runtime.data import FrameSource, PictureSource, decoding_bytes
+from edge_runtime.data import (
+    FrameSource,
+    PictureSource,
+    decoder_code_bytes,
+    decoding_bytes,
+)
 from edge_runtime.device import Meter, memory_now
 from edge_runtime.engines import Engine, create_engine, require_supported, supported_rungs
 from edge_runtime.engines.runtime import baseline_bytes
@@ -162,7 +167,8 @@ def train_within(
             measure = partial(measure_for_run, package, environment, options, metering, report)
             costs = _costs(package, environment, profile, candidates, measure)
             limit = _decoding_limit(source, costs, budget, decoding, report)
-            costs = replace(costs, rungs=with_decoding(costs.rungs, limit))
+            beside = limit + decoder_code_bytes(source)
+            costs = replace(costs, rungs=with_decoding(costs.rungs, beside))
             _require_readings(budget, metering.meter)
             if budget.needs_energy:
                 environment.check_energy(costs)

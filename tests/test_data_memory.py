@@ -15,12 +15,12 @@ from data_pictures import PLAIN, FlatFrames
 from PIL import Image
 
 from edge_runtime.data import decoding_bytes, open_source, view_batches
+from edge_runtime.data.decoding_memory import CODE_BYTES
 from edge_runtime.data.files import PictureFiles
 from edge_runtime.device import python_command
 from edge_runtime.package.manifest import AugmentationSpec, ViewGroup
 
 MIB = 1 << 20
-CODE_BYTES = 6 * MIB  # of a decoder, loaded when it is first used
 LARGEST_RATIO = 1.25
 MEASURE = """
 import json, os, sys

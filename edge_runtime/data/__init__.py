@@ -12,7 +12,11 @@ os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
 import cv2
 
 from edge_runtime.data.batches import ViewBatch, steps_per_epoch, view_batches
-from edge_runtime.data.decoding_memory import decoding_bytes, labelled_decoding_bytes
+from edge_runtime.data.decoding_memory import (
+    decoder_code_bytes,
+    decoding_bytes,
+    labelled_decoding_bytes,
+)
 from edge_runtime.data.labelled import LabelledSource, labelled_batches, require_labels
 from edge_runtime.data.opening import open_source
 from edge_runtime.data.randomness import draw_inputs
@@ -35,6 +39,7 @@ __all__ = [
     "SourceLostError",
     "UnreadablePicture",
     "ViewBatch",
+    "decoder_code_bytes",
     "decoding_bytes",
     "draw_inputs",
     "labelled_batches",

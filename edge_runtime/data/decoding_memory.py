@@ -5,6 +5,8 @@ Predicted before the run, for planning; the run is then held to it. Unit: bytes.
 
 from collections.abc import Sequence
 
+import cv2
+
 from edge_runtime.data.decoding_cost import (
     Resolution,
     decoding_peak_bytes,
@@ -19,6 +21,7 @@ from edge_runtime.data.reading import KEPT_BYTES, SHARED_BYTES
 from edge_runtime.data.sources import FrameSource, PictureSource, UnreadablePicture
 from edge_runtime.package.manifest import ViewGroup
 
+CODE_BYTES = (24 if int(cv2.__version__.split(".")[0]) >= 5 else 6) << 20
 LEAST_BYTES = 8 << 20  # of files: no picture of a megapixel is refused
 _LARGEST_FILES = 64  # whose headers are read
 _SAMPLED_FILES = 192  # the same of others, evenly distributed
@@ -52,6 +55,14 @@ def decoding_bytes(
     if isinstance(source, FrameSource):
         return _decoder_bytes(source) + _pool_bytes(source, groups, batch_size)
     return _pictures_bytes(source, resolutions_of(groups), worker_count(threads))
+
+
+def decoder_code_bytes(source: PictureSource | FrameSource) -> int:
+    """What the decoders' own code takes, which is loaded at the first picture.
+
+    It comes on top of `decoding_bytes`, and is not part of a limit.
+    """
+    return CODE_BYTES if isinstance(source, PictureFiles | VideoFile) else 0
 
 
 def labelled_decoding_bytes(
