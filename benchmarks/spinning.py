@@ -11,11 +11,8 @@ interleaved. `of_spinning` is its median over that with spinning.
 import argparse
 import json
 import statistics
-import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,19 +29,9 @@ from parts.common import (
     versions,
     vit_flags,
 )
+from parts.other_programs import other_programs
 
 SPINNING, SLEEPING, RULE = "spinning", "sleeping", "rule"
-PERIOD_S = 0.02  # of a program that uses a part of a processor
-PROGRAM = """
-import sys, time
-busy_s, idle_s = map(float, sys.argv[1:])
-while True:
-    until_s = time.monotonic() + busy_s
-    while time.monotonic() < until_s:
-        pass
-    if idle_s:
-        time.sleep(idle_s)
-"""
 
 
 class Case(NamedTuple):
@@ -101,26 +88,6 @@ def measure(case: Case, package: Path, args: argparse.Namespace) -> Row:
         row = in_fresh_process(args.python, "step_spinning", job)
     say(f"{case}: {statistics.median(row['step_ms']):.1f} ms")
     return row
-
-
-@contextmanager
-def other_programs(processors: float) -> Iterator[None]:
-    """Programs that want that many processors."""
-    whole, part = divmod(processors, 1.0)
-    shares = [1.0] * int(whole) + [part] * (part > 0)
-    programs = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, *(f"{s * PERIOD_S}" for s in (share, 1 - share))]
-        )
-        for share in shares
-    ]
-    try:
-        time.sleep(0.5)
-        yield
-    finally:
-        for program in programs:
-            program.kill()
-            program.wait()
 
 
 def row_of(case: Case, results: list[Row]) -> Row:

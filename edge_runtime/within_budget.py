@@ -155,7 +155,9 @@ def train_within(
             seed=seed,
             resume=resume,
             checkpoint_every_s=checkpoint_every_s,
-            decoding_limit_bytes=_limit_beside(package, candidates[0]),
+            decoding_limit_bytes=None
+            if is_governed
+            else _limit_beside(package, candidates[0]),
             stop=stop,
         )
         job = prepare(package, source, run_dir, options)

@@ -6,8 +6,8 @@ import sys
 from dataclasses import replace
 
 import pytest
-from measuring_fakes import BASELINE_BYTES, environment, prepare
-from training_fakes import write_package
+from measuring_fakes import BASELINE_BYTES, environment
+from test_profiling import package, processes
 
 from edge_runtime.device import Meter, memory_now
 from edge_runtime.errors import BudgetError
@@ -20,14 +20,7 @@ from edge_runtime.profiling.worker import OUT_OF_MEMORY
 KILLED = "os.kill(os.getpid(), signal.SIGKILL)"
 
 
-@pytest.fixture
-def processes(tmp_path, monkeypatch):
-    return prepare(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def package(tmp_path):
-    return write_package(tmp_path / "package")
+__all__ = ["package", "processes"]  # the fixtures
 
 
 def leave(monkeypatch, free_bytes: int) -> None:

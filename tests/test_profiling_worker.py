@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -193,23 +194,12 @@ def test_a_process_ends_with_its_parent(tmp_path) -> None:
     assert not scratch.exists()
 
 
-def test_a_run_that_other_programs_end_is_no_measurement(tmp_path, monkeypatch) -> None:
+def test_a_run_that_other_programs_end_is_no_measurement(job, monkeypatch) -> None:
     """It ends by itself, before the kernel would have killed it."""
     ended = dataclasses.replace(FINISHED, stopped_by="memory")
     monkeypatch.setattr(worker, "train", lambda *_: iter([STEP, ended]))
     monkeypatch.setattr(worker, "_end_with_parent", lambda _: None)
     monkeypatch.setattr(worker, "prefer_oom_kill", lambda: None)
-    monkeypatch.setattr(worker, "create_engine", lambda *_, **__: FakeEngine())
-    job = MeasureJob(
-        package=str(write_package(tmp_path / "package").path),
-        rung="k050",
-        engine="fake",
-        device="cpu",
-        threads=1,
-        board=None,
-        scratch=str(tmp_path),
-        max_s=1.0,
-    )
     monkeypatch.setattr(sys, "argv", ["worker", json.dumps(unstructure(job))])
     assert worker.main() == worker.OUT_OF_MEMORY
-    assert not (tmp_path / worker.MEASUREMENT).exists()
+    assert not (Path(job.scratch) / worker.MEASUREMENT).exists()

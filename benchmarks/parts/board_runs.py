@@ -5,7 +5,6 @@ Times are those of `time.monotonic`.
 
 import math
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -21,6 +20,7 @@ from edge_runtime.facts import CostProfile
 from edge_runtime.package import open_package
 from edge_runtime.profiling import load_profile
 from parts.common import edge_train, edge_train_command, say, worker_environment
+from parts.other_programs import other_programs
 
 BOARD = "orin_nx"
 DATA, PICTURES = "digits", 1415
@@ -106,19 +106,6 @@ def run_disturbed(
         timer.join()  # it may be running at this moment
     place.board.set_factor(1.0)
     return Ended(code, start_s, end_s)
-
-
-@contextmanager
-def other_programs(count: int) -> Iterator[None]:
-    """That many programs, each of which uses a processor."""
-    command = [sys.executable, "-c", "while True: pass"]
-    programs = [subprocess.Popen(command) for _ in range(count)]
-    try:
-        yield
-    finally:
-        for program in programs:
-            program.kill()
-            program.wait()
 
 
 def disturb(kind: str | None, board: RunningBoard, process: "subprocess.Popen[bytes]") -> None:

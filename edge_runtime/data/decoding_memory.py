@@ -20,9 +20,9 @@ from edge_runtime.data.pool import BYTES, frames_held, shrunk_size
 from edge_runtime.data.reading import KEPT_BYTES, SHARED_BYTES
 from edge_runtime.data.sources import FrameSource, PictureSource, UnreadablePicture
 from edge_runtime.package.manifest import ViewGroup
+from edge_runtime.planning.decoding_limit import LEAST_BYTES
 
 CODE_BYTES = (24 if int(cv2.__version__.split(".")[0]) >= 5 else 6) << 20
-LEAST_BYTES = 8 << 20  # of files: no picture of a megapixel is refused
 _LARGEST_FILES = 64  # whose headers are read
 _SAMPLED_FILES = 192  # the same of others, evenly distributed
 _FRAME_OVERSIZE = 2  # frames in the pool are this much larger than the largest view

@@ -17,7 +17,7 @@ from edge_runtime.facts.budget import MEMORY, Limit
 from edge_runtime.facts.plan import steps_text
 from edge_runtime.planning.costs import Overhead
 from edge_runtime.planning.ledger import Ledger, RemainingBudget
-from edge_runtime.planning.mix import Mix, Workload, require_energy, why_unusable
+from edge_runtime.planning.mix import Mix, Workload, require_energy, usable_costs
 from edge_runtime.planning.planner import infeasible_text
 from edge_runtime.planning.throttle import IdlePacer, Reading, Throttle
 
@@ -73,7 +73,7 @@ class Governor:
             costs=tuple(costs), steps=steps, overhead=overhead, room_bytes=room_bytes
         )
         require_energy(workload, budget)
-        usable = [cost for cost in costs if why_unusable(cost, budget, room_bytes) is None]
+        usable = usable_costs(workload, budget)
         if not usable:
             raise BudgetError(infeasible_text(workload, budget))
         usable.sort(key=lambda cost: (cost.token_blocks, -(cost.step_s or 0.0)))

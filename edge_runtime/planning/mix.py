@@ -84,10 +84,7 @@ def best_mix(workload: Workload, budget: Budget) -> Mix | None:
         DeviceError: energy or power is limited and no rung's energy is known.
     """
     require_energy(workload, budget)
-    room_bytes = workload.room_bytes
-    chosen = [
-        cost for cost in workload.costs if why_unusable(cost, budget, room_bytes) is None
-    ]
+    chosen = usable_costs(workload, budget)
     if not chosen:
         return None
     step_s = np.array([cost.step_s for cost in chosen], np.float64)
@@ -117,11 +114,7 @@ def steady_mix(workload: Workload, budget: Budget) -> Mix | None:
     best = best_mix(workload, budget)
     if best is None or len(best.counts) == 1:
         return best
-    usable = [
-        cost
-        for cost in workload.costs
-        if why_unusable(cost, budget, workload.room_bytes) is None
-    ]
+    usable = usable_costs(workload, budget)
     levels = sorted({cost.token_blocks for cost in usable})
     for apart in range(1, len(levels)):  # a rung between two others may never pay
         pairs = zip(levels, levels[apart:], strict=False)
@@ -157,6 +150,12 @@ def require_energy(workload: Workload, budget: Budget) -> None:
             f"Leave {flag} out, or see `edge-train doctor` for the sensors and measure again "
             "with `edge-train profile PKG`."
         )
+
+
+def usable_costs(workload: Workload, budget: Budget) -> list[RungCost]:
+    """Costs of the rungs that plans can use, in their order."""
+    room_bytes = workload.room_bytes
+    return [cost for cost in workload.costs if why_unusable(cost, budget, room_bytes) is None]
 
 
 def why_unusable(cost: RungCost, budget: Budget, room_bytes: int | None) -> str | None:
