@@ -133,7 +133,8 @@ def train_within(
     decoding = decoding_bytes(
         source, package.manifest.views, batch_size=package.manifest.batch_size, threads=None
     )
-    is_tight = _is_tight(package, rungs, recorded, decoding)
+    code = decoder_code_bytes(source)
+    is_tight = _is_tight(package, rungs, recorded, decoding + code)
     if rungs is None:
         by_costs = budget.is_limited or is_tight
         candidates = _default_candidates(package, trainer, by_costs, report)
@@ -169,8 +170,7 @@ def train_within(
             measure = partial(measure_for_run, package, environment, options, metering, report)
             costs = _costs(package, environment, profile, candidates, measure)
             limit = _decoding_limit(source, costs, budget, decoding, report)
-            beside = limit + decoder_code_bytes(source)
-            costs = replace(costs, rungs=with_decoding(costs.rungs, beside))
+            costs = replace(costs, rungs=with_decoding(costs.rungs, limit + code))
             _require_readings(budget, metering.meter)
             if budget.needs_energy:
                 environment.check_energy(costs)

@@ -120,12 +120,18 @@ def run(args: argparse.Namespace) -> int:
 
 def _epoch_of(package: "Package", args: argparse.Namespace) -> tuple[int, int]:
     """Steps of an epoch, and the memory in bytes that decoding its pictures takes."""
-    from edge_runtime.data import decoding_bytes, open_source, steps_per_epoch
+    from edge_runtime.data import (
+        decoder_code_bytes,
+        decoding_bytes,
+        open_source,
+        steps_per_epoch,
+    )
 
     batch_size, views = package.manifest.batch_size, package.manifest.views
     if args.data is not None:
         source = open_source(args.data)
         decoding = decoding_bytes(source, views, batch_size=batch_size, threads=None)
+        decoding += decoder_code_bytes(source)
         return steps_per_epoch(source, batch_size, images=args.images), decoding
     if args.images is None:
         raise ConfigError(
