@@ -27,6 +27,7 @@ if typing.TYPE_CHECKING:
         StoppedError,
         StorageError,
     )
+    from edge_runtime.evaluation import Scores, TrainedState, evaluate, export_encoder, open_trained
     from edge_runtime.facts import Budget
     from edge_runtime.package import Package, open_package
     from edge_runtime.records import Run, open_run
@@ -49,13 +50,18 @@ __all__ = [
     "PictureSource",
     "RecordsError",
     "Run",
+    "Scores",
     "StoppedError",
     "StorageError",
+    "TrainedState",
     "TrainingOptions",
     "create_engine",
+    "evaluate",
+    "export_encoder",
     "open_package",
     "open_run",
     "open_source",
+    "open_trained",
     "train",
     "train_within",
 ]
@@ -67,11 +73,16 @@ _HOMES = {
     "Package": "package",
     "PictureSource": "data",
     "Run": "records",
+    "Scores": "evaluation",
+    "TrainedState": "evaluation",
     "TrainingOptions": "training",
     "create_engine": "engines",
+    "evaluate": "evaluation",
+    "export_encoder": "evaluation",
     "open_package": "package",
     "open_run": "records",
     "open_source": "data",
+    "open_trained": "evaluation",
     "train": "training",
     "train_within": "within_budget",
 }

@@ -13,9 +13,11 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 from edge_runtime.errors import StorageError
 
+StrPath: TypeAlias = str | os.PathLike[str]
 _BLOCK_BYTES = 1 << 20  # read at once
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

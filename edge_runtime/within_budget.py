@@ -15,7 +15,7 @@ from edge_runtime.data import (
     decoder_code_bytes,
     decoding_bytes,
 )
-from edge_runtime.device import Meter, memory_now
+from edge_runtime.device import Meter, cpu_threads, memory_now
 from edge_runtime.engines import Engine, create_engine, require_supported, supported_rungs
 from edge_runtime.engines.runtime import baseline_bytes
 from edge_runtime.errors import ConfigError, DeviceError
@@ -31,9 +31,10 @@ from edge_runtime.planning import (
 from edge_runtime.planning.costs import predicted_peak_bytes
 from edge_runtime.planning.decoding_limit import limit_beside, limit_that_fits
 from edge_runtime.profiling import Environment, measure_for_run, wait_for_sensor
-from edge_runtime.records import Run, Settings, is_begun, open_run
+from edge_runtime.records import Run, RunInfo, Settings, is_begun, open_run
 from edge_runtime.records.events import Event
 from edge_runtime.state import State
+from edge_runtime.storage import StrPath
 from edge_runtime.training import Metering, TrainingOptions, never, open_loop, prepare
 from edge_runtime.training.auto_epochs import with_auto_epochs
 from edge_runtime.training.selector import require_temperature
@@ -49,7 +50,7 @@ logger = logging.getLogger(__name__)
 def train_within(
     package: Package,
     source: PictureSource | FrameSource,
-    run_dir: Path,
+    run_dir: StrPath,
     *,
     budget: Budget = _UNLIMITED,
     rungs: Sequence[str] | None = None,
@@ -58,11 +59,11 @@ def train_within(
     images_per_epoch: int | None = None,
     seed: int = 0,
     state: State | None = None,
-    board: Path | None = None,
+    board: StrPath | None = None,
     engine: str = "auto",
     device: str = "cpu",
     threads: int | None = None,
-    profile: Path | None = None,
+    profile: StrPath | None = None,
     resume: bool = False,
     checkpoint_every_s: float = 300.0,
     began_s: float | None = None,
@@ -94,7 +95,8 @@ def train_within(
         board: file of a board profile; `None`: the board is recognised.
         engine: its name, or "auto".
         device: on which the engine runs.
-        threads: of the engine; `None`: one per processor.
+        threads: of the engine; `None`: one per processor; a run that is continued keeps its
+            number, since sums in another order are rounded otherwise.
         profile: file of a cost profile that was measured here.
         resume: continue the run in `run_dir`, if it exists.
         checkpoint_every_s: time between two checkpoints.
@@ -118,15 +120,19 @@ def train_within(
         EngineError: the engine is not installed, it cannot train a rung, or no rung fits into
             this machine.
     """
+    run_dir = Path(run_dir)
+    begun = open_run(run_dir).info if resume and is_begun(run_dir) else None
+    if begun is not None:
+        threads = _threads_of(begun, threads, report)
     environment = Environment.detect(
         engine,
         device=device,
         threads=threads,
-        board_file=board,
+        board_file=None if board is None else Path(board),
         open_already=meter.sensor if meter else None,
     )
     trainer = create_engine(engine, device=device, threads=threads)
-    recorded = open_run(run_dir).info.settings if resume and is_begun(run_dir) else None
+    recorded = begun.settings if begun else None
     is_auto = epochs is None and recorded is None
     if is_auto:
         require_bounded(budget)
@@ -168,7 +174,8 @@ def train_within(
         if is_governed:
             _check_limits(package, environment, budget, metering.meter)
             measure = partial(measure_for_run, package, environment, options, metering, report)
-            costs = _costs(package, environment, profile, candidates, measure)
+            given = None if profile is None else Path(profile)
+            costs = _costs(package, environment, given, candidates, measure)
             limit = _decoding_limit(source, costs, budget, decoding, report)
             costs = replace(costs, rungs=with_decoding(costs.rungs, limit + code))
             _require_readings(budget, metering.meter)
@@ -181,6 +188,22 @@ def train_within(
         with open_loop(replace(job, options=options)) as loop:
             yield from loop.run()
     return open_run(run_dir)
+
+
+def _threads_of(
+    begun: RunInfo, threads: int | None, report: Callable[[str], None]
+) -> int | None:
+    """The threads with which a run goes on; `None`: one per processor."""
+    if begun.threads is None:  # not recorded
+        return threads
+    if threads is not None and threads != begun.threads:
+        report(
+            f"the run began with --threads {begun.threads} and goes on with {threads}: from "
+            "here on its results differ in their last bits from those of one process"
+        )
+        return threads
+    # Costs are measured for `None` where that is the same number.
+    return None if begun.threads == cpu_threads() else begun.threads
 
 
 def _is_tight(
@@ -202,7 +225,7 @@ def _is_tight(
     """
     if recorded is not None:
         return recorded.rungs is None
-    rung = package.rung(rungs[0]) if rungs else _largest(package)[0]
+    rung = package.rung(rungs[0]) if rungs else package.largest_rungs()[0]
     now = memory_now()
     needed = predicted_peak_bytes(package.manifest, rung, baseline_bytes()) + decoding
     return now.room_bytes is not None and needed > now.room_bytes
@@ -251,13 +274,7 @@ def _default_candidates(
     """
     if by_costs:
         return supported_rungs(engine, package, package.manifest.ladder(), report)
-    return supported_rungs(engine, package, _largest(package))[:1]
-
-
-def _largest(package: Package) -> list[Rung]:
-    """The rungs with the highest keep-ratio, the one without micro-batches first."""
-    most = max(rung.keep_ratio for rung in package.manifest.ladder())
-    return package.rungs_with_keep_ratio(most)
+    return supported_rungs(engine, package, package.largest_rungs())[:1]
 
 
 def _chosen(

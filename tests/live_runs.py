@@ -9,6 +9,7 @@ from edge_runtime.live import Status
 from edge_runtime.records import LoggedEvent, Run, RunWriter, create_run, events
 from edge_runtime.records.events import Event, Moment, StepRecord
 from edge_runtime.records.power import PowerRecord
+from edge_runtime.records.spending import Spending
 
 AT = "2030-01-01T12:00:00.000+00:00"
 STARTED = events.Started(steps=10, steps_per_epoch=5, engine="fake", runtime="numpy")
@@ -108,7 +109,7 @@ def finished_run(folder: Path, **info) -> Run:
 
 def status_of(*logged: events.Event, **info) -> Status:
     """What these events of a run make of its status."""
-    status = Status(replace(INFO, **info))
+    status = Status(replace(INFO, **info), Spending())
     for event in logged:
         if isinstance(event, events.StepRecord):
             status.add_step(event)

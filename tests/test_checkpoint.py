@@ -14,6 +14,7 @@ from training_fakes import INFO, MOMENT, SPENT, STEP
 
 from edge_runtime.errors import RecordsError, StorageError
 from edge_runtime.records import RunWriter, create_run, find_checkpoint, open_run
+from edge_runtime.records.totals import Losses
 from edge_runtime.state import State
 
 
@@ -31,7 +32,7 @@ def save(writer: RunWriter, *steps: int) -> Path:
     """Record a step and save it, several times; the folder of all checkpoints."""
     for step in steps:
         writer.record(STEP, MOMENT)
-        writer.save(state_after(step), step=step, epoch=0, spent=SPENT)
+        writer.save(state_after(step), step=step, epoch=0, spent=SPENT, losses=Losses())
     return writer.run.path / "checkpoints"
 
 
@@ -51,7 +52,7 @@ def test_the_newest_of_the_last_two_comes_back(writer) -> None:
 
 def test_the_same_state_gives_the_same_bytes(writer) -> None:
     folder = save(writer, 1)
-    writer.save(dict(reversed(state_after(1).items())), step=2, epoch=0, spent=SPENT)
+    writer.save(dict(reversed(state_after(1).items())), step=2, epoch=0, spent=SPENT, losses=Losses())
     first, second = ((folder / step / "state.safetensors") for step in "12")
     assert first.read_bytes() == second.read_bytes()
 
@@ -176,7 +177,7 @@ def fail_to_save(writer: RunWriter) -> None:
     """Save a state that is too large and check that the previous one is complete."""
     message = r"cannot write .*checkpoints/20: .*Free some space"
     with pytest.raises(StorageError, match=message) as caught:
-        writer.save(state_after(20, size=100_000), step=20, epoch=0, spent=SPENT)
+        writer.save(state_after(20, size=100_000), step=20, epoch=0, spent=SPENT, losses=Losses())
     assert caught.value.exit_code == 9
     assert names(writer.run.path / "checkpoints") == ["10"]
     newest = open_run(writer.run.path).newest_checkpoint()

@@ -12,6 +12,7 @@ from training_fakes import INFO, SETTINGS, SPENT
 
 from edge_runtime.cli.main import main
 from edge_runtime.records import RunWriter, create_run, open_run
+from edge_runtime.records.totals import Losses
 from edge_runtime.schema import unstructure
 
 CHANNELS = {"blue": 0, "green": 1, "red": 2}
@@ -28,7 +29,7 @@ def run_folder(tmp_path, package):
     make_run(tmp_path / "run", package)
     with RunWriter(open_run(tmp_path / "run")) as writer:
         for step in (3, 10):
-            writer.save(make_state(step), step=step, epoch=0, spent=SPENT)
+            writer.save(make_state(step), step=step, epoch=0, spent=SPENT, losses=Losses())
     return tmp_path / "run"
 
 

@@ -16,6 +16,7 @@ from edge_runtime.facts import Budget
 from edge_runtime.live.metrics import metrics_of, serve_metrics
 from edge_runtime.live.status import Status
 from edge_runtime.records import events
+from edge_runtime.records.spending import Spending
 
 pytest.importorskip("prometheus_client", reason="the extra `metrics`")
 
@@ -129,7 +130,7 @@ def test_a_missing_library_is_explained(tmp_path, monkeypatch) -> None:
 
 
 def test_every_metric_is_documented_and_nothing_else(tmp_path) -> None:
-    status = Status(replace(INFO, budget=replace(BUDGET, energy_j=500.0)))
+    status = Status(replace(INFO, budget=replace(BUDGET, energy_j=500.0)), Spending())
     with Writing(tmp_path / "run") as writing:
         writing.event(9.0, FINISHED)
     from live_runs import step

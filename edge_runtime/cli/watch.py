@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from edge_runtime.live import Replay
     from edge_runtime.records import Run
     from edge_runtime.records.events import Event
 
 _EVERY_S = 0.5
+_TAIL_BYTES = 1 << 20  # of steps.jsonl: for people, progress of days ago is no news
 _QUIET_LOOKS = (
     4  # in a row, before the process counts as ended: it writes a sample each second
 )
@@ -30,18 +32,20 @@ def run(args: argparse.Namespace) -> int:
     """Show the run until it ends; a failed run is an error with the run's exit code."""
     from edge_runtime.cli.panel import can_redraw
     from edge_runtime.cli.progress import Progress
+    from edge_runtime.live import Replay
     from edge_runtime.records import open_run
     from edge_runtime.records.events import event_table
 
     watched = open_run(args.run_folder)
     if args.json:
         ended = replay(
-            watched, lambda event: print(json.dumps(event_table(event)), flush=True)
+            Replay(watched), lambda event: print(json.dumps(event_table(event)), flush=True)
         )
     elif can_redraw(sys.stdout):
         ended = show_panel(watched)
     else:
-        ended = replay(watched, Progress(watched.path, sys.stdout))
+        recent = Replay(watched, tail_bytes=_TAIL_BYTES)
+        ended = replay(recent, Progress(watched.path, sys.stdout))
     refuse_bad_end(watched, ended)
     return 0
 
@@ -68,11 +72,8 @@ def show_panel(watched: "Run") -> "Event | None":
     return ended
 
 
-def replay(watched: "Run", show: Callable[["Event"], None]) -> "Event | None":
-    """Show every event from the first one on; returns how the run ended."""
-    from edge_runtime.live import Replay
-
-    events = Replay(watched)
+def replay(events: "Replay", show: Callable[["Event"], None]) -> "Event | None":
+    """Show every event; returns how the run ended."""
 
     def look() -> bool:
         is_new = False
@@ -81,7 +82,7 @@ def replay(watched: "Run", show: Callable[["Event"], None]) -> "Event | None":
             show(event)
         return is_new
 
-    ended = until_end(watched, look, lambda: events.ended)
+    ended = until_end(events.run, look, lambda: events.ended)
     if ended:
         show(ended)
     return ended

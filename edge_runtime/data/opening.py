@@ -1,5 +1,6 @@
 """Opens the source of pictures that the user named."""
 
+import os
 import re
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from edge_runtime.data.files import EXTENSIONS, open_folder, open_tar
 from edge_runtime.data.live import Camera, VideoFile
 from edge_runtime.data.sources import FrameSource, PictureSource
 from edge_runtime.errors import DataError
+from edge_runtime.storage import StrPath
 
 VIDEO_EXTENSIONS = (
     ".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"
@@ -19,7 +21,7 @@ _KNOWN = (
 )
 
 
-def open_source(spec: str) -> PictureSource | FrameSource:
+def open_source(spec: StrPath) -> PictureSource | FrameSource:
     """Open a folder, a .tar, a video file, `camera:N`, `digits` or `digits:test`.
 
     The words take precedence: a folder of that name is `./digits`. A camera is opened when its
@@ -28,6 +30,7 @@ def open_source(spec: str) -> PictureSource | FrameSource:
     Raises:
         DataError: it does not exist, is of an unknown kind, or has no pictures.
     """
+    spec = os.fspath(spec)
     if spec == "digits":
         return Digits("train")
     if spec == "digits:test":
@@ -35,9 +38,9 @@ def open_source(spec: str) -> PictureSource | FrameSource:
     if camera := re.fullmatch(r"camera:(\d+)", spec, re.ASCII):
         return Camera(int(camera[1]))
     path = Path(spec)
-    if path.is_dir():
+    if os.path.isdir(spec):
         return open_folder(path)
-    if not path.exists():
+    if not os.path.exists(spec):  # unlike Path.exists, false for any name
         raise DataError(f"{spec}: no such file or folder. Give {_KNOWN}.")
     return _open_file(path)
 

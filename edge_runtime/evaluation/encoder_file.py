@@ -10,7 +10,7 @@ from edge_runtime.evaluation.onnx_wire import with_stored_weights
 from edge_runtime.package import Package
 from edge_runtime.package.encoder import to_timm
 from edge_runtime.state import Array, State, state_chunks
-from edge_runtime.storage import write_chunks
+from edge_runtime.storage import StrPath, write_chunks
 
 Weights: TypeAlias = Mapping[str, Array]  # by input name of the embedding graph
 
@@ -18,7 +18,7 @@ Weights: TypeAlias = Mapping[str, Array]  # by input name of the embedding graph
 MAX_ONNX_BYTES = (1 << 31) - (1 << 20)
 
 
-def export_encoder(package: Package, state: State, target: Path) -> int:
+def export_encoder(package: Package, state: State, target: StrPath) -> int:
     """Write the encoder of `state` and return the size of the file in bytes.
 
     The suffix of `target` is the format. `.onnx`: uint8 pictures [batch, height, width, 3] ->
@@ -29,6 +29,7 @@ def export_encoder(package: Package, state: State, target: Path) -> int:
         ConfigError: another suffix, `target` exists, or the ONNX file would be over 2 GiB.
         StorageError: it cannot be written.
     """
+    target = Path(target)
     encoders = {".onnx": onnx_chunks, ".safetensors": timm_chunks}
     if target.suffix not in encoders:
         raise ConfigError(

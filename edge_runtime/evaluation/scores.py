@@ -45,8 +45,8 @@ def evaluate(
     train: PictureSource | FrameSource,
     test: PictureSource | FrameSource,
     *,
-    linear: bool,
-    threads: int | None,
+    linear: bool = False,
+    threads: int | None = None,
 ) -> Scores:
     """Score the encoder of `state`, and that of the package's initial state.
 

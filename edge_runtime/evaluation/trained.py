@@ -10,6 +10,7 @@ from edge_runtime.evaluation.room import READING_ADVICE, reading_bytes
 from edge_runtime.package import Package, open_package
 from edge_runtime.records import Run, open_run
 from edge_runtime.state import State
+from edge_runtime.storage import StrPath
 
 
 class TrainedState(NamedTuple):
@@ -20,7 +21,9 @@ class TrainedState(NamedTuple):
     state: State  # the tensors of its encoder only
 
 
-def open_trained(run_folder: Path, package_folder: Path | None) -> TrainedState:
+def open_trained(
+    run_folder: StrPath, package_folder: StrPath | None = None
+) -> TrainedState:
     """Read the newest checkpoint and its package.
 
     Args:
@@ -39,8 +42,8 @@ def open_trained(run_folder: Path, package_folder: Path | None) -> TrainedState:
     return TrainedState(package, checkpoint.info.step, checkpoint.state)
 
 
-def _open_package_of(run: Run, package_folder: Path | None) -> Package:
-    folder = package_folder or Path(run.info.package_path)
+def _open_package_of(run: Run, package_folder: StrPath | None) -> Package:
+    folder = Path(package_folder or run.info.package_path)
     if package_folder is None and not folder.exists():
         raise PackageError(
             f"{run.path} was trained from the package {folder}, which does not exist "

@@ -1,7 +1,8 @@
 """Keeps a `Status` up to date with a run folder, reading only what is new.
 
-Of steps.jsonl only the end is read: all that counts of the steps before are their number.
-So a long run opens as fast as its samples can be added up, and takes no memory.
+Of steps.jsonl only the end is read: all that counts of the steps before are their number. Of
+power.jsonl what was written after the newest checkpoint, which knows the sums until then. So a
+run of weeks opens as fast as a short one, and takes no memory.
 """
 
 from edge_runtime.errors import RecordsError
@@ -21,15 +22,19 @@ class Follower:
     """Reads one run folder."""
 
     def __init__(self, run: Run) -> None:
-        """Nothing is read yet.
+        """Read the newest sample.
 
         Raises:
-            RecordsError: run.json names no budget.
+            RecordsError: power.jsonl is missing or damaged.
         """
-        self.run, self.status = run, Status(run.info)
+        totals = run.totals()
+        self.run, self.status = run, Status(run.info, totals.spending)
         self._events = LineReader(run.path / EVENTS_FILE)
-        self._power = LineReader(run.path / POWER_FILE)
+        self._power = LineReader(run.path / POWER_FILE, start_bytes=totals.power_bytes)
         self._steps = self._last_steps()
+        newest = LineReader(run.path / POWER_FILE, tail_bytes=_TAIL_BYTES)
+        for table in newest.read()[-1:]:
+            self.status.add_sample(_sample(table))
 
     def poll(self) -> bool:
         """Take in what was written since the last time; whether there was anything.

@@ -20,16 +20,23 @@ _START: _When = (0, 0.0)
 
 
 class Replay:
-    """Reads one run folder from its beginning, a block at a time.
+    """Reads one run folder, a block at a time: all its events, and its steps.
 
     `ended` is how the run ended, if it did and was not resumed: the one event that `poll`
     keeps back, since what was evaluated afterwards comes before the end here.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, *, tail_bytes: int | None = None) -> None:
+        """Prepare to read; nothing is read yet.
+
+        Args:
+            run: its folder.
+            tail_bytes: of steps.jsonl; earlier steps are left out. `None`: all steps.
+        """
         self.run = run
         self.ended: Event | None = None
-        self._steps = LineReader(run.path / STEPS_FILE)
+        self._tail_bytes = tail_bytes
+        self._steps = self._step_reader()
         self._events = LineReader(run.path / EVENTS_FILE)
         self._held: list[tuple[_When, Event]] = []  # read, and not given out
         self._last_step = self._last_event = _START
@@ -82,8 +89,11 @@ class Replay:
             return self._steps.read()
         except CutError:
             # A resumed run went back to a checkpoint; what was given out will be skipped.
-            self._steps = LineReader(self.run.path / STEPS_FILE)
+            self._steps = self._step_reader()
             return self._steps.read()
+
+    def _step_reader(self) -> LineReader:
+        return LineReader(self.run.path / STEPS_FILE, tail_bytes=self._tail_bytes)
 
     def _new_events(self) -> list[tuple[_When, Event]]:
         found = []

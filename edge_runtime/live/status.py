@@ -26,12 +26,17 @@ _NO_NEWS = (events.Started, events.EpochFinished, events.WindowEnded)
 class Status:
     """Takes in records: steps, events and samples each in their order, in any mixture."""
 
-    def __init__(self, info: RunInfo) -> None:
-        """Begin."""
+    def __init__(self, info: RunInfo, spending: Spending) -> None:
+        """Begin.
+
+        Args:
+            info: of the run.
+            spending: by the samples that will not be added.
+        """
         self.info = info
         self.budget = info.budget
         self.pace = Pace(info.total_steps)
-        self.spending = Spending()
+        self.spending = spending
         self.last_step: StepRecord | None = None
         self.rss_bytes: int | None = None
         self.sample: PowerRecord | None = None  # the newest

@@ -13,7 +13,7 @@ from edge_runtime.package.manifest import FORMAT, Manifest, Rung
 from edge_runtime.package.references import problems_of
 from edge_runtime.schema import structure
 from edge_runtime.state import State, load_state, problems_with
-from edge_runtime.storage import file_sha256
+from edge_runtime.storage import StrPath, file_sha256
 
 MANIFEST = "manifest.json"
 
@@ -75,6 +75,10 @@ class Package:
         known = ", ".join(rung.id for rung in self.manifest.rungs)
         raise ConfigError(f"{self.path} has no rung {rung_id!r}; it has {known}.")
 
+    def largest_rungs(self) -> list[Rung]:
+        """The rungs with the highest keep-ratio, the one without micro-batches first."""
+        return self.rungs_with_keep_ratio(max(r.keep_ratio for r in self.manifest.ladder()))
+
     def rung_with_keep_ratio(self, keep_ratio: float) -> Rung:
         """Of the rungs with that keep-ratio, the one with the largest micro-batch.
 
@@ -107,19 +111,24 @@ class Package:
         )
 
 
-def open_package(path: Path) -> Package:
+def open_package(path: StrPath) -> Package:
     """Read and verify a package.
+
+    Args:
+        path: its folder.
 
     Raises:
         PackageError: missing, of an unknown format, damaged, altered, or naming files outside
             its folder.
     """
+    path = Path(path)
     try:
         content = (path / MANIFEST).read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a name with a NUL is a ValueError
+        reason = error.strerror if isinstance(error, OSError) else error
         raise PackageError(
             f"{path} is not a training package: {MANIFEST} cannot be read "
-            f"({error.strerror}). Create one with `edge-train export`."
+            f"({reason}). Create one with `edge-train export`."
         ) from error
     manifest = structure(
         Manifest, _table(content, path), where=str(path / MANIFEST), error=PackageError

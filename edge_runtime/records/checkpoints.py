@@ -8,11 +8,12 @@ import json
 import os
 import shutil
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_runtime.errors import RecordsError
 from edge_runtime.facts import Spent
+from edge_runtime.records.totals import Totals
 from edge_runtime.schema import structure, unstructure
 from edge_runtime.state import State, load_state, state_chunks
 from edge_runtime.storage import file_sha256, fsync_path, new_folder, storage_errors
@@ -32,6 +33,7 @@ class CheckpointInfo:
     steps_bytes: int  # length of steps.jsonl up to this step
     state_sha256: str
     spent: Spent  # spent until the checkpoint was begun
+    totals: Totals = field(default_factory=Totals)  # zero: written by an older version
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ def save_checkpoint(
     step: int,
     epoch: int,
     spent: Spent,
+    totals: Totals,
     package_digest: str,
     steps_bytes: int,
 ) -> int:
@@ -74,6 +77,7 @@ def save_checkpoint(
             steps_bytes=steps_bytes,
             state_sha256=state_sha256,
             spent=spent,
+            totals=totals,
         )
         (building / INFO_FILE).write_text(json.dumps(unstructure(info), indent=2) + "\n")
     for old in checkpoint_paths(folder)[KEPT:]:
@@ -90,6 +94,20 @@ def _write_state(path: Path, state: State) -> tuple[int, str]:
             digest.update(chunk)
             size_bytes += len(chunk)
     return size_bytes, digest.hexdigest()
+
+
+def read_info(path: Path) -> CheckpointInfo:
+    """What a checkpoint says of itself.
+
+    Raises:
+        RecordsError: it cannot be read.
+    """
+    file = path / INFO_FILE
+    try:
+        table = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise RecordsError(f"{path} is damaged: {error}.") from error
+    return structure(CheckpointInfo, table, where=str(file), error=RecordsError)
 
 
 def load_checkpoint(
@@ -110,13 +128,12 @@ def load_checkpoint(
     Raises:
         RecordsError: a part of it is missing, altered or belongs to another run.
     """
+    info = read_info(path)
     try:
-        table = json.loads((path / INFO_FILE).read_bytes())
         content_sha256 = file_sha256(path / STATE_FILE)
         state = load_state(path / STATE_FILE, names)
     except (OSError, ValueError) as error:
         raise RecordsError(f"{path} is damaged: {error}.") from error
-    info = structure(CheckpointInfo, table, where=str(path / INFO_FILE), error=RecordsError)
     if info.state_sha256 != content_sha256:
         raise RecordsError(f"{path} is damaged: {STATE_FILE} was altered or truncated.")
     if str(info.step) != path.name or info.package_digest != package_digest:

@@ -71,6 +71,7 @@ class Resumed:
     lost_j: float | None
     engine: str
     runtime: str
+    threads: int | None = None  # of the engine; None: not recorded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -139,19 +139,22 @@ class LineReader:
     meanwhile. Iterating yields all tables of the file.
     """
 
-    def __init__(self, path: Path, *, tail_bytes: int | None = None) -> None:
+    def __init__(
+        self, path: Path, *, start_bytes: int = 0, tail_bytes: int | None = None
+    ) -> None:
         """Prepare to read; nothing is read yet.
 
         Args:
             path: the file.
-            tail_bytes: begin this far before its end, with a whole line; `None`: at its start.
+            start_bytes: of whole lines to leave out.
+            tail_bytes: begin this far before its end, with a whole line; `None`: do not.
         """
         self.path = path
         self.lines_read = 0
         self.has_partial_line = False  # after the last whole line, once all were read
         self._tail_bytes = tail_bytes
-        self._is_numbered = True  # lines before a tail are not counted
-        self._offset = 0
+        self._is_numbered = not start_bytes  # lines that are left out are not counted
+        self._offset = start_bytes
         self._last = b""  # line read, to check whether it is still there
 
     def __iter__(self) -> Iterator[dict[str, Any]]:

@@ -12,12 +12,18 @@ checkpoints/     see `edge_runtime.records.checkpoints`
 import json
 import logging
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from edge_runtime.errors import RecordsError
-from edge_runtime.records.checkpoints import Checkpoint, checkpoint_paths, load_checkpoint
+from edge_runtime.records.checkpoints import (
+    Checkpoint,
+    checkpoint_paths,
+    load_checkpoint,
+    read_info,
+)
 from edge_runtime.records.events import (
     CheckpointDamaged,
     Event,
@@ -31,7 +37,9 @@ from edge_runtime.records.jsonl import LineReader
 from edge_runtime.records.power import PowerRecord
 from edge_runtime.records.settings import FORMAT, RunInfo
 from edge_runtime.records.spending import Spending, add_table
+from edge_runtime.records.totals import Totals
 from edge_runtime.schema import structure
+from edge_runtime.storage import StrPath
 
 RUN_FILE, STEPS_FILE, EVENTS_FILE = "run.json", "steps.jsonl", "events.jsonl"
 POWER_FILE = "power.jsonl"
@@ -90,16 +98,26 @@ class Run:
             for table in LineReader(file)
         ]
 
-    def spending(self) -> Spending:
+    def spending(self, until: Totals) -> Spending:
         """Seconds and joules of all processes, from their samples; reads them one by one.
+
+        Args:
+            until: what the samples before add up to; they are not read.
 
         Raises:
             RecordsError: power.jsonl is missing or damaged.
         """
-        spending = Spending()
-        for table in LineReader(self.path / POWER_FILE):
+        spending = replace(until.spending)
+        for table in LineReader(self.path / POWER_FILE, start_bytes=until.power_bytes):
             add_table(spending, table)
         return spending
+
+    def totals(self) -> Totals:
+        """Sums over the records before the newest checkpoint; zeros if there is none."""
+        for path in checkpoint_paths(self.path / CHECKPOINTS):
+            with suppress(RecordsError):  # damaged, or removed a moment ago
+                return read_info(path).totals
+        return Totals()
 
     def newest_checkpoint(self, names: Collection[str] | None = None) -> Checkpoint:
         """The newest checkpoint that can be used.
@@ -185,12 +203,16 @@ def is_begun(path: Path) -> bool:
     return path.exists() and not (path.is_dir() and not any(path.iterdir()))
 
 
-def open_run(path: Path) -> Run:
+def open_run(path: StrPath) -> Run:
     """Open a run folder for reading.
+
+    Args:
+        path: the folder.
 
     Raises:
         RecordsError: it is missing, damaged or of an unknown format.
     """
+    path = Path(path)
     file = path / RUN_FILE
     try:
         table = json.loads(file.read_bytes())

@@ -4,6 +4,7 @@ Joules of a process are those of its newest sample that has them. Without one th
 and so is a sum with them.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 from edge_runtime.errors import RecordsError
@@ -11,42 +12,37 @@ from edge_runtime.records.power import PowerRecord
 from edge_runtime.schema import structure
 
 
+@dataclass(slots=True, kw_only=True)
 class Spending:
     """Time and energy until the newest sample."""
 
-    def __init__(self) -> None:
-        self._process: int | None = None
-        self._before_s = 0.0  # by the previous processes
-        self._before_j: float | None = 0.0
-        self._t_s = 0.0
-        self._energy_j: float | None = None
+    process: int = 0  # the number of the last one; 0: there is none
+    before_s: float = 0.0  # by the processes before it
+    before_j: float | None = 0.0
+    own_s: float = 0.0  # by this process
+    own_j: float | None = None
 
     def add(self, process: int, t_s: float, energy_j: float | None) -> None:
         """Add one sample; the samples of a process come in order."""
-        if process != self._process:
-            if self._process is not None:
-                self._before_s, self._before_j = self.time_s, self.energy_j
-            self._process, self._energy_j = process, None
-        self._t_s = t_s
+        if process != self.process:
+            if self.process:
+                self.before_s, self.before_j = self.time_s, self.energy_j
+            self.process, self.own_j = process, None
+        self.own_s = t_s
         if energy_j is not None:
-            self._energy_j = energy_j
+            self.own_j = energy_j
 
     @property
     def time_s(self) -> float:
         """Of all processes, each from its start to its last sample."""
-        return self._before_s + self._t_s
+        return self.before_s + self.own_s
 
     @property
     def energy_j(self) -> float | None:
         """Gross, of the board's total."""
-        if self._energy_j is None or self._before_j is None:
+        if self.own_j is None or self.before_j is None:
             return None
-        return self._before_j + self._energy_j
-
-    @property
-    def process(self) -> int:
-        """The number of the last one; 0 if there is none."""
-        return self._process or 0
+        return self.before_j + self.own_j
 
 
 def add_table(spending: Spending, table: dict[str, Any]) -> None:

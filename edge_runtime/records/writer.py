@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import threading
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +31,8 @@ from edge_runtime.records.run import (
     Run,
 )
 from edge_runtime.records.settings import RunInfo
+from edge_runtime.records.spending import Spending
+from edge_runtime.records.totals import Losses, Totals
 from edge_runtime.schema import unstructure
 from edge_runtime.state import State
 from edge_runtime.storage import new_folder, storage_errors
@@ -85,6 +89,8 @@ class RunWriter:
         """
         self.run = run
         self._checkpoints = run.path / CHECKPOINTS
+        self._spending = Spending()
+        self._sampling = threading.Lock()  # of the file of samples, and their sum
         with ExitStack() as opened:
             self._steps, self._events, self._power = (
                 opened.enter_context(closing(LineFile(run.path / name)))
@@ -113,14 +119,32 @@ class RunWriter:
         Raises:
             StorageError: it cannot be written.
         """
-        self._power.append(unstructure(record))
+        with self._sampling:
+            self._power.append(unstructure(record))
+            self._spending.add(record.process, record.t_s, record.energy_j)
 
-    def save(self, state: State, *, step: int, epoch: int, spent: Spent) -> int:
+    def count_spending(self, checkpoint: Checkpoint | None) -> Spending:
+        """What all processes of the run spent until now.
+
+        Args:
+            checkpoint: from which the run continues; the samples before it are not read.
+
+        Raises:
+            RecordsError: power.jsonl is missing or damaged.
+        """
+        self._spending = self.run.spending(checkpoint.info.totals if checkpoint else Totals())
+        return replace(self._spending)
+
+    def save(
+        self, state: State, *, step: int, epoch: int, spent: Spent, losses: Losses
+    ) -> int:
         """Save the state after `step` with all records up to it. Returns the state's bytes.
 
         Raises:
             StorageError: it cannot be written; the checkpoints before it are unchanged.
         """
+        with self._sampling:
+            power_bytes, spending = self._power.size_bytes(), replace(self._spending)
         self._steps.sync()  # the checkpoint needs these lines
         self._events.sync()
         self._power.sync()
@@ -130,6 +154,7 @@ class RunWriter:
             step=step,
             epoch=epoch,
             spent=spent,
+            totals=Totals(power_bytes=power_bytes, spending=spending, losses=losses),
             package_digest=self.run.info.settings.package_digest,
             steps_bytes=self._steps.size_bytes(),
         )

@@ -3,12 +3,12 @@
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
 from edge_runtime.data import FrameSource, PictureSource, steps_per_epoch
-from edge_runtime.engines import Engine, require_supported
+from edge_runtime.engines import Engine, create_engine, require_supported
 from edge_runtime.errors import ConfigError
 from edge_runtime.facts import Budget, CostProfile
 from edge_runtime.package import Package
@@ -28,8 +28,9 @@ def never() -> bool:
 class TrainingOptions:
     """Options of `train`."""
 
-    engine: Engine  # not opened yet; `train` opens and closes it
-    epochs: int
+    # Not opened yet; `train` opens and closes it
+    engine: Engine = field(default_factory=create_engine)
+    epochs: int = 100
     # (first step, rung id), ascending, from step 1; None: `profile` and `budget` decide
     rungs: Sequence[tuple[int, str]] | None = None
     profile: CostProfile | None = None  # of the rungs that may be trained

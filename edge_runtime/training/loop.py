@@ -9,6 +9,7 @@ gives the same result.
 import math
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import NoReturn
 
 import numpy as np
@@ -29,7 +30,9 @@ from edge_runtime.package.manifest import Rung
 from edge_runtime.package.names import APPLIED, LOSS
 from edge_runtime.planning import Decision
 from edge_runtime.records import RunWriter, events
+from edge_runtime.records.checkpoints import CheckpointInfo
 from edge_runtime.records.events import Event
+from edge_runtime.records.totals import Losses
 from edge_runtime.state import State
 from edge_runtime.training.job import TrainingJob
 from edge_runtime.training.metering import Metering
@@ -48,20 +51,15 @@ class Loop:
         engine: Engine,
         writer: RunWriter,
         *,
-        done: int,
+        begun: CheckpointInfo | None,
         selector: RungSelector,
         metering: Metering,
     ) -> None:
         self._job, self._engine, self._writer = job, engine, writer
         self._selector, self._metering = selector, metering
         self._clock = job.options.clock
-        self._first = self._done = self._saved = done  # steps
-        epoch, last = job.epoch_of(done + 1), None
-        self._losses: list[float] = []  # of the present epoch
-        for last in writer.run.each_step():
-            if last.epoch == epoch and last.loss is not None:
-                self._losses.append(last.loss)
-        self._last_loss = last.loss if last else None
+        self._first = self._done = self._saved = begun.step if begun else 0  # steps
+        self._losses = replace(begun.totals.losses) if begun else Losses()
         self._rung: str | None = None
         self._stop: Decision | None = None  # by a limit
         self._paused_s = 0.0  # since the last step
@@ -205,12 +203,11 @@ class Loop:
         metrics = {name: _finite(value) for name, value in result.metrics.items()}
         loss = metrics.pop(LOSS)
         metrics.pop(APPLIED, None)  # it is in the result
-        if loss is not None:
-            self._losses.append(loss)
-        elif result.applied:
+        self._losses.add(loss)
+        if loss is None and result.applied:
             reason = f"the loss of step {batch.step} is {float(result.metrics[LOSS])}"
             self._diverge(batch.step, reason)
-        self._done, self._last_loss = batch.step, loss
+        self._done = batch.step
         record = events.StepRecord(
             step=batch.step,
             epoch=self._job.epoch_of(batch.step),
@@ -279,10 +276,10 @@ class Loop:
         if self._done % self._job.steps_per_epoch:
             return
         epoch = self._job.epoch_of(self._done)
-        if not self._losses:
+        if not self._losses.count:
             self._diverge(self._done, f"no step of epoch {epoch + 1} had a finite loss")
-        mean = math.fsum(self._losses) / len(self._losses)
-        self._losses.clear()
+        mean = self._losses.sum / self._losses.count
+        self._losses.begin_epoch()
         self._log(events.EpochFinished(step=self._done, epoch=epoch, mean_loss=mean))
 
     def _change_window(self, rung: str | None) -> None:
@@ -303,6 +300,7 @@ class Loop:
             step=self._done,
             epoch=self._job.epoch_of(self._done),
             spent=self._metering.spent(begin_s),
+            losses=self._losses,
         )
         self._saved, self._saved_s = self._done, self._clock()
         self._log(
@@ -368,7 +366,7 @@ class Loop:
             steps=self._done,
             epochs=self._done / self._job.steps_per_epoch,
             images=self._done * batch_size,
-            loss=self._last_loss,
+            loss=self._losses.last,
             checkpoint=self._checkpoint(),
             elapsed_s=elapsed_s,
             images_per_s=images / elapsed_s if images else None,

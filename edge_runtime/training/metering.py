@@ -86,13 +86,13 @@ class Metering:
         """Whether its joules are derived, not read as power."""
         return self.sensor is not None and self.sensor.is_estimate
 
-    def take_over(self, run: Run) -> None:
+    def take_over(self, run: Run, spending: Spending) -> None:
         """Add what earlier processes of a run spent.
 
         Raises:
-            RecordsError: power.jsonl or events.jsonl is damaged.
+            RecordsError: events.jsonl is damaged.
         """
-        spending, events = run.spending(), run.events()
+        events = run.events()
         estimated = has_estimates(run.info, events)
         self.earlier = _spent_before(spending, energy_is_estimate=estimated)
         # A process that ended before its first sample has logged an event.

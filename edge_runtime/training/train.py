@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from edge_runtime.data import FrameSource, PictureSource
 from edge_runtime.device import cpu_threads, machine_facts, power_mode
-from edge_runtime.engines.base import Engine
+from edge_runtime.engines import Engine, supported_rungs
 from edge_runtime.package import Package
 from edge_runtime.records import (
     FORMAT,
@@ -23,6 +24,7 @@ from edge_runtime.training.job import TrainingJob, TrainingOptions, prepare
 from edge_runtime.training.loop import Loop
 from edge_runtime.training.metering import NOTHING, Metering, minus
 from edge_runtime.training.selector import rung_selector
+from edge_runtime.storage import StrPath
 from edge_runtime.version import __version__
 
 # Distributions that affect the result of a step, besides the engine's runtime.
@@ -32,8 +34,8 @@ _DECIDING = ("numpy", "opencv-python", "opencv-python-headless")
 def train(
     package: Package,
     source: PictureSource | FrameSource,
-    run_dir: Path,
-    options: TrainingOptions,
+    run_dir: StrPath,
+    options: TrainingOptions | None = None,
 ) -> Iterator[Event]:
     """Train a package on pictures; nothing happens before the first event is requested.
 
@@ -44,7 +46,8 @@ def train(
         package: what to train.
         source: the pictures.
         run_dir: the run folder; created, unless `options.resume` is set and it exists.
-        options: see `TrainingOptions`.
+        options: `None`: the defaults. Without a schedule of rungs, a profile and a budget,
+            the rung that keeps the most is trained.
 
     Raises:
         ConfigError: `run_dir` exists, a resumed run has other settings, or `options` do not
@@ -57,7 +60,12 @@ def train(
         StorageError: a disk is full; earlier checkpoints are unchanged.
         StoppedError: `options.stop` returned `True`; the state is saved.
     """
-    job = prepare(package, source, run_dir, options)
+    options = options or TrainingOptions()
+    is_governed = options.profile is not None or options.budget.is_limited
+    if options.rungs is None and not is_governed:
+        first, *_ = supported_rungs(options.engine, package, package.largest_rungs())
+        options = replace(options, rungs=((1, first.id),))
+    job = prepare(package, source, Path(run_dir), options)
     if finished := job.finished():
         yield finished
         return
@@ -76,7 +84,6 @@ def open_loop(job: TrainingJob) -> Iterator[Loop]:
         metering = job.options.metering or stack.enter_context(Metering(None))
         engine = stack.enter_context(job.options.engine)
         if job.run:
-            metering.take_over(job.run)
             writer = stack.enter_context(RunWriter(job.run))
             stack.callback(metering.stop_writing)  # before the writer is closed
             loop = _resume(job, engine, writer, metering)
@@ -86,20 +93,22 @@ def open_loop(job: TrainingJob) -> Iterator[Loop]:
             run = create_run(job.run_dir, _run_info(job, engine, metering))
             writer = stack.enter_context(RunWriter(run))
             stack.callback(metering.stop_writing)
-            loop = Loop(job, engine, writer, done=0, selector=selector, metering=metering)
+            loop = Loop(job, engine, writer, begun=None, selector=selector, metering=metering)
             loop.begin(_started(job, engine))
         yield loop
 
 
 def _resume(job: TrainingJob, engine: Engine, writer: RunWriter, metering: Metering) -> Loop:
     checkpoint, damaged = find_checkpoint(writer.run)
-    done = checkpoint.info.step if checkpoint else 0
-    saved = checkpoint.info.spent if checkpoint else NOTHING
+    begun = checkpoint.info if checkpoint else None
+    done = begun.step if begun else 0
+    saved = begun.spent if begun else NOTHING
+    metering.take_over(writer.run, writer.count_spending(checkpoint))
     metering.count_lost(saved)
     selector = rung_selector(job, metering, done=done)  # may refuse: nothing is changed yet
     engine.open(job.package, checkpoint.state if checkpoint else job.first_state())
     lost_steps = writer.go_back(checkpoint)
-    loop = Loop(job, engine, writer, done=done, selector=selector, metering=metering)
+    loop = Loop(job, engine, writer, begun=begun, selector=selector, metering=metering)
     spent = metering.earlier
     resumed = events.Resumed(
         step=done,
@@ -110,6 +119,7 @@ def _resume(job: TrainingJob, engine: Engine, writer: RunWriter, metering: Meter
         lost_j=minus(spent.lost_j, saved.lost_j),
         engine=engine.name,
         runtime=engine.runtime,
+        threads=engine.threads or cpu_threads(),
     )
     loop.begin(*damaged, resumed)
     return loop

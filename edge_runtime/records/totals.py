@@ -1,0 +1,37 @@
+"""Sums over the records of a run up to a checkpoint, which holds them.
+
+Who continues or watches a run of weeks need not read its records from the beginning.
+"""
+
+from dataclasses import dataclass, field
+
+from edge_runtime.records.spending import Spending
+
+
+@dataclass(slots=True, kw_only=True)
+class Losses:
+    """Losses of the present epoch, and of the last step."""
+
+    count: int = 0  # of those that are finite
+    sum: float = 0.0
+    last: float | None = None  # None: not finite, or no step yet
+
+    def add(self, loss: float | None) -> None:
+        """Add the loss of a step; `None`: not finite."""
+        self.last = loss
+        if loss is not None:
+            self.count += 1
+            self.sum += loss
+
+    def begin_epoch(self) -> None:
+        """Start again; the last one is kept."""
+        self.count, self.sum = 0, 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """What a checkpoint knows of the records before it."""
+
+    power_bytes: int = 0  # length of power.jsonl
+    spending: Spending = field(default_factory=Spending)  # by these lines
+    losses: Losses = field(default_factory=Losses)
