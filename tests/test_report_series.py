@@ -11,7 +11,7 @@ from report_runs import RUNS, energy_j, gap_run, processes, resumed_run
 
 from edge_runtime.report import summarize
 from edge_runtime.report.page.figures import draw_figures
-from edge_runtime.report.summary.series import envelope
+from edge_runtime.report.summary.lines import envelope
 
 values = st.lists(
     st.one_of(st.none(), st.floats(-1e6, 1e6, width=32)), min_size=1, max_size=300

@@ -4,11 +4,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from edge_runtime.report.summary.loader import load_run
+from edge_runtime.report.summary.fold import digest_run
 from edge_runtime.report.summary.model import FORMAT, Difference, Note, Report, RunSummary
 from edge_runtime.report.summary.series import RunSeries, series_of
 from edge_runtime.report.summary.summarize import summarize_run
-from edge_runtime.report.summary.timeline import Timeline
 from edge_runtime.report.summary.unknown import minus, ratio
 from edge_runtime.version import __version__
 
@@ -37,10 +36,9 @@ def summarize(paths: Sequence[Path]) -> tuple[Report, tuple[RunSeries, ...]]:
     """
     runs, series = [], []
     for path, name in zip(paths, _names(paths), strict=True):
-        records = load_run(path)  # large, and dropped before the next one
-        timeline = Timeline(records)
-        runs.append(summarize_run(records, timeline, name))
-        series.append(series_of(records, timeline))
+        digest = digest_run(path)
+        runs.append(summarize_run(digest, name))
+        series.append(series_of(digest))
     report = Report(
         format=FORMAT,
         made_by=f"edge-train {__version__}",

@@ -1,16 +1,16 @@
-"""What a run folder holds, as a report needs it: columns of numbers and a few events.
+"""What a run folder holds, block by block: columns of numbers, and all events.
 
 A run of a day has a million samples: as one object per line they would take gigabytes. Lines
-are parsed in blocks, what is needed of a block becomes numbers in arrays, and the rest is
-dropped. Clock: seconds since the start of the process that a line names. Unknown is NaN.
+are parsed in blocks, what is needed of a block becomes numbers in arrays, and whoever takes a
+block drops it before the next one. Clock: seconds since the start of the process that a line
+names. Unknown is NaN.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import chain
+from itertools import chain, pairwise
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeAlias, get_args, get_type_hints
@@ -19,12 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.errors import EdgeRuntimeError, RecordsError
-from edge_runtime.facts import Budget
 from edge_runtime.package.manifest import FORMAT as PACKAGE_FORMAT
 from edge_runtime.package.manifest import Manifest
 from edge_runtime.package.reader import MANIFEST
 from edge_runtime.records import LoggedEvent, Run, logged_event, open_run
-from edge_runtime.records.events import Measured, Planned, StepRecord
+from edge_runtime.records.events import Measured, StepRecord
 from edge_runtime.records.jsonl import LineReader
 from edge_runtime.records.power import PowerRecord
 from edge_runtime.records.run import EVENTS_FILE, POWER_FILE, STEPS_FILE
@@ -49,55 +48,95 @@ _SAMPLES = (
 _STEPS = dict.fromkeys(("process", "step", "images", "rung"), "int64") | dict.fromkeys(
     ("keep_ratio", "loss", "t_s", "step_s", "wait_s", "pause_s", "rss_bytes"), "float64"
 )
-_RAIL, _RAIL_TYPE = "rail ", "float32"  # begins the names of columns that are rails
+RAIL = "rail "  # begins the names of columns that are rails
+_RAIL_TYPE = "float32"
 _DAMAGE = (KeyError, TypeError, ValueError, OverflowError)  # what a damaged line raises
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRecords:
-    """One run, read."""
+class RunFiles:
+    """The files of one run folder, also while the run is going on."""
 
-    run: Run
-    samples: Columns  # power.jsonl; `throttled` is 0, 1 or NaN
-    rails_w: Columns  # of the samples
-    steps: Columns  # steps.jsonl: the steps that were not lost; `rung` is a place in `rungs`
-    rungs: tuple[str, ...]  # in the order in which they were first trained
-    events: list[LoggedEvent]
-    manifest: Manifest | None  # None: the package is not where it was
-    cut_files: tuple[str, ...]  # that end in half a line
+    def __init__(self, path: Path) -> None:
+        """Open the folder and read its events.
+
+        Raises:
+            RecordsError: it is no run folder, of an unknown format, or its events are damaged.
+        """
+        self.run = open_run(path)
+        names = (STEPS_FILE, EVENTS_FILE, POWER_FILE)
+        self._readers = {name: LineReader(path / name) for name in names}
+        self._rungs: dict[str, int] = {}
+        where = str(path / EVENTS_FILE)
+        self.events: list[LoggedEvent] = [
+            logged_event(table, where=where) for table in self._readers[EVENTS_FILE]
+        ]
+        self.samples = Blocks(self._readers[POWER_FILE], _sample_columns)
+        read_steps = partial(_step_columns, rungs=self._rungs)
+        self.steps = Blocks(self._readers[STEPS_FILE], read_steps)
 
     @property
-    def budget(self) -> Budget:
-        """Of the last process: a resumed run may have another one than it began with."""
-        planned = [each.event for each in self.events if isinstance(each.event, Planned)]
-        return planned[-1].budget if planned else self.run.info.budget
+    def rungs(self) -> tuple[str, ...]:
+        """Of the steps that were read, in the order in which they were first trained."""
+        return tuple(self._rungs)
+
+    @property
+    def cut_files(self) -> tuple[str, ...]:
+        """Those that end in half a line, once all is read."""
+        return tuple(name for name, each in self._readers.items() if each.has_partial_line)
+
+    def manifest(self) -> Manifest | None:
+        """What the package says of itself, if it is still there and still the same."""
+        return _manifest(self.run)
 
 
-def load_run(path: Path) -> RunRecords:
-    """Read a run folder, also while the run is going on.
+class Blocks:
+    """Successive lines of one file as columns, each block of one process."""
 
-    Raises:
-        RecordsError: it is no run folder, of an unknown format, or damaged; half a line at
-            the end of a file is no damage.
-    """
-    run = open_run(path)
-    readers = {name: LineReader(path / name) for name in (STEPS_FILE, EVENTS_FILE, POWER_FILE)}
-    rungs: dict[str, int] = {}
-    samples = _read_columns(readers[POWER_FILE], _SAMPLES, _sample_columns)
-    read_steps = partial(_step_columns, rungs=rungs)
-    steps = _read_columns(readers[STEPS_FILE], _STEPS, read_steps)
-    rails = [name for name in samples if name.startswith(_RAIL)]
-    where = str(path / EVENTS_FILE)
-    return RunRecords(
-        run=run,
-        rails_w={name.removeprefix(_RAIL): samples.pop(name) for name in rails},
-        samples=samples,
-        steps=steps,
-        rungs=tuple(rungs),
-        events=[logged_event(table, where=where) for table in readers[EVENTS_FILE]],
-        manifest=_manifest(run),
-        cut_files=tuple(name for name, each in readers.items() if each.has_partial_line),
-    )
+    def __init__(self, reader: LineReader, take: Callable[[_Tables], Columns]) -> None:
+        """Read the first block.
+
+        Raises:
+            RecordsError: the file is missing or damaged.
+        """
+        self._reader, self._take = reader, take
+        self._blocks = self._read()
+        self._next = next(self._blocks, None)
+
+    @property
+    def process(self) -> int | None:
+        """Of the next block; `None`: all were taken."""
+        return None if self._next is None else int(self._next["process"][0])
+
+    def take(self) -> Columns:
+        """The next block, of one length in all columns.
+
+        Raises:
+            RecordsError: a line is damaged, or time goes back from one to the next.
+        """
+        if self._next is None:
+            raise ValueError("all blocks were taken")
+        taken, self._next = self._next, next(self._blocks, None)
+        return taken
+
+    def of(self, process: int) -> Iterator[Columns]:
+        """Take all blocks of a process that are next."""
+        while self.process == process:
+            yield self.take()
+
+    def _read(self) -> Iterator[Columns]:
+        last = (0, 0.0)  # process and time
+        while tables := self._reader.read():
+            first = self._reader.lines_read - len(tables) + 1
+            try:
+                columns = self._take(tables)
+            except _DAMAGE:
+                _find_damage(tables, self._take, self._reader, first)
+                raise
+            _check_order(columns, last, self._reader, first)
+            last = int(columns["process"][-1]), float(columns["t_s"][-1])
+            edges = np.flatnonzero(np.diff(columns["process"])) + 1
+            for begin, stop in pairwise([0, *edges.tolist(), len(tables)]):
+                yield {name: column[begin:stop] for name, column in columns.items()}
 
 
 def _sample_columns(tables: _Tables) -> Columns:
@@ -106,7 +145,7 @@ def _sample_columns(tables: _Tables) -> Columns:
     for rail in dict.fromkeys(chain.from_iterable(rails)):
         powers_w = [rails_w.get(rail) for rails_w in rails]
         _checked(powers_w, rail, _TYPES["total_w"])
-        columns[_RAIL + rail] = np.array(powers_w, _RAIL_TYPE)
+        columns[RAIL + rail] = np.array(powers_w, _RAIL_TYPE)
     return columns
 
 
@@ -133,34 +172,6 @@ def _checked(values: list[Any], name: str, types: set[type]) -> list[Any]:
     return values
 
 
-def _read_columns(
-    reader: LineReader, dtypes: Mapping[str, str], take: Callable[[_Tables], Columns]
-) -> Columns:
-    """A whole file as columns of one length, NaN where lines do not have a rail.
-
-    They grow in place: a list of parts would be in memory twice.
-    """
-    content = {name: bytearray() for name in dtypes}
-    while tables := reader.read():
-        first = reader.lines_read - len(tables)
-        try:
-            columns = take(tables)
-        except _DAMAGE:
-            _find_damage(tables, take, reader, first + 1)
-            raise
-        for rail in [name for name in columns if name not in content]:
-            content[rail] = bytearray(np.full(first, np.nan, _RAIL_TYPE))
-        unknown = np.full(len(tables), np.nan, _RAIL_TYPE)
-        for name, column in content.items():
-            column += columns.get(name, unknown).tobytes()
-    whole = {
-        name: np.frombuffer(column, dtypes.get(name, _RAIL_TYPE))
-        for name, column in content.items()
-    }
-    _check_order(whole["process"], whole["t_s"], reader)
-    return whole
-
-
 def _find_damage(
     tables: _Tables, take: Callable[[_Tables], Columns], reader: LineReader, first: int
 ) -> None:
@@ -173,13 +184,23 @@ def _find_damage(
             raise RecordsError(f"{reader.place(number)} is damaged: {reason}.") from None
 
 
-def _check_order(process: Array, t_s: Array, reader: LineReader) -> None:
-    """Processes follow each other, and time does not go back in any of them."""
+def _check_order(
+    columns: Columns, last: tuple[int, float], reader: LineReader, first: int
+) -> None:
+    """Processes follow each other, and time does not go back in any of them.
+
+    Args:
+        columns: of a block.
+        last: process and time of the line before it.
+        reader: of the file.
+        first: number of the block's first line.
+    """
+    process, t_s = columns["process"], columns["t_s"]
+    later = np.diff(process, prepend=last[0])
     back = (process < 1) | (t_s < 0)
-    later = np.diff(process)
-    back[1:] |= (later < 0) | ((later == 0) & (np.diff(t_s) < 0))
+    back |= (later < 0) | ((later == 0) & (np.diff(t_s, prepend=last[1]) < 0))
     if back.any():
-        place = reader.place(int(np.argmax(back)) + 1)
+        place = reader.place(first + int(np.argmax(back)))
         raise RecordsError(f"{place} is damaged: its time goes back.")
 
 

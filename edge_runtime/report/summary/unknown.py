@@ -30,6 +30,11 @@ def highest(values: Array) -> float | None:
     return float(known.max()) if len(known) else None
 
 
+def larger(a: float | None, b: float | None) -> float | None:
+    """The larger one of those that are known."""
+    return max((value for value in (a, b) if value is not None), default=None)
+
+
 def mean(values: Array) -> float | None:
     """Of the numbers that are known, if there are any."""
     known = values[~np.isnan(values)]

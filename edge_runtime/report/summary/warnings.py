@@ -2,17 +2,17 @@
 
 from collections.abc import Iterator
 
-from edge_runtime.report.summary.loader import RunRecords
+from edge_runtime.report.summary.digest import RunDigest
 from edge_runtime.report.summary.model import Note, RunSummary
 from edge_runtime.units import duration_text, power_text
 
 
-def notes_of(records: RunRecords, run: RunSummary) -> tuple[Note, ...]:
+def notes_of(digest: RunDigest, run: RunSummary) -> tuple[Note, ...]:
     """All of them, the gravest first."""
     texts = {
         "estimate": _estimates(run),
-        "damaged": _damages(records),
-        "missing": _missing(records, run),
+        "damaged": _damages(digest),
+        "missing": _missing(digest, run),
         "lost": _lost(run),
     }
     return tuple(Note(kind=kind, text=text) for kind in texts for text in texts[kind])
@@ -39,15 +39,15 @@ def _estimates(run: RunSummary) -> Iterator[str]:
         )
 
 
-def _damages(records: RunRecords) -> Iterator[str]:
-    for name in records.cut_files:
+def _damages(digest: RunDigest) -> Iterator[str]:
+    for name in digest.cut_files:
         yield (
             f"{name} ends in the middle of a line, which was skipped: a process was killed "
             "or the disk was full."
         )
 
 
-def _missing(records: RunRecords, run: RunSummary) -> Iterator[str]:
+def _missing(digest: RunDigest, run: RunSummary) -> Iterator[str]:
     totals, metering, idle_w = run.totals, run.metering, run.conditions.idle_w
     if not totals.steps:
         yield "No training step is recorded yet."
@@ -73,7 +73,7 @@ def _missing(records: RunRecords, run: RunSummary) -> Iterator[str]:
             "average: something else was busy when it was measured. Net energy and the idle "
             "board's share mean nothing here."
         )
-    if records.manifest is None:
+    if digest.manifest is None:
         yield (
             f"The package is not at {run.trained.package_path} any more, or was changed: "
             "method and model are unknown."
