@@ -27,7 +27,13 @@ if typing.TYPE_CHECKING:
         StoppedError,
         StorageError,
     )
-    from edge_runtime.evaluation import Scores, TrainedState, evaluate, export_encoder, open_trained
+    from edge_runtime.evaluation import (
+        Scores,
+        TrainedState,
+        evaluate,
+        export_encoder,
+        open_trained,
+    )
     from edge_runtime.facts import Budget
     from edge_runtime.package import Package, open_package
     from edge_runtime.records import Run, open_run

@@ -52,7 +52,9 @@ def test_the_newest_of_the_last_two_comes_back(writer) -> None:
 
 def test_the_same_state_gives_the_same_bytes(writer) -> None:
     folder = save(writer, 1)
-    writer.save(dict(reversed(state_after(1).items())), step=2, epoch=0, spent=SPENT, losses=Losses())
+    writer.save(
+        dict(reversed(state_after(1).items())), step=2, epoch=0, spent=SPENT, losses=Losses()
+    )
     first, second = ((folder / step / "state.safetensors") for step in "12")
     assert first.read_bytes() == second.read_bytes()
 
@@ -177,7 +179,9 @@ def fail_to_save(writer: RunWriter) -> None:
     """Save a state that is too large and check that the previous one is complete."""
     message = r"cannot write .*checkpoints/20: .*Free some space"
     with pytest.raises(StorageError, match=message) as caught:
-        writer.save(state_after(20, size=100_000), step=20, epoch=0, spent=SPENT, losses=Losses())
+        writer.save(
+            state_after(20, size=100_000), step=20, epoch=0, spent=SPENT, losses=Losses()
+        )
     assert caught.value.exit_code == 9
     assert names(writer.run.path / "checkpoints") == ["10"]
     newest = open_run(writer.run.path).newest_checkpoint()

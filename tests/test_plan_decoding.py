@@ -1,4 +1,4 @@
-"""`plan PKG DATA` and `run` expect the same memory for decoding, the decoders' code included."""
+"""`plan PKG DATA` and `run` expect the same memory for decoding, with the decoders' code."""
 
 import json
 
@@ -25,7 +25,7 @@ def test_plan_counts_decoding_and_the_decoders_code(
     monkeypatch.setattr(data, "decoder_code_bytes", lambda source: 24 * MIB)
     words = ["plan", str(package.path), str(tmp_path / "pictures"), "--json"]
     assert main([*words, "--profile", str(tmp_path / "profile.json")]) == 0
-    rungs = json.loads(capsys.readouterr().out)["rungs"]
+    rungs = json.loads(capsys.readouterr().out)["alone"]
     measured = {cost.rung: cost.peak_bytes for cost in profile.rungs}
     assert {rung["rung"]: rung["peak_bytes"] - measured[rung["rung"]] for rung in rungs} == {
         "k100": 31 * MIB,

@@ -21,9 +21,7 @@ class TrainedState(NamedTuple):
     state: State  # the tensors of its encoder only
 
 
-def open_trained(
-    run_folder: StrPath, package_folder: StrPath | None = None
-) -> TrainedState:
+def open_trained(run_folder: StrPath, package_folder: StrPath | None = None) -> TrainedState:
     """Read the newest checkpoint and its package.
 
     Args:

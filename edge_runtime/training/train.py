@@ -20,11 +20,11 @@ from edge_runtime.records import (
     utc_now,
 )
 from edge_runtime.records.events import Event
+from edge_runtime.storage import StrPath
 from edge_runtime.training.job import TrainingJob, TrainingOptions, prepare
 from edge_runtime.training.loop import Loop
 from edge_runtime.training.metering import NOTHING, Metering, minus
 from edge_runtime.training.selector import rung_selector
-from edge_runtime.storage import StrPath
 from edge_runtime.version import __version__
 
 # Distributions that affect the result of a step, besides the engine's runtime.

@@ -23,9 +23,9 @@ from edge_runtime.report.summary.digest import (
     WAIT,
     Process,
     RailSums,
+    RunDigest,
     RungSegment,
     RungSums,
-    RunDigest,
 )
 from edge_runtime.report.summary.lines import LineBuilder
 from edge_runtime.report.summary.loader import RAIL, Array, Columns, RunFiles
@@ -238,7 +238,9 @@ class _ProcessFold:
         first, last = int(steps["step"][0]), int(steps["step"][-1])
         if self._steps is None:
             self._first_asked_s = float(asked_s[0])
-            self._started_j = float(self._curve.until(np.minimum(asked_s[:1], self._kept_s))[0])
+            self._started_j = float(
+                self._curve.until(np.minimum(asked_s[:1], self._kept_s))[0]
+            )
         self._steps = (self._steps[0] if self._steps else first, last)
         if not digest.steps:
             digest.losses.first = mean(steps["loss"][:1])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_runtime.report.summary.digest import RungSegment, RunDigest, Span
+from edge_runtime.report.summary.digest import RunDigest, RungSegment, Span
 from edge_runtime.report.summary.lines import Line
 
 

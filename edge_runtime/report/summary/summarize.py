@@ -107,9 +107,7 @@ def _training_setup(digest: RunDigest) -> model.TrainingSetup:
     )
 
 
-def _totals(
-    digest: RunDigest, processes: Sequence[model.ProcessUse]
-) -> model.Totals:
+def _totals(digest: RunDigest, processes: Sequence[model.ProcessUse]) -> model.Totals:
     info, peaks, losses = digest.run.info, digest.peaks, digest.losses
     time_s, gross_j, images = digest.duration_s, digest.gross_j, digest.images
     epochs = digest.steps / info.steps_per_epoch

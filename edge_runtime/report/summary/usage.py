@@ -9,8 +9,8 @@ from edge_runtime.report.summary.digest import (
     MEAN_OVER_S,
     OTHER,
     STAGES,
-    RungSums,
     RunDigest,
+    RungSums,
     SpanSums,
 )
 from edge_runtime.report.summary.model import ProcessUse, RailUse, RungUse, StageUse
