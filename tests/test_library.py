@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,9 @@ import edge_runtime
 from edge_runtime.cli import run as run_command
 from edge_runtime.errors import ConfigError, DataError, PackageError, RecordsError
 from edge_runtime.records import events
+from edge_runtime.selftest import PACKAGE
+
+DOCUMENT = (Path(__file__).parents[1] / "docs/library.md").read_text()
 
 
 class Place(os.PathLike[str]):
@@ -75,3 +79,16 @@ def test_without_a_schedule_and_a_budget_the_largest_rung_is_trained(tmp_path) -
     yielded = list(edge_runtime.train(package, FakePictures(), tmp_path / "run", asked))
     rungs = {event.rung for event in yielded if isinstance(event, events.StepRecord)}
     assert rungs == {"k100"}
+
+
+def test_the_example_of_the_document_evaluates_a_run(tmp_path, monkeypatch, capsys) -> None:
+    package, digits = edge_runtime.open_package(PACKAGE), edge_runtime.open_source("digits")
+    asked = edge_runtime.TrainingOptions(epochs=1, images_per_epoch=128)
+    list(edge_runtime.train(package, digits, tmp_path / "run", asked))
+    (*_, example) = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(example, {"edge_runtime": edge_runtime})
+    accuracy, untrained = map(float, capsys.readouterr().out.split())
+    assert accuracy > 0.2
+    assert untrained > 0.2
+    assert (tmp_path / "encoder.onnx").stat().st_size > 1000

@@ -20,6 +20,7 @@ from training_fakes import (
 )
 
 from edge_runtime.data import draw_inputs, view_batches
+from edge_runtime.device import cpu_threads
 from edge_runtime.errors import (
     ConfigError,
     DataError,
@@ -117,7 +118,7 @@ def test_run_json_describes_the_run(package, tmp_path) -> None:
     assert (info.settings.seed, info.settings.epochs, info.settings.batch_size) == (7, 2, 4)
     assert info.settings.rungs == ((1, "k100"),)
     assert (info.engine, info.device, info.versions["runtime"]) == ("fake", "cpu", "numpy")
-    assert info.threads == FakeEngine.threads == 1
+    assert (FakeEngine.threads, info.threads) == (None, cpu_threads())
     assert (info.total_steps, info.steps_per_epoch) == (10, 5)
     assert info.source == "fake pictures"
     assert info.package_path == str(package.path)

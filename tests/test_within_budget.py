@@ -99,7 +99,7 @@ def test_the_example_of_the_document_is_short_and_runs(
 def test_the_federated_round_of_the_document_trains_the_parameters(
     package, measured, tmp_path
 ) -> None:
-    (_, example) = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
+    (_, example, _) = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
     names: dict[str, object] = {"edge_runtime": edge_runtime}
     exec(example, names)
     given = {"param.w": np.full(64, 0.25, np.float32)}

@@ -216,7 +216,7 @@ class FakeEngine:
     name = "fake"
     runtime = "numpy"
     device = "cpu"
-    threads = 1
+    threads = None  # one per processor
 
     def __init__(
         self,

@@ -12,7 +12,9 @@ ADVICE = (
     "Make it of a copy of the run folder on another machine, give the container more memory, "
     "or choose --json or --csv, which need less than a page."
 )
-_SHARE = 0.6  # of the bytes of the lines: their numbers, and what is computed of them
+_EVENTS_SHARE = 10  # of the bytes of the events: all are rows of tables
+_LINES_SHARE = 0.6  # of the bytes of steps and samples, as long as these are few
+_LINES_BYTES = 8 << 20  # of more of them a bounded part is held
 _PAGE_BYTES = 60 << 20  # libraries and figures, when the lines are gone
 _OTHER_BYTES = 6 << 20  # a block of lines, the tables of the report
 
@@ -24,12 +26,10 @@ def report_bytes(runs: Sequence[Path], *, page: bool) -> int:
         runs: run folders; files that are missing are reported when they are read.
         page: whether an HTML page is made.
     """
-    lines = max(sum(map(_size_bytes, _files(run))) for run in runs)
-    return _OTHER_BYTES + max(round(_SHARE * lines), _PAGE_BYTES if page else 0)
-
-
-def _files(run: Path) -> list[Path]:
-    return [run / name for name in (STEPS_FILE, EVENTS_FILE, POWER_FILE)]
+    events = max(_size_bytes(run / EVENTS_FILE) for run in runs)
+    lines = max(_size_bytes(run / STEPS_FILE) + _size_bytes(run / POWER_FILE) for run in runs)
+    held = min(round(_LINES_SHARE * lines), _LINES_BYTES)
+    return _OTHER_BYTES + _EVENTS_SHARE * events + max(held, _PAGE_BYTES if page else 0)
 
 
 def _size_bytes(path: Path) -> int:

@@ -11,7 +11,8 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from edge_runtime.report.summary.series import Line, RunSeries
+from edge_runtime.report.summary.lines import Line
+from edge_runtime.report.summary.series import RunSeries
 
 Trace: TypeAlias = dict[str, Any]
 Range: TypeAlias = list[float] | None  # None: plotly's own choice
