@@ -18,7 +18,7 @@ MOST_START_UP_S = 0.5
 # Lower line = higher layer. A module may import its own part, or a part of a line above.
 LAYERS = [
     {"errors"},
-    {"leaving", "storage", "version", "units"},
+    {"leaving", "printable", "storage", "version", "units"},
     {"state", "schema"},
     {"facts"},
     {"package", "device", "records"},
@@ -30,6 +30,7 @@ LAYERS = [
     {"within_budget"},
     {"evaluation", "live", "report"},
     {"cli"},
+    {"__main__"},
 ]
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 

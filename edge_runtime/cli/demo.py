@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import json
 import shlex
 import shutil
 import sys
@@ -10,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edge_runtime.cli.output import show, show_json
 from edge_runtime.cli.quantities import natural, positive
 from edge_runtime.errors import ConfigError, StoppedError
 from edge_runtime.units import duration_text
@@ -56,7 +56,10 @@ def run(args: argparse.Namespace) -> int:
         train(folder, args.epochs, args.seed)
         command("eval", folder / "run", "--train", "digits", "--test", "digits:test")
     facts = collect(folder, exported=exported, epochs=args.epochs, seed=args.seed)
-    print(json.dumps(facts) if args.json else render_text(facts))
+    if args.json:
+        show_json(facts)
+    else:
+        show(render_text(facts))
     return 0
 
 
@@ -71,7 +74,7 @@ def make_package(folder: Path, seed: int) -> bool:
     try:
         load_export()
     except ConfigError:
-        print(
+        show(
             f"Without torch, {folder / 'package'} is a copy of the package inside edge-train."
         )
         with new_folder(folder / "package") as building, storage_errors("write", folder):
@@ -103,7 +106,7 @@ def command(*words: object) -> None:
     """
     from edge_runtime.cli.main import parser_for
 
-    print(f"\n$ {_typed(words)}", flush=True)
+    show(f"\n$ {_typed(words)}")
     typed = [str(word) for word in words]
     args = parser_for(typed).parse_args(typed)
     args.command(args)

@@ -1,10 +1,10 @@
 """edge-train eval: accuracy of a run's encoder, compared with the untrained one."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_runtime.cli.output import show, show_json
 from edge_runtime.cli.quantities import positive
 
 if TYPE_CHECKING:
@@ -70,9 +70,9 @@ def run(args: argparse.Namespace) -> int:
     results = results_of(trained, scores, args.train, args.test)
     # Printed first, so that a full or read-only disk does not lose the result.
     if args.json:
-        print(json.dumps({"step": trained.step, **unstructure(results)}))
+        show_json({"step": trained.step, **unstructure(results)})
     else:
-        print(render_text(trained, scores))
+        show(render_text(trained, scores))
     spent = window.energy
     log_event(
         args.run_folder,

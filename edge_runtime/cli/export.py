@@ -1,14 +1,11 @@
 """edge-train export: write a training package, on a machine with torch."""
 
 import argparse
-import json
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from edge_runtime.cli.output import say, show, show_json
 from edge_runtime.errors import ConfigError
 
 _FLAGS = {  # flag -> key of the recipe
@@ -77,32 +74,20 @@ def run(args: argparse.Namespace) -> int:
 
     def report(stage: str, wall_s: float, cpu_s: float) -> None:
         stages.append({"stage": stage, "wall_s": wall_s, "cpu_s": cpu_s})
-        print(f"{stage:28} {wall_s:7.2f} s {cpu_s:7.2f} CPU s", file=sys.stderr)
+        say(f"{stage:28} {wall_s:7.2f} s {cpu_s:7.2f} CPU s")
 
-    with _terminated_like_interrupted():
-        package = export_package(recipe, args.output, init=args.init, report=report)
+    package = export_package(recipe, args.output, init=args.init, report=report)
     manifest = package.manifest
     if args.json:
-        document = {"package": str(args.output), "digest": package.digest, "stages": stages}
-        print(json.dumps(document))
+        show_json({"package": str(args.output), "digest": package.digest, "stages": stages})
         return 0
     cpu_s = sum(stage["cpu_s"] for stage in stages)
     trains = f"{manifest.method}, tokens {manifest.token_policy}, {manifest.model.name}"
-    print(f"{args.output}: {trains}")
-    print(f"rungs {', '.join(rung.id for rung in manifest.rungs)}; {cpu_s:.1f} CPU s")
+    show(f"{args.output}: {trains}")
+    show(f"rungs {', '.join(rung.id for rung in manifest.rungs)}; {cpu_s:.1f} CPU s")
     if manifest.ort_training.refused is not None:
-        print(f"no ort-training artifacts: {manifest.ort_training.refused}")
+        show(f"no ort-training artifacts: {manifest.ort_training.refused}")
     return 0
-
-
-@contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """SIGTERM ends like Ctrl-C, without incomplete files."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def load_export() -> None:

@@ -1,9 +1,9 @@
 """edge-train export-encoder: the trained encoder as one file for other programs."""
 
 import argparse
-import json
 from pathlib import Path
 
+from edge_runtime.cli.output import show, show_json
 from edge_runtime.units import bytes_text
 
 
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     size_bytes = export_encoder(package, state, args.output)
     if args.json:
         facts = {"path": str(args.output), "size_bytes": size_bytes, "step": step}
-        print(json.dumps({**facts, "package": package.digest}))
+        show_json({**facts, "package": package.digest})
     else:
-        print(f"wrote {args.output}: encoder after {step} steps, {bytes_text(size_bytes)}")
+        show(f"wrote {args.output}: encoder after {step} steps, {bytes_text(size_bytes)}")
     return 0

@@ -1,12 +1,12 @@
 """edge-train inspect: what a training package trains, and what each rung costs."""
 
 import argparse
-import json
 import math
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_runtime.cli.output import show, show_json
 from edge_runtime.cli.quantities import count_text
 from edge_runtime.cli.table import aligned
 from edge_runtime.units import bytes_text
@@ -28,7 +28,10 @@ def run(args: argparse.Namespace) -> int:
     from edge_runtime.package import open_package
 
     facts = collect(open_package(args.package))
-    print(json.dumps(facts) if args.json else render_text(facts))
+    if args.json:
+        show_json(facts)
+    else:
+        show(render_text(facts))
     return 0
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.text import Text
 
 from edge_runtime.live import Status
+from edge_runtime.printable import printable
 from edge_runtime.records import LoggedEvent, events
 from edge_runtime.records.event_text import event_text, loss_text
 from edge_runtime.units import (
@@ -33,7 +34,7 @@ _UNKNOWN = "unknown"
 def panel_text(status: Status, path: Path, *, width: int, height: int) -> list[Text]:
     """At most `height` lines of at most `width` columns."""
     lines = [
-        Text.assemble((str(path), "bold"), "  ", _state(status)),
+        Text.assemble((printable(str(path)), "bold"), "  ", _state(status)),
         _bar(status.steps_done / status.info.total_steps, width, "green"),
         *_training(status, width),
         *_spending(status, width),
@@ -98,7 +99,7 @@ def _rung(status: Status, width: int) -> list[Text]:
     lines = [_line("rung", since)]
     if rung.reason:
         room = max(10, width - _LABEL)
-        why = textwrap.wrap(rung.reason, room, max_lines=_WHY_LINES, placeholder=" …")
+        why = textwrap.wrap(printable(rung.reason), room, max_lines=_WHY_LINES, placeholder=" …")
         lines += [Text(" " * _LABEL + line, "dim") for line in why]
     return lines
 
@@ -172,7 +173,7 @@ def _line(
     width: int = 0,
 ) -> Text:
     """One line, with a bar at its right end if the value has a limit and it fits."""
-    line = Text.assemble((f"{label:<{_LABEL}}", "cyan"), text)
+    line = Text.assemble((f"{label:<{_LABEL}}", "cyan"), printable(text))
     if value is None or limit is None:
         return line
     share = value / limit

@@ -1,7 +1,6 @@
 """edge-train plan: which rungs a budget allows, and the predicted costs of the run."""
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from edge_runtime.cli.budget_flags import (
     add_epochs_argument,
     budget_of,
 )
+from edge_runtime.cli.output import show, show_json
 from edge_runtime.cli.plan_text import PlanFacts, render_text, table_of
 from edge_runtime.cli.profile import add_device_arguments, environment_of
 from edge_runtime.cli.quantities import positive
@@ -114,7 +114,10 @@ def run(args: argparse.Namespace) -> int:
             replace(epoch, steps=plan.steps), budget, steps_per_epoch=per_epoch
         ),
     )
-    print(json.dumps(table_of(facts)) if args.json else render_text(facts))
+    if args.json:
+        show_json(table_of(facts))
+    else:
+        show(render_text(facts))
     return 0
 
 

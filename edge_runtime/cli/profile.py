@@ -1,12 +1,11 @@
 """edge-train profile: measure what a step of every rung costs on this board."""
 
 import argparse
-import json
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_runtime.cli.output import say, show, show_json
 from edge_runtime.cli.quantities import duration_s, niceness, positive, size_bytes
 from edge_runtime.cli.signals import stop_on_signals
 from edge_runtime.errors import ConfigError
@@ -111,15 +110,15 @@ def run(args: argparse.Namespace) -> int:
     require_state_fits(Budget(memory_bytes=args.memory), package.manifest.state_bytes)
     environment = environment_of(args)
     engine = create_engine(args.engine, device=args.device, threads=args.threads)
-    rungs = supported_rungs(engine, package, package.manifest.rungs, _say)
+    rungs = supported_rungs(engine, package, package.manifest.rungs, say)
     target = args.output or environment.cached_profile_path(package)
-    _say(
+    say(
         f"measuring {len(rungs)} rungs on {environment.board.id} three times: at most "
         f"{duration_text(len(rungs) * args.time_per_rung)}, and the time to load each"
     )
     with (
         stop_on_signals("stopping") as stop,
-        Meter(environment.sensor, on_event=lambda event: _say(sensor_text(event))) as meter,
+        Meter(environment.sensor, on_event=lambda event: say(sensor_text(event))) as meter,
     ):
         profile = profile_package(
             package,
@@ -128,22 +127,16 @@ def run(args: argparse.Namespace) -> int:
             rungs=rungs,
             memory_bytes=args.memory,
             max_s=args.time_per_rung,
-            report=lambda cost: _say(cost.text(is_estimate=environment.power_is_estimate)),
+            report=lambda cost: say(cost.text(is_estimate=environment.power_is_estimate)),
             stop=stop,
         )
     save_profile(profile, target)
     forget_measurements(package, environment)
     if args.json:
-        print(json.dumps(unstructure(profile)))
+        show_json(unstructure(profile))
     else:
-        print(profile_text(profile))
-        print(f"profile: {target}")
+        show(f"{profile_text(profile)}\nprofile: {target}")
     return 0
-
-
-def _say(text: str) -> None:
-    """Progress; stdout is for the profile."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def sensor_text(event: "SensorEvent") -> str:

@@ -1,9 +1,9 @@
 """edge-train report: energy, time and memory of runs, as a page, as JSON and as CSV files."""
 
 import argparse
-import json
 from pathlib import Path
 
+from edge_runtime.cli.output import show, show_json
 from edge_runtime.errors import ConfigError
 
 
@@ -39,13 +39,13 @@ def run(args: argparse.Namespace) -> int:
         with storage_errors("make", args.csv):
             args.csv.mkdir(parents=True, exist_ok=True)
         for name, text in csv_files(report).items():
-            write_file(args.csv / name, text.encode())
+            write_file(args.csv / name, text.encode(errors="backslashreplace"))
         written.append(args.csv)
     if page:
         write_file(args.output, render_page(report, series).encode())
         written.append(args.output)
     if args.json:
-        print(json.dumps(unstructure(report)))
+        show_json(unstructure(report))
     else:
-        print("\n".join(f"wrote {path}" for path in written))
+        show("\n".join(f"wrote {path}" for path in written))
     return 0

@@ -1,7 +1,6 @@
 """edge-train run: train a package on pictures, into a run folder."""
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -16,10 +15,11 @@ from edge_runtime.cli.budget_flags import (
     add_epochs_argument,
     budget_of,
 )
+from edge_runtime.cli.output import discard_output, say, show_json
 from edge_runtime.cli.profile import add_device_arguments, add_nice_argument
 from edge_runtime.cli.quantities import AUTO, duration_s, natural, positive
 from edge_runtime.cli.signals import stop_on_signals
-from edge_runtime.errors import ConfigError, DeviceError
+from edge_runtime.errors import ConfigError, DeviceError, StorageError
 
 if TYPE_CHECKING:
     from edge_runtime.device import Meter
@@ -119,7 +119,7 @@ def _run(args: argparse.Namespace, meter: "Meter", began_s: float) -> int:
         stop_on_signals(_STOPPING) as stop,
         closing(progress_on(args.output, sys.stdout)) as progress,
     ):
-        show = Shown(show_json if args.json else progress)
+        show = Shown(show_event if args.json else progress)
         for event in train(
             began_s=began_s, meter=meter, stop=lambda: stop() or show.is_gone, report=_say
         ):
@@ -175,11 +175,11 @@ def training_of(args: argparse.Namespace) -> "partial[Generator[Event, None, Run
     )
 
 
-def show_json(event: "Event") -> None:
+def show_event(event: "Event") -> None:
     """One line of JSON."""
     from edge_runtime.records.events import event_table
 
-    print(json.dumps(event_table(event)), flush=True)
+    show_json(event_table(event))
 
 
 def keep_ratio(text: str) -> float | str:
@@ -214,8 +214,8 @@ def rungs_of(
 
 
 def _say(text: str) -> None:
-    """Print progress; stdout is for the run."""
-    print(f"edge-train: {text}", file=sys.stderr, flush=True)
+    """Progress before the first step; stdout is for the run."""
+    say(f"edge-train: {text}")
 
 
 class Shown:
@@ -231,7 +231,6 @@ class Shown:
             return
         try:
             self._show(event)
-        except OSError:
+        except (BrokenPipeError, StorageError):
             self.is_gone = True
-            # Python's buffer is flushed to it, too.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            discard_output()

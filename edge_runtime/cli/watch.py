@@ -1,12 +1,13 @@
 """edge-train watch: show a run of another process, running or ended."""
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from edge_runtime.cli.output import show, show_json
 
 if TYPE_CHECKING:
     from edge_runtime.records import Run
@@ -35,9 +36,7 @@ def run(args: argparse.Namespace) -> int:
 
     watched = open_run(args.run_folder)
     if args.json:
-        ended = replay(
-            watched, lambda event: print(json.dumps(event_table(event)), flush=True)
-        )
+        ended = replay(watched, lambda event: show_json(event_table(event)))
     elif can_redraw(sys.stdout):
         ended = show_panel(watched)
     else:
@@ -64,7 +63,7 @@ def show_panel(watched: "Run") -> "Event | None":
     follower.status.was_killed = ended is None
     look()
     if follower.status.finished:
-        print(finished_text(follower.status.finished, watched.path))
+        show(finished_text(follower.status.finished, watched.path))
     return ended
 
 

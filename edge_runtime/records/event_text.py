@@ -4,18 +4,23 @@ from pathlib import Path
 
 from edge_runtime.facts import Plan
 from edge_runtime.facts.plan import steps_text
+from edge_runtime.printable import printable
 from edge_runtime.records import events
 from edge_runtime.records.events import Event, StepRecord
 from edge_runtime.units import bytes_text, duration_text, energy_text, temperature_text
 
 
 def event_text(event: Event, folder: Path = Path()) -> str:
-    """One line for people; empty for steps and windows. Epochs count from 1 here.
+    """One printable line for people; empty for steps and windows. Epochs count from 1 here.
 
     Args:
         event: what happened.
         folder: where paths of the event begin, as the reader shall see them.
     """
+    return printable(_text(event, folder))
+
+
+def _text(event: Event, folder: Path) -> str:
     match event:
         case events.Started():
             return f"training {event.steps} steps on {event.engine} ({event.runtime})"
