@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_runtime.cli.output import show, show_json
+from edge_runtime.cli.paths import any_path, require_place
 from edge_runtime.cli.quantities import natural, positive
 from edge_runtime.errors import ConfigError, StoppedError
 from edge_runtime.units import duration_text
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         metavar="DIR",
-        type=Path,
+        type=any_path,
         default=Path("edge-train-demo"),
         help="folder to create; default: edge-train-demo",
     )
@@ -48,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
     from edge_runtime.engines import create_engine
 
     folder: Path = args.output
+    require_place(folder)
     if folder.exists():
         raise ConfigError(f"{folder} exists. Remove it, or choose another folder with -o.")
     create_engine("auto")  # fails early without an engine

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_runtime.cli.output import show, show_json
+from edge_runtime.cli.paths import any_path
 from edge_runtime.device import (
     memory_now,
     prefer_oom_kill,
@@ -57,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument(
-        "--board", type=Path, metavar="FILE", help="a board profile; default: recognised"
+        "--board", type=any_path, metavar="FILE", help="a board profile; default: recognised"
     )
     parser.add_argument("--try", dest="part", choices=PARTS, help=argparse.SUPPRESS)
 

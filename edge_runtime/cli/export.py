@@ -2,10 +2,10 @@
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
 from edge_runtime.cli.output import say, show, show_json
+from edge_runtime.cli.paths import any_path, require_place
 from edge_runtime.errors import ConfigError
 
 _FLAGS = {  # flag -> key of the recipe
@@ -25,8 +25,8 @@ _FLAGS = {  # flag -> key of the recipe
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the command; each overrides the recipe's value."""
-    parser.add_argument("recipe", nargs="?", type=Path, metavar="RECIPE.toml")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="PKG")
+    parser.add_argument("recipe", nargs="?", type=any_path, metavar="RECIPE.toml")
+    parser.add_argument("-o", "--output", type=any_path, required=True, metavar="PKG")
     parser.add_argument("--model", help="timm's name, or a family such as vit_tiny")
     parser.add_argument("--method", help="such as simclr; all are in docs/recipe.md")
     parser.add_argument(
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch-size", type=int, help="pictures per step")
     parser.add_argument("--seed", type=int, help="of the initial weights")
-    parser.add_argument("--init", type=Path, metavar="FILE", help="a timm .safetensors file")
+    parser.add_argument("--init", type=any_path, metavar="FILE", help="a timm .safetensors file")
     parser.add_argument(
         "--set",
         action="append",
@@ -59,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export; the stages and their times go to stderr as they end."""
+    require_place(args.output)
     load_export()
     from edge_export.package.build import export_package
     from edge_export.recipe import make_recipe, read_recipe

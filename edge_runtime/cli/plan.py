@@ -11,6 +11,7 @@ from edge_runtime.cli.budget_flags import (
     budget_of,
 )
 from edge_runtime.cli.output import show, show_json
+from edge_runtime.cli.paths import any_path, path_text
 from edge_runtime.cli.plan_text import PlanFacts, render_text, table_of
 from edge_runtime.cli.profile import add_device_arguments, environment_of
 from edge_runtime.cli.quantities import positive
@@ -24,11 +25,12 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "package", metavar="PKG", type=Path, help="written by `edge-train export`"
+        "package", metavar="PKG", type=any_path, help="written by `edge-train export`"
     )
     parser.add_argument(
         "data",
         metavar="DATA",
+        type=path_text,
         nargs="?",
         help="pictures to train on; they are counted, and so is the memory to decode them",
     )
@@ -42,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--profile",
         metavar="FILE",
-        type=Path,
+        type=any_path,
         help="cost profile; default: that of the cache. With --board it may be of another "
         "machine",
     )

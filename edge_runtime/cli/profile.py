@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_runtime.cli.output import say, show, show_json
+from edge_runtime.cli.paths import any_path, require_output
 from edge_runtime.cli.quantities import duration_s, niceness, positive, size_bytes
 from edge_runtime.cli.signals import stop_on_signals
-from edge_runtime.errors import ConfigError
+from edge_runtime.errors import ConfigError, EdgeRuntimeError
 from edge_runtime.units import duration_text
 
 if TYPE_CHECKING:
@@ -20,13 +21,13 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "package", metavar="PKG", type=Path, help="written by `edge-train export`"
+        "package", metavar="PKG", type=any_path, help="written by `edge-train export`"
     )
     parser.add_argument(
         "-o",
         "--output",
         metavar="FILE",
-        type=Path,
+        type=any_path,
         help="output file; default: the cache, from which `plan` and `run` read",
     )
     parser.add_argument(
@@ -63,7 +64,7 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
         "--threads", metavar="N", type=positive, help="of the engine; default: all processors"
     )
     parser.add_argument(
-        "--board", metavar="FILE", type=Path, help="a board profile; default: recognised"
+        "--board", metavar="FILE", type=any_path, help="a board profile; default: recognised"
     )
 
 
@@ -105,6 +106,8 @@ def run(args: argparse.Namespace) -> int:
 
     if not args.time_per_rung:
         raise ConfigError("--time-per-rung is 0; expected a duration above zero, such as 60s.")
+    if args.output is not None:
+        require_output(args.output, "a cost profile", is_profile)
     os.nice(args.nice)
     package = open_package(args.package)
     require_state_fits(Budget(memory_bytes=args.memory), package.manifest.state_bytes)
@@ -137,6 +140,17 @@ def run(args: argparse.Namespace) -> int:
     else:
         show(f"{profile_text(profile)}\nprofile: {target}")
     return 0
+
+
+def is_profile(file: Path) -> bool:
+    """Whether a file is a cost profile of edge-train."""
+    from edge_runtime.profiling import load_profile
+
+    try:
+        load_profile(file)
+    except EdgeRuntimeError:
+        return False
+    return True
 
 
 def sensor_text(event: "SensorEvent") -> str:

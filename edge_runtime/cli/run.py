@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, closing, nullcontext
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_runtime.cli.budget_flags import (
@@ -16,6 +15,7 @@ from edge_runtime.cli.budget_flags import (
     budget_of,
 )
 from edge_runtime.cli.output import discard_output, say, show_json
+from edge_runtime.cli.paths import any_path, path_text, require_place
 from edge_runtime.cli.profile import add_device_arguments, add_nice_argument
 from edge_runtime.cli.quantities import AUTO, duration_s, natural, positive
 from edge_runtime.cli.signals import stop_on_signals
@@ -34,15 +34,16 @@ _STOPPING = "stopping after this step and saving"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "package", metavar="PKG", type=Path, help="written by `edge-train export`"
+        "package", metavar="PKG", type=any_path, help="written by `edge-train export`"
     )
     parser.add_argument(
         "data",
         metavar="DATA",
+        type=path_text,
         help="a folder or .tar of pictures, a video file, camera:N, or digits",
     )
     parser.add_argument(
-        "-o", "--output", metavar="RUN", type=Path, required=True, help="folder to create"
+        "-o", "--output", metavar="RUN", type=any_path, required=True, help="folder to create"
     )
     rung = parser.add_mutually_exclusive_group()
     rung.add_argument(
@@ -62,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--profile",
         metavar="FILE",
-        type=Path,
+        type=any_path,
         help="cost profile; default: that of the cache, or measured first",
     )
     add_device_arguments(parser)
@@ -110,6 +111,7 @@ def _run(args: argparse.Namespace, meter: "Meter", began_s: float) -> int:
     from edge_runtime.cli.panel import progress_on
     from edge_runtime.live.metrics import serve_metrics
 
+    require_place(args.output)
     train = training_of(args)
     metrics: AbstractContextManager[object] = nullcontext()
     if args.metrics_port:

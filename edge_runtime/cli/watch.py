@@ -4,10 +4,10 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_runtime.cli.output import show, show_json
+from edge_runtime.cli.paths import any_path
 
 if TYPE_CHECKING:
     from edge_runtime.records import Run
@@ -22,7 +22,7 @@ _QUIET_LOOKS = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "run_folder", metavar="RUN", type=Path, help="written by `edge-train run`"
+        "run_folder", metavar="RUN", type=any_path, help="written by `edge-train run`"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON event per line")
 
