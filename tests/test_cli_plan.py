@@ -289,8 +289,8 @@ def test_an_infeasible_budget_is_refused(plan, words, code, message) -> None:
         (["--energy", "20"], "argument --energy: '20' is not an energy: it has no unit"),
         (["--time=-2h"], "argument --time: '-2h' is not a duration: it is negative"),
         (["--memory", "1.5G"], "the unit G is unknown"),
-        (["--epochs", "0"], "expected a whole number >= 1, got '0'; or write `auto`"),
-        (["--epochs", "Auto"], "expected a whole number >= 1, got 'Auto'; or write `auto`"),
+        (["--epochs", "0"], "from 1 to 1000000000, got '0'; or write `auto`"),
+        (["--epochs", "Auto"], "from 1 to 1000000000, got 'Auto'; or write `auto`"),
     ],
 )
 def test_wrong_flags_exit_2(plan, words, message, capsys) -> None:

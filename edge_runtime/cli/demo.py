@@ -11,7 +11,7 @@ from typing import Any
 
 from edge_runtime.cli.output import show, show_json
 from edge_runtime.cli.paths import any_path, require_place
-from edge_runtime.cli.quantities import natural, positive
+from edge_runtime.cli.quantities import count, seed
 from edge_runtime.errors import ConfigError, StoppedError
 from edge_runtime.units import duration_text
 
@@ -34,9 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder to create; default: edge-train-demo",
     )
     parser.add_argument(
-        "--epochs", metavar="N", type=positive, default=100, help="default: 100"
+        "--epochs", metavar="N", type=count, default=100, help="default: 100"
     )
-    parser.add_argument("--seed", metavar="S", type=natural, default=0, help="default: 0")
+    parser.add_argument("--seed", metavar="S", type=seed, default=0, help="default: 0")
     parser.add_argument(
         "--json",
         action="store_true",

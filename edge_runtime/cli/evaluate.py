@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from edge_runtime.cli.output import show, show_json
 from edge_runtime.cli.paths import any_path, path_text
-from edge_runtime.cli.quantities import positive
+from edge_runtime.cli.quantities import threads
 
 if TYPE_CHECKING:
     from edge_runtime.evaluation import Accuracies, Scores, TrainedState
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="current folder of the package, if it was moved since the run",
     )
     parser.add_argument(
-        "--threads", metavar="N", type=positive, help="default: all processors"
+        "--threads", metavar="N", type=threads, help="default: all processors"
     )
     parser.add_argument(
         "--board", metavar="FILE", type=any_path, help="a board profile; default: recognised"

@@ -55,6 +55,8 @@ def _state(status: Status) -> Text:
             return Text("killed", "bold red")
         case None if not status.steps_done and status.last_step is None:
             return Text("starting", "yellow")
+        case None if status.paused:
+            return Text("pausing", "yellow")
         case None:
             return Text("training", "green")
         case events.Finished(stopped_by=None):
@@ -97,11 +99,18 @@ def _rung(status: Status, width: int) -> list[Text]:
         return [_line("rung", _UNKNOWN)]
     since = f"{rung.rung}, keep-ratio {rung.keep_ratio:g}, since step {rung.step}"
     lines = [_line("rung", since)]
-    if rung.reason:
+    if reason := _reason(status, rung):
         room = max(10, width - _LABEL)
-        why = textwrap.wrap(printable(rung.reason), room, max_lines=_WHY_LINES, placeholder=" …")
+        why = textwrap.wrap(printable(reason), room, max_lines=_WHY_LINES, placeholder=" …")
         lines += [Text(" " * _LABEL + line, "dim") for line in why]
     return lines
+
+
+def _reason(status: Status, rung: events.RungChanged) -> str | None:
+    """Why the run does what it does now."""
+    if status.ended is not None:
+        return getattr(status.ended, "reason", None)
+    return status.paused.reason if status.paused else rung.reason
 
 
 def _spending(status: Status, width: int) -> list[Text]:

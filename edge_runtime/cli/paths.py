@@ -6,10 +6,10 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+from edge_runtime.cli.quantities import shortened
 from edge_runtime.errors import ConfigError
 
 _NAME_BYTES, _PATH_BYTES = 255, 4095  # of Linux and its usual file systems
-_SHOWN = 60  # characters of a text that is refused
 
 
 def any_path(text: str) -> Path:
@@ -34,8 +34,7 @@ def path_text(text: str) -> str:
             problem = f"a name in it has more than {_NAME_BYTES} bytes"
         else:
             return text
-    shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
-    raise argparse.ArgumentTypeError(f"{shown!r} cannot be a path: {problem}")
+    raise argparse.ArgumentTypeError(f"{shortened(text)!r} cannot be a path: {problem}")
 
 
 def require_output(

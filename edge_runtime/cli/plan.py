@@ -14,7 +14,7 @@ from edge_runtime.cli.output import show, show_json
 from edge_runtime.cli.paths import any_path, path_text
 from edge_runtime.cli.plan_text import PlanFacts, render_text, table_of
 from edge_runtime.cli.profile import add_device_arguments, environment_of
-from edge_runtime.cli.quantities import positive
+from edge_runtime.cli.quantities import count
 from edge_runtime.errors import ConfigError, DataError, DeviceError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--images",
         metavar="N",
-        type=positive,
+        type=count,
         help="pictures per epoch; default: all of DATA",
     )
     parser.add_argument(

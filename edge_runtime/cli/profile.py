@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from edge_runtime.cli.output import say, show, show_json
 from edge_runtime.cli.paths import any_path, require_output
-from edge_runtime.cli.quantities import duration_s, niceness, positive, size_bytes
+from edge_runtime.cli.quantities import duration_s, niceness, size_bytes, threads
 from edge_runtime.cli.signals import stop_on_signals
 from edge_runtime.errors import ConfigError, EdgeRuntimeError
 from edge_runtime.units import duration_text
@@ -61,7 +61,7 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
         "--device", metavar="NAME", default="cpu", help="of the engine; default: cpu"
     )
     parser.add_argument(
-        "--threads", metavar="N", type=positive, help="of the engine; default: all processors"
+        "--threads", metavar="N", type=threads, help="of the engine; default: all processors"
     )
     parser.add_argument(
         "--board", metavar="FILE", type=any_path, help="a board profile; default: recognised"
@@ -131,6 +131,7 @@ def run(args: argparse.Namespace) -> int:
             memory_bytes=args.memory,
             max_s=args.time_per_rung,
             report=lambda cost: say(cost.text(is_estimate=environment.power_is_estimate)),
+            progress=say,
             stop=stop,
         )
     save_profile(profile, target)

@@ -1,6 +1,7 @@
 """edge-train run: train a package on pictures, into a run folder."""
 
 import argparse
+import math
 import os
 import sys
 import time
@@ -17,7 +18,7 @@ from edge_runtime.cli.budget_flags import (
 from edge_runtime.cli.output import discard_output, say, show_json
 from edge_runtime.cli.paths import any_path, path_text, require_place
 from edge_runtime.cli.profile import add_device_arguments, add_nice_argument
-from edge_runtime.cli.quantities import AUTO, duration_s, natural, positive
+from edge_runtime.cli.quantities import AUTO, count, duration_s, port, seed, shortened
 from edge_runtime.cli.signals import stop_on_signals
 from edge_runtime.errors import ConfigError, DeviceError, StorageError
 
@@ -57,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--images",
         metavar="N",
-        type=positive,
+        type=count,
         help="pictures per epoch; a live source needs it",
     )
     parser.add_argument(
@@ -69,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_device_arguments(parser)
     add_nice_argument(parser)
     add_budget_arguments(parser)
-    parser.add_argument("--seed", metavar="S", type=natural, default=0, help="default: 0")
+    parser.add_argument("--seed", metavar="S", type=seed, default=0, help="default: 0")
     parser.add_argument(
         "--resume", action="store_true", help="continue RUN; start it if it does not exist"
     )
@@ -83,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--metrics-port",
         metavar="N",
-        type=positive,
+        type=port,
         help="serve metrics of the run to Prometheus, see docs/watching.md",
     )
     parser.add_argument(
@@ -110,6 +111,11 @@ def run(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace, meter: "Meter", began_s: float) -> int:
     from edge_runtime.cli.panel import progress_on
     from edge_runtime.live.metrics import serve_metrics
+    from edge_runtime.records.beginning import Beginning
+
+    def report(text: str) -> None:
+        say(f"edge-train: {text}")
+        begins.note(text)
 
     require_place(args.output)
     train = training_of(args)
@@ -117,14 +123,16 @@ def _run(args: argparse.Namespace, meter: "Meter", began_s: float) -> int:
     if args.metrics_port:
         metrics = serve_metrics(args.output, args.metrics_port, args.metrics_address)
     with (
+        Beginning(args.output) as begins,
         metrics,
         stop_on_signals(_STOPPING) as stop,
         closing(progress_on(args.output, sys.stdout)) as progress,
     ):
         show = Shown(show_event if args.json else progress)
         for event in train(
-            began_s=began_s, meter=meter, stop=lambda: stop() or show.is_gone, report=_say
+            began_s=began_s, meter=meter, stop=lambda: stop() or show.is_gone, report=report
         ):
+            begins.close()
             show(event)
     if args.memory is None and is_stopped_by_memory(event):
         raise DeviceError(
@@ -189,9 +197,14 @@ def keep_ratio(text: str) -> float | str:
     if text == AUTO:
         return AUTO
     try:
-        return float(text)
+        ratio = float(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither `auto` nor a number") from None
+        ratio = math.nan
+    if not 0 < ratio <= 1:
+        raise argparse.ArgumentTypeError(
+            f"expected `auto`, or a number above 0 and at most 1, got {shortened(text)!r}"
+        )
+    return ratio
 
 
 def rungs_of(
@@ -213,11 +226,6 @@ def rungs_of(
         return None
     rungs = [rung.id for rung in package.rungs_with_keep_ratio(ratio)]
     return rungs if budget.is_limited else rungs[:1]
-
-
-def _say(text: str) -> None:
-    """Progress before the first step; stdout is for the run."""
-    say(f"edge-train: {text}")
 
 
 class Shown:

@@ -4,9 +4,10 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_runtime.cli.output import show, show_json
+from edge_runtime.cli.output import say, show, show_json
 from edge_runtime.cli.paths import any_path
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from edge_runtime.records import open_run
     from edge_runtime.records.events import event_table
 
+    wait_for_begin(args.run_folder)
     watched = open_run(args.run_folder)
     if args.json:
         ended = replay(watched, lambda event: show_json(event_table(event)))
@@ -43,6 +45,18 @@ def run(args: argparse.Namespace) -> int:
         ended = replay(watched, Progress(watched.path, sys.stdout))
     refuse_bad_end(watched, ended)
     return 0
+
+
+def wait_for_begin(run_dir: Path) -> None:
+    """Show what a process does that is about to begin the run, until the folder exists."""
+    from edge_runtime.records import is_begun
+    from edge_runtime.records.beginning import BeginningReader
+
+    beginning = BeginningReader(run_dir)
+    while not is_begun(run_dir) and (texts := beginning.poll()) is not None:
+        for text in texts:
+            say(f"edge-train: {text}")
+        time.sleep(_EVERY_S)
 
 
 def show_panel(watched: "Run") -> "Event | None":

@@ -53,7 +53,7 @@ def serve_metrics(run_dir: Path, port: int, address: str = LOOPBACK) -> Iterator
     registry.register(_Collector(run_dir))
     try:
         server, thread = start_http_server(port, address, registry)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, ValueError) as error:
         raise ConfigError(
             f"--metrics-port {port}: cannot listen on {address}: {error}. Choose another "
             "port, or an address of this machine."
