@@ -64,6 +64,7 @@ HOME = {
     "jinja2": ("edge_runtime/report/page/",),
     "prometheus_client": ("edge_runtime/live/",),
     "rich": ("edge_runtime/cli/",),
+    "shtab": ("edge_runtime/cli/",),
 }
 # Parts of the device side that export/ may use, and more for single files of it.
 EXPORT_MAY_USE = {"errors", "package", "schema", "state", "storage", "version"}

@@ -5,7 +5,7 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from simulated_board import LADDER
+from simulated_board import FREE, LADDER
 from test_cli_run import words
 from training_fakes import FakePictures, options, run_to_the_end, stop_after, write_package
 
@@ -13,21 +13,12 @@ from edge_runtime.cli.main import main
 from edge_runtime.cli.quantities import whole
 from edge_runtime.errors import StoppedError
 from edge_runtime.facts import Budget
-from edge_runtime.planning import Overhead, Workload, auto_epochs, make_plan
+from edge_runtime.planning import Workload, auto_epochs, make_plan
 from edge_runtime.training import train
 
 __all__ = ["words"]  # the fixture
 
 SOON_S = 2.0
-NO_OVERHEAD = Overhead(
-    startup_s=0.0,
-    startup_j=0.0,
-    switch_s=0.0,
-    switch_j=0.0,
-    checkpoint_s=0.0,
-    checkpoint_j=0.0,
-    idle_w=4.0,
-)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +117,7 @@ def test_a_billion_epochs_start_like_ten(tmp_path) -> None:
 
 @pytest.mark.parametrize("steps", [10**6, 10**18])
 def test_planning_takes_no_longer_for_more_steps(steps: int) -> None:
-    epoch = Workload(costs=LADDER, steps=10**3, overhead=NO_OVERHEAD)
+    epoch = Workload(costs=LADDER, steps=10**3, overhead=FREE)
     budgets = [
         Budget(time_s=0.1 * steps),
         Budget(energy_j=1.2 * steps),
@@ -134,6 +125,6 @@ def test_planning_takes_no_longer_for_more_steps(steps: int) -> None:
     ]
     begin_s = time.process_time()
     for budget in budgets:
-        assert make_plan(LADDER, budget, steps=steps, overhead=NO_OVERHEAD).steps == steps
+        assert make_plan(LADDER, budget, steps=steps, overhead=FREE).steps == steps
         assert auto_epochs(epoch, budget).epochs >= steps // 2000
     assert time.process_time() - begin_s < SOON_S

@@ -123,7 +123,7 @@ def test_the_port_is_free_again_afterwards(tmp_path) -> None:
 
 def test_a_missing_library_is_explained(tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
-    message = r"pip install 'edge-train\[metrics\]'"
+    message = r"pip install 'PATH\[metrics\]'"
     with pytest.raises(ConfigError, match=message), serve_metrics(tmp_path, 0):
         pass
 

@@ -277,7 +277,7 @@ def test_without_its_libraries_a_page_says_how_to_get_them(
         return real(name, *rest, **more)
 
     monkeypatch.setattr(builtins, "__import__", blocked)
-    with pytest.raises(ConfigError, match=rf"{library}.*pip install 'edge-train\[report\]'"):
+    with pytest.raises(ConfigError, match=rf"{library}.*pip install 'PATH\[report\]'"):
         page_of(folder)
 
 

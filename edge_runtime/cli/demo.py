@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import os
 import shlex
 import shutil
 import sys
@@ -12,15 +13,10 @@ from typing import Any
 from edge_runtime.cli.output import show, show_json
 from edge_runtime.cli.paths import any_path, require_place
 from edge_runtime.cli.quantities import count, seed
-from edge_runtime.errors import ConfigError, StoppedError
+from edge_runtime.errors import ConfigError, StoppedError, how_to_install
 from edge_runtime.units import duration_text
 
 KEEP_RATIO = 0.75
-_OWN_PICTURES = """\
-With your own pictures:
-  edge-train export --model vit_tiny --image-size 64 --patch-size 8 -o pkg
-  edge-train run pkg ./pictures -o run --keep-ratio 0.75
-  edge-train eval run --train ./labelled/train --test ./labelled/test"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -115,7 +111,20 @@ def command(*words: object) -> None:
 
 
 def _typed(words: Sequence[object]) -> str:
-    return shlex.join(["edge-train", *map(str, words)])
+    return f"{_program()} {shlex.join(map(str, words))}"
+
+
+def _program() -> str:
+    """What to type for this program, here."""
+    called = Path(sys.argv[0])
+    if called.name == "__main__.py":
+        return f"{shlex.quote(sys.executable)} -m edge_runtime"
+    on_path = shutil.which("edge-train")
+    if called.name != "edge-train" or not called.exists():
+        return "edge-train"
+    if on_path is not None and os.path.samefile(on_path, called):
+        return "edge-train"
+    return shlex.quote(str(called))
 
 
 def collect(folder: Path, *, exported: bool, epochs: int, seed: int) -> dict[str, Any]:
@@ -160,11 +169,29 @@ def render_text(facts: dict[str, Any]) -> str:
         f"before training {knn['untrained_accuracy']:.1%}: "
         f"{facts['gain_points']:+.1f} points.",
         "",
-        _OWN_PICTURES,
+        *_next_commands(Path(facts["folder"])),
     ]
     if not facts["exported"]:
         lines.append(
-            "`export` needs torch: pip install 'edge-train[export]', "
-            "on this or another machine."
+            f"`export` needs torch, on this or another machine: {how_to_install('export')}."
         )
     return "\n".join(lines)
+
+
+def _next_commands(folder: Path) -> list[str]:
+    run = folder / "run"
+    of_demo: list[list[object]] = [
+        ["watch", run],
+        ["export-encoder", run, "-o", folder / "encoder.onnx"],
+    ]
+    own: list[list[object]] = [
+        ["export", "--model", "vit_tiny", *"--image-size 64 --patch-size 8 -o pkg".split()],
+        ["run", "pkg", "PICTURES", *"-o run --keep-ratio 0.75".split()],
+        ["export-encoder", "run", "-o", "encoder.safetensors"],
+    ]
+    return [
+        "More of this run:",
+        *(f"  {_typed(words)}" for words in of_demo),
+        "With your own pictures, in a folder PICTURES:",
+        *(f"  {_typed(words)}" for words in own),
+    ]

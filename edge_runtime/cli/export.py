@@ -6,7 +6,7 @@ from typing import Any
 
 from edge_runtime.cli.output import say, show, show_json
 from edge_runtime.cli.paths import any_path, require_place
-from edge_runtime.errors import ConfigError
+from edge_runtime.errors import ConfigError, how_to_install
 
 _FLAGS = {  # flag -> key of the recipe
     "model": "model.name",
@@ -101,7 +101,7 @@ def load_export() -> None:
         import edge_export.package.build  # noqa: F401
     except ImportError as error:
         raise ConfigError(
-            f"export needs torch and onnx ({error}): pip install 'edge-train[export]'. "
+            f"export needs torch and onnx ({error}): {how_to_install('export')}. "
             "Packages are portable: export on another machine and copy the folder."
         ) from error
 

@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Sequence
 from typing import IO, Any, NoReturn
 
+from edge_runtime.cli.completion import SHELLS, PrintCompletion
 from edge_runtime.cli.output import discard_output, open_streams, say, show, show_log
 from edge_runtime.cli.signals import interrupt_on_signals
 from edge_runtime.errors import EdgeRuntimeError
@@ -53,6 +54,7 @@ EXIT_CODES = {  # also in docs/commands.md
     130: "stopped by SIGINT, SIGTERM or SIGHUP; a run has saved its state",
     141: "the reader of the output has ended",
 }
+COMPLETION = "--print-completion"
 DEBUG = "EDGE_TRAIN_DEBUG"
 
 
@@ -85,7 +87,10 @@ def _exit_code(words: list[str]) -> int:
 
 
 def parser_for(words: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser of all commands; only the command named first has its arguments."""
+    """The parser of all commands; only the command named first has its arguments.
+
+    All of them have theirs for `--print-completion`.
+    """
     codes = "\n".join(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES.items())
     parser = _Parser(
         prog="edge-train",
@@ -94,10 +99,17 @@ def parser_for(words: Sequence[str]) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"edge-train {__version__}")
+    parser.add_argument(
+        COMPLETION,
+        metavar="SHELL",
+        choices=SHELLS,
+        action=PrintCompletion,
+        help=f"print what completes commands and flags in a shell: {', '.join(SHELLS)}",
+    )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, (module_name, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary + ".")
-        if words[:1] == [name]:
+        if words[:1] in ([name], [COMPLETION]):
             module = importlib.import_module(module_name)
             module.add_arguments(command)
             command.set_defaults(command=module.run)

@@ -5,7 +5,7 @@ from functools import partial
 from importlib.resources import files
 from typing import Any
 
-from edge_runtime.errors import ConfigError
+from edge_runtime.errors import ConfigError, how_to_install
 from edge_runtime.printable import printable
 from edge_runtime.report.page.numbers import BY_UNIT, Row, number_of, short_time_text
 from edge_runtime.report.summary.model import Report
@@ -30,7 +30,7 @@ def render_page(report: Report, series: Sequence[RunSeries]) -> str:
         from edge_runtime.report.page.figures import draw_figures
     except ImportError as error:
         raise ConfigError(
-            f"a page needs plotly and jinja2 ({error}): pip install 'edge-train[report]'. "
+            f"a page needs plotly and jinja2 ({error}): {how_to_install('report')}. "
             "--json and --csv work without them."
         ) from error
     environment = Environment(
