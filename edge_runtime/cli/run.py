@@ -1,7 +1,6 @@
 """edge-train run: train a package on pictures, into a run folder."""
 
 import argparse
-import math
 import os
 import sys
 import time
@@ -197,14 +196,11 @@ def keep_ratio(text: str) -> float | str:
     if text == AUTO:
         return AUTO
     try:
-        ratio = float(text)
+        return float(text)
     except ValueError:
-        ratio = math.nan
-    if not 0 < ratio <= 1:
         raise argparse.ArgumentTypeError(
-            f"expected `auto`, or a number above 0 and at most 1, got {shortened(text)!r}"
-        )
-    return ratio
+            f"{shortened(text)!r} is neither `auto` nor a number"
+        ) from None
 
 
 def rungs_of(
