@@ -352,3 +352,8 @@ def test_a_plan_knows_the_limit_of_the_container(plan, monkeypatch) -> None:
     code, text, _ = plan()
     assert code == 0
     assert "needs 420.0 MiB, over the 350.0 MiB free here" in text
+
+
+def test_limits_that_are_not_reached_are_named_as_such(plan) -> None:
+    _, text, _ = plan("--time", "100h")
+    assert "limited by  none of the limits: all steps keep the most\n" in text

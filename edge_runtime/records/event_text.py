@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from edge_runtime.facts import Plan
+from edge_runtime.facts import Budget, Plan
 from edge_runtime.facts.plan import steps_text
 from edge_runtime.printable import printable
 from edge_runtime.records import events
@@ -31,7 +31,7 @@ def _text(event: Event, folder: Path) -> str:
                 f"({event.runtime}); {event.lost_steps} steps to repeat"
             )
         case events.Planned():
-            return _plan_text(event.plan)
+            return _plan_text(event.plan, event.budget)
         case events.RungChanged():
             why = f": {event.reason}" if event.reason else ""
             ratio = f"keep-ratio {event.keep_ratio:g}"
@@ -97,7 +97,7 @@ def _ending_text(event: Event) -> str:
             return ""
 
 
-def _plan_text(plan: Plan) -> str:
+def _plan_text(plan: Plan, budget: Budget) -> str:
     """Which rungs for how many steps, what they will take, and what keeps it from more."""
     steps = steps_text((part.rung, part.steps) for part in plan.segments)
     costs = [duration_text(plan.time_s)]
@@ -105,7 +105,8 @@ def _plan_text(plan: Plan) -> str:
         costs.append(energy_text(plan.energy_j))
     if plan.peak_bytes is not None:
         costs.append(bytes_text(plan.peak_bytes))
-    limits = ", ".join(plan.binding) or "nothing"
+    unlimited = "none of the limits" if budget.is_limited else "nothing"
+    limits = ", ".join(plan.binding) or unlimited
     return f"plan: {steps}; predicted {', '.join(costs)}; limited by {limits}"
 
 
