@@ -1,5 +1,6 @@
 # make demo         see real training on this machine
 # make test         everything that needs Python and make only
+# make test-fast    without those that take more than some seconds
 # make test-system  what needs root or system packages: emulated boards, jtop, memory limits
 # make check        format, lint, types, tests: what has to pass before a change is shared
 # make bench        how fast it is here
@@ -34,7 +35,7 @@ endif
 TORCH := $(if $(findstring export,$(EXTRAS)),$(shell sed -n 's/.*"\(torch==[0-9.]*\)".*/\1/p' pyproject.toml))
 MYPY_ARGS := $(if $(TORCH),-p edge_runtime -p edge_export -p device_tests,-p edge_runtime -p device_tests --follow-imports silent)
 
-.PHONY: install wheel demo test check bench gallery test-system system-packages
+.PHONY: install wheel demo test test-fast check bench gallery test-system system-packages
 
 install: $(INSTALLED)
 
@@ -47,6 +48,9 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)-dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-fast: $(INSTALLED)-dev
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
 
 check: $(INSTALLED)-dev
 	$(BIN)/ruff format --check

@@ -2,14 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from report_runs import RUNS, energy_j, gap_run, processes, resumed_run
+from report_runs import RUNS, MadeRun, energy_j, gap_run, processes, resumed_run
 
-from edge_runtime.report import summarize
+from edge_runtime.report import render_page, summarize
 from edge_runtime.report.page.figures import draw_figures
 from edge_runtime.report.summary.series import envelope
 

@@ -4,6 +4,7 @@ Results go to stdout, and a result that cannot be written is an error; messages 
 and losing one is not. Names and texts from files are shown as `printable` makes them.
 """
 
+import io
 import json
 import logging
 import os
@@ -29,11 +30,15 @@ def open_streams() -> None:
             os.fstat(descriptor)
         except OSError:  # the lowest free number is given: this one
             os.open(os.devnull, os.O_RDWR)
-    sys.stdin = sys.stdin or open(0, closefd=False)
-    sys.stdout = sys.stdout or open(1, "w", closefd=False)
-    sys.stderr = sys.stderr or open(2, "w", closefd=False)
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(0, closefd=False)
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def show(text: str, stream: TextIO | None = None) -> None:
