@@ -62,7 +62,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; as a program, end at once with it."""
     if arguments is None:
         open_streams()
-        leave(_exit_code(sys.argv[1:]))
+        try:
+            code = _exit_code(sys.argv[1:])
+        except SystemExit as ended:  # by argparse: after help, or for a wrong flag
+            code = int(ended.code or 0)
+        leave(code)
     return _exit_code(list(arguments))
 
 

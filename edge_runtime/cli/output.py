@@ -29,7 +29,7 @@ def open_streams() -> None:
         try:
             os.fstat(descriptor)
         except OSError:  # the lowest free number is given: this one
-            os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     if sys.stdin is None:
         sys.stdin = os.fdopen(0, closefd=False)
     if sys.stdout is None:
