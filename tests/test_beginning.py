@@ -83,7 +83,10 @@ def test_the_panel_gives_the_reason_of_the_present_state() -> None:
     assert reasons(changed) == ["less is left"]
     assert reasons(changed, step(2, 2.0), paused) == ["81 C, over --temperature 80C"]
     assert reasons(changed, step(2, 2.0), paused, step(3, 9.0)) == ["less is left"]
-    assert reasons(changed, events.RungChanged(step=5, rung="k100", keep_ratio=1.0, reason=None)) == []
+    assert (
+        reasons(changed, events.RungChanged(step=5, rung="k100", keep_ratio=1.0, reason=None))
+        == []
+    )
     assert reasons(changed, FINISHED) == []
     (first, *_) = panel_text(status_of(RUNG, paused), Path("run"), width=99, height=40)
     assert first.plain == "run  pausing"

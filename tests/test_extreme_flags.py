@@ -1,5 +1,6 @@
 """Numbers on the command line have ranges, which are checked before any work begins."""
 
+import argparse
 import time
 
 import pytest
@@ -73,9 +74,7 @@ def test_a_limit_of_zero_is_refused(words: list[str], capsys) -> None:
 
 
 @pytest.mark.parametrize("address", ["x" * 36, "y" * 70, "no.such.host.invalid", "1.2.3.4.5"])
-def test_an_address_that_nobody_has_is_refused(
-    words: list[str], capsys, address: str
-) -> None:
+def test_an_address_that_nobody_has_is_refused(words: list[str], capsys, address: str) -> None:
     pytest.importorskip("prometheus_client", reason="serves metrics")
     flags = ["--metrics-port", "45678", "--metrics-address", address]
     assert main([*words, *flags]) == 2
@@ -95,14 +94,13 @@ def test_an_unknown_device_is_a_wrong_flag(
 
 @given(st.integers(), st.integers(-10, 10), st.integers(0, 100))
 def test_a_range_holds_its_ends_and_nothing_else(number: int, low: int, size: int) -> None:
-    read = whole(max(low, 0), max(low, 0) + size)
-    try:
+    low = max(low, 0)
+    read = whole(low, low + size)
+    if low <= number <= low + size:
         assert read(str(number)) == number
-        is_read = True
-    except Exception as error:  # noqa: BLE001 - argparse's own
-        assert type(error).__name__ == "ArgumentTypeError"
-        is_read = False
-    assert is_read == (max(low, 0) <= number <= max(low, 0) + size)
+    else:
+        with pytest.raises(argparse.ArgumentTypeError, match="expected a whole number"):
+            read(str(number))
 
 
 def test_a_billion_epochs_start_like_ten(tmp_path) -> None:
@@ -130,5 +128,5 @@ def test_planning_takes_no_longer_for_more_steps(steps: int) -> None:
     begin_s = time.process_time()
     for budget in budgets:
         assert make_plan(LADDER, budget, steps=steps, overhead=FREE).steps == steps
-        assert auto_epochs(epoch, budget).epochs >= steps // 2000
+        assert auto_epochs(epoch, budget).epochs >= steps // 2500
     assert time.process_time() - begin_s < SOON_S

@@ -38,7 +38,9 @@ def test_a_report_replaces_no_record(run: Path, name: str, capsys) -> None:
     assert content(run) == before
 
 
-def test_a_report_replaces_its_page_and_nothing_else(run: Path, tmp_path: Path, capsys) -> None:
+def test_a_report_replaces_its_page_and_nothing_else(
+    run: Path, tmp_path: Path, capsys
+) -> None:
     page, other = run / "report.html", tmp_path / "index.html"
     for _ in range(2):
         assert main(["report", str(run), "-o", str(page)]) == 0

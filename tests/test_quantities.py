@@ -17,7 +17,6 @@ from edge_runtime.cli.quantities import (
     seed,
     size_bytes,
     temperature_c,
-    whole,
 )
 from edge_runtime.units import (
     DURATIONS_S,

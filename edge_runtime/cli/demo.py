@@ -29,9 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=Path("edge-train-demo"),
         help="folder to create; default: edge-train-demo",
     )
-    parser.add_argument(
-        "--epochs", metavar="N", type=count, default=100, help="default: 100"
-    )
+    parser.add_argument("--epochs", metavar="N", type=count, default=100, help="default: 100")
     parser.add_argument("--seed", metavar="S", type=seed, default=0, help="default: 0")
     parser.add_argument(
         "--json",
@@ -184,9 +182,9 @@ def _next_commands(folder: Path) -> list[str]:
         ["watch", run],
         ["export-encoder", run, "-o", folder / "encoder.onnx"],
     ]
-    own: list[list[object]] = [
-        ["export", "--model", "vit_tiny", *"--image-size 64 --patch-size 8 -o pkg".split()],
-        ["run", "pkg", "PICTURES", *"-o run --keep-ratio 0.75".split()],
+    own: list[Sequence[object]] = [
+        shlex.split("export --model vit_tiny --image-size 64 --patch-size 8 -o pkg"),
+        shlex.split("run pkg PICTURES -o run --keep-ratio 0.75"),
         ["export-encoder", "run", "-o", "encoder.safetensors"],
     ]
     return [

@@ -38,9 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=any_path,
         help="current folder of the package, if it was moved since the run",
     )
-    parser.add_argument(
-        "--threads", metavar="N", type=threads, help="default: all processors"
-    )
+    parser.add_argument("--threads", metavar="N", type=threads, help="default: all processors")
     parser.add_argument(
         "--board", metavar="FILE", type=any_path, help="a board profile; default: recognised"
     )

@@ -45,7 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch-size", type=int, help="pictures per step")
     parser.add_argument("--seed", type=int, help="of the initial weights")
-    parser.add_argument("--init", type=any_path, metavar="FILE", help="a timm .safetensors file")
+    parser.add_argument(
+        "--init", type=any_path, metavar="FILE", help="a timm .safetensors file"
+    )
     parser.add_argument(
         "--set",
         action="append",

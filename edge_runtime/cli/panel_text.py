@@ -53,10 +53,10 @@ def _state(status: Status) -> Text:
     match status.ended:
         case None if status.was_killed:
             return Text("killed", "bold red")
-        case None if not status.steps_done and status.last_step is None:
-            return Text("starting", "yellow")
         case None if status.paused:
             return Text("pausing", "yellow")
+        case None if not status.steps_done and status.last_step is None:
+            return Text("starting", "yellow")
         case None:
             return Text("training", "green")
         case events.Finished(stopped_by=None):

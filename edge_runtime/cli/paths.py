@@ -73,14 +73,15 @@ def require_place(target: Path) -> None:
     from edge_runtime.package.reader import MANIFEST
     from edge_runtime.records.run import OWN_FILES, RUN_FILE, STEPS_FILE
 
-    whole = target.parent.resolve() / target.name
+    whole = Path(os.path.realpath(target.parent), target.name)
     for folder in whole.parents:
-        if (folder / MANIFEST).is_file() and (folder / "graphs").is_dir():
+        # Of os.path, which tells no error: writing will.
+        if os.path.isfile(folder / MANIFEST) and os.path.isdir(folder / "graphs"):
             raise ConfigError(
                 f"{target} lies inside the training package {folder}, which stays as it was "
                 "exported. Choose another folder."
             )
-        is_run = (folder / RUN_FILE).is_file() and (folder / STEPS_FILE).is_file()
+        is_run = os.path.isfile(folder / RUN_FILE) and os.path.isfile(folder / STEPS_FILE)
         if is_run and whole.relative_to(folder).parts[0] in OWN_FILES:
             raise ConfigError(
                 f"{target} is a place for records of the run {folder}. Choose another name."

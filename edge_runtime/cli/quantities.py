@@ -86,7 +86,8 @@ def _quantity(text: str, kind: str, units: Mapping[str, float], example: str) ->
     *others, last = units
     known = f"{', '.join(others)} or {last}" if others else last
     raise argparse.ArgumentTypeError(
-        f"{shortened(text)!r} is not {kind}: {problem}; write a number with {known}, such as {example}"
+        f"{shortened(text)!r} is not {kind}: {problem}; write a number with {known}, such "
+        f"as {example}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Signals that end a program: as an exception, or as a function that returns whether to stop."""
+"""Signals that end a program: an exception, or a function that returns whether to stop."""
 
 import os
 import signal

@@ -140,7 +140,7 @@ def _shape(kind: str, begin: float, end: float, **more: Any) -> dict[str, Any]:
 
 
 def spent(run: RunSummary, series: RunSeries, time: TimeAxis) -> Figure | None:
-    """The plan and the limit beside what became of them: joules, or steps if time is limited."""
+    """Plan, limit and what became of them: joules, or steps where time is limited."""
     if _allowed(run, "time") and not _allowed(run, "energy"):
         return _steps_in_time(run, series, time)
     return _joules(run, series, time)
