@@ -135,6 +135,7 @@ def test_every_metric_is_documented_and_nothing_else(tmp_path) -> None:
     from live_runs import step
 
     status.add_step(step(1, 1.0))
+    status.add_step(step(2, 2.0))
     status.spending.add(1, 2.0, 5.0)
     status.add_sample(sample(2.0, 5.0))
     names = {

@@ -119,7 +119,7 @@ def test_what_is_plotted_beside_the_plan_is_what_was_limited(tmp_path: Path) -> 
     assert [lines["done"]["y"][0], lines["done"]["y"][-1]] == [0, 10]
     assert lines["limit"]["x"] == [60.0, 60.0]
     report, series = summarize([tmp_path / "time"])
-    assert "Spent: 12 s, allowed: 1 min 0 s." in render_page(report, series)
+    assert "Spent: 14 s, allowed: 1 min 0 s." in render_page(report, series)
 
 
 def test_the_name_of_a_rung_stands_once(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def _typed(words: Sequence[object]) -> str:
 def _program() -> str:
     """What to type for this program, here."""
     called = Path(sys.argv[0])
-    if called.name == "__main__.py":
+    if called.parts[-2:] == ("edge_runtime", "__main__.py"):
         return f"{shlex.quote(sys.executable)} -m edge_runtime"
     on_path = shutil.which("edge-train")
     if called.name != "edge-train" or not called.exists():
