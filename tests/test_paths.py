@@ -73,9 +73,11 @@ def test_only_a_file_is_replaced(tmp_path: Path) -> None:
             require_output(place, "a page", lambda _: True)
     require_output(tmp_path / "target", "a page", lambda _: True)
     with pytest.raises(ConfigError, match="is not a page that could be replaced"):
-        require_output(tmp_path / "target", "a page")
+        require_output(tmp_path / "target", "a page", lambda _: False)
+    with pytest.raises(ConfigError, match="exists and will not be replaced"):
+        require_output(tmp_path / "target")
     (tmp_path / "empty").touch()
-    require_output(tmp_path / "empty", "a page")
+    require_output(tmp_path / "empty", "a page", lambda _: False)
 
 
 def test_a_profile_replaces_no_other_file(tmp_path: Path, capsys) -> None:

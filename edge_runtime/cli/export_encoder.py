@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the encoder of the newest checkpoint."""
     from edge_runtime.evaluation import export_encoder, open_trained
 
-    require_output(args.output, "an encoder")
+    require_output(args.output)
     package, step, state = open_trained(args.run_folder, args.package)
     size_bytes = export_encoder(package, state, args.output)
     if args.json:

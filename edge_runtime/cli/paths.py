@@ -38,14 +38,15 @@ def path_text(text: str) -> str:
 
 
 def require_output(
-    target: Path, kind: str, is_former: Callable[[Path], bool] = lambda _: False
+    target: Path, kind: str = "", is_former: Callable[[Path], bool] | None = None
 ) -> None:
     """Refuse to write a file where something else is; every `-o FILE` asks here first.
 
     Args:
         target: the file to write.
         kind: what is written, such as `a report`.
-        is_former: whether an existing file is a former output of that kind, to replace.
+        is_former: whether an existing file is a former output of that kind, to replace;
+            `None`: nothing is replaced.
 
     Raises:
         ConfigError: it exists and is something else, or `require_place` refuses it.
@@ -57,6 +58,8 @@ def require_output(
         return
     if not stat.S_ISREG(there.st_mode):
         raise ConfigError(f"{target} exists and is not a file. Choose another name.")
+    if is_former is None:
+        raise ConfigError(f"{target} exists and will not be replaced. Choose another name.")
     if there.st_size and not is_former(target):
         raise ConfigError(
             f"{target} exists and is not {kind} that could be replaced. Choose another name, "
