@@ -13,6 +13,7 @@ from test_cli_run import words
 from training_fakes import write_package
 
 from edge_runtime.cli.main import COMMANDS, main
+from edge_runtime.errors import EngineError
 from edge_runtime.records import open_run
 from edge_runtime.storage import new_folder, write_chunks
 
@@ -153,3 +154,20 @@ def test_a_signal_leaves_no_temporary_file(
     assert main(["write"]) == 130
     assert list(tmp_path.iterdir()) == []
     assert signal.getsignal(number) is before
+
+
+def test_an_interruption_stays_one_whatever_a_library_makes_of_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(_: object) -> int:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise EngineError("onnxruntime cannot be imported") from None
+        raise AssertionError("not interrupted")
+
+    module = SimpleNamespace(add_arguments=lambda parser: None, run=run)
+    monkeypatch.setitem(sys.modules, "interrupted_command", module)
+    monkeypatch.setitem(COMMANDS, "import", ("interrupted_command", "import"))
+    assert main(["import"]) == 130
+    assert capsys.readouterr() == ("", "")

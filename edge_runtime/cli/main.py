@@ -11,7 +11,7 @@ import re
 import shlex
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import IO, Any, NoReturn
 
 from edge_runtime.cli.completion import SHELLS, PrintCompletion
@@ -62,30 +62,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; as a program, end at once with it."""
     if arguments is None:
         open_streams()
-        try:
-            code = _exit_code(sys.argv[1:])
-        except SystemExit as ended:  # by argparse: after help, or for a wrong flag
-            code = int(ended.code or 0)
-        leave(code)
+        leave(_exit_code(sys.argv[1:]))
     return _exit_code(list(arguments))
 
 
 def _exit_code(words: list[str]) -> int:
     show_log()
     try:
-        with interrupt_on_signals():
-            args = parser_for(words).parse_args(words)
-            code: int = args.command(args)
-            return code
-    except EdgeRuntimeError as error:
-        say(f"edge-train: {error}")
-        return error.exit_code
+        with interrupt_on_signals() as is_interrupted:
+            return _run(words, is_interrupted)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(words: list[str], is_interrupted: Callable[[], bool]) -> int:
+    try:
+        args = parser_for(words).parse_args(words)
+        code: int = args.command(args)
+        return code
     except BrokenPipeError:
         discard_output()
         return 141
-    except KeyboardInterrupt:
-        return 130
-    except Exception as error:  # noqa: BLE001 - reported as a bug
+    except Exception as error:
+        if is_interrupted():  # a library has made another error of it
+            raise KeyboardInterrupt from error
+        if isinstance(error, EdgeRuntimeError):
+            say(f"edge-train: {error}")
+            return error.exit_code
         say(_bug_report(error, words))
         return 1
 

@@ -11,14 +11,20 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
-def interrupt_on_signals() -> Iterator[None]:
-    """The first signal raises `KeyboardInterrupt`, so that every context cleans up."""
+def interrupt_on_signals() -> Iterator[Callable[[], bool]]:
+    """The first signal raises `KeyboardInterrupt`, so that every context cleans up.
+
+    Returns:
+        A function that returns whether that has happened.
+    """
+    received = []
 
     def interrupt() -> None:
+        received.append(True)
         raise KeyboardInterrupt
 
     with _at_first_signal(interrupt):
-        yield
+        yield lambda: bool(received)
 
 
 @contextmanager
