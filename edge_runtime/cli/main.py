@@ -12,7 +12,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
 from edge_runtime.cli.completion import SHELLS, PrintCompletion
 from edge_runtime.cli.output import discard_output, open_streams, say, show, show_log
@@ -135,10 +135,10 @@ class _Parser(argparse.ArgumentParser):
         """End with exit code 2."""
         self.exit(2, f"{self.prog}: {message}\nSee `{self.prog} --help`.\n")
 
-    def _print_message(self, message: str, file: IO[str] | None = None) -> None:
-        """Help and version are a result, as is everything that goes to stdout."""
-        text = message.removesuffix("\n")
-        show(text) if file is sys.stdout else say(text)
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Help and the version are results, which go to stdout."""
+        write = show if file is sys.stdout else say
+        write(message.removesuffix("\n"))
 
 
 def _bug_report(error: Exception, words: Sequence[str]) -> str:
