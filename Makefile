@@ -1,8 +1,12 @@
 # make demo         see real training on this machine
 # make test         everything that needs Python and make only
+# make test-fast    without those that take more than some seconds
 # make test-system  what needs root or system packages: emulated boards, jtop, memory limits
 # make check        format, lint, types, tests: what has to pass before a change is shared
 # make bench        how fast it is here
+# make install      edge-train into $(VENV), on 3.11 with PyTorch to export packages
+# make wheel        dist/edge_train-VERSION-py3-none-any.whl, to install on a board
+# make gallery      the pages of docs/gallery: make gallery PICTURES="cifar10/train cifar10/test"
 #
 # Needs Python 3.10 to 3.13 with its venv module, and make; the rest goes into $(VENV).
 # Variables: PYTHON, VENV, EXTRAS, PIP_ARGS (for every pip install), TORCH_INDEX (where pip
@@ -31,7 +35,12 @@ endif
 TORCH := $(if $(findstring export,$(EXTRAS)),$(shell sed -n 's/.*"\(torch==[0-9.]*\)".*/\1/p' pyproject.toml))
 MYPY_ARGS := $(if $(TORCH),-p edge_runtime -p edge_export -p device_tests,-p edge_runtime -p device_tests --follow-imports silent)
 
-.PHONY: demo test check bench test-system system-packages
+.PHONY: install wheel demo test test-fast check bench gallery test-system system-packages
+
+install: $(INSTALLED)
+
+wheel: $(INSTALLED)
+	$(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps --wheel-dir dist $(PIP_ARGS) .
 
 demo: $(INSTALLED)
 	rm -rf demo
@@ -39,6 +48,9 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)-dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-fast: $(INSTALLED)-dev
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
 
 check: $(INSTALLED)-dev
 	$(BIN)/ruff format --check
@@ -50,6 +62,9 @@ check: $(INSTALLED)-dev
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/step_time.py $(BENCH_ARGS)
 	$(BIN)/python benchmarks/input_pipeline.py $(BENCH_ARGS)
+
+gallery: $(INSTALLED)
+	$(BIN)/python benchmarks/gallery.py $(PICTURES) -o docs/gallery
 
 # The tests of device_tests/. jetson-stats (AGPL) stays apart, in an environment of its own.
 JETSON_STATS := jetson-stats==7.2.2

@@ -73,6 +73,18 @@ def test_nothing_is_wider_than_a_phone(
     assert max(inner) <= 390
 
 
+@pytest.mark.parametrize("width_px", [1280, 390], ids=["desktop", "phone"])
+def test_a_table_that_is_too_wide_says_so(
+    width_px: int, browser: Browser, pages: dict[str, Path]
+) -> None:
+    browser.show(pages["one"], width_px=width_px)
+    tables = "[...document.querySelectorAll('.scroll')]"
+    too_wide = f"{tables}.map(t => t.scrollWidth > t.clientWidth + 1)"
+    says_so = f"{tables}.map(t => getComputedStyle(t, '::before').content.includes('Scroll'))"
+    assert browser.value(says_so) == browser.value(too_wide)
+    assert any(browser.value(says_so)) == (width_px == 390)
+
+
 def ink(browser: Browser) -> str:
     return str(browser.value("document.querySelector('.plot .xtick text').style.fill"))
 

@@ -83,3 +83,8 @@ class StoppedError(EdgeRuntimeError):
     """SIGINT or SIGTERM ended a run; its checkpoint is saved."""
 
     exit_code = 130
+
+
+def how_to_install(extra: str) -> str:
+    """How to add an optional part, for messages: edge-train is on no package index."""
+    return f"pip install 'PATH[{extra}]', PATH being the checkout or the wheel of edge-train"

@@ -19,6 +19,7 @@ from edge_runtime.errors import StorageError
 
 StrPath: TypeAlias = str | os.PathLike[str]
 _BLOCK_BYTES = 1 << 20  # read at once
+_PREFIX = 40  # characters of a name, of at most four bytes each
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -74,7 +75,7 @@ def write_chunks(path: Path, chunks: Iterable[bytes | memoryview]) -> int:
         StorageError: the disk is full, read-only or gone; the old content is unchanged.
     """
     with storage_errors("write", path):
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path))
         try:
             with os.fdopen(handle, "wb") as file:
                 size_bytes = sum(map(file.write, chunks))
@@ -89,6 +90,11 @@ def write_chunks(path: Path, chunks: Iterable[bytes | memoryview]) -> int:
     return size_bytes
 
 
+def _prefix(target: Path) -> str:
+    """Of a temporary name, which is longer than the name it stands for."""
+    return f".{target.name[:_PREFIX]}-"
+
+
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
     """A temporary folder that is renamed to `target` if the block succeeds.
@@ -101,7 +107,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     """
     with storage_errors("write", target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+        building = Path(tempfile.mkdtemp(dir=target.parent, prefix=_prefix(target)))
     try:
         yield building
         with storage_errors("write", target):

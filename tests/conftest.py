@@ -20,6 +20,13 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Exporting a package takes a while."""
+    for item in items:
+        if "small_package" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 SMALL: dict[str, Any] = {
     "model": {
         "name": "vit_tiny",

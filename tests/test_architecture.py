@@ -18,7 +18,7 @@ MOST_START_UP_S = 0.5
 # Lower line = higher layer. A module may import its own part, or a part of a line above.
 LAYERS = [
     {"errors"},
-    {"leaving", "storage", "version", "units"},
+    {"leaving", "printable", "storage", "version", "units"},
     {"state", "schema"},
     {"facts"},
     {"package", "device", "records"},
@@ -30,6 +30,7 @@ LAYERS = [
     {"within_budget"},
     {"evaluation", "live", "report"},
     {"cli"},
+    {"__main__"},
 ]
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 
@@ -63,6 +64,7 @@ HOME = {
     "jinja2": ("edge_runtime/report/page/",),
     "prometheus_client": ("edge_runtime/live/",),
     "rich": ("edge_runtime/cli/",),
+    "shtab": ("edge_runtime/cli/",),
 }
 # Parts of the device side that export/ may use, and more for single files of it.
 EXPORT_MAY_USE = {"errors", "package", "schema", "state", "storage", "version"}

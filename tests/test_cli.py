@@ -230,3 +230,43 @@ def test_an_unknown_public_name_is_refused() -> None:
 def test_a_command_is_imported_only_on_request() -> None:
     assert cli.parser_for(["run"]).parse_args(["run", "p", "d", "-o", "r"]).command
     assert not hasattr(cli.parser_for([]).parse_args(["inspect"]), "command")
+
+
+def test_completion_knows_commands_flags_and_paths(capsys) -> None:
+    pytest.importorskip("shtab", reason="makes the script")
+    with pytest.raises(SystemExit) as caught:
+        main(["--print-completion", "bash"])
+    assert caught.value.code == 0
+    script = capsys.readouterr().out
+    assert all(name in script for name in COMMANDS)
+    assert "--keep-ratio" in script
+    checked = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True)
+    assert (checked.returncode, checked.stderr) == (0, "")
+
+
+def test_completion_without_its_library_says_what_is_missing(monkeypatch, capsys) -> None:
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert main(["--print-completion", "bash"]) == 2
+    assert "--print-completion needs shtab" in capsys.readouterr().err
+
+
+def test_every_error_is_in_the_table_of_exit_codes(capsys) -> None:
+    codes = {kind.exit_code for kind in vars(errors).values() if isinstance(kind, type)}
+    assert codes <= cli.EXIT_CODES.keys()
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    table = (ROOT / "docs/commands.md").read_text()
+    for code, meaning in cli.EXIT_CODES.items():
+        assert re.search(rf"^ +{code}  {re.escape(meaning)}$", text, re.M)
+        assert f"| {code} | {meaning} |" in table
+
+
+def test_the_package_is_a_program() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "edge_runtime", "--version"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert (done.returncode, done.stdout) == (0, f"edge-train {__version__}\n")

@@ -236,7 +236,7 @@ def test_without_torch_and_onnx_the_error_names_the_extra(
     monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
     error = refused(capsys, tmp_path, *SIZES)
     assert "export needs torch and onnx (" in error
-    assert "pip install 'edge-train[export]'" in error
+    assert "pip install 'PATH[export]'" in error
     assert "export on another machine and copy the folder." in error
 
 

@@ -289,8 +289,8 @@ def test_an_infeasible_budget_is_refused(plan, words, code, message) -> None:
         (["--energy", "20"], "argument --energy: '20' is not an energy: it has no unit"),
         (["--time=-2h"], "argument --time: '-2h' is not a duration: it is negative"),
         (["--memory", "1.5G"], "the unit G is unknown"),
-        (["--epochs", "0"], "expected a whole number >= 1, got '0'; or write `auto`"),
-        (["--epochs", "Auto"], "expected a whole number >= 1, got 'Auto'; or write `auto`"),
+        (["--epochs", "0"], "from 1 to 1000000000, got '0'; or write `auto`"),
+        (["--epochs", "Auto"], "from 1 to 1000000000, got 'Auto'; or write `auto`"),
     ],
 )
 def test_wrong_flags_exit_2(plan, words, message, capsys) -> None:
@@ -352,3 +352,8 @@ def test_a_plan_knows_the_limit_of_the_container(plan, monkeypatch) -> None:
     code, text, _ = plan()
     assert code == 0
     assert "needs 420.0 MiB, over the 350.0 MiB free here" in text
+
+
+def test_limits_that_are_not_reached_are_named_as_such(plan) -> None:
+    _, text, _ = plan("--time", "100h")
+    assert "limited by  none of the limits: all steps keep the most\n" in text

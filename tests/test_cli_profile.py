@@ -40,10 +40,15 @@ def test_every_rung_is_reported_and_the_profile_is_written(package, cached, caps
     board = environment().board.id
     small = "k050         500.0 ms    19.5 KiB  5.00 J per step"
     large = "k100           1.00 s    39.1 KiB  10.0 J per step"
+    rounds = [
+        [f"measuring {rung}, round {number} of 3", cost]
+        for number, order in enumerate(["up", "down", "up"], start=1)
+        for rung, cost in [("k050", small), ("k100", large)][:: 1 if order == "up" else -1]
+    ]
     assert err.splitlines() == [
         f"measuring 2 rungs on {board} three times: at most 2 min 0 s, and the time to load "
         "each",
-        *[small, large, large, small, small, large],
+        *itertools.chain.from_iterable(rounds),
     ]
     assert re.fullmatch(
         rf"board {re.escape(board)}, ort on numpy\npower sensor: replay\n"
@@ -107,7 +112,10 @@ def test_estimates_and_missing_sensors_are_marked(
     out, err = capsys.readouterr()
     assert "power sensor: none: joules stay unknown" in out
     assert "idle" not in out
-    assert err.splitlines()[1] == "k050         500.0 ms    19.5 KiB"
+    assert err.splitlines()[1:3] == [
+        "measuring k050, round 1 of 3",
+        "k050         500.0 ms    19.5 KiB",
+    ]
 
 
 def test_a_failing_sensor_is_reported(package, processes, monkeypatch, capsys) -> None:

@@ -9,13 +9,14 @@ import re
 import shlex
 import shutil
 import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from edge_runtime.cli.demo import KEEP_RATIO
-from edge_runtime.cli.main import main
+from edge_runtime.cli.demo import KEEP_RATIO, _typed
+from edge_runtime.cli.main import main, parser_for
 from edge_runtime.engines import ENGINES
 from edge_runtime.engines.ort import OrtEngine
 from edge_runtime.errors import ConfigError, EngineError
@@ -67,17 +68,34 @@ def test_it_shows_the_commands_that_it_runs(done) -> None:
     assert "classification of 382 digits of other writers" in output
 
 
-def test_it_ends_with_three_commands_that_exist(done) -> None:
-    output = done[1].partition("With your own pictures:\n")[2]
-    commands = [
-        line.split() for line in output.splitlines() if line.startswith("  edge-train")
-    ]
-    assert [words[1] for words in commands] == ["export", "run", "eval"]
-    from edge_runtime.cli.main import parser_for
-
+def test_it_ends_with_commands_that_exist(done, capsys) -> None:
+    folder, output = done
+    own, other = output.partition("More of this run:\n")[2].split("With your own pictures")
+    lines = [line.strip() for line in (own + other).splitlines() if line.startswith("  ")]
+    commands = [shlex.split(line) for line in lines]
+    names = ["watch", "export-encoder", "export", "run", "export-encoder"]
+    assert [(words[0], words[1]) for words in commands] == [("edge-train", x) for x in names]
     for _, *words in commands:
         assert parser_for(words).parse_args(words)
-    assert output.endswith("pip install 'edge-train[export]', on this or another machine.\n")
+    for _, *words in commands[:2]:  # as they are
+        assert main(words) == 0
+    assert (folder / "encoder.onnx").stat().st_size > 1000
+    (folder / "encoder.onnx").unlink()
+    last = output.splitlines()[-1]
+    assert last.startswith("`export` needs torch, on this or another machine: pip install ")
+
+
+def test_commands_are_shown_as_the_demo_was_called(tmp_path, monkeypatch) -> None:
+    script = tmp_path / "my env" / "edge-train"
+    script.parent.mkdir()
+    script.touch(0o755)
+    monkeypatch.setattr("sys.argv", [str(script)])
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert _typed(["inspect", "a b"]) == f"'{script}' inspect 'a b'"
+    monkeypatch.setenv("PATH", str(script.parent))
+    assert _typed(["inspect"]) == "edge-train inspect"
+    monkeypatch.setattr("sys.argv", [str(tmp_path / "edge_runtime/__main__.py")])
+    assert _typed(["inspect"]) == f"{sys.executable} -m edge_runtime inspect"
 
 
 def test_the_folder_stands_alone(done) -> None:

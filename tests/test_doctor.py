@@ -41,7 +41,7 @@ def test_export_works_where_torch_and_onnx_are(here) -> None:
     finding = here["export"]
     assert finding["works"] == all(map(importlib.util.find_spec, ("torch", "onnx")))
     if not finding["works"]:
-        assert "pip install 'edge-train[export]'" in finding["problem"]
+        assert "pip install 'PATH[export]'" in finding["problem"]
 
 
 def test_machine_and_versions_are_reported(here) -> None:

@@ -287,7 +287,7 @@ def test_an_engine_reports_its_device(name: str) -> None:
     assert create_engine(name).threads is None
     assert create_engine(name).device == "cpu"
     assert create_engine(name).runtime.startswith("onnxruntime")
-    with pytest.raises(EngineError, match=f"engine {name} has no device 'cuda'; it has cpu"):
+    with pytest.raises(ConfigError, match=f"engine {name} has no device 'cuda'; it has cpu"):
         create_engine(name, device="cuda")
 
 

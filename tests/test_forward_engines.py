@@ -125,7 +125,7 @@ def test_an_engine_reports_its_runtime_and_device(name: str) -> None:
     assert (engine.name, engine.device) == (name, "cpu")
     assert engine.runtime.startswith("onnxruntime")
     assert engine.runtime == FORWARD_ENGINES[name].runtime()
-    with pytest.raises(EngineError, match=f"engine {name} has no device 'cuda'; it has cpu"):
+    with pytest.raises(ConfigError, match=f"engine {name} has no device 'cuda'; it has cpu"):
         create_forward_engine(name, device="cuda")
 
 

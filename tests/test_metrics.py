@@ -124,7 +124,7 @@ def test_the_port_is_free_again_afterwards(tmp_path) -> None:
 
 def test_a_missing_library_is_explained(tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
-    message = r"pip install 'edge-train\[metrics\]'"
+    message = r"pip install 'PATH\[metrics\]'"
     with pytest.raises(ConfigError, match=message), serve_metrics(tmp_path, 0):
         pass
 
@@ -136,6 +136,7 @@ def test_every_metric_is_documented_and_nothing_else(tmp_path) -> None:
     from live_runs import step
 
     status.add_step(step(1, 1.0))
+    status.add_step(step(2, 2.0))
     status.spending.add(1, 2.0, 5.0)
     status.add_sample(sample(2.0, 5.0))
     names = {

@@ -26,7 +26,7 @@ def test_the_newest_version_of_the_changelog_is_ours() -> None:
 
 def test_the_lowest_versions_are_those_that_are_tested() -> None:
     extras = PROJECT["optional-dependencies"]
-    tested_extras = ("ort", "metrics", "report")
+    tested_extras = ("ort", "completion", "metrics", "report")
     allowed = [*PROJECT["dependencies"], *(x for name in tested_extras for x in extras[name])]
     floors = {
         match.expand(r"\1==\2") if (match := re.match(r"([\w-]+)>=([\d.]+)", line)) else line

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from edge_runtime.cli.main import parser_for
+from edge_runtime.version import __version__
+
 ROOT = Path(__file__).parent.parent
 DURATION = re.compile(r"(\d+ (h|min) )?(\d+ (min|s)|\d+\.\d+ s)\b")
 NUMBER = re.compile(r"[+-]?\d[\d.,]*(e[+-]\d+)?")
@@ -65,3 +68,22 @@ def test_numbers_are_masked_and_words_are_not() -> None:
         "1 min 12 s",
     ]
     assert shape_of(lines) == ["saved run/checkpoints/N (N MiB in TIME)", "TIME", "TIME"]
+
+
+def test_every_command_of_the_readme_exists() -> None:
+    text = (ROOT / "README.md").read_text()
+    lines = re.findall(r"^(?:\$ |\S*bin/)edge-train (.*)$", text, re.M)
+    assert len(lines) >= 7
+    for line in lines:
+        words = shlex.split(line)
+        assert parser_for(words).parse_args(words)
+    assert f"edge_train-{__version__}-py3-none-any.whl" in text
+    targets = re.findall(r"^make ([\w-]+)", text, re.M)
+    makefile = (ROOT / "Makefile").read_text()
+    assert [name for name in targets if not re.search(rf"^{name}:", makefile, re.M)] == []
+
+
+def test_nothing_is_said_to_come_from_a_package_index() -> None:
+    documents = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    for file in [*documents, *(ROOT / "edge_runtime").rglob("*.py")]:
+        assert not re.search(r"pip install '?edge-train\b", file.read_text()), file

@@ -2,14 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from report_runs import RUNS, energy_j, gap_run, processes, resumed_run
+from report_runs import RUNS, MadeRun, energy_j, gap_run, processes, resumed_run
 
-from edge_runtime.report import summarize
+from edge_runtime.report import render_page, summarize
 from edge_runtime.report.page.figures import draw_figures
 from edge_runtime.report.summary.lines import envelope
 
@@ -100,3 +101,30 @@ def test_runs_side_by_side_have_the_same_axes(tmp_path: Path, key: str) -> None:
     ]
     assert all(each["xaxis"] is not None and each["yaxis"] is not None for each in axes)
     assert axes[1:] == axes[:-1]
+
+
+def figures_of(run: MadeRun, folder: Path) -> dict[str, Any]:
+    report, series = summarize([run.write(folder)])
+    return {each.section: json.loads(each.json) for each in draw_figures(report.runs, series)}
+
+
+def test_what_is_plotted_beside_the_plan_is_what_was_limited(tmp_path: Path) -> None:
+    run = gap_run()
+    energy = figures_of(run, tmp_path / "energy")["spent"]
+    assert energy["layout"]["yaxis"]["title"]["text"] == "J"
+    run.info["budget"] = {"time_s": 60.0}
+    page = figures_of(run, tmp_path / "time")["spent"]
+    assert page["layout"]["yaxis"]["title"]["text"] == "steps"
+    lines = {line["name"]: line for line in page["data"]}
+    assert [lines["done"]["y"][0], lines["done"]["y"][-1]] == [0, 10]
+    assert lines["limit"]["x"] == [60.0, 60.0]
+    report, series = summarize([tmp_path / "time"])
+    assert "Spent: 14 s, allowed: 1 min 0 s." in render_page(report, series)
+
+
+def test_the_name_of_a_rung_stands_once(tmp_path: Path) -> None:
+    figure = figures_of(gap_run(), tmp_path / "run")["rung-energy"]
+    names = [text for points in figure["data"] for text in points["text"] if text]
+    assert sorted(names) == ["k050", "k100"]
+    sides = [side for points in figure["data"] for side in points["textposition"]]
+    assert sorted(set(sides)) == ["bottom center", "top center"]

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from edge_runtime.cli.quantities import positive
+from edge_runtime.cli.quantities import count
 from edge_runtime.errors import BudgetError
 from edge_runtime.records import open_run
 from edge_runtime.records.events import Finished, StepRecord
@@ -26,7 +26,7 @@ BATCH_SIZE = 16
 
 def add_trial_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the common flags of benchmarks of budgets."""
-    parser.add_argument("--trials", metavar="N", type=positive, default=2, help="default: 2")
+    parser.add_argument("--trials", metavar="N", type=count, default=2, help="default: 2")
     parser.add_argument(
         "--seed", metavar="S", type=int, default=0, help="of the first trial; default: 0"
     )

@@ -2,7 +2,7 @@
 
 import argparse
 import contextlib
-import json
+import os
 import shlex
 import shutil
 import sys
@@ -10,16 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_runtime.cli.quantities import natural, positive
-from edge_runtime.errors import ConfigError, StoppedError
+from edge_runtime.cli.output import show, show_json
+from edge_runtime.cli.paths import any_path, require_place
+from edge_runtime.cli.quantities import count, seed
+from edge_runtime.errors import ConfigError, StoppedError, how_to_install
 from edge_runtime.units import duration_text
 
 KEEP_RATIO = 0.75
-_OWN_PICTURES = """\
-With your own pictures:
-  edge-train export --model vit_tiny --image-size 64 --patch-size 8 -o pkg
-  edge-train run pkg ./pictures -o run --keep-ratio 0.75
-  edge-train eval run --train ./labelled/train --test ./labelled/test"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,14 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         metavar="DIR",
-        type=Path,
+        type=any_path,
         default=Path("edge-train-demo"),
         help="folder to create; default: edge-train-demo",
     )
-    parser.add_argument(
-        "--epochs", metavar="N", type=positive, default=100, help="default: 100"
-    )
-    parser.add_argument("--seed", metavar="S", type=natural, default=0, help="default: 0")
+    parser.add_argument("--epochs", metavar="N", type=count, default=100, help="default: 100")
+    parser.add_argument("--seed", metavar="S", type=seed, default=0, help="default: 0")
     parser.add_argument(
         "--json",
         action="store_true",
@@ -48,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from edge_runtime.engines import create_engine
 
     folder: Path = args.output
+    require_place(folder)
     if folder.exists():
         raise ConfigError(f"{folder} exists. Remove it, or choose another folder with -o.")
     create_engine("auto")  # fails early without an engine
@@ -56,7 +52,10 @@ def run(args: argparse.Namespace) -> int:
         train(folder, args.epochs, args.seed)
         command("eval", folder / "run", "--train", "digits", "--test", "digits:test")
     facts = collect(folder, exported=exported, epochs=args.epochs, seed=args.seed)
-    print(json.dumps(facts) if args.json else render_text(facts))
+    if args.json:
+        show_json(facts)
+    else:
+        show(render_text(facts))
     return 0
 
 
@@ -71,7 +70,7 @@ def make_package(folder: Path, seed: int) -> bool:
     try:
         load_export()
     except ConfigError:
-        print(
+        show(
             f"Without torch, {folder / 'package'} is a copy of the package inside edge-train."
         )
         with new_folder(folder / "package") as building, storage_errors("write", folder):
@@ -103,14 +102,27 @@ def command(*words: object) -> None:
     """
     from edge_runtime.cli.main import parser_for
 
-    print(f"\n$ {_typed(words)}", flush=True)
+    show(f"\n$ {_typed(words)}")
     typed = [str(word) for word in words]
     args = parser_for(typed).parse_args(typed)
     args.command(args)
 
 
 def _typed(words: Sequence[object]) -> str:
-    return shlex.join(["edge-train", *map(str, words)])
+    return f"{_program()} {shlex.join(map(str, words))}"
+
+
+def _program() -> str:
+    """What to type for this program, here."""
+    called = Path(sys.argv[0])
+    if called.parts[-2:] == ("edge_runtime", "__main__.py"):
+        return f"{shlex.quote(sys.executable)} -m edge_runtime"
+    on_path = shutil.which("edge-train")
+    if called.name != "edge-train" or not called.exists():
+        return "edge-train"
+    if on_path is not None and os.path.samefile(on_path, called):
+        return "edge-train"
+    return shlex.quote(str(called))
 
 
 def collect(folder: Path, *, exported: bool, epochs: int, seed: int) -> dict[str, Any]:
@@ -155,11 +167,29 @@ def render_text(facts: dict[str, Any]) -> str:
         f"before training {knn['untrained_accuracy']:.1%}: "
         f"{facts['gain_points']:+.1f} points.",
         "",
-        _OWN_PICTURES,
+        *_next_commands(Path(facts["folder"])),
     ]
     if not facts["exported"]:
         lines.append(
-            "`export` needs torch: pip install 'edge-train[export]', "
-            "on this or another machine."
+            f"`export` needs torch, on this or another machine: {how_to_install('export')}."
         )
     return "\n".join(lines)
+
+
+def _next_commands(folder: Path) -> list[str]:
+    run = folder / "run"
+    of_demo: list[list[object]] = [
+        ["watch", run],
+        ["export-encoder", run, "-o", folder / "encoder.onnx"],
+    ]
+    own: list[Sequence[object]] = [
+        shlex.split("export --model vit_tiny --image-size 64 --patch-size 8 -o pkg"),
+        shlex.split("run pkg PICTURES -o run --keep-ratio 0.75"),
+        ["export-encoder", "run", "-o", "encoder.safetensors"],
+    ]
+    return [
+        "More of this run:",
+        *(f"  {_typed(words)}" for words in of_demo),
+        "With your own pictures, in a folder PICTURES:",
+        *(f"  {_typed(words)}" for words in own),
+    ]

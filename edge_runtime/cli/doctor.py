@@ -16,6 +16,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from edge_runtime.cli.output import show, show_json
+from edge_runtime.cli.paths import any_path
 from edge_runtime.device import (
     memory_now,
     prefer_oom_kill,
@@ -56,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument(
-        "--board", type=Path, metavar="FILE", help="a board profile; default: recognised"
+        "--board", type=any_path, metavar="FILE", help="a board profile; default: recognised"
     )
     parser.add_argument("--try", dest="part", choices=PARTS, help=argparse.SUPPRESS)
 
@@ -65,10 +67,13 @@ def run(args: argparse.Namespace) -> int:
     """Try every part; without a working engine the exit code is 5."""
     if args.part is not None:
         prefer_oom_kill()
-        print(json.dumps(_TRIALS[args.part]()))
+        show_json(_TRIALS[args.part]())
         return 0
     facts = collect(args.board)
-    print(json.dumps(facts) if args.json else render_text(facts))
+    if args.json:
+        show_json(facts)
+    else:
+        show(render_text(facts))
     works = any(finding["works"] for finding in facts["engines"])
     return 0 if works else EngineError.exit_code
 

@@ -1,11 +1,11 @@
 """edge-train eval: accuracy of a run's encoder, compared with the untrained one."""
 
 import argparse
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_runtime.cli.quantities import positive
+from edge_runtime.cli.output import show, show_json
+from edge_runtime.cli.paths import any_path, path_text
+from edge_runtime.cli.quantities import threads
 
 if TYPE_CHECKING:
     from edge_runtime.evaluation import Accuracies, Scores, TrainedState
@@ -15,17 +15,19 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "run_folder", metavar="RUN", type=Path, help="written by `edge-train run`"
+        "run_folder", metavar="RUN", type=any_path, help="written by `edge-train run`"
     )
     parser.add_argument(
         "--train",
         metavar="DATA",
+        type=path_text,
         required=True,
         help="labelled pictures to fit on: a folder with one sub-folder per class, or digits",
     )
     parser.add_argument(
         "--test",
         metavar="DATA",
+        type=path_text,
         required=True,
         help="labelled pictures to score, of the same classes, or digits:test",
     )
@@ -33,14 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--package",
         metavar="PKG",
-        type=Path,
+        type=any_path,
         help="current folder of the package, if it was moved since the run",
     )
+    parser.add_argument("--threads", metavar="N", type=threads, help="default: all processors")
     parser.add_argument(
-        "--threads", metavar="N", type=positive, help="default: all processors"
-    )
-    parser.add_argument(
-        "--board", metavar="FILE", type=Path, help="a board profile; default: recognised"
+        "--board", metavar="FILE", type=any_path, help="a board profile; default: recognised"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
@@ -70,9 +70,9 @@ def run(args: argparse.Namespace) -> int:
     results = results_of(trained, scores, args.train, args.test)
     # Printed first, so that a full or read-only disk does not lose the result.
     if args.json:
-        print(json.dumps({"step": trained.step, **unstructure(results)}))
+        show_json({"step": trained.step, **unstructure(results)})
     else:
-        print(render_text(trained, scores))
+        show(render_text(trained, scores))
     spent = window.energy
     log_event(
         args.run_folder,

@@ -1,15 +1,12 @@
 """edge-train export: write a training package, on a machine with torch."""
 
 import argparse
-import json
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from edge_runtime.errors import ConfigError
+from edge_runtime.cli.output import say, show, show_json
+from edge_runtime.cli.paths import any_path, require_place
+from edge_runtime.errors import ConfigError, how_to_install
 
 _FLAGS = {  # flag -> key of the recipe
     "model": "model.name",
@@ -28,8 +25,8 @@ _FLAGS = {  # flag -> key of the recipe
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the command; each overrides the recipe's value."""
-    parser.add_argument("recipe", nargs="?", type=Path, metavar="RECIPE.toml")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="PKG")
+    parser.add_argument("recipe", nargs="?", type=any_path, metavar="RECIPE.toml")
+    parser.add_argument("-o", "--output", type=any_path, required=True, metavar="PKG")
     parser.add_argument("--model", help="timm's name, or a family such as vit_tiny")
     parser.add_argument("--method", help="such as simclr; all are in docs/recipe.md")
     parser.add_argument(
@@ -48,7 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch-size", type=int, help="pictures per step")
     parser.add_argument("--seed", type=int, help="of the initial weights")
-    parser.add_argument("--init", type=Path, metavar="FILE", help="a timm .safetensors file")
+    parser.add_argument(
+        "--init", type=any_path, metavar="FILE", help="a timm .safetensors file"
+    )
     parser.add_argument(
         "--set",
         action="append",
@@ -62,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export; the stages and their times go to stderr as they end."""
+    require_place(args.output)
     load_export()
     from edge_export.package.build import export_package
     from edge_export.recipe import make_recipe, read_recipe
@@ -77,32 +77,20 @@ def run(args: argparse.Namespace) -> int:
 
     def report(stage: str, wall_s: float, cpu_s: float) -> None:
         stages.append({"stage": stage, "wall_s": wall_s, "cpu_s": cpu_s})
-        print(f"{stage:28} {wall_s:7.2f} s {cpu_s:7.2f} CPU s", file=sys.stderr)
+        say(f"{stage:28} {wall_s:7.2f} s {cpu_s:7.2f} CPU s")
 
-    with _terminated_like_interrupted():
-        package = export_package(recipe, args.output, init=args.init, report=report)
+    package = export_package(recipe, args.output, init=args.init, report=report)
     manifest = package.manifest
     if args.json:
-        document = {"package": str(args.output), "digest": package.digest, "stages": stages}
-        print(json.dumps(document))
+        show_json({"package": str(args.output), "digest": package.digest, "stages": stages})
         return 0
     cpu_s = sum(stage["cpu_s"] for stage in stages)
     trains = f"{manifest.method}, tokens {manifest.token_policy}, {manifest.model.name}"
-    print(f"{args.output}: {trains}")
-    print(f"rungs {', '.join(rung.id for rung in manifest.rungs)}; {cpu_s:.1f} CPU s")
+    show(f"{args.output}: {trains}")
+    show(f"rungs {', '.join(rung.id for rung in manifest.rungs)}; {cpu_s:.1f} CPU s")
     if manifest.ort_training.refused is not None:
-        print(f"no ort-training artifacts: {manifest.ort_training.refused}")
+        show(f"no ort-training artifacts: {manifest.ort_training.refused}")
     return 0
-
-
-@contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """SIGTERM ends like Ctrl-C, without incomplete files."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def load_export() -> None:
@@ -115,7 +103,7 @@ def load_export() -> None:
         import edge_export.package.build  # noqa: F401
     except ImportError as error:
         raise ConfigError(
-            f"export needs torch and onnx ({error}): pip install 'edge-train[export]'. "
+            f"export needs torch and onnx ({error}): {how_to_install('export')}. "
             "Packages are portable: export on another machine and copy the folder."
         ) from error
 

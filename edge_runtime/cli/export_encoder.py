@@ -1,29 +1,29 @@
 """edge-train export-encoder: the trained encoder as one file for other programs."""
 
 import argparse
-import json
-from pathlib import Path
 
+from edge_runtime.cli.output import show, show_json
+from edge_runtime.cli.paths import any_path, require_output
 from edge_runtime.units import bytes_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "run_folder", metavar="RUN", type=Path, help="written by `edge-train run`"
+        "run_folder", metavar="RUN", type=any_path, help="written by `edge-train run`"
     )
     parser.add_argument(
         "-o",
         "--output",
         metavar="FILE",
-        type=Path,
+        type=any_path,
         required=True,
         help="encoder.onnx for any ONNX runtime, encoder.safetensors for timm",
     )
     parser.add_argument(
         "--package",
         metavar="PKG",
-        type=Path,
+        type=any_path,
         help="current folder of the package, if it was moved since the run",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
@@ -33,11 +33,12 @@ def run(args: argparse.Namespace) -> int:
     """Write the encoder of the newest checkpoint."""
     from edge_runtime.evaluation import export_encoder, open_trained
 
+    require_output(args.output)
     package, step, state = open_trained(args.run_folder, args.package)
     size_bytes = export_encoder(package, state, args.output)
     if args.json:
         facts = {"path": str(args.output), "size_bytes": size_bytes, "step": step}
-        print(json.dumps({**facts, "package": package.digest}))
+        show_json({**facts, "package": package.digest})
     else:
-        print(f"wrote {args.output}: encoder after {step} steps, {bytes_text(size_bytes)}")
+        show(f"wrote {args.output}: encoder after {step} steps, {bytes_text(size_bytes)}")
     return 0

@@ -1,12 +1,12 @@
 """edge-train inspect: what a training package trains, and what each rung costs."""
 
 import argparse
-import json
 import math
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_runtime.cli.output import show, show_json
+from edge_runtime.cli.paths import any_path
 from edge_runtime.cli.quantities import count_text
 from edge_runtime.cli.table import aligned
 from edge_runtime.units import bytes_text
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "package", metavar="PKG", type=Path, help="written by `edge-train export`"
+        "package", metavar="PKG", type=any_path, help="written by `edge-train export`"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
@@ -28,7 +28,10 @@ def run(args: argparse.Namespace) -> int:
     from edge_runtime.package import open_package
 
     facts = collect(open_package(args.package))
-    print(json.dumps(facts) if args.json else render_text(facts))
+    if args.json:
+        show_json(facts)
+    else:
+        show(render_text(facts))
     return 0
 
 

@@ -6,14 +6,17 @@ when it is used, so that `edge-train --help` starts fast.
 
 import argparse
 import importlib
-import logging
 import os
+import re
 import shlex
 import sys
 import traceback
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
+from edge_runtime.cli.completion import SHELLS, PrintCompletion
+from edge_runtime.cli.output import discard_output, open_streams, say, show, show_log
+from edge_runtime.cli.signals import interrupt_on_signals
 from edge_runtime.errors import EdgeRuntimeError
 from edge_runtime.leaving import leave
 from edge_runtime.version import __version__
@@ -37,48 +40,83 @@ COMMANDS = {  # command -> (module, help)
         "write the encoder of a run as one file",
     ),
 }
+EXIT_CODES = {  # also in docs/commands.md
+    0: "done, also when a limit of the budget ended the run",
+    1: "a bug in edge-train; please report it",
+    2: "a flag, a recipe or a settings file is wrong, or an output exists",
+    3: "the training package is missing, damaged or foreign",
+    4: "a sensor, the clock, the memory or the cost profile of the board",
+    5: "an engine is missing or failed",
+    6: "pictures, or a run folder",
+    7: "no plan fits the budget",
+    8: "training diverged",
+    9: "a file or the output cannot be written",
+    130: "stopped by SIGINT, SIGTERM or SIGHUP; a run has saved its state",
+    141: "the reader of the output has ended",
+}
+COMPLETION = "--print-completion"
 DEBUG = "EDGE_TRAIN_DEBUG"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; as a program, end at once with it."""
     if arguments is None:
+        open_streams()
         leave(_exit_code(sys.argv[1:]))
     return _exit_code(list(arguments))
 
 
 def _exit_code(words: list[str]) -> int:
-    logging.basicConfig(format="edge-train: %(message)s", level=logging.WARNING)
+    show_log()
+    try:
+        with interrupt_on_signals() as is_interrupted:
+            return _run(words, is_interrupted)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(words: list[str], is_interrupted: Callable[[], bool]) -> int:
     try:
         args = parser_for(words).parse_args(words)
         code: int = args.command(args)
-        sys.stdout.flush()
         return code
-    except EdgeRuntimeError as error:
-        print(f"edge-train: {error}", file=sys.stderr)
-        return error.exit_code
     except BrokenPipeError:
-        # The reader of the output has ended. Python would report it again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
         return 141
-    except KeyboardInterrupt:
-        return 130
-    except Exception as error:  # noqa: BLE001 - reported as a bug
-        print(_bug_report(error, words), file=sys.stderr)
+    except Exception as error:
+        if is_interrupted():  # a library has made another error of it
+            raise KeyboardInterrupt from error
+        if isinstance(error, EdgeRuntimeError):
+            say(f"edge-train: {error}")
+            return error.exit_code
+        say(_bug_report(error, words))
         return 1
 
 
 def parser_for(words: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser of all commands; only the command named first has its arguments."""
+    """The parser of all commands; only the command named first has its arguments.
+
+    All of them have theirs for `--print-completion`.
+    """
+    codes = "\n".join(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES.items())
     parser = _Parser(
         prog="edge-train",
         description="Self-supervised training of Vision Transformers on this device.",
+        epilog=f"exit codes:\n{codes}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"edge-train {__version__}")
+    parser.add_argument(
+        COMPLETION,
+        metavar="SHELL",
+        choices=SHELLS,
+        action=PrintCompletion,
+        help=f"print what completes commands and flags in a shell: {', '.join(SHELLS)}",
+    )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, (module_name, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary + ".")
-        if words[:1] == [name]:
+        if words[:1] in ([name], [COMPLETION]):
             module = importlib.import_module(module_name)
             module.add_arguments(command)
             command.set_defaults(command=module.run)
@@ -88,9 +126,19 @@ def parser_for(words: Sequence[str]) -> argparse.ArgumentParser:
 class _Parser(argparse.ArgumentParser):
     """Reports a wrong flag in one line, without the usage page."""
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        # No flag begins with a number: `--time -1s` is a wrong value, not a flag.
+        self._negative_number_matcher = re.compile(r"-[.\d]")
+
     def error(self, message: str) -> NoReturn:
         """End with exit code 2."""
         self.exit(2, f"{self.prog}: {message}\nSee `{self.prog} --help`.\n")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Help and the version are results, which go to stdout."""
+        write = show if file is sys.stdout else say
+        write(message.removesuffix("\n"))
 
 
 def _bug_report(error: Exception, words: Sequence[str]) -> str:

@@ -6,12 +6,11 @@ replace it if it fails.
 
 import logging
 import os
-import sys
 import threading
-from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
+from edge_runtime.cli.output import say, show
 from edge_runtime.cli.panel_text import panel_text
 from edge_runtime.cli.progress import Progress, finished_text
 from edge_runtime.cli.screen import CaughtErrors, Screen
@@ -30,8 +29,9 @@ def progress_on(run_dir: Path, stream: TextIO) -> "Progress | Panel":
 
 
 def can_redraw(stream: TextIO) -> bool:
-    """Whether it is a terminal that can move its cursor."""
-    return stream.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown", "")
+    """Whether it is a terminal that can move its cursor and draw bars."""
+    is_known = os.environ.get("TERM", "dumb") not in ("dumb", "unknown", "")
+    return stream.isatty() and is_known and (stream.encoding or "").lower().startswith("utf")
 
 
 def draw(screen: Screen, status: Status, path: Path, above: str = "") -> None:
@@ -73,8 +73,7 @@ class Panel:
         self._stopping.set()
         self._thread.join()
         if self._finished:
-            self._stream.write(finished_text(self._finished, self._run_dir) + "\n")
-            self._stream.flush()
+            show(finished_text(self._finished, self._run_dir), self._stream)
 
     def _begin(self, event: Event) -> None:
         self._first = event
@@ -91,8 +90,8 @@ class Panel:
         except Exception as error:  # noqa: BLE001 - the run continues without its panel
             self._failed.set()
             self._errors.close()
-            with suppress(OSError):  # the terminal may be closed
-                sys.stderr.write(self._errors.drain())
+            if caught := self._errors.drain():
+                say(caught.removesuffix("\n"))
             logger.warning("the panel stopped: %s. Plain lines from here on.", error)
 
     def _draw_until_closed(self, errors: CaughtErrors) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.text import Text
 
 from edge_runtime.live import Status
+from edge_runtime.printable import printable
 from edge_runtime.records import LoggedEvent, events
 from edge_runtime.records.event_text import event_text, loss_text
 from edge_runtime.units import (
@@ -33,7 +34,7 @@ _UNKNOWN = "unknown"
 def panel_text(status: Status, path: Path, *, width: int, height: int) -> list[Text]:
     """At most `height` lines of at most `width` columns."""
     lines = [
-        Text.assemble((str(path), "bold"), "  ", _state(status)),
+        Text.assemble((printable(str(path)), "bold"), "  ", _state(status)),
         _bar(status.steps_done / status.info.total_steps, width, "green"),
         *_training(status, width),
         *_spending(status, width),
@@ -52,6 +53,8 @@ def _state(status: Status) -> Text:
     match status.ended:
         case None if status.was_killed:
             return Text("killed", "bold red")
+        case None if status.paused:
+            return Text("pausing", "yellow")
         case None if not status.steps_done and status.last_step is None:
             return Text("starting", "yellow")
         case None:
@@ -96,11 +99,18 @@ def _rung(status: Status, width: int) -> list[Text]:
         return [_line("rung", _UNKNOWN)]
     since = f"{rung.rung}, keep-ratio {rung.keep_ratio:g}, since step {rung.step}"
     lines = [_line("rung", since)]
-    if rung.reason:
+    if reason := _reason(status, rung):
         room = max(10, width - _LABEL)
-        why = textwrap.wrap(rung.reason, room, max_lines=_WHY_LINES, placeholder=" …")
+        why = textwrap.wrap(printable(reason), room, max_lines=_WHY_LINES, placeholder=" …")
         lines += [Text(" " * _LABEL + line, "dim") for line in why]
     return lines
+
+
+def _reason(status: Status, rung: events.RungChanged) -> str | None:
+    """Why the run does what it does now."""
+    if status.ended is not None:
+        return getattr(status.ended, "reason", None)
+    return status.paused.reason if status.paused else rung.reason
 
 
 def _spending(status: Status, width: int) -> list[Text]:
@@ -172,7 +182,7 @@ def _line(
     width: int = 0,
 ) -> Text:
     """One line, with a bar at its right end if the value has a limit and it fits."""
-    line = Text.assemble((f"{label:<{_LABEL}}", "cyan"), text)
+    line = Text.assemble((f"{label:<{_LABEL}}", "cyan"), printable(text))
     if value is None or limit is None:
         return line
     share = value / limit

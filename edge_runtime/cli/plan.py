@@ -1,7 +1,6 @@
 """edge-train plan: which rungs a budget allows, and the predicted costs of the run."""
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +10,11 @@ from edge_runtime.cli.budget_flags import (
     add_epochs_argument,
     budget_of,
 )
+from edge_runtime.cli.output import show, show_json
+from edge_runtime.cli.paths import any_path, path_text
 from edge_runtime.cli.plan_text import PlanFacts, render_text, table_of
 from edge_runtime.cli.profile import add_device_arguments, environment_of
-from edge_runtime.cli.quantities import positive
+from edge_runtime.cli.quantities import count
 from edge_runtime.errors import ConfigError, DataError, DeviceError
 
 if TYPE_CHECKING:
@@ -24,11 +25,12 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "package", metavar="PKG", type=Path, help="written by `edge-train export`"
+        "package", metavar="PKG", type=any_path, help="written by `edge-train export`"
     )
     parser.add_argument(
         "data",
         metavar="DATA",
+        type=path_text,
         nargs="?",
         help="pictures to train on; they are counted, and so is the memory to decode them",
     )
@@ -36,13 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--images",
         metavar="N",
-        type=positive,
+        type=count,
         help="pictures per epoch; default: all of DATA",
     )
     parser.add_argument(
         "--profile",
         metavar="FILE",
-        type=Path,
+        type=any_path,
         help="cost profile; default: that of the cache. With --board it may be of another "
         "machine",
     )
@@ -114,7 +116,10 @@ def run(args: argparse.Namespace) -> int:
             replace(epoch, steps=plan.steps), budget, steps_per_epoch=per_epoch
         ),
     )
-    print(json.dumps(table_of(facts)) if args.json else render_text(facts))
+    if args.json:
+        show_json(table_of(facts))
+    else:
+        show(render_text(facts))
     return 0
 
 

@@ -77,13 +77,17 @@ def render_text(facts: PlanFacts) -> str:
         ("run", _run_text(facts)),
         ("plan", steps_text((part.rung, part.steps) for part in plan.segments)),
         ("takes", _totals(plan, mark)),
-        ("limited by", ", ".join(map(_limit_text, plan.binding)) or "nothing"),
+        ("limited by", ", ".join(map(_limit_text, plan.binding)) or _unlimited(facts.budget)),
     ]
     if facts.budget.temperature_c is not None:
         rows.append(("note", "a temperature is not planned; the run watches it, and pauses"))
     rows += [("advice", line) for line in advice(profile)]
     tables = [*_verdict_lines(plan, mark), "", *_comparison_lines(facts, mark)]
     return "\n".join([*aligned(rows), "", *tables])
+
+
+def _unlimited(budget: "Budget") -> str:
+    return "none of the limits: all steps keep the most" if budget.is_limited else "nothing"
 
 
 def _limit_text(name: str) -> str:

@@ -1,15 +1,15 @@
 """edge-train profile: measure what a step of every rung costs on this board."""
 
 import argparse
-import json
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_runtime.cli.quantities import duration_s, niceness, positive, size_bytes
+from edge_runtime.cli.output import say, show, show_json
+from edge_runtime.cli.paths import any_path, require_output
+from edge_runtime.cli.quantities import duration_s, niceness, size_bytes, threads
 from edge_runtime.cli.signals import stop_on_signals
-from edge_runtime.errors import ConfigError
+from edge_runtime.errors import ConfigError, EdgeRuntimeError
 from edge_runtime.units import duration_text
 
 if TYPE_CHECKING:
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "package", metavar="PKG", type=Path, help="written by `edge-train export`"
+        "package", metavar="PKG", type=any_path, help="written by `edge-train export`"
     )
     parser.add_argument(
         "-o",
         "--output",
         metavar="FILE",
-        type=Path,
+        type=any_path,
         help="output file; default: the cache, from which `plan` and `run` read",
     )
     parser.add_argument(
@@ -61,10 +61,10 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
         "--device", metavar="NAME", default="cpu", help="of the engine; default: cpu"
     )
     parser.add_argument(
-        "--threads", metavar="N", type=positive, help="of the engine; default: all processors"
+        "--threads", metavar="N", type=threads, help="of the engine; default: all processors"
     )
     parser.add_argument(
-        "--board", metavar="FILE", type=Path, help="a board profile; default: recognised"
+        "--board", metavar="FILE", type=any_path, help="a board profile; default: recognised"
     )
 
 
@@ -106,20 +106,22 @@ def run(args: argparse.Namespace) -> int:
 
     if not args.time_per_rung:
         raise ConfigError("--time-per-rung is 0; expected a duration above zero, such as 60s.")
+    if args.output is not None:
+        require_output(args.output, "a cost profile", is_profile)
     os.nice(args.nice)
     package = open_package(args.package)
     require_state_fits(Budget(memory_bytes=args.memory), package.manifest.state_bytes)
     environment = environment_of(args)
     engine = create_engine(args.engine, device=args.device, threads=args.threads)
-    rungs = supported_rungs(engine, package, package.manifest.rungs, _say)
+    rungs = supported_rungs(engine, package, package.manifest.rungs, say)
     target = args.output or environment.cached_profile_path(package)
-    _say(
+    say(
         f"measuring {len(rungs)} rungs on {environment.board.id} three times: at most "
         f"{duration_text(len(rungs) * args.time_per_rung)}, and the time to load each"
     )
     with (
         stop_on_signals("stopping") as stop,
-        Meter(environment.sensor, on_event=lambda event: _say(sensor_text(event))) as meter,
+        Meter(environment.sensor, on_event=lambda event: say(sensor_text(event))) as meter,
     ):
         profile = profile_package(
             package,
@@ -128,22 +130,28 @@ def run(args: argparse.Namespace) -> int:
             rungs=rungs,
             memory_bytes=args.memory,
             max_s=args.time_per_rung,
-            report=lambda cost: _say(cost.text(is_estimate=environment.power_is_estimate)),
+            report=lambda cost: say(cost.text(is_estimate=environment.power_is_estimate)),
+            progress=say,
             stop=stop,
         )
     save_profile(profile, target)
     forget_measurements(package, environment)
     if args.json:
-        print(json.dumps(unstructure(profile)))
+        show_json(unstructure(profile))
     else:
-        print(profile_text(profile))
-        print(f"profile: {target}")
+        show(f"{profile_text(profile)}\nprofile: {target}")
     return 0
 
 
-def _say(text: str) -> None:
-    """Progress; stdout is for the profile."""
-    print(text, file=sys.stderr, flush=True)
+def is_profile(file: Path) -> bool:
+    """Whether a file is a cost profile of edge-train."""
+    from edge_runtime.profiling import load_profile
+
+    try:
+        load_profile(file)
+    except EdgeRuntimeError:
+        return False
+    return True
 
 
 def sensor_text(event: "SensorEvent") -> str:

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
+from edge_runtime.cli.output import show
 from edge_runtime.facts import Spent
 from edge_runtime.live import Pace
+from edge_runtime.printable import printable
 from edge_runtime.records import events
 from edge_runtime.records.event_text import event_text, loss_text
 from edge_runtime.records.events import Event, StepRecord
@@ -25,7 +27,7 @@ def finished_text(event: events.Finished, run_dir: Path) -> str:
     """The summary at the end."""
     lines = [event_text(event), spent_text(event.spent, event.peak_bytes)]
     if event.checkpoint is not None:
-        lines.append(f"checkpoint: {run_dir / event.checkpoint}")
+        lines.append(printable(f"checkpoint: {run_dir / event.checkpoint}"))
     return "\n".join(lines)
 
 
@@ -62,7 +64,7 @@ class Progress:
         if isinstance(event, events.EpochFinished) and not self._is_epochs_turn():
             return
         if isinstance(event, events.Finished) and self._pace is None:
-            self._line(f"{self._run_dir} is already finished")
+            self._line(printable(f"{self._run_dir} is already finished"))
         if isinstance(event, events.Finished):
             self._line(finished_text(event, self._run_dir))
         elif not isinstance(event, _BAD_ENDINGS) and (
@@ -94,8 +96,7 @@ class Progress:
         self._line(step_text(record, self._total_steps, self._pace, self._rss_bytes))
 
     def _line(self, text: str) -> None:
-        self._stream.write(f"{text}\n")
-        self._stream.flush()
+        show(text, self._stream)
 
 
 def step_text(record: StepRecord, total_steps: int, pace: Pace, rss_bytes: int | None) -> str:

@@ -1,9 +1,9 @@
 """Quantities with units, as the command line reads and prints them."""
 
 import argparse
-import math
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from edge_runtime.units import (
     DURATIONS_S,
@@ -17,8 +17,15 @@ from edge_runtime.units import (
 
 AUTO = "auto"  # instead of a number: by the budget
 
-_NICEST = 19
+_LARGEST = 1e18  # bytes, joules, seconds, ...
+_SHOWN = 60  # characters of a text that is refused
+_DIGITS = re.compile(r"\d{1,20}", re.ASCII)
 _QUANTITY = re.compile(r"([+-]?)(\d+(?:\.\d*)?|\.\d+)\s*([^\W\d_]*)", re.ASCII)
+
+
+def shortened(text: str) -> str:
+    """The beginning of a long text that is refused."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def count_text(count: float) -> str:
@@ -69,8 +76,9 @@ def _quantity(text: str, kind: str, units: Mapping[str, float], example: str) ->
         problem = "it has no unit"
     elif match[3] not in units:
         problem = f"the unit {match[3]} is unknown"
-    elif math.isinf(value := float(match[2]) * units[match[3]]):
-        problem = "it is too large"
+    elif (value := float(match[2]) * units[match[3]]) > _LARGEST:
+        base = next(unit for unit, factor in units.items() if factor == 1)
+        problem = f"it is more than {_LARGEST:g} {base}"
     else:
         quantity = Quantity(value)
         quantity.unit, quantity.factor = match[3], units[match[3]]
@@ -78,29 +86,29 @@ def _quantity(text: str, kind: str, units: Mapping[str, float], example: str) ->
     *others, last = units
     known = f"{', '.join(others)} or {last}" if others else last
     raise argparse.ArgumentTypeError(
-        f"{text!r} is not {kind}: {problem}; write a number with {known}, such as {example}"
+        f"{shortened(text)!r} is not {kind}: {problem}; write a number with {known}, such "
+        f"as {example}"
     )
 
 
-def natural(text: str) -> int:
-    """Read 0, 1, 2, ..., as an argparse type."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a whole number >= 0, got {text!r}")
-    return int(text)
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """An argparse type for whole numbers of a range, both ends included."""
+
+    def read(text: str) -> int:
+        if _DIGITS.fullmatch(text) and low <= int(text) <= high:
+            return int(text)
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number from {low} to {high}, got {shortened(text)!r}"
+        )
+
+    return read
 
 
-def positive(text: str) -> int:
-    """Read 1, 2, 3, ..., as an argparse type."""
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"expected a whole number >= 1, got {text!r}")
-    return int(text)
-
-
-def niceness(text: str) -> int:
-    """Read 0 to 19, as an argparse type."""
-    if text not in map(str, range(_NICEST + 1)):
-        raise argparse.ArgumentTypeError(f"expected 0 to {_NICEST}, got {text!r}")
-    return int(text)
+count = whole(1, 10**9)  # of epochs or pictures
+seed = whole(0, 2**63 - 1)
+threads = whole(1, max(16, os.cpu_count() or 1))  # more than processors only wait
+port = whole(1, 65_535)
+niceness = whole(0, 19)
 
 
 def epochs_or_auto(text: str) -> int | None:
@@ -108,6 +116,6 @@ def epochs_or_auto(text: str) -> int | None:
     if text == AUTO:
         return None
     try:
-        return positive(text)
+        return count(text)
     except argparse.ArgumentTypeError as error:
         raise argparse.ArgumentTypeError(f"{error}; or write `auto`") from None

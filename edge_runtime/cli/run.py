@@ -1,14 +1,12 @@
 """edge-train run: train a package on pictures, into a run folder."""
 
 import argparse
-import json
 import os
 import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, closing, nullcontext
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_runtime.cli.budget_flags import (
@@ -16,10 +14,12 @@ from edge_runtime.cli.budget_flags import (
     add_epochs_argument,
     budget_of,
 )
+from edge_runtime.cli.output import discard_output, say, show_json
+from edge_runtime.cli.paths import any_path, path_text, require_place
 from edge_runtime.cli.profile import add_device_arguments, add_nice_argument
-from edge_runtime.cli.quantities import AUTO, duration_s, natural, positive
+from edge_runtime.cli.quantities import AUTO, count, duration_s, port, seed, shortened
 from edge_runtime.cli.signals import stop_on_signals
-from edge_runtime.errors import ConfigError, DeviceError
+from edge_runtime.errors import ConfigError, DeviceError, StorageError
 
 if TYPE_CHECKING:
     from edge_runtime.device import Meter
@@ -34,15 +34,16 @@ _STOPPING = "stopping after this step and saving"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "package", metavar="PKG", type=Path, help="written by `edge-train export`"
+        "package", metavar="PKG", type=any_path, help="written by `edge-train export`"
     )
     parser.add_argument(
         "data",
         metavar="DATA",
+        type=path_text,
         help="a folder or .tar of pictures, a video file, camera:N, or digits",
     )
     parser.add_argument(
-        "-o", "--output", metavar="RUN", type=Path, required=True, help="folder to create"
+        "-o", "--output", metavar="RUN", type=any_path, required=True, help="folder to create"
     )
     rung = parser.add_mutually_exclusive_group()
     rung.add_argument(
@@ -56,19 +57,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--images",
         metavar="N",
-        type=positive,
+        type=count,
         help="pictures per epoch; a live source needs it",
     )
     parser.add_argument(
         "--profile",
         metavar="FILE",
-        type=Path,
+        type=any_path,
         help="cost profile; default: that of the cache, or measured first",
     )
     add_device_arguments(parser)
     add_nice_argument(parser)
     add_budget_arguments(parser)
-    parser.add_argument("--seed", metavar="S", type=natural, default=0, help="default: 0")
+    parser.add_argument("--seed", metavar="S", type=seed, default=0, help="default: 0")
     parser.add_argument(
         "--resume", action="store_true", help="continue RUN; start it if it does not exist"
     )
@@ -82,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--metrics-port",
         metavar="N",
-        type=positive,
+        type=port,
         help="serve metrics of the run to Prometheus, see docs/watching.md",
     )
     parser.add_argument(
@@ -109,20 +110,28 @@ def run(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace, meter: "Meter", began_s: float) -> int:
     from edge_runtime.cli.panel import progress_on
     from edge_runtime.live.metrics import serve_metrics
+    from edge_runtime.records.beginning import Beginning
 
+    def report(text: str) -> None:
+        say(f"edge-train: {text}")
+        begins.note(text)
+
+    require_place(args.output)
     train = training_of(args)
     metrics: AbstractContextManager[object] = nullcontext()
     if args.metrics_port:
         metrics = serve_metrics(args.output, args.metrics_port, args.metrics_address)
     with (
+        Beginning(args.output) as begins,
         metrics,
         stop_on_signals(_STOPPING) as stop,
         closing(progress_on(args.output, sys.stdout)) as progress,
     ):
-        show = Shown(show_json if args.json else progress)
+        show = Shown(show_event if args.json else progress)
         for event in train(
-            began_s=began_s, meter=meter, stop=lambda: stop() or show.is_gone, report=_say
+            began_s=began_s, meter=meter, stop=lambda: stop() or show.is_gone, report=report
         ):
+            begins.close()
             show(event)
     if args.memory is None and is_stopped_by_memory(event):
         raise DeviceError(
@@ -175,11 +184,11 @@ def training_of(args: argparse.Namespace) -> "partial[Generator[Event, None, Run
     )
 
 
-def show_json(event: "Event") -> None:
+def show_event(event: "Event") -> None:
     """One line of JSON."""
     from edge_runtime.records.events import event_table
 
-    print(json.dumps(event_table(event)), flush=True)
+    show_json(event_table(event))
 
 
 def keep_ratio(text: str) -> float | str:
@@ -189,7 +198,9 @@ def keep_ratio(text: str) -> float | str:
     try:
         return float(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither `auto` nor a number") from None
+        raise argparse.ArgumentTypeError(
+            f"{shortened(text)!r} is neither `auto` nor a number"
+        ) from None
 
 
 def rungs_of(
@@ -213,11 +224,6 @@ def rungs_of(
     return rungs if budget.is_limited else rungs[:1]
 
 
-def _say(text: str) -> None:
-    """Print progress; stdout is for the run."""
-    print(f"edge-train: {text}", file=sys.stderr, flush=True)
-
-
 class Shown:
     """Shows events until the output is closed: a closed pipe or terminal."""
 
@@ -231,7 +237,6 @@ class Shown:
             return
         try:
             self._show(event)
-        except OSError:
+        except (BrokenPipeError, StorageError):
             self.is_gone = True
-            # Python's buffer is flushed to it, too.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            discard_output()

@@ -6,6 +6,7 @@ is caught and shown above the block.
 """
 
 import os
+import re
 import select
 import threading
 from collections.abc import Sequence
@@ -14,7 +15,11 @@ from typing import TextIO
 from rich.console import Console
 from rich.text import Text
 
+from edge_runtime.cli.output import output_errors
+from edge_runtime.printable import printable
+
 _UP, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[{}A", "\x1b[K", "\x1b[J"
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")  # of libraries, in their messages
 _ERRORS = 2  # the file descriptor
 _BLOCK_BYTES = 1 << 16
 
@@ -39,10 +44,12 @@ class Screen:
         """Replace the previous lines by these, with text above them."""
         with self._console.capture() as captured:
             self._console.print(Text("\n").join(lines), soft_wrap=True)
-        shown = [*above.splitlines(), *captured.get().splitlines()]
+        said = [printable(_COLOUR.sub("", line)) for line in above.splitlines()]
+        shown = [*said, *captured.get().splitlines()]
         text = "".join(f"{line}{_CLEAR_LINE}\n" for line in shown)
-        self._stream.write(f"\r{self._back()}{text}{_CLEAR_BELOW}")
-        self._stream.flush()
+        with output_errors():
+            self._stream.write(f"\r{self._back()}{text}{_CLEAR_BELOW}")
+            self._stream.flush()
         self._widths = [line.cell_len for line in lines]
 
     def _back(self) -> str:

@@ -1,12 +1,14 @@
 """edge-train watch: show a run of another process, running or ended."""
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from edge_runtime.cli.output import say, show, show_json
+from edge_runtime.cli.paths import any_path
 
 if TYPE_CHECKING:
     from edge_runtime.live import Replay
@@ -23,7 +25,7 @@ _QUIET_LOOKS = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "run_folder", metavar="RUN", type=Path, help="written by `edge-train run`"
+        "run_folder", metavar="RUN", type=any_path, help="written by `edge-train run`"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON event per line")
 
@@ -36,11 +38,10 @@ def run(args: argparse.Namespace) -> int:
     from edge_runtime.records import open_run
     from edge_runtime.records.events import event_table
 
+    wait_for_begin(args.run_folder)
     watched = open_run(args.run_folder)
     if args.json:
-        ended = replay(
-            Replay(watched), lambda event: print(json.dumps(event_table(event)), flush=True)
-        )
+        ended = replay(Replay(watched), lambda event: show_json(event_table(event)))
     elif can_redraw(sys.stdout):
         ended = show_panel(watched)
     else:
@@ -48,6 +49,18 @@ def run(args: argparse.Namespace) -> int:
         ended = replay(recent, Progress(watched.path, sys.stdout))
     refuse_bad_end(watched, ended)
     return 0
+
+
+def wait_for_begin(run_dir: Path) -> None:
+    """Show what a process does that is about to begin the run, until the folder exists."""
+    from edge_runtime.records import is_begun
+    from edge_runtime.records.beginning import BeginningReader
+
+    beginning = BeginningReader(run_dir)
+    while not is_begun(run_dir) and (texts := beginning.poll()) is not None:
+        for text in texts:
+            say(f"edge-train: {text}")
+        time.sleep(_EVERY_S)
 
 
 def show_panel(watched: "Run") -> "Event | None":
@@ -68,7 +81,7 @@ def show_panel(watched: "Run") -> "Event | None":
     follower.status.was_killed = ended is None
     look()
     if follower.status.finished:
-        print(finished_text(follower.status.finished, watched.path))
+        show(finished_text(follower.status.finished, watched.path))
     return ended
 
 

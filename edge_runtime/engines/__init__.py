@@ -26,6 +26,7 @@ class EngineEntry(Generic[AnyEngine]):
 
     create: Callable[..., AnyEngine]  # with `device` and `threads`
     runtime: Callable[[], str]  # its name and version; creates no engine
+    devices: tuple[str, ...] = ("cpu",)  # on which it can run
 
 
 def _ort(**options: Any) -> Engine:
@@ -66,6 +67,16 @@ def engine_name(name: str) -> str:
     return _known(name, list(ENGINES), "engine")
 
 
+def engine_device(name: str, device: str) -> str:
+    """A device of an engine in `ENGINES`.
+
+    Raises:
+        ConfigError: an unknown name, or an engine without that device.
+    """
+    known = engine_name(name)
+    return _device_of(ENGINES[known], known, device)
+
+
 def engine_runtime(name: str) -> str:
     """The runtime of an engine with its version: "onnxruntime 1.31.1".
 
@@ -87,9 +98,10 @@ def create_engine(
         threads: of the runtime; `None`: one per core.
 
     Raises:
-        ConfigError: an unknown name.
-        EngineError: not installed, or without that device.
+        ConfigError: an unknown name, or an engine without that device.
+        EngineError: not installed.
     """
+    device = engine_device(name, device)
     return ENGINES[engine_name(name)].create(device=device, threads=threads)
 
 
@@ -99,11 +111,19 @@ def create_forward_engine(
     """An engine for forward passes, not opened yet; arguments of `create_engine`.
 
     Raises:
-        ConfigError: an unknown name.
-        EngineError: not installed, or without that device.
+        ConfigError: an unknown name, or an engine without that device.
+        EngineError: not installed.
     """
     known = _known(name, list(FORWARD_ENGINES), "forward engine")
-    return FORWARD_ENGINES[known].create(device=device, threads=threads)
+    entry = FORWARD_ENGINES[known]
+    return entry.create(device=_device_of(entry, known, device), threads=threads)
+
+
+def _device_of(entry: EngineEntry[AnyEngine], name: str, device: str) -> str:
+    if device not in entry.devices:
+        known = ", ".join(entry.devices)
+        raise ConfigError(f"engine {name} has no device {device!r}; it has {known}.")
+    return device
 
 
 def _known(name: str, names: list[str], kind: str) -> str:
@@ -127,6 +147,7 @@ __all__ = [
     "create_forward_engine",
     "encoder_state_names",
     "encoder_weights",
+    "engine_device",
     "engine_name",
     "engine_runtime",
     "require_supported",

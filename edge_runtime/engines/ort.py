@@ -15,7 +15,7 @@ from edge_runtime.engines.runtime import (
     runtime_name,
     thread_count,
 )
-from edge_runtime.engines.session import GraphSession, check_device
+from edge_runtime.engines.session import GraphSession
 from edge_runtime.engines.spinning import SpinPolicy
 from edge_runtime.errors import EngineError
 from edge_runtime.package import Package
@@ -37,7 +37,6 @@ class OrtEngine(BaseEngine, Engine):
 
     def __init__(self, *, device: str = "cpu", threads: int | None = None) -> None:
         super().__init__(self.name)
-        check_device(self.name, device)
         self.runtime = runtime_name()
         self.device, self.threads = device, thread_count(threads)
         self._spinning: SpinPolicy | None = None

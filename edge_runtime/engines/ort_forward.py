@@ -12,7 +12,7 @@ from edge_runtime.engines.runtime import (
     runtime_name,
     thread_count,
 )
-from edge_runtime.engines.session import check_device, open_session
+from edge_runtime.engines.session import open_session
 from edge_runtime.engines.spinning import SpinPolicy
 from edge_runtime.package import Package
 from edge_runtime.package.names import FEATURES, IMAGES, WEIGHT
@@ -28,7 +28,6 @@ class OrtForwardEngine(BaseEngine, ForwardEngine):
         super().__init__(f"{self.name} (forward)")
         self._spinning = SpinPolicy()
         load_onnxruntime()
-        check_device(self.name, device)
         self.runtime = runtime_name()
         self.device, self.threads = device, thread_count(threads)
         self._session: Any = None

@@ -29,7 +29,7 @@ from edge_runtime.engines.runtime import (
 )
 from edge_runtime.engines.session import open_session
 from edge_runtime.engines.spinning import SpinPolicy
-from edge_runtime.errors import EngineError
+from edge_runtime.errors import EngineError, how_to_install
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
 from edge_runtime.package.names import EMA, HYPER, METRIC, NEXT, PARAM, STATE
@@ -56,8 +56,8 @@ def load_api() -> Any:
         del sys.modules[name]
         raise EngineError(
             f"engine ort-training needs onnxruntime-training-cpu, got {runtime_name()}. "
-            "Install `edge-train[ort-training]` (x86-64, below Python 3.13) in a separate "
-            "environment, or use engine ort."
+            "Install it (x86-64, below Python 3.13) in a separate environment: "
+            f"{how_to_install('ort-training')}; or use engine ort."
         ) from error
     return api
 
@@ -70,8 +70,6 @@ class OrtTrainingEngine(BaseEngine, Engine):
     def __init__(self, *, device: str = "cpu", threads: int | None = None) -> None:
         super().__init__(self.name)
         self._api = load_api()
-        if device != "cpu":
-            raise EngineError(f"engine {self.name} has no device {device!r}; it has cpu.")
         self.runtime = runtime_name()
         self.device, self.threads = device, thread_count(threads)
         self._spinning: SpinPolicy | None = None

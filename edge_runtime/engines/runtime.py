@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from edge_runtime.device import cpu_threads, process_tree_rss_bytes
-from edge_runtime.errors import EngineError
+from edge_runtime.errors import EngineError, how_to_install
 
 _DISTRIBUTIONS = (
     "onnxruntime-training-cpu",
@@ -19,9 +19,7 @@ _DISTRIBUTIONS = (
 )
 _TRAINING = "onnxruntime.training"
 RUNTIME_BYTES = 30 << 20  # of the loaded module
-_INSTALL = (
-    "Install one with `pip install edge-train[ort]`, or [ort-training] below Python 3.13."
-)
+_INSTALL = f"Install one: {how_to_install('ort')}, or [ort-training] below Python 3.13."
 
 
 def load_onnxruntime() -> Any:

@@ -8,7 +8,6 @@ import numpy as np
 
 from edge_runtime.engines.base import Batch, Hyper
 from edge_runtime.engines.runtime import load_onnxruntime, native_errors, session_options
-from edge_runtime.errors import EngineError
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import GraphSpec, TensorSpec
 from edge_runtime.package.names import DRAW, HYPER, IMAGES, METRIC, NEXT, STATE, SUM
@@ -16,17 +15,6 @@ from edge_runtime.package.names import DRAW, HYPER, IMAGES, METRIC, NEXT, STATE,
 PROVIDERS = {"cpu": ("CPUExecutionProvider",)}  # by device
 
 Find = Callable[[str], Any]  # tensor name -> value of the runtime
-
-
-def check_device(engine: str, device: str) -> None:
-    """Refuse a device that is not supported.
-
-    Raises:
-        EngineError: it is unknown.
-    """
-    if device not in PROVIDERS:
-        known = ", ".join(PROVIDERS)
-        raise EngineError(f"engine {engine} has no device {device!r}; it has {known}.")
 
 
 def open_session(

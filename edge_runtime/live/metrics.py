@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, TypeAlias
 
-from edge_runtime.errors import ConfigError, EdgeRuntimeError
+from edge_runtime.errors import ConfigError, EdgeRuntimeError, how_to_install
 from edge_runtime.facts import Budget
 from edge_runtime.live.follower import Follower
 from edge_runtime.live.status import Status
@@ -47,13 +47,13 @@ def serve_metrics(run_dir: Path, port: int, address: str = LOOPBACK) -> Iterator
         from prometheus_client import CollectorRegistry, start_http_server
     except ImportError as error:
         raise ConfigError(
-            "--metrics-port needs prometheus-client: pip install 'edge-train[metrics]'."
+            f"--metrics-port needs prometheus-client: {how_to_install('metrics')}."
         ) from error
     registry = CollectorRegistry()
     registry.register(_Collector(run_dir))
     try:
         server, thread = start_http_server(port, address, registry)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, ValueError) as error:
         raise ConfigError(
             f"--metrics-port {port}: cannot listen on {address}: {error}. Choose another "
             "port, or an address of this machine."

@@ -55,7 +55,9 @@ class Pace:
 
     @property
     def left_s(self) -> float | None:
-        """Until the last step, at this pace."""
+        """Until the last step, at this pace; `None` while only one step is known."""
         if self._last is None or self.step_s is None:
+            return None
+        if self._last.step == self._points[0].step:  # it has loaded its graph
             return None
         return (self._total_steps - self._last.step) * self.step_s

@@ -43,6 +43,7 @@ class Status:
         self.rung: events.RungChanged | None = None  # the last change
         self.epoch_loss: float | None = None  # mean of the last whole epoch
         self.resumed: events.Resumed | None = None  # the last time
+        self.paused: events.Paused | None = None  # since the last step
         self.sensor_lost: events.SensorLost | None = None  # and not back yet
         self.ended: Event | None = None  # how; and not resumed since
         self.was_killed = False  # set by a reader that looked for its process
@@ -50,7 +51,7 @@ class Status:
 
     def add_step(self, record: StepRecord) -> None:
         """Take a step in."""
-        self.last_step = record
+        self.last_step, self.paused = record, None
         self.pace.follow(record)
         if record.measured.rss_bytes is not None:
             self.rss_bytes = record.measured.rss_bytes
@@ -66,11 +67,14 @@ class Status:
             case events.Resumed():
                 self.resumed, self.ended = event, None
                 # What follows was of the process before.
-                self.last_step = self.rung = self.rss_bytes = self.sensor_lost = None
+                self.last_step = self.rung = self.rss_bytes = None
+                self.paused = self.sensor_lost = None
             case events.Planned():
                 self.budget = event.budget  # a resumed run may have a larger one
             case events.RungChanged():
                 self.rung = event
+            case events.Paused():
+                self.paused = event
             case events.EpochFinished():
                 self.epoch_loss = event.mean_loss
             case events.SensorLost():

@@ -70,6 +70,7 @@ class Bench:
         max_s: float,
         allowance: Allowance,
         stop: Callable[[], bool],
+        progress: Callable[[str], None],
     ) -> None:
         """Prepare.
 
@@ -81,7 +82,9 @@ class Bench:
             max_s: of steps per rung, in all repetitions together.
             allowance: for everything.
             stop: returns whether to stop.
+            progress: called with a line of text before each measurement.
         """
+        self._progress = progress
         self._package, self._environment, self._meter = package, environment, meter
         self._max_s, self._stop, self._allowance = max_s, stop, allowance
         # Half of an allowance goes into starting the processes.
@@ -122,6 +125,7 @@ class Bench:
         times = len(self.measured.get(rung.id, ()))
         known = self._read(rung.id, times)
         if known is None:
+            self._progress(f"measuring {rung.id}, round {times + 1} of {TIMES}")
             try:
                 known = measure_rung(
                     self._package,

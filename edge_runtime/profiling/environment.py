@@ -12,7 +12,7 @@ from edge_runtime.device import (
     power_mode,
     usable_cpus,
 )
-from edge_runtime.engines import engine_name, engine_runtime
+from edge_runtime.engines import engine_device, engine_name, engine_runtime
 from edge_runtime.errors import RecordsError
 from edge_runtime.facts import CostProfile
 from edge_runtime.package import Package
@@ -54,7 +54,7 @@ class Environment:
         """This machine with that engine. Opens neither the engine nor the sensor.
 
         Raises:
-            ConfigError: the board file is wrong, or the engine unknown.
+            ConfigError: the board file is wrong, or the engine or its device unknown.
             DeviceError: the board is unknown.
             EngineError: no runtime is installed.
         """
@@ -64,7 +64,7 @@ class Environment:
             power_mode=power_mode(),
             engine=engine_name(engine),
             runtime=engine_runtime(engine),
-            device=device,
+            device=engine_device(engine, device),
             threads=threads,
             cpus=usable_cpus(),
             open_already=open_already,

@@ -64,6 +64,7 @@ def measure_for_run(
         max_s=_QUICK_S,
         left_s=_left_for_measuring(options.budget, metering),
         report=lambda cost: report(cost.text(is_estimate=is_estimate)),
+        progress=report,
         stop=options.stop,
     )
     measured = {cost.rung for cost in profile.rungs}

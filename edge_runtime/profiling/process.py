@@ -117,7 +117,7 @@ def _exit_code(job: MeasureJob, stop: Callable[[], bool]) -> int:
 def _reason(code: int, scratch: Path) -> str:
     """Why it failed: its message, or the output on stderr."""
     with suppress(FileNotFoundError):
-        return (scratch / ERROR).read_text()
+        return (scratch / ERROR).read_text(encoding="utf-8")
     left = (scratch / _STDERR).read_text(errors="replace").strip()[-2000:]
     if code < 0:
         return f"{signal.Signals(-code).name} ended its process. {left}".rstrip()

@@ -49,6 +49,7 @@ def profile_package(
     max_s: float = 60.0,
     left_s: Callable[[], float] | None = None,
     report: Callable[[RungCost], None] = lambda _: None,
+    progress: Callable[[str], None] = lambda _: None,
     stop: Callable[[], bool] = never,
 ) -> CostProfile:
     """Measure every rung that the engine can train three times, the smallest first.
@@ -64,6 +65,7 @@ def profile_package(
         left_s: returns the seconds that measuring may still take; `None`: all that it needs.
             The smallest rung is measured in any case, in up to twice that time.
         report: called after each repetition with the rung's costs so far.
+        progress: called with a line of text before each repetition.
         stop: called several times a second while a rung is measured.
 
     Raises:
@@ -90,6 +92,7 @@ def profile_package(
         max_s=max_s,
         allowance=allowance,
         stop=stop,
+        progress=progress,
     )
     # Of few measured rungs, these two give the most: those between follow from them.
     first = [rungs[0], *rungs[:0:-1]] if allowance.is_limited else rungs

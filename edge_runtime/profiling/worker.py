@@ -99,7 +99,7 @@ def main() -> int:
     try:
         measurement = measure(job)
     except EdgeRuntimeError as error:
-        (scratch / ERROR).write_text(str(error))
+        (scratch / ERROR).write_text(str(error), encoding="utf-8", errors="backslashreplace")
         return error.exit_code
     except _OutOfMemory:
         return OUT_OF_MEMORY

@@ -2,20 +2,25 @@
 
 from pathlib import Path
 
-from edge_runtime.facts import Plan
+from edge_runtime.facts import Budget, Plan
 from edge_runtime.facts.plan import steps_text
+from edge_runtime.printable import printable
 from edge_runtime.records import events
 from edge_runtime.records.events import Event, StepRecord
 from edge_runtime.units import bytes_text, duration_text, energy_text, temperature_text
 
 
 def event_text(event: Event, folder: Path = Path()) -> str:
-    """One line for people; empty for steps and windows. Epochs count from 1 here.
+    """One printable line for people; empty for steps and windows. Epochs count from 1 here.
 
     Args:
         event: what happened.
         folder: where paths of the event begin, as the reader shall see them.
     """
+    return printable(_text(event, folder))
+
+
+def _text(event: Event, folder: Path) -> str:
     match event:
         case events.Started():
             return f"training {event.steps} steps on {event.engine} ({event.runtime})"
@@ -26,7 +31,7 @@ def event_text(event: Event, folder: Path = Path()) -> str:
                 f"({event.runtime}); {event.lost_steps} steps to repeat"
             )
         case events.Planned():
-            return _plan_text(event.plan)
+            return _plan_text(event.plan, event.budget)
         case events.RungChanged():
             why = f": {event.reason}" if event.reason else ""
             ratio = f"keep-ratio {event.keep_ratio:g}"
@@ -92,7 +97,7 @@ def _ending_text(event: Event) -> str:
             return ""
 
 
-def _plan_text(plan: Plan) -> str:
+def _plan_text(plan: Plan, budget: Budget) -> str:
     """Which rungs for how many steps, what they will take, and what keeps it from more."""
     steps = steps_text((part.rung, part.steps) for part in plan.segments)
     costs = [duration_text(plan.time_s)]
@@ -100,7 +105,8 @@ def _plan_text(plan: Plan) -> str:
         costs.append(energy_text(plan.energy_j))
     if plan.peak_bytes is not None:
         costs.append(bytes_text(plan.peak_bytes))
-    limits = ", ".join(plan.binding) or "nothing"
+    unlimited = "none of the limits" if budget.is_limited else "nothing"
+    limits = ", ".join(plan.binding) or unlimited
     return f"plan: {steps}; predicted {', '.join(costs)}; limited by {limits}"
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from edge_runtime.errors import RecordsError
+from edge_runtime.errors import RecordsError, StorageError
 from edge_runtime.storage import storage_errors
 
 _BLOCK_BYTES = 1 << 18  # read at once
@@ -35,14 +35,29 @@ class LineFile:
         """Add one line.
 
         Raises:
-            StorageError: the disk is full, read-only or missing; earlier lines are unchanged.
+            StorageError: the disk is full, read-only or missing, or the file was removed;
+                earlier lines are unchanged.
         """
         line = (json.dumps(table, allow_nan=False) + "\n").encode()
+        self._require_there()
         with storage_errors("append to", self.path):
             if (length := complete_length(self._fd)) < os.fstat(self._fd).st_size:
                 os.ftruncate(self._fd, length)
             while line:
                 line = line[os.write(self._fd, line) :]
+
+    def _require_there(self) -> None:
+        """Refuse to write lines that nobody would find."""
+        try:
+            is_there = os.path.samestat(os.stat(self.path), os.fstat(self._fd))
+        except OSError:
+            is_there = False
+        if not is_there:
+            folder = self.path.parent
+            raise StorageError(
+                f"{folder} was removed, moved or replaced while it was written, so nothing "
+                "more can be saved there. Move it back and continue, or choose another folder."
+            )
 
     def size_bytes(self) -> int:
         """Bytes up to and including the last whole line."""
@@ -65,7 +80,8 @@ class LineFile:
             os.fsync(self._fd)
 
     def sync(self) -> None:
-        """Flush the lines to the disk."""
+        """Flush the lines to the disk; raises as `append` does."""
+        self._require_there()
         with storage_errors("write", self.path):
             os.fsync(self._fd)
 

@@ -44,6 +44,7 @@ from edge_runtime.storage import StrPath
 RUN_FILE, STEPS_FILE, EVENTS_FILE = "run.json", "steps.jsonl", "events.jsonl"
 POWER_FILE = "power.jsonl"
 CHECKPOINTS = "checkpoints"
+OWN_FILES = (RUN_FILE, STEPS_FILE, EVENTS_FILE, POWER_FILE, CHECKPOINTS)
 
 logger = logging.getLogger(__name__)
 

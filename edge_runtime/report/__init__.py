@@ -2,7 +2,7 @@
 
 from edge_runtime.report.page.render import render_page
 from edge_runtime.report.summary.compare import summarize
-from edge_runtime.report.summary.csv_files import csv_files
+from edge_runtime.report.summary.csv_files import csv_columns, csv_files
 from edge_runtime.report.summary.model import FORMAT, Report, RunSummary
 from edge_runtime.report.summary.series import RunSeries
 
@@ -11,6 +11,7 @@ __all__ = [
     "Report",
     "RunSeries",
     "RunSummary",
+    "csv_columns",
     "csv_files",
     "render_page",
     "summarize",

@@ -1,6 +1,6 @@
 """The figures of a page that show all runs in one: stages, and what rungs cost."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import cycle
 from typing import NamedTuple
 
@@ -9,6 +9,7 @@ from edge_runtime.report.summary.model import RungUse, RunSummary, StageUse
 from edge_runtime.report.summary.unknown import ratio
 
 _PATTERNS = ("", "/", "x", "-", ".")
+_SIDES = ("top center", "bottom center")  # of a point: where its name stands
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross")
 
 
@@ -86,8 +87,9 @@ def _costs(runs: Sequence[RunSummary], cost: _Cost) -> Figure | None:
             (each, each.seconds_per_image, getattr(each, cost.field)) for each in run.rungs
         ]
         profiled = [(each, *_in_profile(each, cost, run)) for each in run.rungs]
+        named = [each.rung for each, time_s, value in in_run if time_s and value is not None]
         traces += _points(f"{prefix}run", in_run, cost, symbol)
-        traces += _points(f"{prefix}cost profile", profiled, cost, symbol, dot="-dot")
+        traces += _points(f"{prefix}cost profile", profiled, cost, symbol, "-dot", named)
     if not traces:
         return None
     x_end = 1.15 * max(max(each["x"]) for each in traces)
@@ -109,8 +111,18 @@ def _points(
     cost: _Cost,
     symbol: str,
     dot: str = "",
+    named: Collection[str] = (),
 ) -> list[Trace]:
-    """Those that are known. A hollow symbol is a rung that another one dominates."""
+    """Those that are known. A hollow symbol is a rung that another one dominates.
+
+    Args:
+        name: of the points together.
+        costs: rungs with seconds of an image, and the other cost.
+        cost: which that is.
+        symbol: of the run.
+        dot: added to the symbol.
+        named: rungs whose names stand at other points.
+    """
     known = [
         (rung, 1e3 * time_s, cost.scale * value)
         for rung, time_s, value in costs
@@ -119,15 +131,19 @@ def _points(
     if not known:
         return []
     rungs, x, y = zip(*known, strict=True)
-    style = {"mode": "markers+text", "textposition": "bottom right" if dot else "top left"}
+    # Above and below in turn along the axis: names of near points stay apart.
+    by_time = sorted(range(len(x)), key=lambda place: x[place])
+    sides = {place: _SIDES[rank % 2] for rank, place in enumerate(by_time)}
     symbols = [symbol + "-open" * bool(rung.dominated_by) + dot for rung in rungs]
     points = trace(
         x,
         y,
         name,
-        **style,
-        text=[rung.rung for rung in rungs],
+        mode="markers+text",
+        textposition=[sides[place] for place in range(len(x))],
+        text=[rung.rung if rung.rung not in named else "" for rung in rungs],
+        customdata=[rung.rung for rung in rungs],
         marker={"size": 13, "line": {"width": 2}, "symbol": symbols},
-        hovertemplate="%{text}: %{x:.3~g} ms, %{y:.4~g}<extra></extra>",
+        hovertemplate="%{customdata}: %{x:.3~g} ms, %{y:.4~g}<extra></extra>",
     )
     return [points]

@@ -140,7 +140,13 @@ def _shape(kind: str, begin: float, end: float, **more: Any) -> dict[str, Any]:
 
 
 def spent(run: RunSummary, series: RunSeries, time: TimeAxis) -> Figure | None:
-    """Joules since the run began, with the limit and the plan."""
+    """Plan, limit and what became of them: joules, or steps where time is limited."""
+    if _allowed(run, "time") and not _allowed(run, "energy"):
+        return _steps_in_time(run, series, time)
+    return _joules(run, series, time)
+
+
+def _joules(run: RunSummary, series: RunSeries, time: TimeAxis) -> Figure | None:
     if run.totals.gross_j is None or not len(series.spent_j.x):
         return None
     traces = [time.line(series.spent_j, "spent", hovertemplate="%{y:.4~s}J<extra></extra>")]
@@ -154,6 +160,25 @@ def spent(run: RunSummary, series: RunSeries, time: TimeAxis) -> Figure | None:
     panels = [Panel("J", traces, y_axis={"tickformat": "~s"})]
     x_end = 1.02 * max(time.end, end)
     return Figure("spent", run.name, 300, time.title, x_end, panels)
+
+
+def _steps_in_time(run: RunSummary, series: RunSeries, time: TimeAxis) -> Figure | None:
+    if not series.segments:
+        return None
+    x = [at_s for each in series.segments for at_s in (each.begin_s, each.end_s)]
+    y = [step for each in series.segments for step in (each.first_step - 1, each.last_step)]
+    total = run.trained.total_steps
+    hover = "step %{y}<extra></extra>"
+    traces = [trace([time.at(at_s) for at_s in x], y, "done", hovertemplate=hover)]
+    planned_s = next((row.planned for row in run.plan if row.name == "time"), None)
+    if planned_s is not None:
+        ends = ([0, time.at(planned_s)], [0, total])
+        traces.append(trace(*ends, "planned", line={"dash": "dot"}))
+    allowed = [time.at(limit_s) for limit_s in _allowed(run, "time")]
+    style = {"line": {"dash": "dash"}}
+    traces += [trace([limit, limit], [0, total], "limit", **style) for limit in allowed]
+    x_end = 1.02 * max(time.end, *allowed, time.at(planned_s or 0.0))
+    return Figure("spent", run.name, 300, time.title, x_end, [Panel("steps", traces)])
 
 
 def step_energy(run: RunSummary, series: RunSeries, time: TimeAxis) -> Figure | None:

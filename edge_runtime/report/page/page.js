@@ -38,4 +38,13 @@
   isDark.addEventListener("change", () => paint(theme()));
   window.addEventListener("beforeprint", () => paint(light));
   window.addEventListener("afterprint", () => paint(theme()));
+
+  // A table that is wider than its place says so.
+  const measure = () => {
+    for (const table of document.querySelectorAll(".scroll")) {
+      table.classList.toggle("wide", table.scrollWidth > table.clientWidth + 1);
+    }
+  };
+  window.addEventListener("resize", measure);
+  measure();
 })();

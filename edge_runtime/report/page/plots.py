@@ -11,6 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from edge_runtime.printable import printable
 from edge_runtime.report.summary.lines import Line
 from edge_runtime.report.summary.series import RunSeries
 
@@ -130,11 +131,23 @@ def _plot(figure: Figure, x_end: float | None, panels: Sequence[Panel]) -> go.Fi
     for row, panel in enumerate(figure.panels, start=1):
         same = [other for other in panels if other.y_title == panel.y_title]
         axis = {"title": panel.y_title, "range": _range(same), **panel.y_axis}
-        plot.add_traces(list(panel.traces), rows=row, cols=1)
-        plot.update_yaxes(axis, row=row, col=1)
+        plot.add_traces(_printable(panel.traces), rows=row, cols=1)
+        plot.update_yaxes(_printable(axis), row=row, col=1)
     plot.update_xaxes(range=None if x_end is None else [0, x_end])
     plot.update_xaxes(title=figure.x_title, row=len(figure.panels), col=1)
     return plot
+
+
+def _printable(value: Any) -> Any:
+    """The names of runs and rungs in a part of a figure, made printable."""
+    match value:
+        case str():
+            return printable(value)
+        case dict():
+            return {key: _printable(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_printable(each) for each in value]
+    return value
 
 
 def _range(panels: Sequence[Panel]) -> Range:

@@ -5,7 +5,8 @@ from functools import partial
 from importlib.resources import files
 from typing import Any
 
-from edge_runtime.errors import ConfigError
+from edge_runtime.errors import ConfigError, how_to_install
+from edge_runtime.printable import printable
 from edge_runtime.report.page.numbers import BY_UNIT, Row, number_of, short_time_text
 from edge_runtime.report.summary.model import Report
 from edge_runtime.report.summary.series import RunSeries
@@ -29,11 +30,15 @@ def render_page(report: Report, series: Sequence[RunSeries]) -> str:
         from edge_runtime.report.page.figures import draw_figures
     except ImportError as error:
         raise ConfigError(
-            f"a page needs plotly and jinja2 ({error}): pip install 'edge-train[report]'. "
+            f"a page needs plotly and jinja2 ({error}): {how_to_install('report')}. "
             "--json and --csv work without them."
         ) from error
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        finalize=_printable,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {**BY_UNIT, "short_time": short_time_text}
     environment.globals |= {"shown": _shown, "newest_accuracy": _newest_accuracy}
@@ -49,8 +54,13 @@ def render_page(report: Report, series: Sequence[RunSeries]) -> str:
     )
 
 
+def _printable(value: Any) -> Any:
+    """Names and texts of a run; what is marked safe, our own style and scripts, stays."""
+    return printable(value) if type(value) is str else value
+
+
 def _resource(name: str) -> str:
-    return files(__package__).joinpath(name).read_text()
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 def _shown(

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, get_origin
 
+from edge_runtime.report.summary import model
 from edge_runtime.report.summary.model import Report, RunSummary
 from edge_runtime.schema import unstructure
 
@@ -23,6 +24,12 @@ def csv_files(report: Report) -> dict[str, str]:
     for name in _LISTS:
         tables[name] = [{"run": run["name"], **row} for run in runs for row in run[name]]
     return {f"{name}.csv": _text(rows) for name, rows in tables.items()}
+
+
+def csv_columns() -> set[str]:
+    """The titles that columns may have."""
+    tables = filter(is_dataclass, vars(model).values())
+    return {"run", *(each.name for table in tables for each in fields(table))}
 
 
 def _run_row(run: Mapping[str, Any]) -> dict[str, Any]:
