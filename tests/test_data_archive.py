@@ -278,7 +278,7 @@ def test_many_entries_take_little_memory(tmp_path) -> None:
         tracemalloc.stop()
     assert len(source) == count
     assert kept < 350 * count
-    assert peak < 900 * count
+    assert peak < 600 * count
 
 
 def test_a_disk_that_fails_is_no_traceback(tmp_path, monkeypatch) -> None:

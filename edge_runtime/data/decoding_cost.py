@@ -40,7 +40,7 @@ def resolutions_of(groups: Iterable[ViewGroup]) -> frozenset[Resolution]:
 
 
 def reduction_of(header: PictureHeader, resolutions: Iterable[Resolution]) -> int:
-    """The largest factor, 1 to 8, that leaves every view two pixels of the picture per own one.
+    """The largest factor, 1 to 8, that leaves every view two pixels per pixel of its own.
 
     1 for a picture that is no JPEG: other decoders read every pixel before they reduce.
     """

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edge_runtime.data.decode import decode_picture
 from edge_runtime.data.header import read_header
-from edge_runtime.data.naming import printable
+from edge_runtime.data.naming import LeftOut, printable
 from edge_runtime.data.sources import FrameSource, Image, PictureSource, UnreadablePicture
 
 MAX_FILE_BYTES = 1 << 30  # of one picture
@@ -35,17 +35,19 @@ class PictureFiles:
     No file stays open between two reads, so threads share nothing.
     """
 
-    def __init__(self, name: str, places: Iterable[Place], left_out: str = "") -> None:
+    def __init__(
+        self, name: str, places: Iterable[Place], left_out: LeftOut | None = None
+    ) -> None:
         """Sort the pictures by name, and label them by their folders.
 
         Args:
             name: of the folder or archive.
-            places: of the pictures.
-            left_out: what looks like a picture and is not read, for people.
+            places: of the pictures; read once.
+            left_out: complete when all places were read.
         """
         self.name = printable(name)
-        self.left_out = left_out
         self._places = sorted(places)
+        self.left_out = left_out.text() if left_out else ""  # for people
         classes, self.labels = class_labels([place.name for place in self._places])
         self.classes = [printable(one) for one in classes]
 

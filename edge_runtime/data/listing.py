@@ -28,8 +28,8 @@ def open_folder(folder: Path) -> PictureFiles:
         DataError: it cannot be listed, or there are no pictures.
     """
     left_out = LeftOut()
-    places = list(_walk(folder, left_out))
-    return _not_empty(PictureFiles(str(folder), places, left_out.text()), "folder")
+    places = _walk(folder, left_out)
+    return _not_empty(PictureFiles(str(folder), places, left_out), "folder")
 
 
 def open_tar(archive: Path) -> PictureFiles:
@@ -38,52 +38,63 @@ def open_tar(archive: Path) -> PictureFiles:
     Raises:
         DataError: it is damaged or no .tar, or has no pictures.
     """
-    entries: dict[str, TarEntry] = {}
+    entries: dict[str, Place | str] = {}  # files, and targets of links
+    left_out = LeftOut()
     try:
         with open_regular(str(archive)) as file:
             for entry in read_tar(file):
-                entries[entry.name] = entry
+                _add(entries, entry, str(archive), left_out)
     except DamagedTarError as error:
         raise _damaged(archive, error, entries) from error
     except (UnreadablePicture, OSError) as error:
         raise DataError(f"{printable(str(archive))}: {error}") from error
-    left_out = LeftOut()
-    places = list(_places(archive, entries, left_out))
-    return _not_empty(PictureFiles(str(archive), places, left_out.text()), "archive")
+    places = _places(entries, left_out)
+    return _not_empty(PictureFiles(str(archive), places, left_out), "archive")
 
 
-def _damaged(archive: Path, error: DamagedTarError, entries: dict[str, TarEntry]) -> DataError:
+def _add(
+    entries: dict[str, Place | str], entry: TarEntry, archive: str, left_out: LeftOut
+) -> None:
+    name = entry.name
+    if not entry.is_sparse:
+        entries[name] = entry.target or Place(name, archive, entry.offset, entry.size)
+        return
+    entries.pop(name, None)
+    if left_out.takes_file(name):
+        left_out.add("files with holes", name)
+
+
+def _places(entries: dict[str, Place | str], left_out: LeftOut) -> Iterator[Place]:
+    for name, entry in entries.items():
+        if not left_out.takes_file(name):
+            continue
+        if place := _linked(entry, entries):
+            yield place if place is entry else place._replace(name=name)
+        else:
+            left_out.add("links to what is not in the archive", name)
+
+
+def _linked(entry: Place | str, entries: dict[str, Place | str]) -> Place | None:
+    """The file that an entry is, or that its links lead to."""
+    for _ in range(_LONGEST_CHAIN):
+        if isinstance(entry, Place):
+            return entry
+        if entry not in entries:
+            break
+        entry = entries[entry]
+    return None
+
+
+def _damaged(
+    archive: Path, error: DamagedTarError, entries: dict[str, Place | str]
+) -> DataError:
     what = "damaged" if error.offset else "not an uncompressed .tar, or damaged"
-    before = sum(1 for _ in _places(archive, entries, LeftOut()))
+    before = sum(1 for _ in _places(entries, LeftOut()))
     return DataError(
         f"{printable(str(archive))} is {what}: at byte {error.offset} is {error}. {before} "
         "picture(s) come before that. Copy or make it again; or unpack what `tar -xf` can "
         "save of it, and give the folder."
     )
-
-
-def _places(archive: Path, entries: dict[str, TarEntry], left_out: LeftOut) -> Iterator[Place]:
-    file = str(archive)
-    for name, entry in entries.items():
-        if not left_out.takes_file(name):
-            continue
-        content = _content(entry, entries)
-        if content is None:
-            left_out.add("links to what is not in the archive", name)
-        elif content.is_sparse:
-            left_out.add("files with holes", name)
-        else:
-            yield Place(name, file, content.offset, content.size)
-
-
-def _content(entry: TarEntry, entries: dict[str, TarEntry]) -> TarEntry | None:
-    """The file that an entry is, or that its links lead to."""
-    seen: TarEntry | None = entry
-    for _ in range(_LONGEST_CHAIN):
-        if seen is None or seen.target is None:
-            return seen
-        seen = entries.get(seen.target)
-    return None
 
 
 def _walk(root: Path, left_out: LeftOut) -> Iterator[Place]:
