@@ -26,7 +26,7 @@ _COEFFICIENTS = 64
 _NOT_SENT = 255
 _NOISE = bytes(97 * number % 251 for number in range(1024))  # without 0xff
 # Missing data, decoded: 128 in all components; two kinds of CMYK become other grey levels.
-_GREY = (64, 65, 128)
+_GREY = ([64] * 3, [65] * 3, [128] * 3)
 _REDUCTION = 8
 
 
@@ -43,9 +43,8 @@ def lacks_data(content: bytes, header: PictureHeader, decoded: Image) -> bool:
             return not _sends_all(content, header)
     except struct.error:  # its segments end too early
         return True
-    corners = decoded[[0, 0, -1, -1], [0, -1, 0, -1]]
-    is_grey = np.isin(corners[:, 0], _GREY) & (corners == corners[:, :1]).all(1)
-    return bool(is_grey.any()) and _noise_changes_it(content, header.scan_start)
+    corners = decoded[[0, 0, -1, -1], [0, -1, 0, -1]].tolist()
+    return any(corner in _GREY for corner in corners) and _noise_changes_it(content, header.scan_start)
 
 
 def _noise_changes_it(content: bytes, scan: int) -> bool:
