@@ -21,6 +21,7 @@ StrPath: TypeAlias = str | os.PathLike[str]
 _BLOCK_BYTES = 1 << 20  # read at once
 _PREFIX = 40  # characters of a name, of at most four bytes each
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_MODES = (errno.EPERM, errno.ENOTSUP)  # vfat, CIFS: the mount decides who may read
 
 
 @contextmanager
@@ -81,7 +82,7 @@ def write_chunks(path: Path, chunks: Iterable[bytes | memoryview]) -> int:
                 size_bytes = sum(map(file.write, chunks))
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)  # mkstemp gives 0600
+            _set_mode(temporary, 0o644)  # mkstemp gives 0600
             os.replace(temporary, path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
@@ -93,6 +94,15 @@ def write_chunks(path: Path, chunks: Iterable[bytes | memoryview]) -> int:
 def _prefix(target: Path) -> str:
     """Of a temporary name, which is longer than the name it stands for."""
     return f".{target.name[:_PREFIX]}-"
+
+
+def _set_mode(path: str | Path, mode: int) -> None:
+    """Set the permissions, where the file system has any."""
+    try:
+        os.chmod(path, mode)
+    except OSError as error:
+        if error.errno not in _NO_MODES:
+            raise
 
 
 @contextmanager
@@ -111,7 +121,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     try:
         yield building
         with storage_errors("write", target):
-            building.chmod(0o755)  # mkdtemp gives 0700
+            _set_mode(building, 0o755)  # mkdtemp gives 0700
             for path in [building, *building.rglob("*")]:
                 fsync_path(path)
             os.rename(building, target)

@@ -57,6 +57,7 @@ HOME = {
         "export/edge_export/ort_training/",
     ),  # its artifact generator
     "cv2": ("edge_runtime/data/",),
+    "PIL": ("edge_runtime/data/",),
     "psutil": ("edge_runtime/device/",),
     "jtop": ("edge_runtime/device/",),
     "pynvml": ("edge_runtime/device/",),

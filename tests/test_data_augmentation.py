@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 from edge_runtime.data import colour
 from edge_runtime.data.augmentation import (
     NUMBERS,
-    Box,
     augment,
     centre_view,
     crop_box,
-    resize_into,
 )
+from edge_runtime.data.resize import Box
 from edge_runtime.package.manifest import AugmentationSpec
 
 unit = st.floats(0, 1, exclude_max=True)
@@ -92,37 +91,6 @@ def test_the_first_try_that_fits_counts() -> None:
     numbers[0] = 0.0
     box = crop_box(90, 90, spec_of(min_area=0.25), numbers)
     assert box == Box(0, 90 - 52, 39, 52)  # sqrt(2025 * 3/4), sqrt(2025 * 4/3)
-
-
-@settings(deadline=None)
-@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 20), st.integers(1, 20))
-def test_a_flat_part_stays_flat(width, height, wide, high) -> None:
-    picture = np.zeros((height + 4, width + 3, 3), dtype=np.uint8)
-    picture[2 : 2 + height, 1 : 1 + width] = (10, 120, 250)
-    view = np.empty((high, wide, 3), dtype=np.uint8)
-    resize_into(view, picture, Box(1, 2, width, height))
-    assert (view == (10, 120, 250)).all()
-
-
-@pytest.mark.parametrize("block", [2, 3, 5])
-def test_shrinking_averages_every_pixel(block) -> None:
-    size = 8
-    picture = np.random.default_rng(0).integers(
-        0, 256, (size * block, size * block, 3), dtype=np.uint8
-    )
-    view = np.empty((size, size, 3), dtype=np.uint8)
-    resize_into(view, picture, Box(0, 0, size * block, size * block))
-    expected = picture.reshape(size, block, size, block, 3).astype(float).mean((1, 3))
-    np.testing.assert_allclose(view, expected, rtol=0, atol=0.51)  # one rounding
-
-
-def test_fine_stripes_turn_into_grey_not_into_noise() -> None:
-    stripes = np.zeros((230, 230, 3), dtype=np.uint8)
-    stripes[:, ::2] = 255
-    view = np.empty((32, 32, 3), dtype=np.uint8)
-    resize_into(view, stripes, Box(0, 0, 230, 230))
-    # blocks of 7 columns hold 3 or 4 bright ones
-    assert 255 * 3 / 7 - 1 <= view.min() <= view.max() <= 255 * 4 / 7 + 1
 
 
 @pytest.mark.parametrize("wide", [True, False])

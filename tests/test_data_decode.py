@@ -227,7 +227,7 @@ def test_other_kinds_that_are_cut_are_unreadable(kind) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "the file is empty"), (b"no picture at all", "not a JPEG, PNG, WebP, TIFF")],
+    [(b"", "the file is empty"), (b"no picture at all", "not a JPEG, PNG, WebP, GIF, TIFF")],
 )
 def test_a_file_without_a_picture_is_unreadable(content, message) -> None:
     with pytest.raises(UnreadablePicture, match=message):

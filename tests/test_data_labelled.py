@@ -15,7 +15,7 @@ from data_pictures import (
 )
 
 from edge_runtime.data import labelled_batches, labelled_decoding_bytes, open_source
-from edge_runtime.data.files import open_folder
+from edge_runtime.data.listing import open_folder
 from edge_runtime.errors import DataError
 
 

@@ -1,6 +1,9 @@
 """Video files, cameras and the pool that mixes their frames."""
 
+import os
+import struct
 from itertools import pairwise
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -62,6 +65,52 @@ def test_a_video_gives_rgb_frames_and_starts_again(video) -> None:
     frames.close()
     once = list(range(FRAMES))
     assert levels == once + once + once[:3]
+
+
+def turned_mp4(path: Path, *matrix: int) -> str:
+    """64 x 48, with a blue left half, and a display matrix as phones write it."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10, (64, 48))
+    frame = np.full((48, 64, 3), 30, dtype=np.uint8)
+    frame[:, :32] = (255, 0, 0)  # BGR
+    for _ in range(5):
+        writer.write(frame)
+    writer.release()
+    content = bytearray(path.read_bytes())
+    place = content.index(b"tkhd") + 44  # of nine fixed-point numbers
+    content[place : place + 36] = struct.pack(">9i", *matrix)
+    path.write_bytes(content)
+    return str(path)
+
+
+ONE, LAST = 1 << 16, 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("matrix", "blue"),
+    [
+        ((ONE, 0, 0, 0, ONE, 0, 0, 0, LAST), np.s_[:, :24]),
+        ((0, ONE, 0, -ONE, 0, 0, 48 * ONE, 0, LAST), np.s_[:24]),
+        ((-ONE, 0, 0, 0, -ONE, 0, 64 * ONE, 48 * ONE, LAST), np.s_[:, -24:]),
+        ((0, -ONE, 0, ONE, 0, 0, 0, 64 * ONE, LAST), np.s_[-24:]),
+    ],
+)
+def test_a_video_of_a_phone_is_upright(tmp_path, matrix, blue) -> None:
+    source = open_source(turned_mp4(tmp_path / "phone.mp4", *matrix))
+    frames = source.frames()
+    frame = next(frames)
+    frames.close()
+    is_turned = matrix[0] == 0
+    assert frame.shape == ((64, 48, 3) if is_turned else (48, 64, 3))
+    assert source.frame_size == frame.shape[1::-1]
+    np.testing.assert_allclose(frame[blue].mean((0, 1)), (0, 0, 255), atol=8)
+    assert frame[..., 2].mean() == pytest.approx((255 + 30) / 2, abs=8)
+
+
+def test_a_video_with_a_name_that_is_not_utf8_says_what_to_do(video, tmp_path) -> None:
+    name = tmp_path / os.fsdecode(b"\xff.avi")
+    Path(video).rename(name)
+    with pytest.raises(DataError, match=r"\\xff\.avi: OpenCV opens only names in UTF-8"):
+        open_source(str(name))
 
 
 def test_a_video_that_vanishes_is_lost(video, tmp_path) -> None:

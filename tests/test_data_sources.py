@@ -178,8 +178,14 @@ def file_of(name: str):
             lambda folder: write_tar(folder / "p.tar", {"a.txt": b""}),
             "the archive was searched",
         ),
-        (cut_tar, r"cut\.tar is not a complete uncompressed \.tar \(unexpected end of data\)"),
-        (gzipped_tar, "zipped.tar is not a complete uncompressed .tar"),
+        (
+            cut_tar,
+            r"cut\.tar is not an uncompressed \.tar, or damaged: at byte 0 is an entry of",
+        ),
+        (
+            gzipped_tar,
+            r"zipped\.tar is not an uncompressed \.tar, or damaged: .* Copy or make it",
+        ),
         (file_of("p.tar.gz"), r"p\.tar\.gz is compressed.*Unpack it"),
         (file_of("p.png"), "p.png is a single picture. Give the folder"),
         (file_of("p.parquet"), r"p\.parquet is of an unknown kind\. Give a folder.*camera:N"),
@@ -191,16 +197,6 @@ def file_of(name: str):
 def test_what_cannot_be_opened_says_why(tmp_path, make, message) -> None:
     with pytest.raises(DataError, match=message):
         open_source(str(make(tmp_path)))
-
-
-def test_a_folder_that_may_not_be_listed_is_named(tmp_path, monkeypatch) -> None:
-    def refuse(path):
-        raise PermissionError(13, "Permission denied", str(path))
-
-    write_pictures(tmp_path, ["cat/1.png"])
-    monkeypatch.setattr(os, "scandir", refuse)  # root may list everything
-    with pytest.raises(DataError, match="cannot be listed: Permission denied"):
-        open_source(str(tmp_path))
 
 
 def test_digits_are_split_between_writers() -> None:

@@ -45,6 +45,9 @@ TEXTS = {
     events.ZoneBack(step=4, zone="cpu-thermal", temperature_c=50.5, gap_s=2.0): (
         "temperature zone cpu-thermal is back after 2.0 s, 50.5 C"
     ),
+    events.FilesLeftOut(step=0, files="1 .heic files (a.heic)"): (
+        "not read: 1 .heic files (a.heic)"
+    ),
     events.PictureSkipped(step=1, picture="a.png", reason="cut"): "skipped a.png: cut",
     events.CheckpointSaved(step=4, checkpoint="checkpoints/4", size_bytes=1024, save_s=0.5): (
         "saved run/checkpoints/4 (1.0 KiB in 0.50 s)"
@@ -57,6 +60,13 @@ TEXTS = {
     LOST: "no more pictures after step 3: the camera is gone.",
     DIVERGED: "diverged: the loss of step 5 is nan",
     FINISHED: "finished: 10 steps, 40 images (4.0 images/s), last loss 0.5000",
+    replace(FINISHED, memory_limit_bytes=1 << 20): (
+        "finished: 10 steps, 40 images (4.0 images/s), last loss 0.5000; the limit on memory "
+        "was not kept: 3.0 MiB, over --memory 1MiB"
+    ),
+    replace(FINISHED, memory_limit_bytes=3 << 20): (
+        "finished: 10 steps, 40 images (4.0 images/s), last loss 0.5000"
+    ),
 }
 
 

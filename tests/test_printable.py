@@ -19,7 +19,7 @@ from edge_runtime.records import events
 from edge_runtime.records.event_text import event_text
 
 HOSTILE = "a\x1b]0;owned\x07\x1b[2Jb\nedge-train: all is well\r\u202egnp.\u2028\udcffc"
-SHOWN = r"a\x1b]0;owned\x07\x1b[2Jb\nedge-train: all is well\r\u202egnp.\u2028\udcffc"
+SHOWN = r"a\x1b]0;owned\x07\x1b[2Jb\nedge-train: all is well\r\u202egnp.\u2028\xffc"
 
 
 def test_a_hostile_name_is_shown_escaped() -> None:

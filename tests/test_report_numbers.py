@@ -205,6 +205,9 @@ def test_limits_are_compared_with_what_was_used(tmp_path: Path) -> None:
     assert (memory.limit, memory.used, memory.kept) == ("memory", 600_000, False)
     assert energy.share == pytest.approx((summary.totals.gross_j or 0) / 500.0)
     assert energy.kept is True
+    (note,) = (note.text for note in summary.notes if note.kind == "limit")
+    assert note.startswith("The limit on memory was not kept: ")
+    assert "over --memory" in note
 
 
 class Numbers(HTMLParser):

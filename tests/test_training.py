@@ -263,7 +263,7 @@ def test_an_existing_folder_is_refused(package, tmp_path) -> None:
         ({"epochs": 3}, "  epochs: the run has 2, this command asks for 3"),
         ({"rungs": ((1, "k050"),)}, "  rungs: .*k100.*k050.*"),
         ({"images_per_epoch": 16}, "  images_per_epoch: the run has all pictures, .* 16"),
-        ({"source": FakePictures(prefix="photo")}, "  pictures_digest: .*"),
+        ({"source": FakePictures(prefix="photo")}, "  pictures: their names are not .*"),
     ],
 )
 def test_other_settings_are_named(package, tmp_path, changes, message) -> None:

@@ -16,7 +16,9 @@ from training_fakes import (
 
 from edge_runtime.data import UnreadablePicture
 from edge_runtime.errors import DataError, DivergedError, EngineError, StoppedError
+from edge_runtime.facts import Budget
 from edge_runtime.records import events, open_run
+from edge_runtime.records.event_text import event_text
 from edge_runtime.training import train
 
 
@@ -122,6 +124,33 @@ def test_a_lost_camera_ends_with_a_checkpoint(package, tmp_path) -> None:
     assert isinstance(yielded[-1], events.Finished)
 
 
+class NoPictures(FakePictures):
+    """None of them can be read."""
+
+    def read(self, index):
+        raise UnreadablePicture("cut short")
+
+
+@pytest.mark.parametrize("source", [NoPictures(), DyingCamera(0)])
+def test_a_run_without_a_first_picture_leaves_no_folder(package, tmp_path, source) -> None:
+    """The same command works when the pictures are repaired, or the camera is connected."""
+    changes = {"images_per_epoch": 5 * BATCH} if isinstance(source, DyingCamera) else {}
+    with pytest.raises(DataError, match=r"cannot be read|was unplugged"):
+        run_to_the_end(package, tmp_path / "run", source, **changes)
+    assert not (tmp_path / "run").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["package"]
+    yielded = run_to_the_end(package, tmp_path / "run")
+    assert isinstance(yielded[-1], events.Finished)
+
+
+def test_a_run_that_has_steps_keeps_its_folder_when_it_fails_again(package, tmp_path) -> None:
+    with pytest.raises(StoppedError):
+        run_to_the_end(package, tmp_path / "run", stop=stop_after(3))
+    with pytest.raises(DataError, match="cannot be read"):
+        run_to_the_end(package, tmp_path / "run", NoPictures(), resume=True)
+    assert open_run(tmp_path / "run").newest_checkpoint().info.step == 3
+
+
 class PartlyUnreadable(FakePictures):
     """Of every `one_in` pictures, one cannot be read."""
 
@@ -170,6 +199,15 @@ def test_every_event_is_yielded_before_the_error(package, tmp_path, changes, las
     others = [event for event in given if not isinstance(event, events.StepRecord)]
     assert others == [logged.event for logged in run.events()]
     assert isinstance(others[-1], last)
+
+
+def test_a_peak_over_the_limit_on_memory_is_said(package, tmp_path) -> None:
+    """A run whose last second went over it was just finished."""
+    budget = Budget(memory_bytes=1 << 20)  # less than Python
+    finished = run_to_the_end(package, tmp_path / "run", budget=budget)[-1]
+    assert finished.memory_limit_bytes == 1 << 20 < finished.peak_bytes
+    assert "the limit on memory was not kept" in event_text(finished)
+    assert "MiB, over --memory 1MiB" in event_text(finished)
 
 
 def test_the_totals_are_taken_when_the_engine_is_closed(package, tmp_path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_runtime.data import PictureSource, draw_inputs, view_batches
-from edge_runtime.data.files import open_folder
+from edge_runtime.data.listing import open_folder
 from edge_runtime.engines import Batch, Engine, create_engine
 from edge_runtime.package import Package
 from edge_runtime.package.curves import hyper_parameters

@@ -33,7 +33,7 @@ PARTS = ("pictures", *ENGINES, "export")
 LONGEST_S = 600.0  # emulated machines are a hundred times slower
 _RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-training-cpu")
 _LIBRARIES = (
-    "numpy", "opencv-python", "opencv-python-headless", *_RUNTIMES, "torch", "onnx"
+    "numpy", "opencv-python", "opencv-python-headless", "pillow", *_RUNTIMES, "torch", "onnx"
 )  # fmt: skip
 # Upper bounds of a trial's memory, without the libraries that it shares with this process.
 _TRIAL_BYTES = {"pictures": 82 << 20, "export": 60 << 20}

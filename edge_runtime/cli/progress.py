@@ -15,12 +15,14 @@ from edge_runtime.records.events import Event, StepRecord
 from edge_runtime.units import bytes_text, duration_text, energy_text
 
 _EVERY_S = 5.0
-_BAD_ENDINGS = (
+_REPORTED_ELSEWHERE = (
+    events.FilesLeftOut,  # when the pictures were opened
+    # by the error
     events.Interrupted,
     events.SourceLost,
     events.LimitUnknown,
     events.Diverged,
-)  # reported by the error
+)
 
 
 def finished_text(event: events.Finished, run_dir: Path) -> str:
@@ -67,7 +69,7 @@ class Progress:
             self._line(printable(f"{self._run_dir} is already finished"))
         if isinstance(event, events.Finished):
             self._line(finished_text(event, self._run_dir))
-        elif not isinstance(event, _BAD_ENDINGS) and (
+        elif not isinstance(event, _REPORTED_ELSEWHERE) and (
             text := event_text(event, self._run_dir)
         ):
             self._line(text)

@@ -1,4 +1,7 @@
-"""Pictures to views: sources, decoding, augmentation, batches. Only this part uses OpenCV."""
+"""Pictures to views: sources, decoding, augmentation, batches.
+
+Only this part uses OpenCV and Pillow.
+"""
 
 import os
 
@@ -17,6 +20,7 @@ from edge_runtime.data.decoding_memory import (
     decoding_bytes,
     labelled_decoding_bytes,
 )
+from edge_runtime.data.files import left_out_of
 from edge_runtime.data.labelled import LabelledSource, labelled_batches, require_labels
 from edge_runtime.data.opening import open_source
 from edge_runtime.data.randomness import draw_inputs
@@ -44,6 +48,7 @@ __all__ = [
     "draw_inputs",
     "labelled_batches",
     "labelled_decoding_bytes",
+    "left_out_of",
     "open_source",
     "require_labels",
     "steps_per_epoch",

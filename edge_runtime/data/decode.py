@@ -1,14 +1,16 @@
 """Picture files to uint8 (H, W, 3) RGB, upright.
 
-JPEG (also grayscale and CMYK), PNG, WebP, TIFF, BMP and PNM, recognised by their content.
+JPEG (also grayscale and CMYK), PNG, WebP, GIF, TIFF, BMP and PNM, recognised by their content.
 Choices:
 
+- Of animations, the first frame is used. Pillow decodes it: OpenCV's versions differ in which
+  animations they read, and how.
 - Transparent pictures are put on white, the usual background of cut-out objects.
 - 16-bit samples are scaled by 1/257, so that the full range is kept.
 - Floating-point pictures are unreadable, because their range is unknown.
-- A JPEG without its end marker is unreadable. OpenCV before 5 silently fills the missing part
-  with grey, and the picture would be used for training. A picture that lacks nothing but the
-  marker is refused, too, because it cannot be distinguished.
+- A JPEG without its end marker, or whose scan lacks data (`jpeg_scan`), is unreadable. OpenCV
+  silently fills the missing part with grey, and the picture would be used for training. A
+  picture that lacks nothing but the marker is refused, too.
 - OpenCV rotates JPEG and TIFF pictures itself. It does not rotate PNG and WebP when alpha is
   requested, and older versions never do, so their EXIF block is read here.
 
@@ -16,6 +18,7 @@ A large picture is changed in place or in strips: whole temporary copies would o
 memory than training.
 """
 
+import io
 import struct
 from collections.abc import Iterator
 from typing import Any
@@ -23,8 +26,11 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL.Image import DecompressionBombError
+from PIL.ImageFile import ImageFile
 
 from edge_runtime.data.header import PNG_SIGNATURE, PictureHeader, header_of
+from edge_runtime.data.jpeg_scan import lacks_data
 from edge_runtime.data.sources import Image, UnreadablePicture
 
 _JPEG_END = b"\xff\xd9"
@@ -58,8 +64,17 @@ def decode_picture(
     if header.kind == "JPEG":
         if not _jpeg_is_complete(content, header.scan_start):
             raise UnreadablePicture("the JPEG is truncated: its end marker is missing")
-        return to_rgb(_decode(content, _JPEG_FLAGS[reduction]))
-    picture = _upright(_decode(content, cv2.IMREAD_UNCHANGED), exif_orientation(content))
+        picture = _decode(content, _JPEG_FLAGS[reduction])
+        if lacks_data(content, header, picture):
+            raise UnreadablePicture(
+                "the JPEG is truncated: its scan has no data for a part of it"
+            )
+        return to_rgb(picture)
+    if header.is_animated:
+        picture = _first_frame(content, header)
+    else:
+        picture = _decode(content, cv2.IMREAD_UNCHANGED)
+    picture = _upright(picture, exif_orientation(content))
     if header.kind == "TIFF":
         _put_tiff_on_white(picture)
     return to_rgb(picture)
@@ -106,6 +121,35 @@ def _decode(content: bytes, flags: int) -> NDArray[Any]:
             "it is damaged, truncated or not a picture that OpenCV can read"
         )
     return picture
+
+
+def _first_frame(content: bytes, header: PictureHeader) -> NDArray[Any]:
+    """BGRA, or grey with 16 bits."""
+    try:
+        with _animation(header.kind)(io.BytesIO(content)) as frames:
+            if frames.size != (header.width, header.height):
+                raise UnreadablePicture("its first frame is larger than the picture")
+            if frames.mode.startswith("I"):
+                return np.array(frames, dtype=np.uint16)
+            rgba = np.array(frames.convert("RGBA"))
+    except (DecompressionBombError, EOFError, OSError, SyntaxError, ValueError) as error:
+        raise UnreadablePicture(f"Pillow cannot read its first frame: {error}") from error
+    return cv2.cvtColor(rgba, cv2.COLOR_RGBA2BGRA, dst=rgba)
+
+
+def _animation(kind: str) -> type[ImageFile]:
+    """Pillow's reader; each loads a library of its own."""
+    if kind == "GIF":
+        from PIL.GifImagePlugin import GifImageFile
+
+        return GifImageFile
+    if kind == "PNG":
+        from PIL.PngImagePlugin import PngImageFile
+
+        return PngImageFile
+    from PIL.WebPImagePlugin import WebPImageFile
+
+    return WebPImageFile
 
 
 def _jpeg_is_complete(content: bytes, scan_start: int) -> bool:

@@ -13,6 +13,9 @@ from edge_runtime.data.header import PictureHeader
 from edge_runtime.package.manifest import ViewGroup
 
 _REDUCTIONS = (8, 4, 2)  # of width and height, that JPEG decoders offer
+# Pixels of a reduced picture per pixel of a view, along a side. Reducing aliases, and the
+# resizing after it removes that only where it still shrinks.
+_SPARE = 2
 
 
 class Resolution(NamedTuple):
@@ -22,11 +25,11 @@ class Resolution(NamedTuple):
     min_area: float | None  # of a random part; `None`: the largest centred square
 
     def reduction(self, width: int, height: int) -> float:
-        """How far a picture of this size may be reduced; below 1, it is too small already."""
+        """How far a picture of this size may be reduced; below 1, not at all."""
         side_px: float = min(width, height)
         if self.min_area is not None:
             side_px = min(side_px, math.sqrt(self.min_area * width * height / MAX_ASPECT))
-        return side_px / self.size_px
+        return side_px / (_SPARE * self.size_px)
 
 
 def resolutions_of(groups: Iterable[ViewGroup]) -> frozenset[Resolution]:
@@ -37,7 +40,7 @@ def resolutions_of(groups: Iterable[ViewGroup]) -> frozenset[Resolution]:
 
 
 def reduction_of(header: PictureHeader, resolutions: Iterable[Resolution]) -> int:
-    """The largest factor, 1 to 8, with which no view has to be enlarged.
+    """The largest factor, 1 to 8, that leaves every view two pixels per pixel of its own.
 
     1 for a picture that is no JPEG: other decoders read every pixel before they reduce.
     """

@@ -1,15 +1,11 @@
-"""Pictures in files: a folder, or a .tar that is read in place.
-
-Pictures are recognised by the extension of their name, in upper or lower case; hidden files
-and folders are skipped. They are sorted by name (code points), on every file system.
-"""
+"""Pictures in files, each of which is a file or a part of one."""
 
 import os
+import posixpath
 import stat
-import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
@@ -17,13 +13,8 @@ from numpy.typing import NDArray
 
 from edge_runtime.data.decode import decode_picture
 from edge_runtime.data.header import read_header
-from edge_runtime.data.sources import Image, UnreadablePicture
-from edge_runtime.errors import DataError
-
-EXTENSIONS = (
-    ".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"
-)  # fmt: skip
-
+from edge_runtime.data.naming import LeftOut, printable_name
+from edge_runtime.data.sources import FrameSource, Image, PictureSource, UnreadablePicture
 
 MAX_FILE_BYTES = 1 << 30  # of one picture
 _HEAD_BYTES = 1 << 14  # read at once, because most headers are shorter
@@ -44,18 +35,28 @@ class PictureFiles:
     No file stays open between two reads, so threads share nothing.
     """
 
-    def __init__(self, name: str, places: Sequence[Place]) -> None:
-        self.name = name
+    def __init__(
+        self, name: str, places: Iterable[Place], left_out: LeftOut | None = None
+    ) -> None:
+        """Sort the pictures by name, and label them by their folders.
+
+        Args:
+            name: of the folder or archive.
+            places: of the pictures; read once.
+            left_out: complete when all places were read.
+        """
+        self.name = printable_name(name)
         self._places = sorted(places)
-        self.classes, self.labels = class_labels([place.name for place in self._places])
+        self.left_out = left_out.text() if left_out else ""  # for people
+        classes, self.labels = class_labels([place.name for place in self._places])
+        self.classes = [printable_name(one) for one in classes]
 
     def __len__(self) -> int:
         return len(self._places)
 
     def key(self, index: int) -> str:
-        """Path of a picture inside the folder or archive."""
-        # a name that is not UTF-8 would break the terminal or the event file
-        return os.fsencode(self._places[index].name).decode("utf-8", "backslashreplace")
+        """Path of a picture inside the folder or archive, printable."""
+        return printable_name(self._places[index].name)
 
     def file_sizes(self) -> list[int]:
         """Bytes of every picture's file; 0 where it is gone."""
@@ -70,20 +71,32 @@ class PictureFiles:
                 `read_header`.
         """
         place = self._places[index]
-        try:
-            # Opening a FIFO would wait for its writer.
-            file = os.open(place.file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError as error:
-            raise _cannot_read(error) from error
-        try:
+        with open_regular(place.file) as file:
             yield EncodedPicture(file, place)
-        finally:
-            os.close(file)
 
     def read(self, index: int) -> Image:
         """Decode a picture."""
         with self.open(index) as encoded:
             return encoded.decode()
+
+
+@contextmanager
+def open_regular(path: str) -> Iterator[int]:
+    """A descriptor of a regular file. Opening a FIFO would wait for its writer.
+
+    Raises:
+        UnreadablePicture: it is something else, or cannot be opened.
+    """
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise _cannot_read(error) from error
+    try:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise UnreadablePicture("it is not a regular file")
+        yield file
+    finally:
+        os.close(file)
 
 
 class EncodedPicture:
@@ -93,14 +106,14 @@ class EncodedPicture:
         """Read the header.
 
         Args:
-            file: descriptor, open as long as this is used.
+            file: descriptor of a regular file, open as long as this is used.
             place: of the picture.
 
         Raises:
-            UnreadablePicture: it is no regular file or too large; errors of `read_header`.
+            UnreadablePicture: it is too large; errors of `read_header`.
         """
         self._file, self._offset = file, place.offset
-        size = _regular_size(file) - place.offset
+        size = os.fstat(file).st_size - place.offset
         self.file_bytes = max(0, size if place.size is None else min(size, place.size))
         if self.file_bytes > MAX_FILE_BYTES:
             raise UnreadablePicture(
@@ -140,46 +153,13 @@ def _file_bytes(place: Place) -> int:
         return 0
 
 
-def _regular_size(file: int) -> int:
-    status = os.fstat(file)
-    if not stat.S_ISREG(status.st_mode):
-        raise UnreadablePicture("it is not a regular file")
-    return status.st_size
-
-
 def _cannot_read(error: OSError) -> UnreadablePicture:
     return UnreadablePicture(f"the file cannot be read: {error.strerror}")
 
 
-def open_folder(folder: Path) -> PictureFiles:
-    """Pictures of a folder and of all its sub-folders, links included.
-
-    Raises:
-        DataError: a folder cannot be listed, or there are no pictures.
-    """
-    return _not_empty(PictureFiles(str(folder), list(_walk(folder))), "folder")
-
-
-def open_tar(archive: Path) -> PictureFiles:
-    """Pictures of an uncompressed .tar; of two entries with the same name, the later one.
-
-    Raises:
-        DataError: it is not a complete .tar, or has no pictures.
-    """
-    try:
-        with tarfile.open(archive, "r:") as tar:
-            places = {
-                name: Place(name, str(archive), member.offset_data, member.size)
-                for member in tar
-                if member.isreg() and not member.issparse()
-                if _is_picture(name := str(PurePosixPath(member.name)))
-            }
-    except (tarfile.TarError, OSError) as error:
-        raise DataError(
-            f"{archive} is not a complete uncompressed .tar ({error}). "
-            "Copy it again, or unpack it and give the folder."
-        ) from error
-    return _not_empty(PictureFiles(str(archive), list(places.values())), "archive")
+def left_out_of(source: PictureSource | FrameSource) -> str:
+    """What looks like a picture in a source and is not read, in one line; may be empty."""
+    return source.left_out if isinstance(source, PictureFiles) else ""
 
 
 def class_labels(names: Sequence[str]) -> tuple[Sequence[str], NDArray[np.int64] | None]:
@@ -191,53 +171,17 @@ def class_labels(names: Sequence[str]) -> tuple[Sequence[str], NDArray[np.int64]
     Returns:
         The sorted classes and (len(names),) int64 indices into them; or `()` and `None`.
     """
-    folders = [PurePosixPath(name).parent.parts for name in names]
+    folders = [posixpath.dirname(name) for name in names]
+    parts = {folder: PurePosixPath(folder).parts for folder in set(folders)}
     depth = 0
     while (
-        all(len(parts) > depth + 1 for parts in folders)
-        and len({parts[depth] for parts in folders}) == 1
+        all(len(path) > depth + 1 for path in parts.values())
+        and len({path[depth] for path in parts.values()}) == 1
     ):
         depth += 1
-    if any(len(parts) <= depth for parts in folders):
+    if any(len(path) <= depth for path in parts.values()):
         return (), None
-    of_pictures = [parts[depth] for parts in folders]
-    classes = sorted(set(of_pictures))
+    classes = sorted({path[depth] for path in parts.values()})
     number = {name: label for label, name in enumerate(classes)}
-    return classes, np.array([number[name] for name in of_pictures], dtype=np.int64)
-
-
-def _walk(root: Path) -> Iterator[Place]:
-    seen = {os.path.realpath(root)}
-    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=_cannot_list):
-        visited = []
-        for name in sorted(subfolders):
-            target = os.path.realpath(os.path.join(folder, name))
-            if not name.startswith(".") and target not in seen:  # a link may form a cycle
-                seen.add(target)
-                visited.append(name)
-        subfolders[:] = visited
-        below = PurePosixPath(os.path.relpath(folder, root))
-        for name in files:
-            if _is_picture(name):
-                yield Place(str(below / name), os.path.join(folder, name), 0, None)
-
-
-def _cannot_list(error: OSError) -> None:
-    raise DataError(
-        f"{error.filename} cannot be listed: {error.strerror}. Grant access or move it away."
-    ) from error
-
-
-def _is_picture(name: str) -> bool:
-    path = PurePosixPath(name)
-    hidden = any(part.startswith(".") for part in path.parts)
-    return not hidden and path.suffix.lower() in EXTENSIONS
-
-
-def _not_empty(source: PictureFiles, kind: str) -> PictureFiles:
-    if not len(source):
-        raise DataError(
-            f"{source.name} has no pictures: the {kind} was searched with all its sub-folders "
-            f"for files named {' '.join(EXTENSIONS)}. Give one that has some."
-        )
-    return source
+    labels = [number[parts[folder][depth]] for folder in folders]
+    return classes, np.array(labels, dtype=np.int64)

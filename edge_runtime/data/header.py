@@ -1,8 +1,8 @@
 """What the header of a picture file says, read before the picture is decoded.
 
-JPEG, PNG, WebP, TIFF, BMP and PNM, recognised by their content. Headers are not trusted: no
-size in them is allocated or looped over, and a header that cannot be understood or announces
-too large a picture makes the picture unreadable. Units: pixels and bytes.
+JPEG, PNG, WebP, GIF, TIFF, BMP and PNM, recognised by their content. Headers are not trusted:
+no size in them is allocated or looped over, and a header that cannot be understood or
+announces too large a picture makes the picture unreadable. Units: pixels and bytes.
 """
 
 import re
@@ -16,6 +16,7 @@ ReadAt: TypeAlias = Callable[[int, int], bytes]  # (position, count); fewer byte
 
 MAX_PIXELS = 200_000_000
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+GIF_SIGNATURES = (b"GIF87a", b"GIF89a")
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*")
 _START_BYTES = 32  # enough to recognise every kind
 _MOST_SEGMENTS = 4096  # of a JPEG or PNG before its pixels
@@ -41,6 +42,7 @@ _TIFF_FORMATS = {1: "B", 3: "H", 4: "I"}  # BYTE, SHORT, LONG
 # Width, height, bits per sample, photometric, samples per pixel, rows per strip, tile size.
 _TIFF_TAGS = frozenset({256, 257, 258, 262, 277, 278, 322, 323})
 _TIFF_GREY = (0, 1)
+_ANIMATION_RASTERS = {"GIF": 3, "PNG": 4, "WebP": 6}  # canvases, copies of the first frame
 _RASTER_BYTES = 4  # per pixel of the strips into which 8-bit TIFF pictures are decoded
 
 
@@ -54,6 +56,8 @@ class PictureHeader(NamedTuple):
     sample_bytes: int = 1
     working_bytes: int = 0  # held by the decoder beside the picture: coefficients, a strip
     scan_start: int = 0  # position of a JPEG's first scan
+    components: int = 0  # of a JPEG, if it is in several scans
+    is_animated: bool = False  # it may have several frames
 
 
 def read_header(read_at: ReadAt) -> PictureHeader:
@@ -72,7 +76,7 @@ def read_header(read_at: ReadAt) -> PictureHeader:
     kind = _kind(start)
     if kind is None:
         raise UnreadablePicture(
-            "it is not a JPEG, PNG, WebP, TIFF, BMP or PNM picture, or it is truncated"
+            "it is not a JPEG, PNG, WebP, GIF, TIFF, BMP or PNM picture, or it is truncated"
         )
     try:
         header = _READERS[kind](read_at)
@@ -95,6 +99,8 @@ def _kind(start: bytes) -> str | None:
         return "PNG"
     if start.startswith(b"RIFF") and start[8:12] == b"WEBP":
         return "WebP"
+    if start.startswith(GIF_SIGNATURES):
+        return "GIF"
     if start.startswith(TIFF_SIGNATURES):
         return "TIFF"
     if start.startswith(b"BM"):
@@ -140,6 +146,7 @@ def _jpeg_header(read_at: ReadAt, frame: int, at: int, scan: int) -> PictureHead
         channels=3,
         working_bytes=_coefficient_bytes(width, height, sampling) if whole else 0,
         scan_start=scan,
+        components=components if whole else 0,
     )
 
 
@@ -176,17 +183,14 @@ def _png(read_at: ReadAt) -> PictureHeader:
         raise ValueError("no PNG header")
     chunks = set(_png_chunks(read_at))
     transparent = b"tRNS" in chunks and colour in _PNG_MAY_BECOME_TRANSPARENT
-    channels = 4 if transparent else _PNG_CHANNELS[colour]
-    sample_bytes = 2 if bits == 16 else 1
-    # OpenCV composes the frames of an animation on canvases of their own.
-    canvases = 3 if b"acTL" in chunks else 0
+    if b"acTL" in chunks:
+        return _animated("PNG", width, height)
     return PictureHeader(
         kind="PNG",
         width=width,
         height=height,
-        channels=channels,
-        sample_bytes=sample_bytes,
-        working_bytes=canvases * width * height * channels * sample_bytes,
+        channels=4 if transparent else _PNG_CHANNELS[colour],
+        sample_bytes=2 if bits == 16 else 1,
     )
 
 
@@ -215,13 +219,10 @@ def _webp(read_at: ReadAt) -> PictureHeader:
         raise ValueError("no WebP header")
     flags, *size = _unpack("<B3xHBHB", read_at, 20)
     width, height = (low + (high << 16) + 1 for low, high in (size[:2], size[2:]))
-    animated = bool(flags & 0x02)
-    return _webp_header(
-        width,
-        height,
-        alpha=animated or bool(flags & 0x10),
-        rasters=2 if animated else 1,  # the pixels may be lossless
-    )
+    if flags & 0x02:
+        return _animated("WebP", width, height)
+    # The pixels may be lossless.
+    return _webp_header(width, height, alpha=bool(flags & 0x10), rasters=1)
 
 
 def _webp_header(
@@ -233,6 +234,21 @@ def _webp_header(
         height=height,
         channels=4 if alpha else 3,
         working_bytes=rasters * width * height * _RASTER_BYTES,
+    )
+
+
+def _gif(read_at: ReadAt) -> PictureHeader:
+    return _animated("GIF", *_unpack("<6xHH", read_at, 0))
+
+
+def _animated(kind: str, width: int, height: int) -> PictureHeader:
+    return PictureHeader(
+        kind=kind,
+        width=width,
+        height=height,
+        channels=4,
+        working_bytes=_ANIMATION_RASTERS[kind] * width * height * _RASTER_BYTES,
+        is_animated=True,
     )
 
 
@@ -311,6 +327,7 @@ _READERS: dict[str, Callable[[ReadAt], PictureHeader]] = {
     "JPEG": _jpeg,
     "PNG": _png,
     "WebP": _webp,
+    "GIF": _gif,
     "TIFF": _tiff,
     "BMP": _bmp,
     "PNM": _pnm,

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import cv2
 
 from edge_runtime.data.decode import to_rgb
+from edge_runtime.data.naming import printable_name
 from edge_runtime.data.sources import Image, SourceLostError
 from edge_runtime.device import process_tree_rss_bytes
 from edge_runtime.errors import DataError
@@ -41,12 +42,14 @@ class VideoFile:
         """Decode its first frames: to check that it can be read, and what memory that takes.
 
         Raises:
-            DataError: OpenCV cannot decode a frame.
+            DataError: OpenCV cannot decode a frame, or open a file of this name.
         """
-        self.name = str(path)
+        self.name = printable_name(str(path))
+        self._path = str(path)
+        _require_utf8(self._path)
         before_bytes = rss_bytes = process_tree_rss_bytes()
         size: tuple[int, int] | None = None
-        capture = _open_video(self.name)
+        capture = _open_video(self._path)
         frame_count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         with closing(_read_all(capture)) as frames:
             for frame in islice(frames, _MEASURED_FRAMES):
@@ -54,7 +57,7 @@ class VideoFile:
                 rss_bytes = max(rss_bytes, process_tree_rss_bytes())
         if size is None:
             raise DataError(
-                f"{path}: no frame of this video can be decoded. Convert it, for example "
+                f"{self.name}: no frame of this video can be decoded. Convert it, for example "
                 "to H.264 in .mp4, or give its frames as a folder of pictures."
             )
         self.frame_count = frame_count if frame_count > 0 else None  # of its header
@@ -68,7 +71,7 @@ class VideoFile:
         """Endless frames."""
         while True:
             seen = 0
-            with closing(_read_all(_open_video(self.name))) as frames:
+            with closing(_read_all(_open_video(self._path))) as frames:
                 for frame in frames:
                     seen += 1
                     yield frame
@@ -104,10 +107,22 @@ class Camera:
         )
 
 
-def _open_video(name: str) -> cv2.VideoCapture:
-    capture = cv2.VideoCapture(name, cv2.CAP_ANY, [cv2.CAP_PROP_N_THREADS, _DECODER_THREADS])
-    # Readers of OpenCV other than FFmpeg may refuse the setting.
-    return capture if capture.isOpened() else cv2.VideoCapture(name)
+def _require_utf8(path: str) -> None:
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{printable_name(path)}: OpenCV opens only names in UTF-8. Rename the video."
+        ) from error
+
+
+def _open_video(path: str) -> cv2.VideoCapture:
+    capture = cv2.VideoCapture(path, cv2.CAP_ANY, [cv2.CAP_PROP_N_THREADS, _DECODER_THREADS])
+    if not capture.isOpened():  # readers of OpenCV other than FFmpeg may refuse the setting
+        capture = cv2.VideoCapture(path)
+    # Phones store upright videos turned, with the angle beside them.
+    capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
+    return capture
 
 
 def _read_all(capture: Capture) -> Generator[Image, None, None]:

@@ -2,18 +2,17 @@
 
 import os
 import re
+import stat
 from pathlib import Path
 
 from edge_runtime.data.digits import Digits
-from edge_runtime.data.files import EXTENSIONS, open_folder, open_tar
+from edge_runtime.data.listing import open_folder, open_tar
 from edge_runtime.data.live import Camera, VideoFile
+from edge_runtime.data.naming import EXTENSIONS, VIDEO_EXTENSIONS, printable_name
 from edge_runtime.data.sources import FrameSource, PictureSource
 from edge_runtime.errors import DataError
 from edge_runtime.storage import StrPath
 
-VIDEO_EXTENSIONS = (
-    ".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"
-)  # fmt: skip
 _COMPRESSED = (".gz", ".tgz", ".bz2", ".xz", ".txz", ".zst", ".zip", ".7z")
 _KNOWN = (
     "a folder of pictures, a .tar of pictures, a video file "
@@ -35,27 +34,46 @@ def open_source(spec: StrPath) -> PictureSource | FrameSource:
         return Digits("train")
     if spec == "digits:test":
         return Digits("test")
-    if camera := re.fullmatch(r"camera:(\d+)", spec, re.ASCII):
+    if camera := re.fullmatch(r"camera:(\d{1,9})", spec, re.ASCII):
         return Camera(int(camera[1]))
-    path = Path(spec)
-    if os.path.isdir(spec):
-        return open_folder(path)
-    if not os.path.exists(spec):  # unlike Path.exists, false for any name
-        raise DataError(f"{spec}: no such file or folder. Give {_KNOWN}.")
-    return _open_file(path)
+    if not spec:  # a path would mean the current folder
+        raise DataError(f"the name of the pictures is empty. Give {_KNOWN}.")
+    status = _status(spec)
+    if stat.S_ISDIR(status.st_mode):
+        return open_folder(Path(spec))
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError(
+            f"{printable_name(spec)} is neither a folder nor a regular file. Give {_KNOWN}."
+        )
+    if not status.st_size:  # so are the endless files of the kernel in /proc
+        raise DataError(f"{printable_name(spec)} is empty. Give {_KNOWN}.")
+    return _open_file(Path(spec))
+
+
+def _status(spec: str) -> os.stat_result:
+    """Of the file or folder that a name, or the link of that name, leads to."""
+    try:
+        return os.stat(spec)
+    except FileNotFoundError:
+        reason = "no such file or folder"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except ValueError as error:  # a name that no file can have
+        reason = str(error)
+    raise DataError(f"{printable_name(spec)}: {reason}. Give {_KNOWN}.")
 
 
 def _open_file(path: Path) -> PictureSource | FrameSource:
-    extension = path.suffix.lower()
+    extension, name = path.suffix.lower(), printable_name(str(path))
     if extension == ".tar":
         return open_tar(path)
     if extension in VIDEO_EXTENSIONS:
         return VideoFile(path)
     if extension in EXTENSIONS:
-        raise DataError(f"{path} is a single picture. Give the folder that contains it.")
+        raise DataError(f"{name} is a single picture. Give the folder that contains it.")
     if extension in _COMPRESSED:
         raise DataError(
-            f"{path} is compressed, so pictures in it cannot be read one by one. "
+            f"{name} is compressed, so pictures in it cannot be read one by one. "
             "Unpack it and give the folder, or make a plain .tar of it."
         )
-    raise DataError(f"{path} is of an unknown kind. Give {_KNOWN}.")
+    raise DataError(f"{name} is of an unknown kind. Give {_KNOWN}.")

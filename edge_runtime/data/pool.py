@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from edge_runtime.data.augmentation import Box, resize_into
 from edge_runtime.data.randomness import random_words
+from edge_runtime.data.resize import Box, resize_into
 from edge_runtime.data.sources import Image, SourceLostError
 
 BATCHES = 4  # a batch is mixed from the frames of four, if they fit

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from edge_runtime.facts import Budget, Plan
+from edge_runtime.facts.budget import MEMORY, over_text
 from edge_runtime.facts.plan import steps_text
 from edge_runtime.printable import printable
 from edge_runtime.records import events
@@ -47,6 +48,8 @@ def _text(event: Event, folder: Path) -> str:
             return f"a reading of sensor {event.sensor} is not used: {event.reason}"
         case events.ZoneLost() | events.ZoneBack():
             return _zone_text(event)
+        case events.FilesLeftOut():
+            return f"not read: {event.files}"
         case events.PictureSkipped():
             return f"skipped {event.picture}: {event.reason}"
         case events.CheckpointSaved():
@@ -92,9 +95,17 @@ def _ending_text(event: Event) -> str:
             end = f"ended by its {limit} limit{why}" if limit else "finished"
             rate = "" if speed is None else f" ({speed:.1f} images/s)"
             loss = "" if event.loss is None else f", last loss {event.loss:.4f}"
-            return f"{end}: {event.steps} steps, {event.images} images{rate}{loss}"
+            text = f"{end}: {event.steps} steps, {event.images} images{rate}{loss}"
+            return text + _over_memory_text(event)
         case _:
             return ""
+
+
+def _over_memory_text(event: events.Finished) -> str:
+    peak, limit = event.peak_bytes, event.memory_limit_bytes
+    if limit is None or peak <= limit:
+        return ""
+    return f"; the limit on memory was not kept: {over_text(MEMORY, peak, limit)}"
 
 
 def _plan_text(plan: Plan, budget: Budget) -> str:

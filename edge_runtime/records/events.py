@@ -169,6 +169,14 @@ class WindowEnded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FilesLeftOut:
+    """What looks like a picture in the data and is not read: other kinds, hidden ones, ..."""
+
+    step: int
+    files: str  # for people: how many of each kind, and the first names
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PictureSkipped:
     """A picture cannot be read and was replaced. Reported once per picture."""
 
@@ -246,6 +254,7 @@ class Finished:
     elapsed_s: float
     images_per_s: float | None
     peak_bytes: int  # resident, of the last process with its children and its GPU share
+    memory_limit_bytes: int | None = None  # that the peak should have kept
     stopped_by: str | None  # the limit that ended the run early: "energy", "time", ...
     reason: str | None = None  # for people, where a limit ended it
     spent: Spent
@@ -276,6 +285,7 @@ Event: TypeAlias = (
     | ZoneBack
     | LimitUnknown
     | WindowEnded
+    | FilesLeftOut
     | PictureSkipped
     | CheckpointSaved
     | CheckpointDamaged
@@ -301,6 +311,7 @@ _KINDS: dict[str, type[Event]] = {
     "zone_back": ZoneBack,
     "limit_unknown": LimitUnknown,
     "window": WindowEnded,
+    "files_left_out": FilesLeftOut,
     "picture_skipped": PictureSkipped,
     "checkpoint_saved": CheckpointSaved,
     "checkpoint_damaged": CheckpointDamaged,

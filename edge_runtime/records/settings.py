@@ -57,11 +57,21 @@ def differences(recorded: Settings, asked: Settings) -> list[str]:
     """One line per setting in which a run and a command differ."""
     old, new = unstructure(recorded), unstructure(asked)
     return [
-        f"  {field.name}: the run has {_text(field.name, old[field.name])}, "
-        f"this command asks for {_text(field.name, new[field.name])}"
+        _difference(field.name, old[field.name], new[field.name])
         for field in fields(Settings)
         if old[field.name] != new[field.name]
     ]
+
+
+def _difference(name: str, old: Any, new: Any) -> str:
+    if name == "pictures_digest" and None not in (old, new):
+        return (
+            "  pictures: their names are not those with which the run began: some were added, "
+            "removed or renamed. Restore them; damaged pictures may stay, they are skipped"
+        )
+    return (
+        f"  {name}: the run has {_text(name, old)}, this command asks for {_text(name, new)}"
+    )
 
 
 def _text(name: str, value: Any) -> str:

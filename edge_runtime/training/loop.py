@@ -371,6 +371,7 @@ class Loop:
             elapsed_s=elapsed_s,
             images_per_s=images / elapsed_s if images else None,
             peak_bytes=memory_now().peak_bytes,
+            memory_limit_bytes=self._job.options.budget.memory_bytes,
             stopped_by=stop.stopped_by if stop else None,
             reason=stop.reason if stop else None,
             spent=self._metering.spent(self._clock()),

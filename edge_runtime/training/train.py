@@ -1,17 +1,21 @@
 """`train`, the entry to training: begin a run, or continue one."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from edge_runtime.data import FrameSource, PictureSource
+from edge_runtime.data import FrameSource, PictureSource, left_out_of
 from edge_runtime.device import cpu_threads, machine_facts, power_mode
 from edge_runtime.engines import Engine, supported_rungs
+from edge_runtime.errors import DataError
 from edge_runtime.package import Package
 from edge_runtime.records import (
     FORMAT,
+    Run,
     RunInfo,
     RunWriter,
     create_run,
@@ -28,7 +32,7 @@ from edge_runtime.training.selector import rung_selector
 from edge_runtime.version import __version__
 
 # Distributions that affect the result of a step, besides the engine's runtime.
-_DECIDING = ("numpy", "opencv-python", "opencv-python-headless")
+_DECIDING = ("numpy", "opencv-python", "opencv-python-headless", "pillow")
 
 
 def train(
@@ -78,7 +82,8 @@ def open_loop(job: TrainingJob) -> Iterator[Loop]:
     """Open the engine, create or lock the run folder; everything is closed at the end.
 
     Raises:
-        EdgeRuntimeError: see `train`. A run that cannot begin leaves no folder.
+        EdgeRuntimeError: see `train`. A run that cannot begin, or whose pictures cannot be
+            read before the first step, leaves no folder.
     """
     with ExitStack() as stack:
         metering = job.options.metering or stack.enter_context(Metering(None))
@@ -91,10 +96,11 @@ def open_loop(job: TrainingJob) -> Iterator[Loop]:
             selector = rung_selector(job, metering, done=0)  # may refuse
             engine.open(job.package, job.first_state())  # may refuse, too: no folder yet
             run = create_run(job.run_dir, _run_info(job, engine, metering))
+            stack.push(partial(_remove_without_steps, run))
             writer = stack.enter_context(RunWriter(run))
             stack.callback(metering.stop_writing)
             loop = Loop(job, engine, writer, begun=None, selector=selector, metering=metering)
-            loop.begin(_started(job, engine))
+            loop.begin(*_beginning(job, engine))
         yield loop
 
 
@@ -125,13 +131,24 @@ def _resume(job: TrainingJob, engine: Engine, writer: RunWriter, metering: Meter
     return loop
 
 
-def _started(job: TrainingJob, engine: Engine) -> events.Started:
-    return events.Started(
+def _remove_without_steps(run: Run, _: object, error: object, __: object) -> None:
+    """No folder is left of a run that had no pictures for its first step.
+
+    The same command works when the pictures are repaired, or the camera is connected.
+    """
+    if isinstance(error, DataError) and next(run.each_step(), None) is None:
+        shutil.rmtree(run.path, ignore_errors=True)
+
+
+def _beginning(job: TrainingJob, engine: Engine) -> Iterator[Event]:
+    yield events.Started(
         steps=job.total_steps,
         steps_per_epoch=job.steps_per_epoch,
         engine=engine.name,
         runtime=engine.runtime,
     )
+    if files := left_out_of(job.source):
+        yield events.FilesLeftOut(step=0, files=files)
 
 
 def _run_info(job: TrainingJob, engine: Engine, metering: Metering) -> RunInfo:

@@ -30,7 +30,7 @@ def copy_fields(kind: type[T], *sources: object, **others: Any) -> T:
 class Note:
     """What a reader has to know before the numbers."""
 
-    kind: str  # "estimate", "missing", "damaged", "lost" or "comparison"
+    kind: str  # "estimate", "damaged", "limit", "missing", "lost" or "comparison"
     text: str
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from edge_runtime.facts.budget import LIMITS, over_text
 from edge_runtime.report.summary.digest import RunDigest
 from edge_runtime.report.summary.model import Note, RunSummary
 from edge_runtime.units import duration_text, power_text
@@ -12,6 +13,7 @@ def notes_of(digest: RunDigest, run: RunSummary) -> tuple[Note, ...]:
     texts = {
         "estimate": _estimates(run),
         "damaged": _damages(digest),
+        "limit": _exceeded(run),
         "missing": _missing(digest, run),
         "lost": _lost(run),
     }
@@ -45,6 +47,14 @@ def _damages(digest: RunDigest) -> Iterator[str]:
             f"{name} ends in the middle of a line, which was skipped: a process was killed "
             "or the disk was full."
         )
+
+
+def _exceeded(run: RunSummary) -> Iterator[str]:
+    limits = {limit.name: limit for limit in LIMITS}
+    for use in run.budget:
+        if use.used is not None and use.kept is False:
+            over = over_text(limits[use.limit], use.used, use.allowed)
+            yield f"The limit on {use.limit} was not kept: {over}."
 
 
 def _missing(digest: RunDigest, run: RunSummary) -> Iterator[str]:
