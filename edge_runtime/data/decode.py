@@ -27,6 +27,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import DecompressionBombError
+from PIL.Image import Image as PillowImage
 from PIL.ImageFile import ImageFile
 
 from edge_runtime.data.header import PNG_SIGNATURE, PictureHeader, header_of
@@ -125,16 +126,22 @@ def _decode(content: bytes, flags: int) -> NDArray[Any]:
 
 def _first_frame(content: bytes, header: PictureHeader) -> NDArray[Any]:
     """BGRA, or grey with 16 bits."""
+    frame = _frame(content, header)
+    if frame.mode != "RGBA":
+        return np.array(frame, dtype=np.uint16)
+    rgba = np.array(frame)
+    return cv2.cvtColor(rgba, cv2.COLOR_RGBA2BGRA, dst=rgba)
+
+
+def _frame(content: bytes, header: PictureHeader) -> PillowImage:
+    """The first frame alone: the reader, with its canvases, is gone when this returns."""
     try:
         with _animation(header.kind)(io.BytesIO(content)) as frames:
             if frames.size != (header.width, header.height):
                 raise UnreadablePicture("its first frame is larger than the picture")
-            if frames.mode.startswith("I"):
-                return np.array(frames, dtype=np.uint16)
-            rgba = np.array(frames.convert("RGBA"))
+            return frames.copy() if frames.mode.startswith("I") else frames.convert("RGBA")
     except (DecompressionBombError, EOFError, OSError, SyntaxError, ValueError) as error:
         raise UnreadablePicture(f"Pillow cannot read its first frame: {error}") from error
-    return cv2.cvtColor(rgba, cv2.COLOR_RGBA2BGRA, dst=rgba)
 
 
 def _animation(kind: str) -> type[ImageFile]:

@@ -42,7 +42,7 @@ _TIFF_FORMATS = {1: "B", 3: "H", 4: "I"}  # BYTE, SHORT, LONG
 # Width, height, bits per sample, photometric, samples per pixel, rows per strip, tile size.
 _TIFF_TAGS = frozenset({256, 257, 258, 262, 277, 278, 322, 323})
 _TIFF_GREY = (0, 1)
-_ANIMATION_RASTERS = {"GIF": 3, "PNG": 4, "WebP": 6}  # canvases, copies of the first frame
+_ANIMATION_RASTERS = {"GIF": 3, "PNG": 4, "WebP": 4}  # canvases, copies of the first frame
 _RASTER_BYTES = 4  # per pixel of the strips into which 8-bit TIFF pictures are decoded
 
 
