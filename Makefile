@@ -3,6 +3,7 @@
 # make test-system  what needs root or system packages: emulated boards, jtop, memory limits
 # make check        format, lint, types, tests: what has to pass before a change is shared
 # make bench        how fast it is here
+# make fuzz         damaged files for every reader: FUZZ_COUNT for each, by FUZZ_SEED
 #
 # Needs Python 3.10 to 3.13 with its venv module, and make; the rest goes into $(VENV).
 # Variables: PYTHON, VENV, EXTRAS, PIP_ARGS (for every pip install), TORCH_INDEX (where pip
@@ -31,7 +32,7 @@ endif
 TORCH := $(if $(findstring export,$(EXTRAS)),$(shell sed -n 's/.*"\(torch==[0-9.]*\)".*/\1/p' pyproject.toml))
 MYPY_ARGS := $(if $(TORCH),-p edge_runtime -p edge_export -p device_tests,-p edge_runtime -p device_tests --follow-imports silent)
 
-.PHONY: demo test check bench test-system system-packages
+.PHONY: demo test check bench fuzz test-system system-packages
 
 demo: $(INSTALLED)
 	rm -rf demo
@@ -50,6 +51,12 @@ check: $(INSTALLED)-dev
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/step_time.py $(BENCH_ARGS)
 	$(BIN)/python benchmarks/input_pipeline.py $(BENCH_ARGS)
+
+# Damaged files for every reader, so many for each; what fails is repeated with --first.
+FUZZ_COUNT ?= 1000
+FUZZ_SEED ?= 1
+fuzz: $(INSTALLED)-dev
+	$(BIN)/python -m device_tests.fuzzing --count $(FUZZ_COUNT) --seed $(FUZZ_SEED)
 
 # The tests of device_tests/. jetson-stats (AGPL) stays apart, in an environment of its own.
 JETSON_STATS := jetson-stats==7.2.2

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edge_runtime.errors import StorageError
+from edge_runtime.reading import MAX_STATE_BYTES, open_regular
 
 _BLOCK_BYTES = 1 << 20  # read at once
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -44,15 +45,17 @@ def fsync_path(path: Path) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, read in blocks.
+    """SHA-256 of a file, as long as it was when it was opened.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: it cannot be read, or is not a regular file.
     """
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
+    with open_regular(path, MAX_STATE_BYTES) as file:
+        left = os.fstat(file.fileno()).st_size  # some files of /proc never end
+        while left > 0 and (block := file.read(min(left, _BLOCK_BYTES))):
             digest.update(block)
+            left -= len(block)
     return digest.hexdigest()
 
 

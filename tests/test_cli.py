@@ -185,10 +185,10 @@ def test_inspect_json_has_everything(tmp_path, capsys) -> None:
         "patch_size_px": 4,
         "trained": "all",
         "tokens_per_block": {"global": [3, 3]},
-        "flops": 3000,
+        "flops": 48_000,
         "micro_batch": None,
         "peak_activation_bytes": 3 * 4096,
-        "graph_bytes": 4,
+        "graph_bytes": 6,
     }
     assert facts["ort_training"] is False
 

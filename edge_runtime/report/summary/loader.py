@@ -5,30 +5,27 @@ are parsed in blocks, what is needed of a block becomes numbers in arrays, and t
 dropped. Clock: seconds since the start of the process that a line names. Unknown is NaN.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, TypeAlias, get_args, get_type_hints
+from typing import Annotated, Any, TypeAlias, get_args, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.errors import EdgeRuntimeError, RecordsError
+from edge_runtime.errors import PackageError, RecordsError
 from edge_runtime.facts import Budget
-from edge_runtime.package.manifest import FORMAT as PACKAGE_FORMAT
 from edge_runtime.package.manifest import Manifest
-from edge_runtime.package.reader import MANIFEST
+from edge_runtime.package.reader import read_manifest
 from edge_runtime.records import LoggedEvent, Run, logged_event, open_run
 from edge_runtime.records.events import Measured, Planned, StepRecord
 from edge_runtime.records.jsonl import LineReader
 from edge_runtime.records.power import PowerRecord
 from edge_runtime.records.run import EVENTS_FILE, POWER_FILE, STEPS_FILE
-from edge_runtime.schema import structure
+from edge_runtime.schema import Range, shown
 
 Array: TypeAlias = NDArray[Any]
 Columns: TypeAlias = dict[str, Array]  # of one file, by field, all of one length
@@ -40,6 +37,14 @@ _TYPES: dict[str, set[type]] = {
     for record in (PowerRecord, StepRecord, Measured)
     for name, hint in get_type_hints(record).items()
 }
+# And its limits.
+_RANGES: dict[str, Range] = {
+    name: each.__metadata__[0]
+    for record in (PowerRecord, StepRecord, Measured)
+    for name, hint in get_type_hints(record, include_extras=True).items()
+    for each in (hint, *get_args(hint))
+    if get_origin(each) is Annotated and get_args(each)[0] in (int, float)
+}
 # The columns that are read of samples, which are many, and of steps.
 _SAMPLES = (
     {"process": "int32", "throttled": "float16"}
@@ -50,6 +55,7 @@ _STEPS = dict.fromkeys(("process", "step", "images", "rung"), "int64") | dict.fr
     ("keep_ratio", "loss", "t_s", "step_s", "wait_s", "pause_s", "rss_bytes"), "float64"
 )
 _RAIL, _RAIL_TYPE = "rail ", "float32"  # begins the names of columns that are rails
+_MOST_COLUMNS = 200  # of a file
 _DAMAGE = (KeyError, TypeError, ValueError, OverflowError)  # what a damaged line raises
 
 
@@ -65,6 +71,7 @@ class RunRecords:
     events: list[LoggedEvent]
     manifest: Manifest | None  # None: the package is not where it was
     cut_files: tuple[str, ...]  # that end in half a line
+    zeroed_lines: dict[str, list[int]]  # by file: with NULs, left out
 
     @property
     def budget(self) -> Budget:
@@ -78,7 +85,7 @@ def load_run(path: Path) -> RunRecords:
 
     Raises:
         RecordsError: it is no run folder, of an unknown format, or damaged; half a line at
-            the end of a file is no damage.
+            the end of a file is no damage, and lines with NULs are left out.
     """
     run = open_run(path)
     readers = {name: LineReader(path / name) for name in (STEPS_FILE, EVENTS_FILE, POWER_FILE)}
@@ -97,6 +104,7 @@ def load_run(path: Path) -> RunRecords:
         events=[logged_event(table, where=where) for table in readers[EVENTS_FILE]],
         manifest=_manifest(run),
         cut_files=tuple(name for name, each in readers.items() if each.has_partial_line),
+        zeroed_lines={name: each.zeroed_lines for name, each in readers.items()},
     )
 
 
@@ -105,8 +113,7 @@ def _sample_columns(tables: _Tables) -> Columns:
     rails = _checked(list(map(itemgetter("rails_w"), tables)), "rails_w", {dict})
     for rail in dict.fromkeys(chain.from_iterable(rails)):
         powers_w = [rails_w.get(rail) for rails_w in rails]
-        _checked(powers_w, rail, _TYPES["total_w"])
-        columns[_RAIL + rail] = np.array(powers_w, _RAIL_TYPE)
+        columns[_RAIL + rail] = _array(powers_w, rail, _RAIL_TYPE, like="total_w")
     return columns
 
 
@@ -122,14 +129,32 @@ def _step_columns(tables: _Tables, rungs: dict[str, int]) -> Columns:
 
 
 def _column(tables: _Tables, name: str, dtype: str) -> Array:
-    """One field of every table; `None` becomes NaN."""
-    return np.array(_checked(list(map(itemgetter(name), tables)), name, _TYPES[name]), dtype)
+    """One field of every table."""
+    return _array(list(map(itemgetter(name), tables)), name, dtype, like=name)
+
+
+def _array(values: list[Any], name: str, dtype: str, *, like: str) -> Array:
+    """Values with the type and the limits of a field; `None` becomes NaN."""
+    _checked(values, name, _TYPES[like])
+    with np.errstate(over="ignore"):
+        array = np.array(values, dtype)
+    if (limits := _RANGES.get(like)) is not None:
+        ends = np.fmin.reduce(array), np.fmax.reduce(array)  # of those that are known
+        if not all(np.isnan(end) or end in limits for end in ends):
+            _refuse_beyond(limits, name, values)
+    return array
+
+
+def _refuse_beyond(limits: Range, name: str, values: list[Any]) -> None:
+    for value in values:
+        if value is not None and value not in limits:
+            raise ValueError(f"{name}: expected {limits.of('a number')}, got {shown(value)}")
 
 
 def _checked(values: list[Any], name: str, types: set[type]) -> list[Any]:
     if not {*map(type, values)} <= types:
         wrong = next(value for value in values if type(value) not in types)
-        raise ValueError(f"{name} is {wrong!r}")
+        raise ValueError(f"{name} is {shown(wrong)}")
     return values
 
 
@@ -140,16 +165,18 @@ def _read_columns(
 
     They grow in place: a list of parts would be in memory twice.
     """
-    content = {name: bytearray() for name in dtypes}
+    content, before = {name: bytearray() for name in dtypes}, 0  # tables
     while tables := reader.read():
-        first = reader.lines_read - len(tables)
         try:
             columns = take(tables)
         except _DAMAGE:
-            _find_damage(tables, take, reader, first + 1)
+            _find_damage(tables, take, reader)
             raise
+        if len({*content, *columns}) > _MOST_COLUMNS:
+            raise RecordsError(f"{reader.path} is damaged: it has more rails than any board.")
         for rail in [name for name in columns if name not in content]:
-            content[rail] = bytearray(np.full(first, np.nan, _RAIL_TYPE))
+            content[rail] = bytearray(np.full(before, np.nan, _RAIL_TYPE))
+        before += len(tables)
         unknown = np.full(len(tables), np.nan, _RAIL_TYPE)
         for name, column in content.items():
             column += columns.get(name, unknown).tobytes()
@@ -162,9 +189,9 @@ def _read_columns(
 
 
 def _find_damage(
-    tables: _Tables, take: Callable[[_Tables], Columns], reader: LineReader, first: int
+    tables: _Tables, take: Callable[[_Tables], Columns], reader: LineReader
 ) -> None:
-    for number, table in enumerate(tables, start=first):
+    for number, table in zip(reader.numbers, tables, strict=True):
         try:
             take([table])
         except _DAMAGE as error:
@@ -185,14 +212,8 @@ def _check_order(process: Array, t_s: Array, reader: LineReader) -> None:
 
 def _manifest(run: Run) -> Manifest | None:
     """What the package says of itself, if it is still there and still the same."""
-    file = Path(run.info.package_path) / MANIFEST
     try:
-        content = file.read_bytes()
-        if hashlib.sha256(content).hexdigest() != run.info.settings.package_digest:
-            return None
-        table = json.loads(content)
-        if table.get("format") != PACKAGE_FORMAT:
-            return None
-        return structure(Manifest, table, where=str(file), error=RecordsError)
-    except (OSError, ValueError, EdgeRuntimeError):
+        manifest, digest = read_manifest(Path(run.info.package_path))
+    except (PackageError, ValueError):  # moved, changed, or no path at all
         return None
+    return manifest if digest == run.info.settings.package_digest else None

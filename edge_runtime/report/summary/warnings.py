@@ -45,6 +45,12 @@ def _damages(records: RunRecords) -> Iterator[str]:
             f"{name} ends in the middle of a line, which was skipped: a process was killed "
             "or the disk was full."
         )
+    for name, lines in records.zeroed_lines.items():
+        if lines:
+            yield (
+                f"{name} has NULs in {len(lines)} line(s), first in line {lines[0]}, as after a "
+                "power cut; what they held is lost, and left out."
+            )
 
 
 def _missing(records: RunRecords, run: RunSummary) -> Iterator[str]:
