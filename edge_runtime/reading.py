@@ -8,8 +8,9 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Iterator
 from functools import partial
-from io import BufferedReader, FileIO
+from io import FileIO
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -64,7 +65,12 @@ def _check(status: os.stat_result, path: str, most_bytes: int | None) -> None:
 
 
 def read_file(path: Path, most_bytes: int) -> bytes:
-    """The content of a regular file, as long as it was when it was opened.
+    """The content of a regular file; errors and end of `read_blocks`."""
+    return b"".join(read_blocks(path, most_bytes, block_bytes=most_bytes))
+
+
+def read_blocks(path: Path, most_bytes: int, *, block_bytes: int) -> Iterator[bytes]:
+    """The content of a regular file in blocks, as long as it was when it was opened.
 
     Files of /proc have no length and read as empty: some would block, or never end.
 
@@ -72,7 +78,10 @@ def read_file(path: Path, most_bytes: int) -> bytes:
         OSError: see `open_regular`.
     """
     with open_regular(path, most_bytes) as file:
-        return BufferedReader(file).read(os.fstat(file.fileno()).st_size) or b""
+        left = os.fstat(file.fileno()).st_size
+        while left > 0 and (block := file.read(min(left, block_bytes))):
+            yield block
+            left -= len(block)
 
 
 def read_json(path: Path) -> Any:

@@ -77,7 +77,9 @@ NonNegativeInt = Annotated[int, Range(ge=0)]
 # What no program, board or picture reaches.
 Float32 = Annotated[float, Range(ge=-3.5e38, le=3.5e38)]
 Seconds = Annotated[float, Range(ge=0, le=1e15)]
-Joules = Annotated[float, Range(ge=-1e15, le=1e15)]  # without those of the idle board: any sign
+Joules = Annotated[
+    float, Range(ge=-1e15, le=1e15)
+]  # without those of the idle board: any sign
 Watts = Annotated[float, Range(ge=-1e6, le=1e6)]
 Celsius = Annotated[float, Range(ge=-274, le=1e4)]
 Bytes = Annotated[int, Range(ge=0, le=2**50)]
@@ -126,7 +128,6 @@ def _items(value: Any) -> Iterable[Any]:
     if isinstance(value, dict):
         return value.values()
     return value if isinstance(value, list) else ()
-
 
 
 def _has_origin(origin: object) -> Callable[[Any], bool]:

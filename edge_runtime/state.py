@@ -5,6 +5,7 @@ The prefix of a name gives the role (`edge_runtime.package.names`). Matrix weigh
 """
 
 import json
+import os
 from collections.abc import Collection, Iterator, Mapping
 from io import FileIO
 from pathlib import Path
@@ -88,15 +89,23 @@ def load_state(path: Path, names: Collection[str] | None = None) -> State:
         OSError: it cannot be read, or is not a regular file.
     """
     with open_regular(path, MAX_STATE_BYTES) as file:
-        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
-        if length > MAX_TABLE_BYTES:
-            raise ValueError(f"{path} is not a complete safetensors file: its header is too long")
+        length = _header_bytes(file, path)
         _check_complete(path)
         header = parse_json(file.read(length))
         header.pop("__metadata__", None)
         chosen = header if names is None else {n: header[n] for n in names if n in header}
         first = _LENGTH_BYTES + length
         return {name: _read_tensor(file, first, chosen[name], path) for name in chosen}
+
+
+def _header_bytes(file: FileIO, path: Path) -> int:
+    """How long the header is."""
+    if os.fstat(file.fileno()).st_size < _LENGTH_BYTES:
+        raise ValueError(f"{path} is not a complete safetensors file: it is too short")
+    length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+    if length > MAX_TABLE_BYTES:
+        raise ValueError(f"{path} is not a complete safetensors file: its header is too long")
+    return length
 
 
 def _check_complete(path: Path) -> None:

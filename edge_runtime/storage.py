@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edge_runtime.errors import StorageError
-from edge_runtime.reading import MAX_STATE_BYTES, open_regular
+from edge_runtime.reading import MAX_STATE_BYTES, read_blocks
 
 _BLOCK_BYTES = 1 << 20  # read at once
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -51,11 +51,8 @@ def file_sha256(path: Path) -> str:
         OSError: it cannot be read, or is not a regular file.
     """
     digest = hashlib.sha256()
-    with open_regular(path, MAX_STATE_BYTES) as file:
-        left = os.fstat(file.fileno()).st_size  # some files of /proc never end
-        while left > 0 and (block := file.read(min(left, _BLOCK_BYTES))):
-            digest.update(block)
-            left -= len(block)
+    for block in read_blocks(path, MAX_STATE_BYTES, block_bytes=_BLOCK_BYTES):
+        digest.update(block)
     return digest.hexdigest()
 
 

@@ -208,7 +208,9 @@ def opens_a_file(call: ast.Call) -> bool:
     if name in ("os.open", "np.load", "safe_open", "tarfile.open", "io.open", "FileIO"):
         return True
     modes = [arg.value for arg in call.args if isinstance(arg, ast.Constant)]
-    modes += [word.value.value for word in call.keywords if isinstance(word.value, ast.Constant)]
+    modes += [
+        word.value.value for word in call.keywords if isinstance(word.value, ast.Constant)
+    ]
     writes = any(str(mode).startswith(("w", "x", "a")) for mode in modes)
     if name == "open":
         return not writes

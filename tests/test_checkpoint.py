@@ -231,7 +231,7 @@ def test_a_line_that_does_not_fit_leaves_those_before(writer) -> None:
     [
         ({"steps_bytes": -1}, "steps_bytes: expected an integer >= 0, got -1"),
         ({"steps_bytes": 2**64}, "steps_bytes: expected an integer of 64 bits"),
-        ({"steps_bytes": 10}, r"20 needs lines that steps\.jsonl does not have"),
+        ({"steps_bytes": 10}, r"needs lines that steps\.jsonl does not have"),
         ({"step": -20}, "step: expected an integer >= 0, got -20"),
         ({"spent": {"time_s": 1e308, "energy_j": None}}, "spent.time_s: expected a number in"),
     ],

@@ -90,7 +90,10 @@ def changed(tmp_path: Path, change) -> Path:
         (lambda t: t.pop("idle_w"), r"missing key 'idle_w'"),
         (lambda t: t.update(colour="red"), r"unknown key colour"),
         (lambda t: t.update(startup_s="1.5"), r"startup_s: expected a number, got '1.5'"),
-        (lambda t: t.update(startup_s=-1.5), r"startup_s: expected a number in \[0, 86400\], got -1.5"),
+        (
+            lambda t: t.update(startup_s=-1.5),
+            r"startup_s: expected a number in \[0, 86400\], got -1.5",
+        ),
         (lambda t: t.update(idle_w=math.nan), r"cannot be read \(NaN is not a JSON number\)"),
         (lambda t: t.update(rungs=[]), r"rungs: the list is empty"),
         (lambda t: t["rungs"].append(t["rungs"][0]), r"rungs: k100 appears twice"),
@@ -127,7 +130,10 @@ def changed(tmp_path: Path, change) -> Path:
             lambda t: t["rungs"][1].update(step_s_low=0.5, step_s_high=0.6),
             r"rungs\[1\].step_s: 0.155 is outside of its interval, 0.5 to 0.6",
         ),
-        (lambda t: t.update(baseline_bytes=10**30), r"baseline_bytes: expected an integer of 64"),
+        (
+            lambda t: t.update(baseline_bytes=10**30),
+            r"baseline_bytes: expected an integer of 64",
+        ),
         (
             lambda t: t.update(calibration={"VDD_IN": {"gain": 1e308}}),
             r"calibration\['VDD_IN'\]\['gain'\]: expected a number in",

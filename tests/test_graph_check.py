@@ -35,8 +35,14 @@ HIDDEN_VALUE = write_field(8, b"w") + write_number(14, 1 << 32 | 1)
 EXTERNAL = "tensor 'w' has its data in another file"
 REFUSED = {
     "external": (model(write_field(5, ELSEWHERE)), EXTERNAL),
-    "only entries": (model(write_field(5, write_field(8, b"w") + write_field(13, b""))), EXTERNAL),
-    "only location": (model(write_field(5, write_field(8, b"w") + write_number(14, 1))), EXTERNAL),
+    "only entries": (
+        model(write_field(5, write_field(8, b"w") + write_field(13, b""))),
+        EXTERNAL,
+    ),
+    "only location": (
+        model(write_field(5, write_field(8, b"w") + write_number(14, 1))),
+        EXTERNAL,
+    ),
     "constant": (model(attribute(5, ELSEWHERE)), EXTERNAL),
     "constants": (model(attribute(10, ELSEWHERE)), EXTERNAL),
     "branch": (model(attribute(6, BRANCH)), EXTERNAL),

@@ -13,7 +13,7 @@ from training_fakes import write_package
 
 from edge_runtime.cli.main import main
 from edge_runtime.errors import DeviceError, RecordsError
-from edge_runtime.profiling import cache, check_package, for_run, save_profile
+from edge_runtime.profiling import cache, check_package, save_profile
 from edge_runtime.records import events
 
 package = test_within_budget.package
@@ -75,7 +75,9 @@ def test_damaged_costs_of_the_cache_are_measured_again(
     train_within(package, tmp_path / "run", budget=HOUR, report=said.append)
     assert profiles == [["k100", "k050"]]
     first = next(text for text in said if "measured again" in text)
-    assert first.startswith("the cached costs cannot be used, and are measured again: cost prof")
+    assert first.startswith(
+        "the cached costs cannot be used, and are measured again: "
+    )
     assert reason in first
     assert "\n" not in first
     train_within(package, tmp_path / "next", budget=HOUR)  # the cache is whole again
@@ -101,7 +103,7 @@ def test_a_run_goes_on_without_a_cache(
 ) -> None:
     folder = make(tmp_path / "cache")
     monkeypatch.setenv("EDGE_TRAIN_CACHE", str(folder))
-    cache._warn_once.cache_clear()
+    cache._unwritable.clear()
     with caplog.at_level(logging.WARNING):
         *_, finished = train_within(package, tmp_path / "run", budget=HOUR)
     assert isinstance(finished, events.Finished)
@@ -145,13 +147,15 @@ def test_profile_goes_on_without_a_cache(tmp_path, monkeypatch, capsys, caplog) 
     prepare(tmp_path, monkeypatch)
     package = write_package(tmp_path / "package")
     monkeypatch.setenv("EDGE_TRAIN_CACHE", "/dev/null")
-    cache._warn_once.cache_clear()
+    cache._unwritable.clear()
     assert main(["profile", str(package.path)]) == 0
     printed = capsys.readouterr().out
     assert "k050" in printed
     assert "profile: " not in printed
     assert len(caplog.messages) == 1
-    assert "/dev/null cannot be written (Not a directory). Set EDGE_TRAIN_C" in caplog.messages[0]
+    assert (
+        "/dev/null cannot be written (File exists). Set EDGE_TRAIN_C" in caplog.messages[0]
+    )
     assert main(["plan", str(package.path), "--images", "40", "--time", "1h"]) == 4
     path = tmp_path / "mine.json"
     assert main(["profile", str(package.path), "-o", str(path)]) == 0

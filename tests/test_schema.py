@@ -180,7 +180,9 @@ def test_every_number_of_a_file_has_limits() -> None:
         for problem in plain_numbers(kind, seen)
     ]
     assert len(seen) > 40
-    unexcused = {problem for problem in problems if not WITHOUT_LIMITS.keys() & {*problem.split(".")}}
+    unexcused = {
+        problem for problem in problems if not WITHOUT_LIMITS.keys() & {*problem.split(".")}
+    }
     assert unexcused == set()
 
 

@@ -107,7 +107,10 @@ def write_package(folder: Path, *, width: int = WIDTH, seed: int = 0) -> Package
         "exp_avg.w": np.zeros(width, np.float32),
         "exp_avg_sq.w": np.zeros(width, np.float32),
     }
-    files = {"state.safetensors": encode_state(state), "graphs/embed.onnx": empty_graph("embed")}
+    files = {
+        "state.safetensors": encode_state(state),
+        "graphs/embed.onnx": empty_graph("embed"),
+    }
     files |= {f"graphs/{rung}/step.onnx": empty_graph(rung) for rung in KEPT}
     manifest = Manifest(
         format=PACKAGE_FORMAT,

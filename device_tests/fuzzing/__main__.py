@@ -1,4 +1,4 @@
-"""Tries damaged files; prints what failed, and how to repeat it. Exit code 1: something did."""
+"""Tries damaged files; prints what failed and how to repeat it. Exit code 1: something did."""
 
 import argparse
 import json
@@ -91,7 +91,7 @@ def _try_input(outcome: Outcome, number: int, folder: Path) -> None:
         outcome.results += 1
     except EdgeRuntimeError as error:
         str(error).encode()
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - also what is no Exception, such as a panic
         outcome.failures.append(f"{outcome.reader} {number}: {traceback.format_exc()}")
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -160,13 +160,9 @@ def _read_profile(folder: Path) -> None:
         package.rung(cost.rung)
         cost.text(is_estimate=False)
     check_package(profile, package, str(path))
-    work = Workload(
-        costs=interpolate(profile.rungs), steps=100, overhead=overhead_of(profile)
-    )
+    work = Workload(costs=interpolate(profile.rungs), steps=100, overhead=overhead_of(profile))
     for budget in (Budget(), Budget(energy_j=80.0), Budget(time_s=12.0, power_w=8.5)):
-        make_plan(
-            work.costs, budget, steps=100, overhead=work.overhead, steps_per_epoch=10
-        )
+        make_plan(work.costs, budget, steps=100, overhead=work.overhead, steps_per_epoch=10)
 
 
 def _boards(folder: Path) -> None:
@@ -215,7 +211,10 @@ def _tar(folder: Path) -> None:
     _pictures(folder)
     with tarfile.open(folder / "pictures.tar", "w") as tar:
         for path in sorted(folder.glob("picture.*")):
-            content, entry = path.read_bytes(), tarfile.TarInfo(f"{path.suffix[1:]}/{path.name}")
+            content, entry = (
+                path.read_bytes(),
+                tarfile.TarInfo(f"{path.suffix[1:]}/{path.name}"),
+            )
             entry.size = len(content)
             tar.addfile(entry, BytesIO(content))
             path.unlink()

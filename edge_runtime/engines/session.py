@@ -84,7 +84,6 @@ def _fits(actual: Sequence[object], expected: Sequence[int | None]) -> bool:
     return len(actual) == len(expected) and all(b is None or a == b for a, b in known)
 
 
-
 class GraphSession:
     """A graph of a package, bound to tensors in place."""
 

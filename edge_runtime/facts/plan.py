@@ -57,7 +57,9 @@ class SingleRungCost:
     energy_j: Joules | None
     peak_bytes: Bytes | None  # measured, or predicted; without margin
     fits: bool  # every limit of the budget
-    epochs: NonNegativeInt | None  # that the budget gives; None: neither time nor energy is limited
+    epochs: (
+        NonNegativeInt | None
+    )  # that the budget gives; None: neither time nor energy is limited
 
 
 def steps_text(counts: Iterable[tuple[str, int]]) -> str:

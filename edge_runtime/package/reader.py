@@ -141,7 +141,6 @@ def read_manifest(path: Path) -> tuple[Manifest, str]:
     return manifest, hashlib.sha256(content).hexdigest()
 
 
-
 def _table(content: bytes, path: Path) -> dict[str, object]:
     try:
         table = parse_json(content)
@@ -155,9 +154,9 @@ def _table(content: bytes, path: Path) -> dict[str, object]:
     is_older = type(number) is int and 1 <= number < FORMAT
     what = "older than" if is_older else "unknown to"
     raise PackageError(
-        f"{path / MANIFEST}: package format {shown(number)} is {what} this edge-train, which reads "
-        f"format {FORMAT}. Export the package again with this version, or install the version "
-        "that wrote it."
+        f"{path / MANIFEST}: package format {shown(number)} is {what} this edge-train, which "
+        f"reads format {FORMAT}. Export the package again with this version, or install the "
+        "version that wrote it."
     )
 
 

@@ -195,7 +195,9 @@ class Bench:
             return None
         except (ValueError, RecordsError) as error:  # or written by another version
             reason = " ".join(str(error).split())
-            logger.warning("%s is measured again: what was kept is damaged (%s)", rung_id, reason)
+            logger.warning(
+                "%s is measured again: what was kept is damaged (%s)", rung_id, reason
+            )
             return None
         if not times:
             logger.warning("%s was measured earlier; that is used", rung_id)

@@ -10,7 +10,6 @@ import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,8 +98,13 @@ def cache_writes() -> Iterator[None]:
         _warn_once(cache_folder(), reason)
 
 
-@cache
+_unwritable: set[Path] = set()  # folders that were named
+
+
 def _warn_once(folder: Path, reason: str) -> None:
+    if folder in _unwritable:
+        return
+    _unwritable.add(folder)
     logger.warning(
         "measured costs are not kept: %s cannot be written (%s). Set %s to a folder that can",
         folder,
@@ -201,7 +205,6 @@ def interval_problem(
     if not (1 - _ROUNDING) * low_s <= step_s <= (1 + _ROUNDING) * high_s:
         return f"step_s: {step_s:g} is outside of its interval, {low_s:g} to {high_s:g}"
     return None
-
 
 
 def _absurd(cost: RungCost) -> list[str]:

@@ -120,7 +120,9 @@ def _reason(code: int, scratch: Path) -> str:
     """Why it failed: its message, or the output on stderr."""
     with suppress(FileNotFoundError):
         return read_file(scratch / ERROR, MAX_TABLE_BYTES).decode()
-    left = read_file(scratch / _STDERR, MAX_TABLE_BYTES).decode(errors="replace").strip()[-2000:]
+    left = (
+        read_file(scratch / _STDERR, MAX_TABLE_BYTES).decode(errors="replace").strip()[-2000:]
+    )
     if code < 0:
         return f"{signal.Signals(-code).name} ended its process. {left}".rstrip()
     return left or f"its process ended with {code}"

@@ -87,8 +87,12 @@ class Measurement:
     baseline_bytes: Bytes  # of the process when its first step begins, without the state
     startup_s: PartSeconds  # from process start to the first step
     switch_s: PartSeconds  # of loading the rung's graph
-    watched_s: Seconds = 0.0  # from the end of the first step, which loads the rung, to the last
-    last_step_s: Seconds  # when the last step ended; from there to process exit is the run's end
+    watched_s: Seconds = (
+        0.0  # from the end of the first step, which loads the rung, to the last
+    )
+    last_step_s: (
+        Seconds  # when the last step ended; from there to process exit is the run's end
+    )
 
 
 def main() -> int:

@@ -151,7 +151,6 @@ def _ends_a_line(file: Path, size_bytes: int) -> bool:
         return False
 
 
-
 def remove_checkpoint(path: Path) -> None:
     """Remove a checkpoint: rename it first, then delete its files."""
     with storage_errors("remove", path):

@@ -1,8 +1,8 @@
 """JSON lines: append-only files of one JSON table per line; their writer and their reader.
 
 Each line is written with one call, so a reader sees whole lines. A power cut or a full disk
-can leave half a line or NULs at the end: readers skip them, the next writer removes them. Lines
-with NULs, in the place of a block that never reached the disk, are left out, counted and
+can leave half a line or NULs at the end: readers skip them, the next writer removes them.
+Lines with NULs, in the place of a block that never reached the disk, are left out, counted and
 named. What else is no JSON table was not left by a power cut, and is an error.
 """
 
@@ -215,8 +215,8 @@ class LineReader:
             raise CutError(
                 f"{self.path} was truncated or replaced while it was read. Try again."
             )
-        size = _BLOCK_BYTES
-        block = os.pread(handle, size, self._offset)
+        left, size = os.fstat(handle).st_size - self._offset, _BLOCK_BYTES
+        block = os.pread(handle, max(0, min(size, left)), self._offset)
         while len(block) == size and b"\n" not in block:
             if size == _MAX_LINE_BYTES and b"\0" in block:
                 break  # zeros at the end, as after a power cut
@@ -224,7 +224,7 @@ class LineReader:
                 place, most = self.place(self.lines_read + 1), bytes_text(_MAX_LINE_BYTES)
                 raise RecordsError(f"{place} is damaged: it is longer than {most}.")
             size *= 2
-            block = os.pread(handle, size, self._offset)
+            block = os.pread(handle, min(size, left), self._offset)
         return block
 
     def _go_to_tail(self, handle: int, tail_bytes: int) -> None:

@@ -5,7 +5,15 @@ Never truncated: lost work used energy, too. Watts, degrees Celsius, hertz; `Non
 
 from dataclasses import dataclass
 
-from edge_runtime.schema import Celsius, Hertz, Joules, PositiveInt, Probability, Seconds, Watts
+from edge_runtime.schema import (
+    Celsius,
+    Hertz,
+    Joules,
+    PositiveInt,
+    Probability,
+    Seconds,
+    Watts,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

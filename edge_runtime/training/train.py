@@ -92,9 +92,7 @@ def open_loop(job: TrainingJob) -> Iterator[Loop]:
 
 
 def _resume(job: TrainingJob, engine: Engine, writer: RunWriter, metering: Metering) -> Loop:
-    checkpoint, damaged = find_checkpoint(
-        writer.run, expected=job.package.expected_state()
-    )
+    checkpoint, damaged = find_checkpoint(writer.run, expected=job.package.expected_state())
     done = checkpoint.info.step if checkpoint else 0
     saved = checkpoint.info.spent if checkpoint else NOTHING
     metering.count_lost(saved)

@@ -48,8 +48,8 @@ def _damages(records: RunRecords) -> Iterator[str]:
     for name, lines in records.zeroed_lines.items():
         if lines:
             yield (
-                f"{name} has NULs in {len(lines)} line(s), first in line {lines[0]}, as after a "
-                "power cut; what they held is lost, and left out."
+                f"{name} has NULs in {len(lines)} line(s), first in line {lines[0]}, as after "
+                "a power cut; what they held is lost, and left out."
             )
 
 

@@ -8,7 +8,6 @@ from edge_export.policies import policies_named, uses_keep_ratio
 from edge_export.recipe.tables import Recipe
 from edge_runtime.errors import ConfigError
 
-
 MOST_RUNGS = 200
 
 
