@@ -80,8 +80,8 @@ Seconds = Annotated[float, Range(ge=0, le=1e15)]
 Joules = Annotated[
     float, Range(ge=-1e15, le=1e15)
 ]  # without those of the idle board: any sign
-Watts = Annotated[float, Range(ge=-1e6, le=1e6)]
-Celsius = Annotated[float, Range(ge=-274, le=1e4)]
+Watts = Annotated[float, Range(ge=-1_000_000, le=1_000_000)]
+Celsius = Annotated[float, Range(ge=-274, le=10_000)]
 Bytes = Annotated[int, Range(ge=0, le=2**50)]
 Hertz = Annotated[float, Range(ge=0, le=1e15)]
 

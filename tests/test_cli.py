@@ -163,8 +163,8 @@ def test_inspect_describes_a_package(tmp_path, capsys) -> None:
         "artifacts of the official on-device training API: no: a fake has none",
         "",
         "rung  keep-ratio  FLOPs per step  of most  graphs  tokens by block",
-        "k100  1           5.0 k           100%     4 B     5 x 2",
-        "k050  0.5         3.0 k           60%      4 B     3 x 2",
+        "k100  1           80.0 k          100%     6 B     5 x 2",
+        "k050  0.5         48.0 k          60%      6 B     3 x 2",
     ]
 
 

@@ -39,7 +39,9 @@ def package(tmp_path, monkeypatch):
     folder = write_package(tmp_path / "package").path
 
     def fit(table: dict) -> None:
-        for rung, cost, tokens in zip(table["rungs"], COSTS, ([25, 25], [12, 13]), strict=True):
+        for rung, cost, tokens in zip(
+            table["rungs"], COSTS, ([25, 25], [12, 13]), strict=True
+        ):
             rung |= {"flops": cost.flops, "tokens_per_block": {"global": tokens}}
 
     edit(folder, fit)

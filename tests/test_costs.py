@@ -117,7 +117,7 @@ def changed(tmp_path: Path, change) -> Path:
             lambda t: t["rungs"][1].update(step_j=0.0),
             r"rungs\[1\].step_j, power_w: 0 is not plausible while a board trains",
         ),
-        (lambda t: t.update(idle_w=1e5), r"idle_w: expected a number in \[0, 10000.0\], got"),
+        (lambda t: t.update(idle_w=1e5), r"idle_w: expected a number in \[0, 10000\], got"),
         *[
             (lambda t, v=v: t["rungs"][1].update(step_s=v), r"rungs\[1\].step_s: expected")
             for v in (1e308, 5e-324, -5)

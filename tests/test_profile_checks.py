@@ -75,9 +75,7 @@ def test_damaged_costs_of_the_cache_are_measured_again(
     train_within(package, tmp_path / "run", budget=HOUR, report=said.append)
     assert profiles == [["k100", "k050"]]
     first = next(text for text in said if "measured again" in text)
-    assert first.startswith(
-        "the cached costs cannot be used, and are measured again: "
-    )
+    assert first.startswith("the cached costs cannot be used, and are measured again: ")
     assert reason in first
     assert "\n" not in first
     train_within(package, tmp_path / "next", budget=HOUR)  # the cache is whole again
@@ -153,9 +151,7 @@ def test_profile_goes_on_without_a_cache(tmp_path, monkeypatch, capsys, caplog) 
     assert "k050" in printed
     assert "profile: " not in printed
     assert len(caplog.messages) == 1
-    assert (
-        "/dev/null cannot be written (File exists). Set EDGE_TRAIN_C" in caplog.messages[0]
-    )
+    assert "/dev/null cannot be written (File exists). Set EDGE_TRAIN_C" in caplog.messages[0]
     assert main(["plan", str(package.path), "--images", "40", "--time", "1h"]) == 4
     path = tmp_path / "mine.json"
     assert main(["profile", str(package.path), "-o", str(path)]) == 0

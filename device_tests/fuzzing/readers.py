@@ -32,9 +32,12 @@ from edge_runtime.package.reader import MANIFEST
 from edge_runtime.planning import Workload, interpolate, make_plan, overhead_of
 from edge_runtime.planning.costs import predicted_peak_bytes
 from edge_runtime.profiling import check_package, load_profile, save_profile
-from edge_runtime.records import find_checkpoint, open_run
+from edge_runtime.records import open_run
+from edge_runtime.records.checkpoints import checkpoint_paths, load_checkpoint
 from edge_runtime.records.event_text import event_text
+from edge_runtime.records.power import PowerRecord
 from edge_runtime.report import summarize
+from edge_runtime.schema import unstructure
 from edge_runtime.selftest import PACKAGE, RECIPE
 from edge_runtime.training import TrainingOptions, train
 
@@ -88,6 +91,24 @@ def _run(folder: Path) -> None:
     )
     for _ in train(package, open_source("digits"), folder / "run", options):
         pass
+    with (folder / "run/power.jsonl").open("w") as lines:
+        for number in range(30):
+            lines.write(json.dumps(unstructure(_sample(number))) + "\n")
+
+
+def _sample(number: int) -> PowerRecord:
+    return PowerRecord(
+        process=1,
+        t_s=number / 10,
+        total_w=5.0,
+        energy_j=number / 2,
+        rails_w={"VDD_IN": 5.0, "CPU": None},
+        temperature_c=50.0,
+        throttled=False,
+        cpu_hz=1.5e9,
+        gpu_hz=None,
+        gpu_load=0.5,
+    )
 
 
 def _read_run(folder: Path) -> None:
@@ -96,8 +117,15 @@ def _read_run(folder: Path) -> None:
     Follower(run).poll()
     for event in Replay(run).poll():
         event_text(event)
-    find_checkpoint(run, expected=package.expected_state())
     run.spending()
+    run.newest_checkpoint(expected=package.expected_state())
+    for path in checkpoint_paths(run.path / "checkpoints"):
+        load_checkpoint(
+            path,
+            package_digest=package.digest,
+            steps_file=run.path / "steps.jsonl",
+            expected=package.expected_state(),
+        )
 
 
 def _fit_checkpoint(folder: Path, name: str) -> None:
@@ -161,7 +189,7 @@ def _read_profile(folder: Path) -> None:
         cost.text(is_estimate=False)
     check_package(profile, package, str(path))
     work = Workload(costs=interpolate(profile.rungs), steps=100, overhead=overhead_of(profile))
-    for budget in (Budget(), Budget(energy_j=80.0), Budget(time_s=12.0, power_w=8.5)):
+    for budget in (Budget(), Budget(energy_j=150.0), Budget(time_s=30.0)):
         make_plan(work.costs, budget, steps=100, overhead=work.overhead, steps_per_epoch=10)
 
 

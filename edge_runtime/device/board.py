@@ -16,9 +16,9 @@ from edge_runtime.errors import ConfigError, DeviceError
 from edge_runtime.facts.costs import BoardWatts, Correction
 from edge_runtime.schema import Range, read_toml, structure
 
-Gain = Annotated[float, Range(gt=0, le=1e4)]
-FullWatts = Annotated[float, Range(gt=0, le=1e4)]
-Gibibytes = Annotated[float, Range(gt=0, le=1e6)]
+Gain = Annotated[float, Range(gt=0, le=10_000)]
+FullWatts = Annotated[float, Range(gt=0, le=10_000)]
+Gibibytes = Annotated[float, Range(gt=0, le=1_000_000)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,11 +19,11 @@ SOURCES = (MEASURED, INTERPOLATED, EXTRAPOLATED, UNMEASURED, DOES_NOT_FIT)
 
 # What a board can need for a step, and for a part of a run.
 StepSeconds = Annotated[float, Range(ge=1e-6, le=86_400)]
-StepJoules = Annotated[float, Range(ge=0, le=1e9)]
-BoardWatts = Annotated[float, Range(ge=0, le=1e4)]
+StepJoules = Annotated[float, Range(ge=0, le=10**9)]
+BoardWatts = Annotated[float, Range(ge=0, le=10_000)]
 PartSeconds = Annotated[float, Range(ge=0, le=86_400)]
-Correction = Annotated[float, Range(ge=-1e4, le=1e4)]  # a factor, or watts
-Processors = Annotated[float, Range(ge=0, le=1e6)]
+Correction = Annotated[float, Range(ge=-10_000, le=10_000)]  # a factor, or watts
+Processors = Annotated[float, Range(ge=0, le=1_000_000)]
 
 # A later run needs up to 3 % more than measured, and up to 10 % more than predicted.
 _MEASURED_MARGIN = 1.05

@@ -13,7 +13,7 @@ from typing import Annotated
 from edge_runtime.schema import Range
 
 Epochs = Annotated[float, Range(ge=0, le=1_000_000)]
-Value = Annotated[float, Range(ge=0, le=1e6)]  # of rates, decays, momenta
+Value = Annotated[float, Range(ge=0, le=1_000_000)]  # of rates, decays, momenta
 
 COUNT = "count"  # the shape whose value is the step's number
 

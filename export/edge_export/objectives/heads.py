@@ -22,7 +22,7 @@ HEAD_NORM_EPS = 1e-5
 class ContrastiveOptions:
     """Options in `[method]` of methods that compare projections."""
 
-    temperature: Annotated[float, Range(ge=1e-3, le=1e3)] = 0.2
+    temperature: Annotated[float, Range(ge=0.001, le=1000)] = 0.2
     projector_width: Width = 512
     projector_out: Width = 128
 

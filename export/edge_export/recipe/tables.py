@@ -37,7 +37,7 @@ from edge_runtime.schema import (
 )
 
 Beta = Annotated[float, Range(ge=0, lt=1)]
-Rate = Annotated[float, Range(ge=0, le=1e4)]  # of learning, of decay
+Rate = Annotated[float, Range(ge=0, le=10_000)]  # of learning, of decay
 Epsilon = Annotated[float, Range(ge=1e-30, le=1)]  # smaller ones are 0 in float32
 
 
