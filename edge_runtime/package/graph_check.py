@@ -10,22 +10,21 @@ from collections.abc import Iterator
 from edge_runtime.package.wire import Span, read_spans
 from edge_runtime.schema import shown
 
-MAX_GRAPH_BYTES = 64 << 20  # weights are inputs: the graphs of a large model have 1 MiB
-_MOST_FIELDS = 1_000_000
+MAX_GRAPH_BYTES = 32 << 20  # weights are inputs: the graphs of a large model have 1 MiB
 _DEEPEST = 4  # of graphs inside the attributes of nodes
+_OTHER_FORMAT = ".ort"
 
 _STANDARD = ("", "ai.onnx")
 _TRAINING = (*_STANDARD, "com.microsoft")  # of the models of the official training API
 
-# Fields of onnx.proto
-_MODEL_GRAPH, _MODEL_TRAINING, _MODEL_FUNCTIONS = 7, 20, 25
-_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE = 1, 5, 15
-_NODE_ATTRIBUTE, _NODE_DOMAIN = 5, 7
-_ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS, _ATTRIBUTE_SPARSE = (5, 10), (6, 11), (22, 23)
-_SPARSE_TENSORS = (1, 2)
-_TENSOR_NAME, _TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION = 8, 13, 14
+# Fields of onnx.proto, by message
+_GRAPH, _TRAINING_INFO, _FUNCTIONS = 7, 20, 25  # of a model
+_NODE, _INITIALIZER, _SPARSE_INITIALIZER = 1, 5, 15  # of a graph
+_ATTRIBUTE, _DOMAIN = 5, 7  # of a node
+_TENSORS, _GRAPHS, _SPARSE_TENSORS = (5, 10), (6, 11), (22, 23)  # of an attribute
+_VALUES, _INDICES = 1, 2  # of a sparse tensor
+_NAME, _EXTERNAL_DATA, _DATA_LOCATION = 8, 13, 14  # of a tensor
 _DEFAULT_LOCATION = b"\x70\x00"  # the field with the value "in this file"
-_OTHER_FORMAT = ".ort"
 
 
 def check_graph(name: str, model: bytes, *, training_api: bool = False) -> None:
@@ -53,67 +52,60 @@ class _Check:
 
     def __init__(self, file: bytes, domains: tuple[str, ...]) -> None:
         self._file, self._domains = file, domains
-        self._fields = 0
 
-    def _read(self, message: Span) -> Iterator[Span]:
-        for field in read_spans(self._file, message.content, message.end):
-            self._fields += 1
-            if self._fields > _MOST_FIELDS:
-                raise ValueError(f"it has more than {_MOST_FIELDS} fields")
-            yield field
+    def _read(self, message: Span, *wanted: int) -> Iterator[Span]:
+        return read_spans(self._file, message.content, message.end, wanted)
 
     def _text(self, field: Span) -> str:
         return self._file[field.content : field.end].decode(errors="replace")
 
     def model(self, message: Span) -> None:
-        for field in self._read(message):
-            if field.number == _MODEL_GRAPH:
-                self._graph(field, 1)
-            elif field.number == _MODEL_FUNCTIONS:
+        for field in self._read(message, _GRAPH, _TRAINING_INFO, _FUNCTIONS):
+            if field.number == _FUNCTIONS:
                 raise ValueError("it has functions of its own")
-            elif field.number == _MODEL_TRAINING:
+            if field.number == _TRAINING_INFO:
                 raise ValueError("it has training graphs of its own")
+            self._graph(field, 1)
 
     def _graph(self, message: Span, depth: int) -> None:
         if depth > _DEEPEST:
             raise ValueError(f"its graphs are nested more than {_DEEPEST} deep")
-        for field in self._read(message):
-            if field.number == _GRAPH_NODE:
+        for field in self._read(message, _NODE, _INITIALIZER, _SPARSE_INITIALIZER):
+            if field.number == _NODE:
                 self._node(field, depth)
-            elif field.number == _GRAPH_INITIALIZER:
+            elif field.number == _INITIALIZER:
                 self._tensor(field)
-            elif field.number == _GRAPH_SPARSE:
+            else:
                 self._sparse(field)
 
     def _node(self, message: Span, depth: int) -> None:
-        for field in self._read(message):
-            if field.number == _NODE_ATTRIBUTE:
+        for field in self._read(message, _ATTRIBUTE, _DOMAIN):
+            if field.number == _ATTRIBUTE:
                 self._attribute(field, depth)
-            elif field.number == _NODE_DOMAIN and self._text(field) not in self._domains:
+            elif self._text(field) not in self._domains:
                 raise ValueError(f"it has operators of the domain {shown(self._text(field))}")
 
     def _attribute(self, message: Span, depth: int) -> None:
-        for field in self._read(message):
-            if field.number in _ATTRIBUTE_TENSORS:
+        for field in self._read(message, *_TENSORS, *_GRAPHS, *_SPARSE_TENSORS):
+            if field.number in _TENSORS:
                 self._tensor(field)
-            elif field.number in _ATTRIBUTE_GRAPHS:
+            elif field.number in _GRAPHS:
                 self._graph(field, depth + 1)
-            elif field.number in _ATTRIBUTE_SPARSE:
+            else:
                 self._sparse(field)
 
     def _sparse(self, message: Span) -> None:
-        for field in self._read(message):
-            if field.number in _SPARSE_TENSORS:
-                self._tensor(field)
+        for field in self._read(message, _VALUES, _INDICES):
+            self._tensor(field)
 
     def _tensor(self, message: Span) -> None:
         name, is_external = "", False
-        for field in self._read(message):
-            if field.number == _TENSOR_NAME:
+        for field in self._read(message, _NAME, _EXTERNAL_DATA, _DATA_LOCATION):
+            if field.number == _NAME:
                 name = self._text(field)
-            elif field.number == _TENSOR_EXTERNAL_DATA:
+            elif field.number == _EXTERNAL_DATA:
                 is_external = True
-            elif field.number == _TENSOR_DATA_LOCATION:
+            else:
                 is_external |= self._file[field.start : field.end] != _DEFAULT_LOCATION
         if is_external:
             raise ValueError(f"tensor {shown(name)} has its data in another file")

@@ -4,7 +4,7 @@ A message is a sequence of fields, each a tag (field number and wire type) and a
 numbers are those of onnx.proto, which never change.
 """
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import NamedTuple
 
 # Wire types
@@ -37,8 +37,16 @@ def read_fields(message: bytes) -> Iterator[Field]:
         yield Field(number, message[content:end], message[start:end])
 
 
-def read_spans(file: bytes, start: int, end: int) -> Iterator[Span]:
+def read_spans(
+    file: bytes, start: int, end: int, wanted: Container[int] | None = None
+) -> Iterator[Span]:
     """The fields of the message that is a part of a file, in order; copies nothing.
+
+    Args:
+        file: all of it.
+        start: of the message.
+        end: of the message.
+        wanted: the numbers of the fields to return; `None`: all of them.
 
     Raises:
         ValueError: it is truncated, or not a protobuf message.
@@ -60,7 +68,8 @@ def read_spans(file: bytes, start: int, end: int) -> Iterator[Span]:
             raise ValueError(f"not a complete ONNX file: a field at byte {at} is truncated")
         if not 8 <= tag <= _MAX_TAG:
             raise ValueError(f"not an ONNX file: field number {tag >> 3} at byte {at}")
-        yield Span(tag >> 3, at, content if wire_type == LENGTH else next_at, next_at)
+        if wanted is None or tag >> 3 in wanted:
+            yield Span(tag >> 3, at, content if wire_type == LENGTH else next_at, next_at)
         at = next_at
 
 
