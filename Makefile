@@ -7,6 +7,7 @@
 # make install      edge-train into $(VENV), on 3.11 with PyTorch to export packages
 # make wheel        dist/edge_train-VERSION-py3-none-any.whl, to install on a board
 # make gallery      the pages of docs/gallery: make gallery PICTURES="cifar10/train cifar10/test"
+# make fuzz         damaged files for every reader: FUZZ_COUNT for each, by FUZZ_SEED
 #
 # Needs Python 3.10 to 3.13 with its venv module, and make; the rest goes into $(VENV).
 # Variables: PYTHON, VENV, EXTRAS, PIP_ARGS (for every pip install), TORCH_INDEX (where pip
@@ -35,7 +36,7 @@ endif
 TORCH := $(if $(findstring export,$(EXTRAS)),$(shell sed -n 's/.*"\(torch==[0-9.]*\)".*/\1/p' pyproject.toml))
 MYPY_ARGS := $(if $(TORCH),-p edge_runtime -p edge_export -p device_tests,-p edge_runtime -p device_tests --follow-imports silent)
 
-.PHONY: install wheel demo test test-fast check bench gallery test-system system-packages
+.PHONY: install wheel demo test test-fast check bench gallery fuzz test-system system-packages
 
 install: $(INSTALLED)
 
@@ -65,6 +66,12 @@ bench: $(INSTALLED)
 
 gallery: $(INSTALLED)
 	$(BIN)/python benchmarks/gallery.py $(PICTURES) -o docs/gallery
+
+# Damaged files for every reader, so many for each; what fails is repeated with --first.
+FUZZ_COUNT ?= 1000
+FUZZ_SEED ?= 1
+fuzz: $(INSTALLED)-dev
+	$(BIN)/python -m device_tests.fuzzing --count $(FUZZ_COUNT) --seed $(FUZZ_SEED)
 
 # The tests of device_tests/. jetson-stats (AGPL) stays apart, in an environment of its own.
 JETSON_STATS := jetson-stats==7.2.2

@@ -1,14 +1,15 @@
 """Plain tables (JSON, TOML) into frozen dataclasses, strictly, all problems at once.
 
 Unknown keys are errors, `True` is not an integer, a string is never read as a number or as a
-list. A number with limits has them beside its type, as in `Annotated[int, Range(ge=1)]` and
-`Positive`; NaN and infinity are within no limits.
+list. Integers have 64 bits; NaN and infinity are no numbers. Every number of a file has
+limits, beside its type as in `Annotated[int, Range(ge=1)]` and `Seconds`: outside, the file
+is damaged, and nothing is computed from it.
 """
 
-import math
 import operator
+import reprlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin
@@ -18,6 +19,7 @@ from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn, make_mapping_structure_fn
 
 from edge_runtime.errors import EdgeRuntimeError
+from edge_runtime.reading import MAX_TOML_BYTES, read_file
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -28,11 +30,16 @@ T = TypeVar("T")
 _Hook = Callable[[Any, Any], Any]  # as cattrs calls it: value, type
 
 _COMPARE = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
+_DEEPEST = 16  # of values that have no type
+_MOST_PROBLEMS = 20  # that are shown
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 80
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
-    """The limits of a number; without any, it only has to be finite."""
+    """The limits of a number."""
 
     gt: float | None = None
     ge: float | None = None
@@ -43,30 +50,45 @@ class Range:
         limits = zip(_COMPARE, (self.gt, self.ge, self.lt, self.le), strict=True)
         return {sign: limit for sign, limit in limits if limit is not None}
 
+    def tests(self) -> list[tuple[Callable[[float, float], bool], float]]:
+        """Comparisons that a number within the limits passes, each with its limit."""
+        return [(_COMPARE[sign], limit) for sign, limit in self._limits().items()]
+
     def __contains__(self, number: float) -> bool:
-        is_finite = isinstance(number, int) or math.isfinite(number)
-        return is_finite and all(
-            _COMPARE[sign](number, limit) for sign, limit in self._limits().items()
-        )
+        return all(compare(number, limit) for compare, limit in self.tests())
 
     def of(self, what: str) -> str:
-        """For example `a number > 0`, `an integer in [0, 9)`, `a finite number`."""
+        """For example `a number > 0` or `an integer in [0, 9)`."""
         limits = self._limits()
         if len(limits) == 2:
             opening, closing = "(" if ">" in limits else "[", ")" if "<" in limits else "]"
             low, high = limits.values()
             return f"{what} in {opening}{low}, {high}{closing}"
-        for sign, limit in limits.items():
-            return f"{what} {sign} {limit}"
-        return f"a finite {what.split()[-1]}"
+        ((sign, limit),) = limits.items()
+        return f"{what} {sign} {limit}"
 
 
-Finite = Annotated[float, Range()]
 Positive = Annotated[float, Range(gt=0)]
 NonNegative = Annotated[float, Range(ge=0)]
 Probability = Annotated[float, Range(ge=0, le=1)]
+Share = Annotated[float, Range(gt=0, le=1)]
 PositiveInt = Annotated[int, Range(ge=1)]
 NonNegativeInt = Annotated[int, Range(ge=0)]
+# What no program, board or picture reaches.
+Float32 = Annotated[float, Range(ge=-3.5e38, le=3.5e38)]
+Seconds = Annotated[float, Range(ge=0, le=1e15)]
+Joules = Annotated[
+    float, Range(ge=-1e15, le=1e15)
+]  # without those of the idle board: any sign
+Watts = Annotated[float, Range(ge=-1_000_000, le=1_000_000)]
+Celsius = Annotated[float, Range(ge=-274, le=10_000)]
+Bytes = Annotated[int, Range(ge=0, le=2**50)]
+Hertz = Annotated[float, Range(ge=0, le=1e15)]
+
+
+def shown(value: Any) -> str:
+    """A value of a file for a message: as Python writes it, and short."""
+    return _short.repr(value)
 
 
 def _only(kinds: tuple[type, ...], expected: str, then: _Hook | None = None) -> _Hook:
@@ -74,10 +96,38 @@ def _only(kinds: tuple[type, ...], expected: str, then: _Hook | None = None) -> 
 
     def check(value: Any, kind: Any) -> Any:
         if type(value) not in kinds:
-            raise ValueError(f"expected {expected}, got {value!r}")
+            raise ValueError(f"expected {expected}, got {shown(value)}")
         return value if then is None else then(value, kind)
 
     return check
+
+
+def _finite(value: float, _: Any) -> float:
+    if not abs(value) <= sys.float_info.max:  # also NaN
+        raise ValueError(f"expected a finite number, got {shown(value)}")
+    return float(value)
+
+
+def _of_64_bits(value: int, _: Any) -> int:
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(f"expected an integer of 64 bits, got {shown(value)}")
+    return value
+
+
+def _shallow(value: Any, _: Any) -> Any:
+    """Any value, unless it is nested so deeply that writing it would fail."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [item for each in level for item in _items(each)]
+        if not level:
+            return value
+    raise ValueError(f"expected a value that is nested at most {_DEEPEST} deep")
+
+
+def _items(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _has_origin(origin: object) -> Callable[[Any], bool]:
@@ -107,11 +157,13 @@ def _range_hook(kind: Any, converter: cattrs.Converter) -> _Hook:
     plain, limits = get_args(kind)
     read = converter.get_structure_hook(plain)
     expected = limits.of("an integer" if plain is int else "a number")
+    tests = limits.tests()  # once: a run has millions of numbers
 
     def check(value: Any, _: Any) -> Any:
         number = read(value, plain)
-        if number not in limits:
-            raise ValueError(f"expected {expected}, got {value!r}")
+        for compare, limit in tests:
+            if not compare(number, limit):
+                raise ValueError(f"expected {expected}, got {shown(value)}")
         return number
 
     return check
@@ -123,12 +175,11 @@ def _converter() -> cattrs.Converter:
     converter.register_structure_hook_factory(_has_origin(dict), _dict_hook)
     converter.register_structure_hook_factory(_is_list, _list_hook)
     converter.register_structure_hook_factory(_has_origin(Annotated), _range_hook)
-    number = _only((int, float), "a number", lambda value, _: float(value))
-    converter.register_structure_hook(float, number)
-    converter.register_structure_hook(int, _only((int,), "an integer"))
+    converter.register_structure_hook(float, _only((int, float), "a number", _finite))
+    converter.register_structure_hook(int, _only((int,), "an integer", _of_64_bits))
     converter.register_structure_hook(str, _only((str,), "a string"))
     converter.register_structure_hook(bool, _only((bool,), "true or false"))
-    converter.register_structure_hook_func(lambda kind: kind is object, lambda value, _: value)
+    converter.register_structure_hook_func(lambda kind: kind in (object, Any), _shallow)
     return converter
 
 
@@ -150,7 +201,7 @@ def structure(cls: type[T], table: Any, *, where: str, error: type[EdgeRuntimeEr
 
     Args:
         cls: a dataclass; nested dataclasses, tuples, optionals and dicts are read, too.
-        table: the result of `json.loads` or `read_toml`.
+        table: of `reading.read_json` or `read_toml`.
         where: the file's name, for the message.
         error: the class to raise.
 
@@ -164,7 +215,9 @@ def structure(cls: type[T], table: Any, *, where: str, error: type[EdgeRuntimeEr
     except ClassValidationError as invalid:
         problems = cattrs.transform_error(invalid, format_exception=_message)
         lines = [f"{where}: {len(problems)} problem(s)"]
-        lines += [f"  {_with_place(problem)}" for problem in problems]
+        lines += [f"  {_with_place(problem)}" for problem in problems[:_MOST_PROBLEMS]]
+        if (more := len(problems) - _MOST_PROBLEMS) > 0:
+            lines.append(f"  and {more} more")
         raise error("\n".join(lines)) from invalid
 
 
@@ -193,10 +246,22 @@ def read_toml(
         error: it cannot be read, or is not valid TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return parse_toml(read_file(path, MAX_TOML_BYTES).decode())
     except OSError as unread:
         raise error(
             f"{where} cannot be read ({unread.strerror}). {advice}".strip()
         ) from unread
     except ValueError as invalid:  # also what is not UTF-8
         raise error(f"{where} is not valid TOML: {invalid}") from invalid
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """The table of a TOML document.
+
+    Raises:
+        ValueError: it is not valid, or is nested too deeply.
+    """
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None

@@ -5,6 +5,7 @@ The prefix of a name gives the role (`edge_runtime.package.names`). Matrix weigh
 """
 
 import json
+import os
 from collections.abc import Collection, Iterator, Mapping
 from io import FileIO
 from pathlib import Path
@@ -14,10 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from edge_runtime.reading import MAX_STATE_BYTES, MAX_TABLE_BYTES, open_regular, parse_json
+
 Array: TypeAlias = NDArray[Any]
 State: TypeAlias = Mapping[str, Array]
+TensorKind: TypeAlias = tuple[str, tuple[int, ...]]  # dtype and shape
 
-_DTYPES = {  # numpy's name -> that of safetensors
+DTYPES = {  # numpy's name -> that of safetensors
     "bool": "BOOL",
     "uint8": "U8",
     "uint16": "U16",
@@ -31,7 +35,7 @@ _DTYPES = {  # numpy's name -> that of safetensors
     "float32": "F32",
     "float64": "F64",
 }
-_NUMPY_NAMES = {theirs: ours for ours, theirs in _DTYPES.items()}
+_NUMPY_NAMES = {theirs: ours for ours, theirs in DTYPES.items()}
 _LENGTH_BYTES = 8  # of the number at the start of a file: how long its header is
 
 
@@ -48,7 +52,7 @@ def state_chunks(state: State) -> Iterator[bytes | memoryview]:
         tensor, begin = state[name], end
         end += tensor.nbytes
         header[name] = {
-            "dtype": _DTYPES[tensor.dtype.name],
+            "dtype": DTYPES[tensor.dtype.name],
             "shape": tensor.shape,
             "data_offsets": (begin, end),
         }
@@ -82,22 +86,30 @@ def load_state(path: Path, names: Collection[str] | None = None) -> State:
     Raises:
         ValueError: it is not a complete safetensors file, or has a dtype that numpy does not.
             The caller adds whether a package or a run is damaged.
-        OSError: it cannot be read.
+        OSError: it cannot be read, or is not a regular file.
     """
-    _check_complete(path)
-    with path.open("rb", buffering=0) as file:
-        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
-        header = json.loads(file.read(length))
+    with open_regular(path, MAX_STATE_BYTES) as file:
+        length = _header_bytes(file, path)
+        _check_complete(path)
+        header = parse_json(file.read(length))
         header.pop("__metadata__", None)
         chosen = header if names is None else {n: header[n] for n in names if n in header}
         first = _LENGTH_BYTES + length
         return {name: _read_tensor(file, first, chosen[name], path) for name in chosen}
 
 
+def _header_bytes(file: FileIO, path: Path) -> int:
+    """How long the header is."""
+    if os.fstat(file.fileno()).st_size < _LENGTH_BYTES:
+        raise ValueError(f"{path} is not a complete safetensors file: it is too short")
+    length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+    if length > MAX_TABLE_BYTES:
+        raise ValueError(f"{path} is not a complete safetensors file: its header is too long")
+    return length
+
+
 def _check_complete(path: Path) -> None:
     """Let the library check the header: lengths, offsets, the size of the file."""
-    with path.open("rb"):  # the library's message does not name the file
-        pass
     try:
         with safe_open(path, "numpy"):
             pass
@@ -119,10 +131,8 @@ def _read_tensor(file: FileIO, first: int, entry: Mapping[str, Any], path: Path)
     return array
 
 
-def problems_with(
-    state: State, expected: Mapping[str, tuple[str, tuple[int, ...]]]
-) -> list[str]:
-    """How `state` differs from the expected (dtype, shape) of each name."""
+def problems_with(state: State, expected: Mapping[str, TensorKind]) -> list[str]:
+    """How `state` differs from the expected kind of each tensor."""
     problems = [f"{name}: missing" for name in sorted(expected.keys() - state.keys())]
     problems += [f"{name}: not expected" for name in sorted(state.keys() - expected.keys())]
     for name in sorted(expected.keys() & state.keys()):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from edge_runtime.errors import StorageError
+from edge_runtime.reading import MAX_STATE_BYTES, read_blocks
 
 StrPath: TypeAlias = str | os.PathLike[str]
 _BLOCK_BYTES = 1 << 20  # read at once
@@ -48,15 +49,14 @@ def fsync_path(path: Path) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, read in blocks.
+    """SHA-256 of a file, as long as it was when it was opened.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: it cannot be read, or is not a regular file.
     """
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
+    for block in read_blocks(path, MAX_STATE_BYTES, block_bytes=_BLOCK_BYTES):
+        digest.update(block)
     return digest.hexdigest()
 
 

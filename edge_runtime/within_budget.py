@@ -175,7 +175,7 @@ def train_within(
             _check_limits(package, environment, budget, metering.meter)
             measure = partial(measure_for_run, package, environment, options, metering, report)
             given = None if profile is None else Path(profile)
-            costs = _costs(package, environment, given, candidates, measure)
+            costs = _costs(package, environment, given, candidates, measure, report)
             limit = _decoding_limit(source, costs, budget, decoding, report)
             costs = replace(costs, rungs=with_decoding(costs.rungs, limit + code))
             _require_readings(budget, metering.meter)
@@ -351,6 +351,7 @@ def _costs(
     file: Path | None,
     candidates: Sequence[Rung],
     measure: Callable[[Sequence[Rung], CostProfile | None], CostProfile],
+    report: Callable[[str], None],
 ) -> CostProfile:
     """Costs of the candidates here: given, cached, or measured now.
 
@@ -360,8 +361,10 @@ def _costs(
         EdgeRuntimeError: any error of `measure`.
     """
     ladder = [rung for rung in package.manifest.rungs if rung.trained == candidates[0].trained]
-    path = file or environment.cached_profile_path(package)
-    known = environment.load_profile(package, path) if file or path.exists() else None
+    if file:
+        known: CostProfile | None = environment.load_profile(package, file)
+    else:
+        known = environment.cached_profile(package, report)
     missing = _missing(candidates, known)
     if file and missing:
         raise DeviceError(

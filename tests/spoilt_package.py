@@ -17,7 +17,7 @@ def edit(folder, change):
     path.write_text(json.dumps(table))
 
 
-def add_file(folder, name, content=b"content"):
+def add_file(folder, name, content=b"\x12\x07content"):  # a valid model, too
     """Put a file into the package, and into its manifest."""
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     (folder / name).write_bytes(content)

@@ -18,7 +18,9 @@ MOST_START_UP_S = 0.5
 # Lower line = higher layer. A module may import its own part, or a part of a line above.
 LAYERS = [
     {"errors"},
-    {"leaving", "printable", "storage", "version", "units"},
+    {"leaving", "printable", "version", "units"},
+    {"reading"},
+    {"storage"},
     {"state", "schema"},
     {"facts"},
     {"package", "device", "records"},
@@ -68,7 +70,7 @@ HOME = {
     "shtab": ("edge_runtime/cli/",),
 }
 # Parts of the device side that export/ may use, and more for single files of it.
-EXPORT_MAY_USE = {"errors", "package", "schema", "state", "storage", "version"}
+EXPORT_MAY_USE = {"errors", "package", "reading", "schema", "state", "storage", "version"}
 ALSO = {
     "export/edge_export/package/verify.py": {"engines"},
     "export/edge_export/selftest.py": {"selftest"},
@@ -179,6 +181,68 @@ def test_only_device_reads_the_kernels_files() -> None:
         if isinstance(node, ast.Constant) and str(node.value).startswith(("/proc", "/sys"))
     ]
     assert abroad == []
+
+
+# Pictures have a rule of their own, the kernel's files are no regular ones, and the others are
+# edge-train's: just written, inside the wheel, or /dev/null.
+OPENS_FILES = (
+    "edge_runtime/reading.py",
+    "edge_runtime/storage.py",
+    "edge_runtime/records/jsonl.py",
+    "edge_runtime/state.py",  # the library checks a file that `reading` has opened
+    "edge_runtime/data/",
+    "edge_runtime/device/",
+    "edge_runtime/cli/",
+    "edge_runtime/report/page/render.py",
+    "export/edge_export/ort_training/artifacts.py",
+)
+PARSES = (
+    "edge_runtime/reading.py",
+    "edge_runtime/schema.py",
+    "edge_runtime/profiling/worker.py",  # its own command line
+    "edge_runtime/cli/doctor.py",  # what its own process printed
+)
+
+
+def opens_a_file(call: ast.Call) -> bool:
+    name = ast.unparse(call.func)
+    if name.endswith((".read_text", ".read_bytes", ".fromfile")):
+        return True
+    if name in ("os.open", "np.load", "safe_open", "tarfile.open", "io.open", "FileIO"):
+        return True
+    modes = [arg.value for arg in call.args if isinstance(arg, ast.Constant)]
+    modes += [
+        word.value.value for word in call.keywords if isinstance(word.value, ast.Constant)
+    ]
+    writes = any(str(mode).startswith(("w", "x", "a")) for mode in modes)
+    if name == "open":
+        return not writes
+    return name.endswith(".open") and (not call.args or "r" in modes or "rb" in modes)
+
+
+def calls(*folders: str) -> list[tuple[str, ast.Call]]:
+    return [
+        (path.relative_to(ROOT).as_posix(), node)
+        for path in sources(*folders)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+    ]
+
+
+def test_files_of_others_are_opened_in_one_place() -> None:
+    opening = [each for each in calls("edge_runtime", "export") if opens_a_file(each[1])]
+    assert len(opening) > 10  # the reading of calls works
+    assert [each for each in opening if not each[0].startswith(OPENS_FILES)] == []
+
+
+def test_json_and_toml_are_read_in_one_place() -> None:
+    loaders = ("json.loads", "json.load", "tomllib.loads", "tomllib.load")
+    abroad = {
+        file
+        for file, call in calls("edge_runtime", "export")
+        if ast.unparse(call.func) in loaders and file not in PARSES
+    }
+    assert abroad == set()
 
 
 def test_only_the_command_line_writes_to_the_terminal() -> None:

@@ -252,16 +252,16 @@ def test_a_file_may_have_powers_and_calibrations(tmp_path: Path) -> None:
         ('total = ["VDD_IN"]', 'total = "VDD_IN"',
          "power.total: expected a list, got 'VDD_IN'"),
         ("idle_w = 4", "", "power: give idle_w and full_w, or neither"),
-        ("idle_w = 4", "idle_w = -1", "power.idle_w: expected a number >= 0, got -1"),
-        ("idle_w = 4", "idle_w = nan", "power.idle_w: expected a number >= 0, got nan"),
+        ("idle_w = 4", "idle_w = -1", "power.idle_w: expected a number in [0, 10000], got -1"),
+        ("idle_w = 4", "idle_w = nan", "power.idle_w: expected a finite number, got nan"),
         ("full_w = 9.5", "full_w = 4", "power.full_w: expected more than power.idle_w, got 4"),
         ("gain = 1.08", "gain = 0",
-         "calibration['VDD_IN'].gain: expected a number > 0, got 0"),
+         "calibration['VDD_IN'].gain: expected a number in (0, 10000], got 0"),
         ("gain = 1.08", "offset_w = inf",
          "calibration['VDD_IN'].offset_w: expected a finite number, got inf"),
         ("gain = 1.08", "factor = 2", "unknown key factor; known are gain, offset_w"),
         ("[calibration.VDD_IN]", "[calibration.VIN]", "calibration: unknown rail 'VIN'"),
-        ("[power]", "memory_gib = 0\n[power]", "memory_gib: expected a number > 0, got 0"),
+        ("[power]", "memory_gib = 0\n[power]", "memory_gib: expected a number in (0, 1000"),
     ],
 )  # fmt: skip
 def test_a_contradiction_is_named(tmp_path: Path, good: str, bad: str, problem: str) -> None:
@@ -292,7 +292,7 @@ def test_wrong_types_and_contradictions_are_reported_at_once(tmp_path: Path) -> 
         "power.idle_w: expected a number, got '4 W'",
         "power.total: unknown rail 'VIN'; power.rails are VDD_IN",
         "calibration: unknown rail 'VIN'; power.rails are VDD_IN",
-        "power.full_w: expected a number > 0, got -2",
+        "power.full_w: expected a number in (0, 10000], got -2",
         "calibration['VIN']: expected a table, got 1.1",
     ):
         assert problem in message

@@ -229,3 +229,39 @@ def test_a_line_that_does_not_fit_leaves_those_before(writer) -> None:
     assert writer.run.steps() == [STEP]
     writer.record(STEP, MOMENT)
     assert writer.run.steps() == [STEP, STEP]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps_bytes": -1}, "steps_bytes: expected an integer >= 0, got -1"),
+        ({"steps_bytes": 2**64}, "steps_bytes: expected an integer of 64 bits"),
+        ({"steps_bytes": 10}, r"needs lines that steps\.jsonl does not have"),
+        ({"step": -20}, "step: expected an integer >= 0, got -20"),
+        ({"spent": {"time_s": 1e308, "energy_j": None}}, "spent.time_s: expected a number in"),
+    ],
+)
+def test_a_record_with_impossible_numbers_is_named(writer, change, message) -> None:
+    folder = save(writer, 10, 20)
+    file = folder / "20" / "checkpoint.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    newest, (damaged,) = find_checkpoint(writer.run)
+    assert newest.info.step == 10
+    with pytest.raises(RecordsError, match=rf"checkpoints/20.*\n?.*{message}"):
+        raise RecordsError(damaged.reason)
+
+
+def test_a_state_of_another_package_is_skipped(writer) -> None:
+    folder = save(writer, 10)
+    other = {"param.w": np.zeros(7, np.float32), "more": np.zeros(1)}
+    writer.record(STEP, MOMENT)
+    writer.save(other, step=20, epoch=0, spent=SPENT)
+    expected = {"param.w": ("float32", (100,)), "count": ("int64", (1,))}
+    newest, (damaged,) = find_checkpoint(writer.run, expected=expected)
+    assert newest.info.step == 10
+    assert damaged.reason == (
+        f"{folder / '20'} is damaged: state.safetensors does not fit the package: count: "
+        "missing (3 differences)."
+    )
+    some = writer.run.newest_checkpoint(["param.w"], expected=expected)
+    assert (some.info.step, list(some.state)) == (10, ["param.w"])

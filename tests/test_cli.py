@@ -163,8 +163,8 @@ def test_inspect_describes_a_package(tmp_path, capsys) -> None:
         "artifacts of the official on-device training API: no: a fake has none",
         "",
         "rung  keep-ratio  FLOPs per step  of most  graphs  tokens by block",
-        "k100  1           5.0 k           100%     4 B     5 x 2",
-        "k050  0.5         3.0 k           60%      4 B     3 x 2",
+        "k100  1           80.0 k          100%     6 B     5 x 2",
+        "k050  0.5         48.0 k          60%      6 B     3 x 2",
     ]
 
 
@@ -185,10 +185,10 @@ def test_inspect_json_has_everything(tmp_path, capsys) -> None:
         "patch_size_px": 4,
         "trained": "all",
         "tokens_per_block": {"global": [3, 3]},
-        "flops": 3000,
+        "flops": 48_000,
         "micro_batch": None,
         "peak_activation_bytes": 3 * 4096,
-        "graph_bytes": 4,
+        "graph_bytes": 6,
     }
     assert facts["ort_training"] is False
 

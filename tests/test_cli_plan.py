@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from simulated_board import rung_cost
+from spoilt_package import edit
 from test_planning_document import keys as documented
 from training_fakes import write_package
 
@@ -14,6 +15,7 @@ from edge_runtime import device
 from edge_runtime.cli.main import main
 from edge_runtime.device import load_board, power_mode
 from edge_runtime.facts import CostProfile
+from edge_runtime.package import open_package
 from edge_runtime.profiling import cached_profile_path, key_of, save_profile
 
 ROOT = Path(__file__).parents[1]
@@ -34,7 +36,16 @@ def package(tmp_path, monkeypatch):
     monkeypatch.setattr(f"{home}.engine_runtime", lambda name: "numpy")
     monkeypatch.setattr(f"{home}.open_sensor", no_sensor)
     monkeypatch.setenv("EDGE_TRAIN_CACHE", str(tmp_path / "cache"))
-    return write_package(tmp_path / "package")
+    folder = write_package(tmp_path / "package").path
+
+    def fit(table: dict) -> None:
+        for rung, cost, tokens in zip(
+            table["rungs"], COSTS, ([25, 25], [12, 13]), strict=True
+        ):
+            rung |= {"flops": cost.flops, "tokens_per_block": {"global": tokens}}
+
+    edit(folder, fit)
+    return open_package(folder)
 
 
 @pytest.fixture
@@ -125,12 +136,17 @@ def test_estimates_are_marked(plan) -> None:
 
 
 def test_rungs_between_measured_ones_are_filled_in(plan, package, monkeypatch) -> None:
-    between = replace(package.manifest.rungs[0], id="k075")
+    between = replace(
+        package.manifest.rungs[0],
+        id="k075",
+        flops=300_000,
+        tokens_per_block={"global": (12, 12)},
+    )
     manifest = replace(package.manifest, rungs=(*package.manifest.rungs, between))
     grown = replace(package, manifest=manifest)
     monkeypatch.setattr("edge_runtime.package.open_package", lambda path: grown)
     empty = replace(
-        COSTS[0], rung="k075", token_blocks=300, flops=300_000, source="unmeasured"
+        COSTS[0], rung="k075", token_blocks=192, flops=300_000, source="unmeasured"
     )
     empty = replace(empty, step_s=None, step_j=None, power_w=None)
     _, text, _ = plan("--time", "1h", change={"rungs": (*COSTS, empty)})

@@ -90,8 +90,11 @@ def changed(tmp_path: Path, change) -> Path:
         (lambda t: t.pop("idle_w"), r"missing key 'idle_w'"),
         (lambda t: t.update(colour="red"), r"unknown key colour"),
         (lambda t: t.update(startup_s="1.5"), r"startup_s: expected a number, got '1.5'"),
-        (lambda t: t.update(startup_s=-1.5), r"startup_s: expected a number >= 0, got -1.5"),
-        (lambda t: t.update(idle_w=math.nan), r"idle_w: expected a number >= 0, got nan"),
+        (
+            lambda t: t.update(startup_s=-1.5),
+            r"startup_s: expected a number in \[0, 86400\], got -1.5",
+        ),
+        (lambda t: t.update(idle_w=math.nan), r"cannot be read \(NaN is not a JSON number\)"),
         (lambda t: t.update(rungs=[]), r"rungs: the list is empty"),
         (lambda t: t["rungs"].append(t["rungs"][0]), r"rungs: k100 appears twice"),
         (
@@ -104,7 +107,7 @@ def changed(tmp_path: Path, change) -> Path:
         ),
         (
             lambda t: t["rungs"][1].update(step_s=2e5),
-            r"rungs\[1\].step_s: 200000 is not plausible; expected at most 86400",
+            r"rungs\[1\].step_s: expected a number in \[1e-06, 86400\], got 200000",
         ),
         (
             lambda t: t["rungs"][1].update(power_w=50.0),
@@ -114,7 +117,27 @@ def changed(tmp_path: Path, change) -> Path:
             lambda t: t["rungs"][1].update(step_j=0.0),
             r"rungs\[1\].step_j, power_w: 0 is not plausible while a board trains",
         ),
-        (lambda t: t.update(idle_w=1e5), r"idle_w: 100000 is not plausible; expected at most"),
+        (lambda t: t.update(idle_w=1e5), r"idle_w: expected a number in \[0, 10000\], got"),
+        *[
+            (lambda t, v=v: t["rungs"][1].update(step_s=v), r"rungs\[1\].step_s: expected")
+            for v in (1e308, 5e-324, -5)
+        ],
+        (
+            lambda t: t["rungs"][1].update(step_s_low=0.2),
+            r"rungs\[1\].step_s_low: 0.2 is above step_s_high, 0.155",
+        ),
+        (
+            lambda t: t["rungs"][1].update(step_s_low=0.5, step_s_high=0.6),
+            r"rungs\[1\].step_s: 0.155 is outside of its interval, 0.5 to 0.6",
+        ),
+        (
+            lambda t: t.update(baseline_bytes=10**30),
+            r"baseline_bytes: expected an integer of 64",
+        ),
+        (
+            lambda t: t.update(calibration={"VDD_IN": {"gain": 1e308}}),
+            r"calibration\['VDD_IN'\]\['gain'\]: expected a number in",
+        ),
         (
             lambda t: t["rungs"][0].update(step_j=-1.0) or t["rungs"][1].update(flops=-2),
             r"2 problem\(s\)\n  rungs\[0\].step_j: expected .*\n  rungs\[1\].flops: expected",
@@ -332,7 +355,7 @@ def test_overhead_without_a_sensor_is_unknown() -> None:
 def test_what_no_board_can_have_is_never_stored(tmp_path) -> None:
     dark, path = replace(LADDER[1], step_j=0.0), tmp_path / "profile.json"
     with pytest.raises(
-        DeviceError, match=r"not kept:\n  rungs\[1\].step_j, power_w: 0 is not"
+        DeviceError, match=r"not kept: 1 problem\(s\)\n  rungs\[1\].step_j, power_w: 0 is not"
     ):
         save_profile(replace(PROFILE, rungs=(LADDER[0], dark)), path)
     assert not path.exists()

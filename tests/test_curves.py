@@ -167,7 +167,8 @@ def test_a_constant_curve_is_recognised(curve, expected) -> None:
         ("first", math.nan, "expected a finite number, got nan"),
         ("final", math.inf, "expected a finite number, got inf"),
         ("warmup_from", -math.inf, "expected a finite number, got -inf"),
-        ("warmup_epochs", math.inf, r"expected a number in \[0, 1000000\], got inf"),
+        ("warmup_epochs", math.inf, "expected a finite number, got inf"),
+        ("first", -0.1, r"expected a number in \[0, 1000000\], got -0.1"),
         ("warmup_epochs", -1, r"expected a number in \[0, 1000000\], got -1"),
     ],
 )

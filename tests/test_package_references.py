@@ -33,7 +33,6 @@ OUTSIDE = [
     "C:\\secret",
     "state\0.safetensors",
     "line\nbreak",
-    "\ud800",
 ]
 
 

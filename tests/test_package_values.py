@@ -22,11 +22,11 @@ def folder(tmp_path):
             "state tensor 'param.w' appears 2 times",
         ),
         (lambda t: t["views"].append(t["views"][0]), "view group 'global' appears 2 times"),
-        (set_in("batch_size", 0), "batch_size: expected an integer >= 1, got 0"),
+        (set_in("batch_size", 0), "batch_size: expected an integer in [1, 1000000], got 0"),
         (set_in("rungs", []), "rungs: expected at least one"),
         (
             set_in("views", 0, "size_px", 0),
-            "views[0].size_px: expected an integer >= 1, got 0",
+            "views[0].size_px: expected an integer in [1, 16384], got 0",
         ),
         (
             set_in("views", 0, "views", []),
@@ -46,7 +46,7 @@ def folder(tmp_path):
         ),
         (
             set_in("rungs", 0, "micro_batch", 0),
-            "rungs[0].micro_batch: expected an integer >= 1, got 0",
+            "rungs[0].micro_batch: expected an integer in [1, 1000000], got 0",
         ),
         (
             set_in("rungs", 0, "keep_ratio", 0),
@@ -58,7 +58,7 @@ def folder(tmp_path):
         ),
         (
             set_in("rungs", 0, "patch_size_px", 0),
-            "rungs[0].patch_size_px: expected an integer >= 1, got 0",
+            "rungs[0].patch_size_px: expected an integer in [1, 16384], got 0",
         ),
         (
             set_in("rungs", 0, "tokens_per_block", "local", [5, 5]),
@@ -99,3 +99,58 @@ def folder(tmp_path):
 def test_impossible_values_are_reported(folder, change, wanted):
     edit(folder, change)
     assert problems(folder) == ([wanted] if isinstance(wanted, str) else wanted)
+
+
+MANY = 10**19
+OUT_OF_RANGE = {  # path of a number -> values that are refused
+    ("views", 0, "views", 0, "max_area"): [-1, 1e308],
+    ("views", 0, "views", 0, "brightness"): [-1, 1e308],
+    ("views", 0, "views", 0, "grayscale"): [-0.1, 1.5],
+    ("views", 0, "size_px"): [-8, 2**31, MANY],
+    ("rungs", 0, "flops"): [-1, 0, MANY],
+    ("rungs", 0, "peak_activation_bytes"): [-1, MANY],
+    ("rungs", 0, "tokens_per_block", "global", 0): [-1, 0, MANY],
+    ("model", "depth"): [-2, 0, 10**6],
+    ("model", "width"): [-2, 0, 10**6],
+    ("model", "tokens"): [-2, 0, MANY],
+    ("model", "image_size_px"): [-2, 0, 2**31],
+    ("batch_size",): [-1, 10**11],
+    ("hyper_parameters", "eps", "first"): [-1e-8, 1e308],
+    ("hyper_parameters", "lr", "warmup_epochs"): [-1e308, 1e308],
+    ("state", 0, "shape", 0): [-1, 0, MANY],
+    ("graphs", EMBED, "nodes"): [-1, MANY],
+    ("graphs", EMBED, "flops"): [-1, MANY],
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "value"), [(path, v) for path, values in OUT_OF_RANGE.items() for v in values]
+)
+def test_numbers_out_of_range_are_refused_by_name(folder, path, value):
+    edit(folder, set_in(*path, value))
+    (problem,) = problems(folder)
+    assert f"{path[-1]}: expected " in problem or f"[{path[-1]}]: expected " in problem
+    assert ", got " in problem
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        (
+            set_in("views", 0, "views", 0, "max_area", 0.4),
+            "view group 'global': min_area 0.5 is above max_area 0.4",
+        ),
+        (
+            set_in("graphs", EMBED, "outputs", 0, "dtype", "text"),
+            "tensor 'features': unknown dtype 'text'",
+        ),
+        (
+            set_in("graphs", EMBED, "outputs", 0, "shape", [2**30, 2**30]),
+            "tensor 'features': the shape [1073741824, 1073741824] is too large",
+        ),
+        (set_in("rungs", 0, "id", "../k100"), "rung '../k100': its id is not a plain name"),
+    ],
+)
+def test_values_that_fit_nothing_are_refused(folder, change, wanted):
+    edit(folder, change)
+    assert problems(folder) == [wanted]

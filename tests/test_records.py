@@ -131,7 +131,7 @@ def test_half_a_line_longer_than_a_block_is_removed(tmp_path) -> None:
     assert list(LineReader(path)) == [{"a": 1}, {"c": 3}]
 
 
-@pytest.mark.parametrize("line", [b"{]", b"[1]", b"\x00\x00", b"\xff", b'{"a": NaN}'])
+@pytest.mark.parametrize("line", [b"{]", b"[1]", b"\xff", b'{"a": NaN}'])
 def test_a_damaged_line_is_named(tmp_path, line) -> None:
     path = tmp_path / "lines.jsonl"
     path.write_bytes(b'{"a": 1}\n' + line + b'\n{"b": 2}\n')

@@ -1,15 +1,14 @@
 """Numbers with limits, lists and tables, TOML files."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args, get_origin, get_type_hints
 
 import pytest
 
 from edge_runtime.errors import ConfigError
 from edge_runtime.schema import (
-    Finite,
     NonNegative,
     Positive,
     PositiveInt,
@@ -31,9 +30,10 @@ class Inner:
 class Outer:
     gain: Positive = 1.0
     power_w: NonNegative = 0.0
-    offset: Finite = 0.0
+    offset: float = 0.0
+    free: object = None
     count: PositiveInt = 1
-    seed: Annotated[int, Range(ge=0, lt=2**63)] = 0
+    seed: Annotated[int, Range(ge=0, lt=2**40)] = 0
     beta: Annotated[float, Range(ge=0, lt=1)] = 0.0
     inner: Inner = field(default_factory=Inner)
     named: dict[str, Inner] = field(default_factory=dict)
@@ -48,7 +48,8 @@ def read(table: object) -> Outer:
     [
         {},
         {"gain": 5e-324, "power_w": 0, "offset": -1e308, "count": 1, "beta": 0},
-        {"seed": 2**63 - 1, "beta": math.nextafter(1, 0), "count": 10**400},
+        {"seed": 2**40 - 1, "beta": math.nextafter(1, 0), "count": 2**63 - 1},
+        {"free": {"a": [1, {"b": None}]}},
         {"inner": {"ratios": [1, 0.5], "flip": None}, "named": {"a": {"flip": 1}}},
     ],
 )
@@ -61,8 +62,8 @@ def test_numbers_within_their_limits_are_read_and_written(table) -> None:
     ("table", "problem"),
     [
         ({"gain": 0}, "gain: expected a number > 0, got 0"),
-        ({"gain": math.nan}, "gain: expected a number > 0, got nan"),
-        ({"gain": math.inf}, "gain: expected a number > 0, got inf"),
+        ({"gain": math.nan}, "gain: expected a finite number, got nan"),
+        ({"gain": math.inf}, "gain: expected a finite number, got inf"),
         ({"gain": True}, "gain: expected a number, got True"),
         ({"gain": None}, "gain: expected a number, got None"),
         ({"power_w": -5e-324}, "power_w: expected a number >= 0, got -5e-324"),
@@ -70,7 +71,11 @@ def test_numbers_within_their_limits_are_read_and_written(table) -> None:
         ({"count": 0}, "count: expected an integer >= 1, got 0"),
         ({"count": 1.0}, "count: expected an integer, got 1.0"),
         ({"count": False}, "count: expected an integer, got False"),
-        ({"seed": 2**63}, f"seed: expected an integer in [0, {2**63}), got {2**63}"),
+        ({"seed": 2**40}, f"seed: expected an integer in [0, {2**40}), got {2**40}"),
+        ({"count": 2**63}, f"count: expected an integer of 64 bits, got {2**63}"),
+        ({"count": -(2**63) - 1}, "count: expected an integer of 64 bits, got -922337"),
+        ({"gain": 10**400}, "gain: expected a finite number, got 1000000000000000"),
+        ({"gain": "x" * 1000}, "gain: expected a number, got 'xxxxxxxxxxxxxxx"),
         ({"beta": 1}, "beta: expected a number in [0, 1), got 1"),
         ({"inner": {"flip": 1.5}}, "inner.flip: expected a number in [0, 1], got 1.5"),
         ({"inner": {"ratios": [1, 0]}}, "inner.ratios[1]: expected a number in (0, 1], got 0"),
@@ -87,7 +92,23 @@ def test_numbers_within_their_limits_are_read_and_written(table) -> None:
 def test_a_refused_value_is_named_with_its_place(table, problem) -> None:
     with pytest.raises(ConfigError) as caught:
         read(table)
-    assert str(caught.value) == f"it: 1 problem(s)\n  {problem}"
+    assert str(caught.value).startswith(f"it: 1 problem(s)\n  {problem}")
+    assert len(str(caught.value)) < 200
+
+
+def test_a_value_without_a_type_is_not_nested_deeply() -> None:
+    deep: object = 1
+    for _ in range(500):
+        deep = {"a": [deep]}
+    with pytest.raises(ConfigError, match="free: expected a value that is nested at most 16"):
+        read({"free": deep})
+    with pytest.raises(ConfigError, match="gain: expected a number, got"):
+        read({"gain": deep})
+
+
+def test_of_many_problems_the_first_are_shown() -> None:
+    with pytest.raises(ConfigError, match=r"it: 1000 problem\(s\)\n(.*\n){20}  and 980 more"):
+        read({"inner": {"ratios": [2] * 1000}})
 
 
 def test_all_problems_are_reported_at_once() -> None:
@@ -101,6 +122,10 @@ def test_all_problems_are_reported_at_once() -> None:
         (None, r"file x cannot be read \(No such file or directory\)\. Look\."),
         (b"id = ", "file x is not valid TOML: "),
         (b"\xff\xfe", "file x is not valid TOML: "),
+        (b"a = " + b"[" * 50_000, "file x is not valid TOML: it is nested too deeply"),
+        (b"a = " + b"1" * 10_000, "file x is not valid TOML: .*limit"),
+        (rb'a = "\ud800"', "file x is not valid TOML: "),
+        (b"#" * 70_000, r"file x cannot be read \(it has 68.4 KiB; at most 64.0 KiB are"),
     ],
 )
 def test_a_toml_file_that_cannot_be_read_is_named(tmp_path: Path, content, problem) -> None:
@@ -109,3 +134,64 @@ def test_a_toml_file_that_cannot_be_read_is_named(tmp_path: Path, content, probl
         path.write_bytes(content)
     with pytest.raises(ConfigError, match=problem):
         read_toml(path, where="file x", error=ConfigError, advice="Look.")
+
+
+# Numbers without limits, and why.
+WITHOUT_LIMITS = {
+    "format": "compared with the one format that is read",
+    "Budget": "checks its values itself, also those of flags",
+}
+
+
+def plain_numbers(kind: type, seen: set[type]) -> list[str]:
+    """Fields of a dataclass, and of those inside it, that are numbers without limits."""
+    if kind in seen:
+        return []
+    seen.add(kind)
+    problems = []
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        for part in parts_of(hint):
+            if part in (int, float):
+                problems.append(f"{kind.__name__}.{name}")
+            elif isinstance(part, type) and is_dataclass(part):
+                problems += plain_numbers(part, seen)
+    return problems
+
+
+def parts_of(hint: object) -> list[object]:
+    """The types that a hint is made of; one with limits is one."""
+    if get_origin(hint) is Annotated or not get_args(hint):
+        return [hint]
+    return [part for each in get_args(hint) for part in parts_of(each)]
+
+
+def test_every_number_of_a_file_has_limits() -> None:
+    from edge_runtime.device.board import Board
+    from edge_runtime.package.manifest import Manifest
+    from edge_runtime.profiling.process import MeasuredRung
+    from edge_runtime.records import CheckpointInfo, RunInfo, events
+    from edge_runtime.records.power import PowerRecord
+
+    kinds = [Board, Manifest, MeasuredRung, CheckpointInfo, RunInfo, PowerRecord]
+    seen: set[type] = set()
+    problems = [
+        problem
+        for kind in (*kinds, events.Moment, *get_args(events.Event))
+        for problem in plain_numbers(kind, seen)
+    ]
+    assert len(seen) > 40
+    unexcused = {
+        problem for problem in problems if not WITHOUT_LIMITS.keys() & {*problem.split(".")}
+    }
+    assert unexcused == set()
+
+
+def test_every_number_of_a_recipe_has_limits() -> None:
+    pytest.importorskip("torch")
+    from edge_export.objectives.heads import ContrastiveOptions
+    from edge_export.policies.simprune import Options
+    from edge_export.recipe import Recipe
+
+    seen: set[type] = set()
+    kinds = (Recipe, ContrastiveOptions, Options)
+    assert [problem for kind in kinds for problem in plain_numbers(kind, seen)] == []

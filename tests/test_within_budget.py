@@ -284,7 +284,8 @@ def profiles(monkeypatch) -> list[list[str]]:
 
     def measure(package, environment, meter, *, rungs, **_) -> CostProfile:
         calls.append([rung.id for rung in rungs])
-        costs = [rung_cost(rung.id, 80, 0.01, 10.0) for rung in rungs]
+        tokens = package.manifest.token_blocks
+        costs = [rung_cost(rung.id, tokens(rung), 0.01, 10.0) for rung in rungs]
         costs = [
             replace(cost, source="does_not_fit", step_s=None) if cost.rung == "tight" else cost
             for cost in costs

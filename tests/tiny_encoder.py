@@ -59,7 +59,7 @@ def make_package(folder, *, encoder_prefix="ema."):
     folder.mkdir(parents=True)
     files = {
         EMBED: embed_graph(),
-        STEP: b"step",
+        STEP: write_field(2, b"step"),  # its producer
         "state.safetensors": encode_state(make_state(0)),
     }
     for name, content in files.items():

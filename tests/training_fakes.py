@@ -107,8 +107,11 @@ def write_package(folder: Path, *, width: int = WIDTH, seed: int = 0) -> Package
         "exp_avg.w": np.zeros(width, np.float32),
         "exp_avg_sq.w": np.zeros(width, np.float32),
     }
-    files = {"state.safetensors": encode_state(state), "graphs/embed.onnx": b"embed"}
-    files |= {f"graphs/{rung}/step.onnx": rung.encode() for rung in KEPT}
+    files = {
+        "state.safetensors": encode_state(state),
+        "graphs/embed.onnx": empty_graph("embed"),
+    }
+    files |= {f"graphs/{rung}/step.onnx": empty_graph(rung) for rung in KEPT}
     manifest = Manifest(
         format=PACKAGE_FORMAT,
         producer={},
@@ -153,6 +156,11 @@ def write_package(folder: Path, *, width: int = WIDTH, seed: int = 0) -> Package
     return open_package(folder)
 
 
+def empty_graph(producer: str) -> bytes:
+    """An ONNX file with nothing but the name of its producer."""
+    return bytes([0x12, len(producer)]) + producer.encode()
+
+
 def _graph(name: str, state: Mapping[str, Any]) -> GraphSpec:
     """The description of a step graph, or of the embedding graph."""
 
@@ -177,7 +185,7 @@ def _rung(rung_id: str, keep_ratio: float, kept: int) -> Rung:
         trained="all",
         micro_batch=None,
         tokens_per_block={"global": (kept + 1,) * 2},
-        flops=1000 * (kept + 1),
+        flops=1000 * 2 * 2 * BATCH * (kept + 1),  # proportional to token-blocks
         peak_activation_bytes=4096 * (kept + 1),
         draws=draws if kept < 4 else (),
         graphs={"step": f"graphs/{rung_id}/step.onnx"},

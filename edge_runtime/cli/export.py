@@ -1,7 +1,6 @@
 """edge-train export: write a training package, on a machine with torch."""
 
 import argparse
-import sys
 from typing import Any
 
 from edge_runtime.cli.output import say, show, show_json
@@ -125,13 +124,11 @@ def _assignment(text: str) -> tuple[str, Any]:
 
 
 def _toml_value(text: str) -> Any:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
+    from edge_runtime.schema import parse_toml
+
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return parse_toml(f"value = {text}")["value"]
+    except ValueError:
         return text
 
 

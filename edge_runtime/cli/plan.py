@@ -1,6 +1,7 @@
 """edge-train plan: which rungs a budget allows, and the predicted costs of the run."""
 
 import argparse
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -167,7 +168,7 @@ def find_profile(package: "Package", args: argparse.Namespace) -> tuple[Path, "C
         return args.profile, _profile_of_board(package, args.profile, args.board)
     environment = environment_of(args)
     path = args.profile or environment.cached_profile_path(package)
-    if args.profile is None and not path.exists():
+    if args.profile is None and not os.path.exists(path):
         raise DeviceError(
             f"no cost profile of {package.path} on {environment.board.id} with "
             f"{environment.engine} ({environment.runtime}) yet. Measure it with `edge-train "
@@ -179,10 +180,11 @@ def find_profile(package: "Package", args: argparse.Namespace) -> tuple[Path, "C
 def _profile_of_board(package: "Package", path: Path, board_file: Path) -> "CostProfile":
     """A profile of another machine: package and board must match."""
     from edge_runtime.device import load_board
-    from edge_runtime.profiling import check_fits, key_of, load_profile
+    from edge_runtime.profiling import check_fits, check_package, key_of, load_profile
 
     profile = load_profile(path)
     key = key_of(profile)._replace(board=load_board(board_file).id)
     rungs = [rung.id for rung in package.manifest.rungs]
     check_fits(profile, package.digest, key, rungs=rungs)
+    check_package(profile, package, f"cost profile {path}")
     return profile

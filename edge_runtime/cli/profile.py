@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
     from edge_runtime.facts import Budget
     from edge_runtime.package import open_package
     from edge_runtime.planning import require_state_fits
-    from edge_runtime.profiling import forget_measurements, profile_package, save_profile
+    from edge_runtime.profiling import forget_measurements, profile_package
     from edge_runtime.schema import unstructure
 
     if not args.time_per_rung:
@@ -114,7 +114,6 @@ def run(args: argparse.Namespace) -> int:
     environment = environment_of(args)
     engine = create_engine(args.engine, device=args.device, threads=args.threads)
     rungs = supported_rungs(engine, package, package.manifest.rungs, say)
-    target = args.output or environment.cached_profile_path(package)
     say(
         f"measuring {len(rungs)} rungs on {environment.board.id} three times: at most "
         f"{duration_text(len(rungs) * args.time_per_rung)}, and the time to load each"
@@ -134,12 +133,13 @@ def run(args: argparse.Namespace) -> int:
             progress=say,
             stop=stop,
         )
-    save_profile(profile, target)
+    path = _save(profile, args.output, environment.cached_profile_path(package))
     forget_measurements(package, environment)
     if args.json:
         show_json(unstructure(profile))
     else:
-        show(f"{profile_text(profile)}\nprofile: {target}")
+        where = f"\nprofile: {path}" if path is not None else ""
+        show(f"{profile_text(profile)}{where}")
     return 0
 
 
@@ -152,6 +152,19 @@ def is_profile(file: Path) -> bool:
     except EdgeRuntimeError:
         return False
     return True
+
+
+def _save(profile: "CostProfile", output: Path | None, cached: Path) -> Path | None:
+    """Write the profile; where it is, or `None` if there is no cache and no other path."""
+    from edge_runtime.profiling import cache_writes, save_profile
+
+    if output is not None:
+        save_profile(profile, output)
+        return output
+    with cache_writes():
+        save_profile(profile, cached)
+        return cached
+    return None
 
 
 def sensor_text(event: "SensorEvent") -> str:

@@ -92,8 +92,8 @@ def _damaged(
     before = sum(1 for _ in _places(entries, LeftOut()))
     return DataError(
         f"{printable_name(str(archive))} is {what}: at byte {error.offset} is {error}. "
-        f"{before} picture(s) come before that. Copy or make it again; or unpack what `tar -xf` can "
-        "save of it, and give the folder."
+        f"{before} picture(s) come before that. Copy or make it again; or unpack what "
+        "`tar -xf` can save of it, and give the folder."
     )
 
 

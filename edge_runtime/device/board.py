@@ -8,12 +8,17 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from edge_runtime.device.files import sysfs, text
 from edge_runtime.device.meminfo import meminfo_bytes
 from edge_runtime.errors import ConfigError, DeviceError
-from edge_runtime.schema import Finite, NonNegative, Positive, read_toml, structure
+from edge_runtime.facts.costs import BoardWatts, Correction
+from edge_runtime.schema import Range, read_toml, structure
+
+Gain = Annotated[float, Range(gt=0, le=10_000)]
+FullWatts = Annotated[float, Range(gt=0, le=10_000)]
+Gibibytes = Annotated[float, Range(gt=0, le=1_000_000)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +37,8 @@ class PowerFacts:
     rails: tuple[str, ...] = ()  # of its sensor
     total: tuple[str, ...] = ()  # rails whose sum is the board's input
     chips: dict[str, str] = field(default_factory=dict)  # of rails that other chips have too
-    idle_w: NonNegative | None = None  # for the estimate from processor load only
-    full_w: Positive | None = None  # above idle_w
+    idle_w: BoardWatts | None = None  # for the estimate from processor load only
+    full_w: FullWatts | None = None  # above idle_w
     modes: tuple[str, ...] = ()  # names of its power modes
 
 
@@ -41,8 +46,8 @@ class PowerFacts:
 class Calibration:
     """Corrects a rail: true watts = gain * read watts + offset."""
 
-    gain: Positive = 1.0
-    offset_w: Finite = 0.0
+    gain: Gain = 1.0
+    offset_w: Correction = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +57,7 @@ class Board:
     id: str  # its name in run folders and results
     name: str
     recognise: BoardSigns = field(default_factory=BoardSigns)  # none: only by --board
-    memory_gib: Positive | None = None  # as sold
+    memory_gib: Gibibytes | None = None  # as sold
     note: str | None = None  # for its owner; shown by `doctor`
     power: PowerFacts = field(default_factory=PowerFacts)
     calibration: dict[str, Calibration] = field(default_factory=dict)  # by rail

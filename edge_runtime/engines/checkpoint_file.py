@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from edge_runtime.package.names import EXP_AVG, EXP_AVG_SQ, PARAM
+from edge_runtime.reading import MAX_STATE_BYTES, read_file
 from edge_runtime.state import Array, State
 
 _CLASSES = "onnxruntime.tools.ort_format_model.ort_flatbuffers_py.fbs"
@@ -29,7 +30,7 @@ def _class(name: str) -> Any:
 
 def read_moments(path: Path) -> dict[str, Array]:
     """AdamW's moments by state name, float32."""
-    content = path.read_bytes()
+    content = read_file(path, MAX_STATE_BYTES)
     group = _class("Checkpoint").Checkpoint.GetRootAs(content, 0).OptimizerGroups(0)
     moments = {}
     for i in range(group.OptimizerStatesLength()):

@@ -41,7 +41,7 @@ def encoder_weights(
     names = _weight_names(package)
     if manifest.merge is None:
         return {name: state[manifest.encoder_prefix + name] for name in names}
-    session = open_session(package.file(manifest.merge), device="cpu", threads=threads)
+    session = open_session(package, manifest.merge, device="cpu", threads=threads)
     feeds = {name: np.asarray(state[name]) for name in encoder_state_names(package)}
     with native_errors(f"run {manifest.merge}"):
         values = session.run(names, feeds)

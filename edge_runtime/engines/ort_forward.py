@@ -41,14 +41,14 @@ class OrtForwardEngine(BaseEngine, ForwardEngine):
         spec = package.manifest.graphs[graph]
         (self._images,) = (tensor.name for tensor in spec.inputs if tensor.role == IMAGES)
         (self._features,) = (tensor.name for tensor in spec.outputs if tensor.role == FEATURES)
-        path = package.file(graph)
         self._session = open_session(
-            path,
+            package,
+            graph,
             device=self.device,
             threads=self.threads,
             spinning=self._spinning.is_allowed(),
         )
-        with native_errors(f"bind the weights of {path}"):
+        with native_errors(f"bind the weights of {graph}"):
             self._binding = self._session.io_binding()
             # The runtime borrows an array's memory: the values must live as long as it does.
             self._weights = {

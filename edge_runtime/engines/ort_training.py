@@ -225,8 +225,14 @@ class _ApiRung:
             )
             self._optimizer = api.Optimizer(str(package.file(files.optimizer)), self._module)
             self._names = self._module.input_names()
+            outputs = len(self._module.output_names())
         self._kinds = {tensor.name: tensor for tensor in spec.inputs}
         self._metrics = {i: t.name for i, t in enumerate(spec.outputs) if t.role == METRIC}
+        if not self._kinds.keys() >= set(self._names) or outputs != len(spec.outputs):
+            raise EngineError(
+                f"{package.file(files.training)} is not the graph of the manifest: its inputs "
+                "or outputs are others. Export the package again."
+            )
 
     def differentiate(self, batch: Batch, hyper: Hyper, teacher: State) -> dict[str, float]:
         """Forward and backward; the state is unchanged."""
@@ -258,7 +264,7 @@ class _TeacherUpdate:
     def __init__(self, package: Package, threads: int | None) -> None:
         path = str(package.manifest.ort_training.update)
         self._spec = package.manifest.graphs[path]
-        self._session = open_session(package.file(path), device="cpu", threads=threads)
+        self._session = open_session(package, path, device="cpu", threads=threads)
 
     def run(self, checkpoint: Any, teacher: State, hyper: Hyper) -> dict[str, Array]:
         """The teacher after this step."""

@@ -124,3 +124,7 @@ def native_errors(action: str) -> Iterator[None]:
         raise EngineError(f"{runtime_name()} cannot {action}: {error}") from error
     except RuntimeError as error:  # raised by the training API
         raise EngineError(f"{runtime_name()} cannot {action}: {error}") from error
+    except UnicodeDecodeError as error:  # a message with parts of a damaged graph
+        raise EngineError(
+            f"{runtime_name()} cannot {action}, and its reason is not text"
+        ) from error

@@ -1,36 +1,76 @@
 """One graph in ONNX Runtime: the only place that creates sessions, and their inputs."""
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from edge_runtime.engines.base import Batch, Hyper
 from edge_runtime.engines.runtime import load_onnxruntime, native_errors, session_options
+from edge_runtime.errors import EngineError
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import GraphSpec, TensorSpec
 from edge_runtime.package.names import DRAW, HYPER, IMAGES, METRIC, NEXT, STATE, SUM
 
 PROVIDERS = {"cpu": ("CPUExecutionProvider",)}  # by device
+_TYPES = {"float32": "float", "float64": "double"}  # the runtime's names, where they differ
 
 Find = Callable[[str], Any]  # tensor name -> value of the runtime
 
 
 def open_session(
-    path: Path, *, device: str, threads: int | None, spinning: bool = False
+    package: Package,
+    graph: str,
+    *,
+    device: str,
+    threads: int | None,
+    spinning: bool = False,
 ) -> Any:
-    """Load a graph; `spinning` pays for one that is run step by step on a quiet machine.
+    """Load a graph of a package; `spinning` pays for one that is run step by step.
 
     Raises:
-        EngineError: the runtime is missing or cannot load it.
+        EngineError: the runtime is missing or cannot load it, or it has other inputs or
+            outputs than the manifest says.
     """
+    path = package.file(graph)
     with native_errors(f"load {path}"):
-        return load_onnxruntime().InferenceSession(
+        session = load_onnxruntime().InferenceSession(
             str(path),
             session_options(threads, spinning=spinning),
             providers=list(PROVIDERS[device]),
         )
+    spec = package.manifest.graphs[graph]
+    for what, specs, found in (
+        ("input", spec.inputs, session.get_inputs()),
+        ("output", spec.outputs, session.get_outputs()),
+    ):
+        if problem := _difference(specs, found):
+            raise EngineError(
+                f"{path} is not the graph of the manifest: {what} {problem}. Export the "
+                "package again."
+            )
+    return session
+
+
+def _difference(specs: Iterable[TensorSpec], found: Iterable[Any]) -> str | None:
+    """How the tensors of a session differ from those of the manifest, if they do."""
+    given, expected = {each.name: each for each in found}, {spec.name: spec for spec in specs}
+    for name in sorted(given.keys() ^ expected.keys()):
+        return f"{name!r} is {'unknown' if name in given else 'missing'}"
+    for name, spec in expected.items():
+        kind = f"tensor({_TYPES.get(spec.dtype, spec.dtype)})"
+        if given[name].type != kind or not _fits(given[name].shape, spec.shape):
+            actual = f"{given[name].type} {given[name].shape}"
+            return f"{name!r} is {actual}, expected {kind} {list(spec.shape)}"
+    return None
+
+
+def _fits(actual: Sequence[object], expected: Sequence[int | None]) -> bool:
+    """Whether sizes agree where both are known; of an unknown shape, the runtime says []."""
+    if not actual:
+        return True
+    known = [(a, b) for a, b in zip(actual, expected, strict=False) if isinstance(a, int)]
+    return len(actual) == len(expected) and all(b is None or a == b for a, b in known)
 
 
 class GraphSession:
@@ -47,7 +87,7 @@ class GraphSession:
     ) -> None:
         self.spec: GraphSpec = package.manifest.graphs[path]
         self._session = open_session(
-            package.file(path), device=device, threads=threads, spinning=spinning
+            package, path, device=device, threads=threads, spinning=spinning
         )
         self._fed = {t.name: t.dtype for t in self._inputs(IMAGES, DRAW)}
         self._hyper = [tensor.name for tensor in self._inputs(HYPER)]

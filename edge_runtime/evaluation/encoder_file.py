@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import TypeAlias
 
 from edge_runtime.engines import encoder_weights
-from edge_runtime.errors import ConfigError
+from edge_runtime.errors import ConfigError, PackageError
 from edge_runtime.evaluation.onnx_wire import with_stored_weights
 from edge_runtime.package import Package
 from edge_runtime.package.encoder import to_timm
+from edge_runtime.package.graph_check import MAX_GRAPH_BYTES
+from edge_runtime.reading import read_file
 from edge_runtime.state import Array, State, state_chunks
 from edge_runtime.storage import StrPath, write_chunks
 
@@ -52,12 +54,23 @@ def onnx_chunks(package: Package, weights: Weights) -> Iterator[bytes | memoryvi
 
     Raises:
         ConfigError: over 2 GiB.
+        PackageError: the graph cannot be read, or lacks a weight.
     """
-    model = package.file(package.manifest.embed).read_bytes()
+    file = package.file(package.manifest.embed)
+    try:
+        model = read_file(file, MAX_GRAPH_BYTES)
+    except OSError as error:
+        raise PackageError(f"{file} cannot be read ({error.strerror}).") from error
     size_bytes = len(model) + sum(value.nbytes for value in weights.values())
     if size_bytes > MAX_ONNX_BYTES:
         raise ConfigError(
             f"the encoder of {package.path} has {size_bytes / 2**30:.1f} GiB, and an ONNX "
             "file holds less than 2 GiB. Export it as .safetensors."
         )
-    return with_stored_weights(model, weights)
+    try:
+        return with_stored_weights(model, weights)
+    except ValueError as error:
+        raise PackageError(
+            f"{file} is not the embedding graph of this package: {error}. Export the package "
+            "again."
+        ) from error

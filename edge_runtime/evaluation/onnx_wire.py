@@ -1,32 +1,19 @@
 """Turn weight inputs of an ONNX file into stored weights, without the onnx package.
 
-An ONNX file is a protobuf message: a sequence of fields, each a tag (field number and wire
-type) and a value. All other fields are copied byte for byte; field numbers are those of
-onnx.proto, which never change.
+All other fields are copied byte for byte.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
-from typing import NamedTuple
 
+from edge_runtime.package.wire import LENGTH, VARINT, read_fields
 from edge_runtime.state import Array, flat_bytes
-
-# Wire types
-VARINT, FIXED_64, LENGTH, FIXED_32 = 0, 1, 2, 5
 
 MODEL_GRAPH = 7
 GRAPH_INITIALIZER, GRAPH_INPUT = 5, 11
 VALUE_INFO_NAME = 1
 TENSOR_DIMS, TENSOR_DATA_TYPE, TENSOR_NAME, TENSOR_RAW_DATA = 1, 2, 8, 9
 DATA_TYPES = {"float32": 1, "float16": 10}
-
-
-class Field(NamedTuple):
-    """One field of a message. `content` is empty unless it is a string or a message."""
-
-    number: int
-    content: bytes
-    encoded: bytes  # the whole field, tag included
 
 
 def with_stored_weights(
@@ -70,6 +57,8 @@ def _graph_with_weights(
 
 def _initializer_head(name: str, array: Array) -> bytes:
     """The field of a stored weight, without the weight at its end."""
+    if array.dtype.name not in DATA_TYPES:
+        raise ValueError(f"weight {name} has the dtype {array.dtype.name}")
     head = tensor_head(name, array)
     return field_head(GRAPH_INITIALIZER, len(head) + array.nbytes) + head
 
@@ -88,32 +77,6 @@ def tensor_head(name: str, array: Array) -> bytes:
         + write_field(TENSOR_NAME, name.encode())
         + field_head(TENSOR_RAW_DATA, array.nbytes)
     )
-
-
-def read_fields(message: bytes) -> Iterator[Field]:
-    """The fields of one message, in order.
-
-    Raises:
-        ValueError: it is truncated, or not a protobuf message.
-    """
-    at = 0
-    while at < len(message):
-        tag, value_at = _read_varint(message, at)
-        content = b""
-        if tag & 7 == LENGTH:
-            size, value_at = _read_varint(message, value_at)
-            content = message[value_at : value_at + size]
-            end = value_at + size
-        elif tag & 7 == VARINT:
-            _, end = _read_varint(message, value_at)
-        elif tag & 7 in (FIXED_64, FIXED_32):
-            end = value_at + (8 if tag & 7 == FIXED_64 else 4)
-        else:
-            raise ValueError(f"not an ONNX file: wire type {tag & 7} at byte {at}")
-        if end > len(message):
-            raise ValueError(f"not a complete ONNX file: a field at byte {at} is truncated")
-        yield Field(tag >> 3, content, message[at:end])
-        at = end
 
 
 def write_field(number: int, content: bytes) -> bytes:
@@ -139,15 +102,3 @@ def write_varint(value: int) -> bytes:
         value >>= 7
     encoded.append(value)
     return bytes(encoded)
-
-
-def _read_varint(message: bytes, at: int) -> tuple[int, int]:
-    """The value, and the position of the next byte."""
-    value = shift = 0
-    while at < len(message):
-        byte = message[at]
-        value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 0x80:
-            return value, at
-    raise ValueError("not a complete ONNX file: a number is truncated")

@@ -1,5 +1,6 @@
 """The newest checkpoint of a run, with the package it was trained from."""
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,13 +37,15 @@ def open_trained(run_folder: StrPath, package_folder: StrPath | None = None) -> 
     run = open_run(run_folder)
     package = _open_package_of(run, package_folder)
     require_room(f"reading the encoder of {run.path}", reading_bytes(package), READING_ADVICE)
-    checkpoint = run.newest_checkpoint(encoder_state_names(package))
+    checkpoint = run.newest_checkpoint(
+        encoder_state_names(package), expected=package.expected_state()
+    )
     return TrainedState(package, checkpoint.info.step, checkpoint.state)
 
 
 def _open_package_of(run: Run, package_folder: StrPath | None) -> Package:
     folder = Path(package_folder or run.info.package_path)
-    if package_folder is None and not folder.exists():
+    if package_folder is None and not os.path.exists(folder):  # it may be no path at all
         raise PackageError(
             f"{run.path} was trained from the package {folder}, which does not exist "
             "any more. Give its current folder with --package PKG."

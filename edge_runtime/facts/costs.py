@@ -5,8 +5,9 @@ docs/planning.md explains every field. Units: seconds, joules, watts, bytes. `No
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
-from edge_runtime.schema import NonNegative, NonNegativeInt
+from edge_runtime.schema import Bytes, NonNegativeInt, PositiveInt, Range
 from edge_runtime.units import bytes_text, energy_text, step_text
 
 MEASURED = "measured"
@@ -15,6 +16,14 @@ EXTRAPOLATED = "extrapolated"  # from measured rungs that are all smaller, or al
 UNMEASURED = "unmeasured"  # only its size is known
 DOES_NOT_FIT = "does_not_fit"  # its process was killed for memory
 SOURCES = (MEASURED, INTERPOLATED, EXTRAPOLATED, UNMEASURED, DOES_NOT_FIT)
+
+# What a board can need for a step, and for a part of a run.
+StepSeconds = Annotated[float, Range(ge=1e-6, le=86_400)]
+StepJoules = Annotated[float, Range(ge=0, le=10**9)]
+BoardWatts = Annotated[float, Range(ge=0, le=10_000)]
+PartSeconds = Annotated[float, Range(ge=0, le=86_400)]
+Correction = Annotated[float, Range(ge=-10_000, le=10_000)]  # a factor, or watts
+Processors = Annotated[float, Range(ge=0, le=1_000_000)]
 
 # A later run needs up to 3 % more than measured, and up to 10 % more than predicted.
 _MEASURED_MARGIN = 1.05
@@ -28,15 +37,15 @@ class RungCost:
     rung: str
     token_blocks: NonNegativeInt  # views * batch * sum of the student's tokens per block
     flops: NonNegativeInt
-    step_s: NonNegative | None  # median, waiting for pictures included
-    step_s_low: NonNegative | None  # 95 % bootstrap interval of the median
-    step_s_high: NonNegative | None
-    step_j: NonNegative | None  # gross, of the board's total
-    power_w: NonNegative | None  # mean while it trains
-    peak_bytes: NonNegativeInt | None  # process tree and GPU share while it trains
-    predicted_peak_bytes: NonNegativeInt | None
+    step_s: StepSeconds | None  # median, waiting for pictures included
+    step_s_low: StepSeconds | None  # 95 % bootstrap interval of the median
+    step_s_high: StepSeconds | None
+    step_j: StepJoules | None  # gross, of the board's total
+    power_w: BoardWatts | None  # mean while it trains
+    peak_bytes: Bytes | None  # process tree and GPU share while it trains
+    predicted_peak_bytes: Bytes | None
     source: str  # one of `SOURCES`
-    micro_batch: NonNegativeInt | None = None  # pictures; None: the whole batch at once
+    micro_batch: PositiveInt | None = None  # pictures; None: the whole batch at once
 
     @property
     def likely_peak_bytes(self) -> int | None:
@@ -78,16 +87,16 @@ class CostProfile:
     engine: str
     runtime: str  # with its version
     device: str = "cpu"  # on which the engine ran
-    threads: NonNegativeInt | None  # of the engine; None: one per processor
-    cpus: NonNegative | None = None  # that could be used, such as 2 or 0.5; None: unknown
+    threads: PositiveInt | None  # of the engine; None: one per processor
+    cpus: Processors | None = None  # that could be used, such as 2 or 0.5; None: unknown
     sensor: str | None
     # Corrections of the sensor's rails, gain and offset_w; None: unknown.
-    calibration: dict[str, dict[str, float]] | None = None
+    calibration: dict[str, dict[str, Correction]] | None = None
     energy_is_estimate: bool
-    idle_w: NonNegative | None
-    baseline_bytes: NonNegativeInt  # runtime loaded, state open, no rung loaded
-    startup_s: NonNegative  # process start to first step, without loading the rung
-    switch_s: NonNegative  # loading a rung
-    checkpoint_s: NonNegative
-    checkpoint_j: NonNegative | None
+    idle_w: BoardWatts | None
+    baseline_bytes: Bytes  # runtime loaded, state open, no rung loaded
+    startup_s: PartSeconds  # process start to first step, without loading the rung
+    switch_s: PartSeconds  # loading a rung
+    checkpoint_s: PartSeconds
+    checkpoint_j: StepJoules | None
     rungs: tuple[RungCost, ...]

@@ -4,6 +4,9 @@
 """
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from edge_runtime.schema import Celsius, Joules, NonNegativeInt, Range, Seconds, Watts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -11,19 +14,19 @@ class WindowEnergy:
     """Energy of a window of time. Gross is the board's whole energy."""
 
     name: str
-    start_s: float  # by the measuring process's clock
-    duration_s: float
-    gross_j: float | None
-    idle_j: float | None  # of the idle board in the same time
-    net_j: float | None  # gross without idle
-    mean_w: float | None
-    peak_w: float | None
-    rails_j: dict[str, float | None]
-    samples: int  # readings of the total
-    missed: int  # late or failed readings
-    largest_gap_s: float  # between two readings
-    gap_s: float  # sum of the gaps over a second, where the power is interpolated
-    peak_temperature_c: float | None
+    start_s: Annotated[float, Range(ge=-1e15, le=1e15)]  # by the measuring process's clock
+    duration_s: Seconds
+    gross_j: Joules | None
+    idle_j: Joules | None  # of the idle board in the same time
+    net_j: Joules | None  # gross without idle
+    mean_w: Watts | None
+    peak_w: Watts | None
+    rails_j: dict[str, Joules | None]
+    samples: NonNegativeInt  # readings of the total
+    missed: NonNegativeInt  # late or failed readings
+    largest_gap_s: Seconds  # between two readings
+    gap_s: Seconds  # sum of the gaps over a second, where the power is interpolated
+    peak_temperature_c: Celsius | None
     throttled: bool | None  # at any time
     is_estimate: bool | None  # None: no sensor
 
@@ -32,8 +35,8 @@ class WindowEnergy:
 class Spent:
     """Time and energy of a run from process start on, over all its processes."""
 
-    time_s: float
-    energy_j: float | None
+    time_s: Seconds
+    energy_j: Joules | None
     energy_is_estimate: bool = False
-    lost_s: float = 0.0  # part of these, for steps that had to be trained again
-    lost_j: float | None = 0.0
+    lost_s: Seconds = 0.0  # part of these, for steps that had to be trained again
+    lost_j: Joules | None = 0.0

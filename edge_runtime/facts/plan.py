@@ -3,13 +3,15 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from edge_runtime.schema import Bytes, Joules, NonNegativeInt, Seconds, Watts
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
     """Steps on one rung."""
 
     rung: str
-    steps: int
+    steps: NonNegativeInt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,13 +19,13 @@ class RungVerdict:
     """One rung: its costs, its number of steps, and why."""
 
     rung: str
-    token_blocks: int  # of one step
-    step_s: float | None
-    step_j: float | None
-    power_w: float | None
-    peak_bytes: int | None  # measured, or predicted
+    token_blocks: NonNegativeInt  # of one step
+    step_s: Seconds | None
+    step_j: Joules | None
+    power_w: Watts | None
+    peak_bytes: Bytes | None  # measured, or predicted
     source: str  # see `edge_runtime.facts.costs`
-    steps: int  # 0: refused
+    steps: NonNegativeInt  # 0: refused
     reason: str
 
 
@@ -35,13 +37,13 @@ class Plan:
     """
 
     segments: tuple[Segment, ...]  # in the order of training, fewest token-blocks first
-    steps: int
-    token_blocks: int
-    time_s: float
-    wait_s: float  # part of `time_s`: idle, to keep the mean power
-    energy_j: float | None
-    power_w: float | None  # mean
-    peak_bytes: int | None
+    steps: NonNegativeInt
+    token_blocks: NonNegativeInt
+    time_s: Seconds
+    wait_s: Seconds  # part of `time_s`: idle, to keep the mean power
+    energy_j: Joules | None
+    power_w: Watts | None  # mean
+    peak_bytes: Bytes | None
     verdicts: tuple[RungVerdict, ...]  # in the order of the costs
     binding: tuple[str, ...]  # names of the limits that prevent more token-blocks
 
@@ -51,11 +53,13 @@ class SingleRungCost:
     """A whole run on one rung, start-up and last checkpoint included."""
 
     rung: str
-    time_s: float | None  # None: the rung was not measured
-    energy_j: float | None
-    peak_bytes: int | None  # measured, or predicted; without margin
+    time_s: Seconds | None  # None: the rung was not measured
+    energy_j: Joules | None
+    peak_bytes: Bytes | None  # measured, or predicted; without margin
     fits: bool  # every limit of the budget
-    epochs: int | None  # that the budget gives; None: neither time nor energy is limited
+    epochs: (
+        NonNegativeInt | None
+    )  # that the budget gives; None: neither time nor energy is limited
 
 
 def steps_text(counts: Iterable[tuple[str, int]]) -> str:

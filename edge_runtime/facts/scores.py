@@ -2,29 +2,31 @@
 
 from dataclasses import dataclass
 
+from edge_runtime.schema import NonNegativeInt, Positive, PositiveInt, Probability
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pictures:
     """The training or the test pictures of an evaluation."""
 
     source: str
-    pictures: int
+    pictures: NonNegativeInt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeResult:
     """Shares of correct answers on the test pictures."""
 
-    accuracy: float
-    untrained_accuracy: float  # the same encoder at its initial state
+    accuracy: Probability
+    untrained_accuracy: Probability  # the same encoder at its initial state
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnnResult(ProbeResult):
     """Result of nearest neighbours, with the classifier's settings."""
 
-    neighbours: int
-    temperature: float
+    neighbours: PositiveInt
+    temperature: Positive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +36,6 @@ class EvaluationResults:
     package: str  # its digest
     train: Pictures
     test: Pictures
-    classes: int
+    classes: PositiveInt
     knn: KnnResult
     linear: ProbeResult | None  # None: not requested

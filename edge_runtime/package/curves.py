@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
-from edge_runtime.schema import Finite, Range
+from edge_runtime.schema import Range
 
 Epochs = Annotated[float, Range(ge=0, le=1_000_000)]
+Value = Annotated[float, Range(ge=0, le=1_000_000)]  # of rates, decays, momenta
 
 COUNT = "count"  # the shape whose value is the step's number
 
@@ -29,10 +30,10 @@ class Curve:
     """One hyper-parameter over a run."""
 
     shape: str  # one of `SHAPES`, or `COUNT`
-    first: Finite = 0.0
-    final: Finite = 0.0
+    first: Value = 0.0
+    final: Value = 0.0
     warmup_epochs: Epochs = 0.0
-    warmup_from: Finite = 0.0
+    warmup_from: Value = 0.0
 
     @property
     def is_constant(self) -> bool:

@@ -13,17 +13,23 @@ import numpy as np
 from edge_runtime.package.curves import Curve
 from edge_runtime.package.names import NEXT, STATE
 from edge_runtime.schema import (
-    NonNegative,
+    Bytes,
     NonNegativeInt,
     PositiveInt,
     Probability,
     Range,
+    Share,
 )
 
 FORMAT = 2
 
-Share = Annotated[float, Range(gt=0, le=1)]
 Hue = Annotated[float, Range(ge=0, le=0.5)]  # in turns of the colour circle
+Strength = Annotated[float, Range(ge=0, le=10)]  # of a change of colour; 1 is all of it
+Pixels = Annotated[int, Range(ge=1, le=16_384)]  # along the side of a square
+Size = Annotated[int, Range(ge=1, le=2**40)]  # of a tensor, along one axis
+Width = Annotated[int, Range(ge=1, le=65_536)]
+Depth = Annotated[int, Range(ge=1, le=1000)]
+Batch = Annotated[int, Range(ge=1, le=1_000_000)]  # pictures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +38,7 @@ class TensorSpec:
 
     name: str
     dtype: str
-    shape: tuple[int | None, ...]
+    shape: tuple[Size | None, ...]
     role: str
 
     @property
@@ -60,9 +66,9 @@ class AugmentationSpec:
     max_area: Share = 1.0
     flip: Probability = 0.5
     jitter: Probability = 0.8
-    brightness: NonNegative = 0.4
-    contrast: NonNegative = 0.4
-    saturation: NonNegative = 0.4
+    brightness: Strength = 0.4
+    contrast: Strength = 0.4
+    saturation: Strength = 0.4
     hue: Hue = 0.1
     grayscale: Probability = 0.2
     blur: Probability = 0.0
@@ -74,7 +80,7 @@ class ViewGroup:
     """Views of one size: graph input `images.<name>`, uint8 [views, batch, size, size, 3]."""
 
     name: str
-    size_px: PositiveInt
+    size_px: Pixels
     views: tuple[AugmentationSpec, ...]
 
 
@@ -111,15 +117,15 @@ class Rung:
 
     id: str
     keep_ratio: Share
-    patch_size_px: PositiveInt
+    patch_size_px: Pixels
     trained: str  # parameters that its steps change: "all", or "last-2" for the last 2 blocks
     # Images that `accumulate` takes; divides the batch size. None: `step` takes them all
-    micro_batch: PositiveInt | None
+    micro_batch: Batch | None
     # Student tokens in the attention of each block, class token included, by view group
     tokens_per_block: dict[str, tuple[PositiveInt, ...]]
-    flops: NonNegativeInt  # of one step
+    flops: PositiveInt  # of one step
     # Peak memory of tensors beside the state during a step
-    peak_activation_bytes: NonNegativeInt
+    peak_activation_bytes: Bytes
     draws: tuple[DrawSpec, ...]
     graphs: dict[str, str]
     ort_training: OrtTrainingGraphs | None
@@ -153,11 +159,11 @@ class ModelFacts:
     """
 
     name: str
-    image_size_px: PositiveInt
-    patch_size_px: PositiveInt
-    width: PositiveInt
-    depth: PositiveInt
-    heads: PositiveInt
+    image_size_px: Pixels
+    patch_size_px: Pixels
+    width: Width
+    depth: Depth
+    heads: Width
     tokens: PositiveInt
     features: str
 
@@ -187,7 +193,7 @@ class Manifest:
     method: str
     token_policy: str
     parametrization: str
-    batch_size: PositiveInt  # pictures per step
+    batch_size: Batch  # pictures per step
     model: ModelFacts
     views: tuple[ViewGroup, ...]
     hyper_parameters: dict[str, Curve]  # by the name of the graph input
@@ -208,6 +214,17 @@ class Manifest:
     def state_bytes(self) -> int:
         """Size of the whole state."""
         return sum(tensor.size_bytes for tensor in self.state)
+
+    def is_graph(self, name: str) -> bool:
+        """Whether a file of the package is a graph."""
+        return name in self.graphs or name in self.training_models()
+
+    def training_models(self) -> set[str]:
+        """Files of the official training API that are graphs."""
+        artifacts = [rung.ort_training for rung in self.rungs if rung.ort_training is not None]
+        return {
+            name for each in artifacts for name in (each.training, each.eval, each.optimizer)
+        }
 
     def ladder(self) -> tuple[Rung, ...]:
         """The rungs that a plan may mix: those that train the parameters of the first.

@@ -1,17 +1,17 @@
 """Open a training package: every file is verified, every name checked."""
 
 import hashlib
-import json
 import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from edge_runtime.errors import ConfigError, PackageError
+from edge_runtime.package.graph_check import MAX_GRAPH_BYTES, check_graph
 from edge_runtime.package.manifest import FORMAT, Manifest, Rung
 from edge_runtime.package.references import problems_of
-from edge_runtime.schema import structure
+from edge_runtime.reading import MAX_TABLE_BYTES, parse_json, read_file
+from edge_runtime.schema import shown, structure
 from edge_runtime.state import State, load_state, problems_with
 from edge_runtime.storage import StrPath, file_sha256
 
@@ -118,12 +118,25 @@ def open_package(path: StrPath) -> Package:
         path: its folder.
 
     Raises:
-        PackageError: missing, of an unknown format, damaged, altered, or naming files outside
-            its folder.
+        PackageError: missing, of an unknown format, damaged, altered, naming files outside its
+            folder, or with graphs that use more than themselves and standard operators.
     """
     path = Path(path)
+    manifest, digest = read_manifest(path)
+    for name in sorted(manifest.sha256):
+        _check_file(manifest, path, name)
+    return Package(path=path, manifest=manifest, digest=digest)
+
+
+def read_manifest(path: Path) -> tuple[Manifest, str]:
+    """The manifest of a package, checked, and its SHA-256. No other file is read.
+
+    Raises:
+        PackageError: it is missing, of an unknown format, damaged, or names files outside its
+            folder.
+    """
     try:
-        content = (path / MANIFEST).read_bytes()
+        content = read_file(path / MANIFEST, MAX_TABLE_BYTES)
     except (OSError, ValueError) as error:  # a name with a NUL is a ValueError
         reason = error.strerror if isinstance(error, OSError) else error
         raise PackageError(
@@ -134,14 +147,13 @@ def open_package(path: StrPath) -> Package:
         Manifest, _table(content, path), where=str(path / MANIFEST), error=PackageError
     )
     _check_names(manifest, path)
-    _check_hashes(manifest, path)
-    return Package(path=path, manifest=manifest, digest=hashlib.sha256(content).hexdigest())
+    return manifest, hashlib.sha256(content).hexdigest()
 
 
-def _table(content: bytes, path: Path) -> dict[str, Any]:
+def _table(content: bytes, path: Path) -> dict[str, object]:
     try:
-        table = json.loads(content, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+        table = parse_json(content)
+    except ValueError as error:
         raise PackageError(
             f"{path / MANIFEST} is not complete JSON ({error}). Copy or export it again."
         ) from error
@@ -151,14 +163,10 @@ def _table(content: bytes, path: Path) -> dict[str, Any]:
     is_older = type(number) is int and 1 <= number < FORMAT
     what = "older than" if is_older else "unknown to"
     raise PackageError(
-        f"{path / MANIFEST}: package format {number!r} is {what} this edge-train, which reads "
-        f"format {FORMAT}. Export the package again with this version, or install the version "
-        "that wrote it."
+        f"{path / MANIFEST}: package format {shown(number)} is {what} this edge-train, which "
+        f"reads format {FORMAT}. Export the package again with this version, or install the "
+        "version that wrote it."
     )
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON number")
 
 
 def _check_names(manifest: Manifest, path: Path) -> None:
@@ -176,21 +184,29 @@ def _check_names(manifest: Manifest, path: Path) -> None:
         raise PackageError("\n  ".join(lines))
 
 
-def _check_hashes(manifest: Manifest, path: Path) -> None:
-    for name, expected in sorted(manifest.sha256.items()):
-        file = path / name
-        try:
-            actual = (
-                file_sha256(file) if file.is_file() else None
-            )  # reading a pipe would never end
-        except OSError as error:
-            raise PackageError(f"{path}: {name} cannot be read ({error.strerror}).") from error
-        if actual is None:
+def _check_file(manifest: Manifest, path: Path, name: str) -> None:
+    """Check a file's SHA-256, and what a graph uses."""
+    file = path / name
+    try:
+        if not file.is_file():
             raise PackageError(
                 f"{path}: {name} is missing, or not a file. Copy or export the package again."
             )
-        if actual != expected:
-            raise PackageError(
-                f"{path}: {name} was altered or truncated: its SHA-256 is not that of the "
-                "manifest. Copy or export the package again."
-            )
+        content = read_file(file, MAX_GRAPH_BYTES) if manifest.is_graph(name) else None
+        actual = file_sha256(file) if content is None else hashlib.sha256(content).hexdigest()
+    except OSError as error:
+        raise PackageError(f"{path}: {name} cannot be read ({error.strerror}).") from error
+    if actual != manifest.sha256[name]:
+        raise PackageError(
+            f"{path}: {name} was altered or truncated: its SHA-256 is not that of the "
+            "manifest. Copy or export the package again."
+        )
+    if content is None:
+        return
+    try:
+        check_graph(name, content, training_api=name in manifest.training_models())
+    except ValueError as error:
+        raise PackageError(
+            f"{path}: {name} is not a graph that can be used: {error}. Export the package "
+            "again, or take one from somebody you trust."
+        ) from error

@@ -30,9 +30,12 @@ from edge_runtime.package.names import (
     SUM,
     WEIGHT,
 )
+from edge_runtime.reading import MAX_STATE_BYTES
+from edge_runtime.state import DTYPES
 
 RECORDED = "lr"  # the hyper-parameter in every step's record
 LAYOUTS = ("same", "transposed", "patch")
+MAX_AXES = 8
 
 
 def problems_of(manifest: Manifest) -> list[str]:
@@ -41,6 +44,7 @@ def problems_of(manifest: Manifest) -> list[str]:
         *_files(manifest),
         *_repetitions(manifest),
         *_values(manifest),
+        *_kinds(manifest),
         *_tensors(manifest),
         *_interfaces(manifest),
     ]
@@ -119,6 +123,12 @@ def _values(manifest: Manifest) -> Iterator[str]:
     for group in manifest.views:
         if not group.views:
             yield f"view group {group.name!r}: expected at least one view"
+        for view in group.views:
+            if view.min_area > view.max_area:
+                yield (
+                    f"view group {group.name!r}: min_area {view.min_area:g} is above max_area "
+                    f"{view.max_area:g}"
+                )
     for rung in manifest.rungs:
         yield from (f"rung {rung.id!r}: {problem}" for problem in _rung(manifest, rung))
     for name, curve in manifest.hyper_parameters.items():
@@ -140,6 +150,8 @@ def _values(manifest: Manifest) -> Iterator[str]:
 
 
 def _rung(manifest: Manifest, rung: Rung) -> Iterator[str]:
+    if not is_plain_path(rung.id) or "/" in rung.id:  # files of the cache are named after it
+        yield "its id is not a plain name"
     for draw in rung.draws:
         if draw.kept > draw.population:
             yield f"cannot draw {draw.kept} of {draw.population} for {draw.input!r}"
@@ -156,6 +168,17 @@ def _rung(manifest: Manifest, rung: Rung) -> Iterator[str]:
         )
     if micro_batch is not None and manifest.batch_size % micro_batch:
         yield f"micro_batch {micro_batch} does not divide the batch size {manifest.batch_size}"
+
+
+def _kinds(manifest: Manifest) -> Iterator[str]:
+    """Check dtypes and sizes of all tensors."""
+    graphs = manifest.graphs.values()
+    borders = [spec for graph in graphs for spec in (*graph.inputs, *graph.outputs)]
+    for spec in (*manifest.state, *borders):
+        if spec.dtype not in DTYPES:
+            yield f"tensor {spec.name!r}: unknown dtype {spec.dtype!r}"
+        elif len(spec.shape) > MAX_AXES or spec.size_bytes > MAX_STATE_BYTES:
+            yield f"tensor {spec.name!r}: the shape {list(spec.shape)} is too large"
 
 
 def _tensors(manifest: Manifest) -> Iterator[str]:

@@ -6,9 +6,9 @@ Clock: monotonic seconds.
 import json
 import logging
 import math
+import os
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
@@ -18,9 +18,16 @@ from edge_runtime.errors import BudgetError, RecordsError, StoppedError
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
 from edge_runtime.planning.costs import predicted_peak_bytes
+from edge_runtime.profiling.cache import cache_writes, interval_problem
 from edge_runtime.profiling.environment import Environment
 from edge_runtime.profiling.process import MeasuredRung, measure_rung
-from edge_runtime.profiling.worker import MIN_STEPS, MIN_WINDOW_S, WARM_UP_STEPS
+from edge_runtime.profiling.worker import (
+    MIN_STEPS,
+    MIN_WINDOW_S,
+    WARM_UP_STEPS,
+    Measurement,
+)
+from edge_runtime.reading import read_json
 from edge_runtime.schema import structure, unstructure
 from edge_runtime.storage import storage_errors, write_file
 
@@ -106,7 +113,7 @@ class Bench:
     def may_measure(self, rung: Rung) -> bool:
         """Whether there is time to measure the rung once more."""
         passes = self.measured.get(rung.id, [])
-        if self._file(rung.id, len(passes)).exists():
+        if os.path.exists(self._file(rung.id, len(passes))):
             return True
         if passes and self._left_of(rung.id) < passes[-1].measurement.step_s:
             return False  # that was its time
@@ -183,19 +190,35 @@ class Bench:
         )
 
     def _read(self, rung_id: str, times: int) -> MeasuredRung | None:
-        # Missing, or written by another version of edge-train.
-        with suppress(OSError, ValueError, RecordsError):
-            table = json.loads(self._file(rung_id, times).read_bytes())
-            known = structure(MeasuredRung, table, where=rung_id, error=RecordsError)
-            if not times:
-                logger.warning("%s was measured earlier; that is used", rung_id)
-            return known
-        return None
+        file = self._file(rung_id, times)
+        try:
+            table = read_json(file)
+            known = structure(MeasuredRung, table, where=str(file), error=RecordsError)
+            self._check(known.measurement)
+        except OSError:  # nothing is kept
+            return None
+        except (ValueError, RecordsError) as error:  # or written by another version
+            reason = " ".join(str(error).split())
+            logger.warning(
+                "%s is measured again: what was kept is damaged (%s)", rung_id, reason
+            )
+            return None
+        if not times:
+            logger.warning("%s was measured earlier; that is used", rung_id)
+        return known
+
+    def _check(self, kept: Measurement) -> None:
+        problem = interval_problem(kept.step_s, kept.step_s_low, kept.step_s_high)
+        if kept.peak_bytes < self._package.manifest.state_bytes:
+            problem = f"peak_bytes: {kept.peak_bytes} is less than the state of the package"
+        if problem is not None:
+            raise RecordsError(problem)
 
     def _keep(self, rung_id: str, times: int, known: MeasuredRung) -> None:
-        with storage_errors("write", self._kept):
-            self._kept.mkdir(parents=True, exist_ok=True)
-        write_file(self._file(rung_id, times), json.dumps(unstructure(known)).encode())
+        with cache_writes():
+            with storage_errors("write", self._kept):
+                self._kept.mkdir(parents=True, exist_ok=True)
+            write_file(self._file(rung_id, times), json.dumps(unstructure(known)).encode())
 
     def _file(self, rung_id: str, times: int) -> Path:
         """File of the next repetition of a rung."""

@@ -5,26 +5,30 @@ docs/planning.md explains every field.
 
 import hashlib
 import json
+import logging
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from edge_runtime.errors import ConfigError, DeviceError, RecordsError
+from edge_runtime.errors import ConfigError, DeviceError, RecordsError, StorageError
 from edge_runtime.facts import CostProfile, RungCost
 from edge_runtime.facts.costs import EXTRAPOLATED, INTERPOLATED, MEASURED, SOURCES
-from edge_runtime.schema import structure, unstructure
+from edge_runtime.package import Package
+from edge_runtime.reading import read_json
+from edge_runtime.schema import shown, structure, unstructure
 from edge_runtime.storage import storage_errors, write_file
+from edge_runtime.units import bytes_text
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 1
 CACHE = "EDGE_TRAIN_CACHE"
 
-_DAY_S = 86_400.0
-_MOST_W = 10_000.0  # of any board
 _MOST_APART = 2.0  # factor between the power and the energy of a step over its time
-_MOST = {"idle_w": _MOST_W, "startup_s": _DAY_S, "switch_s": _DAY_S, "checkpoint_s": _DAY_S}
-_MOST_OF_RUNG = {"step_s": _DAY_S, "power_w": _MOST_W, "peak_bytes": 2**46}
+_ROUNDING = 1e-3  # relative, of a median against its interval
 
 
 class EnvironmentKey(NamedTuple):
@@ -84,6 +88,31 @@ def cache_folder(variables: Mapping[str, str] = os.environ) -> Path:
         ) from error
 
 
+@contextmanager
+def cache_writes() -> Iterator[None]:
+    """Go on without the cache where it cannot be written; a warning says so once."""
+    try:
+        yield
+    except StorageError as error:
+        reason = getattr(error.__cause__, "strerror", None) or str(error)
+        _warn_once(cache_folder(), reason)
+
+
+_unwritable: set[Path] = set()  # folders that were named
+
+
+def _warn_once(folder: Path, reason: str) -> None:
+    if folder in _unwritable:
+        return
+    _unwritable.add(folder)
+    logger.warning(
+        "measured costs are not kept: %s cannot be written (%s). Set %s to a folder that can",
+        folder,
+        reason,
+        CACHE,
+    )
+
+
 def save_profile(profile: CostProfile, path: Path) -> None:
     """Write a profile, complete or not at all.
 
@@ -91,11 +120,12 @@ def save_profile(profile: CostProfile, path: Path) -> None:
         DeviceError: it has values that no board can have; it is not written.
         StorageError: the disk is full, read-only or gone.
     """
-    if problems := _problems_of(profile):
-        lines = "\n  ".join(["the measured costs are not plausible, and not kept:", *problems])
+    try:
+        _checked(unstructure(profile), "the measured costs are not plausible, and not kept")
+    except RecordsError as error:
         raise DeviceError(
-            f"{lines}\nSee `edge-train doctor` for the sensors, and measure again."
-        )
+            f"{error}\nSee `edge-train doctor` for the sensors, and measure again."
+        ) from error
     with storage_errors("write", path):
         path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, (json.dumps(unstructure(profile), indent=2) + "\n").encode())
@@ -109,13 +139,13 @@ def load_profile(path: Path) -> CostProfile:
         RecordsError: it is damaged or of another format; every problem is listed.
     """
     try:
-        table = json.loads(path.read_bytes())
+        table = read_json(path)
     except FileNotFoundError as error:
         raise DeviceError(
             f"cost profile {path} does not exist. Measure one on the board with "
             f"`edge-train profile PKG -o {path}`."
         ) from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise RecordsError(
             f"cost profile {path} cannot be read ({reason}). Measure again with "
@@ -124,15 +154,26 @@ def load_profile(path: Path) -> CostProfile:
     version = table.get("format") if isinstance(table, dict) else None
     if version != FORMAT:
         raise RecordsError(
-            f"cost profile {path}: format {version!r} is unknown; this edge-train reads "
+            f"cost profile {path}: format {shown(version)} is unknown; this edge-train reads "
             f"format {FORMAT}. Measure again with `edge-train profile PKG`."
         )
-    where = f"cost profile {path}"
+    return _checked(table, f"cost profile {path}")
+
+
+def _checked(table: Any, where: str) -> CostProfile:
+    """A profile whose values a measurement can give.
+
+    Raises:
+        RecordsError: all problems.
+    """
     profile = structure(CostProfile, table, where=where, error=RecordsError)
     if problems := _problems_of(profile):
-        lines = [f"{where}: {len(problems)} problem(s)", *problems]
-        raise RecordsError("\n  ".join(lines))
+        raise _damaged(where, problems)
     return profile
+
+
+def _damaged(where: str, problems: Sequence[str]) -> RecordsError:
+    return RecordsError("\n  ".join([f"{where}: {len(problems)} problem(s)", *problems]))
 
 
 def _problems_of(profile: CostProfile) -> list[str]:
@@ -142,10 +183,6 @@ def _problems_of(profile: CostProfile) -> list[str]:
     problems += [f"rungs: {name} appears twice" for name in {*names} if names.count(name) > 1]
     if not names:
         problems.append("rungs: the list is empty")
-    for name, most in _MOST.items():
-        value = getattr(profile, name)
-        if value is not None and value > most:
-            problems.append(f"{name}: {value:g} is not plausible; expected at most {most:g}")
     for index, cost in enumerate(profile.rungs):
         place = f"rungs[{index}]."
         if cost.source not in SOURCES:
@@ -157,13 +194,23 @@ def _problems_of(profile: CostProfile) -> list[str]:
     return sorted(problems)
 
 
+def interval_problem(
+    step_s: float | None, low_s: float | None, high_s: float | None
+) -> str | None:
+    """What is wrong with the time of a step and its interval, if anything is."""
+    if step_s is None or low_s is None or high_s is None:
+        return None
+    if low_s > high_s:
+        return f"step_s_low: {low_s:g} is above step_s_high, {high_s:g}"
+    if not (1 - _ROUNDING) * low_s <= step_s <= (1 + _ROUNDING) * high_s:
+        return f"step_s: {step_s:g} is outside of its interval, {low_s:g} to {high_s:g}"
+    return None
+
+
 def _absurd(cost: RungCost) -> list[str]:
-    """Values of a rung that no board can have."""
-    problems = [
-        f"{name}: {value:g} is not plausible; expected at most {most:g}"
-        for name, most in _MOST_OF_RUNG.items()
-        if (value := getattr(cost, name)) is not None and value > most
-    ]
+    """Values of a rung that contradict each other."""
+    interval = interval_problem(cost.step_s, cost.step_s_low, cost.step_s_high)
+    problems = [] if interval is None else [interval]
     if cost.step_j == 0 or cost.power_w == 0:
         problems.append("step_j, power_w: 0 is not plausible while a board trains")
     elif cost.step_j and cost.power_w and cost.step_s:
@@ -174,6 +221,41 @@ def _absurd(cost: RungCost) -> list[str]:
                 f"but power_w is {cost.power_w:g}"
             )
     return problems
+
+
+def check_package(profile: CostProfile, package: Package, where: str) -> None:
+    """Refuse costs that contradict the package, all of whose rungs they are of.
+
+    Raises:
+        RecordsError: all contradictions, each with its field.
+    """
+    problems = [
+        f"rungs[{index}].{problem}"
+        for index, cost in enumerate(profile.rungs)
+        for problem in _contradictions(cost, package)
+    ]
+    if problems:
+        advice = "Measure again with `edge-train profile PKG`."
+        raise RecordsError(f"{_damaged(where, problems)}\n{advice}")
+
+
+def _contradictions(cost: RungCost, package: Package) -> Iterator[str]:
+    manifest, rung = package.manifest, package.rung(cost.rung)
+    facts = {
+        "token_blocks": manifest.token_blocks(rung),
+        "flops": rung.flops,
+        "micro_batch": rung.micro_batch,
+    }
+    for name, fact in facts.items():
+        if (value := getattr(cost, name)) != fact:
+            yield f"{name}: {value}, but {rung.id} of the package has {fact}"
+    for name in ("peak_bytes", "predicted_peak_bytes"):
+        value = getattr(cost, name)
+        if value is not None and value < manifest.state_bytes:
+            yield (
+                f"{name}: {bytes_text(value)}, but the state of the package alone has "
+                f"{bytes_text(manifest.state_bytes)}"
+            )
 
 
 def check_fits(

@@ -1,5 +1,7 @@
 """The environment of a run: board, power sensor, power mode, engine and device."""
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,18 +15,18 @@ from edge_runtime.device import (
     usable_cpus,
 )
 from edge_runtime.engines import engine_device, engine_name, engine_runtime
-from edge_runtime.errors import RecordsError
+from edge_runtime.errors import DeviceError, RecordsError
 from edge_runtime.facts import CostProfile
 from edge_runtime.package import Package
 from edge_runtime.profiling.cache import (
     EnvironmentKey,
     cached_profile_path,
     check_fits,
+    check_package,
     check_sensor_fits,
     load_profile,
 )
 from edge_runtime.training.metering import calibration_of
-from edge_runtime.units import bytes_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,21 +107,32 @@ class Environment:
 
         Raises:
             DeviceError: it does not exist, or was measured in another environment.
-            RecordsError: it is damaged.
+            RecordsError: it is damaged, or contradicts the package.
         """
         profile = load_profile(path)
         rungs = [rung.id for rung in package.manifest.rungs]
         check_fits(profile, package.digest, self.key, rungs=rungs)
-        least_bytes = package.manifest.state_bytes
-        for cost in profile.rungs:
-            if cost.likely_peak_bytes is not None and cost.likely_peak_bytes < least_bytes:
-                raise RecordsError(
-                    f"cost profile {path}: {cost.rung} with a peak of "
-                    f"{bytes_text(cost.likely_peak_bytes)} is not plausible: the state of the "
-                    f"package alone has {bytes_text(least_bytes)}. Measure again with "
-                    "`edge-train profile PKG`."
-                )
+        check_package(profile, package, f"cost profile {path}")
         return profile
+
+    def cached_profile(
+        self, package: Package, report: Callable[[str], None]
+    ) -> CostProfile | None:
+        """The profile in the cache; `None` if there is none, or none that can be used.
+
+        Args:
+            package: the package to train.
+            report: called with a line of text if it cannot be used.
+        """
+        path = self.cached_profile_path(package)
+        if not os.path.exists(path):  # also where the cache is no folder
+            return None
+        try:
+            return self.load_profile(package, path)
+        except (DeviceError, RecordsError) as error:
+            reason = " ".join(str(error).split())
+            report(f"the cached costs cannot be used, and are measured again: {reason}")
+            return None
 
     def check_energy(self, profile: CostProfile) -> None:
         """Refuse a profile whose joules another sensor has measured.

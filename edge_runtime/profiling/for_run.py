@@ -4,6 +4,7 @@ Clock: monotonic seconds.
 """
 
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from edge_runtime.facts.costs import MEASURED
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
 from edge_runtime.profiling.bench import kept_folder
-from edge_runtime.profiling.cache import save_profile
+from edge_runtime.profiling.cache import cache_writes, save_profile
 from edge_runtime.profiling.environment import Environment
 from edge_runtime.profiling.profile import profile_package
 from edge_runtime.training import Metering, TrainingOptions
@@ -71,14 +72,15 @@ def measure_for_run(
     others = [cost for cost in cached.rungs if cost.rung not in measured] if cached else []
     whole = replace(profile, rungs=(*profile.rungs, *others))
     # A larger budget would need what was left out, or killed.
-    if kept_folder(package, environment).exists():
+    if os.path.exists(kept_folder(package, environment)):
         known = ", ".join(cost.rung for cost in profile.rungs if cost.source == MEASURED)
         report(
             f"there was time and memory to measure {known}. This is kept; the next run or "
             "`edge-train profile PKG` continues from there"
         )
     elif all(_is_complete(cost, metering) for cost in profile.rungs):
-        save_profile(whole, environment.cached_profile_path(package))
+        with cache_writes():
+            save_profile(whole, environment.cached_profile_path(package))
     return whole
 
 

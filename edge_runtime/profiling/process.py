@@ -15,8 +15,9 @@ from pathlib import Path
 
 from edge_runtime.device import Meter, python_command
 from edge_runtime.errors import EngineError, StoppedError
+from edge_runtime.facts.costs import PartSeconds, StepJoules
 from edge_runtime.package import Package
-from edge_runtime.profiling.cache import cache_folder
+from edge_runtime.profiling.cache import cache_folder, cache_writes
 from edge_runtime.profiling.environment import Environment
 from edge_runtime.profiling.worker import (
     ERROR,
@@ -25,6 +26,7 @@ from edge_runtime.profiling.worker import (
     MeasureJob,
     Measurement,
 )
+from edge_runtime.reading import MAX_TABLE_BYTES, read_file, read_json
 from edge_runtime.schema import structure, unstructure
 from edge_runtime.storage import storage_errors
 
@@ -38,8 +40,8 @@ class MeasuredRung:
     """A process's measurement, and the costs of its end: everything after its last step."""
 
     measurement: Measurement
-    end_s: float
-    end_j: float | None
+    end_s: PartSeconds
+    end_j: StepJoules | None
 
 
 def measure_rung(
@@ -59,7 +61,7 @@ def measure_rung(
     Raises:
         StoppedError: `stop` returned `True`; the process has ended.
         EngineError: it failed for a reason other than memory.
-        StorageError: its files cannot be written.
+        StorageError: its files can be written nowhere.
     """
     with _scratch_folder() as scratch:
         job = MeasureJob(
@@ -79,7 +81,7 @@ def measure_rung(
         if code:
             reason = _reason(code, scratch)
             raise EngineError(f"measuring rung {rung_id} of {package.path} failed: {reason}")
-        table = json.loads((scratch / MEASUREMENT).read_bytes())
+        table = read_json(scratch / MEASUREMENT)
         measurement = structure(Measurement, table, where=f"rung {rung_id}", error=EngineError)
     return MeasuredRung(
         measurement=measurement,
@@ -117,8 +119,10 @@ def _exit_code(job: MeasureJob, stop: Callable[[], bool]) -> int:
 def _reason(code: int, scratch: Path) -> str:
     """Why it failed: its message, or the output on stderr."""
     with suppress(FileNotFoundError):
-        return (scratch / ERROR).read_text(encoding="utf-8")
-    left = (scratch / _STDERR).read_text(errors="replace").strip()[-2000:]
+        return read_file(scratch / ERROR, MAX_TABLE_BYTES).decode()
+    left = (
+        read_file(scratch / _STDERR, MAX_TABLE_BYTES).decode(errors="replace").strip()[-2000:]
+    )
     if code < 0:
         return f"{signal.Signals(-code).name} ended its process. {left}".rstrip()
     return left or f"its process ended with {code}"
@@ -128,8 +132,12 @@ def _reason(code: int, scratch: Path) -> str:
 def _scratch_folder() -> Iterator[Path]:
     """On the disk that checkpoints are timed on: /tmp may count as memory."""
     cache = cache_folder()
-    with storage_errors("write", cache):
+    folder: tempfile.TemporaryDirectory[str] | None = None
+    with cache_writes(), storage_errors("write", cache):
         cache.mkdir(parents=True, exist_ok=True)
         folder = tempfile.TemporaryDirectory(dir=cache, prefix=".profile-")
+    if folder is None:  # without a cache there may be no such disk
+        with storage_errors("write", Path(tempfile.gettempdir())):
+            folder = tempfile.TemporaryDirectory(prefix="edge-train-profile-")
     with folder as name:
         yield Path(name)

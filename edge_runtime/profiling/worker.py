@@ -37,11 +37,12 @@ from edge_runtime.engines import create_engine
 from edge_runtime.engines.base import BaseEngine, Batch, Engine, Hyper, StepResult
 from edge_runtime.engines.runtime import release_free_memory
 from edge_runtime.errors import ConfigError, EdgeRuntimeError, StoppedError
+from edge_runtime.facts.costs import BoardWatts, PartSeconds, StepJoules, StepSeconds
 from edge_runtime.leaving import leave
 from edge_runtime.package import Package, open_package
 from edge_runtime.package.manifest import Rung
 from edge_runtime.records import events
-from edge_runtime.schema import structure, unstructure
+from edge_runtime.schema import Bytes, Seconds, structure, unstructure
 from edge_runtime.state import State
 from edge_runtime.training import Metering, TrainingOptions, train
 
@@ -61,7 +62,7 @@ _ENDLESS = 1_000_000  # epochs; the watch ends the run
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasureJob:
-    """What to measure, as given by the parent."""
+    """What to measure, as given by the parent: no file of others, so without ranges."""
 
     package: str  # path
     rung: str
@@ -77,17 +78,21 @@ class MeasureJob:
 class Measurement:
     """Costs of one rung. Durations are medians where there are several."""
 
-    step_s: float
-    step_s_low: float  # of the 95 % bootstrap interval of the median
-    step_s_high: float
-    step_j: float | None
-    power_w: float | None
-    peak_bytes: int  # of the process, with its share of GPU memory
-    baseline_bytes: int  # of the process when its first step begins, without the state
-    startup_s: float  # from process start to the first step
-    switch_s: float  # of loading the rung's graph
-    watched_s: float = 0.0  # from the end of the first step, which loads the rung, to the last
-    last_step_s: float  # when the last step ended; from there to process exit is the run's end
+    step_s: StepSeconds
+    step_s_low: StepSeconds  # of the 95 % bootstrap interval of the median
+    step_s_high: StepSeconds
+    step_j: StepJoules | None
+    power_w: BoardWatts | None
+    peak_bytes: Bytes  # of the process, with its share of GPU memory
+    baseline_bytes: Bytes  # of the process when its first step begins, without the state
+    startup_s: PartSeconds  # from process start to the first step
+    switch_s: PartSeconds  # of loading the rung's graph
+    watched_s: Seconds = (
+        0.0  # from the end of the first step, which loads the rung, to the last
+    )
+    last_step_s: (
+        Seconds  # when the last step ended; from there to process exit is the run's end
+    )
 
 
 def main() -> int:

@@ -7,15 +7,16 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_runtime.errors import RecordsError
 from edge_runtime.facts import Spent
+from edge_runtime.reading import open_regular
 from edge_runtime.records.totals import Totals
-from edge_runtime.schema import structure, unstructure
-from edge_runtime.state import State, load_state, state_chunks
+from edge_runtime.schema import NonNegativeInt, structure, unstructure
+from edge_runtime.state import State, TensorKind, load_state, problems_with, state_chunks
 from edge_runtime.storage import file_sha256, fsync_path, new_folder, storage_errors
 
 STATE_FILE = "state.safetensors"
@@ -27,10 +28,10 @@ KEPT = 2
 class CheckpointInfo:
     """The content of `checkpoint.json`."""
 
-    step: int  # steps done
-    epoch: int  # of the last step
+    step: NonNegativeInt  # steps done
+    epoch: NonNegativeInt  # of the last step
     package_digest: str
-    steps_bytes: int  # length of steps.jsonl up to this step
+    steps_bytes: NonNegativeInt  # length of steps.jsonl up to this step
     state_sha256: str
     spent: Spent  # spent until the checkpoint was begun
     totals: Totals = field(default_factory=Totals)  # zero: written by an older version
@@ -114,7 +115,8 @@ def load_checkpoint(
     path: Path,
     *,
     package_digest: str,
-    steps_bytes: int,
+    steps_file: Path,
+    expected: Mapping[str, TensorKind] | None = None,
     names: Collection[str] | None = None,
 ) -> Checkpoint:
     """Read and verify one checkpoint.
@@ -122,25 +124,48 @@ def load_checkpoint(
     Args:
         path: its folder.
         package_digest: the run's.
-        steps_bytes: length of steps.jsonl; a checkpoint that needs more cannot be used.
+        steps_file: the run's; a checkpoint that needs lines that it lacks cannot be used.
+        expected: dtype and shape of every tensor of its state; `None`: not checked.
         names: the tensors to keep; `None`: the whole state. All of the file is verified.
 
     Raises:
-        RecordsError: a part of it is missing, altered or belongs to another run.
+        RecordsError: a part of it is missing, altered, belongs to another run, or does not
+            fit the package.
     """
     info = read_info(path)
     try:
         content_sha256 = file_sha256(path / STATE_FILE)
         state = load_state(path / STATE_FILE, names)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        name = Path(error.filename or STATE_FILE).name
+        raise RecordsError(f"{path} is damaged: {name}: {error.strerror}.") from error
+    except ValueError as error:
         raise RecordsError(f"{path} is damaged: {error}.") from error
     if info.state_sha256 != content_sha256:
         raise RecordsError(f"{path} is damaged: {STATE_FILE} was altered or truncated.")
     if str(info.step) != path.name or info.package_digest != package_digest:
         raise RecordsError(f"{path} belongs to another run.")
-    if info.steps_bytes > steps_bytes:
-        raise RecordsError(f"{path} needs lines that steps.jsonl does not have.")
+    if not _ends_a_line(steps_file, info.steps_bytes):
+        raise RecordsError(f"{path} needs lines that {steps_file.name} does not have.")
+    if expected is not None:
+        wanted = {n: expected[n] for n in (expected if names is None else names)}
+        if problems := problems_with(state, wanted):
+            raise RecordsError(
+                f"{path} is damaged: {STATE_FILE} does not fit the package: {problems[0]} "
+                f"({len(problems)} differences)."
+            )
     return Checkpoint(path, info, state)
+
+
+def _ends_a_line(file: Path, size_bytes: int) -> bool:
+    """Whether a file of lines has a line that ends after so many bytes."""
+    if size_bytes == 0:
+        return True
+    try:
+        with open_regular(file) as lines:
+            return os.pread(lines.fileno(), 1, size_bytes - 1) == b"\n"
+    except OSError:
+        return False
 
 
 def remove_checkpoint(path: Path) -> None:

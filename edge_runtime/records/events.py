@@ -10,42 +10,57 @@ from typing import Any, TypeAlias
 
 from edge_runtime.errors import RecordsError
 from edge_runtime.facts import Budget, EvaluationResults, Plan, Spent, WindowEnergy
-from edge_runtime.schema import structure, unstructure
+from edge_runtime.schema import (
+    Bytes,
+    Celsius,
+    Float32,
+    Joules,
+    NonNegative,
+    NonNegativeInt,
+    PositiveInt,
+    Seconds,
+    Share,
+    shown,
+    structure,
+    unstructure,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moment:
     """The time of an event, by the clock of all measurements of a run."""
 
-    process: int  # counts the processes that worked on the run, from 1
-    t_s: float  # since the start of that process
+    process: PositiveInt  # counts the processes that worked on the run, from 1
+    t_s: Seconds  # since the start of that process
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
     """What differs between two runs with the same settings. `None`: not measured."""
 
-    process: int  # counts the processes that worked on the run, from 1
-    t_s: float  # when the step ended, since the start of that process
-    step_s: float  # inside the engine
-    wait_s: float  # for pictures, before that
-    pause_s: float  # requested by the governor, before that
-    rss_bytes: int | None  # resident memory of the process tree, about once per second
+    process: PositiveInt  # counts the processes that worked on the run, from 1
+    t_s: Seconds  # when the step ended, since the start of that process
+    step_s: Seconds  # inside the engine
+    wait_s: Seconds  # for pictures, before that
+    pause_s: Seconds  # requested by the governor, before that
+    rss_bytes: Bytes | None  # resident memory of the process tree, about once per second
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRecord:
     """One training step. A repeated run gives the same, except for `measured`."""
 
-    step: int
-    epoch: int
+    step: NonNegativeInt
+    epoch: NonNegativeInt
     rung: str
-    keep_ratio: float
-    loss: float | None  # None: not finite, and the update was skipped
-    metrics: dict[str, float | None] = field(default_factory=dict)  # of the objective, by name
+    keep_ratio: Share
+    loss: Float32 | None  # None: not finite, and the update was skipped
+    metrics: dict[str, Float32 | None] = field(
+        default_factory=dict
+    )  # of the objective, by name
     applied: bool = True  # False: the update was skipped, and the state is unchanged
-    lr: float
-    images: int  # pictures of this step
+    lr: Float32
+    images: NonNegativeInt  # pictures of this step
     measured: Measured
 
 
@@ -53,8 +68,8 @@ class StepRecord:
 class Started:
     """A run begins; `steps` counts all of its steps."""
 
-    steps: int
-    steps_per_epoch: int
+    steps: NonNegativeInt
+    steps_per_epoch: NonNegativeInt
     engine: str
     runtime: str
 
@@ -63,12 +78,12 @@ class Started:
 class Resumed:
     """A run continues after `step` from `checkpoint` (`None`: the initial state)."""
 
-    step: int
-    steps: int
+    step: NonNegativeInt
+    steps: NonNegativeInt
     checkpoint: str | None
-    lost_steps: int  # records of steps that have to be trained again
-    lost_s: float  # spent after that checkpoint and lost; it counts against a budget
-    lost_j: float | None
+    lost_steps: NonNegativeInt  # records of steps that have to be trained again
+    lost_s: Seconds  # spent after that checkpoint and lost; it counts against a budget
+    lost_j: Joules | None
     engine: str
     runtime: str
     threads: int | None = None  # of the engine; None: not recorded
@@ -78,7 +93,7 @@ class Resumed:
 class Planned:
     """The plan for the steps after `step`, within the remaining budget."""
 
-    step: int
+    step: NonNegativeInt
     budget: Budget
     plan: Plan
 
@@ -87,9 +102,9 @@ class Planned:
 class RungChanged:
     """From `step` on another rung is trained."""
 
-    step: int
+    step: NonNegativeInt
     rung: str
-    keep_ratio: float
+    keep_ratio: Share
     reason: str | None  # the governor's; None: given by the caller's schedule
 
 
@@ -97,8 +112,8 @@ class RungChanged:
 class Paused:
     """The run waits before the step after `step`, to stay within a limit."""
 
-    step: int
-    pause_s: float
+    step: NonNegativeInt
+    pause_s: Seconds
     reason: str
 
 
@@ -106,7 +121,7 @@ class Paused:
 class SensorLost:
     """The power sensor gives no readings after `step`; energy has a gap from here on."""
 
-    step: int
+    step: NonNegativeInt
     sensor: str
     reason: str
 
@@ -115,16 +130,16 @@ class SensorLost:
 class SensorBack:
     """The power sensor gives readings again; over the gap the power is interpolated."""
 
-    step: int
+    step: NonNegativeInt
     sensor: str
-    gap_s: float
+    gap_s: Seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadingRefused:
     """A reading cannot be true, and was not used. At most once a minute per sensor."""
 
-    step: int
+    step: NonNegativeInt
     sensor: str
     reason: str  # names the rail or file, and its value
 
@@ -133,9 +148,9 @@ class ReadingRefused:
 class ZoneLost:
     """A temperature zone cannot be read any more, or reads what cannot be true."""
 
-    step: int
+    step: NonNegativeInt
     zone: str
-    temperature_c: float | None  # at last
+    temperature_c: Celsius | None  # at last
     reason: str  # names the file, and its value
 
 
@@ -143,17 +158,17 @@ class ZoneLost:
 class ZoneBack:
     """A temperature zone can be read again."""
 
-    step: int
+    step: NonNegativeInt
     zone: str
-    temperature_c: float | None
-    gap_s: float
+    temperature_c: Celsius | None
+    gap_s: Seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitUnknown:
     """A limit cannot be judged any more: the run ends after `step`."""
 
-    step: int
+    step: NonNegativeInt
     limit: str  # "energy", "power" or "temperature"
     sensor: str
     reason: str  # names the rail, zone or file, and its value
@@ -164,7 +179,7 @@ class LimitUnknown:
 class WindowEnded:
     """Power over a part of a run."""
 
-    step: int  # the last one before its end
+    step: NonNegativeInt  # the last one before its end
     window: WindowEnergy  # `start_s` counts from the start of the process
 
 
@@ -180,7 +195,7 @@ class FilesLeftOut:
 class PictureSkipped:
     """A picture cannot be read and was replaced. Reported once per picture."""
 
-    step: int
+    step: NonNegativeInt
     picture: str
     reason: str
 
@@ -189,10 +204,10 @@ class PictureSkipped:
 class CheckpointSaved:
     """The state after `step` is on the disk."""
 
-    step: int
+    step: NonNegativeInt
     checkpoint: str
-    size_bytes: int
-    save_s: float
+    size_bytes: Bytes
+    save_s: Seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,16 +222,16 @@ class CheckpointDamaged:
 class EpochFinished:
     """An epoch ended with `step`."""
 
-    step: int
-    epoch: int
-    mean_loss: float
+    step: NonNegativeInt
+    epoch: NonNegativeInt
+    mean_loss: Float32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interrupted:
     """The run was asked to stop after `step`."""
 
-    step: int
+    step: NonNegativeInt
     checkpoint: str | None
 
 
@@ -224,7 +239,7 @@ class Interrupted:
 class SourceLost:
     """There are no more pictures after `step`."""
 
-    step: int
+    step: NonNegativeInt
     checkpoint: str | None
     reason: str
 
@@ -233,7 +248,7 @@ class SourceLost:
 class Diverged:
     """`step` gave NaN or infinity. `checkpoint` is the last one known to be good."""
 
-    step: int
+    step: NonNegativeInt
     reason: str
     checkpoint: str | None
 
@@ -246,15 +261,15 @@ class Finished:
     that of all processes of the run.
     """
 
-    steps: int
-    epochs: float  # reached
-    images: int  # of all steps
-    loss: float | None  # of the last step; None: no step was trained, or it was not finite
+    steps: NonNegativeInt
+    epochs: NonNegative  # reached
+    images: NonNegativeInt  # of all steps
+    loss: Float32 | None  # of the last step; None: no step was trained, or it was not finite
     checkpoint: str | None
-    elapsed_s: float
-    images_per_s: float | None
-    peak_bytes: int  # resident, of the last process with its children and its GPU share
-    memory_limit_bytes: int | None = None  # that the peak should have kept
+    elapsed_s: Seconds
+    images_per_s: NonNegative | None
+    peak_bytes: Bytes  # resident, of the last process with its children and its GPU share
+    memory_limit_bytes: Bytes | None = None  # that the peak should have kept
     stopped_by: str | None  # the limit that ended the run early: "energy", "time", ...
     reason: str | None = None  # for people, where a limit ended it
     spent: Spent
@@ -264,10 +279,10 @@ class Finished:
 class Evaluation:
     """The encoder after `step` was evaluated, by a separate process."""
 
-    step: int
+    step: NonNegativeInt
     results: EvaluationResults
-    spent_s: float  # not part of the run's budget
-    energy_j: float | None
+    spent_s: Seconds  # not part of the run's budget
+    energy_j: Joules | None
     energy_is_estimate: bool
 
 
@@ -337,7 +352,8 @@ def event_of(table: dict[str, Any], *, where: str) -> Event:
         RecordsError: it is of an unknown kind, or its fields are wrong.
     """
     name = table.get("event")
-    if name not in _KINDS:
-        raise RecordsError(f"{where}: unknown event {name!r}; known are {', '.join(_KINDS)}.")
+    if not isinstance(name, str) or name not in _KINDS:
+        known = ", ".join(_KINDS)
+        raise RecordsError(f"{where}: unknown event {shown(name)}; known are {known}.")
     fields = {key: value for key, value in table.items() if key != "event"}
     return structure(_KINDS[name], fields, where=where, error=RecordsError)

@@ -1,24 +1,32 @@
 """JSON lines: append-only files of one JSON table per line; their writer and their reader.
 
 Each line is written with one call, so a reader sees whole lines. A power cut or a full disk
-can leave half a line at the end: readers skip it, the next writer removes it.
+can leave half a line or NULs at the end: readers skip them, the next writer removes them.
+Lines with NULs, in the place of a block that never reached the disk, are left out, counted and
+named. What else is no JSON table was not left by a power cut, and is an error.
 """
 
 import fcntl
 import json
+import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from edge_runtime.errors import RecordsError, StorageError
+from edge_runtime.reading import open_regular, parse_json, require_regular
 from edge_runtime.storage import storage_errors
+from edge_runtime.units import bytes_text
 
 _BLOCK_BYTES = 1 << 18  # read at once
 _TAIL_BYTES = 4096  # searched at once for the last line end
+_MAX_LINE_BYTES = 1 << 22  # a plan of a thousand rungs is shorter
 _IS_HELD_S = 0.05  # longer than `is_held` takes
+
+logger = logging.getLogger(__name__)
 
 
 class LineFile:
@@ -27,9 +35,13 @@ class LineFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         with storage_errors("open", path):
-            self._handle: int | None = os.open(
-                path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644
-            )
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY
+            self._handle: int | None = os.open(path, flags, 0o644)
+            try:
+                require_regular(self._handle, path)
+            except OSError:
+                self.close()
+                raise
 
     def append(self, table: Mapping[str, Any]) -> None:
         """Add one line.
@@ -69,9 +81,10 @@ class LineFile:
         Raises:
             StorageError: the file cannot be read.
         """
-        with storage_errors("read", self.path), self.path.open("rb") as file:
+        with storage_errors("read", self.path), open_regular(self.path) as file:
             file.seek(size_bytes)
-            return sum(line.endswith(b"\n") for line in file)
+            blocks = iter(lambda: file.read(_BLOCK_BYTES), b"")
+            return sum(block.count(b"\n") for block in blocks)
 
     def truncate(self, size_bytes: int) -> None:
         """Remove all lines after the first `size_bytes` bytes."""
@@ -167,6 +180,8 @@ class LineReader:
         """
         self.path = path
         self.lines_read = 0
+        self.zeroed_lines: list[int] = []  # numbers of those with NULs
+        self.numbers: Sequence[int] = ()  # of the lines of the tables that were read last
         self.has_partial_line = False  # after the last whole line, once all were read
         self._tail_bytes = tail_bytes
         self._is_numbered = not start_bytes  # lines that are left out are not counted
@@ -184,20 +199,26 @@ class LineReader:
             CutError: the file was replaced or truncated.
             RecordsError: it cannot be read, or a line of it is not a JSON table.
         """
+        while True:
+            tables, is_end = self._read_block()
+            if tables or is_end:
+                return tables
+
+    def _read_block(self) -> tuple[list[dict[str, Any]], bool]:
+        """The tables of the next block, and whether there are no more lines."""
         try:
-            with self.path.open("rb", buffering=0) as file:
+            with open_regular(self.path) as file:
                 block = self._next_block(file.fileno())
         except OSError as error:
             raise RecordsError(f"cannot read {self.path}: {error.strerror}.") from error
         whole, newline, rest = block.rpartition(b"\n")
         self.has_partial_line = bool(rest)
         if not newline:
-            return []
+            return [], True
         tables = self._parse(whole)
         self._offset += len(whole) + 1
         self._last = whole[whole.rfind(b"\n") + 1 :] + b"\n"
-        self.lines_read += len(tables)
-        return tables
+        return tables, False
 
     def place(self, number: int) -> str:
         """For messages: the file, and the line with that number among those that were read."""
@@ -213,11 +234,16 @@ class LineReader:
             raise CutError(
                 f"{self.path} was truncated or replaced while it was read. Try again."
             )
-        size = _BLOCK_BYTES
-        block = os.pread(handle, size, self._offset)
+        left, size = os.fstat(handle).st_size - self._offset, _BLOCK_BYTES
+        block = os.pread(handle, max(0, min(size, left)), self._offset)
         while len(block) == size and b"\n" not in block:
+            if size == _MAX_LINE_BYTES and b"\0" in block:
+                break  # zeros at the end, as after a power cut
+            if size == _MAX_LINE_BYTES:
+                place, most = self.place(self.lines_read + 1), bytes_text(_MAX_LINE_BYTES)
+                raise RecordsError(f"{place} is damaged: it is longer than {most}.")
             size *= 2
-            block = os.pread(handle, size, self._offset)
+            block = os.pread(handle, min(size, left), self._offset)
         return block
 
     def _go_to_tail(self, handle: int, tail_bytes: int) -> None:
@@ -228,29 +254,40 @@ class LineReader:
 
     def _parse(self, whole: bytes) -> list[dict[str, Any]]:
         """Parse lines at once, which is much faster; one by one if that fails."""
+        first, count = self.lines_read + 1, whole.count(b"\n") + 1
+        self.lines_read += count
         try:
-            text = whole.replace(b"\n", b",").decode()
-            tables = json.loads(f"[{text}]", parse_constant=_refuse)
-        except (ValueError, RecursionError):
+            tables = parse_json(b"[%b]" % whole.replace(b"\n", b","))
+        except ValueError:
             tables = []
-        if len(tables) == whole.count(b"\n") + 1 and {*map(type, tables)} == {dict}:
+        if len(tables) == count and {*map(type, tables)} == {dict}:
+            self.numbers = range(first, first + count)
             return tables  # type: ignore[no-any-return]
-        lines = enumerate(whole.split(b"\n"), start=self.lines_read + 1)
-        return [_parse_line(line, self.place(number)) for number, line in lines]
+        known = {}
+        for number, line in enumerate(whole.split(b"\n"), start=first):
+            if b"\0" in line:
+                self._leave_out(number)
+            else:
+                known[number] = _parse_line(line, self.place(number))
+        self.numbers = list(known)
+        return list(known.values())
+
+    def _leave_out(self, number: int) -> None:
+        """Count a line with NULs, and name the first one."""
+        if not self.zeroed_lines:
+            place = self.place(number)
+            logger.warning("%s has NULs, as after a power cut, and is left out", place)
+        self.zeroed_lines.append(number)
 
 
 def _parse_line(line: bytes, place: str) -> dict[str, Any]:
     try:
-        table = json.loads(line, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
+        table = parse_json(line)
+    except ValueError as error:
         raise RecordsError(f"{place} is damaged: {error}.") from error
     if not isinstance(table, dict):
         raise RecordsError(f"{place} is damaged: it is not a JSON table.")
     return table
-
-
-def _refuse(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON number")
 
 
 def is_held(path: Path) -> bool:
@@ -262,7 +299,7 @@ def is_held(path: Path) -> bool:
         RecordsError: the file is missing, or its file system has no locks.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

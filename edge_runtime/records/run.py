@@ -9,15 +9,15 @@ checkpoints/     see `edge_runtime.records.checkpoints`
 ```
 """
 
-import json
 import logging
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from edge_runtime.errors import RecordsError
+from edge_runtime.reading import read_json
 from edge_runtime.records.checkpoints import (
     Checkpoint,
     checkpoint_paths,
@@ -39,6 +39,7 @@ from edge_runtime.records.settings import FORMAT, RunInfo
 from edge_runtime.records.spending import Spending, add_table
 from edge_runtime.records.totals import Totals
 from edge_runtime.schema import structure
+from edge_runtime.state import TensorKind
 from edge_runtime.storage import StrPath
 
 RUN_FILE, STEPS_FILE, EVENTS_FILE = "run.json", "steps.jsonl", "events.jsonl"
@@ -120,16 +121,22 @@ class Run:
                 return read_info(path).totals
         return Totals()
 
-    def newest_checkpoint(self, names: Collection[str] | None = None) -> Checkpoint:
+    def newest_checkpoint(
+        self,
+        names: Collection[str] | None = None,
+        *,
+        expected: Mapping[str, TensorKind] | None = None,
+    ) -> Checkpoint:
         """The newest checkpoint that can be used.
 
         Args:
             names: the tensors to keep of its state; `None`: all of them.
+            expected: as of `load_checkpoint`.
 
         Raises:
             RecordsError: no checkpoint exists, or none can be used.
         """
-        checkpoint, damaged = find_checkpoint(self, names)
+        checkpoint, damaged = find_checkpoint(self, names, expected=expected)
         for each in damaged:
             logger.warning("skipped a damaged checkpoint: %s", each.reason)
         if checkpoint is None:
@@ -165,25 +172,30 @@ def logged_event(table: dict[str, Any], *, where: str) -> LoggedEvent:
 
 
 def find_checkpoint(
-    run: Run, names: Collection[str] | None = None
+    run: Run,
+    names: Collection[str] | None = None,
+    *,
+    expected: Mapping[str, TensorKind] | None = None,
 ) -> tuple[Checkpoint | None, list[CheckpointDamaged]]:
     """The newest checkpoint that can be used (`None` before the first), and those skipped.
 
     Args:
         run: its checkpoints are looked at.
         names: as of `load_checkpoint`.
+        expected: as of `load_checkpoint`.
 
     Raises:
         RecordsError: there are checkpoints, but none can be used.
     """
     damaged: list[CheckpointDamaged] = []
-    file = run.path / STEPS_FILE
-    steps_bytes = file.stat().st_size if file.exists() else 0
     for path in checkpoint_paths(run.path / CHECKPOINTS):
         try:
-            digest = run.info.settings.package_digest
             checkpoint = load_checkpoint(
-                path, package_digest=digest, steps_bytes=steps_bytes, names=names
+                path,
+                package_digest=run.info.settings.package_digest,
+                steps_file=run.path / STEPS_FILE,
+                expected=expected,
+                names=names,
             )
         except RecordsError as error:
             name = f"{CHECKPOINTS}/{path.name}"
@@ -216,7 +228,7 @@ def open_run(path: StrPath) -> Run:
     path = Path(path)
     file = path / RUN_FILE
     try:
-        table = json.loads(file.read_bytes())
+        table = read_json(file)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise RecordsError(

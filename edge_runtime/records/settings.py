@@ -4,7 +4,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from edge_runtime.facts import Budget, CostProfile
-from edge_runtime.schema import unstructure
+from edge_runtime.facts.costs import Correction
+from edge_runtime.schema import Hertz, NonNegativeInt, PositiveInt, Watts, unstructure
 
 FORMAT = 2
 
@@ -16,12 +17,12 @@ class Settings:
     package_digest: str
     pictures_digest: str | None  # of the pictures' names; None for a video or a camera
     state_sha256: str | None  # of the state it began with; None: the package's initial state
-    seed: int
-    batch_size: int
-    epochs: int
-    images_per_epoch: int | None  # None: all pictures of the source
+    seed: NonNegativeInt
+    batch_size: PositiveInt
+    epochs: PositiveInt
+    images_per_epoch: PositiveInt | None  # None: all pictures of the source
     # (first step, rung id), ascending; None: the budget decides, and the steps have the rungs
-    rungs: tuple[tuple[int, str], ...] | None
+    rungs: tuple[tuple[PositiveInt, str], ...] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,11 +34,11 @@ class RunInfo:
     settings: Settings
     package_path: str
     source: str
-    steps_per_epoch: int
-    total_steps: int
+    steps_per_epoch: PositiveInt
+    total_steps: PositiveInt
     engine: str
     device: str = "cpu"  # on which the engine ran
-    threads: int | None  # of the engine; None: not recorded
+    threads: PositiveInt | None  # of the engine; None: not recorded
     versions: dict[str, str]
     machine: dict[str, object]
     board: str | None  # id of its profile
@@ -45,10 +46,10 @@ class RunInfo:
     sensor: str | None  # power sensor
     power_is_estimate: bool
     calibration: dict[
-        str, dict[str, float]
+        str, dict[str, Correction]
     ]  # by rail: `gain`, `offset_w`; other rails are raw
-    sample_rate_hz: float  # highest rate; a sensor may be slower
-    idle_w: float | None  # of the board before the run
+    sample_rate_hz: Hertz  # highest rate; a sensor may be slower
+    idle_w: Watts | None  # of the board before the run
     budget: Budget
     profile: CostProfile | None  # that the plan is based on, if any
 

@@ -5,7 +5,6 @@
 trains it. Nothing here reads pictures, so that only the engine is tested.
 """
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from edge_runtime.package import Package, open_package
 from edge_runtime.package.curves import hyper_parameters
 from edge_runtime.package.manifest import Rung
 from edge_runtime.package.names import LOSS, PARAM
+from edge_runtime.reading import read_json
 from edge_runtime.schema import structure
 from edge_runtime.state import Array, State
 
@@ -74,7 +74,7 @@ def read_expected() -> Expected:
         PackageError: edge-train is not completely installed.
     """
     try:
-        table = json.loads(EXPECTED.read_bytes())
+        table = read_json(EXPECTED)
     except (OSError, ValueError) as error:
         raise PackageError(
             f"{EXPECTED} cannot be read ({error}). Install edge-train again."

@@ -105,7 +105,7 @@ def open_loop(job: TrainingJob) -> Iterator[Loop]:
 
 
 def _resume(job: TrainingJob, engine: Engine, writer: RunWriter, metering: Metering) -> Loop:
-    checkpoint, damaged = find_checkpoint(writer.run)
+    checkpoint, damaged = find_checkpoint(writer.run, expected=job.package.expected_state())
     begun = checkpoint.info if checkpoint else None
     done = begun.step if begun else 0
     saved = begun.spent if begun else NOTHING

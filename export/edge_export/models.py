@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from edge_export.vit import CLASS_TOKEN, FEATURE_KINDS
 from edge_runtime.errors import ConfigError
-from edge_runtime.package.manifest import ModelFacts
+from edge_runtime.package.manifest import Depth, ModelFacts, Pixels, Width
 
 
 class Family(NamedTuple):
@@ -26,7 +26,14 @@ FAMILIES = {
     "deit_small": Family(384, 12, 6),
     "deit_base": Family(768, 12, 12),
 }
-_NAME = re.compile(r"(?P<family>[a-z]+_[a-z]+)(_patch(?P<patch>\d+)_(?P<image>\d+))?")
+_KINDS: dict[str, Any] = {
+    "image_size": Pixels,
+    "patch_size": Pixels,
+    "width": Width,
+    "depth": Depth,
+    "heads": Width,
+}
+_NAME = re.compile(r"(?P<family>[a-z]+_[a-z]+)(_patch(?P<patch>\d{1,5})_(?P<image>\d{1,5}))?")
 
 
 def model_facts(
@@ -43,7 +50,7 @@ def model_facts(
 
     Raises:
         ConfigError: an unknown name or kind of features, a family without image and patch
-            size, sizes below 1, or sizes that do not divide.
+            size, sizes out of range, or sizes that do not divide.
     """
     given = {
         "image_size": image_size_px,
@@ -87,8 +94,10 @@ def _named_sizes(name: str) -> dict[str, int]:
 
 def _check(name: str, sizes: Mapping[str, int], features: str) -> None:
     """Refuse invalid sizes."""
-    if wrong := [f"{key} {size}" for key, size in sizes.items() if size < 1]:
-        raise ConfigError(f"model {name!r}: expected at least 1, got {', '.join(wrong)}.")
+    for key, size in sizes.items():
+        if size not in (limits := get_args(_KINDS[key])[1]):
+            expected = limits.of("an integer")
+            raise ConfigError(f"model {name!r}: {key}: expected {expected}, got {size}.")
     if features not in FEATURE_KINDS:
         raise ConfigError(
             f"model.features: unknown {features!r}; known are {', '.join(FEATURE_KINDS)}."

@@ -48,7 +48,7 @@ class PlainEngine(BaseEngine):
     ) -> dict[str, float]:
         if graph not in self._sessions:
             self._sessions[graph] = open_session(
-                package.file(graph), device=self.device, threads=self.threads
+                package, graph, device=self.device, threads=self.threads
             )
         spec = package.manifest.graphs[graph]
         known = {**self._state, **batch}

@@ -5,7 +5,6 @@ trace is repeated at its end.
 """
 
 import bisect
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,8 +14,12 @@ from typing_extensions import override
 
 from edge_runtime.device.sensors.base import PowerSensor
 from edge_runtime.errors import SensorError
+from edge_runtime.reading import parse_json, read_file
 
 Trace = Sequence[tuple[float, Mapping[str, float | None]]]
+
+_MAX_TRACE_BYTES = 1 << 28  # a day at ten samples per second
+_MOST = 1e9  # seconds, watts
 
 
 class ReplaySensor(PowerSensor):
@@ -86,21 +89,28 @@ def read_trace(path: Path) -> Trace:
         SensorError: the file cannot be read, or a line is not a reading; the first is named.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SensorError(f"replay: {path} cannot be read ({error})") from error
+        lines = read_file(path, _MAX_TRACE_BYTES).splitlines()
+    except OSError as error:
+        raise SensorError(f"replay: {path} cannot be read ({error.strerror})") from error
     return [_entry(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
 
 
-def _entry(line: str, where: str) -> tuple[float, dict[str, float | None]]:
+def _entry(line: bytes, where: str) -> tuple[float, dict[str, float | None]]:
     try:
-        record: Any = json.loads(line)
-        return float(record["t_s"]), {
-            str(rail): None if power_w is None else float(power_w)
+        record: Any = parse_json(line)
+        return _number(record["t_s"]), {
+            str(rail): None if power_w is None else _number(power_w)
             for rail, power_w in record["rails_w"].items()
         }
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise SensorError(
             f"replay: {where} is not a reading such as "
             '{"t_s": 0.1, "rails_w": {"VDD_IN": 5.0}}'
         ) from error
+
+
+def _number(value: Any) -> float:
+    number = float(value)
+    if not abs(number) <= _MOST:  # also NaN
+        raise ValueError(f"{number} is no time and no power")
+    return number

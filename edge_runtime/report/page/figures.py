@@ -175,8 +175,9 @@ def _steps_in_time(run: RunSummary, series: RunSeries, time: TimeAxis) -> Figure
         ends = ([0, time.at(planned_s)], [0, total])
         traces.append(trace(*ends, "planned", line={"dash": "dot"}))
     allowed = [time.at(limit_s) for limit_s in _allowed(run, "time")]
-    style = {"line": {"dash": "dash"}}
-    traces += [trace([limit, limit], [0, total], "limit", **style) for limit in allowed]
+    traces += [
+        trace([limit, limit], [0, total], "limit", line={"dash": "dash"}) for limit in allowed
+    ]
     x_end = 1.02 * max(time.end, *allowed, time.at(planned_s or 0.0))
     return Figure("spent", run.name, 300, time.title, x_end, [Panel("steps", traces)])
 

@@ -143,6 +143,8 @@ class RunDigest:
     events: list[LoggedEvent]
     manifest: Manifest | None  # None: the package is not where it was
     cut_files: tuple[str, ...] = ()  # that end in half a line
+    # By file: with NULs, left out
+    zeroed_lines: dict[str, list[int]] = field(default_factory=dict)
     gap_limit_s: float  # readings further apart leave a gap
     steps: int = 0  # that were not lost
     images: int = 0

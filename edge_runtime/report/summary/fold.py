@@ -60,7 +60,7 @@ def digest_run(path: Path) -> RunDigest:
         mine = logged.pop(number, [])
         _ProcessFold(digest, files, losses, number, mine, kept_s.get(number, math.inf)).read()
     digest.losses.last = losses.mean()
-    digest.cut_files = files.cut_files
+    digest.cut_files, digest.zeroed_lines = files.cut_files, files.zeroed_lines
     return digest
 
 

@@ -6,28 +6,25 @@ block drops it before the next one. Clock: seconds since the start of the proces
 names. Unknown is NaN.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, pairwise
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, TypeAlias, get_args, get_type_hints
+from typing import Annotated, Any, TypeAlias, get_args, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.errors import EdgeRuntimeError, RecordsError
-from edge_runtime.package.manifest import FORMAT as PACKAGE_FORMAT
+from edge_runtime.errors import PackageError, RecordsError
 from edge_runtime.package.manifest import Manifest
-from edge_runtime.package.reader import MANIFEST
+from edge_runtime.package.reader import read_manifest
 from edge_runtime.records import LoggedEvent, Run, logged_event, open_run
 from edge_runtime.records.events import Measured, StepRecord
 from edge_runtime.records.jsonl import LineReader
 from edge_runtime.records.power import PowerRecord
 from edge_runtime.records.run import EVENTS_FILE, POWER_FILE, STEPS_FILE
-from edge_runtime.schema import structure
+from edge_runtime.schema import Range, shown
 
 Array: TypeAlias = NDArray[Any]
 Columns: TypeAlias = dict[str, Array]  # of one file, by field, all of one length
@@ -38,6 +35,14 @@ _TYPES: dict[str, set[type]] = {
     name: {*(get_args(hint) or (hint,))} | ({int} if "float" in str(hint) else set())
     for record in (PowerRecord, StepRecord, Measured)
     for name, hint in get_type_hints(record).items()
+}
+# And its limits.
+_RANGES: dict[str, Range] = {
+    name: each.__metadata__[0]
+    for record in (PowerRecord, StepRecord, Measured)
+    for name, hint in get_type_hints(record, include_extras=True).items()
+    for each in (hint, *get_args(hint))
+    if get_origin(each) is Annotated and get_args(each)[0] in (int, float)
 }
 # The columns that are read of samples, which are many, and of steps.
 _SAMPLES = (
@@ -50,6 +55,7 @@ _STEPS = dict.fromkeys(("process", "step", "images", "rung"), "int64") | dict.fr
 )
 RAIL = "rail "  # begins the names of columns that are rails
 _RAIL_TYPE = "float32"
+_MOST_COLUMNS = 200  # of a file
 _DAMAGE = (KeyError, TypeError, ValueError, OverflowError)  # what a damaged line raises
 
 
@@ -84,6 +90,11 @@ class RunFiles:
         """Those that end in half a line, once all is read."""
         return tuple(name for name, each in self._readers.items() if each.has_partial_line)
 
+    @property
+    def zeroed_lines(self) -> dict[str, list[int]]:
+        """By file the numbers of lines with NULs, which were left out."""
+        return {name: each.zeroed_lines for name, each in self._readers.items()}
+
     def manifest(self) -> Manifest | None:
         """What the package says of itself, if it is still there and still the same."""
         return _manifest(self.run)
@@ -99,6 +110,7 @@ class Blocks:
             RecordsError: the file is missing or damaged.
         """
         self._reader, self._take = reader, take
+        self._names: set[str] = set()  # of all columns
         self._blocks = self._read()
         self._next = next(self._blocks, None)
 
@@ -126,13 +138,17 @@ class Blocks:
     def _read(self) -> Iterator[Columns]:
         last = (0, 0.0)  # process and time
         while tables := self._reader.read():
-            first = self._reader.lines_read - len(tables) + 1
             try:
                 columns = self._take(tables)
             except _DAMAGE:
-                _find_damage(tables, self._take, self._reader, first)
+                _find_damage(tables, self._take, self._reader)
                 raise
-            _check_order(columns, last, self._reader, first)
+            self._names |= columns.keys()
+            if len(self._names) > _MOST_COLUMNS:
+                raise RecordsError(
+                    f"{self._reader.path} is damaged: it has more rails than any board."
+                )
+            _check_order(columns, last, self._reader)
             last = int(columns["process"][-1]), float(columns["t_s"][-1])
             edges = np.flatnonzero(np.diff(columns["process"])) + 1
             for begin, stop in pairwise([0, *edges.tolist(), len(tables)]):
@@ -144,8 +160,7 @@ def _sample_columns(tables: _Tables) -> Columns:
     rails = _checked(list(map(itemgetter("rails_w"), tables)), "rails_w", {dict})
     for rail in dict.fromkeys(chain.from_iterable(rails)):
         powers_w = [rails_w.get(rail) for rails_w in rails]
-        _checked(powers_w, rail, _TYPES["total_w"])
-        columns[RAIL + rail] = np.array(powers_w, _RAIL_TYPE)
+        columns[RAIL + rail] = _array(powers_w, rail, _RAIL_TYPE, like="total_w")
     return columns
 
 
@@ -161,21 +176,39 @@ def _step_columns(tables: _Tables, rungs: dict[str, int]) -> Columns:
 
 
 def _column(tables: _Tables, name: str, dtype: str) -> Array:
-    """One field of every table; `None` becomes NaN."""
-    return np.array(_checked(list(map(itemgetter(name), tables)), name, _TYPES[name]), dtype)
+    """One field of every table."""
+    return _array(list(map(itemgetter(name), tables)), name, dtype, like=name)
+
+
+def _array(values: list[Any], name: str, dtype: str, *, like: str) -> Array:
+    """Values with the type and the limits of a field; `None` becomes NaN."""
+    _checked(values, name, _TYPES[like])
+    with np.errstate(over="ignore"):
+        array = np.array(values, dtype)
+    if (limits := _RANGES.get(like)) is not None:
+        ends = np.fmin.reduce(array), np.fmax.reduce(array)  # of those that are known
+        if not all(np.isnan(end) or end in limits for end in ends):
+            _refuse_beyond(limits, name, values)
+    return array
+
+
+def _refuse_beyond(limits: Range, name: str, values: list[Any]) -> None:
+    for value in values:
+        if value is not None and value not in limits:
+            raise ValueError(f"{name}: expected {limits.of('a number')}, got {shown(value)}")
 
 
 def _checked(values: list[Any], name: str, types: set[type]) -> list[Any]:
     if not {*map(type, values)} <= types:
         wrong = next(value for value in values if type(value) not in types)
-        raise ValueError(f"{name} is {wrong!r}")
+        raise ValueError(f"{name} is {shown(wrong)}")
     return values
 
 
 def _find_damage(
-    tables: _Tables, take: Callable[[_Tables], Columns], reader: LineReader, first: int
+    tables: _Tables, take: Callable[[_Tables], Columns], reader: LineReader
 ) -> None:
-    for number, table in enumerate(tables, start=first):
+    for number, table in zip(reader.numbers, tables, strict=True):
         try:
             take([table])
         except _DAMAGE as error:
@@ -184,36 +217,27 @@ def _find_damage(
             raise RecordsError(f"{reader.place(number)} is damaged: {reason}.") from None
 
 
-def _check_order(
-    columns: Columns, last: tuple[int, float], reader: LineReader, first: int
-) -> None:
+def _check_order(columns: Columns, last: tuple[int, float], reader: LineReader) -> None:
     """Processes follow each other, and time does not go back in any of them.
 
     Args:
         columns: of a block.
         last: process and time of the line before it.
-        reader: of the file.
-        first: number of the block's first line.
+        reader: of the file, which has just read the block.
     """
     process, t_s = columns["process"], columns["t_s"]
     later = np.diff(process, prepend=last[0])
     back = (process < 1) | (t_s < 0)
     back |= (later < 0) | ((later == 0) & (np.diff(t_s, prepend=last[1]) < 0))
     if back.any():
-        place = reader.place(first + int(np.argmax(back)))
+        place = reader.place(reader.numbers[int(np.argmax(back))])
         raise RecordsError(f"{place} is damaged: its time goes back.")
 
 
 def _manifest(run: Run) -> Manifest | None:
     """What the package says of itself, if it is still there and still the same."""
-    file = Path(run.info.package_path) / MANIFEST
     try:
-        content = file.read_bytes()
-        if hashlib.sha256(content).hexdigest() != run.info.settings.package_digest:
-            return None
-        table = json.loads(content)
-        if table.get("format") != PACKAGE_FORMAT:
-            return None
-        return structure(Manifest, table, where=str(file), error=RecordsError)
-    except (OSError, ValueError, EdgeRuntimeError):
+        manifest, digest = read_manifest(Path(run.info.package_path))
+    except (PackageError, ValueError):  # moved, changed, or no path at all
         return None
+    return manifest if digest == run.info.settings.package_digest else None

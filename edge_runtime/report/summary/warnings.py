@@ -47,6 +47,12 @@ def _damages(digest: RunDigest) -> Iterator[str]:
             f"{name} ends in the middle of a line, which was skipped: a process was killed "
             "or the disk was full."
         )
+    for name, lines in digest.zeroed_lines.items():
+        if lines:
+            yield (
+                f"{name} has NULs in {len(lines)} line(s), first in line {lines[0]}, as after "
+                "a power cut; what they held is lost, and left out."
+            )
 
 
 def _exceeded(run: RunSummary) -> Iterator[str]:

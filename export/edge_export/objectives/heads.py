@@ -5,14 +5,15 @@ Letters: R rows (views x images), D encoder width.
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Annotated
 
 from torch import Tensor
 from torch.nn.functional import gelu
 
 from edge_export.parameters import Parameter, linear, norm
 from edge_export.vit import Weights, affine, layer_norm
-from edge_runtime.package.manifest import AugmentationSpec
-from edge_runtime.schema import Positive, PositiveInt
+from edge_runtime.package.manifest import AugmentationSpec, Width
+from edge_runtime.schema import Range
 
 HEAD_NORM_EPS = 1e-5
 
@@ -21,9 +22,9 @@ HEAD_NORM_EPS = 1e-5
 class ContrastiveOptions:
     """Options in `[method]` of methods that compare projections."""
 
-    temperature: Positive = 0.2
-    projector_width: PositiveInt = 512
-    projector_out: PositiveInt = 128
+    temperature: Annotated[float, Range(ge=0.001, le=1000)] = 0.2
+    projector_width: Width = 512
+    projector_out: Width = 128
 
 
 def mlp_parameters(name: str, widths: tuple[int, ...]) -> tuple[Parameter, ...]:

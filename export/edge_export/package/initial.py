@@ -13,6 +13,7 @@ from edge_export.parameters import Parameter
 from edge_runtime.errors import ConfigError
 from edge_runtime.package.encoder import from_timm
 from edge_runtime.package.manifest import EncoderTensor
+from edge_runtime.reading import MAX_STATE_BYTES, read_file
 
 POSITIONS = "pos_embed"
 
@@ -34,7 +35,7 @@ def encoder_from_timm(
     """
     try:
         # torch, because numpy has no bfloat16
-        tensors = safetensors.torch.load(path.read_bytes())
+        tensors = safetensors.torch.load(read_file(path, MAX_STATE_BYTES))
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"--init {path} cannot be read: {error}") from error
     checkpoint = {name: value.to(torch.float32).numpy() for name, value in tensors.items()}

@@ -8,6 +8,8 @@ from edge_export.policies import policies_named, uses_keep_ratio
 from edge_export.recipe.tables import Recipe
 from edge_runtime.errors import ConfigError
 
+MOST_RUNGS = 200
+
 
 def problems_of(recipe: Recipe) -> list[str]:
     """Problems, one entry each; empty for a valid recipe."""
@@ -66,6 +68,9 @@ def _declared(recipe: Recipe) -> Iterator[str]:
 
 def _ladder(recipe: Recipe) -> Iterator[str]:
     ratios, sizes = recipe.keep_ratios, recipe.micro_batches
+    patches, trained = recipe.patch_sizes or (0,), recipe.trained
+    if (rungs := len(ratios) * len(patches) * len(trained) * (1 + len(sizes))) > MOST_RUNGS:
+        yield f"the ladder has {rungs} rungs; expected at most {MOST_RUNGS}"
     if len({f"{ratio:g}" for ratio in ratios}) < len(ratios):  # as in names of rungs
         yield "keep_ratios: each at most once, and different in six digits"
     for key in ("keep_ratios", "trained"):

@@ -16,19 +16,29 @@ from edge_export.policies import TokenPolicy, policies_named
 from edge_export.vit import CLASS_TOKEN
 from edge_runtime.errors import ConfigError
 from edge_runtime.package.curves import COUNT, Curve, Epochs, constant, cosine
-from edge_runtime.package.manifest import AugmentationSpec, Hue, ModelFacts, Share
+from edge_runtime.package.manifest import (
+    AugmentationSpec,
+    Batch,
+    Depth,
+    Hue,
+    ModelFacts,
+    Pixels,
+    Strength,
+    Width,
+)
 from edge_runtime.package.names import EMA_MOMENTUM, LEARNING_RATE, STEP_COUNT
 from edge_runtime.schema import (
-    NonNegative,
-    Positive,
-    PositiveInt,
+    NonNegativeInt,
     Probability,
     Range,
+    Share,
     structure,
     unstructure,
 )
 
 Beta = Annotated[float, Range(ge=0, lt=1)]
+Rate = Annotated[float, Range(ge=0, le=10_000)]  # of learning, of decay
+Epsilon = Annotated[float, Range(ge=1e-30, le=1)]  # smaller ones are 0 in float32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,11 +46,11 @@ class ModelTable:
     """`[model]`: a timm name, or a family with sizes."""
 
     name: str = "vit_tiny"
-    image_size: int | None = None
-    patch_size: int | None = None
-    width: int | None = None
-    depth: int | None = None
-    heads: int | None = None
+    image_size: Pixels | None = None
+    patch_size: Pixels | None = None
+    width: Width | None = None
+    depth: Depth | None = None
+    heads: Width | None = None
     features: str = CLASS_TOKEN
 
 
@@ -56,15 +66,15 @@ class Choice:
 class OptimizerTable:
     """`[optimizer]`: AdamW. Missing values are the method's defaults."""
 
-    lr: NonNegative | None = None
-    final_lr: NonNegative = 0.0
+    lr: Rate | None = None
+    final_lr: Rate = 0.0
     warmup_epochs: Epochs | None = None
-    weight_decay: NonNegative | None = None
-    final_weight_decay: NonNegative | None = None
+    weight_decay: Rate | None = None
+    final_weight_decay: Rate | None = None
     exempt_vectors: bool = False  # no decay of biases, norms, class token and positions
     beta1: Beta = 0.9
     beta2: Beta = 0.999
-    eps: Positive = 1e-8
+    eps: Epsilon = 1e-8
     ema_momentum: Probability | None = None
     final_ema_momentum: Probability | None = None
 
@@ -80,9 +90,9 @@ class AugmentationTable:
     max_area: Share | None = None
     flip: Probability | None = None
     jitter: Probability | None = None
-    brightness: NonNegative | None = None
-    contrast: NonNegative | None = None
-    saturation: NonNegative | None = None
+    brightness: Strength | None = None
+    contrast: Strength | None = None
+    saturation: Strength | None = None
     hue: Hue | None = None
     grayscale: Probability | None = None
     blur: Probability | None = None
@@ -101,11 +111,11 @@ class Recipe:
     augmentation: AugmentationTable = field(default_factory=AugmentationTable)
     # The axes of the ladder: it has a rung for every combination
     keep_ratios: tuple[Share, ...] = (1.0, 0.75, 0.5)
-    patch_sizes: tuple[PositiveInt, ...] = ()  # px; empty: only the model's
+    patch_sizes: tuple[Pixels, ...] = ()  # px; empty: only the model's
     trained: tuple[str, ...] = (ALL,)
-    micro_batches: tuple[PositiveInt, ...] = ()  # images; each adds a variant of every rung
-    batch_size: Annotated[int, Range(ge=2)] = 64
-    seed: Annotated[int, Range(ge=0, lt=2**63)] = 0
+    micro_batches: tuple[Batch, ...] = ()  # images; each adds a variant of every rung
+    batch_size: Annotated[int, Range(ge=2, le=1_000_000)] = 64
+    seed: NonNegativeInt = 0
 
     def facts(self) -> ModelFacts:
         """Sizes of the model."""

@@ -1,0 +1,18 @@
+"""About a minute of damaged files; `make fuzz` tries more."""
+
+import pytest
+
+from device_tests.fuzzing.__main__ import in_new_process
+from device_tests.fuzzing.readers import READERS
+
+SEED = 14
+SECONDS = 3.0  # per reader, with the start of its process about 4
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_damaged_files_are_an_error_or_a_result(reader: str) -> None:
+    if reader == "recipe":
+        pytest.importorskip("torch")
+    outcome = in_new_process(reader, seed=SEED, count=10_000, seconds=SECONDS)
+    assert outcome.failures == []
+    assert outcome.inputs > 20
