@@ -255,7 +255,7 @@ def test_a_state_of_another_package_is_skipped(writer) -> None:
     folder = save(writer, 10)
     other = {"param.w": np.zeros(7, np.float32), "more": np.zeros(1)}
     writer.record(STEP, MOMENT)
-    writer.save(other, step=20, epoch=0, spent=SPENT)
+    writer.save(other, step=20, epoch=0, spent=SPENT, losses=Losses())
     expected = {"param.w": ("float32", (100,)), "count": ("int64", (1,))}
     newest, (damaged,) = find_checkpoint(writer.run, expected=expected)
     assert newest.info.step == 10

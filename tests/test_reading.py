@@ -21,7 +21,8 @@ from edge_runtime.profiling import load_profile, save_profile
 from edge_runtime.reading import open_regular, parse_json, read_file, read_json
 from edge_runtime.records import RunWriter, create_run, open_run
 from edge_runtime.records.jsonl import LineFile, LineReader, is_held
-from edge_runtime.report.summary.loader import load_run
+from edge_runtime.records.totals import Losses
+from edge_runtime.report.summary.fold import digest_run
 from edge_runtime.state import encode_state, load_state
 from edge_runtime.storage import file_sha256
 
@@ -85,7 +86,7 @@ def in_package(folder: Path, name: str) -> tuple[Path, Callable[[], object]]:
 def begun(folder: Path) -> Path:
     with RunWriter(create_run(folder / "run", INFO)) as writer:
         writer.record(STEP, MOMENT)
-        writer.save({}, step=1, epoch=0, spent=SPENT)
+        writer.save({}, step=1, epoch=0, spent=SPENT, losses=Losses())
     return folder / "run"
 
 
@@ -128,9 +129,9 @@ READERS: dict[str, Callable[[Path], tuple[Path, Callable[[], object]]]] = {
     "state": lambda at: in_package(at, "state.safetensors"),
     "graph": lambda at: in_package(at, "graphs/k050/step.onnx"),
     "run": lambda at: in_run(at, "run.json", open_run),
-    "steps of a report": lambda at: in_run(at, "steps.jsonl", load_run),
-    "events of a report": lambda at: in_run(at, "events.jsonl", load_run),
-    "power of a report": lambda at: in_run(at, "power.jsonl", load_run),
+    "steps of a report": lambda at: in_run(at, "steps.jsonl", digest_run),
+    "events of a report": lambda at: in_run(at, "events.jsonl", digest_run),
+    "power of a report": lambda at: in_run(at, "power.jsonl", digest_run),
     "steps of a watcher": lambda at: in_run(at, "steps.jsonl", follow),
     "events of a watcher": lambda at: in_run(at, "events.jsonl", follow),
     "steps of a writer": lambda at: in_run(at, "steps.jsonl", write),

@@ -7,13 +7,14 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_runtime.errors import RecordsError
 from edge_runtime.facts import Spent
-from edge_runtime.reading import open_regular
+from edge_runtime.reading import open_regular, read_json
 from edge_runtime.records.totals import Totals
 from edge_runtime.schema import NonNegativeInt, structure, unstructure
 from edge_runtime.state import State, TensorKind, load_state, problems_with, state_chunks
@@ -104,11 +105,21 @@ def read_info(path: Path) -> CheckpointInfo:
         RecordsError: it cannot be read.
     """
     file = path / INFO_FILE
-    try:
-        table = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise RecordsError(f"{path} is damaged: {error}.") from error
+    with _damage(path):
+        table = read_json(file)
     return structure(CheckpointInfo, table, where=str(file), error=RecordsError)
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """Turn what reading a part of a checkpoint raises into `RecordsError`."""
+    try:
+        yield
+    except OSError as error:
+        name = Path(error.filename or STATE_FILE).name
+        raise RecordsError(f"{path} is damaged: {name}: {error.strerror}.") from error
+    except ValueError as error:
+        raise RecordsError(f"{path} is damaged: {error}.") from error
 
 
 def load_checkpoint(
@@ -133,14 +144,9 @@ def load_checkpoint(
             fit the package.
     """
     info = read_info(path)
-    try:
+    with _damage(path):
         content_sha256 = file_sha256(path / STATE_FILE)
         state = load_state(path / STATE_FILE, names)
-    except OSError as error:
-        name = Path(error.filename or STATE_FILE).name
-        raise RecordsError(f"{path} is damaged: {name}: {error.strerror}.") from error
-    except ValueError as error:
-        raise RecordsError(f"{path} is damaged: {error}.") from error
     if info.state_sha256 != content_sha256:
         raise RecordsError(f"{path} is damaged: {STATE_FILE} was altered or truncated.")
     if str(info.step) != path.name or info.package_digest != package_digest:

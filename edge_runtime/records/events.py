@@ -86,7 +86,7 @@ class Resumed:
     lost_j: Joules | None
     engine: str
     runtime: str
-    threads: int | None = None  # of the engine; None: not recorded
+    threads: PositiveInt | None = None  # of the engine; None: not recorded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

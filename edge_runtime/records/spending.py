@@ -9,18 +9,18 @@ from typing import Any
 
 from edge_runtime.errors import RecordsError
 from edge_runtime.records.power import PowerRecord
-from edge_runtime.schema import structure
+from edge_runtime.schema import Joules, NonNegativeInt, Seconds, structure
 
 
 @dataclass(slots=True, kw_only=True)
 class Spending:
     """Time and energy until the newest sample."""
 
-    process: int = 0  # the number of the last one; 0: there is none
-    before_s: float = 0.0  # by the processes before it
-    before_j: float | None = 0.0
-    own_s: float = 0.0  # by this process
-    own_j: float | None = None
+    process: NonNegativeInt = 0  # the number of the last one; 0: there is none
+    before_s: Seconds = 0.0  # by the processes before it
+    before_j: Joules | None = 0.0
+    own_s: Seconds = 0.0  # by this process
+    own_j: Joules | None = None
 
     def add(self, process: int, t_s: float, energy_j: float | None) -> None:
         """Add one sample; the samples of a process come in order."""

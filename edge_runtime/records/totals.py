@@ -4,17 +4,21 @@ Who continues or watches a run of weeks need not read its records from the begin
 """
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from edge_runtime.records.spending import Spending
+from edge_runtime.schema import Float32, NonNegativeInt, Range
+
+LossSum = Annotated[float, Range(ge=-1e300, le=1e300)]
 
 
 @dataclass(slots=True, kw_only=True)
 class Losses:
     """Losses of the present epoch, and of the last step."""
 
-    count: int = 0  # of those that are finite
-    sum: float = 0.0
-    last: float | None = None  # None: not finite, or no step yet
+    count: NonNegativeInt = 0  # of those that are finite
+    sum: LossSum = 0.0
+    last: Float32 | None = None  # None: not finite, or no step yet
 
     def add(self, loss: float | None) -> None:
         """Add the loss of a step; `None`: not finite."""
@@ -32,6 +36,6 @@ class Losses:
 class Totals:
     """What a checkpoint knows of the records before it."""
 
-    power_bytes: int = 0  # length of power.jsonl
+    power_bytes: NonNegativeInt = 0  # length of power.jsonl
     spending: Spending = field(default_factory=Spending)  # by these lines
     losses: Losses = field(default_factory=Losses)
