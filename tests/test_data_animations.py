@@ -84,6 +84,13 @@ def test_a_frame_larger_than_its_gif_is_refused() -> None:
         decode_picture(bytes(content))
 
 
+def test_a_frame_of_another_size_than_its_gif_is_refused() -> None:
+    content = bytearray(KINDS["GIF"])
+    content[6:10] = struct.pack("<HH", 36, 20)
+    with pytest.raises(UnreadablePicture, match="frame is larger than the picture"):
+        decode_picture(bytes(content))
+
+
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
 def test_a_cut_animation_is_unreadable(kind) -> None:
     with pytest.raises(UnreadablePicture):

@@ -12,7 +12,8 @@ from PIL import Image
 
 from edge_runtime.data import UnreadablePicture
 from edge_runtime.data.decode import decode_picture
-from edge_runtime.data.header import header_of
+from edge_runtime.data.header import PictureHeader, header_of
+from edge_runtime.data.jpeg_scan import lacks_data
 
 END = b"\xff\xd9"
 GREY = 128
@@ -113,3 +114,12 @@ def test_a_damaged_jpeg_gives_a_picture_or_the_error(kind, data) -> None:
         content[data.draw(st.integers(2, len(content) - 1))] = data.draw(st.integers(0, 255))
     with suppress(UnreadablePicture):
         decode_picture(bytes(content))
+
+
+@pytest.mark.parametrize(("components", "lacks"), [(b"\1", True), (b"\1\2\3", False)])
+def test_a_component_without_a_scan_is_missing_data(components, lacks) -> None:
+    """Each in a scan of its own, as some scanners write them."""
+    scans = b"".join(b"\xff\xda\0\x08\1%c\0\0\x3f\0data" % one for one in components)
+    header = PictureHeader("JPEG", 8, 8, 3, scan_start=4, components=3)
+    content = b"\xff\xd8" + scans + END
+    assert lacks_data(content, header, np.zeros((8, 8, 3), np.uint8)) is lacks

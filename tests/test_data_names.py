@@ -46,8 +46,8 @@ def test_every_usual_ending_is_read(tmp_path, extension) -> None:
 
 OTHERS = ["a/1.heic", "a/2.HEIC", "a/3.heic", "b/4.heic", "x.avif", "x.DNG", "x.cr2", "f.mp4"]
 OTHERS_TEXT = (
-    "1 .avif files (x.avif); 1 .cr2 files (x.cr2); 1 .dng files (x.DNG); "
-    "4 .heic files (a/1.heic, a/2.HEIC, a/3.heic, ...); 1 .mp4 files (f.mp4)"
+    ".avif files: 1 (x.avif); .cr2 files: 1 (x.cr2); .dng files: 1 (x.DNG); "
+    ".heic files: 4 (a/1.heic, a/2.HEIC, a/3.heic, ...); .mp4 files: 1 (f.mp4)"
 )
 
 
@@ -80,7 +80,7 @@ def test_pictures_that_are_not_decoded_are_counted_and_named(
 def test_they_are_named_where_nothing_else_is_left(tmp_path) -> None:
     folder = write_pictures(tmp_path / "p", ["IMG_1.HEIC"])
     with pytest.raises(
-        DataError, match=r"no pictures: .* Not read: 1 \.heic files \(IMG_1\.H"
+        DataError, match=r"no pictures: .* Not read: \.heic files: 1 \(IMG_1\.H"
     ):
         open_source(str(folder))
 
@@ -94,9 +94,9 @@ def test_folders_of_the_system_are_left_out_and_named(tmp_path) -> None:
     source = open_source(str(folder))
     assert keys(source) == ["cat/1.png"]
     assert list(source.classes) == ["cat"]
-    assert source.left_out.startswith("4 folders of the system (")
+    assert source.left_out.startswith("folders of the system: 4 (")
     assert source.left_out.endswith(
-        "; 1 hidden folders (.Trash-1000); 1 hidden pictures (cat/._1.png)"
+        "; hidden folders: 1 (.Trash-1000); hidden pictures: 1 (cat/._1.png)"
     )
     packed = tmp_path / "p.tar"
     subprocess.run(["tar", "-cf", packed, "-C", folder, "."], check=True)
@@ -123,7 +123,7 @@ def test_a_folder_that_cannot_be_listed_is_left_out_and_named(tmp_path, monkeypa
     refused(monkeypatch, "private")
     source = open_source(str(tmp_path / "p"))
     assert keys(source) == ["cat/1.png"]
-    assert source.left_out == "1 folders that cannot be listed (private)"
+    assert source.left_out == "folders that cannot be listed: 1 (private)"
 
 
 def test_a_source_that_cannot_be_listed_is_an_error(tmp_path, monkeypatch) -> None:
@@ -168,7 +168,7 @@ def test_names_of_pictures_classes_and_sources_are_printable(tmp_path) -> None:
     assert source.name == f"{tmp_path}/a\\x1b[31m"
     assert keys(source) == ["x\\u202e/1\\n.png", "y\\x07/2.png"]
     assert list(source.classes) == ["x\\u202e", "y\\x07"]
-    assert source.left_out == "1 .heic files (y\\x07/3\\x9b.heic)"
+    assert source.left_out == ".heic files: 1 (y\\x07/3\\x9b.heic)"
     assert source.read(0).shape == (12, 12, 3)
     for name in ("gone\x1b", "gone\n.tar", "a\x1b[31m/\ud800"):
         with pytest.raises(DataError) as caught:

@@ -45,8 +45,8 @@ TEXTS = {
     events.ZoneBack(step=4, zone="cpu-thermal", temperature_c=50.5, gap_s=2.0): (
         "temperature zone cpu-thermal is back after 2.0 s, 50.5 C"
     ),
-    events.FilesLeftOut(step=0, files="1 .heic files (a.heic)"): (
-        "not read: 1 .heic files (a.heic)"
+    events.FilesLeftOut(step=0, files=".heic files: 1 (a.heic)"): (
+        "not read: .heic files: 1 (a.heic)"
     ),
     events.PictureSkipped(step=1, picture="a.png", reason="cut"): "skipped a.png: cut",
     events.CheckpointSaved(step=4, checkpoint="checkpoints/4", size_bytes=1024, save_s=0.5): (

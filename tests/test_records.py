@@ -48,7 +48,7 @@ EVENTS = [
     events.ZoneLost(step=9, zone="cpu-thermal", temperature_c=51.5, reason="gone"),
     events.ZoneBack(step=9, zone="cpu-thermal", temperature_c=50.5, gap_s=2.0),
     events.WindowEnded(step=7, window=WINDOW),
-    events.FilesLeftOut(step=0, files="2 .heic files (a.heic, b.heic)"),
+    events.FilesLeftOut(step=0, files=".heic files: 2 (a.heic, b.heic)"),
     events.PictureSkipped(step=2, picture="a.jpg", reason="cut short"),
     events.CheckpointSaved(step=5, checkpoint="checkpoints/5", size_bytes=9, save_s=0.1),
     events.CheckpointDamaged(checkpoint="checkpoints/5", reason="altered"),

@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
             linear=args.linear,
             threads=args.threads,
         )
-    results = results_of(trained, scores, args.train, args.test)
+    results = results_of(trained, scores, *(source.name for source in sources))
     # Printed first, so that a full or read-only disk does not lose the result.
     if args.json:
         show_json({"step": trained.step, **unstructure(results)})

@@ -67,7 +67,7 @@ class LeftOut:
     def text(self) -> str:
         """In one line; empty if nothing is left out."""
         return "; ".join(
-            f"{count} {kind} ({', '.join(self._first[kind])}{', ...' * (count > _NAMED)})"
+            f"{kind}: {count} ({', '.join(self._first[kind])}{', ...' * (count > _NAMED)})"
             for kind, count in sorted(self._counts.items())
         )
 
