@@ -20,10 +20,22 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+# Files whose tests export, train or measure for more than some seconds.
+SLOW_FILES = {
+    "test_build", "test_cli_export", "test_cli_profile", "test_data_memory",
+    "test_declared_state", "test_demo", "test_doctor", "test_energy_runs", "test_engines",
+    "test_flops", "test_liveness", "test_measuring_within_budget", "test_micro_batches",
+    "test_ort_training_artifacts", "test_partial_training", "test_policies",
+    "test_profiling", "test_report_room", "test_selftest", "test_sensor_faults",
+    "test_training_budget", "test_training_resume", "test_verify", "test_wheel",
+}  # fmt: skip
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Exporting a package takes a while."""
+    """Mark what `make test-fast` leaves out, beside tests that say so themselves."""
     for item in items:
-        if "small_package" in getattr(item, "fixturenames", ()):
+        exports = "small_package" in getattr(item, "fixturenames", ())
+        if exports or item.path.stem in SLOW_FILES:
             item.add_marker(pytest.mark.slow)
 
 

@@ -40,6 +40,7 @@ def shape_of(lines: list[str]) -> list[str]:
     return [" ".join(line.split()) for line in masked]
 
 
+@pytest.mark.slow
 def test_the_commands_print_what_the_readme_shows(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="the transcript begins with an export")
     pytest.importorskip("onnxruntime.training", reason="and shows ort-training artifacts")
