@@ -77,6 +77,7 @@ NonNegativeInt = Annotated[int, Range(ge=0)]
 # What no program, board or picture reaches.
 Float32 = Annotated[float, Range(ge=-3.5e38, le=3.5e38)]
 Seconds = Annotated[float, Range(ge=0, le=1e15)]
+ClockSeconds = Annotated[float, Range(ge=-1e15, le=1e15)]  # seconds, by any clock
 Joules = Annotated[
     float, Range(ge=-1e15, le=1e15)
 ]  # without those of the idle board: any sign

@@ -24,7 +24,8 @@ scratch, dense = job["scratch"], job["rung"] == "k100"
 
 def measured(step_s=0.5, **changes):
     values = dict(
-        step_s=step_s * (2 if dense else 1), step_s_low=0.4, step_s_high=1.1,
+        step_s=step_s * (2 if dense else 1),
+        step_s_low=min(0.4, step_s), step_s_high=max(1.1, 2 * step_s),
         step_j=5.0 * (2 if dense else 1), power_w=10.0,
         peak_bytes=20_000 * (2 if dense else 1), baseline_bytes=BASELINE,
         startup_s=1.5 + dense, switch_s=0.25, last_step_s=time.monotonic(),

@@ -4,9 +4,8 @@
 """
 
 from dataclasses import dataclass
-from typing import Annotated
 
-from edge_runtime.schema import Celsius, Joules, NonNegativeInt, Range, Seconds, Watts
+from edge_runtime.schema import Celsius, ClockSeconds, Joules, NonNegativeInt, Seconds, Watts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,7 +13,7 @@ class WindowEnergy:
     """Energy of a window of time. Gross is the board's whole energy."""
 
     name: str
-    start_s: Annotated[float, Range(ge=-1e15, le=1e15)]  # by the measuring process's clock
+    start_s: ClockSeconds  # by the measuring process's clock
     duration_s: Seconds
     gross_j: Joules | None
     idle_j: Joules | None  # of the idle board in the same time

@@ -13,6 +13,7 @@ from edge_runtime.facts import Budget, EvaluationResults, Plan, Spent, WindowEne
 from edge_runtime.schema import (
     Bytes,
     Celsius,
+    ClockSeconds,
     Float32,
     Joules,
     NonNegative,
@@ -31,7 +32,7 @@ class Moment:
     """The time of an event, by the clock of all measurements of a run."""
 
     process: PositiveInt  # counts the processes that worked on the run, from 1
-    t_s: Seconds  # since the start of that process
+    t_s: ClockSeconds  # since the start of that process
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +40,7 @@ class Measured:
     """What differs between two runs with the same settings. `None`: not measured."""
 
     process: PositiveInt  # counts the processes that worked on the run, from 1
-    t_s: Seconds  # when the step ended, since the start of that process
+    t_s: ClockSeconds  # when the step ended, since the start of that process
     step_s: Seconds  # inside the engine
     wait_s: Seconds  # for pictures, before that
     pause_s: Seconds  # requested by the governor, before that

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from edge_runtime.schema import (
     Celsius,
+    ClockSeconds,
     Hertz,
     Joules,
     PositiveInt,
     Probability,
-    Seconds,
     Watts,
 )
 
@@ -21,7 +21,7 @@ class PowerRecord:
     """One sample."""
 
     process: PositiveInt  # counts the processes that worked on the run, from 1
-    t_s: Seconds  # since the start of that process
+    t_s: ClockSeconds  # since the start of that process
     total_w: Watts | None  # the board's input
     energy_j: Joules | None  # gross, since the start of that process; None where total_w is
     rails_w: dict[str, Watts | None]
