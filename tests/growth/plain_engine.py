@@ -54,7 +54,7 @@ class PlainEngine(BaseEngine):
         known = {**self._state, **batch}
         known |= {name: np.array(value, np.float32) for name, value in hyper.items()}
         names = [tensor.name for tensor in spec.outputs]
-        feeds = {t.name: np.ascontiguousarray(known[t.name], t.dtype) for t in spec.inputs}
+        feeds = {t.name: np.asarray(known[t.name], t.dtype, order="C") for t in spec.inputs}
         values = dict(zip(names, self._sessions[graph].run(names, feeds), strict=True))
         for tensor in spec.outputs:
             if tensor.role == STATE:
