@@ -1,5 +1,6 @@
 """One contract for all forward engines, on the smallest encoder."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,29 @@ def test_a_file_without_a_graph_is_refused(
     engine = make_engine(name)
     with pytest.raises(EngineError, match=r"cannot load .*embed\.onnx"):
         engine.open(broken, broken.manifest.embed, weights_of(package, 1))
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"name": "other"}, "output .* is unknown"),
+        ({"shape": (None, 7)}, r"tensor\(float\) \['batch', 5\], expected .* \[None, 7\]"),
+        ({"shape": (5,)}, r"expected tensor\(float\) \[5\]"),
+        ({"dtype": "float16"}, r"expected tensor\(float16\)"),
+    ],
+)
+@pytest.mark.parametrize("name", FORWARD_ENGINES)
+def test_another_graph_than_that_of_the_manifest_is_refused(
+    package: Package, name: str, change: dict[str, object], problem: str
+) -> None:
+    manifest = package.manifest
+    spec = manifest.graphs[manifest.embed]
+    changed = replace(spec, outputs=(replace(spec.outputs[0], **change),))
+    graphs = {**manifest.graphs, manifest.embed: changed}
+    other = replace(package, manifest=replace(manifest, graphs=graphs))
+    engine = make_engine(name)
+    with pytest.raises(EngineError, match=rf"graph of the manifest: .*{problem}"):
+        engine.open(other, manifest.embed, weights_of(package, 1))
 
 
 @pytest.mark.parametrize("name", FORWARD_ENGINES)

@@ -10,12 +10,14 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from edge_runtime.cli.panel_text import panel_text
+from edge_runtime.cli.progress import Progress
 from edge_runtime.data import open_source
 from edge_runtime.data.files import PictureFiles
 from edge_runtime.data.header import header_of
@@ -26,6 +28,7 @@ from edge_runtime.engines import create_engine, encoder_weights
 from edge_runtime.evaluation.encoder_file import onnx_chunks
 from edge_runtime.facts import Budget, CostProfile, RungCost
 from edge_runtime.live import Follower, Replay
+from edge_runtime.live.metrics import metrics_of
 from edge_runtime.package import open_package
 from edge_runtime.package.curves import hyper_parameters
 from edge_runtime.package.reader import MANIFEST
@@ -36,7 +39,7 @@ from edge_runtime.records import open_run
 from edge_runtime.records.checkpoints import checkpoint_paths, load_checkpoint
 from edge_runtime.records.event_text import event_text
 from edge_runtime.records.power import PowerRecord
-from edge_runtime.report import summarize
+from edge_runtime.report import csv_files, summarize
 from edge_runtime.schema import unstructure
 from edge_runtime.selftest import PACKAGE, RECIPE
 from edge_runtime.training import TrainingOptions, train
@@ -113,10 +116,16 @@ def _sample(number: int) -> PowerRecord:
 
 def _read_run(folder: Path) -> None:
     run, package = open_run(folder / "run"), open_package(PACKAGE)
-    summarize([run.path])
-    Follower(run).poll()
+    report, _ = summarize([run.path])
+    csv_files(report)
+    json.dumps(unstructure(report))
+    follower, show = Follower(run), Progress(run.path, StringIO())
+    follower.poll()
+    panel_text(follower.status, run.path, width=100, height=40)
+    list(metrics_of(follower.status))
     for event in Replay(run).poll():
         event_text(event)
+        show(event)
     run.spending(run.totals())
     run.newest_checkpoint(expected=package.expected_state())
     for path in checkpoint_paths(run.path / "checkpoints"):
