@@ -188,7 +188,7 @@ class WindowEnded:
 class FilesLeftOut:
     """What looks like a picture in the data and is not read: other kinds, hidden ones, ..."""
 
-    step: int
+    step: NonNegativeInt
     files: str  # for people: how many of each kind, and the first names
 
 
