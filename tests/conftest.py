@@ -28,7 +28,8 @@ SLOW_FILES = {
     "test_liveness", "test_measuring_within_budget", "test_micro_batches",
     "test_ort_training_artifacts", "test_package_format", "test_partial_training",
     "test_policies", "test_profiling", "test_report_room", "test_selftest",
-    "test_sensor_faults", "test_training_budget", "test_training_resume", "test_verify", "test_wheel",
+    "test_sensor_faults", "test_training_budget", "test_training_resume", "test_verify",
+    "test_wheel",
 }  # fmt: skip
 
 
