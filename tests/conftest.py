@@ -24,10 +24,12 @@ def pytest_configure() -> None:
 SLOW_FILES = {
     "test_build", "test_cli_export", "test_cli_profile", "test_data_memory",
     "test_declared_state", "test_demo", "test_doctor", "test_energy_runs", "test_engines",
-    "test_flops", "test_liveness", "test_measuring_within_budget", "test_micro_batches",
-    "test_ort_training_artifacts", "test_partial_training", "test_policies",
-    "test_profiling", "test_report_room", "test_selftest", "test_sensor_faults",
-    "test_training_budget", "test_training_resume", "test_verify", "test_wheel",
+    "test_engine_memory", "test_evaluation_room", "test_flops", "test_growth",
+    "test_liveness", "test_measuring_within_budget", "test_micro_batches",
+    "test_ort_training_artifacts", "test_package_format", "test_partial_training",
+    "test_policies", "test_profiling", "test_report_room", "test_selftest",
+    "test_sensor_faults", "test_training_budget", "test_training_resume", "test_verify",
+    "test_wheel",
 }  # fmt: skip
 
 

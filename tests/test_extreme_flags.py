@@ -39,10 +39,10 @@ SOON_S = 2.0
         (["--nice", "99"], "expected a whole number from 0 to 19, got '99'"),
         (["--seed", "-1"], "got '-1'"),
         (["--seed", str(2**63)], "from 0 to 9223372036854775807"),
-        (["--memory", f"{10**30}B"], "it is more than 1e+18 B"),
-        (["--memory", f"{10**30}GB"], "it is more than 1e+18 B"),
+        (["--memory", f"{10**30}B"], "it is more than 1e+15 B"),
+        (["--memory", f"{10**30}GB"], "it is more than 1e+15 B"),
         (["--time", "1e400s"], "'1e400s' is not a duration: it is not a number and a unit"),
-        (["--time", "9" * 400 + "h"], "it is more than 1e+18 s"),
+        (["--time", "9" * 400 + "h"], "it is more than 1e+15 s"),
         (["--time", "-1s"], "'-1s' is not a duration: it is negative"),
         (["--energy", "-.5kJ"], "'-.5kJ' is not an energy: it is negative"),
         (["--checkpoint-every", "-1min"], "it is negative"),
@@ -117,7 +117,7 @@ def test_a_billion_epochs_start_like_ten(tmp_path) -> None:
         list(train(package, FakePictures(), tmp_path / "run", changed))
 
 
-@pytest.mark.parametrize("steps", [10**6, 10**18])
+@pytest.mark.parametrize("steps", [10**6, 10**14])
 def test_planning_takes_no_longer_for_more_steps(steps: int) -> None:
     epoch = Workload(costs=LADDER, steps=10**3, overhead=FREE)
     budgets = [

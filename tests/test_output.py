@@ -1,6 +1,7 @@
 """What commands write to stdout and stderr: closed, full, in ASCII, and when interrupted."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -103,7 +104,7 @@ def test_names_that_a_locale_lacks_are_escaped(
     write_package(tmp_path / "päckchen")
     done = call([*COMMAND, "inspect", str(tmp_path / "päckchen")], **variables)
     assert done.returncode == 0, done.stderr
-    assert "/p\\xe4ckchen, format" in done.stdout or "/p\\udcc3\\udca4ck" in done.stdout
+    assert re.search(r"/p(\\xe4|\\xc3\\xa4)ckchen, format", done.stdout)
     missing = call([*COMMAND, "inspect", str(tmp_path / "größe")], **variables)
     assert missing.returncode == 3
     assert "/gr\\" in missing.stderr

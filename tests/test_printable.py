@@ -84,16 +84,17 @@ def test_the_page_is_printable(tmp_path: Path) -> None:
     run = MadeRun()
     run.sampled(1, [(0.0, 10.0), (10.0, 10.0)])
     run.stepped(1, range(1, 11), begin_s=0.0)
-    run.info |= {"source": HOSTILE, "board": HOSTILE, "package_path": HOSTILE}
+    hostile = HOSTILE.replace("\udcff", "")  # no JSON file of ours may hold it
+    run.info |= {"source": hostile, "board": hostile, "package_path": hostile}
     for step in run.steps:
-        step["rung"] = HOSTILE
+        step["rung"] = hostile
     folder = tmp_path / "a\u202eb\x1bc"
     run.write(folder)
     report, series = summarize([folder])
     page = render_page(report, series)
     ours = re.sub(r"<script>.*?</script>|<style>.*?</style>", "", page, flags=re.S)
     assert all(line.isprintable() for line in ours.split("\n"))
-    assert SHOWN in ours
+    assert printable(hostile) in ours
     figures = re.findall(r"<script type=\"application/json\".*?>(.*?)</script>", page)
     assert len(figures) > 4
     assert not any(re.search(r"(?<!\\)\\u(001b|202e|2028)", figure) for figure in figures)

@@ -111,7 +111,7 @@ def test_epochs_are_a_number_or_left_to_the_budget() -> None:
         ),
         (size_bytes, "1gib", "the unit gib is unknown"),
         (size_bytes, "-1MB", "'-1MB' is not a size: it is negative"),
-        (size_bytes, "9" * 400 + "GB", r"9\.\.\.' is not a size: it is more than 1e\+18 B"),
+        (size_bytes, "9" * 400 + "GB", r"9\.\.\.' is not a size: it is more than 1e\+15 B"),
         (energy_j, "twenty kJ", "'twenty kJ' is not an energy: it is not a number and a unit"),
         (energy_j, "1,5kJ", "it is not a number and a unit"),
         (energy_j, "1e3kJ", "it is not a number and a unit"),
@@ -168,7 +168,7 @@ def test_quantities_are_printed_as_they_were_written(text) -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(
-    st.floats(1e-6, 1e15), st.sampled_from([(energy_j, ENERGIES_J), (duration_s, DURATIONS_S)])
+    st.floats(1e-6, 1e14), st.sampled_from([(energy_j, ENERGIES_J), (duration_s, DURATIONS_S)])
 )
 def test_a_printed_limit_is_read_as_no_less(value, kind) -> None:
     read, units = kind

@@ -17,7 +17,7 @@ from edge_runtime.units import (
 
 AUTO = "auto"  # instead of a number: by the budget
 
-_LARGEST = 1e18  # bytes, joules, seconds, ...
+_LARGEST = 1e15  # bytes, joules, seconds, ...
 _SHOWN = 60  # characters of a text that is refused
 _DIGITS = re.compile(r"\d{1,20}", re.ASCII)
 _QUANTITY = re.compile(r"([+-]?)(\d+(?:\.\d*)?|\.\d+)\s*([^\W\d_]*)", re.ASCII)

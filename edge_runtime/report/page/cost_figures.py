@@ -9,7 +9,7 @@ from edge_runtime.report.summary.model import RungUse, RunSummary, StageUse
 from edge_runtime.report.summary.unknown import ratio
 
 _PATTERNS = ("", "/", "x", "-", ".")
-_SIDES = ("top center", "bottom center")  # of a point: where its name stands
+_SIDES = ("bottom center", "top center")  # of a point: where its name stands
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross")
 
 
@@ -131,9 +131,9 @@ def _points(
     if not known:
         return []
     rungs, x, y = zip(*known, strict=True)
-    # Above and below in turn along the axis: names of near points stay apart.
-    by_time = sorted(range(len(x)), key=lambda place: x[place])
-    sides = {place: _SIDES[rank % 2] for rank, place in enumerate(by_time)}
+    # Below and above in turn, the cheapest first: names of near points stay apart.
+    by_cost = sorted(range(len(x)), key=lambda place: (x[place], y[place]))
+    sides = {place: _SIDES[rank % 2] for rank, place in enumerate(by_cost)}
     symbols = [symbol + "-open" * bool(rung.dominated_by) + dot for rung in rungs]
     points = trace(
         x,
