@@ -9,11 +9,12 @@ with its whole batch.
 
 import dataclasses
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import onnx
+import torch
 from torch import Tensor
 
 from edge_export.axes import RungSettings
@@ -61,13 +62,25 @@ def _verified_again(
     with temporary as folder:
         PackageWriter(Path(folder), few, state, nullcontext, smaller).write()
         again = open_package(Path(folder))
-        problem = _verified(again, few, again.manifest.rungs)
+        with _one_thread():
+            problem = _verified(again, few, again.manifest.rungs)
         others = [
             package.rung(rung.id)
             for rung in again.manifest.rungs
             if _operators(again, rung) != _operators(package, package.rung(rung.id))
         ]
     return (_verified(package, program, others) if others else None) or problem
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """PyTorch on one thread: more are slower for few pictures, above all on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _with_few_pictures(settings: RungSettings, batch_size: int) -> RungSettings:

@@ -235,7 +235,7 @@ def _other_sizes(
     for key in ("mean", "std"):
         if key in stated:
             theirs[key] = stated[key], f"--set 'model.{key}={{}}'"
-    found = []
+    found: list[tuple[str, object, object, str]] = []
     for name, (value, flag) in theirs.items():
         ours = getattr(model, name)
         text = json.dumps(ours)

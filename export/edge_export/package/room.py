@@ -7,6 +7,7 @@ from edge_export.package.few_pictures import PICTURES
 from edge_export.recipe import Recipe
 from edge_export.vit import encoder_parameters
 
+_PROCESS_BYTES = 500 << 20  # traces, graphs, and libraries that are loaded on the way
 _FLOAT_BYTES = 4
 _STATE_COPIES = 6  # as tensors, arrays and file, and in the engine and its results
 _BLOCK_TENSORS = 20  # of (tokens, width), that a block keeps for its backward pass in PyTorch
@@ -45,7 +46,8 @@ def export_bytes(recipe: Recipe, *, verify_all: bool) -> int:
         model.image_size_px // px for px in recipe.patch_sizes if px != model.patch_size_px
     ]
     return (
-        _FLOAT_BYTES * (copies * numbers + verified * model.depth * block)
+        _PROCESS_BYTES
+        + _FLOAT_BYTES * (copies * numbers + verified * model.depth * block)
         + 2 * images
         + _PAIRS_BYTES * (views * recipe.batch_size) ** 2
         + _MATRIX_BYTES * sum(tokens * max(tokens, side**2) for side in sides)
