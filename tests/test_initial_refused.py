@@ -117,7 +117,15 @@ W = WIDTH
             replaced(),
             {"width": 16, "patch_size": 8},
             SIZES + r"width 12, not 16, patch_size 4, not 8\. "
-            r"Export with --width 12 --patch-size 4\.",
+            r"Export with --width 12 --heads HEADS --patch-size 4\.",
+        ),
+        (
+            lambda actual: {
+                k: v.repeat(*[16 if n in (W, 3 * W, 4 * W) else 1 for n in v.shape])
+                for k, v in actual.items()
+            },
+            {},
+            SIZES + r"width 192, not 12\. Export with --model vit_tiny\.",
         ),
         # other names
         (

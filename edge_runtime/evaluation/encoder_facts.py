@@ -80,9 +80,9 @@ model = timm.create_model(
     depth={model.depth}, num_heads={model.heads}, {_POOLING[model.features]},
 ).eval()
 transform = timm.data.create_transform(
-    (3, {size}, {size}), interpolation="bilinear", crop_pct=1.0,
-    mean={model.mean}, std={model.std},
+    (3, {size}, {size}), mean={model.mean}, std={model.std}, crop_pct=1.0
 )
 picture = ImageOps.exif_transpose(Image.open("picture.jpg")).convert("RGB")
+picture = ImageOps.fit(picture, ({size}, {size}), Image.Resampling.BILINEAR)
 features = model(transform(picture)[None])  # [1, {model.width}]
 """

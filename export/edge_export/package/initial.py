@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from edge_export.models import FAMILIES
 from edge_export.parameters import Parameter
 from edge_export.vit import MLP_RATIO
 from edge_runtime.errors import ConfigError
@@ -227,7 +228,7 @@ def _other_sizes(
         theirs["depth"] = max(blocks) + 1, "--depth {}"
     if KERNEL in checkpoint and checkpoint[KERNEL].ndim == 4:
         width, *_, side = checkpoint[KERNEL].shape
-        theirs["width"] = width, "--width {}"
+        theirs["width"] = width, _width_flags(model.name, width)
         theirs["patch_size_px"] = side, "--patch-size {}"
     stated = facts if facts.get("producer", "").startswith("edge-train ") else {}
     if "heads" in stated:
@@ -242,6 +243,15 @@ def _other_sizes(
         if str(value) != text:
             found.append((name.removesuffix("_px"), value, text, flag.format(value)))
     return found
+
+
+def _width_flags(name: str, width: int) -> str:
+    """Flags for a model of that width: by name, which has its heads; the file does not."""
+    kind = name.partition("_")[0]
+    families = [
+        f for f, sizes in FAMILIES.items() if sizes.width == width and f.startswith(f"{kind}_")
+    ]
+    return f"--model {families[0]}" if families else f"--width {width} --heads HEADS"
 
 
 def _other_names(checkpoint: Tensors, encoder: Sequence[EncoderTensor]) -> Iterator[str]:
