@@ -30,6 +30,9 @@ from edge_export.lowering.table import TABLE, np_dtype
 
 Tensors = Mapping[str, Tensor]
 BATCH = "batch"  # the free size of a graph, as its users see it
+# Computed when a graph is built. PyTorch would make them with `arange` of 16 bits, from 256 rows
+# on, which its processor build does not have.
+COMPUTED = (torch.ops.aten.eye.default, torch.ops.aten.eye.m)
 
 
 def lower(
@@ -113,7 +116,8 @@ def _trace(
 def _decompositions() -> dict[Any, Any]:
     """PyTorch's decompositions of operators that have no lowering here."""
     known = core_aten_decompositions()
-    return {op: known[op] for op in known if op not in TABLE and op not in RESHAPES}
+    kept = {*TABLE, *RESHAPES, *COMPUTED}
+    return {op: known[op] for op in known if op not in kept}
 
 
 def _free_first_axis(tensor: Tensor) -> StatelessSymbolicContext[Any, Any]:
