@@ -157,7 +157,7 @@ def test_stages_and_result_are_printed(recipe_of, capsys, tmp_path):
         ),
         (
             [*SIZES, "--set", "optimizer.lr=nan"],
-            ["optimizer.lr: expected a number in [0, 1000], got nan"],
+            ["optimizer.lr: expected a finite number, got nan"],
         ),
         ([*SIZES, "--set", "optimizer.lr="], ["optimizer.lr: expected a number, got ''"]),
         ([*SIZES, "--set", "optimiser.lr=1"], ["unknown key optimiser; known are model,"]),
@@ -183,27 +183,27 @@ def test_stages_and_result_are_printed(recipe_of, capsys, tmp_path):
         ),
         (
             [*SIZES, "--keep-ratios", "nan"],
-            ["keep_ratios[0]: expected a number in (0, 1], got nan"],
+            ["keep_ratios[0]: expected a finite number, got nan"],
         ),
         ([*SIZES, "--tokens", "none", "--keep-ratios", "0.5"], ["give 1.0 alone"]),
         (
             [*SIZES, "--batch-size", "1", "--seed", "-1"],
             [
-                "batch_size: expected an integer in [2, 65536], got 1",
-                "seed: expected an integer in [0,",
+                "batch_size: expected an integer in [2, 1000000], got 1",
+                "seed: expected an integer >= 0, got -1",
             ],
         ),
         (
             [*SIZES, "--depth", "0", "--tokens", "none", "--keep-ratios", "0.5"],
-            ["model.depth: expected an integer in [1, 256], got 0", "give 1.0 alone"],
+            ["model.depth: expected an integer in [1, 1000], got 0"],
         ),
         (
             [*SIZES, "--width", "-16"],
-            ["model.width: expected an integer in [1, 16384], got -16"],
+            ["model.width: expected an integer in [1, 65536], got -16"],
         ),
         (
             [*SIZES, "--seed", "-1"],
-            [f"seed: expected an integer in [0, {2**63}), got -1"],
+            ["seed: expected an integer >= 0, got -1"],
         ),
         (["gone.toml"], ["recipe gone.toml cannot be read (No such file or directory)."]),
         ([*TINY, "--init", "gone.safetensors"], ["--init gone.safetensors cannot be read"]),

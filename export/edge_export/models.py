@@ -116,9 +116,7 @@ def _named_sizes(name: str) -> dict[str, int]:
     return sizes
 
 
-def _check(
-    name: str, sizes: Mapping[str, int], features: str, pixels: Normalisation
-) -> None:
+def _check(name: str, sizes: Mapping[str, int], features: str, pixels: Normalisation) -> None:
     """Refuse invalid sizes."""
     for key, size in sizes.items():
         if size not in (limits := get_args(_KINDS[key])[1]):

@@ -30,8 +30,8 @@ from edge_export.lowering.table import TABLE, np_dtype
 
 Tensors = Mapping[str, Tensor]
 BATCH = "batch"  # the free size of a graph, as its users see it
-# Computed when a graph is built. PyTorch would make them with `arange` of 16 bits, from 256 rows
-# on, which its processor build does not have.
+# Computed when a graph is built. PyTorch would make them with `arange` of 16 bits, from 256
+# rows on, which its processor build does not have.
 COMPUTED = (torch.ops.aten.eye.default, torch.ops.aten.eye.m)
 
 
