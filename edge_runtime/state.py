@@ -39,14 +39,20 @@ _NUMPY_NAMES = {theirs: ours for ours, theirs in DTYPES.items()}
 _LENGTH_BYTES = 8  # of the number at the start of a file: how long its header is
 
 
-def state_chunks(state: State) -> Iterator[bytes | memoryview]:
+def state_chunks(
+    state: State, metadata: Mapping[str, str] | None = None
+) -> Iterator[bytes | memoryview]:
     """The safetensors file of a state, piece by piece; the same state gives the same bytes.
 
     The library's writer copies the whole state first. A checkpoint is saved when memory is at
     its peak, so this one yields views of the arrays.
+
+    Args:
+        state: the tensors by name.
+        metadata: other facts for the head of the file.
     """
     names = sorted(state, key=lambda name: (-state[name].itemsize, name))  # keeps alignment
-    header: dict[str, Any] = {}
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
     for name in names:
         tensor, begin = state[name], end

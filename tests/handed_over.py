@@ -101,7 +101,7 @@ def export_all(folder: Path) -> None:
     for method, policy, ratios, micro_batches in cases:
         path = folder / f"{method}-{policy}"
         options = f"{SMALL} --method {method} --tokens {policy} --keep-ratios {ratios}"
-        options += f" --set micro_batches={micro_batches}"
+        options += f" --set micro_batches={micro_batches} --verify full"
         with paired_method():
             if code := main(["export", *options.split(), "-o", str(path)]):
                 sys.exit(code)

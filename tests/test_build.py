@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -52,7 +53,7 @@ CHECKPOINT = ort_training.CHECKPOINT
 # For other processes; one thread, as in this one.
 ENVIRONMENT = {
     **os.environ,
-    "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
+    "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "export", ROOT / "tests"))),
     "OMP_NUM_THREADS": "1",
 }
 
@@ -247,8 +248,9 @@ def test_stages_are_reported_with_their_times(tmp_path, monkeypatch):
     stages = []
     export(ONE_RUNG, tmp_path / "package", lambda *stage: stages.append(stage))
     names = ["initial state", "checks", "embedding graph", "k100 step graph", "verification"]
-    assert [name for name, _, _ in stages] == names
-    assert all(0 <= wall_s < 600 and 0 <= cpu_s < 600 for _, wall_s, cpu_s in stages)
+    assert stages[::2] == [(name, None, None) for name in names]
+    assert [name for name, _, _ in stages[1::2]] == names
+    assert all(0 <= wall_s < 600 and 0 <= cpu_s < 600 for _, wall_s, cpu_s in stages[1::2])
     # and without the generator of ort-training there are no artifacts
     facts = open_package(tmp_path / "package").manifest
     assert facts.ort_training.refused == ort_training.MISSING
@@ -385,7 +387,7 @@ def test_a_full_disk_exits_9_and_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interruption_leaves_nothing(tmp_path, signum):
     process = started(tmp_path / "package")
     for line in process.stderr:
@@ -393,6 +395,6 @@ def test_an_interruption_leaves_nothing(tmp_path, signum):
             break
     assert [path.name[:9] for path in tmp_path.iterdir()] == [".package-"]
     process.send_signal(signum)
-    _, error = process.communicate()
-    assert (process.returncode, error) == (130, "")
+    assert re.fullmatch(r"(.* CPU s\n)*", process.communicate()[1])
+    assert process.returncode == 130
     assert list(tmp_path.iterdir()) == []

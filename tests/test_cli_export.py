@@ -1,7 +1,12 @@
 """edge-train export: file, flags and --set become one recipe; its output; refusals."""
 
 import json
+import os
+import re
+import subprocess
 import sys
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +15,7 @@ import pytest
 from edge_runtime.cli.main import main
 from edge_runtime.package import open_package
 
+ROOT = Path(__file__).parents[1]
 SIZES = ["--image-size", "16", "--patch-size", "4"]
 TINY = [*SIZES, "--depth", "1", "--width", "16", "--heads", "1", "--batch-size", "4"]
 
@@ -22,8 +28,10 @@ def recipe_of(monkeypatch, tmp_path):
     )
     seen = []
 
-    def keep(recipe, target, *, init, report):
+    def keep(recipe, target, *, init, report, verify_all):
         seen.append((recipe, target, init))
+        assert not verify_all
+        report("a stage", None, None)
         report("a stage", 0.25, 0.5)
         rungs = [SimpleNamespace(id="k100")]
         manifest = SimpleNamespace(
@@ -52,7 +60,7 @@ def refused(capsys, tmp_path, *words):
     assert main(["export", *words, "-o", str(tmp_path / "package")]) == 2
     out, error = capsys.readouterr()
     assert out == ""
-    assert error.startswith("edge-train: ")
+    assert re.search("^edge-train: ", error, re.M)
     assert sorted(tmp_path.rglob("*")) == before
     return error
 
@@ -126,7 +134,13 @@ def test_stages_and_result_are_printed(recipe_of, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("words", "messages"),
     [
-        ([], ["recipe: 1 problem(s)", "model 'vit_tiny' is a family: give --image-size and"]),
+        (
+            ["--image-size", "32"],
+            [
+                "recipe: 1 problem(s)",
+                "model 'vit_tiny' is a family: give both --image-size and",
+            ],
+        ),
         ([*SIZES, "--method", "moco"], ["unknown method 'moco'; known are simclr, mocov3."]),
         (
             [*SIZES, "--tokens", "evit"],
@@ -292,3 +306,95 @@ def test_an_exported_encoder_is_where_the_next_package_starts(capsys, tmp_path, 
     assert main(["export", *TINY, "-o", str(second)]) == 2
     assert "second exists; choose another folder or remove it." in capsys.readouterr().err
     assert open_package(second).digest == package.digest
+
+
+def test_a_package_export_on_the_path_is_not_run(tmp_path):
+    """Folders of these names are common: of a checkout, or of another library."""
+    pytest.importorskip("torch", reason="recipes are read on the torch side")
+    done = exported_beside(tmp_path, "export")
+    assert "FOREIGN" not in done.stdout + done.stderr
+    assert "image size 17 px is not a multiple of patch size 4 px" in done.stderr
+    assert done.returncode == 2
+
+
+def test_another_package_of_our_name_is_refused_and_not_run(tmp_path):
+    done = exported_beside(tmp_path, "edge_export")
+    assert "FOREIGN" not in done.stdout + done.stderr
+    assert f"{tmp_path}/edge_export/__init__.py is not the edge_export of this" in done.stderr
+    assert "Remove its folder from PYTHONPATH, or start in another folder." in done.stderr
+    assert done.returncode == 2
+
+
+def exported_beside(folder, name):
+    """An export that fails early, with a foreign package first on the path."""
+    (folder / name).mkdir()
+    (folder / name / "__init__.py").write_text("print('FOREIGN')\n")
+    path = os.pathsep.join(map(str, (folder, ROOT, ROOT / "export")))
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "edge_runtime.cli.main", "export"),
+            *("--image-size", "17", "--patch-size", "4", "-o", "package"),
+        ],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--image-size", "4096", "--patch-size", "1"],
+        [*SIZES, "--width", "16384", "--heads", "64", "--depth", "256"],
+        [*TINY, "--image-size", "4096", "--set", "patch_sizes=[4, 8]"],
+        [
+            "--image-size",
+            "64",
+            "--patch-size",
+            "4",
+            "--batch-size",
+            "65536",
+            "--verify",
+            "full",
+        ],
+    ],
+)
+def test_more_than_the_memory_is_refused_before_anything_is_made(capsys, tmp_path, words):
+    pytest.importorskip("torch", reason="recipes are read on the torch side")
+    begin_s = time.monotonic()
+    assert main(["export", *words, "-o", str(tmp_path / "package")]) == 4
+    assert re.search(
+        r"edge-train: the export needs about \d.* of memory, and there are .* for it here\. "
+        "Export a smaller model, picture or batch,",
+        capsys.readouterr().err,
+    )
+    assert time.monotonic() - begin_s < 10
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--batch-size", "100000000000"],
+        ["--image-size", "1000000"],
+        ["--depth", "1000000"],
+        ["--width", "1" + 19 * "0"],
+        ["--width", 100 * "9"],
+        ["--heads", "0"],
+        ["--seed", str(2**70)],
+        ["--set", f"batch_size={5000 * '9'}"],
+        ["--set", f"seed=0x{5000 * 'f'}"],
+        ["--set", f"optimizer.lr=1{500 * '0'}"],
+        ["--set", "method.temperature=1e-308"],
+        ["--set", "augmentation.brightness=1e308"],
+        ["--keep-ratios", ",".join(f"{1 - n / 20_000:.6f}" for n in range(10_000))],
+        ["--keep-ratios", "nan"],
+    ],
+    ids=lambda words: f"{words[0]} {words[1][:24]}",
+)
+def test_extreme_numbers_are_refused_at_once(capsys, tmp_path, words):
+    pytest.importorskip("torch", reason="recipes are read on the torch side")
+    begin_s = time.monotonic()
+    refused(capsys, tmp_path, *SIZES, *words)
+    assert time.monotonic() - begin_s < 10

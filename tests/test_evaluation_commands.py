@@ -1,7 +1,9 @@
 """`eval` and `export-encoder` on a run folder, from the flags to the exit code."""
 
 import json
+import os
 import shutil
+import signal
 from dataclasses import replace
 
 import cv2
@@ -11,6 +13,7 @@ from tiny_encoder import SIZE_PX, make_package, make_state
 from training_fakes import INFO, SETTINGS, SPENT
 
 from edge_runtime.cli.main import main
+from edge_runtime.evaluation import encoder_metadata, example_of_use
 from edge_runtime.records import RunWriter, create_run, open_run
 from edge_runtime.records.totals import Losses
 from edge_runtime.schema import unstructure
@@ -165,7 +168,16 @@ def test_export_encoder_prints_one_document(run_folder, package, tmp_path, capsy
         "size_bytes": target.stat().st_size,
         "step": 10,
         "package": package.digest,
+        "metadata": encoder_metadata(package),
     }
+
+
+def test_export_encoder_shows_how_the_file_is_used(run_folder, package, tmp_path, capsys):
+    target = tmp_path / "encoder.onnx"
+    assert main(["export-encoder", str(run_folder), "-o", str(target)]) == 0
+    first, _, program = capsys.readouterr().out.partition("\n\n")
+    assert first.startswith(f"wrote {target}: encoder after 10 steps, ")
+    assert program == example_of_use(package.manifest.model, target)
 
 
 def test_an_existing_encoder_is_not_replaced(run_folder, tmp_path, capsys):
@@ -174,3 +186,24 @@ def test_an_existing_encoder_is_not_replaced(run_folder, tmp_path, capsys):
     assert main(["export-encoder", str(run_folder), "-o", str(target)]) == 2
     assert "exists and will not be replaced" in capsys.readouterr().err
     assert target.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("suffix", [".onnx", ".safetensors"])
+def test_a_signal_leaves_no_temporary_file(run_folder, tmp_path, monkeypatch, number, suffix):
+    before, lying = signal.getsignal(number), sorted(tmp_path.iterdir())
+    monkeypatch.setattr(os, "fsync", lambda handle: os.kill(os.getpid(), number))
+    command = ["export-encoder", str(run_folder), "-o", str(tmp_path / f"encoder{suffix}")]
+    assert main(command) == 130
+    assert sorted(tmp_path.iterdir()) == lying
+    assert signal.getsignal(number) == before
+
+
+def test_an_ignored_signal_stays_ignored(run_folder, tmp_path, monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        monkeypatch.setattr(os, "fsync", lambda handle: os.kill(os.getpid(), signal.SIGHUP))
+        assert main(["export-encoder", str(run_folder), "-o", str(tmp_path / "e.onnx")]) == 0
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

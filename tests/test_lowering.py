@@ -306,6 +306,17 @@ def test_what_is_known_while_tracing_becomes_a_constant():
     assert [node.op_type for node in model.graph.node] == ["Add"]
 
 
+@pytest.mark.parametrize("size", [4, 255, 256, 300])
+def test_an_identity_matrix_of_any_size_is_a_constant(size):
+    """SimCLR has one with a row for each view: 256 with a batch of 128."""
+    x = normal(size, 1)
+
+    def masked(x):
+        return (x @ x.t()).masked_fill(torch.eye(size, dtype=torch.bool), 0.0)
+
+    assert_same(run(lowered(masked, x), x), masked(x))
+
+
 def test_a_result_that_depends_on_no_input_is_an_output():
     assert_same(run(lowered(lambda x: (x, torch.ones(2)), X), X), (X, torch.ones(2)))
 

@@ -29,15 +29,28 @@ def test_given_sizes_override_the_name():
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_family_needs_image_and_patch_size(family):
+def test_a_family_has_timms_sizes_or_the_given(family):
     facts = model_facts(family, image_size_px=96, patch_size_px=8)
     full = model_facts(f"{family}_patch8_96")
     assert facts == dataclasses.replace(full, name=family)
     assert facts.tokens == 145
-    with pytest.raises(ConfigError, match=rf"'{family}' is a family: give --image-size"):
-        model_facts(family, image_size_px=96)
-    with pytest.raises(ConfigError, match=rf"or a full name such as {family}_patch16_224"):
-        model_facts(family, patch_size_px=8)
+    usual = model_facts(f"{family}_patch16_224")
+    assert model_facts(family) == dataclasses.replace(usual, name=family)
+    for one in ({"image_size_px": 96}, {"patch_size_px": 8}):
+        message = rf"'{family}' is a family: give both --image-size and --patch-size, or neit"
+        with pytest.raises(ConfigError, match=message):
+            model_facts(family, **one)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_pixels_are_normalised_as_timms_model_of_that_name_expects(family):
+    half, imagenet = (0.5,) * 3, ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    expected = imagenet if family.startswith("deit") else (half, half)
+    for name in (family, f"{family}_patch8_96"):
+        facts = model_facts(name)
+        assert (facts.mean, facts.std) == expected
+    given = model_facts(family, mean=(0.1, 0.2, 0.3))
+    assert (given.mean, given.std) == ((0.1, 0.2, 0.3), expected[1])
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def test_a_manifest_that_is_a_folder_is_reported(folder):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b'{"format": 2, "rec', b"\xff\xfe\x00", b"[" * 100_000, b"{" + b'"a":{' * 100_000],
+    [b"", b'{"format": 3, "rec', b"\xff\xfe\x00", b"[" * 100_000, b"{" + b'"a":{' * 100_000],
     ids=["empty", "truncated", "binary", "deep list", "deep table"],
 )
 def test_a_manifest_that_is_not_json_is_reported(folder, content):
@@ -106,7 +106,7 @@ def test_nan_and_infinity_are_not_json(folder, number):
         ({"name": "a web application", "icons": []}, "None"),
         ([1], "None"),
         (1, "None"),
-        ({"format": 3}, "3"),
+        ({"format": 4}, "4"),
         ({"format": "1"}, "'1'"),
         ({"format": True}, "True"),
         ({"format": 0}, "0"),
@@ -116,22 +116,25 @@ def test_another_format_is_reported_before_all_else(folder, content, shown):
     (folder / "manifest.json").write_text(json.dumps(content))
     message = refusal(folder)
     assert f"package format {shown} is unknown to this edge-train, which reads" in message
-    assert "which reads format 2. Export the package again with this version" in message
+    assert "which reads format 3. Export the package again with this version" in message
     assert message.endswith("or install the version that wrote it.")
 
 
-def test_a_package_of_format_1_is_refused_with_what_to_do(folder):
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_package_of_an_earlier_format_is_refused_with_what_to_do(folder, number):
     """Before other problems: its other keys are unknown here."""
-    (folder / "manifest.json").write_text(json.dumps({"format": 1, "schedule": {"lr": 0.1}}))
+    (folder / "manifest.json").write_text(
+        json.dumps({"format": number, "schedule": {"lr": 0.1}})
+    )
     assert refusal(folder) == (
-        f"{folder / 'manifest.json'}: package format 1 is older than this edge-train, which "
-        "reads format 2. Export the package again with this version, or install the version "
-        "that wrote it."
+        f"{folder / 'manifest.json'}: package format {number} is older than this edge-train, "
+        "which reads format 3. Export the package again with this version, or install the "
+        "version that wrote it."
     )
 
 
-@pytest.mark.parametrize("number", [2.0])
-def test_a_format_that_only_equals_two_is_refused(folder, number):
+@pytest.mark.parametrize("number", [3.0])
+def test_a_format_that_only_equals_three_is_refused(folder, number):
     edit(folder, lambda table: table.update(format=number))
     assert problems(folder) == [f"format: expected an integer, got {number}"]
 

@@ -25,6 +25,15 @@ def folder(tmp_path):
         (set_in("batch_size", 0), "batch_size: expected an integer in [1, 1000000], got 0"),
         (set_in("rungs", []), "rungs: expected at least one"),
         (
+            set_in("model", "mean", [0.5, 0.5]),
+            "model.mean: expected three numbers, for red, green and blue",
+        ),
+        (
+            set_in("model", "std", [0.5, 0.5, 0]),
+            "model.std[2]: expected a number in [0.001, 1], got 0",
+        ),
+        (set_in("model", "features", "all"), "model.features: unknown 'all'"),
+        (
             set_in("views", 0, "size_px", 0),
             "views[0].size_px: expected an integer in [1, 16384], got 0",
         ),

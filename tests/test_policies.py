@@ -105,7 +105,7 @@ def masked_features(
     `masks[block]`: (S, N) bool, True where a patch is still there in that block's attention.
     """
     kernel, positions = f"{vit.ENCODER}patch_embed.proj", weights[f"{vit.ENCODER}pos_embed"]
-    x = vit.affine(weights, kernel, vit.normalise(patches, positions.dtype))
+    x = vit.affine(weights, kernel, vit.normalise(program.model, patches, positions.dtype))
     class_tokens = weights[f"{vit.ENCODER}cls_token"].expand(len(x), -1, -1)
     x = torch.cat([class_tokens, x], dim=1) + positions
     for block, mask in enumerate(masks):

@@ -52,8 +52,14 @@ WRONG = [  # what is wrong in the table, the one problem that is reported
         "unknown model 'vit_giant'; known are vit_tiny,",
     ),
     # sizes
-    ({"model": {}}, "model 'vit_tiny' is a family: give --image-size and --patch-size, or a"),
-    ({"model": {"name": "vit_small", "image_size": 32}}, "such as vit_small_patch16_224."),
+    (
+        {"model": {"patch_size": 4}},
+        "model 'vit_tiny' is a family: give both --image-size and --patch-size, or neither",
+    ),
+    (
+        {"model": {"name": "vit_small", "image_size": 32}},
+        "for those of vit_small_patch16_224.",
+    ),
     ({"model": {**SIZES, "image_size": 18}}, "18 px is not a multiple of patch size 4 px."),
     ({"model": {**SIZES, "patch_size": 32}}, "16 px is not a multiple of patch size 32 px."),
     ({"model": {**SIZES, "heads": 3}}, "width 16 is not a multiple of 3 heads."),
@@ -77,6 +83,18 @@ WRONG = [  # what is wrong in the table, the one problem that is reported
         "image_size: expected an integer in [1, 1",
     ),
     ({"model": {"name": "vit_tiny_patch16_" + "9" * 5000}}, "unknown model"),
+    ({"model": {**SIZES, "width": 10**99}}, "expected an integer of 64 bits, got 1000"),
+    ({"model": {**SIZES, "mean": [0.5]}}, "model.mean: expected three numbers, for red, gr"),
+    ({"model": {**SIZES, "mean": []}}, "model.mean: expected three numbers, for red, green"),
+    ({"model": {**SIZES, "mean": 0.5}}, "model.mean: expected a list, got 0.5"),
+    (
+        {"model": {**SIZES, "mean": [0.5, 0.5, 127.5]}},
+        "model.mean[2]: expected a number in [0, 1], got 127.5",
+    ),
+    (
+        {"model": {**SIZES, "std": [0.5, 0, 0.5]}},
+        "model.std[1]: expected a number in [0.001, 1], got 0",
+    ),
     ({"batch_size": 1}, "batch_size: expected an integer in [2, 1000000], got 1"),
     ({"batch_size": -4}, "batch_size: expected an integer in [2, 1000000], got -4"),
     ({"batch_size": 10**11}, "batch_size: expected an integer in [2, 1000000], got 1000"),

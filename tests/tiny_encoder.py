@@ -101,6 +101,8 @@ def _manifest(encoder_prefix, hashes):
             heads=1,
             tokens=1,
             features="class-token",
+            mean=(0.5, 0.5, 0.5),
+            std=(0.5, 0.5, 0.5),
         ),
         views=(
             ViewGroup(name="global", size_px=SIZE_PX, views=(AugmentationSpec(min_area=1.0),)),

@@ -129,6 +129,8 @@ def write_package(folder: Path, *, width: int = WIDTH, seed: int = 0) -> Package
             heads=1,
             tokens=5,
             features="class-token",
+            mean=(0.5, 0.5, 0.5),
+            std=(0.5, 0.5, 0.5),
         ),
         views=(
             ViewGroup(name="global", size_px=8, views=(AugmentationSpec(min_area=0.5),) * 2),

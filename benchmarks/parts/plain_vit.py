@@ -9,9 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
 
 class PatchEmbed(nn.Module):
     """Pictures to tokens."""
@@ -72,10 +69,18 @@ class VisionTransformer(nn.Module):
     std: Tensor
 
     def __init__(
-        self, *, patch_px: int, tokens: int, width: int, depth: int, heads: int
+        self,
+        *,
+        patch_px: int,
+        tokens: int,
+        width: int,
+        depth: int,
+        heads: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
     ) -> None:
         super().__init__()
-        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+        for name, values in (("mean", mean), ("std", std)):
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
         self.patch_embed = PatchEmbed(patch_px, width)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))

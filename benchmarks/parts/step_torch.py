@@ -35,6 +35,8 @@ def plain_model(package: Package) -> SimCLR:
         width=facts.width,
         depth=facts.depth,
         heads=facts.heads,
+        mean=facts.mean,
+        std=facts.std,
     )
     trained = {k.removeprefix(PARAM): v for k, v in state.items() if k.startswith(PARAM)}
     timm = to_timm(manifest.encoder, trained)

@@ -1,6 +1,8 @@
 """edge-train export: write a training package, on a machine with torch."""
 
 import argparse
+import importlib.util
+from pathlib import Path
 from typing import Any
 
 from edge_runtime.cli.output import say, show, show_json
@@ -20,6 +22,10 @@ _FLAGS = {  # flag -> key of the recipe
     "batch_size": "batch_size",
     "seed": "seed",
 }
+_ADVICE = (
+    "Export a smaller model, picture or batch, or export on a machine with more memory and "
+    "copy the folder."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +54,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--init", type=any_path, metavar="FILE", help="a timm .safetensors file"
     )
     parser.add_argument(
+        "--verify",
+        choices=["few", "full"],
+        default="few",
+        help="compare the first and the last rung with PyTorch on few pictures (default), or "
+        "every rung on a whole batch, which takes long",
+    )
+    parser.add_argument(
         "--set",
         action="append",
         default=[],
@@ -59,26 +72,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Export; the stages and their times go to stderr as they end."""
+    """Export; stages go to stderr when they begin, and their times when they end."""
     require_place(args.output)
     load_export()
     from edge_export.package.build import export_package
-    from edge_export.recipe import make_recipe, read_recipe
+    from edge_export.package.room import export_bytes
+    from edge_runtime.device import require_room
 
-    table = read_recipe(args.recipe) if args.recipe else {}
-    for flag, path in _FLAGS.items():
-        if (value := getattr(args, flag)) is not None:
-            _set(table, path, value)
-    for path, value in args.set:
-        _set(table, path, value)
-    recipe = make_recipe(table, where=str(args.recipe or "recipe"))
+    recipe, verify_all = _recipe_of(args), args.verify == "full"
+    require_room("the export", export_bytes(recipe, verify_all=verify_all), _ADVICE)
     stages: list[dict[str, Any]] = []
 
-    def report(stage: str, wall_s: float, cpu_s: float) -> None:
+    def report(stage: str, wall_s: float | None, cpu_s: float | None) -> None:
+        if wall_s is None or cpu_s is None:
+            say(f"{stage:32}", end="")
+            return
         stages.append({"stage": stage, "wall_s": wall_s, "cpu_s": cpu_s})
-        say(f"{stage:28} {wall_s:7.2f} s {cpu_s:7.2f} CPU s")
+        say(f" {wall_s:7.2f} s {cpu_s:7.2f} CPU s")
 
-    package = export_package(recipe, args.output, init=args.init, report=report)
+    package = export_package(
+        recipe,
+        args.output,
+        init=args.init,
+        report=report,
+        verify_all=verify_all,
+    )
     manifest = package.manifest
     if args.json:
         show_json({"package": str(args.output), "digest": package.digest, "stages": stages})
@@ -92,12 +110,27 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _recipe_of(args: argparse.Namespace) -> Any:
+    """The recipe of file, flags and `--set`, checked."""
+    from edge_export.recipe import make_recipe, read_recipe
+
+    table = read_recipe(args.recipe) if args.recipe else {}
+    for flag, path in _FLAGS.items():
+        if (value := getattr(args, flag)) is not None:
+            _set(table, path, value)
+    for path, value in args.set:
+        _set(table, path, value)
+    return make_recipe(table, where=str(args.recipe or "recipe"))
+
+
 def load_export() -> None:
     """Load the export side, which needs torch and onnx; nothing else of edge-train does.
 
     Raises:
-        ConfigError: they are not installed, or cannot be loaded.
+        ConfigError: they are not installed or cannot be loaded, or another package of the name
+            is found first.
     """
+    _refuse_a_namesake()
     try:
         import edge_export.package.build  # noqa: F401
     except ImportError as error:
@@ -105,6 +138,19 @@ def load_export() -> None:
             f"export needs torch and onnx ({error}): {how_to_install('export')}. "
             "Packages are portable: export on another machine and copy the folder."
         ) from error
+
+
+def _refuse_a_namesake() -> None:
+    """Refuse another `edge_export` that Python would find first, without running it."""
+    found = importlib.util.find_spec("edge_export")
+    root = Path(__file__).resolve().parents[2]  # of a wheel, or of a checkout
+    if found is None or found.origin is None:
+        return
+    if Path(found.origin).resolve().parents[1] not in (root, root / "export"):
+        raise ConfigError(
+            f"{found.origin} is not the edge_export of this edge-train, and Python finds it "
+            "first. Remove its folder from PYTHONPATH, or start in another folder."
+        )
 
 
 def _ratios(text: str) -> list[float]:

@@ -30,15 +30,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the encoder of the newest checkpoint."""
-    from edge_runtime.evaluation import export_encoder, open_trained
+    """Write the encoder of the newest checkpoint, and show how it is used."""
+    from edge_runtime.evaluation import (
+        encoder_metadata,
+        example_of_use,
+        export_encoder,
+        open_trained,
+    )
 
     require_output(args.output)
     package, step, state = open_trained(args.run_folder, args.package)
     size_bytes = export_encoder(package, state, args.output)
     if args.json:
-        facts = {"path": str(args.output), "size_bytes": size_bytes, "step": step}
-        show_json({**facts, "package": package.digest})
+        facts: dict[str, object] = {
+            "path": str(args.output),
+            "size_bytes": size_bytes,
+            "step": step,
+        }
+        facts |= {"package": package.digest, "metadata": encoder_metadata(package)}
+        show_json(facts)
     else:
         show(f"wrote {args.output}: encoder after {step} steps, {bytes_text(size_bytes)}")
+        show(f"\n{example_of_use(package.manifest.model, args.output)}".rstrip())
     return 0

@@ -62,10 +62,10 @@ def show_json(document: Any) -> None:
         print(json.dumps(document), flush=True)
 
 
-def say(text: str) -> None:
-    """Write a message to stderr."""
+def say(text: str, end: str = "\n") -> None:
+    """Write a message to stderr; with another end, the line goes on."""
     with suppress(OSError):  # nowhere to report it
-        print(printable_lines(text), file=sys.stderr, flush=True)
+        print(printable_lines(text), end=end, file=sys.stderr, flush=True)
 
 
 def discard_output() -> None:

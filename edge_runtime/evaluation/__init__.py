@@ -1,5 +1,6 @@
 """Scores of a trained encoder, and its export as a file."""
 
+from edge_runtime.evaluation.encoder_facts import encoder_metadata, example_of_use
 from edge_runtime.evaluation.encoder_file import export_encoder
 from edge_runtime.evaluation.features import Features, extract_features
 from edge_runtime.evaluation.knn import knn_accuracy
@@ -12,7 +13,9 @@ __all__ = [
     "Features",
     "Scores",
     "TrainedState",
+    "encoder_metadata",
     "evaluate",
+    "example_of_use",
     "export_encoder",
     "extract_features",
     "knn_accuracy",

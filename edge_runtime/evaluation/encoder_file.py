@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 from edge_runtime.engines import encoder_weights
 from edge_runtime.errors import ConfigError, PackageError
+from edge_runtime.evaluation.encoder_facts import encoder_metadata
 from edge_runtime.evaluation.onnx_wire import with_stored_weights
 from edge_runtime.package import Package
 from edge_runtime.package.encoder import to_timm
@@ -25,7 +26,7 @@ def export_encoder(package: Package, state: State, target: StrPath) -> int:
 
     The suffix of `target` is the format. `.onnx`: uint8 pictures [batch, height, width, 3] ->
     float32 features [batch, width], for any ONNX runtime. `.safetensors`: timm's parameter
-    names and layouts.
+    names and layouts. Both have the metadata of `encoder_metadata`.
 
     Raises:
         ConfigError: another suffix, `target` exists, or the ONNX file would be over 2 GiB.
@@ -46,7 +47,8 @@ def export_encoder(package: Package, state: State, target: StrPath) -> int:
 
 def timm_chunks(package: Package, weights: Weights) -> Iterator[bytes | memoryview]:
     """A safetensors file that timm loads, piece by piece."""
-    return state_chunks(to_timm(package.manifest.encoder, weights))
+    tensors = to_timm(package.manifest.encoder, weights)
+    return state_chunks(tensors, encoder_metadata(package))
 
 
 def onnx_chunks(package: Package, weights: Weights) -> Iterator[bytes | memoryview]:
@@ -68,7 +70,7 @@ def onnx_chunks(package: Package, weights: Weights) -> Iterator[bytes | memoryvi
             "file holds less than 2 GiB. Export it as .safetensors."
         )
     try:
-        return with_stored_weights(model, weights)
+        return with_stored_weights(model, weights, encoder_metadata(package))
     except ValueError as error:
         raise PackageError(
             f"{file} is not the embedding graph of this package: {error}. Export the package "

@@ -9,7 +9,8 @@ from itertools import chain
 from edge_runtime.package.wire import LENGTH, VARINT, read_fields
 from edge_runtime.state import Array, flat_bytes
 
-MODEL_GRAPH = 7
+MODEL_GRAPH, MODEL_METADATA = 7, 14
+ENTRY_KEY, ENTRY_VALUE = 1, 2
 GRAPH_INITIALIZER, GRAPH_INPUT = 5, 11
 VALUE_INFO_NAME = 1
 TENSOR_DIMS, TENSOR_DATA_TYPE, TENSOR_NAME, TENSOR_RAW_DATA = 1, 2, 8, 9
@@ -17,7 +18,7 @@ DATA_TYPES = {"float32": 1, "float16": 10}
 
 
 def with_stored_weights(
-    model: bytes, weights: Mapping[str, Array]
+    model: bytes, weights: Mapping[str, Array], metadata: Mapping[str, str] | None = None
 ) -> Iterator[bytes | memoryview]:
     """The same model with some graph inputs turned into initializers, piece by piece.
 
@@ -25,6 +26,7 @@ def with_stored_weights(
         model: an ONNX file, small without the weights.
         weights: value of each input to store, float32 or float16, by input name; stored in
             this order, not copied unless an array has strides.
+        metadata: entries to add to those of the model.
 
     Raises:
         ValueError: the file is damaged, or has no such input.
@@ -33,7 +35,14 @@ def with_stored_weights(
     for field in read_fields(model):
         graph = field.number == MODEL_GRAPH
         parts.append(_graph_with_weights(field.content, weights) if graph else [field.encoded])
+    parts.append(_entry(key, value) for key, value in (metadata or {}).items())
     return chain.from_iterable(parts)
+
+
+def _entry(key: str, value: str) -> bytes:
+    """The field of a pair of metadata."""
+    pair = write_field(ENTRY_KEY, key.encode()) + write_field(ENTRY_VALUE, value.encode())
+    return write_field(MODEL_METADATA, pair)
 
 
 def _graph_with_weights(

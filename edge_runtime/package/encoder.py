@@ -10,15 +10,10 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from edge_runtime.errors import ConfigError
 from edge_runtime.package.manifest import EncoderTensor
 from edge_runtime.state import Array
 
 # D width, P pixels along a square patch
-
-# timm's layer after the features. Any other unknown tensor would change the features.
-_CLASSIFIER = ("head", "pre_logits.")
-_AXES = {"transposed": 2, "patch": 4}  # of a tensor in timm's layout
 
 
 def to_timm(
@@ -36,34 +31,10 @@ def from_timm(
 ) -> dict[str, Array]:
     """Weights by timm's names -> weights by `EncoderTensor.name`, in the state's layouts.
 
-    A classifier in the checkpoint is left out.
-
-    Raises:
-        ConfigError: the checkpoint lacks tensors of the encoder, has other ones, or has other
-            layouts.
+    Args:
+        tensors: names and layouts of the encoder.
+        checkpoint: has at least these, each with the axes of its layout.
     """
-    tensors = tuple(tensors)
-    names = {tensor.timm_name for tensor in tensors}
-    missing = [tensor.timm_name for tensor in tensors if tensor.timm_name not in checkpoint]
-    others = sorted(n for n in checkpoint.keys() - names if not n.startswith(_CLASSIFIER))
-    problems = []
-    if missing:
-        problems.append(
-            f"it lacks {len(missing)} of {len(names)} tensors, first {missing[0]!r}"
-        )
-    if others:
-        problems.append(f"it has {len(others)} other tensors, first {others[0]!r}")
-    problems += [
-        f"{tensor.timm_name!r} has the shape {value.shape}"
-        for tensor in tensors
-        if (value := checkpoint.get(tensor.timm_name)) is not None
-        and value.ndim != _AXES.get(tensor.layout, value.ndim)
-    ]
-    if problems:
-        raise ConfigError(
-            f"the checkpoint does not fit this encoder: {'; '.join(problems)}. Choose its "
-            "model and depth."
-        )
     return {
         tensor.name: _from_timm_layout(checkpoint[tensor.timm_name], tensor.layout)
         for tensor in tensors

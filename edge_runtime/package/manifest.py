@@ -1,4 +1,4 @@
-"""The manifest of a training package: `manifest.json`, format 2.
+"""The manifest of a training package: `manifest.json`, format 3.
 
 Plain facts, written by the export and read on the device. docs/package-format.md explains the
 file; the dataclasses here are its schema. Sizes are counts, bytes or FLOPs of one step.
@@ -21,7 +21,7 @@ from edge_runtime.schema import (
     Share,
 )
 
-FORMAT = 2
+FORMAT = 3
 
 Hue = Annotated[float, Range(ge=0, le=0.5)]  # in turns of the colour circle
 Strength = Annotated[float, Range(ge=0, le=10)]  # of a change of colour; 1 is all of it
@@ -30,6 +30,7 @@ Size = Annotated[int, Range(ge=1, le=2**40)]  # of a tensor, along one axis
 Width = Annotated[int, Range(ge=1, le=65_536)]
 Depth = Annotated[int, Range(ge=1, le=1000)]
 Batch = Annotated[int, Range(ge=1, le=1_000_000)]  # pictures
+PixelStd = Annotated[float, Range(ge=1e-3, le=1)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +157,9 @@ class ModelFacts:
 
     `features` is its output for an image: "class-token", or "mean-patches", the mean of the
     patch tokens.
+
+    A pixel of a channel, in [0, 1], becomes (pixel - `mean`) / `std` before it is cut into
+    patches; every graph of the package does this itself.
     """
 
     name: str
@@ -166,6 +170,8 @@ class ModelFacts:
     heads: Width
     tokens: PositiveInt
     features: str
+    mean: tuple[Probability, ...]  # of red, green, blue
+    std: tuple[PixelStd, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

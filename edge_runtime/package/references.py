@@ -36,6 +36,7 @@ from edge_runtime.state import DTYPES
 RECORDED = "lr"  # the hyper-parameter in every step's record
 LAYOUTS = ("same", "transposed", "patch")
 MAX_AXES = 8
+FEATURE_KINDS = ("class-token", "mean-patches")
 
 
 def problems_of(manifest: Manifest) -> list[str]:
@@ -120,6 +121,11 @@ def _values(manifest: Manifest) -> Iterator[str]:
     for key in ("rungs", "views"):
         if not getattr(manifest, key):
             yield f"{key}: expected at least one"
+    for key in ("mean", "std"):
+        if len(getattr(manifest.model, key)) != 3:
+            yield f"model.{key}: expected three numbers, for red, green and blue"
+    if manifest.model.features not in FEATURE_KINDS:
+        yield f"model.features: unknown {manifest.model.features!r}"
     for group in manifest.views:
         if not group.views:
             yield f"view group {group.name!r}: expected at least one view"

@@ -40,7 +40,7 @@ class PatchGrid:
             raise ConfigError(
                 f"patches of {patch_size_px} px do not divide images of {size_px} px."
             )
-        self.patch_size_px = patch_size_px
+        self._model, self.patch_size_px = model, patch_size_px
         side, base = size_px // patch_size_px, math.isqrt(model.tokens - 1)
         self.patches = side * side  # N
         self._positions = None if side == base else resize_matrix(base, side, "bicubic")
@@ -71,7 +71,7 @@ class PatchGrid:
         Returns:
             (S, 1 + K, D), class token first.
         """
-        pixels = normalise(patches, positions.dtype)
+        pixels = normalise(self._model, patches, positions.dtype)
         projection = {
             f"{KERNEL}.weight": self.kernel(weights),
             f"{KERNEL}.bias": weights[f"{KERNEL}.bias"],

@@ -40,7 +40,9 @@ def write_selftest(folder: Path) -> Package:
     target = folder / PACKAGE.name
     with tempfile.TemporaryDirectory(dir=folder) as building:
         made = Path(building) / PACKAGE.name
-        package = export_package(recipe, made, init=None, report=lambda *_: None)
+        package = export_package(
+            recipe, made, init=None, report=lambda *_: None, verify_all=True
+        )
         expected = expected_of(package, Program(recipe))
         shutil.rmtree(target, ignore_errors=True)
         made.rename(target)

@@ -25,9 +25,6 @@ CLASS_TOKEN, MEAN_PATCHES = "class-token", "mean-patches"
 FEATURE_KINDS = (CLASS_TOKEN, MEAN_PATCHES)  # features that an encoder may return for an image
 LAYER_NORM_EPS = 1e-6  # timm's for ViT
 MLP_RATIO = 4
-# ImageNet statistics, the convention of timm's checkpoints
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
 
 
 def encoder_parameters(model: ModelFacts) -> tuple[Parameter, ...]:
@@ -78,11 +75,11 @@ def cut_patches(images: Tensor, patch_size_px: int) -> Tensor:
     return grid.permute(0, 1, 3, 2, 4, 5).reshape(count, rows * columns, -1)
 
 
-def normalise(patches: Tensor, dtype: torch.dtype) -> Tensor:
-    """Uint8 pixels (..., P) -> `dtype`, ImageNet mean and deviation per channel."""
+def normalise(model: ModelFacts, patches: Tensor, dtype: torch.dtype) -> Tensor:
+    """Uint8 pixels (..., P) -> `dtype`, with the model's mean and deviation per channel."""
     repeats = patches.shape[-1] // 3
-    mean = torch.tensor(MEAN * repeats, dtype=dtype) * 255
-    scale = 1 / (torch.tensor(STD * repeats, dtype=dtype) * 255)
+    mean = torch.tensor(model.mean * repeats, dtype=dtype) * 255
+    scale = 1 / (torch.tensor(model.std * repeats, dtype=dtype) * 255)
     return (patches.to(dtype) - mean) * scale
 
 

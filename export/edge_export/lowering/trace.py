@@ -29,6 +29,10 @@ from edge_export.lowering.shapes import RESHAPES
 from edge_export.lowering.table import TABLE, np_dtype
 
 Tensors = Mapping[str, Tensor]
+BATCH = "batch"  # the free size of a graph, as its users see it
+# Computed when a graph is built. PyTorch would make them with `arange` of 16 bits, from 256
+# rows on, which its processor build does not have.
+COMPUTED = (torch.ops.aten.eye.default, torch.ops.aten.eye.m)
 
 
 def lower(
@@ -56,13 +60,16 @@ def lower(
     module, results = _trace(function, example, free_batch)
     builder = GraphBuilder(name)
     values: dict[fx.Node, Any] = {}
+    free: set[int | str] = set()
     holders = (node for node in module.graph.nodes if node.op == "placeholder")
     for node, key in zip(holders, example, strict=True):
         if parameters is not None and key in parameters:
             values[node] = builder.parameter(key, parameters[key].numpy())
         else:
-            kind = np_dtype(example[key].dtype)
-            values[node] = builder.input(key, kind, _sizes(node.meta["val"].shape))
+            kind, sizes = np_dtype(example[key].dtype), _sizes(node.meta["val"].shape)
+            values[node] = builder.input(key, kind, sizes)
+            if key in free_batch:
+                free.add(sizes[0])
     for node in module.graph.nodes:
         if node.op == "get_attr":
             values[node] = getattr(module, str(node.target))
@@ -71,7 +78,9 @@ def lower(
         elif node.op == "output":
             for key, result in zip(results, node.args[0], strict=True):
                 builder.output(key, _as_value(builder, values[result]))
-    return builder.model()
+    model = builder.model()
+    _name_batch(model, free)
+    return model
 
 
 def _trace(
@@ -107,12 +116,21 @@ def _trace(
 def _decompositions() -> dict[Any, Any]:
     """PyTorch's decompositions of operators that have no lowering here."""
     known = core_aten_decompositions()
-    return {op: known[op] for op in known if op not in TABLE and op not in RESHAPES}
+    kept = {*TABLE, *RESHAPES, *COMPUTED}
+    return {op: known[op] for op in known if op not in kept}
 
 
 def _free_first_axis(tensor: Tensor) -> StatelessSymbolicContext[Any, Any]:
     rest = [DimDynamic.STATIC] * (tensor.dim() - 1)
     return StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC, *rest])
+
+
+def _name_batch(model: onnx.ModelProto, free: Collection[int | str]) -> None:
+    """Call the free size `batch` at the border of the graph, instead of by its symbol."""
+    for value in (*model.graph.input, *model.graph.output):
+        for size in value.type.tensor_type.shape.dim:
+            if size.dim_param in free:
+                size.dim_param = BATCH
 
 
 def _sizes(shape: Iterable[Any]) -> tuple[int | str, ...]:

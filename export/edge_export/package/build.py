@@ -1,61 +1,37 @@
 """Export a training package: trace, lower, write, verify, publish."""
 
-import hashlib
-import importlib.metadata
-import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-import onnx
-import torch
 from torch import Tensor
 
-from edge_export.analysis.liveness import peak_bytes
-from edge_export.axes import RungSettings
-from edge_export.declaration import PeriodicUpdate
-from edge_export.ort_training import artifacts as ort_training
-from edge_export.package import graphs
+from edge_export.package.few_pictures import verify_with_few_pictures
 from edge_export.package.initial import encoder_from_timm
 from edge_export.package.verify import artifacts_problem, verify
+from edge_export.package.writer import PackageWriter, encoder_tensors
 from edge_export.recipe import Recipe
 from edge_export.step.program import Program
-from edge_export.step.rung import RungProgram
-from edge_export.vit import ENCODER
-from edge_runtime.errors import ConfigError, EngineError
+from edge_runtime.errors import ConfigError
 from edge_runtime.package import Package, open_package
-from edge_runtime.package.manifest import (
-    FORMAT,
-    EncoderTensor,
-    GraphSpec,
-    Manifest,
-    OrtTraining,
-    OrtTrainingGraphs,
-    PeriodicGraph,
-    Rung,
-    TensorSpec,
-    ViewGroup,
-)
-from edge_runtime.package.names import ACCUMULATE, APPLY, EMA, PARAM, STATE, STEP, SUM
-from edge_runtime.package.reader import MANIFEST
-from edge_runtime.schema import unstructure
-from edge_runtime.state import encode_state
-from edge_runtime.storage import new_folder, storage_errors
-from edge_runtime.version import __version__
-
-STATE_FILE = "state.safetensors"
-EMBED, MERGE, UPDATE = (f"graphs/{name}.onnx" for name in ("embed", "merge", "update"))
+from edge_runtime.package.names import EMA, PARAM
+from edge_runtime.storage import new_folder
 
 Tensors = Mapping[str, Tensor]
-Report = Callable[[str, float, float], None]  # stage, wall seconds, CPU seconds
+# Stage, and its wall and CPU seconds: None when it begins
+Report = Callable[[str, float | None, float | None], None]
 
 
 def export_package(
-    recipe: Recipe, target: Path, *, init: Path | None, report: Report
+    recipe: Recipe,
+    target: Path,
+    *,
+    init: Path | None,
+    report: Report,
+    verify_all: bool = False,
 ) -> Package:
     """Write a verified package, or nothing.
 
@@ -63,7 +39,9 @@ def export_package(
         recipe: what to train.
         target: the package's folder; must not exist.
         init: a timm checkpoint to start from.
-        report: called after each stage.
+        report: called when a stage begins and when it ends.
+        verify_all: compare every rung with PyTorch on a whole batch, which may take many times
+            as long as all the rest; otherwise see `verify_with_few_pictures`.
 
     Raises:
         ConfigError: the target exists, or `init` is not of this model.
@@ -73,26 +51,32 @@ def export_package(
     """
     if os.path.lexists(target):
         raise ConfigError(f"{target} exists; choose another folder or remove it.")
-    program = Program(recipe)
+    program, stage = Program(recipe), partial(_stage, report=report)
     with new_folder(target) as folder:
-        with _stage("initial state", report):
+        with stage("initial state"):
             state = initial_state(program, init)
-        writer = _Writer(folder, program, state, report)
+        writer = PackageWriter(folder, program, state, stage)
         writer.write()
-        with _stage("verification", report):
-            package = open_package(folder)
-            verify(package, program)
-            if (problem := artifacts_problem(package, program)) is not None:
-                writer.refuse_artifacts(problem)
-                writer.write_manifest()
+        package = open_package(folder)
+        if verify_all:
+            verify(package, program, stage)
+            problem = artifacts_problem(package, program, stage)
+        else:
+            with stage("verification"):
+                problem = verify_with_few_pictures(package, program, state)
+        if problem is not None:
+            writer.refuse_artifacts(problem)
+            writer.write_manifest()
     return open_package(target)
 
 
-def initial_state(program: Program, init: Path | None) -> Tensors:
+def initial_state(program: Program, init: Path | None) -> dict[str, Tensor]:
     """Fresh state, or with the encoder of a timm checkpoint (in the teacher too)."""
     state = program.initial_state()
     if init is not None:
-        encoder = encoder_from_timm(init, encoder_tensors(program), program.parameters)
+        encoder = encoder_from_timm(
+            init, program.model, encoder_tensors(program), program.parameters
+        )
         for name, value in encoder.items():
             state[PARAM + name] = value
             if EMA + name in state:
@@ -100,243 +84,11 @@ def initial_state(program: Program, init: Path | None) -> Tensors:
     return state
 
 
-def encoder_tensors(program: Program) -> tuple[EncoderTensor, ...]:
-    """Names and layouts of the encoder's parameters in timm."""
-    return tuple(
-        EncoderTensor(
-            name=name,
-            timm_name=name.removeprefix(ENCODER),
-            layout=program.parameters[name].layout,
-        )
-        for name in program.encoder_names
-    )
-
-
 @contextmanager
-def _stage(name: str, report: Report) -> Iterator[None]:
+def _stage(name: str, *, report: Report) -> Iterator[None]:
+    report(name, None, None)
     wall_s, cpu_s = time.monotonic(), time.process_time()
-    yield
-    report(name, time.monotonic() - wall_s, time.process_time() - cpu_s)
-
-
-class _Writer:
-    """Writes one package's files to a folder and collects their descriptions."""
-
-    def __init__(self, folder: Path, program: Program, state: Tensors, report: Report) -> None:
-        self._folder = folder
-        self._program = program
-        self._state = state
-        self._report = report
-        self._specs: dict[str, GraphSpec] = {}
-        self._sha256: dict[str, str] = {}
-        # File and peak memory of each optimizer graph, by the sums that it takes
-        self._apply: dict[frozenset[str], tuple[str, int]] = {}
-        self._rungs: tuple[Rung, ...] = ()
-        self._refused = ort_training.refusal(program)
-
-    def write(self) -> None:
-        """All files, the manifest last."""
-        with _stage("checks", self._report):
-            tokens = {
-                settings.id: graphs.tokens_per_block(self._program.bind(settings), self._state)
-                for settings in self._program.settings
-            }
-        arrays = {name: value.numpy() for name, value in self._state.items()}
-        self._file(STATE_FILE, encode_state(arrays))
-        with _stage("embedding graph", self._report):
-            self._graph(EMBED, graphs.embed_graph(self._program, self._state))
-        if self._program.recipe.parametrization.name != "none":
-            self._graph(MERGE, graphs.merge_graph(self._program, self._state))
-        for update in self._program.declaration.periodic:
-            graph = graphs.periodic_graph(self._program, update, self._state)
-            self._graph(_periodic_file(update), graph)
-        self._rungs = tuple(
-            self._rung(settings, tokens[settings.id]) for settings in self._program.settings
-        )
-        if self._refused is None:
-            self._write_artifacts()
-        self.write_manifest()
-
-    def refuse_artifacts(self, reason: str) -> None:
-        """Remove the ort-training artifacts: the package is complete without them."""
-        self._refused = reason
-        for files in (self._specs, self._sha256):
-            for path in [path for path in files if path.startswith("ort_training/")]:
-                del files[path]
-            files.pop(UPDATE, None)
-        self._rungs = tuple(replace(rung, ort_training=None) for rung in self._rungs)
-        with storage_errors("write", self._folder):
-            shutil.rmtree(self._folder / "ort_training", ignore_errors=True)
-            (self._folder / UPDATE).unlink(missing_ok=True)
-
-    def write_manifest(self) -> None:
-        """Write the manifest, which describes all files."""
-        text = json.dumps(unstructure(self._manifest()), indent=1, sort_keys=True)
-        self._write(MANIFEST, text.encode() + b"\n")
-
-    def _rung(self, settings: RungSettings, tokens: dict[str, tuple[int, ...]]) -> Rung:
-        rung = self._program.bind(settings)
-        if settings.micro_batch is None:
-            files, activation_bytes = self._step(rung)
-        else:
-            files, activation_bytes = self._micro_batches(rung)
-        return Rung(
-            id=settings.id,
-            keep_ratio=settings.keep_ratio,
-            patch_size_px=settings.patch_size_px,
-            trained=settings.trained,
-            micro_batch=settings.micro_batch,
-            tokens_per_block=tokens,
-            flops=self._step_flops(rung, files),
-            peak_activation_bytes=activation_bytes,
-            draws=rung.draws,
-            graphs=files,
-            ort_training=None,
-        )
-
-    def _step(self, rung: RungProgram) -> tuple[dict[str, str], int]:
-        """Files of a rung that takes its batch at once, by kind, and their activations."""
-        path = f"graphs/{rung.settings.id}/step.onnx"
-        with _stage(f"{rung.settings.id} step graph", self._report):
-            graph = graphs.step_graph(rung, self._state)
-            self._graph(path, graph)
-        return {STEP: path}, peak_bytes(graph.model)
-
-    def _micro_batches(self, rung: RungProgram) -> tuple[dict[str, str], int]:
-        """The same for a rung with micro-batches."""
-        rung_id = rung.settings.id
-        path = f"graphs/{rung_id}/accumulate.onnx"
-        with _stage(f"{rung_id} micro-batch graph", self._report):
-            graph = graphs.accumulate_graph(rung, self._state)
-            self._graph(path, graph)
-        sums = {spec.name: spec.size_bytes for spec in graph.spec.inputs if spec.role == SUM}
-        apply, apply_bytes = self._apply_graph(rung, graph, frozenset(sums))
-        # Both graphs keep their memory, each in a separate arena.
-        activation_bytes = peak_bytes(graph.model) + apply_bytes + sum(sums.values())
-        return {ACCUMULATE: path, APPLY: apply}, activation_bytes
-
-    def _apply_graph(
-        self, rung: RungProgram, accumulate: graphs.Graph, sums: frozenset[str]
-    ) -> tuple[str, int]:
-        """File and peak memory of the optimizer graph for these sums, written once."""
-        if sums not in self._apply:
-            folder = f"{rung.settings.id}/" if self._apply else ""
-            path = f"graphs/{folder}apply.onnx"
-            with _stage("optimizer graph", self._report):
-                graph = graphs.apply_graph(rung, self._state, accumulate)
-                self._graph(path, graph)
-            self._apply[sums] = path, peak_bytes(graph.model)
-        return self._apply[sums]
-
-    def _step_flops(self, rung: RungProgram, files: Mapping[str, str]) -> int:
-        parts = self._program.recipe.batch_size // rung.images
-        runs = {STEP: 1, ACCUMULATE: parts, APPLY: 1}
-        return sum(runs[kind] * (self._specs[path].flops or 0) for kind, path in files.items())
-
-    def _write_artifacts(self) -> None:
-        """The ort-training artifacts of all rungs, or none if the generator fails."""
-        program = self._program
-        try:
-            self._rungs = tuple(
-                replace(rung, ort_training=self._artifacts(program.bind(settings)))
-                for rung, settings in zip(self._rungs, program.settings, strict=True)
-            )
-        except EngineError as error:
-            self.refuse_artifacts(str(error))
-            return
-        if program.teacher_names:
-            self._graph(UPDATE, graphs.teacher_update_graph(program, self._state))
-
-    def _artifacts(self, rung: RungProgram) -> OrtTrainingGraphs | None:
-        """The ort-training artifacts of one rung, if it has any."""
-        if rung.settings.micro_batch is not None:
-            return None
-        paths = ort_training.paths_of(rung.settings.id)
-        with _stage(f"{rung.settings.id} ort-training artifacts", self._report):
-            forward = graphs.loss_graph(rung, self._state)
-            made = ort_training.artifacts(
-                forward.model, list(self._program.parameters), self._program.hyper_parameters
-            )
-            # Inputs that the API provides are not described: parameters and gradients.
-            inputs = {spec.name: spec.role for spec in forward.spec.inputs}
-            outputs = {spec.name: spec.role for spec in forward.spec.outputs}
-            for path, model in ((paths.training, made.training), (paths.eval, made.eval)):
-                self._graph(
-                    path, graphs.Graph(model, graphs.described(model, inputs, outputs))
-                )
-            self._file(paths.optimizer, _bytes(made.optimizer))
-            self._file(ort_training.CHECKPOINT, made.checkpoint)  # the same for every rung
-        return paths
-
-    def _manifest(self) -> Manifest:
-        program, recipe = self._program, self._program.recipe
-        return Manifest(
-            format=FORMAT,
-            producer=_versions(),
-            recipe=recipe.table(),
-            method=recipe.method.name,
-            token_policy=recipe.tokens.name,
-            parametrization=recipe.parametrization.name,
-            batch_size=recipe.batch_size,
-            model=program.model,
-            views=tuple(
-                ViewGroup(name=group.name, size_px=group.size_px, views=group.views)
-                for group in program.views
-            ),
-            hyper_parameters=program.hyper_parameters,
-            encoder=encoder_tensors(program),
-            encoder_prefix=program.encoder_prefix,
-            embed=EMBED,
-            merge=MERGE if MERGE in self._specs else None,
-            state_file=STATE_FILE,
-            state=tuple(map(_state_spec, self._state.items())),
-            rungs=self._rungs,
-            periodic=tuple(
-                PeriodicGraph(graph=_periodic_file(update), every_steps=update.every_steps)
-                for update in program.declaration.periodic
-            ),
-            ort_training=OrtTraining(
-                refused=self._refused,
-                checkpoint=ort_training.CHECKPOINT if self._refused is None else None,
-                update=UPDATE if UPDATE in self._specs else None,
-            ),
-            graphs=self._specs,
-            sha256=self._sha256,
-        )
-
-    def _graph(self, path: str, graph: graphs.Graph) -> None:
-        self._file(path, _bytes(graph.model))
-        self._specs[path] = graph.spec
-
-    def _file(self, path: str, content: bytes) -> None:
-        self._write(path, content)
-        self._sha256[path] = hashlib.sha256(content).hexdigest()
-
-    def _write(self, path: str, content: bytes) -> None:
-        target = self._folder / path
-        with storage_errors("write", target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(content)
-
-
-def _periodic_file(update: PeriodicUpdate) -> str:
-    return f"graphs/periodic/{update.name}.onnx"
-
-
-def _state_spec(item: tuple[str, Tensor]) -> TensorSpec:
-    name, value = item
-    dtype = str(value.dtype).removeprefix("torch.")
-    return TensorSpec(name=name, dtype=dtype, shape=tuple(value.shape), role=STATE)
-
-
-def _bytes(model: onnx.ModelProto) -> bytes:
-    content: bytes = model.SerializeToString(deterministic=True)
-    return content
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "edge-train": __version__,
-        "torch": torch.__version__.partition("+")[0],
-        "onnx": importlib.metadata.version("onnx"),
-    }
+    try:
+        yield
+    finally:
+        report(name, time.monotonic() - wall_s, time.process_time() - cpu_s)

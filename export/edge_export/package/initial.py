@@ -1,47 +1,85 @@
-"""Start from a timm checkpoint instead of fresh weights."""
+"""Start from a timm checkpoint instead of fresh weights, or say why it cannot be used."""
 
+import json
 import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from edge_export.models import FAMILIES
 from edge_export.parameters import Parameter
+from edge_export.vit import MLP_RATIO
 from edge_runtime.errors import ConfigError
 from edge_runtime.package.encoder import from_timm
-from edge_runtime.package.manifest import EncoderTensor
-from edge_runtime.reading import MAX_STATE_BYTES, read_file
+from edge_runtime.package.manifest import EncoderTensor, ModelFacts
+from edge_runtime.reading import MAX_STATE_BYTES, open_regular
 
 POSITIONS = "pos_embed"
+KERNEL = "patch_embed.proj.weight"
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+CLASSIFIER = ("head.", "pre_logits.")  # timm's layers after the features
+AXES = {"transposed": 2, "patch": 4}  # of a tensor in timm's layout
+# What other models have and a plain ViT does not, by the names of their tensors in timm
+FOREIGN = {
+    r"(reg_token|register_tokens)": "register tokens",
+    r"(dist_token|head_dist\..*)": "a distillation token (a distilled DeiT)",
+    r"blocks\.\d+\.(ls[12]|gamma_[12]).*": "LayerScale",
+    r"fc_norm\..*": "average pooling before the last norm (fc_norm)",
+    r"attn_pool\..*": "attention pooling",
+    r"norm_pre\..*": "a norm before the blocks, as CLIP has",
+    r"blocks\.\d+\.attn\.[qk]_norm\..*": "normalised queries and keys",
+    r"blocks\.\d+\.mlp\.(w12|w3|fc1_[gx])\..*": "SwiGLU",
+    r".*(relative_position|rel_pos).*": "relative positions",
+    r"(layers|stages)\.\d+\..*": "stages, as a Swin or a convolutional network has",
+}
+LACKING = {
+    "cls_token": "no class token",
+    POSITIONS: "no position embeddings",
+    "blocks.0.attn.qkv.bias": "queries, keys and values without biases",
+}
+# First bytes of the files that torch.save writes, now and formerly
+_PICKLES = (b"PK\x03\x04", b"\x80")
+_PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".tar")
+_STATE = "param.encoder."  # of a package or a checkpoint of ours
+_BLOCK = re.compile(r"blocks\.(\d+)\.")
+
+Tensors = dict[str, Tensor]
 
 
 def encoder_from_timm(
-    path: Path, encoder: tuple[EncoderTensor, ...], declared: dict[str, Parameter]
-) -> dict[str, Tensor]:
-    """The encoder's parameters by name, from a timm ViT's .safetensors file.
+    path: Path,
+    model: ModelFacts,
+    encoder: Sequence[EncoderTensor],
+    declared: Mapping[str, Parameter],
+) -> Tensors:
+    """The encoder's parameters by name, float32, from a timm ViT's .safetensors file.
 
-    A classifier in the file is ignored. Positions are resized if the grid differs.
+    Names may have a prefix, such as `module.`. A classifier in the file is ignored. Positions
+    are resized if the grid differs. Floating-point values of any size become float32.
 
     Args:
         path: the file.
+        model: the encoder.
         encoder: timm's name and layout of each tensor.
         declared: the parameters by name, for their shapes.
 
     Raises:
-        ConfigError: unreadable, damaged, of another model, patch size or width.
+        ConfigError: unreadable, damaged, no safetensors, of another kind of model, of other
+            sizes, or with values that are no finite numbers.
     """
-    try:
-        # torch, because numpy has no bfloat16
-        tensors = safetensors.torch.load(read_file(path, MAX_STATE_BYTES))
-    except (OSError, SafetensorError) as error:
-        raise ConfigError(f"--init {path} cannot be read: {error}") from error
-    checkpoint = {name: value.to(torch.float32).numpy() for name, value in tensors.items()}
-    values = {
-        name: torch.from_numpy(value) for name, value in from_timm(encoder, checkpoint).items()
+    tensors, facts = _read(path)
+    checkpoint = _without_prefix(path, tensors, [tensor.timm_name for tensor in encoder])
+    _refuse_others(path, checkpoint, facts, model, encoder)
+    arrays = {
+        tensor.timm_name: checkpoint[tensor.timm_name].to(torch.float32).numpy()
+        for tensor in encoder
     }
+    values = {name: torch.from_numpy(v) for name, v in from_timm(encoder, arrays).items()}
     problems = []
     for name, value in values.items():
         wanted = declared[name].shape
@@ -53,10 +91,183 @@ def encoder_from_timm(
             problems.append(f"{name}: the file has NaN or infinite values")
     if problems:
         raise ConfigError(
-            f"--init {path} does not fit: {problems[0]} ({len(problems)} problems). Use the "
-            "model, patch size and width that it was trained with."
+            f"--init {path} does not fit: {problems[0]} ({len(problems)} problems). Use "
+            "another checkpoint."
         )
     return values
+
+
+def _refuse_others(
+    path: Path,
+    checkpoint: Tensors,
+    facts: Mapping[str, str],
+    model: ModelFacts,
+    encoder: Sequence[EncoderTensor],
+) -> None:
+    """Refuse another kind of model, then other sizes, then other names, then integers."""
+    if foreign := list(_foreign(checkpoint)):
+        raise ConfigError(
+            f"--init {path} is not a plain ViT: it has {', '.join(foreign)}. Use a checkpoint "
+            "of a model in docs/recipe.md, such as timm's vit_small_patch16_224.augreg_in21k."
+        )
+    if others := _other_sizes(checkpoint, facts, model):
+        said = ", ".join(f"{what} {theirs}, not {ours}" for what, theirs, ours, _ in others)
+        flags = " ".join(flag for *_, flag in others)
+        raise ConfigError(f"--init {path} is of another model: {said}. Export with {flags}.")
+    if problems := list(_other_names(checkpoint, encoder)):
+        raise ConfigError(
+            f"--init {path} does not have the tensors of timm's {model.name}: "
+            f"{'; '.join(problems)}. Use a checkpoint of timm, or convert its names."
+        )
+    for tensor in encoder:
+        if (dtype := checkpoint[tensor.timm_name].dtype) not in FLOATS:
+            raise ConfigError(
+                f"--init {path} has integers or quantised numbers: {tensor.timm_name!r} is of "
+                f"type {str(dtype).removeprefix('torch.')}. Use the checkpoint in floating "
+                "point, of 16, 32 or 64 bits."
+            )
+
+
+def _read(path: Path) -> tuple[Tensors, dict[str, str]]:
+    """Tensors and metadata of a safetensors file."""
+    try:
+        with open_regular(path, MAX_STATE_BYTES) as raw:
+            head = raw.read(4)
+        with safe_open(path, "pt") as file:
+            names = file.keys()
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+    except OSError as error:
+        raise ConfigError(
+            f"--init {path} cannot be read: {error.strerror or error}."
+        ) from error
+    except SafetensorError as error:
+        if head.startswith(_PICKLES) or path.suffix in _PICKLE_SUFFIXES:
+            raise ConfigError(_pickle(path)) from error
+        raise ConfigError(
+            f"--init {path} is not a complete safetensors file: {error}."
+        ) from error
+
+
+def _pickle(path: Path) -> str:
+    return (
+        f"--init {path} is a pickle of PyTorch, which could run any code, and is not read. "
+        'Convert it where you trust it; some files hold the weights below "model" or '
+        '"state_dict":\n'
+        "  import torch, safetensors.torch\n"
+        f"  weights = torch.load(open({str(path)!r}, 'rb'), map_location='cpu', "
+        "weights_only=True)\n"
+        "  safetensors.torch.save_file({k: v.contiguous() for k, v in weights.items()}, "
+        f"{path.with_suffix('.safetensors').name!r})"
+    )
+
+
+def _without_prefix(path: Path, tensors: Tensors, names: list[str]) -> Tensors:
+    """The tensors with timm's names: those below the one prefix that has them all."""
+    if _STATE + KERNEL in tensors:
+        raise ConfigError(
+            f"--init {path} is a state of edge-train, with its own names and layouts. Give "
+            "the file that `edge-train export-encoder RUN -o encoder.safetensors` writes."
+        )
+    ends = [name.removesuffix(KERNEL) for name in tensors if name.endswith(KERNEL)]
+    prefixes = [prefix for prefix in ends if not prefix or prefix.endswith(".")]
+    fitting = [p for p in prefixes if all(p + name in tensors for name in names)] or prefixes
+    if len(fitting) > 1 and "" not in fitting:
+        raise ConfigError(
+            f"--init {path} holds several encoders: below {', '.join(map(repr, fitting))}. "
+            "Save one of them alone."
+        )
+    prefix = "" if "" in fitting or not fitting else fitting[0]
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def _foreign(checkpoint: Tensors) -> Iterator[str]:
+    """What the checkpoint has, or lacks, that makes it another kind of model."""
+    for pattern, what in FOREIGN.items():
+        if found := next((name for name in checkpoint if re.fullmatch(pattern, name)), None):
+            yield f"{what} ({found!r})"
+    shapes = {name: tuple(value.shape) for name, value in checkpoint.items()}
+    if KERNEL not in shapes:
+        return  # not a ViT at all: the names say so
+    yield from (what for name, what in LACKING.items() if name not in shapes)
+    kernel, positions = shapes[KERNEL], shapes.get(POSITIONS, ())
+    if len(kernel) == 4 and kernel[1] != 3:
+        yield f"{kernel[1]} channels of pixels"
+    if len(kernel) == 4 and kernel[2] != kernel[3]:
+        yield f"patches of {kernel[3]} x {kernel[2]} px"
+    if len(positions) == 3 and positions[1] > 1 and not _is_square(positions[1] - 1):
+        yield (
+            "position embeddings of patches alone (no_embed_class)"
+            if _is_square(positions[1])
+            else f"positions of {positions[1] - 1} patches, which are not a square"
+        )
+    hidden, back = (shapes.get(f"blocks.0.mlp.fc{n}.weight", ()) for n in (1, 2))
+    if len(hidden) == len(back) == 2 and hidden[0] == 2 * back[1]:
+        yield "SwiGLU (twice as many hidden outputs as inputs)"
+    elif len(hidden) == 2 and hidden[1] and hidden[0] != MLP_RATIO * hidden[1]:
+        yield f"hidden layers {hidden[0] / hidden[1]:.3g} times as wide as a token"
+
+
+def _is_square(number: int) -> bool:
+    return math.isqrt(number) ** 2 == number
+
+
+def _other_sizes(
+    checkpoint: Tensors, facts: Mapping[str, str], model: ModelFacts
+) -> list[tuple[str, object, object, str]]:
+    """(what, the checkpoint's, the model's, flag) of each size that differs.
+
+    Heads and normalisation are not in the weights; files of ours state them.
+    """
+    blocks = [int(match[1]) for name in checkpoint if (match := _BLOCK.match(name))]
+    theirs: dict[str, tuple[object, str]] = {}
+    if blocks:
+        theirs["depth"] = max(blocks) + 1, "--depth {}"
+    if KERNEL in checkpoint and checkpoint[KERNEL].ndim == 4:
+        width, *_, side = checkpoint[KERNEL].shape
+        theirs["width"] = width, _width_flags(model.name, width)
+        theirs["patch_size_px"] = side, "--patch-size {}"
+    stated = facts if facts.get("producer", "").startswith("edge-train ") else {}
+    if "heads" in stated:
+        theirs["heads"] = stated["heads"], "--heads {}"
+    for key in ("mean", "std"):
+        if key in stated:
+            theirs[key] = stated[key], f"--set 'model.{key}={{}}'"
+    found: list[tuple[str, object, object, str]] = []
+    for name, (value, flag) in theirs.items():
+        ours = getattr(model, name)
+        text = json.dumps(ours)
+        if str(value) != text:
+            found.append((name.removesuffix("_px"), value, text, flag.format(value)))
+    return found
+
+
+def _width_flags(name: str, width: int) -> str:
+    """Flags for a model of that width: by name, which has its heads; the file does not."""
+    kind = name.partition("_")[0]
+    families = [
+        f for f, sizes in FAMILIES.items() if sizes.width == width and f.startswith(f"{kind}_")
+    ]
+    return f"--model {families[0]}" if families else f"--width {width} --heads HEADS"
+
+
+def _other_names(checkpoint: Tensors, encoder: Sequence[EncoderTensor]) -> Iterator[str]:
+    names = [tensor.timm_name for tensor in encoder]
+    missing = [name for name in names if name not in checkpoint]
+    if missing:
+        yield f"it lacks {len(missing)} of {len(names)} tensors, first {missing[0]!r}"
+    more = checkpoint.keys() - {*names}
+    if others := sorted(name for name in more if not name.startswith(CLASSIFIER)):
+        yield f"it has {len(others)} other tensors, first {others[0]!r}"
+    for tensor in encoder:
+        shape = (
+            tuple(checkpoint[tensor.timm_name].shape) if tensor.timm_name in checkpoint else ()
+        )
+        if shape and len(shape) != AXES.get(tensor.layout, len(shape)):
+            yield f"{tensor.timm_name!r} has the shape {shape}"
 
 
 def resize_positions(positions: Tensor, tokens: int) -> Tensor:

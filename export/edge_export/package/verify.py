@@ -7,14 +7,16 @@ the features of the forward graphs. State that a rung does not train must be bit
 frameworks that add the same numbers in different order differ by about 1e-6 here.
 """
 
-import dataclasses
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from edge_export.axes import RungSettings
+from edge_export.package.writer import Stage
 from edge_export.step.example import example_draws, example_images
 from edge_export.step.program import Program
 from edge_export.step.rung import RungProgram
@@ -45,7 +47,7 @@ ORT_TRAINING = "ort-training"
 Tensors = Mapping[str, Tensor]
 
 
-def verify(package: Package, program: Program) -> None:
+def verify(package: Package, program: Program, stage: Stage = nullcontext) -> None:
     """Run every rung on every engine, and every other graph.
 
     The artifacts of `ort-training` are left to `artifacts_problem`: a package is complete
@@ -55,17 +57,40 @@ def verify(package: Package, program: Program) -> None:
         PackageError: a result differs; the message says which and by how much.
         EngineError: no engine of this environment can run the package.
     """
-    state = package.initial_state()
+    verify_rungs(package, program, stage)
+    with stage("verification of other graphs"):
+        verify_other_graphs(package, program)
+
+
+def verify_rungs(package: Package, program: Program, stage: Stage = nullcontext) -> None:
+    """A step of every rung of the manifest on every engine, with its whole batch.
+
+    Raises:
+        PackageError: a result differs.
+        EngineError: no engine of this environment can run the package.
+    """
     engines = [name for name in ENGINES if name != ORT_TRAINING and _installed(name)]
     if not engines:
         create_engine("ort")  # raises with installation instructions
     for name in engines:
-        _verify_engine(package, program, name, state)
+        _verify_engine(package, program, name, stage)
+
+
+def verify_other_graphs(package: Package, program: Program) -> None:
+    """Every graph besides steps: periodic updates, merge and embedding.
+
+    Raises:
+        PackageError: a result differs.
+        EngineError: no runtime is installed.
+    """
+    state = package.initial_state()
     _verify_periodic(package, program, state)
     _verify_forward(package, program, state)
 
 
-def artifacts_problem(package: Package, program: Program) -> str | None:
+def artifacts_problem(
+    package: Package, program: Program, stage: Stage = nullcontext
+) -> str | None:
     """Why the artifacts of `ort-training` cannot be published, if they cannot.
 
     ONNX Runtime builds the backward pass itself, and does so wrongly where a loss stops a
@@ -74,19 +99,29 @@ def artifacts_problem(package: Package, program: Program) -> str | None:
     if package.manifest.ort_training.refused is not None or not _installed(ORT_TRAINING):
         return None
     try:
-        _verify_engine(package, program, ORT_TRAINING, package.initial_state())
+        _verify_engine(package, program, ORT_TRAINING, stage)
     except (PackageError, EngineError) as error:
         return f"the gradients of ONNX Runtime's own backward pass are not PyTorch's: {error}"
     return None
 
 
-def _verify_engine(package: Package, program: Program, name: str, state: State) -> None:
-    engine = create_engine(name)
-    for rung, settings in zip(package.manifest.rungs, program.settings, strict=True):
+def _verify_engine(package: Package, program: Program, name: str, stage: Stage) -> None:
+    engine, state = create_engine(name), package.initial_state()
+    for rung in package.manifest.rungs:
         if engine.unsupported_reason(package, rung) is None:
-            # The whole batch at once, also for micro-batches: these must be exact.
-            whole = program.bind(dataclasses.replace(settings, micro_batch=None))
-            _verify_rung(package, whole, rung, name, state)
+            with stage(f"verification of {rung.id} on {name}"):
+                _verify_rung(package, program.bind(_whole(rung)), rung, name, state)
+
+
+def _whole(rung: Rung) -> RungSettings:
+    """The rung on the whole batch at once: micro-batches must give the same."""
+    return RungSettings(
+        id=rung.id,
+        keep_ratio=rung.keep_ratio,
+        patch_size_px=rung.patch_size_px,
+        trained=rung.trained,
+        micro_batch=None,
+    )
 
 
 def _installed(name: str) -> bool:

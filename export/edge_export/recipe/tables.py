@@ -23,6 +23,7 @@ from edge_runtime.package.manifest import (
     Hue,
     ModelFacts,
     Pixels,
+    PixelStd,
     Strength,
     Width,
 )
@@ -52,6 +53,8 @@ class ModelTable:
     depth: Depth | None = None
     heads: Width | None = None
     features: str = CLASS_TOKEN
+    mean: tuple[Probability, ...] | None = None  # of red, green, blue, in [0, 1]
+    std: tuple[PixelStd, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +131,8 @@ class Recipe:
             depth=table.depth,
             heads=table.heads,
             features=table.features,
+            mean=table.mean,
+            std=table.std,
         )
 
     def rungs(self) -> tuple[RungSettings, ...]:

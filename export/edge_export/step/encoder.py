@@ -78,7 +78,7 @@ class GroupEncoder:
             teacher=self._encoding(teacher, branches.teacher, views),
             selected=branches.selected,
             recorded=branches.recorded,
-            patches=by_view(vit.normalise(patches, dtype), views),
+            patches=by_view(vit.normalise(self._model, patches, dtype), views),
             student_tokens=tuple(counts),
         )
 
