@@ -254,8 +254,8 @@ def test_any_objective_may_refuse():
     ("sizes", "wanted"),
     [
         ([3], "micro_batches: 3 does not divide the batch size 4"),
-        ([0], "micro_batches[0]: expected an integer >= 1, got 0"),
-        ([-2], "micro_batches[0]: expected an integer >= 1, got -2"),
+        ([0], "micro_batches[0]: expected an integer in [1, 1000000], got 0"),
+        ([-2], "micro_batches[0]: expected an integer in [1, 1000000], got -2"),
         ([8], "micro_batches: 8 does not divide the batch size 4"),
         ([2, 2], "micro_batches: each at most once"),
         (2, "micro_batches: expected a list, got 2"),
