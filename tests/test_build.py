@@ -21,7 +21,7 @@ torch = pytest.importorskip("torch", reason="packages are exported with PyTorch"
 
 import onnx  # noqa: E402
 
-from edge_export.analysis.liveness import peak_bytes  # noqa: E402
+from edge_export.analysis.liveness import arena_bytes  # noqa: E402
 from edge_export.lowering.table import TABLE  # noqa: E402
 from edge_export.ort_training import artifacts as ort_training  # noqa: E402
 from edge_export.package import graphs, verify  # noqa: E402
@@ -196,7 +196,7 @@ def test_the_manifest_describes_the_rungs(package):
 def test_a_rungs_tensors_are_measured_in_its_graph(package):
     dense, half = package.manifest.rungs
     for rung in (dense, half):
-        assert rung.peak_activation_bytes == peak_bytes(
+        assert rung.peak_activation_bytes == arena_bytes(
             onnx.load(package.file(rung.graphs["step"]))
         )
     assert 0.4 < half.peak_activation_bytes / dense.peak_activation_bytes < 0.7

@@ -19,6 +19,7 @@ from edge_export.analysis.liveness import (  # noqa: E402
     IN_PLACE,
     VIEWS,
     Life,
+    arena_bytes,
     execution_order,
     lives,
     most_at_once,
@@ -290,6 +291,12 @@ def test_the_order_is_that_of_onnxruntime(tmp_path):
     model = step_model()
     nodes = list(model.graph.node)
     assert [nodes[i].name for i in execution_order(nodes)] == profiled_order(model, tmp_path)
+
+
+def test_the_arena_also_has_room_for_the_largest_tensor_again():
+    nodes = [node("Neg", ["x"], ["a"]), node("Neg", ["a"], ["b"]), node("Neg", ["b"], ["c"])]
+    made = model_of(nodes, [info("x", [5])], [info("c", [5])])
+    assert (peak_bytes(made), arena_bytes(made)) == (2 * 20, 3 * 20)
 
 
 def test_a_step_frees_what_it_no_longer_needs():

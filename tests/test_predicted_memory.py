@@ -10,10 +10,11 @@ import pytest
 from training_fakes import write_package
 
 from edge_runtime.package.manifest import GraphSpec, PeriodicGraph
-from edge_runtime.planning.costs import predicted_peak_bytes
+from edge_runtime.planning.costs import ARENA, predicted_peak_bytes
 
 MIB = 1 << 20
 RESULTS = Path(__file__).parents[1] / "docs/results/memory_truth.json"
+FEW_BLOCKS = RESULTS.with_name("memory_few_blocks.json")
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def test_rungs_differ_by_what_was_measured(manifest, high, low):
 
 def test_on_average_rungs_differ_by_what_was_measured(manifest):
     errors = [error_of_difference(manifest, *pair.values) for pair in measured_pairs()]
-    assert 0 < mean(errors) < 0.02  # rather too much than too little
+    assert abs(mean(errors)) < 0.01
 
 
 def test_a_rung_takes_the_process_and_its_state(manifest):
@@ -115,3 +116,15 @@ def test_periodic_graphs_are_held_beside_every_rung(manifest):
     assert more(1000) == known
     # A tensor that the step writes as well has its second buffer already
     assert more(0, dataclasses.replace(manifest.state[0], name="next.param.w")) == 0
+
+
+def test_few_blocks_and_large_batches_are_not_underestimated():
+    """Their largest tensors are a large part of all: 16 % was missing without them."""
+    rows = json.loads(FEW_BLOCKS.read_text())["rows"]
+    errors = [row["predicted_bytes"] / row["measured_bytes"] - 1 for row in rows]
+    assert len(errors) == 8
+    assert min(errors) > -0.05
+    assert max(errors) < 0.12
+    for row in rows:
+        held_bytes = row["predicted_bytes"] - round(ARENA * row["peak_activation_bytes"])
+        assert held_bytes > row["baseline_bytes"]

@@ -11,7 +11,7 @@ from edge_runtime.evaluation.knn import knn_bytes
 from edge_runtime.evaluation.linear import probe_bytes
 from edge_runtime.package import Package
 from edge_runtime.package.names import WEIGHT
-from edge_runtime.planning.costs import ARENA, NODE_BYTES
+from edge_runtime.planning.costs import NODE_BYTES
 from edge_runtime.planning.decoding_limit import LEAST_BYTES, limit_beside
 
 BATCH_SIZES = (64, 32, 16, 8, 4, 2, 1)
@@ -24,6 +24,7 @@ _LIVE_TOKENS = 6  # queries, keys and values, a copy of them by head
 # Pages of the libraries that the first product touches, their buffers, freed memory that the C
 # library keeps.
 _OTHER_BYTES = 20 << 20
+_ARENA = 1.1  # size of the runtime's arena over that of its tensors
 _MARGIN = 1.1
 
 READING_ADVICE = "Give the container more memory, or stop other programs."
@@ -90,7 +91,7 @@ def evaluation_bytes(package: Package, amounts: Amounts, batch_size: int) -> int
     features = _FLOAT * pictures * (width + 2)  # with labels, int64
     views = 4 * batch_size * 3 * manifest.model.image_size_px**2
     of_graph = NODE_BYTES * manifest.graphs[manifest.embed].nodes
-    batch = round(ARENA * batch_size * picture_bytes(package)) + views
+    batch = round(_ARENA * batch_size * picture_bytes(package)) + views
     classifiers = knn_bytes(width)
     if amounts.linear:
         probe = probe_bytes(amounts.train_pictures, width, amounts.classes)

@@ -125,7 +125,7 @@ class Rung:
     # Student tokens in the attention of each block, class token included, by view group
     tokens_per_block: dict[str, tuple[PositiveInt, ...]]
     flops: PositiveInt  # of one step
-    # Peak memory of tensors beside the state during a step
+    # Memory of tensors beside the state during a step: their peak, and the largest again
     peak_activation_bytes: Bytes
     draws: tuple[DrawSpec, ...]
     graphs: dict[str, str]

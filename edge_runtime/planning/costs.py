@@ -17,7 +17,7 @@ _LEAST_RUNGS = 3  # costs: with two, the line fits exactly
 _BEST_PRECISION = 1e-3  # of a step's time: the clock's accuracy
 
 # Fitted to the rungs in docs/results.md.
-ARENA = 1.10  # size of the runtime's arena, gaps included, over that of its tensors
+ARENA = 1.04  # size of the runtime's arena over what a package says of its tensors
 NODE_BYTES = 3_800  # of a loaded graph, per node of its file
 
 

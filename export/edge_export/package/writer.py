@@ -13,7 +13,7 @@ import onnx
 import torch
 from torch import Tensor
 
-from edge_export.analysis.liveness import peak_bytes
+from edge_export.analysis.liveness import arena_bytes
 from edge_export.axes import RungSettings
 from edge_export.declaration import PeriodicUpdate
 from edge_export.ort_training import artifacts as ort_training
@@ -158,7 +158,7 @@ class PackageWriter:
         with self._stage(f"{rung.settings.id} step graph"):
             graph = graphs.step_graph(rung, self._state)
             self._graph(path, graph)
-        return {STEP: path}, peak_bytes(graph.model)
+        return {STEP: path}, arena_bytes(graph.model)
 
     def _micro_batches(self, rung: RungProgram) -> tuple[dict[str, str], int]:
         """The same for a rung with micro-batches."""
@@ -170,7 +170,7 @@ class PackageWriter:
         sums = {spec.name: spec.size_bytes for spec in graph.spec.inputs if spec.role == SUM}
         apply, apply_bytes = self._apply_graph(rung, graph, frozenset(sums))
         # Both graphs keep their memory, each in a separate arena.
-        activation_bytes = peak_bytes(graph.model) + apply_bytes + sum(sums.values())
+        activation_bytes = arena_bytes(graph.model) + apply_bytes + sum(sums.values())
         return {ACCUMULATE: path, APPLY: apply}, activation_bytes
 
     def _apply_graph(
@@ -183,7 +183,7 @@ class PackageWriter:
             with self._stage("optimizer graph"):
                 graph = graphs.apply_graph(rung, self._state, accumulate)
                 self._graph(path, graph)
-            self._apply[sums] = path, peak_bytes(graph.model)
+            self._apply[sums] = path, arena_bytes(graph.model)
         return self._apply[sums]
 
     def _step_flops(self, rung: RungProgram, files: Mapping[str, str]) -> int:
