@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from edge_runtime.units import bytes_text
 
-MAX_TABLE_BYTES = 16 << 20  # of a JSON document
+MAX_TABLE_BYTES = 12 << 20  # of a JSON document
 MAX_TOML_BYTES = 64 << 10  # people write them; parsing takes quadratic time
 MAX_STATE_BYTES = 64 << 30  # of all tensors of a training run
 
