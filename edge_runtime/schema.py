@@ -10,14 +10,19 @@ import operator
 import re
 import reprlib
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import cattrs
-from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError
-from cattrs.gen import make_dict_structure_fn, make_mapping_structure_fn
+from cattrs.errors import (
+    ClassValidationError,
+    ForbiddenExtraKeysError,
+    IterableValidationError,
+    IterableValidationNote,
+)
+from cattrs.gen import make_dict_structure_fn
 
 from edge_runtime.errors import EdgeRuntimeError
 from edge_runtime.reading import MAX_TOML_BYTES, read_file
@@ -33,6 +38,7 @@ _Hook = Callable[[Any, Any], Any]  # as cattrs calls it: value, type
 _COMPARE = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 _DEEPEST = 16  # of tables and lists inside each other
 _MOST_PROBLEMS = 20  # that are shown
+_MOST_DOTS = 500  # in a line of TOML
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 80
@@ -146,13 +152,43 @@ def _dataclass_hook(kind: Any, converter: cattrs.Converter) -> _Hook:
 
 
 def _dict_hook(kind: Any, converter: cattrs.Converter) -> _Hook:
-    return _only((dict,), "a table", make_mapping_structure_fn(kind, converter))
+    _, item = get_args(kind)
+    read = converter.get_structure_hook(item)
+
+    def fill(table: dict[str, Any], _: Any) -> dict[str, Any]:
+        pairs = _each(table.items(), lambda value: read(value, item), kind)
+        return dict(zip(table, pairs, strict=True))
+
+    return _only((dict,), "a table", fill)
 
 
 def _list_hook(kind: Any, converter: cattrs.Converter) -> _Hook:
-    as_list: Any = list[get_args(kind)[0]]  # type: ignore[misc]
-    fill = converter.get_structure_hook(as_list)
-    return _only((list, tuple), "a list", lambda value, _: tuple(fill(value, as_list)))
+    item = get_args(kind)[0]
+    read = converter.get_structure_hook(item)
+
+    def fill(values: Sequence[Any], _: Any) -> tuple[Any, ...]:
+        return tuple(_each(enumerate(values), lambda value: read(value, item), kind))
+
+    return _only((list, tuple), "a list", fill)
+
+
+def _each(
+    items: Iterable[tuple[Any, Any]], read: Callable[[Any], Any], kind: Any
+) -> list[Any]:
+    """Read the values of a list or table, until there are more problems than are shown."""
+    values, problems = [], []
+    for place, item in items:
+        try:
+            values.append(read(item))
+        except Exception as error:  # noqa: BLE001 - with its place, reported with the others
+            note = IterableValidationNote(f"at {place!r}", place, kind)
+            error.__notes__ = [*getattr(error, "__notes__", []), note]
+            problems.append(error)
+            if len(problems) > _MOST_PROBLEMS:
+                break
+    if problems:
+        raise IterableValidationError(f"in {kind}", problems, kind)
+    return values
 
 
 def _range_hook(kind: Any, converter: cattrs.Converter) -> _Hook:
@@ -193,7 +229,7 @@ def _message(error: BaseException, kind: type | None) -> str:
         return f"missing key {error.args[0]!r}"
     if isinstance(error, ForbiddenExtraKeysError):
         known = ", ".join(item.name for item in fields(error.cl))
-        unknown = f"unknown key {', '.join(sorted(error.extra_fields))}"
+        unknown = f"unknown key {', '.join(sorted(error.extra_fields)[:_MOST_PROBLEMS])}"
         return f"{unknown}; known are {known}" if known else f"{unknown}: it takes none"
     return str(error)
 
@@ -216,10 +252,10 @@ def structure(cls: type[T], table: Any, *, where: str, error: type[EdgeRuntimeEr
         return _CONVERTER.structure(table, cls)
     except ClassValidationError as invalid:
         problems = cattrs.transform_error(invalid, format_exception=_message)
-        lines = [f"{where}: {len(problems)} problem(s)"]
+        is_more = len(problems) > _MOST_PROBLEMS
+        count = f"more than {_MOST_PROBLEMS}" if is_more else len(problems)
+        lines = [f"{where}: {count} problem(s)"]
         lines += [f"  {_with_place(problem)}" for problem in problems[:_MOST_PROBLEMS]]
-        if (more := len(problems) - _MOST_PROBLEMS) > 0:
-            lines.append(f"  and {more} more")
         raise error("\n".join(lines)) from invalid
 
 
@@ -263,6 +299,8 @@ def parse_toml(text: str) -> dict[str, Any]:
     Raises:
         ValueError: it is not valid, or is nested too deeply.
     """
+    if any(line.count(".") > _MOST_DOTS for line in text.splitlines()):
+        raise ValueError("it has a line with too many dots")  # tables inside each other
     level = 0
     for bracket in re.findall(r"[][{}]", text):  # a parser in C may not survive many
         level += 1 if bracket in "[{" else -1

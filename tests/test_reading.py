@@ -268,6 +268,6 @@ def test_pairs_of_surrogates_are_characters() -> None:
 
 def test_a_state_whose_header_is_too_long_is_refused(tmp_path) -> None:
     path = tmp_path / "state"
-    path.write_bytes((17 << 20).to_bytes(8, "little") + encode_state({})[8:])
+    path.write_bytes((12 << 20).to_bytes(8, "little") + encode_state({})[8:])
     with pytest.raises(ValueError, match="its header is too long"):
         load_state(path)

@@ -107,8 +107,8 @@ def test_a_value_without_a_type_is_not_nested_deeply() -> None:
 
 
 def test_of_many_problems_the_first_are_shown() -> None:
-    with pytest.raises(ConfigError, match=r"it: 1000 problem\(s\)\n(.*\n){20}  and 980 more"):
-        read({"inner": {"ratios": [2] * 1000}})
+    with pytest.raises(ConfigError, match=r"it: more than 20 problem\(s\)\n(.*\n?){20}$"):
+        read({"inner": {"ratios": [2] * 1_000_000}})
 
 
 def test_all_problems_are_reported_at_once() -> None:
@@ -125,6 +125,7 @@ def test_all_problems_are_reported_at_once() -> None:
         (b"a = " + b"[" * 50_000, "file x is not valid TOML: it is nested too deeply"),
         (b"a = " + b"1" * 10_000, "file x is not valid TOML: .*limit"),
         (rb'a = "\ud800"', "file x is not valid TOML: "),
+        (b".".join([b"a"] * 30_000) + b" = 1", "file x is not valid TOML: .* too many dots"),
         (b"#" * 70_000, r"file x cannot be read \(it has 68.4 KiB; at most 64.0 KiB are"),
     ],
 )
