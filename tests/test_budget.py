@@ -90,7 +90,7 @@ positive = st.floats(1e-3, 1e9)
 @given(
     st.builds(
         Budget,
-        memory_bytes=st.none() | st.integers(1, 1 << 50),
+        memory_bytes=st.none() | st.integers(1, 1 << 49),
         energy_j=st.none() | positive,
         time_s=st.none() | positive,
         power_w=st.none() | positive,
