@@ -182,7 +182,7 @@ def test_a_package_without_a_fitting_rung_is_refused(package, processes, tmp_pat
         ("raise RuntimeError('unforeseen')", "RuntimeError: unforeseen$"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", r"SIGSEGV ended its process\.$"),
         ("sys.exit(3)", "its process ended with 3$"),
-        ("measured(step_s='soon')", r"rung k050: 1 problem\(s\)"),
+        ("measured(step_s_low='soon')", r"rung k050: 1 problem\(s\)"),
     ],
 )
 def test_another_failure_is_reported_with_its_reason(package, processes, line, reason) -> None:
