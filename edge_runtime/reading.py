@@ -104,7 +104,7 @@ def parse_json(content: bytes) -> Any:
     text = content.decode()
     try:
         value = json.loads(text, parse_constant=_refuse)
-        if "\\ud" in text or "\\uD" in text:  # pairs of them are one character
+        if b"\\u" in content:  # it may be half of a pair; pairs are one character
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("it is nested too deeply") from None

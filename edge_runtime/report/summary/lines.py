@@ -43,16 +43,17 @@ def _extremes(x: Array, y: Array, buckets: int) -> Array:
     if len(x) <= 2 * buckets:
         return np.arange(len(x))
     edges = np.searchsorted(x, np.linspace(x[0], x[-1], buckets + 1)[1:-1])
-    begins = np.unique(np.concatenate([[0], edges]))
-    begins = begins[begins < len(x)]
-    unknown = np.isnan(y)
-    places = [np.array([0, len(x) - 1]), _first_of_each(begins, unknown)]
+    begins = np.insert(edges[edges < len(x)], 0, 0)
+    begins = begins[np.diff(begins, prepend=-1) > 0]  # one of each
+    unknown, is_kept = np.isnan(y), np.zeros(len(x), bool)
+    is_kept[[0, -1]] = True
+    is_kept[_first_of_each(begins, unknown)] = True
     for extreme, worst in ((np.minimum, np.inf), (np.maximum, -np.inf)):
         known = np.where(unknown, np.float32(worst), y)
         bucket_extreme = extreme.reduceat(known, begins)
         counts = np.diff(begins, append=len(y))
-        places.append(_first_of_each(begins, known == np.repeat(bucket_extreme, counts)))
-    return np.unique(np.concatenate(places))
+        is_kept[_first_of_each(begins, known == np.repeat(bucket_extreme, counts))] = True
+    return np.flatnonzero(is_kept)
 
 
 def _first_of_each(begins: Array, chosen: Array) -> Array:

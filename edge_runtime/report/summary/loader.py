@@ -56,6 +56,7 @@ _STEPS = dict.fromkeys(("process", "step", "images", "rung"), "int64") | dict.fr
 RAIL = "rail "  # begins the names of columns that are rails
 _RAIL_TYPE = "float32"
 _MOST_COLUMNS = 200  # of a file
+_ROWS = 8000  # taken at once: numpy costs microseconds per call
 _DAMAGE = (KeyError, TypeError, ValueError, OverflowError)  # what a damaged line raises
 
 
@@ -136,6 +137,18 @@ class Blocks:
             yield self.take()
 
     def _read(self) -> Iterator[Columns]:
+        """Several blocks of the file as one, as long as they have the same columns."""
+        held: list[Columns] = []
+        for columns in self._parse():
+            if held and not _continues(held, columns):
+                yield _joined(held)
+                held.clear()
+            held.append(columns)
+        if held:
+            yield _joined(held)
+
+    def _parse(self) -> Iterator[Columns]:
+        """The blocks of the file, cut where another process begins."""
         last = (0, 0.0)  # process and time
         while tables := self._reader.read():
             try:
@@ -153,6 +166,16 @@ class Blocks:
             edges = np.flatnonzero(np.diff(columns["process"])) + 1
             for begin, stop in pairwise([0, *edges.tolist(), len(tables)]):
                 yield {name: column[begin:stop] for name, column in columns.items()}
+
+
+def _continues(held: Sequence[Columns], columns: Columns) -> bool:
+    first, rows = held[0], sum(len(each["process"]) for each in held)
+    is_same = columns.keys() == first.keys() and columns["process"][0] == first["process"][0]
+    return bool(is_same and rows < _ROWS)
+
+
+def _joined(blocks: Sequence[Columns]) -> Columns:
+    return {name: np.concatenate([each[name] for each in blocks]) for name in blocks[0]}
 
 
 def _sample_columns(tables: _Tables) -> Columns:
