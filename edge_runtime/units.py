@@ -14,6 +14,7 @@ POWERS_W = {"mW": 1e-3, "W": 1.0, "kW": 1e3}
 DURATIONS_S = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 TEMPERATURES_C = {"C": 1.0}
 
+LARGEST = 1e15  # bytes, joules, seconds, watts: what is beyond is no limit
 _FOUR_DIGITS = 10_000  # the first number with more
 
 

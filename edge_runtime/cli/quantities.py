@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from edge_runtime.units import (
     DURATIONS_S,
     ENERGIES_J,
+    LARGEST,
     POWERS_W,
     SIZES,
     TEMPERATURES_C,
@@ -17,7 +18,6 @@ from edge_runtime.units import (
 
 AUTO = "auto"  # instead of a number: by the budget
 
-_LARGEST = 1e15  # bytes, joules, seconds, ...
 _SHOWN = 60  # characters of a text that is refused
 _DIGITS = re.compile(r"\d{1,20}", re.ASCII)
 _QUANTITY = re.compile(r"([+-]?)(\d+(?:\.\d*)?|\.\d+)\s*([^\W\d_]*)", re.ASCII)
@@ -76,9 +76,9 @@ def _quantity(text: str, kind: str, units: Mapping[str, float], example: str) ->
         problem = "it has no unit"
     elif match[3] not in units:
         problem = f"the unit {match[3]} is unknown"
-    elif (value := float(match[2]) * units[match[3]]) > _LARGEST:
+    elif (value := float(match[2]) * units[match[3]]) > LARGEST:
         base = next(unit for unit, factor in units.items() if factor == 1)
-        problem = f"it is more than {_LARGEST:g} {base}"
+        problem = f"it is more than {LARGEST:g} {base}"
     else:
         quantity = Quantity(value)
         quantity.unit, quantity.factor = match[3], units[match[3]]

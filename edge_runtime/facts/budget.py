@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edge_runtime.errors import ConfigError
-from edge_runtime.units import at_least_text, duration_text, unit_for
+from edge_runtime.units import LARGEST, at_least_text, duration_text, unit_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,6 @@ ENERGY = Limit("energy", "energy_j", {"J": 1, "kJ": 1e3, "MJ": 1e6})
 TIME = Limit("time", "time_s", {"s": 1, "min": 60, "h": 3600})
 POWER = Limit("power", "power_w", {"mW": 1e-3, "W": 1})
 TEMPERATURE = Limit("temperature", "temperature_c", {"C": 1})
-_LARGEST = 1e15  # bytes, joules, seconds, watts: what is beyond is no limit
 _CLEARLY_OVER = 1.1  # times a limit; what is less over it is printed precisely
 LIMITS = (MEMORY, ENERGY, TIME, POWER, TEMPERATURE)
 
@@ -55,10 +54,10 @@ class Budget:
     def __post_init__(self) -> None:
         for limit in LIMITS:
             value = self.value(limit)
-            if value is not None and not 0 < value <= _LARGEST:
+            if value is not None and not 0 < value <= LARGEST:
                 raise ConfigError(
                     f"{limit.flag} is {value:g}; a limit must be above zero, and at most "
-                    f"{_LARGEST:g}. Leave the flag out for no limit."
+                    f"{LARGEST:g}. Leave the flag out for no limit."
                 )
 
     def value(self, limit: Limit) -> float | None:

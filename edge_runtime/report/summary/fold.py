@@ -29,7 +29,7 @@ from edge_runtime.report.summary.digest import (
 )
 from edge_runtime.report.summary.lines import LineBuilder
 from edge_runtime.report.summary.loader import RAIL, Array, Columns, RunFiles
-from edge_runtime.report.summary.unknown import highest, larger, mean
+from edge_runtime.report.summary.unknown import highest, larger, mean, total
 
 _GAP_S = 1.0  # readings further apart leave a gap; three periods of a slower sensor do
 _LAST_LOSSES = 100_000  # at most
@@ -124,7 +124,8 @@ class _ProcessFold:
         """
         self._digest, self._files, self._losses, self._number = digest, files, losses, number
         self._begin_s = digest.duration_s
-        self._before_j = [each.energy_j for each in digest.processes]
+        # By the processes before it; None: nothing measured one of them
+        self._before_j = total(each.energy_j for each in digest.processes)
         self._kept_s = kept_s
         moments_s = [event.moment.t_s for event in logged if event.moment]
         self._end_s = max(moments_s, default=0.0)
@@ -210,14 +211,11 @@ class _ProcessFold:
         readings.covered_s += float(gaps_s.sum())
         self._add_gaps(read_s if before_s is None else np.insert(read_s, 0, before_s))
         self._curve.add(read_s, energy_j[known])
-        if None not in self._before_j:
-            spent_j = math.fsum(each or 0.0 for each in self._before_j)
-            if before_s is None:
-                read_s = np.insert(read_s, 0, 0.0)
-                energy_j = np.insert(energy_j[known], 0, 0.0)
-            else:
-                energy_j = energy_j[known]
-            self._digest.lines.spent_j.add(read_s + self._begin_s, energy_j + spent_j)
+        if self._before_j is not None:
+            spent_j = energy_j[known]
+            if before_s is None:  # the line begins with the process
+                read_s, spent_j = np.insert(read_s, 0, 0.0), np.insert(spent_j, 0, 0.0)
+            self._digest.lines.spent_j.add(read_s + self._begin_s, spent_j + self._before_j)
 
     def _add_gaps(self, known_s: Array) -> None:
         """Spans without readings between some times."""
