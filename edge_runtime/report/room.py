@@ -15,8 +15,8 @@ ADVICE = (
 _EVENTS_SHARE = 10  # of the bytes of the events: all are rows of tables
 _LINES_SHARE = 0.6  # of the bytes of steps and samples, as long as these are few
 _LINES_BYTES = 8 << 20  # of more of them a bounded part is held
-_PAGE_BYTES = 60 << 20  # libraries and figures, when the lines are gone
-_OTHER_BYTES = 6 << 20  # a block of lines, the tables of the report
+_PAGE_BYTES = 63 << 20  # libraries and figures, when the lines are gone
+_OTHER_BYTES = 8 << 20  # a block of lines, the tables of the report
 
 
 def report_bytes(runs: Sequence[Path], *, page: bool) -> int:
