@@ -1,4 +1,4 @@
-"""Tries damaged files; prints what failed and how to repeat it. Exit code 1: something did."""
+"""Tries damaged files; prints what failed, by reader and number; the exit code is then 1."""
 
 import argparse
 import json
@@ -90,7 +90,7 @@ def _try_input(outcome: Outcome, number: int, folder: Path) -> None:
         READERS[outcome.reader].read(folder)
         outcome.results += 1
     except EdgeRuntimeError as error:
-        str(error).encode()
+        str(error).encode()  # as it would be printed
     except BaseException:  # noqa: BLE001 - also what is no Exception, such as a panic
         outcome.failures.append(f"{outcome.reader} {number}: {traceback.format_exc()}")
     finally:
@@ -105,8 +105,12 @@ def _peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 
+class HangError(BaseException):
+    """An input took too long. No `Exception`: readers turn a `TimeoutError` into an error."""
+
+
 def _hang(*_: object) -> None:
-    raise TimeoutError(f"no answer in {HANGS_S} s")
+    raise HangError(f"no answer in {HANGS_S} s")
 
 
 def in_new_process(

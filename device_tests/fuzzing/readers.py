@@ -248,10 +248,8 @@ def _tar(folder: Path) -> None:
     _pictures(folder)
     with tarfile.open(folder / "pictures.tar", "w") as tar:
         for path in sorted(folder.glob("picture.*")):
-            content, entry = (
-                path.read_bytes(),
-                tarfile.TarInfo(f"{path.suffix[1:]}/{path.name}"),
-            )
+            content = path.read_bytes()
+            entry = tarfile.TarInfo(f"{path.suffix[1:]}/{path.name}")
             entry.size = len(content)
             tar.addfile(entry, BytesIO(content))
             path.unlink()
