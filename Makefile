@@ -1,13 +1,13 @@
 # make demo         see real training on this machine
 # make test         everything that needs Python and make only
-# make test-fast    without those that take more than some seconds
+# make test-fast    the same without the tests that take more than a few seconds
 # make test-system  what needs root or system packages: emulated boards, jtop, memory limits
 # make check        format, lint, types, tests: what has to pass before a change is shared
 # make bench        how fast it is here
 # make install      edge-train into $(VENV), on 3.11 with PyTorch to export packages
 # make wheel        dist/edge_train-VERSION-py3-none-any.whl, to install on a board
 # make gallery      the pages of docs/gallery: make gallery PICTURES="cifar10/train cifar10/test"
-# make fuzz         damaged files for every reader: FUZZ_COUNT for each, by FUZZ_SEED
+# make fuzz         damaged files for every reader: FUZZ_COUNT of them each, drawn by FUZZ_SEED
 #
 # Needs Python 3.10 to 3.13 with its venv module, and make; the rest goes into $(VENV).
 # Variables: PYTHON, VENV, EXTRAS, PIP_ARGS (for every pip install), TORCH_INDEX (where pip
@@ -67,7 +67,7 @@ bench: $(INSTALLED)
 gallery: $(INSTALLED)
 	$(BIN)/python benchmarks/gallery.py $(PICTURES) -o docs/gallery
 
-# Damaged files for every reader, so many for each; what fails is repeated with --first.
+# A failure names its number: repeat it alone with --reader, --first and --count 1.
 FUZZ_COUNT ?= 1000
 FUZZ_SEED ?= 1
 fuzz: $(INSTALLED)-dev
