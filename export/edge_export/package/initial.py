@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -49,6 +50,15 @@ _STATE = "param.encoder."  # of a package or a checkpoint of ours
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
 
 Tensors = dict[str, Tensor]
+
+
+class OtherSize(NamedTuple):
+    """A size or normalisation in which a checkpoint is not the model."""
+
+    name: str
+    theirs: object
+    ours: str
+    flag: str  # that exports the checkpoint's
 
 
 def encoder_from_timm(
@@ -111,8 +121,8 @@ def _refuse_others(
             "of a model in docs/recipe.md, such as timm's vit_small_patch16_224.augreg_in21k."
         )
     if others := _other_sizes(checkpoint, facts, model):
-        said = ", ".join(f"{what} {theirs}, not {ours}" for what, theirs, ours, _ in others)
-        flags = " ".join(flag for *_, flag in others)
+        said = ", ".join(f"{other.name} {other.theirs}, not {other.ours}" for other in others)
+        flags = " ".join(other.flag for other in others)
         raise ConfigError(f"--init {path} is of another model: {said}. Export with {flags}.")
     if problems := list(_other_names(checkpoint, encoder)):
         raise ConfigError(
@@ -217,8 +227,8 @@ def _is_square(number: int) -> bool:
 
 def _other_sizes(
     checkpoint: Tensors, facts: Mapping[str, str], model: ModelFacts
-) -> list[tuple[str, object, object, str]]:
-    """(what, the checkpoint's, the model's, flag) of each size that differs.
+) -> list[OtherSize]:
+    """Each size that differs.
 
     Heads and normalisation are not in the weights; files of ours state them.
     """
@@ -236,12 +246,11 @@ def _other_sizes(
     for key in ("mean", "std"):
         if key in stated:
             theirs[key] = stated[key], f"--set 'model.{key}={{}}'"
-    found: list[tuple[str, object, object, str]] = []
+    found = []
     for name, (value, flag) in theirs.items():
-        ours = getattr(model, name)
-        text = json.dumps(ours)
-        if str(value) != text:
-            found.append((name.removesuffix("_px"), value, text, flag.format(value)))
+        ours = json.dumps(getattr(model, name))
+        if str(value) != ours:
+            found.append(OtherSize(name.removesuffix("_px"), value, ours, flag.format(value)))
     return found
 
 
