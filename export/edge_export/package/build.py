@@ -86,9 +86,9 @@ def initial_state(program: Program, init: Path | None) -> dict[str, Tensor]:
 
 @contextmanager
 def _stage(name: str, *, report: Report) -> Iterator[None]:
-    report(name, None, None)
     wall_s, cpu_s = time.monotonic(), time.process_time()
-    try:
+    try:  # from the first word on: an interruption ends the line that was begun
+        report(name, None, None)
         yield
     finally:
         report(name, time.monotonic() - wall_s, time.process_time() - cpu_s)
