@@ -1,7 +1,8 @@
-"""Packages that several test files use, exported once."""
+"""Packages that several test files use, and what holds for all tests."""
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         exports = "small_package" in getattr(item, "fixturenames", ())
         if exports or item.path.stem in SLOW_FILES:
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Package:
+    """The package of `training_fakes`, which engine `FakeEngine` trains."""
+    from training_fakes import write_package
+
+    return write_package(tmp_path / "package")
+
+
+@pytest.fixture
+def bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No vendor's library and program, whatever this machine has."""
+    for module in ("jtop", "pynvml"):
+        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
 
 
 SMALL: dict[str, Any] = {

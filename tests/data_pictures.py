@@ -1,14 +1,17 @@
 """Pictures and sources for the tests of the data part."""
 
+import io
 import threading
 import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+from PIL import Image
 
-from edge_runtime.data import UnreadablePicture
+from edge_runtime.data import PictureSource, UnreadablePicture
 from edge_runtime.package.manifest import AugmentationSpec, ViewGroup
 
 PLAIN = AugmentationSpec(min_area=1.0, flip=0.0, jitter=0.0, grayscale=0.0)
@@ -31,6 +34,18 @@ def jpeg(picture: np.ndarray) -> bytes:
 
 def png(picture: np.ndarray) -> bytes:
     return cv2.imencode(".png", picture[:, :, ::-1])[1].tobytes()
+
+
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    """A file as Pillow writes it."""
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def keys(source: PictureSource) -> list[str]:
+    """The names of all pictures, in their order."""
+    return [source.key(index) for index in range(len(source))]
 
 
 def write_pictures(folder: Path, names: Sequence[str], size_px: int = 12) -> Path:

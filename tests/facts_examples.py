@@ -1,5 +1,9 @@
 """An example of each fact in records, for tests."""
 
+import argparse
+import shlex
+
+from edge_runtime.cli.budget_flags import add_budget_arguments, budget_of
 from edge_runtime.facts import (
     Budget,
     EvaluationResults,
@@ -63,3 +67,10 @@ RESULTS = EvaluationResults(
     knn=KnnResult(accuracy=0.75, untrained_accuracy=0.5, neighbours=20, temperature=0.07),
     linear=ProbeResult(accuracy=0.8, untrained_accuracy=0.4),
 )
+
+
+def budget_of_flags(flags: str) -> Budget:
+    """The budget that a command gets from these flags."""
+    parser = argparse.ArgumentParser()
+    add_budget_arguments(parser)
+    return budget_of(parser.parse_args(shlex.split(flags)))

@@ -7,6 +7,16 @@ from typing import Any
 import pytest
 
 
+class Clock:
+    """A monotonic clock that tests set."""
+
+    def __init__(self) -> None:
+        self.now_s = 50.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
 class FakeJtop:
     """The client of jetson-stats: a thread that calls observers. Tests call `send`."""
 

@@ -1,14 +1,12 @@
 """Limits of a run, and their flags."""
 
-import argparse
 import math
-import shlex
 
 import pytest
+from facts_examples import budget_of_flags
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_runtime.cli.budget_flags import add_budget_arguments, budget_of
 from edge_runtime.errors import ConfigError
 from edge_runtime.facts import Budget
 from edge_runtime.facts.budget import ENERGY, LIMITS, MEMORY, TIME, over_text
@@ -16,16 +14,10 @@ from edge_runtime.facts.budget import ENERGY, LIMITS, MEMORY, TIME, over_text
 SOME = Budget(memory_bytes=3 << 29, energy_j=2e4, time_s=7200, power_w=0.8, temperature_c=80)
 
 
-def read(flags: str) -> Budget:
-    parser = argparse.ArgumentParser()
-    add_budget_arguments(parser)
-    return budget_of(parser.parse_args(shlex.split(flags)))
-
-
 def test_without_limits_every_limit_is_none() -> None:
     assert not Budget().is_limited
     assert str(Budget()) == ""
-    assert read("") == Budget()
+    assert budget_of_flags("") == Budget()
 
 
 def test_every_limit_counts() -> None:
@@ -38,7 +30,7 @@ def test_every_limit_counts() -> None:
 
 def test_a_budget_is_printed_as_flags() -> None:
     text = "--memory 1.5GiB --energy 20kJ --time 2h --power 800mW --temperature 80C"
-    assert read(text) == SOME
+    assert budget_of_flags(text) == SOME
     assert str(SOME) == text
 
 
@@ -58,11 +50,11 @@ def test_a_budget_is_printed_as_flags() -> None:
     ],
 )
 def test_a_budget_is_printed_in_the_units_of_its_flags(flags) -> None:
-    assert str(read(flags)) == flags
+    assert str(budget_of_flags(flags)) == flags
 
 
 def test_a_budget_is_printed_in_the_units_of_another() -> None:
-    given = read("--memory 2GB --energy 20Wh")
+    given = budget_of_flags("--memory 2GB --energy 20Wh")
     near = Budget(memory_bytes=2_345_678_901, energy_j=83_456, time_s=5400)
     assert near.flags(beside=given) == "--memory 2.346GB --energy 23.19Wh --time 90min"
 
@@ -80,7 +72,7 @@ def test_a_budget_is_printed_in_the_units_of_another() -> None:
     ],
 )
 def test_what_is_over_a_limit_is_compared_in_its_unit(limit, value, flag, text) -> None:
-    assert over_text(limit, value, read(flag).value(limit)) == text
+    assert over_text(limit, value, budget_of_flags(flag).value(limit)) == text
 
 
 positive = st.floats(1e-3, 1e9)
@@ -98,7 +90,7 @@ positive = st.floats(1e-3, 1e9)
     )
 )
 def test_printed_flags_are_read_as_no_less(budget) -> None:
-    again = read(str(budget))
+    again = budget_of_flags(str(budget))
     for limit in budget.limited():
         value = again.value(limit)
         assert value * (1 + 1e-9) >= budget.value(limit)
@@ -115,7 +107,7 @@ def test_a_limit_is_more_than_zero(limit, value) -> None:
 
 def test_zero_is_refused_by_its_flag() -> None:
     with pytest.raises(ConfigError, match="--energy is 0; a limit must be above zero"):
-        read("--energy 0kJ")
+        budget_of_flags("--energy 0kJ")
 
 
 @pytest.mark.parametrize(
@@ -131,6 +123,6 @@ def test_zero_is_refused_by_its_flag() -> None:
 )
 def test_wrong_flags_are_named(flags, message, capsys) -> None:
     with pytest.raises(SystemExit) as caught:
-        read(flags)
+        budget_of_flags(flags)
     assert caught.value.code == 2
     assert message in capsys.readouterr().err

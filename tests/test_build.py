@@ -58,15 +58,6 @@ ENVIRONMENT = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """One thread: products this small are slower on more, above all on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def export(table, target, report=lambda *_: None):
     return export_package(make_recipe(table, where="test"), target, init=None, report=report)
 

@@ -257,17 +257,8 @@ def test_without_torch_and_onnx_the_error_names_the_extra(
     assert "export on another machine and copy the folder." in error
 
 
-@pytest.fixture
-def one_thread():
-    """One thread: products this small are slower on more, above all on a busy machine."""
-    torch = pytest.importorskip("torch", reason="exports packages")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def test_an_exported_encoder_is_where_the_next_package_starts(capsys, tmp_path, one_thread):
+def test_an_exported_encoder_is_where_the_next_package_starts(capsys, tmp_path):
+    pytest.importorskip("torch", reason="exports packages")
     from edge_runtime.evaluation import export_encoder
 
     first, second = tmp_path / "first", tmp_path / "second"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from measuring_fakes import constant_sensor, environment, prepare
-from training_fakes import FakeEngine, write_package
+from training_fakes import FakeEngine
 
 from edge_runtime.cli.main import main
 from edge_runtime.errors import SensorError
@@ -21,11 +21,6 @@ KILLED = "os.kill(os.getpid(), signal.SIGKILL)"
 @pytest.fixture
 def processes(tmp_path, monkeypatch):
     return prepare(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def package(tmp_path):
-    return write_package(tmp_path / "package")
 
 
 @pytest.fixture

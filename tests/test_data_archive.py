@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from data_pictures import png, smooth_picture
+from data_pictures import keys, png, smooth_picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -51,10 +51,6 @@ def opened(folder: Path, content: bytes):
     path = folder / "p.tar"
     path.write_bytes(content)
     return open_source(str(path))
-
-
-def keys(source) -> list[str]:
-    return [source.key(index) for index in range(len(source))]
 
 
 def replaced(content: bytes, position: int, new: bytes) -> bytes:

@@ -6,7 +6,7 @@ import struct
 import cv2
 import numpy as np
 import pytest
-from data_pictures import jpeg, png, smooth_picture
+from data_pictures import encoded, jpeg, png, smooth_picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
@@ -17,12 +17,6 @@ from edge_runtime.data.decode import decode_picture, exif_orientation, to_rgb
 ORIENTATION_TAG = 0x0112
 # Two JPEG decoders differ by roundings of the transform and of the colour conversion.
 JPEG_LEVELS = 4
-
-
-def encoded(image: Image.Image, kind: str, **options) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
 
 
 def pillow_rgb(content: bytes) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Headers: what they say of real pictures, and that hostile ones are only unreadable."""
 
-import io
 import struct
 import time
 import zlib
@@ -8,7 +7,7 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from data_pictures import jpeg, smooth_picture
+from data_pictures import encoded, jpeg, smooth_picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -22,12 +21,6 @@ HEIGHT, WIDTH = 24, 36
 
 def photo() -> Image.Image:
     return Image.fromarray(smooth_picture(HEIGHT, WIDTH))
-
-
-def encoded(image: Image.Image, kind: str, **options) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
 
 
 def deep(extension: str, channels: int) -> bytes:

@@ -8,7 +8,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from data_pictures import png, smooth_picture, write_pictures
+from data_pictures import keys, png, smooth_picture, write_pictures
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,10 +17,6 @@ from edge_runtime.data.naming import printable_name
 from edge_runtime.errors import DataError
 
 PICTURE = png(smooth_picture(12, 12))
-
-
-def keys(source) -> list[str]:
-    return [source.key(index) for index in range(len(source))]
 
 
 @pytest.mark.parametrize(

@@ -9,16 +9,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from data_pictures import png, smooth_picture, write_pictures
+from data_pictures import keys, png, smooth_picture, write_pictures
 
 import edge_runtime.data.digits as digits_module
 from edge_runtime.data import PictureSource, UnreadablePicture, open_source
 from edge_runtime.data.files import class_labels
 from edge_runtime.errors import DataError
-
-
-def keys(source) -> list[str]:
-    return [source.key(index) for index in range(len(source))]
 
 
 def write_tar(path: Path, members: dict[str, bytes]) -> Path:

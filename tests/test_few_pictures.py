@@ -23,9 +23,7 @@ FEW = few_pictures.PICTURES
 
 @pytest.fixture(autouse=True)
 def tried(monkeypatch):
-    """(engine, rung, pictures, micro-batch) of every compared step, on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """(engine, rung, pictures, micro-batch) of every compared step."""
     seen, original = [], verify._difference
 
     def noted(rung, described, engine, state, *, seed):
@@ -35,8 +33,7 @@ def tried(monkeypatch):
     monkeypatch.setattr(verify, "_difference", noted)
     monkeypatch.setattr(verify, "TRIES", 1)
     monkeypatch.setattr(ort_training, "is_available", lambda: False)
-    yield seen
-    torch.set_num_threads(threads)
+    return seen
 
 
 def export(folder, *, verify_all=False, **table):

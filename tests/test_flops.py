@@ -27,15 +27,6 @@ TOKENS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """One thread: products this small are slower on more, above all on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def make_program(method="simclr", tokens=RANDOM, *, depth=2, **table):
     sizes = {"image_size": 16, "patch_size": 4, "depth": depth, "width": 48, "heads": 2}
     given = {

@@ -5,7 +5,7 @@ import time
 import pytest
 from measuring_fakes import environment, prepare
 from test_within_budget import train_within
-from training_fakes import FakeEngine, write_package
+from training_fakes import FakeEngine
 
 from edge_runtime import within_budget
 from edge_runtime.device import Meter
@@ -23,11 +23,6 @@ SLOW = (
 def processes(tmp_path, monkeypatch):
     monkeypatch.setattr(within_budget, "create_engine", lambda *_, **__: FakeEngine())
     return prepare(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def package(tmp_path):
-    return write_package(tmp_path / "package")
 
 
 def test_measuring_takes_a_tenth_of_the_time_and_is_continued_by_the_next_run(

@@ -40,13 +40,10 @@ TINY = {
 
 @pytest.fixture(scope="module", autouse=True)
 def small_effort():
-    """No ort-training artifacts, and one thread: more are slower."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """No ort-training artifacts."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ort_training, "is_available", lambda: False)
         yield
-    torch.set_num_threads(threads)
 
 
 def export(folder, method, policy, micro_batches, keep_ratios=(0.5,)):

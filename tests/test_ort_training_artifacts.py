@@ -75,10 +75,6 @@ class SimSiam(Objective):
 @pytest.fixture(autouse=True)
 def small_effort(monkeypatch):
     monkeypatch.setattr(verify, "TRIES", 2)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def export(folder: Path, **table: Any) -> Package:

@@ -1,18 +1,16 @@
 """The plan: against brute force, against its limits, and against larger budgets."""
 
-import argparse
 import itertools
-import shlex
 import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from facts_examples import budget_of_flags
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from simulated_board import FREE, OVERHEAD, rung_cost
 
-from edge_runtime.cli.budget_flags import add_budget_arguments, budget_of
 from edge_runtime.errors import BudgetError
 from edge_runtime.facts import Budget
 from edge_runtime.facts.budget import LIMITS, MEMORY
@@ -266,12 +264,6 @@ def test_the_same_input_gives_the_same_plan(costs, budget, overhead, steps) -> N
     assert answer() == answer()
 
 
-def read(flags: str) -> Budget:
-    parser = argparse.ArgumentParser()
-    add_budget_arguments(parser)
-    return budget_of(parser.parse_args(shlex.split(flags)))
-
-
 @settings(max_examples=50, deadline=None)
 @given(ladders(), budgets, overheads(), st.integers(1, 30))
 def test_the_nearest_budget_works_and_is_near(costs, budget, overhead, steps) -> None:
@@ -281,7 +273,7 @@ def test_the_nearest_budget_works_and_is_near(costs, budget, overhead, steps) ->
         make_plan(costs, budget, steps=steps, overhead=overhead)
     for near in nearest_budgets(workload, budget):
         assert near.flags(budget) in str(caught.value)
-        make_plan(costs, read(near.flags(budget)), steps=steps, overhead=overhead)
+        make_plan(costs, budget_of_flags(near.flags(budget)), steps=steps, overhead=overhead)
         raised = [lim for lim in budget.limited() if near.value(lim) != budget.value(lim)]
         assert raised
         assert all(limit.flag in str(caught.value).partition(":")[2] for limit in raised)

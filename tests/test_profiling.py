@@ -31,11 +31,6 @@ def processes(tmp_path, monkeypatch):
     return prepare(tmp_path, monkeypatch)
 
 
-@pytest.fixture
-def package(tmp_path):
-    return write_package(tmp_path / "package")
-
-
 def profile(package, sensor=None, **changes):
     with Meter(sensor) as meter:
         return profile_package(package, environment(), meter, **changes)

@@ -1,6 +1,5 @@
 """The choice of a board's power sensor, and its calibration."""
 
-import sys
 from pathlib import Path
 
 import fake_board
@@ -12,13 +11,7 @@ from edge_runtime.device.sensors.calibrated import CalibratedSensor
 from edge_runtime.device.sensors.replay import ReplaySensor
 from edge_runtime.errors import ConfigError, DeviceError, SensorError
 
-
-@pytest.fixture(autouse=True)
-def bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No vendor's library and program, whatever this machine has."""
-    for module in ("jtop", "pynvml"):
-        monkeypatch.setitem(sys.modules, module, None)
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+pytestmark = pytest.mark.usefixtures("bare_machine")
 
 
 def chosen(own: Board, root: Path) -> tuple[str | None, dict[str, str]]:

@@ -10,7 +10,7 @@ import fake_board
 import psutil
 import pytest
 from boards import board
-from fake_vendors import FakeNvml, install_nvml
+from fake_vendors import Clock, FakeNvml, install_nvml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,14 +22,6 @@ from edge_runtime.errors import SensorError
 
 RANGE_J = 1000.0
 MAX_W = 100.0
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 steps = st.lists(

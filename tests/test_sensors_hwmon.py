@@ -1,6 +1,5 @@
 """Power monitors without a sensor of their own, and how `doctor` reports them."""
 
-import sys
 from pathlib import Path
 
 import fake_board
@@ -12,12 +11,7 @@ from edge_runtime.device import open_sensor, take_inventory
 from edge_runtime.device.sensors.hwmon import open_hwmon
 from edge_runtime.errors import SensorError
 
-
-@pytest.fixture(autouse=True)
-def bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for module in ("jtop", "pynvml"):
-        monkeypatch.setitem(sys.modules, module, None)
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+pytestmark = pytest.mark.usefixtures("bare_machine")
 
 
 def monitor(root: Path, number: int, name: str, **files: object) -> None:

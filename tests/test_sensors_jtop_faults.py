@@ -2,17 +2,10 @@
 
 import pytest
 from boards import board
-from fake_vendors import FakeJtop, install_jtop, jtop_rail
+from fake_vendors import Clock, FakeJtop, install_jtop, jtop_rail
 
 from edge_runtime.device.probe import Probe, SensorEvent
 from edge_runtime.device.sensors.jtop import Jtop, rails_w
-
-
-class Clock:
-    now_s = 50.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from boards import board
-from fake_vendors import FakeJtop, install_jtop, jtop_rail
+from fake_vendors import Clock, FakeJtop, install_jtop, jtop_rail
 
 from edge_runtime.device import ReplaySensor, open_sensor, read_trace
 from edge_runtime.device.sensors.jtop import Jtop, rails_w
@@ -27,14 +27,6 @@ AGX_ORIN = {
     },
     "tot": {"power": 8890, "avg": 8890},
 }
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 50.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 def test_jtops_named_total_is_a_rail_and_its_sum_is_none() -> None:

@@ -33,11 +33,6 @@ from edge_runtime.records import RunWriter, events, open_run
 from edge_runtime.training import train
 
 
-@pytest.fixture
-def package(tmp_path):
-    return write_package(tmp_path / "package")
-
-
 def test_a_run_equals_its_definition(package, tmp_path) -> None:
     """Views, draws and hyper-parameters of each step, through the engine by hand."""
     run_to_the_end(package, tmp_path / "run", seed=5, rungs=((1, "k100"), (8, "k050")))

@@ -11,7 +11,6 @@ from training_fakes import (
     options,
     run_to_the_end,
     stop_after,
-    write_package,
 )
 
 from edge_runtime.device import ReplaySensor
@@ -41,11 +40,6 @@ class SlowEngine(FakeEngine):
     def step(self, rung_id, batch, hyper):
         time.sleep(self._slower * STEP_S * (1.0 if rung_id == "k100" else 0.5))
         return super().step(rung_id, batch, hyper)
-
-
-@pytest.fixture
-def package(tmp_path):
-    return write_package(tmp_path / "package")
 
 
 def cost(rung: str, token_blocks: int, step_s: float, step_j: float | None) -> RungCost:

@@ -52,13 +52,9 @@ TRIES = module.TRIES
 
 @pytest.fixture(autouse=True)
 def small_effort(monkeypatch):
-    """One batch, on one thread: more are slower for products this small."""
+    """One batch, and engines with one thread: more are slower for products this small."""
     monkeypatch.setattr(module, "TRIES", 1)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     monkeypatch.setattr(module, "create_engine", partial(create_engine, threads=1))
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
