@@ -1,6 +1,7 @@
 """The layers of docs/architecture.md, checked by reading every import."""
 
 import ast
+import re
 import resource
 import subprocess
 import sys
@@ -149,6 +150,17 @@ def test_every_part_has_its_layer() -> None:
     folder = ROOT / "export" / "edge_export"
     parts = {path.relative_to(folder).with_suffix("").parts[0] for path in sources("export")}
     assert parts - {"__init__"} == set(EXPORT_RANK)
+
+
+def test_the_document_shows_every_part() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    without_diagrams = re.sub(r"^```mermaid\n.*?^```$", "", text, flags=re.DOTALL | re.M)
+    shown = {
+        word
+        for block in re.findall(r"^```\n(.*?)^```$", without_diagrams, re.DOTALL | re.M)
+        for word in re.findall(r"\w+", block)
+    }
+    assert {*RANK, *EXPORT_RANK} - {"__main__"} - shown == set()
 
 
 def test_imports_of_the_export_side_only_point_down() -> None:

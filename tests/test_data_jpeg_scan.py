@@ -38,7 +38,6 @@ KINDS = {
     "optimised": encoded(smooth_picture(120, 160), optimize=True),
     "intervals": encoded(noise(120, 160), restart_marker_rows=1),
     "short intervals": encoded(noise(120, 160), restart_marker_blocks=2),
-    "turned": encoded(noise(120, 160), exif=Image.Exif()),
     "progressive": encoded(noise(120, 160), progressive=True),
 }
 exif = Image.Exif()
@@ -69,7 +68,7 @@ def test_it_is_found_at_every_reduction(reduction) -> None:
 @settings(max_examples=40, deadline=None)
 @given(st.sampled_from(sorted({*KINDS} - {"progressive"})), st.floats(0.02, 0.93))
 def test_most_of_a_scan_is_not_enough(kind, share) -> None:
-    with pytest.raises(UnreadablePicture):
+    with pytest.raises(UnreadablePicture, match="truncated"):
         decode_picture(cut(KINDS[kind], share))
 
 

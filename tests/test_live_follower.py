@@ -112,7 +112,7 @@ def test_only_the_end_of_many_steps_is_read(tmp_path, monkeypatch) -> None:
     line = (tmp_path / "run/steps.jsonl").read_bytes()
     (tmp_path / "run/steps.jsonl").write_bytes(b"no JSON\n" * 20_000 + line)
     follower = Follower(writing.run)
-    with pytest.raises(RecordsError):  # the tail holds such lines, too
+    with pytest.raises(RecordsError, match=r"steps\.jsonl"):  # the tail holds such lines, too
         follower.poll()
     lines = b"".join(line.replace(b'"step": 1,', b'"step": %d,' % n) for n in range(2, 402))
     with (tmp_path / "run/steps.jsonl").open("ab") as stream:

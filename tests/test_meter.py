@@ -326,7 +326,7 @@ def test_an_error_of_the_recorder_reaches_the_caller_once() -> None:
         meter._record = None
         assert (meter.spent_j() or 0.0) > 0
     with (
-        pytest.raises(StorageError),
+        pytest.raises(StorageError, match="disk full"),
         Meter(Scripted(5.0), rate_hz=100, record=record) as meter,
     ):
         until(lambda: meter._failure)  # without a call, it is raised at the end

@@ -195,7 +195,7 @@ def test_a_descriptor_is_not_lost(tmp_path) -> None:
     for _ in range(3):
         with pytest.raises(OSError, match="not a regular"):
             open_regular(tmp_path / "it")
-        with pytest.raises(EdgeRuntimeError):
+        with pytest.raises(EdgeRuntimeError, match="not a regular"):
             LineFile(tmp_path / "it")
     assert len(os.listdir("/proc/self/fd")) == before
 

@@ -3,17 +3,12 @@
 from dataclasses import replace
 
 import pytest
-from training_fakes import FakeEngine, kinds, run_to_the_end, stop_after, write_package
+from training_fakes import STEPS, FakeEngine, kinds, run_to_the_end, stop_after
 
 from edge_runtime.engines import StepResult
 from edge_runtime.errors import DivergedError, EngineError, StoppedError
 from edge_runtime.package.manifest import PeriodicGraph
 from edge_runtime.records import events, open_run
-
-
-@pytest.fixture
-def package(tmp_path):
-    return write_package(tmp_path / "package")
 
 
 def test_every_metric_of_a_step_is_recorded(package, tmp_path) -> None:
@@ -23,7 +18,9 @@ def test_every_metric_of_a_step_is_recorded(package, tmp_path) -> None:
             return StepResult({**metrics, "entropy": float("inf"), "applied": 1.0}, applied)
 
     run_to_the_end(package, tmp_path / "run", engine=Odd())
-    for record in open_run(tmp_path / "run").steps():
+    records = list(open_run(tmp_path / "run").steps())
+    assert len(records) == STEPS
+    for record in records:
         assert record.metrics.keys() == {"target", "entropy"}
         assert 0 < record.metrics["target"] < 2
         assert record.metrics["entropy"] is None  # JSON has no infinity
