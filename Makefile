@@ -1,3 +1,4 @@
+# make              this list
 # make demo         see real training on this machine
 # make test         everything that needs Python and make only
 # make test-fast    the same without the tests that take more than a few seconds
@@ -20,6 +21,7 @@ BIN := $(VENV)/bin
 # Named after the Python: with another one, the environment is made anew.
 INSTALLED = $(VENV)/.installed-$(PYTHON_VERSION)
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS)
+PIP_FAILED = { echo "pip could not install: its first error above says why (network, proxy, certificate, disk). Run the same command again afterwards." >&2; exit 1; }
 
 PYTHON_VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 ifeq ($(filter 3.10 3.11 3.12 3.13,$(PYTHON_VERSION)),)
@@ -36,7 +38,10 @@ endif
 TORCH := $(if $(findstring export,$(EXTRAS)),$(shell sed -n 's/.*"\(torch==[0-9.]*\)".*/\1/p' pyproject.toml))
 MYPY_ARGS := $(if $(TORCH),-p edge_runtime -p edge_export -p device_tests,-p edge_runtime -p device_tests --follow-imports silent)
 
-.PHONY: install wheel demo test test-fast check bench gallery fuzz test-system system-packages
+.PHONY: help install wheel demo test test-fast check bench gallery fuzz test-system system-packages
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' $(MAKEFILE_LIST)
 
 install: $(INSTALLED)
 
@@ -89,14 +94,14 @@ $(VENV)-jtop/.installed: Makefile
 # Made again only when what is to be installed has changed. PyTorch alone comes first: its CPU
 # build answers to the same version, and the second call then keeps it.
 $(INSTALLED): pyproject.toml edge_runtime/version.py
-	@echo "Python $(PYTHON_VERSION): installing edge-train[$(EXTRAS)] into $(VENV), which takes a while"
+	@echo "Python $(PYTHON_VERSION): installing edge-train[$(EXTRAS)] into $(VENV): $(if $(TORCH),1.3 GB,350 MB), a minute or two"
 	@$(BIN)/python -c 'import sys, pip; sys.exit("%d.%d" % sys.version_info[:2] != "$(PYTHON_VERSION)")' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
 ifneq ($(TORCH),)
-	@$(PIP) --no-deps $(TORCH) $(if $(TORCH_INDEX),--retries 1 --extra-index-url $(TORCH_INDEX))
+	@$(PIP) --no-deps $(TORCH) $(if $(TORCH_INDEX),--retries 1 --extra-index-url $(TORCH_INDEX)) || $(PIP_FAILED)
 endif
-	@$(PIP) --editable '.[$(EXTRAS)]'
+	@$(PIP) --editable '.[$(EXTRAS)]' || $(PIP_FAILED)
 	@touch $@
 
 $(INSTALLED)-dev: $(INSTALLED)
-	@$(PIP) --editable '.[$(EXTRAS),dev]'
+	@$(PIP) --editable '.[$(EXTRAS),dev]' || $(PIP_FAILED)
 	@touch $@

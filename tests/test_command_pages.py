@@ -49,6 +49,6 @@ def test_the_examples_can_be_parsed(command: str) -> None:
     page = (FOLDER / f"{command}.md").read_text()
     (block,) = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
     for line in block.splitlines():
-        program, *words = shlex.split(line.partition(" | ")[0])
+        program, *words = shlex.split(re.split(r" [|>] ", line)[0])
         assert (program, words[0]) == ("edge-train", command)
         parser_for(words).parse_args(words)

@@ -8,8 +8,9 @@ DOCS = ROOT / "docs"
 
 
 def source() -> str:
-    """The code, with texts that go over several lines in one piece."""
+    """The code and the Makefile, with texts that go over several lines in one piece."""
     files = [*(ROOT / "edge_runtime").rglob("*.py"), *(ROOT / "export").rglob("*.py")]
+    files.append(ROOT / "Makefile")
     text = "\n".join(file.read_text() for file in files)
     return re.sub(r"[\"']\s*\n\s*f?[\"']", "", text)
 

@@ -147,7 +147,7 @@ def test_a_damaged_checkpoint_is_skipped(run_folder, tmp_path, capsys):
     (run_folder / "checkpoints/10/state.safetensors").write_bytes(b"half")
     target = tmp_path / "encoder.safetensors"
     assert main(["export-encoder", str(run_folder), "-o", str(target)]) == 0
-    assert "encoder after 3 steps" in capsys.readouterr().out
+    assert "encoder after 3 steps" in capsys.readouterr().err
 
 
 def test_pictures_without_classes_are_refused(run_folder, pictures, tmp_path, capsys):
@@ -175,9 +175,9 @@ def test_export_encoder_prints_one_document(run_folder, package, tmp_path, capsy
 def test_export_encoder_shows_how_the_file_is_used(run_folder, package, tmp_path, capsys):
     target = tmp_path / "encoder.onnx"
     assert main(["export-encoder", str(run_folder), "-o", str(target)]) == 0
-    first, _, program = capsys.readouterr().out.partition("\n\n")
-    assert first.startswith(f"wrote {target}: encoder after 10 steps, ")
-    assert program == example_of_use(package.manifest.model, target)
+    written = capsys.readouterr()
+    assert written.err.startswith(f"wrote {target}: encoder after 10 steps, ")
+    assert written.out == example_of_use(package.manifest.model, target)
 
 
 def test_an_existing_encoder_is_not_replaced(run_folder, tmp_path, capsys):

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from edge_runtime.cli.output import show
-from edge_runtime.cli.paths import any_path, path_text
 from edge_runtime.errors import ConfigError, how_to_install
 
 SHELLS = ("bash", "zsh", "tcsh")
@@ -38,6 +37,8 @@ class PrintCompletion(argparse.Action):
 
 
 def _complete_paths(parser: argparse.ArgumentParser, complete: Any) -> None:
+    from edge_runtime.cli.paths import any_path, path_text  # a third of the time of --help
+
     for action in parser._actions:
         if action.type in (any_path, path_text):
             action.complete = complete  # type: ignore[attr-defined]  # read by shtab

@@ -2,7 +2,7 @@
 
 import argparse
 
-from edge_runtime.cli.output import show, show_json
+from edge_runtime.cli.output import say, show, show_json
 from edge_runtime.cli.paths import any_path, require_output
 from edge_runtime.units import bytes_text
 
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the encoder of the newest checkpoint, and show how it is used."""
+    """Write the encoder of the newest checkpoint, and print a program that uses it."""
     from edge_runtime.evaluation import (
         encoder_metadata,
         example_of_use,
@@ -50,6 +50,6 @@ def run(args: argparse.Namespace) -> int:
         facts |= {"package": package.digest, "metadata": encoder_metadata(package)}
         show_json(facts)
     else:
-        show(f"wrote {args.output}: encoder after {step} steps, {bytes_text(size_bytes)}")
-        show(f"\n{example_of_use(package.manifest.model, args.output)}".rstrip())
+        say(f"wrote {args.output}: encoder after {step} steps, {bytes_text(size_bytes)}")
+        show(example_of_use(package.manifest.model, args.output).rstrip())
     return 0

@@ -5,7 +5,6 @@ and losing one is not. Names and texts from files are shown as `printable` makes
 """
 
 import io
-import json
 import logging
 import os
 import sys
@@ -58,6 +57,8 @@ def show(text: str, stream: TextIO | None = None) -> None:
 
 def show_json(document: Any) -> None:
     """Write a JSON document as one line of stdout; raises as `show` does."""
+    import json  # most commands print none, and --help starts fast
+
     with output_errors():
         print(json.dumps(document), flush=True)
 

@@ -42,7 +42,7 @@ def encoder_metadata(package: Package) -> dict[str, str]:
 
 
 def example_of_use(model: ModelFacts, file: Path) -> str:
-    """A Python program that computes the features of a picture with an encoder file.
+    """A Python program that prints the features of a picture, by an encoder file.
 
     Args:
         model: of the encoder.
@@ -56,20 +56,25 @@ def example_of_use(model: ModelFacts, file: Path) -> str:
 def _with_onnxruntime(model: ModelFacts, file: Path) -> str:
     size = model.image_size_px
     return f"""\
+import sys
+
 import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
 session = onnxruntime.InferenceSession({str(file)!r}, providers=["CPUExecutionProvider"])
-picture = ImageOps.exif_transpose(Image.open("picture.jpg")).convert("RGB")
+picture = ImageOps.exif_transpose(Image.open(sys.argv[1])).convert("RGB")
 picture = ImageOps.fit(picture, ({size}, {size}), Image.Resampling.BILINEAR)
 (features,) = session.run(None, {{"images": np.asarray(picture)[None]}})  # [1, {model.width}]
+print(*features[0].tolist())
 """
 
 
 def _with_timm(model: ModelFacts, file: Path) -> str:
     size, name = model.image_size_px, f"{model.name.partition('_patch')[0]}_patch16_224"
     return f"""\
+import sys
+
 import timm
 import timm.data
 from PIL import Image, ImageOps
@@ -82,7 +87,8 @@ model = timm.create_model(
 transform = timm.data.create_transform(
     (3, {size}, {size}), mean={model.mean}, std={model.std}, crop_pct=1.0
 )
-picture = ImageOps.exif_transpose(Image.open("picture.jpg")).convert("RGB")
+picture = ImageOps.exif_transpose(Image.open(sys.argv[1])).convert("RGB")
 picture = ImageOps.fit(picture, ({size}, {size}), Image.Resampling.BILINEAR)
 features = model(transform(picture)[None])  # [1, {model.width}]
+print(*features[0].tolist())
 """
