@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from report_runs import MadeRun, gap_run, info, resumed_run
+from test_reading import within
 from test_report_numbers import run_command
 
 from edge_runtime.errors import ConfigError, RecordsError, StorageError
@@ -166,6 +167,16 @@ def test_an_earlier_format_is_refused_with_what_to_do(tmp_path: Path) -> None:
     folder = MadeRun(info(format=1)).write(tmp_path / "run")
     with pytest.raises(RecordsError, match=r"run format 1 is of an earlier edge-train"):
         summarize([folder])
+
+
+def test_a_report_takes_no_longer_for_a_large_process_number(tmp_path: Path) -> None:
+    run = resumed_run()
+    for row in run.events:
+        if row["event"] == "resumed":
+            row["process"] = 2**62
+    with within(10.0):
+        (summary,) = summarize([run.write(tmp_path / "run")])[0].runs
+    assert [process.process for process in summary.processes] == [1, 2, 2**62]
 
 
 def test_an_unknown_event_is_refused(tmp_path: Path) -> None:
