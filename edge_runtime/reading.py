@@ -21,7 +21,7 @@ MAX_TOML_BYTES = 64 << 10  # people write them; parsing takes quadratic time
 MAX_STATE_BYTES = 64 << 30  # of all tensors of a training run
 
 
-def open_regular(path: Path, most_bytes: int | None = None) -> FileIO:
+def open_regular(path: str | Path, most_bytes: int | None = None) -> FileIO:
     """Open a regular file for reading, without a buffer.
 
     Args:
