@@ -135,6 +135,28 @@ def test_the_checkpoint_that_a_run_resumed_from_is_kept(tmp_path: Path) -> None:
     assert stages["checkpoint"].time_s == pytest.approx(1.0)
 
 
+def test_work_is_lost_back_to_the_checkpoint_that_could_be_read(tmp_path: Path) -> None:
+    """The third process finds that checkpoint 6 is damaged: the second did all in vain."""
+    run = MadeRun()
+    for process in (1, 2, 3):
+        run.sampled(process, [(0.5 * i + 0.5, 6.0 + process) for i in range(20)])
+    run.stepped(1, range(1, 5), begin_s=1.0)
+    run.saved(1, 5.5, 4)
+    run.saved(1, 8.0, 6)
+    for process, step in ((2, 6), (3, 4)):
+        run.happened(
+            process, 1.0, "resumed", step=step, steps=10, checkpoint=f"checkpoints/{step}",
+            lost_steps=2, lost_s=0.0, lost_j=0.0, engine="ort", runtime="r",
+        )  # fmt: skip
+    run.stepped(3, range(5, 11), begin_s=2.0)
+    summary = summary_of(run, tmp_path)
+    assert [each.lost_s for each in summary.processes] == pytest.approx([10.0 - 5.5, 10.0, 0])
+    stages = {stage.stage: stage for stage in summary.stages}
+    assert stages["lost work"].time_s == pytest.approx(4.5 + 10.0)
+    assert stages["lost work"].gross_j == pytest.approx(4.5 * 7 + 10.0 * 8)
+    assert stages["checkpoint"].time_s == pytest.approx(0.5)  # the other one is lost work
+
+
 def test_an_estimate_is_reported(tmp_path: Path) -> None:
     summary = summary_of(estimated_run(), tmp_path)
     assert summary.energy_is_estimate
@@ -161,7 +183,8 @@ def test_joules_after_the_last_reading_are_not_made_up(tmp_path: Path) -> None:
     assert summary.metering.after_s == pytest.approx(13.5 - 5.0)
     assert summary.totals.gross_j == pytest.approx(energy_j(next(processes(run))[1], 0, 13.5))
     cheap = next(rung for rung in summary.rungs if rung.rung == "k050")
-    assert cheap.step_j is None  # nothing measured it: zero would be wrong
+    # Nothing measured it: zero would be wrong.
+    assert (cheap.gross_j, cheap.step_j) == (None, None)
     dense = next(rung for rung in summary.rungs if rung.rung == "k100")
     want_j = energy_j(next(processes(run))[1], 2.0, 5.0)
     assert dense.step_j == pytest.approx(want_j / 3)  # of the steps that were measured
