@@ -218,6 +218,10 @@ def test_a_process_that_nothing_measured_makes_the_energy_unknown(tmp_path: Path
     assert all(stage.gross_j is None for stage in summary.stages)
     assert summary.processes[0].gross_j is not None
     assert any("nothing measured the power of process 2" in n.text for n in summary.notes)
+    for row in run.steps:
+        row["rung"] = "k100"
+    (rung,) = summary_of(run, tmp_path / "one rung").rungs
+    assert (rung.steps, rung.gross_j, rung.step_j) == (10, None, None)
 
 
 def test_limits_are_compared_with_what_was_used(tmp_path: Path) -> None:
