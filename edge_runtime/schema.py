@@ -39,6 +39,12 @@ _COMPARE = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operato
 _DEEPEST = 16  # of tables and lists inside each other
 _MOST_PROBLEMS = 20  # that are shown
 _MOST_DOTS = 500  # in a line of TOML
+# Brackets of TOML, the only group, and what they do not count in: strings and comments
+_BRACKET = re.compile(
+    r""""{3}(?:\\.|[^\\])*?"{3,5}|'{3}.*?'{3,5}"""  # up to two quotes before the end
+    r"""|"(?:\\.|[^"\\\n])*"|'[^'\n]*'|#[^\n]*|([][{}])""",
+    re.DOTALL,
+)
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 80
@@ -302,8 +308,8 @@ def parse_toml(text: str) -> dict[str, Any]:
     if any(line.count(".") > _MOST_DOTS for line in text.splitlines()):
         raise ValueError("it has a line with too many dots")  # tables inside each other
     level = 0
-    for bracket in re.findall(r"[][{}]", text):  # a parser in C may not survive many
+    for bracket in filter(None, _BRACKET.findall(text)):
         level += 1 if bracket in "[{" else -1
         if level > _DEEPEST:
-            raise ValueError("it is nested too deeply")
+            raise ValueError("it is nested too deeply")  # a parser in C may crash
     return tomllib.loads(text)

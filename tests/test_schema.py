@@ -14,6 +14,7 @@ from edge_runtime.schema import (
     PositiveInt,
     Probability,
     Range,
+    parse_toml,
     read_toml,
     structure,
     unstructure,
@@ -135,6 +136,38 @@ def test_a_toml_file_that_cannot_be_read_is_named(tmp_path: Path, content, probl
         path.write_bytes(content)
     with pytest.raises(ConfigError, match=problem):
         read_toml(path, where="file x", error=ConfigError, advice="Look.")
+
+
+MANY = "[{" * 20
+FLAT = f"""
+# a number in [0, 1), {MANY}
+basic = ["{MANY}", "\\"{MANY}"]  # {MANY}
+literal = '{MANY}"'
+lines = '''
+'{MANY}''''
+"""
+
+
+def test_brackets_in_strings_and_comments_are_not_tables() -> None:
+    basic_lines = f'more = """\n"{MANY}\\""""\n'
+    assert parse_toml(FLAT + basic_lines) == {
+        "basic": [MANY, f'"{MANY}'],
+        "literal": f'{MANY}"',
+        "lines": f"'{MANY}'",
+        "more": f'"{MANY}"',
+    }
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parse_toml(FLAT + basic_lines + "deep = " + "[" * 17)
+
+
+@pytest.mark.parametrize("quote", ["'", '"'])
+def test_a_string_that_ends_in_quotes_hides_nothing(quote: str) -> None:
+    text = f"a = [{quote * 3}\nx{quote * 5}, "
+    assert parse_toml(f"{text}{quote}[{quote}]") == {"a": ["x" + quote * 2, "["]}
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parse_toml(f"{text}{'[' * 17}{quote}")
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parse_toml(f"{text.replace(quote * 5, quote * 4)}{'[' * 17}{quote}")
 
 
 # Numbers without limits, and why.
