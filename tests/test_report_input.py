@@ -186,6 +186,14 @@ def test_an_unknown_event_is_refused(tmp_path: Path) -> None:
         summarize([run.write(tmp_path / "run")])
 
 
+@pytest.mark.parametrize("at", [{}, {"at": None}, {"at": 5}])
+def test_an_event_without_its_time_is_refused(at: dict[str, Any], tmp_path: Path) -> None:
+    run = gap_run()
+    run.events[0] = {k: v for k, v in run.events[0].items() if k != "at"} | at
+    with pytest.raises(RecordsError, match=r"events\.jsonl: at: expected a string, got "):
+        summarize([run.write(tmp_path / "run")])
+
+
 def test_what_is_no_run_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecordsError, match="is not a run folder"):
         summarize([tmp_path])

@@ -9,6 +9,8 @@ import pytest
 
 from edge_runtime.errors import ConfigError
 from edge_runtime.schema import (
+    Bytes,
+    Joules,
     NonNegative,
     Positive,
     PositiveInt,
@@ -32,6 +34,8 @@ class Outer:
     gain: Positive = 1.0
     power_w: NonNegative = 0.0
     offset: float = 0.0
+    spent_j: Joules = 0.0
+    size_bytes: Bytes = 0
     free: object = None
     count: PositiveInt = 1
     seed: Annotated[int, Range(ge=0, lt=2**40)] = 0
@@ -77,6 +81,8 @@ def test_numbers_within_their_limits_are_read_and_written(table) -> None:
         ({"count": -(2**63) - 1}, "count: expected an integer of 64 bits, got -922337"),
         ({"gain": 10**400}, "gain: expected a finite number, got 1000000000000000"),
         ({"gain": "x" * 1000}, "gain: expected a number, got 'xxxxxxxxxxxxxxx"),
+        ({"spent_j": 1e300}, f"spent_j: expected a number in [-{10**15}, {10**15}], got 1e"),
+        ({"size_bytes": -1}, f"size_bytes: expected an integer in [0, {2**50}], got -1"),
         ({"beta": 1}, "beta: expected a number in [0, 1), got 1"),
         ({"inner": {"flip": 1.5}}, "inner.flip: expected a number in [0, 1], got 1.5"),
         ({"inner": {"ratios": [1, 0]}}, "inner.ratios[1]: expected a number in (0, 1], got 0"),
