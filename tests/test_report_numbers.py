@@ -192,6 +192,23 @@ def test_joules_after_the_last_reading_are_not_made_up(tmp_path: Path) -> None:
     assert (energy.used, energy.kept) == (summary.totals.gross_j, None)
 
 
+def test_a_reading_shortly_before_the_end_leaves_nothing_out(tmp_path: Path) -> None:
+    run = gap_run()
+    run.power = [row for row in run.power if row["t_s"] < 12.95]
+    summary = summary_of(run, tmp_path)
+    assert (summary.metering.after_s, summary.energy_is_incomplete) == (0.0, False)
+
+
+def test_a_rail_that_only_a_later_process_had_has_no_total(tmp_path: Path) -> None:
+    run = resumed_run()
+    for row in run.power:
+        if row["process"] == 1:
+            del row["rails_w"]["VDD_SOC"]
+    energies_j = {rail.rail: rail.energy_j for rail in summary_of(run, tmp_path).rails}
+    assert energies_j["VDD_SOC"] is None
+    assert energies_j["VDD_IN"] is not None
+
+
 def test_a_larger_budget_of_a_resumed_run_counts(tmp_path: Path) -> None:
     run = resumed_run()
     run.info["budget"] = {"energy_j": 50.0}

@@ -78,6 +78,16 @@ def test_energy_of_a_step_is_a_mean_over_whole_steps(tmp_path: Path) -> None:
     assert len(series.step_j.x) >= 3
 
 
+def test_a_mean_is_over_steps_of_one_rung(tmp_path: Path) -> None:
+    """Of three steps on the first rung the last one is in no mean of two seconds."""
+    run = MadeRun()
+    run.sampled(1, [(0.5 * i, 8.0) for i in range(20)])
+    run.stepped(1, range(1, 4), begin_s=1.0)
+    run.stepped(1, range(4, 8), begin_s=4.0, rung="k050")
+    _, (series,) = summarize([run.write(tmp_path / "run")])
+    assert series.step_j.x.tolist() == [3.0, 6.0, 8.0]
+
+
 def test_segments_are_the_rungs_in_their_order(tmp_path: Path) -> None:
     _, (series,) = summarize([gap_run().write(tmp_path / "run")])
     segments = [
