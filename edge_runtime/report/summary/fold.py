@@ -104,7 +104,7 @@ def _kept_until(returns: Sequence[_Return], process: int) -> float:
 
 
 class _Losses:
-    """The losses of the last epoch, as far as they are not too many."""
+    """The losses of the last epoch, or the last ones of a very long epoch."""
 
     def __init__(self, steps_per_epoch: int) -> None:
         self._most = min(steps_per_epoch, _LAST_LOSSES)
