@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_runs import MadeRun, gap_run, info, resumed_run
+from report_runs import MadeRun, gap_run, info, resumed_run, sample
 from test_reading import within
 from test_report_numbers import run_command
 
@@ -110,6 +110,24 @@ def test_a_damaged_line_is_named(damage: str, tmp_path: Path) -> None:
         summarize([folder])
     assert reason in str(caught.value)
     assert caught.value.exit_code == 6
+
+
+def test_a_line_of_an_earlier_process_is_damage(tmp_path: Path) -> None:
+    run = resumed_run()
+    run.power.append(sample(1, 99.0, 5.0))
+    number = len(run.power)
+    with pytest.raises(
+        RecordsError, match=rf"power.jsonl, line {number} is damaged: its time"
+    ):
+        summarize([run.write(tmp_path / "run")])
+
+
+def test_more_rails_than_columns_are_read_are_damage(tmp_path: Path) -> None:
+    run = gap_run()
+    for number, row in enumerate(run.power):
+        row["rails_w"] = {f"{number} {rail}": 1.0 for rail in "abc"}
+    with pytest.raises(RecordsError, match=r"power\.jsonl is damaged: it has more rails"):
+        summarize([run.write(tmp_path / "run")])
 
 
 def test_a_damaged_line_is_named_in_a_later_block(

@@ -29,6 +29,7 @@ def test_no_peak_is_lost_and_few_points_are_kept(
     line = envelope(x, y, buckets)
     assert len(line.x) <= max(2 * buckets, 3 * buckets + 2)
     assert np.all(np.diff(line.x) > 0)
+    assert (line.x[0], line.x[-1]) == (x[0], x[-1])
     known = y[~np.isnan(y)]
     kept = line.y[~np.isnan(line.y)]
     if len(known):
@@ -53,6 +54,13 @@ def test_a_line_is_broken_where_nothing_was_read(tmp_path: Path) -> None:
     assert (begin_s, end_s) == (pytest.approx(5.0), pytest.approx(9.0))
     inside = (series.power_w["total"].x > 5.05) & (series.power_w["total"].x < 8.95)
     assert np.isnan(series.power_w["total"].y[inside]).all()
+
+
+def test_a_line_is_broken_between_two_processes(tmp_path: Path) -> None:
+    report, (series,) = summarize([resumed_run().write(tmp_path / "run")])
+    line = series.power_w["total"]
+    first_s = report.runs[0].processes[1].begins_s + 1.1  # of the second one's samples
+    assert line.x[np.isnan(line.y)].tolist() == [pytest.approx(first_s)]
 
 
 def test_spent_energy_ends_at_the_total(tmp_path: Path) -> None:
