@@ -285,23 +285,9 @@ class _ProcessFold:
         """Add consecutive steps on one rung."""
         digest, done_s = self._digest, steps["t_s"]
         name, ratio = self._files.rungs[int(steps["rung"][0])], float(steps["keep_ratio"][0])
-        segment = RungSegment(
-            float(began_s[0]) + self._begin_s,
-            float(done_s[-1]) + self._begin_s,
-            int(steps["step"][0]),
-            int(steps["step"][-1]),
-            name,
-            ratio,
-        )
-        before = digest.segments[-1] if digest.segments and self._rungs else None
-        if before is not None and before.rung == name:
-            segment = segment._replace(begin_s=before.begin_s, first_step=before.first_step)
-            segment = segment._replace(keep_ratio=before.keep_ratio)
-            digest.segments[-1] = segment
-        else:
-            digest.segments.append(segment)
-            digest.lines.step_j.begin_stretch()
-        self._rungs.add(name)
+        begin_s, end_s = float(began_s[0]) + self._begin_s, float(done_s[-1]) + self._begin_s
+        first, last = int(steps["step"][0]), int(steps["step"][-1])
+        self._add_segment(RungSegment(begin_s, end_s, first, last, name, ratio))
         sums = digest.rungs.setdefault(name, RungSums(ratio))
         sums.steps += len(done_s)
         sums.images += int(steps["images"].sum())
@@ -315,6 +301,19 @@ class _ProcessFold:
         sums.measured_s += float(np.sum(took_s))
         sums.measured_j += float(np.sum(took_j))
         digest.lines.step_j.add(done_s[known] + self._begin_s, took_j, took_s)
+
+    def _add_segment(self, segment: RungSegment) -> None:
+        """Add it to the last one, if that is of this process and of the same rung."""
+        digest = self._digest
+        before = digest.segments[-1] if self._rungs else None
+        if before is not None and before.rung == segment.rung:
+            digest.segments[-1] = before._replace(
+                end_s=segment.end_s, last_step=segment.last_step
+            )
+        else:
+            digest.segments.append(segment)
+            digest.lines.step_j.begin_stretch()
+        self._rungs.add(segment.rung)
 
     def _end(self) -> None:
         """All lines are read: what is known only now."""
