@@ -44,6 +44,7 @@ def link(name: str, target: str, kind: bytes) -> tuple[tarfile.TarInfo, bytes]:
 
 
 WHOLE = tar_of(*(picture(f"{number:02}.png") for number in range(PICTURES)))
+CHECKSUM = range(148, 156)  # in a header
 MIDDLE = PICTURES // 2 * ENTRY_BYTES  # the header of picture 20
 
 
@@ -100,7 +101,10 @@ def test_what_follows_the_end_is_named(tmp_path) -> None:
 def test_no_flipped_bit_loses_a_picture_without_a_word(tmp_path_factory, place, bit) -> None:
     content = replaced(WHOLE, place, bytes([WHOLE[place] ^ 1 << bit]))
     folder = tmp_path_factory.mktemp("flip")
-    if place % ENTRY_BYTES < BLOCK:
+    if place % ENTRY_BYTES in CHECKSUM:  # the number may stay the same: " 1\0 " or "01\0!"
+        with suppress(DataError):
+            assert len(opened(folder, content)) == PICTURES
+    elif place % ENTRY_BYTES < BLOCK:
         with pytest.raises(DataError, match=r"damaged|not an uncompressed"):
             opened(folder, content)
     else:  # in a picture, which is then unreadable, or in the padding
