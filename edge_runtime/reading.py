@@ -1,7 +1,8 @@
-"""Files that somebody else wrote: regular ones, up to a size, never waiting; JSON, strictly.
+"""Opens files that somebody else wrote, without waiting for any; reads JSON strictly.
 
-A FIFO, a terminal or a device may block for ever or never end. Opening one is an `OSError`,
-like opening a file that does not exist, and so is a file that is too large. Sizes are bytes.
+A FIFO, a terminal or a device may block for ever or never end. Opening anything but a regular
+file is an `OSError`, like opening one that does not exist; so is one that is too large. Sizes
+are bytes.
 """
 
 import errno
@@ -21,12 +22,12 @@ MAX_TOML_BYTES = 64 << 10  # people write them; parsing takes quadratic time
 MAX_STATE_BYTES = 64 << 30  # of all tensors of a training run
 
 
-def open_regular(path: Path, most_bytes: int | None = None) -> FileIO:
+def open_regular(path: str | Path, most_bytes: int | None = None) -> FileIO:
     """Open a regular file for reading, without a buffer.
 
     Args:
         path: the file; links are followed.
-        most_bytes: its largest size; `None`: any, for readers that keep only a part.
+        most_bytes: its largest size; `None`: any size, for readers that keep only a part.
 
     Raises:
         OSError: it cannot be opened, is not a regular file, or is larger.
@@ -65,7 +66,7 @@ def _check(status: os.stat_result, path: str, most_bytes: int | None) -> None:
 
 
 def read_file(path: Path, most_bytes: int) -> bytes:
-    """The content of a regular file; errors and end of `read_blocks`."""
+    """The content of a regular file, as `read_blocks` reads it."""
     return b"".join(read_blocks(path, most_bytes, block_bytes=most_bytes))
 
 

@@ -2,8 +2,8 @@
 
 Unknown keys are errors, `True` is not an integer, a string is never read as a number or as a
 list. Integers have 64 bits; NaN and infinity are no numbers. Every number of a file has
-limits, beside its type as in `Annotated[int, Range(ge=1)]` and `Seconds`: outside, the file
-is damaged, and nothing is computed from it.
+limits, declared with its type as in `Annotated[int, Range(ge=1)]` and `Seconds`: a file with a
+number outside of them is damaged, and nothing is computed from it.
 """
 
 import operator
@@ -39,6 +39,12 @@ _COMPARE = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operato
 _DEEPEST = 16  # of tables and lists inside each other
 _MOST_PROBLEMS = 20  # that are shown
 _MOST_DOTS = 500  # in a line of TOML
+# Brackets of TOML, the only group, and what they do not count in: strings and comments
+_BRACKET = re.compile(
+    r""""{3}(?:\\.|[^\\])*?"{3,5}|'{3}.*?'{3,5}"""  # up to two quotes before the end
+    r"""|"(?:\\.|[^"\\\n])*"|'[^'\n]*'|#[^\n]*|([][{}])""",
+    re.DOTALL,
+)
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 80
@@ -66,7 +72,7 @@ class Range:
 
     def of(self, what: str) -> str:
         """For example `a number > 0` or `an integer in [0, 9)`."""
-        limits = self._limits()
+        limits = {sign: f"{limit:.16g}" for sign, limit in self._limits().items()}
         if len(limits) == 2:
             opening, closing = "(" if ">" in limits else "[", ")" if "<" in limits else "]"
             low, high = limits.values()
@@ -85,9 +91,8 @@ NonNegativeInt = Annotated[int, Range(ge=0)]
 Float32 = Annotated[float, Range(ge=-3.5e38, le=3.5e38)]
 Seconds = Annotated[float, Range(ge=0, le=1e15)]
 ClockSeconds = Annotated[float, Range(ge=-1e15, le=1e15)]  # seconds, by any clock
-Joules = Annotated[
-    float, Range(ge=-1e15, le=1e15)
-]  # without those of the idle board: any sign
+# Negative where the idle board's are subtracted
+Joules = Annotated[float, Range(ge=-1e15, le=1e15)]
 Watts = Annotated[float, Range(ge=-1_000_000, le=1_000_000)]
 Celsius = Annotated[float, Range(ge=-274, le=10_000)]
 Bytes = Annotated[int, Range(ge=0, le=2**50)]
@@ -239,7 +244,7 @@ def structure(cls: type[T], table: Any, *, where: str, error: type[EdgeRuntimeEr
 
     Args:
         cls: a dataclass; nested dataclasses, tuples, optionals and dicts are read, too.
-        table: of `reading.read_json` or `read_toml`.
+        table: as `reading.read_json` or `read_toml` returns it.
         where: the file's name, for the message.
         error: the class to raise.
 
@@ -302,8 +307,8 @@ def parse_toml(text: str) -> dict[str, Any]:
     if any(line.count(".") > _MOST_DOTS for line in text.splitlines()):
         raise ValueError("it has a line with too many dots")  # tables inside each other
     level = 0
-    for bracket in re.findall(r"[][{}]", text):  # a parser in C may not survive many
+    for bracket in filter(None, _BRACKET.findall(text)):
         level += 1 if bracket in "[{" else -1
         if level > _DEEPEST:
-            raise ValueError("it is nested too deeply")
+            raise ValueError("it is nested too deeply")  # a parser in C may crash
     return tomllib.loads(text)

@@ -63,6 +63,14 @@ def test_a_run_begins_without_a_place_to_say_so(tmp_path: Path) -> None:
     assert not (tmp_path / "missing").exists()
 
 
+def test_a_run_goes_on_where_the_place_to_say_so_is_lost(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    with Beginning(tmp_path / "runs" / "run") as begins:
+        (tmp_path / "runs").rename(tmp_path / "moved")
+        (tmp_path / "runs").touch()  # now a file: nothing in it can be removed
+        begins.note("measuring")
+
+
 def test_the_first_step_tells_nothing_about_the_time_that_is_left() -> None:
     pace = Pace(total_steps=10)
     assert pace.left_s is None

@@ -232,10 +232,14 @@ def test_a_command_is_imported_only_on_request() -> None:
     assert not hasattr(cli.parser_for([]).parse_args(["inspect"]), "command")
 
 
-def test_completion_knows_commands_flags_and_paths(capsys) -> None:
+@pytest.mark.parametrize(
+    "words",
+    [["--print-completion", "bash"], ["--print-completion=bash"], ["--print-comp", "bash"]],
+)
+def test_completion_knows_commands_flags_and_paths(words, capsys) -> None:
     pytest.importorskip("shtab", reason="makes the script")
     with pytest.raises(SystemExit) as caught:
-        main(["--print-completion", "bash"])
+        main(words)
     assert caught.value.code == 0
     script = capsys.readouterr().out
     assert all(name in script for name in COMMANDS)

@@ -78,6 +78,8 @@ def test_links_are_followed_but_not_in_circles(tmp_path) -> None:
     write_pictures(tmp_path / "near", ["cat/1.png"])
     (tmp_path / "near/dog").symlink_to(tmp_path / "far")
     (tmp_path / "near/cat/up").symlink_to(tmp_path / "near")
+    (tmp_path / "near/cat/same").symlink_to(tmp_path / "near/cat")
+    (tmp_path / "near/puppy").symlink_to(tmp_path / "far")  # once is enough
     assert keys(open_source(str(tmp_path / "near"))) == ["cat/1.png", "dog/1.png"]
 
 

@@ -61,6 +61,10 @@ REFUSED = {
     "training info": (model() + write_field(20, BRANCH), "it has training graphs of its own"),
     "group": (model() + b"\x0b", "not an ONNX file: wire type 3 at byte"),
     "cut": (model(write_field(5, IN_FILE))[:-1], "not a complete ONNX file"),
+    "over its end": (
+        write_field(7, b"\x0a\x03ab") + write_number(1, 8),
+        "not a complete ONNX file: a field at byte 2 is truncated",
+    ),
     "cut number": (b"\x08" + b"\xff" * 11, "not a complete ONNX file: a number is truncated"),
     "field 0": (b"\0\0", "not an ONNX file: field number 0 at byte 0"),
     "text": (b"not a graph", "not a"),

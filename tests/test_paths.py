@@ -38,6 +38,12 @@ def test_a_report_replaces_no_record(run: Path, name: str, capsys) -> None:
     assert content(run) == before
 
 
+def test_a_link_to_a_run_is_no_other_place(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(run / "checkpoints")
+    with pytest.raises(ConfigError, match="is a place for records of the run"):
+        require_output(tmp_path / "link" / "page.html")
+
+
 def test_a_report_replaces_its_page_and_nothing_else(
     run: Path, tmp_path: Path, capsys
 ) -> None:

@@ -18,7 +18,13 @@ from edge_runtime.errors import EdgeRuntimeError
 from edge_runtime.live.follower import Follower
 from edge_runtime.package import open_package
 from edge_runtime.profiling import load_profile, save_profile
-from edge_runtime.reading import open_regular, parse_json, read_file, read_json
+from edge_runtime.reading import (
+    open_regular,
+    parse_json,
+    read_blocks,
+    read_file,
+    read_json,
+)
 from edge_runtime.records import RunWriter, create_run, open_run
 from edge_runtime.records.jsonl import LineFile, LineReader, is_held
 from edge_runtime.records.totals import Losses
@@ -183,6 +189,31 @@ def test_what_is_refused_is_named(kind, reason, tmp_path) -> None:
     with within(1.0), pytest.raises(OSError, match=reason) as caught:
         read_file(tmp_path / "it", 1 << 20)
     assert caught.value.filename == str(tmp_path / "it")
+
+
+def test_a_file_of_the_largest_size_is_read(tmp_path) -> None:
+    (tmp_path / "it").write_bytes(b"12345678")
+    assert read_file(tmp_path / "it", 8) == b"12345678"
+    with pytest.raises(OSError, match="it has 8 B; at most 7 B are read"):
+        read_file(tmp_path / "it", 7)
+
+
+def test_a_file_that_is_replaced_while_it_is_opened_is_refused(tmp_path, monkeypatch) -> None:
+    fifo(tmp_path / "it")
+    regular, before = os.stat(__file__), len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr("edge_runtime.reading.os.stat", lambda _: regular)
+    with within(1.0), pytest.raises(OSError, match="it is not a regular file"):
+        open_regular(tmp_path / "it")
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_is_added_to_a_file_while_it_is_read_is_left_out(tmp_path) -> None:
+    (tmp_path / "it").write_bytes(b"abcd")
+    blocks = read_blocks(tmp_path / "it", 100, block_bytes=2)
+    assert next(blocks) == b"ab"
+    with (tmp_path / "it").open("ab") as file:
+        file.write(b"efgh")
+    assert list(blocks) == [b"cd"]
 
 
 def test_a_file_of_the_kernel_reads_as_empty() -> None:

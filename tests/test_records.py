@@ -198,6 +198,10 @@ def test_a_second_writer_is_refused(tmp_path) -> None:
         (None, r"is not a run folder: run\.json cannot be read \(No such file"),
         (b"{", r"is not a run folder: run\.json cannot be read"),
         (b"[]", "run format None is unknown"),
+        (
+            b'{"format": "%b"}' % (b"x" * 999),
+            r"run format 'x{30,40}\.\.\.x+' is unknown; this",
+        ),
         (b'{"format": 3}', "run format 3 is unknown; this edge-train reads format 2"),
         (
             b'{"format": 1, "versions": {"edge-train": "0.9.0"}}',

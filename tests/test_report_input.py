@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_runs import MadeRun, gap_run, info, resumed_run
+from report_runs import MadeRun, gap_run, info, resumed_run, sample
+from test_reading import within
 from test_report_numbers import run_command
 
 from edge_runtime.errors import ConfigError, RecordsError, StorageError
@@ -111,6 +112,24 @@ def test_a_damaged_line_is_named(damage: str, tmp_path: Path) -> None:
     assert caught.value.exit_code == 6
 
 
+def test_a_line_of_an_earlier_process_is_damage(tmp_path: Path) -> None:
+    run = resumed_run()
+    run.power.append(sample(1, 99.0, 5.0))
+    number = len(run.power)
+    with pytest.raises(
+        RecordsError, match=rf"power.jsonl, line {number} is damaged: its time"
+    ):
+        summarize([run.write(tmp_path / "run")])
+
+
+def test_more_rails_than_columns_are_read_are_damage(tmp_path: Path) -> None:
+    run = gap_run()
+    for number, row in enumerate(run.power):
+        row["rails_w"] = {f"{number} {rail}": 1.0 for rail in "abc"}
+    with pytest.raises(RecordsError, match=r"power\.jsonl is damaged: it has more rails"):
+        summarize([run.write(tmp_path / "run")])
+
+
 def test_a_damaged_line_is_named_in_a_later_block(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,10 +187,28 @@ def test_an_earlier_format_is_refused_with_what_to_do(tmp_path: Path) -> None:
         summarize([folder])
 
 
+def test_a_report_takes_no_longer_for_a_large_process_number(tmp_path: Path) -> None:
+    run = resumed_run()
+    for row in run.events:
+        if row["event"] == "resumed":
+            row["process"] = 2**62
+    with within(10.0):
+        (summary,) = summarize([run.write(tmp_path / "run")])[0].runs
+    assert [process.process for process in summary.processes] == [1, 2, 2**62]
+
+
 def test_an_unknown_event_is_refused(tmp_path: Path) -> None:
     run = gap_run()
     run.happened(1, 13.6, "teleported", step=10)
     with pytest.raises(RecordsError, match="unknown event 'teleported'"):
+        summarize([run.write(tmp_path / "run")])
+
+
+@pytest.mark.parametrize("at", [{}, {"at": None}, {"at": 5}])
+def test_an_event_without_its_time_is_refused(at: dict[str, Any], tmp_path: Path) -> None:
+    run = gap_run()
+    run.events[0] = {k: v for k, v in run.events[0].items() if k != "at"} | at
+    with pytest.raises(RecordsError, match=r"events\.jsonl: at: expected a string, got "):
         summarize([run.write(tmp_path / "run")])
 
 

@@ -135,6 +135,28 @@ def test_the_checkpoint_that_a_run_resumed_from_is_kept(tmp_path: Path) -> None:
     assert stages["checkpoint"].time_s == pytest.approx(1.0)
 
 
+def test_work_is_lost_back_to_the_checkpoint_that_could_be_read(tmp_path: Path) -> None:
+    """The third process finds that checkpoint 6 is damaged: the second did all in vain."""
+    run = MadeRun()
+    for process in (1, 2, 3):
+        run.sampled(process, [(0.5 * i + 0.5, 6.0 + process) for i in range(20)])
+    run.stepped(1, range(1, 5), begin_s=1.0)
+    run.saved(1, 5.5, 4)
+    run.saved(1, 8.0, 6)
+    for process, step in ((2, 6), (3, 4)):
+        run.happened(
+            process, 1.0, "resumed", step=step, steps=10, checkpoint=f"checkpoints/{step}",
+            lost_steps=2, lost_s=0.0, lost_j=0.0, engine="ort", runtime="r",
+        )  # fmt: skip
+    run.stepped(3, range(5, 11), begin_s=2.0)
+    summary = summary_of(run, tmp_path)
+    assert [each.lost_s for each in summary.processes] == pytest.approx([10.0 - 5.5, 10.0, 0])
+    stages = {stage.stage: stage for stage in summary.stages}
+    assert stages["lost work"].time_s == pytest.approx(4.5 + 10.0)
+    assert stages["lost work"].gross_j == pytest.approx(4.5 * 7 + 10.0 * 8)
+    assert stages["checkpoint"].time_s == pytest.approx(0.5)  # the other one is lost work
+
+
 def test_an_estimate_is_reported(tmp_path: Path) -> None:
     summary = summary_of(estimated_run(), tmp_path)
     assert summary.energy_is_estimate
@@ -161,12 +183,30 @@ def test_joules_after_the_last_reading_are_not_made_up(tmp_path: Path) -> None:
     assert summary.metering.after_s == pytest.approx(13.5 - 5.0)
     assert summary.totals.gross_j == pytest.approx(energy_j(next(processes(run))[1], 0, 13.5))
     cheap = next(rung for rung in summary.rungs if rung.rung == "k050")
-    assert cheap.step_j is None  # nothing measured it: zero would be wrong
+    # Nothing measured it: zero would be wrong.
+    assert (cheap.gross_j, cheap.step_j) == (None, None)
     dense = next(rung for rung in summary.rungs if rung.rung == "k100")
     want_j = energy_j(next(processes(run))[1], 2.0, 5.0)
     assert dense.step_j == pytest.approx(want_j / 3)  # of the steps that were measured
     (energy,) = (limit for limit in summary.budget if limit.limit == "energy")
     assert (energy.used, energy.kept) == (summary.totals.gross_j, None)
+
+
+def test_a_reading_shortly_before_the_end_leaves_nothing_out(tmp_path: Path) -> None:
+    run = gap_run()
+    run.power = [row for row in run.power if row["t_s"] < 12.95]
+    summary = summary_of(run, tmp_path)
+    assert (summary.metering.after_s, summary.energy_is_incomplete) == (0.0, False)
+
+
+def test_a_rail_that_only_a_later_process_had_has_no_total(tmp_path: Path) -> None:
+    run = resumed_run()
+    for row in run.power:
+        if row["process"] == 1:
+            del row["rails_w"]["VDD_SOC"]
+    energies_j = {rail.rail: rail.energy_j for rail in summary_of(run, tmp_path).rails}
+    assert energies_j["VDD_SOC"] is None
+    assert energies_j["VDD_IN"] is not None
 
 
 def test_a_larger_budget_of_a_resumed_run_counts(tmp_path: Path) -> None:
@@ -195,6 +235,10 @@ def test_a_process_that_nothing_measured_makes_the_energy_unknown(tmp_path: Path
     assert all(stage.gross_j is None for stage in summary.stages)
     assert summary.processes[0].gross_j is not None
     assert any("nothing measured the power of process 2" in n.text for n in summary.notes)
+    for row in run.steps:
+        row["rung"] = "k100"
+    (rung,) = summary_of(run, tmp_path / "one rung").rungs
+    assert (rung.steps, rung.gross_j, rung.step_j) == (10, None, None)
 
 
 def test_limits_are_compared_with_what_was_used(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ def test_no_peak_is_lost_and_few_points_are_kept(
     line = envelope(x, y, buckets)
     assert len(line.x) <= max(2 * buckets, 3 * buckets + 2)
     assert np.all(np.diff(line.x) > 0)
+    assert (line.x[0], line.x[-1]) == (x[0], x[-1])
     known = y[~np.isnan(y)]
     kept = line.y[~np.isnan(line.y)]
     if len(known):
@@ -55,6 +56,13 @@ def test_a_line_is_broken_where_nothing_was_read(tmp_path: Path) -> None:
     assert np.isnan(series.power_w["total"].y[inside]).all()
 
 
+def test_a_line_is_broken_between_two_processes(tmp_path: Path) -> None:
+    report, (series,) = summarize([resumed_run().write(tmp_path / "run")])
+    line = series.power_w["total"]
+    first_s = report.runs[0].processes[1].begins_s + 1.1  # of the second one's samples
+    assert line.x[np.isnan(line.y)].tolist() == [pytest.approx(first_s)]
+
+
 def test_spent_energy_ends_at_the_total(tmp_path: Path) -> None:
     report, (series,) = summarize([resumed_run().write(tmp_path / "run")])
     assert series.spent_j.y[-1] == pytest.approx(report.runs[0].totals.gross_j, rel=1e-6)
@@ -76,6 +84,16 @@ def test_energy_of_a_step_is_a_mean_over_whole_steps(tmp_path: Path) -> None:
         assert any(mean_j == pytest.approx(energy_j(known, a, b) / n, rel=1e-5)
                    for a, b, n in spans)  # fmt: skip
     assert len(series.step_j.x) >= 3
+
+
+def test_a_mean_is_over_steps_of_one_rung(tmp_path: Path) -> None:
+    """Of three steps on the first rung the last one is in no mean of two seconds."""
+    run = MadeRun()
+    run.sampled(1, [(0.5 * i, 8.0) for i in range(20)])
+    run.stepped(1, range(1, 4), begin_s=1.0)
+    run.stepped(1, range(4, 8), begin_s=4.0, rung="k050")
+    _, (series,) = summarize([run.write(tmp_path / "run")])
+    assert series.step_j.x.tolist() == [3.0, 6.0, 8.0]
 
 
 def test_segments_are_the_rungs_in_their_order(tmp_path: Path) -> None:

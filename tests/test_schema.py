@@ -9,11 +9,14 @@ import pytest
 
 from edge_runtime.errors import ConfigError
 from edge_runtime.schema import (
+    Bytes,
+    Joules,
     NonNegative,
     Positive,
     PositiveInt,
     Probability,
     Range,
+    parse_toml,
     read_toml,
     structure,
     unstructure,
@@ -31,6 +34,8 @@ class Outer:
     gain: Positive = 1.0
     power_w: NonNegative = 0.0
     offset: float = 0.0
+    spent_j: Joules = 0.0
+    size_bytes: Bytes = 0
     free: object = None
     count: PositiveInt = 1
     seed: Annotated[int, Range(ge=0, lt=2**40)] = 0
@@ -76,6 +81,8 @@ def test_numbers_within_their_limits_are_read_and_written(table) -> None:
         ({"count": -(2**63) - 1}, "count: expected an integer of 64 bits, got -922337"),
         ({"gain": 10**400}, "gain: expected a finite number, got 1000000000000000"),
         ({"gain": "x" * 1000}, "gain: expected a number, got 'xxxxxxxxxxxxxxx"),
+        ({"spent_j": 1e300}, f"spent_j: expected a number in [-{10**15}, {10**15}], got 1e"),
+        ({"size_bytes": -1}, f"size_bytes: expected an integer in [0, {2**50}], got -1"),
         ({"beta": 1}, "beta: expected a number in [0, 1), got 1"),
         ({"inner": {"flip": 1.5}}, "inner.flip: expected a number in [0, 1], got 1.5"),
         ({"inner": {"ratios": [1, 0]}}, "inner.ratios[1]: expected a number in (0, 1], got 0"),
@@ -135,6 +142,38 @@ def test_a_toml_file_that_cannot_be_read_is_named(tmp_path: Path, content, probl
         path.write_bytes(content)
     with pytest.raises(ConfigError, match=problem):
         read_toml(path, where="file x", error=ConfigError, advice="Look.")
+
+
+MANY = "[{" * 20
+FLAT = f"""
+# a number in [0, 1), {MANY}
+basic = ["{MANY}", "\\"{MANY}"]  # {MANY}
+literal = '{MANY}"'
+lines = '''
+'{MANY}''''
+"""
+
+
+def test_brackets_in_strings_and_comments_are_not_tables() -> None:
+    basic_lines = f'more = """\n"{MANY}\\""""\n'
+    assert parse_toml(FLAT + basic_lines) == {
+        "basic": [MANY, f'"{MANY}'],
+        "literal": f'{MANY}"',
+        "lines": f"'{MANY}'",
+        "more": f'"{MANY}"',
+    }
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parse_toml(FLAT + basic_lines + "deep = " + "[" * 17)
+
+
+@pytest.mark.parametrize("quote", ["'", '"'])
+def test_a_string_that_ends_in_quotes_hides_nothing(quote: str) -> None:
+    text = f"a = [{quote * 3}\nx{quote * 5}, "
+    assert parse_toml(f"{text}{quote}[{quote}]") == {"a": ["x" + quote * 2, "["]}
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parse_toml(f"{text}{'[' * 17}{quote}")
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parse_toml(f"{text.replace(quote * 5, quote * 4)}{'[' * 17}{quote}")
 
 
 # Numbers without limits, and why.

@@ -15,8 +15,9 @@ from edge_runtime.errors import RecordsError, StoppedError
 from edge_runtime.live import Follower, Replay
 from edge_runtime.records import Run, RunWriter, events, open_run
 from edge_runtime.records.jsonl import LineReader
-from edge_runtime.records.spending import Spending
+from edge_runtime.records.spending import Spending, add_table
 from edge_runtime.records.totals import Losses, Totals
+from edge_runtime.schema import unstructure
 from edge_runtime.training import Metering, train
 
 RECORDS = st.tuples(st.integers(0, 1), st.floats(0, 10), st.none() | st.floats(0, 100))
@@ -67,6 +68,42 @@ def test_spending_goes_on_from_any_sample(records, split) -> None:
     assert before == whole
     want_s = {number: t_s for number, t_s, _ in samples}
     assert whole.time_s == pytest.approx(sum(want_s.values()))
+    want_j: dict[int, float | None] = {}
+    for number, _, energy_j in samples:
+        want_j[number] = want_j.get(number) if energy_j is None else energy_j
+    known = [each for each in want_j.values() if each is not None]
+    if samples and len(known) == len(want_j):
+        assert whole.energy_j == pytest.approx(sum(known))
+    else:
+        assert whole.energy_j is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"process": True},
+        {"process": 0},
+        {"process": 10**30},
+        {"t_s": 10**400},
+        {"t_s": True},
+        {"t_s": None},
+        {"energy_j": 1e300},
+        {"energy_j": "1"},
+    ],
+)
+def test_a_sample_that_cannot_be_true_is_not_added(wrong) -> None:
+    (name,) = wrong
+    with pytest.raises(RecordsError, match=rf"power.jsonl: 1 problem\(s\)\n  {name}: "):
+        add_table(Spending(), {**unstructure(sample(1.0, 4.0)), **wrong})
+
+
+def test_a_sample_without_joules_is_not_one_with_unknown_joules() -> None:
+    spending, table = Spending(), unstructure(sample(1.0, None))
+    add_table(spending, table)
+    assert (spending.time_s, spending.energy_j) == (1.0, None)
+    del table["energy_j"]
+    with pytest.raises(RecordsError, match="missing key 'energy_j'"):
+        add_table(spending, table)
 
 
 def test_samples_before_the_checkpoint_are_not_read(long_run) -> None:

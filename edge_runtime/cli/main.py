@@ -113,10 +113,12 @@ def parser_for(words: Sequence[str]) -> argparse.ArgumentParser:
         action=PrintCompletion,
         help=f"print what completes commands and flags in a shell: {', '.join(SHELLS)}",
     )
+    first = words[0].partition("=")[0] if words else ""
+    is_completion = len(first) > 2 and COMPLETION.startswith(first)  # flags may be shortened
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, (module_name, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary + ".")
-        if words[:1] in ([name], [COMPLETION]):
+        if first == name or is_completion:
             module = importlib.import_module(module_name)
             module.add_arguments(command)
             command.set_defaults(command=module.run)

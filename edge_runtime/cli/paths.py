@@ -78,7 +78,7 @@ def require_place(target: Path) -> None:
 
     whole = Path(os.path.realpath(target.parent), target.name)
     for folder in whole.parents:
-        # Of os.path, which tells no error: writing will.
+        # By os.path, which reports no error: writing will.
         if os.path.isfile(folder / MANIFEST) and os.path.isdir(folder / "graphs"):
             raise ConfigError(
                 f"{target} lies inside the training package {folder}, which stays as it was "

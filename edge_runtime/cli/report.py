@@ -73,8 +73,10 @@ def is_table(file: Path) -> bool:
 
 
 def _head(file: Path) -> bytes:
+    from edge_runtime.reading import open_regular
+
     try:
-        with file.open("rb") as opened:
+        with open_regular(file) as opened:
             return opened.read(_HEAD_BYTES)
     except OSError:
         return b"?"  # of no kind of ours

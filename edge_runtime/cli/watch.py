@@ -17,9 +17,8 @@ if TYPE_CHECKING:
 
 _EVERY_S = 0.5
 _TAIL_BYTES = 1 << 20  # of steps.jsonl: for people, progress of days ago is no news
-_QUIET_LOOKS = (
-    4  # in a row, before the process counts as ended: it writes a sample each second
-)
+# In a row, before the process counts as ended: it writes a sample each second
+_QUIET_LOOKS = 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import posixpath
-import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import PurePosixPath
@@ -15,6 +14,7 @@ from edge_runtime.data.decode import decode_picture
 from edge_runtime.data.header import read_header
 from edge_runtime.data.naming import LeftOut, printable_name
 from edge_runtime.data.sources import FrameSource, Image, PictureSource, UnreadablePicture
+from edge_runtime.reading import open_regular
 
 MAX_FILE_BYTES = 1 << 30  # of one picture
 _HEAD_BYTES = 1 << 14  # read at once, because most headers are shorter
@@ -71,7 +71,7 @@ class PictureFiles:
                 `read_header`.
         """
         place = self._places[index]
-        with open_regular(place.file) as file:
+        with open_descriptor(place.file) as file:
             yield EncodedPicture(file, place)
 
     def read(self, index: int) -> Image:
@@ -81,22 +81,18 @@ class PictureFiles:
 
 
 @contextmanager
-def open_regular(path: str) -> Iterator[int]:
-    """A descriptor of a regular file. Opening a FIFO would wait for its writer.
+def open_descriptor(path: str) -> Iterator[int]:
+    """A descriptor of a regular file, as `reading.open_regular` opens it.
 
     Raises:
         UnreadablePicture: it is something else, or cannot be opened.
     """
     try:
-        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        file = open_regular(path)
     except OSError as error:
         raise _cannot_read(error) from error
-    try:
-        if not stat.S_ISREG(os.fstat(file).st_mode):
-            raise UnreadablePicture("it is not a regular file")
-        yield file
-    finally:
-        os.close(file)
+    with file:
+        yield file.fileno()
 
 
 class EncodedPicture:

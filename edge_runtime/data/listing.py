@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge_runtime.data.archive import DamagedTarError, TarEntry, read_tar
-from edge_runtime.data.files import PictureFiles, Place, open_regular
+from edge_runtime.data.files import PictureFiles, Place, open_descriptor
 from edge_runtime.data.naming import EXTENSIONS, LeftOut, printable_name
 from edge_runtime.data.sources import UnreadablePicture
 from edge_runtime.errors import DataError
@@ -41,7 +41,7 @@ def open_tar(archive: Path) -> PictureFiles:
     entries: dict[str, Place | str] = {}  # files, and targets of links
     left_out = LeftOut()
     try:
-        with open_regular(str(archive)) as file:
+        with open_descriptor(str(archive)) as file:
             for entry in read_tar(file):
                 _add(entries, entry, str(archive), left_out)
     except DamagedTarError as error:

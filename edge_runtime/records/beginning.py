@@ -41,9 +41,10 @@ class Beginning:
                 self._file.append({"text": text})
 
     def close(self) -> None:
-        """Remove the file; may be called twice."""
+        """Remove the file, if it can be removed; may be called twice."""
         if self._file is not None:
-            self._file.path.unlink(missing_ok=True)
+            with suppress(OSError):  # a killed process leaves it, too
+                self._file.path.unlink()
             self._file.close()
             self._file = None
 

@@ -56,9 +56,8 @@ class StepRecord:
     rung: str
     keep_ratio: Share
     loss: Float32 | None  # None: not finite, and the update was skipped
-    metrics: dict[str, Float32 | None] = field(
-        default_factory=dict
-    )  # of the objective, by name
+    # Of the objective, by name
+    metrics: dict[str, Float32 | None] = field(default_factory=dict)
     applied: bool = True  # False: the update was skipped, and the state is unchanged
     lr: Float32
     images: NonNegativeInt  # pictures of this step

@@ -3,7 +3,7 @@
 Each line is written with one call, so a reader sees whole lines. A power cut or a full disk
 can leave half a line or NULs at the end: readers skip them, the next writer removes them.
 Lines with NULs, in the place of a block that never reached the disk, are left out, counted and
-named. What else is no JSON table was not left by a power cut, and is an error.
+named. Any other line that is not a JSON table was not left by a power cut, and is an error.
 """
 
 import fcntl
@@ -257,12 +257,12 @@ class LineReader:
         first, count = self.lines_read + 1, whole.count(b"\n") + 1
         self.lines_read += count
         try:
-            tables = parse_json(b"[%b]" % whole.replace(b"\n", b","))
+            tables: list[Any] = parse_json(b"[%b]" % whole.replace(b"\n", b","))
         except ValueError:
             tables = []
         if len(tables) == count and {*map(type, tables)} == {dict}:
             self.numbers = range(first, first + count)
-            return tables  # type: ignore[no-any-return]
+            return tables
         known = {}
         for number, line in enumerate(whole.split(b"\n"), start=first):
             if b"\0" in line:

@@ -38,7 +38,7 @@ from edge_runtime.records.power import PowerRecord
 from edge_runtime.records.settings import FORMAT, RunInfo
 from edge_runtime.records.spending import Spending, add_table
 from edge_runtime.records.totals import Totals
-from edge_runtime.schema import structure
+from edge_runtime.schema import shown, structure
 from edge_runtime.state import TensorKind
 from edge_runtime.storage import StrPath
 
@@ -163,12 +163,14 @@ def logged_event(table: dict[str, Any], *, where: str) -> LoggedEvent:
         RecordsError: it is of an unknown kind, or its fields are wrong.
     """
     stamp = {key: table.get(key) for key in ("at", "process", "t_s")}
+    if not isinstance(stamp["at"], str):
+        raise RecordsError(f"{where}: at: expected a string, got {shown(stamp['at'])}.")
     moment = None
     if stamp["process"] is not None:
         fields = {"process": stamp["process"], "t_s": stamp["t_s"]}
         moment = structure(Moment, fields, where=where, error=RecordsError)
     fields = {key: value for key, value in table.items() if key not in stamp}
-    return LoggedEvent(str(stamp["at"]), moment, event_of(fields, where=where))
+    return LoggedEvent(stamp["at"], moment, event_of(fields, where=where))
 
 
 def find_checkpoint(
@@ -246,7 +248,7 @@ def open_run(path: StrPath) -> Run:
         )
     if version != FORMAT:
         raise RecordsError(
-            f"{file}: run format {version!r} is unknown; this edge-train reads format "
+            f"{file}: run format {shown(version)} is unknown; this edge-train reads format "
             f"{FORMAT}."
         )
     return Run(path, structure(RunInfo, table, where=str(file), error=RecordsError))

@@ -45,9 +45,8 @@ class RunInfo:
     power_mode: str | None  # of the board, when the run started
     sensor: str | None  # power sensor
     power_is_estimate: bool
-    calibration: dict[
-        str, dict[str, Correction]
-    ]  # by rail: `gain`, `offset_w`; other rails are raw
+    # By rail: `gain`, `offset_w`; other rails are raw
+    calibration: dict[str, dict[str, Correction]]
     sample_rate_hz: Hertz  # highest rate; a sensor may be slower
     idle_w: Watts | None  # of the board before the run
     budget: Budget

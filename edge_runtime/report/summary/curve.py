@@ -1,7 +1,7 @@
-"""Joules of one process until any time, while its readings are read. Seconds of the process.
+"""Joules that one process has spent by any time, computed while its readings are read.
 
-Between two readings at constant power; from the start to the first reading, too; after the
-last one unknown, and not counted.
+Seconds from the start of the process. The power is constant between two readings, and from the
+start to the first one. After the last reading it is unknown, and nothing is counted.
 """
 
 from collections.abc import Iterable
@@ -44,11 +44,11 @@ class EnergyCurve:
         self._asked_s = self._asked_s[known:]
 
     def until(self, at_s: Array) -> Array:
-        """Joules until some times that were not forgotten."""
+        """(n,) joules by each of (n,) times that were not forgotten."""
         return np.asarray(np.interp(at_s, self._t_s, self._joules))
 
     def answer(self, at_s: float) -> float:
-        """Joules until a time that was asked for at the beginning; after all readings."""
+        """Joules by one of the times given at the beginning, once all readings were added."""
         self._answer(self._asked_s)
         self._asked_s = self._asked_s[:0]
         return self._answered[at_s]

@@ -115,7 +115,7 @@ class Peaks:
 
 @dataclass(slots=True)
 class LossSums:
-    """Losses at the begin and the end of a run."""
+    """Losses at the beginning and the end of a run."""
 
     first: float | None = None
     last: float | None = None  # mean over the last epoch
@@ -143,7 +143,7 @@ class RunDigest:
     events: list[LoggedEvent]
     manifest: Manifest | None  # None: the package is not where it was
     cut_files: tuple[str, ...] = ()  # that end in half a line
-    # By file: with NULs, left out
+    # By file, the numbers of lines that had NULs and were left out
     zeroed_lines: dict[str, list[int]] = field(default_factory=dict)
     gap_limit_s: float  # readings further apart leave a gap
     steps: int = 0  # that were not lost

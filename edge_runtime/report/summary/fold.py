@@ -6,8 +6,9 @@ that end in `_s` are times of the process, those of lines and spans are times in
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -54,11 +55,11 @@ def digest_run(path: Path) -> RunDigest:
     for event in files.events:
         if event.moment is not None:
             logged[event.moment.process].append(event)
-    kept_s = _kept_until(files.events)
+    returns = _returns(files.events)
     losses = _Losses(files.run.info.steps_per_epoch)
     while (number := _next_process(files, logged)) is not None:
-        mine = logged.pop(number, [])
-        _ProcessFold(digest, files, losses, number, mine, kept_s.get(number, math.inf)).read()
+        mine, kept_s = logged.pop(number, []), _kept_until(returns, number)
+        _ProcessFold(digest, files, losses, number, mine, kept_s).read()
     digest.losses.last = losses.mean()
     digest.cut_files, digest.zeroed_lines = files.cut_files, files.zeroed_lines
     return digest
@@ -70,24 +71,40 @@ def _next_process(files: RunFiles, logged: Iterable[int]) -> int | None:
     return min((number for number in numbers if number is not None), default=None)
 
 
-def _kept_until(events: Iterable[LoggedEvent]) -> dict[int, float]:
-    """By process whose work was lost, the time until which it was kept."""
+class _Return(NamedTuple):
+    """A process went on from a checkpoint: what was done after it is lost."""
+
+    resumed: int  # the process that went on
+    saved: int  # the one that had saved the checkpoint; 0: from the initial state
+    saved_s: float  # when it was on the disk
+
+
+def _returns(events: Iterable[LoggedEvent]) -> list[_Return]:
+    """All of them, in their order."""
     saved: dict[str, tuple[int, float]] = {}  # checkpoint -> when it was on the disk
-    kept: dict[int, float] = {}
+    returns = []
     for _, moment, event in events:
         if moment is None:
             continue
         if isinstance(event, CheckpointSaved):
             saved[event.checkpoint] = (moment.process, moment.t_s)
         if isinstance(event, Resumed):
-            process, t_s = saved.get(event.checkpoint or "", (0, 0.0))
-            for number in range(max(process, 1), moment.process):
-                kept[number] = t_s if number == process else 0.0
-    return kept
+            returns.append(
+                _Return(moment.process, *saved.get(event.checkpoint or "", (0, 0.0)))
+            )
+    return returns
+
+
+def _kept_until(returns: Sequence[_Return], process: int) -> float:
+    """The time of a process until which its work was kept."""
+    for each in reversed(returns):
+        if each.saved <= process < each.resumed:
+            return each.saved_s if each.saved == process else 0.0
+    return math.inf
 
 
 class _Losses:
-    """The losses of the last epoch, as far as they are not too many."""
+    """The losses of the last epoch, or the last ones of a very long epoch."""
 
     def __init__(self, steps_per_epoch: int) -> None:
         self._most = min(steps_per_epoch, _LAST_LOSSES)
@@ -165,7 +182,8 @@ class _ProcessFold:
         digest, lines, t_s = self._digest, self._digest.lines, samples["t_s"]
         self._end_s = max(self._end_s, float(t_s[-1]))
         at_s = t_s + self._begin_s
-        is_apart = np.diff(t_s, prepend=self._sample_s or t_s[0]) > digest.gap_limit_s
+        before_s = t_s[0] if self._sample_s is None else self._sample_s
+        is_apart = np.diff(t_s, prepend=before_s) > digest.gap_limit_s
         is_apart[0] |= self._sample_s is None and bool(digest.processes)
         breaks = np.flatnonzero(is_apart)
         self._sample_s = float(t_s[-1])
@@ -267,23 +285,9 @@ class _ProcessFold:
         """Add consecutive steps on one rung."""
         digest, done_s = self._digest, steps["t_s"]
         name, ratio = self._files.rungs[int(steps["rung"][0])], float(steps["keep_ratio"][0])
-        segment = RungSegment(
-            float(began_s[0]) + self._begin_s,
-            float(done_s[-1]) + self._begin_s,
-            int(steps["step"][0]),
-            int(steps["step"][-1]),
-            name,
-            ratio,
-        )
-        before = digest.segments[-1] if digest.segments and self._rungs else None
-        if before is not None and before.rung == name:
-            segment = segment._replace(begin_s=before.begin_s, first_step=before.first_step)
-            segment = segment._replace(keep_ratio=before.keep_ratio)
-            digest.segments[-1] = segment
-        else:
-            digest.segments.append(segment)
-            digest.lines.step_j.begin_stretch()
-        self._rungs.add(name)
+        begin_s, end_s = float(began_s[0]) + self._begin_s, float(done_s[-1]) + self._begin_s
+        first, last = int(steps["step"][0]), int(steps["step"][-1])
+        self._add_segment(RungSegment(begin_s, end_s, first, last, name, ratio))
         sums = digest.rungs.setdefault(name, RungSums(ratio))
         sums.steps += len(done_s)
         sums.images += int(steps["images"].sum())
@@ -297,6 +301,19 @@ class _ProcessFold:
         sums.measured_s += float(np.sum(took_s))
         sums.measured_j += float(np.sum(took_j))
         digest.lines.step_j.add(done_s[known] + self._begin_s, took_j, took_s)
+
+    def _add_segment(self, segment: RungSegment) -> None:
+        """Add it to the last one, if that is of this process and of the same rung."""
+        digest = self._digest
+        before = digest.segments[-1] if self._rungs else None
+        if before is not None and before.rung == segment.rung:
+            digest.segments[-1] = before._replace(
+                end_s=segment.end_s, last_step=segment.last_step
+            )
+        else:
+            digest.segments.append(segment)
+            digest.lines.step_j.begin_stretch()
+        self._rungs.add(segment.rung)
 
     def _end(self) -> None:
         """All lines are read: what is known only now."""

@@ -60,13 +60,14 @@ def _rung(
     """A rung whose cost the profile says, and its keep-ratio the package, if they do."""
     profile, sums = digest.run.info.profile, digest.rungs.get(name) or RungSums(0.0)
     means = _means(sums)
+    is_known = sums.is_measured and (sums.measured_steps > 0 or not sums.steps)
     return RungUse(
         rung=name,
         keep_ratio=sums.keep_ratio if sums.steps else keep_ratio,
         steps=sums.steps,
         images=sums.images,
         time_s=sums.time_s,
-        gross_j=sums.measured_j if sums.is_measured else None,
+        gross_j=sums.measured_j if is_known else None,
         step_s=ratio(sums.time_s, sums.steps),
         step_j=means.get("step_j"),
         mean_w=means.get("mean_w"),
