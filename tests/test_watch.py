@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from live_runs import (
@@ -20,6 +21,7 @@ from live_runs import (
 )
 
 from edge_runtime.cli.main import main
+from edge_runtime.facts import Budget
 from edge_runtime.records import open_run
 
 
@@ -103,6 +105,15 @@ def test_a_failed_run_gives_its_exit_code(tmp_path, capsys, ending, code, messag
         writing.event(5.0, ending)
     assert main(["watch", str(tmp_path / "run")]) == code
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("limit_bytes", "code"), [(None, 4), (1 << 30, 0)])
+def test_a_run_that_lacked_memory_gives_its_exit_code(tmp_path, capsys, limit_bytes, code):
+    with Writing(tmp_path / "run", budget=Budget(memory_bytes=limit_bytes)) as writing:
+        writing.event(0.1, STARTED)
+        writing.event(5.0, replace(FINISHED, stopped_by="memory", reason="too little is free"))
+    assert main(["watch", str(tmp_path / "run")]) == code
+    assert ("too little is free" in capsys.readouterr().err) == (code == 4)
 
 
 def test_a_resumed_run_has_not_ended(tmp_path, capsys) -> None:

@@ -111,6 +111,7 @@ def _run(args: argparse.Namespace, meter: "Meter", began_s: float) -> int:
     from edge_runtime.cli.panel import progress_on
     from edge_runtime.live.metrics import serve_metrics
     from edge_runtime.records.beginning import Beginning
+    from edge_runtime.records.events import Finished
 
     def report(text: str) -> None:
         say(f"edge-train: {text}")
@@ -133,20 +134,12 @@ def _run(args: argparse.Namespace, meter: "Meter", began_s: float) -> int:
         ):
             begins.close()
             show(event)
-    if args.memory is None and is_stopped_by_memory(event):
+    if args.memory is None and isinstance(event, Finished) and event.is_out_of_memory:
         raise DeviceError(
             "other programs took the memory that the run needs. The state is saved: continue "
             "with the same command and --resume when there is more."
         )
     return 0
-
-
-def is_stopped_by_memory(event: "Event") -> bool:
-    """Whether a run ended early for lack of memory."""
-    from edge_runtime.facts.budget import MEMORY
-    from edge_runtime.records.events import Finished
-
-    return isinstance(event, Finished) and event.stopped_by == MEMORY.name
 
 
 def training_of(args: argparse.Namespace) -> "partial[Generator[Event, None, Run]]":

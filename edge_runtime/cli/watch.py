@@ -135,10 +135,12 @@ def refuse_bad_end(watched: "Run", ended: "Event | None") -> None:
         DataError: it had no more pictures.
         SensorError: a limit could not be judged any more.
         DivergedError: it diverged.
+        DeviceError: other programs took its memory.
         RecordsError: its process was killed.
     """
     from edge_runtime.errors import (
         DataError,
+        DeviceError,
         DivergedError,
         RecordsError,
         SensorError,
@@ -158,6 +160,8 @@ def refuse_bad_end(watched: "Run", ended: "Event | None") -> None:
             raise SensorError(f"{end} {hint}")
         case events.Diverged():
             raise DivergedError(end)
+        case events.Finished(is_out_of_memory=True) if not watched.info.budget.memory_bytes:
+            raise DeviceError(f"{end} {hint}")
         case None:
             raise RecordsError(
                 f"no process works on {watched.path}, and it did not end: it was killed, or "

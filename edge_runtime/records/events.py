@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from edge_runtime.errors import RecordsError
 from edge_runtime.facts import Budget, EvaluationResults, Plan, Spent, WindowEnergy
+from edge_runtime.facts.budget import MEMORY
 from edge_runtime.schema import (
     Bytes,
     Celsius,
@@ -273,6 +274,11 @@ class Finished:
     stopped_by: str | None  # the limit that ended the run early: "energy", "time", ...
     reason: str | None = None  # for people, where a limit ended it
     spent: Spent
+
+    @property
+    def is_out_of_memory(self) -> bool:
+        """Whether the run ended early for lack of memory."""
+        return self.stopped_by == MEMORY.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
