@@ -1,6 +1,7 @@
 """The command line around the commands, and `inspect`."""
 
 import argparse
+import errno
 import importlib
 import json
 import os
@@ -116,6 +117,34 @@ def test_a_bug_is_reported_as_a_bug(failing, capsys, monkeypatch) -> None:
     assert text.count("\n") == 1
     assert "this is a bug in edge-train: KeyError: 'nothing there'." in text
     assert "EDGE_TRAIN_DEBUG=1 edge-train fail shows a traceback" in text
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.EAGAIN, "Resource temporarily unavailable"),
+        RuntimeError("can't start new thread"),
+        ImportError("libavutil.so.60: failed to map segment from shared object"),
+        RuntimeError("std::bad_alloc"),
+    ],
+    ids=repr,
+)
+def test_a_shortage_is_no_bug(failing, capsys, error: Exception) -> None:
+    failing(error)
+    assert main(["fail"]) == 4
+    text = capsys.readouterr().err
+    assert text.startswith("edge-train: the system gives this process no more memory, threads")
+    assert f"({type(error).__name__}: {error}). Raise the limits that `ulimit -a`" in text
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EBADF, "Bad file descriptor"), OSError("MB")], ids=repr
+)
+def test_another_error_of_the_system_is_a_bug(failing, capsys, error: Exception) -> None:
+    failing(error)
+    assert main(["fail"]) == 1
+    assert "this is a bug in edge-train: OSError" in capsys.readouterr().err
 
 
 def test_a_bug_can_be_traced(failing, capsys, monkeypatch) -> None:

@@ -75,6 +75,16 @@ def test_measuring_that_takes_far_too_long_is_refused_and_ended(
     assert processes.are_gone()
 
 
+def test_a_budget_that_is_over_before_measuring_begins_says_so(
+    package, processes, tmp_path
+) -> None:
+    processes.do(k050="time.sleep(60)", k100="time.sleep(60)")
+    message = r"this budget was used up before k050 could be measured\. Measure .*PKG`\."
+    with pytest.raises(BudgetError, match=message):
+        train_within(package, tmp_path / "run", budget=Budget(time_s=0.001))
+    assert processes.are_gone()
+
+
 def test_a_refusal_after_measuring_names_the_epochs_that_fit(
     package, processes, tmp_path
 ) -> None:

@@ -183,3 +183,18 @@ def test_a_command_refuses_it_before_any_work(words: list[str], capsys) -> None:
         main(words)
     assert caught.value.code == 2
     assert "cannot be a path" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [["report", "run", "-o", "page.html"], ["profile", "p", "-o", "f"]]
+)
+def test_a_working_folder_that_was_removed_is_named(
+    words: list[str], tmp_path: Path, monkeypatch, capsys
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    here.rmdir()
+    assert main(words) == 2
+    text = capsys.readouterr().err
+    assert f"{words[-1]} is relative to the working folder, which was removed." in text

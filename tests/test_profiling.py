@@ -18,7 +18,7 @@ from edge_runtime import profiling, selftest
 from edge_runtime.device import Meter, ReplaySensor, usable_cpus
 from edge_runtime.device.plausibility import SensorKind
 from edge_runtime.engines import ENGINES, EngineEntry
-from edge_runtime.errors import EngineError, StoppedError
+from edge_runtime.errors import EngineError, StoppedError, StorageError
 from edge_runtime.package import open_package
 from edge_runtime.planning.costs import predicted_peak_bytes
 from edge_runtime.profiling import EnvironmentKey, cached_profile_path, profile_package
@@ -184,6 +184,14 @@ def test_another_failure_is_reported_with_its_reason(package, processes, line, r
     processes.do(k050=line)
     where = "" if "problem" in reason else r"measuring rung k050 of .*package failed: (.|\n)*"
     with pytest.raises(EngineError, match=where + reason):
+        profile(package)
+
+
+def test_measuring_without_room_on_the_disk_says_so(package, processes) -> None:
+    """The process could not write its reason, either."""
+    processes.do(k050="open(f'{scratch}/error.txt', 'w').close(); sys.exit(9)")
+    message = r"rung k050 of .* cannot be written to .*/cache\. Free some space there, or set"
+    with pytest.raises(StorageError, match=message):
         profile(package)
 
 

@@ -18,7 +18,7 @@ from training_fakes import STEP, FakeEngine, write_package
 
 from edge_runtime import selftest
 from edge_runtime.device import ReplaySensor
-from edge_runtime.errors import EngineError
+from edge_runtime.errors import EngineError, StorageError
 from edge_runtime.profiling import worker
 from edge_runtime.profiling.worker import (
     MIN_STEPS,
@@ -166,6 +166,24 @@ def test_an_error_is_left_for_the_parent(job, monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(sys, "argv", ["-c", json.dumps(unstructure(job))])
     assert worker.main() == EngineError.exit_code
     assert (tmp_path / "scratch" / worker.ERROR).read_text() == "engine fake: no"
+
+
+@pytest.mark.parametrize("full", [worker.ERROR, worker.MEASUREMENT])
+def test_a_disk_without_room_is_told_by_the_exit_code(job, monkeypatch, full: str) -> None:
+    """Neither the reason nor the measurement can be written."""
+
+    def measure(_):
+        if full == worker.ERROR:
+            raise StorageError("no room for the checkpoint")
+        return POWER_W
+
+    (Path(job.scratch) / full).mkdir(parents=True)  # cannot be written
+    monkeypatch.setattr(worker, "measure", measure)
+    monkeypatch.setattr(worker, "unstructure", lambda _: {})
+    monkeypatch.setattr(worker, "_end_with_parent", lambda _: None)
+    monkeypatch.setattr(worker, "prefer_oom_kill", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["worker", json.dumps(unstructure(job))])
+    assert worker.main() == StorageError.exit_code
 
 
 def test_a_process_ends_with_its_parent(tmp_path) -> None:

@@ -16,8 +16,9 @@ from typing import Any, NoReturn
 
 from edge_runtime.cli.completion import SHELLS, PrintCompletion
 from edge_runtime.cli.output import discard_output, open_streams, say, show, show_log
+from edge_runtime.cli.shortage import is_shortage, shortage_text
 from edge_runtime.cli.signals import interrupt_on_signals
-from edge_runtime.errors import EdgeRuntimeError
+from edge_runtime.errors import DeviceError, EdgeRuntimeError
 from edge_runtime.leaving import leave
 from edge_runtime.version import __version__
 
@@ -89,6 +90,9 @@ def _run(words: list[str], is_interrupted: Callable[[], bool]) -> int:
         if isinstance(error, EdgeRuntimeError):
             say(f"edge-train: {error}")
             return error.exit_code
+        if is_shortage(error):
+            say(f"edge-train: {shortage_text(error)}")
+            return DeviceError.exit_code
         say(_bug_report(error, words))
         return 1
 

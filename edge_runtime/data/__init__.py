@@ -5,12 +5,12 @@ Only this part uses OpenCV and Pillow.
 
 import os
 
-from edge_runtime.data.header import MAX_PIXELS
+from edge_runtime.data.opencv_limits import limits_of
 
 # We report every unreadable picture; OpenCV's own messages would fill the terminal.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 # A second check, for headers that OpenCV understands differently.
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
+os.environ.update(limits_of(os.environ))
 
 import cv2
 

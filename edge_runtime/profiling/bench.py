@@ -183,6 +183,11 @@ class Bench:
 
     def _too_long(self, rung_id: str) -> str:
         kept = f" Measured and kept: {', '.join(self.measured)}." if self.measured else ""
+        if self._allowance.whole_s <= 0:
+            return (
+                f"this budget was used up before {rung_id} could be measured. Measure without "
+                f"a budget first: `edge-train profile PKG`.{kept}"
+            )
         return (
             f"measuring {rung_id} alone takes more than {2 * self._allowance.whole_s:.3g} s, "
             "twice the tenth of this budget that measuring may take. Measure without a budget "

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_runtime.device import Meter, python_command
-from edge_runtime.errors import EngineError, StoppedError
+from edge_runtime.errors import EngineError, StoppedError, StorageError
 from edge_runtime.facts.costs import PartSeconds, StepJoules
 from edge_runtime.package import Package
-from edge_runtime.profiling.cache import cache_folder, cache_writes
+from edge_runtime.profiling.cache import CACHE, cache_folder, cache_writes
 from edge_runtime.profiling.environment import Environment
 from edge_runtime.profiling.worker import (
     ERROR,
@@ -61,7 +61,7 @@ def measure_rung(
     Raises:
         StoppedError: `stop` returned `True`; the process has ended.
         EngineError: it failed for a reason other than memory.
-        StorageError: its files can be written nowhere.
+        StorageError: its files can be written nowhere, or there is no room for them.
     """
     with _scratch_folder() as scratch:
         job = MeasureJob(
@@ -78,6 +78,12 @@ def measure_rung(
         ended_s = time.monotonic()
         if code in (-signal.SIGKILL, OUT_OF_MEMORY):
             return None
+        if code == StorageError.exit_code:
+            raise StorageError(
+                f"measuring rung {rung_id} of {package.path} failed: a short run and its "
+                f"checkpoint cannot be written to {scratch.parent}. Free some space there, or "
+                f"set {CACHE} to a folder on another disk."
+            )
         if code:
             reason = _reason(code, scratch)
             raise EngineError(f"measuring rung {rung_id} of {package.path} failed: {reason}")

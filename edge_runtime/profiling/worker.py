@@ -44,6 +44,7 @@ from edge_runtime.package.manifest import Rung
 from edge_runtime.records import events
 from edge_runtime.schema import Bytes, Seconds, structure, unstructure
 from edge_runtime.state import State
+from edge_runtime.storage import storage_errors
 from edge_runtime.training import Metering, TrainingOptions, train
 
 WARM_UP_STEPS = 3
@@ -103,12 +104,15 @@ def main() -> int:
     prefer_oom_kill()
     try:
         measurement = measure(job)
+        with storage_errors("write", scratch):
+            (scratch / MEASUREMENT).write_text(json.dumps(unstructure(measurement)))
     except EdgeRuntimeError as error:
-        (scratch / ERROR).write_text(str(error), encoding="utf-8", errors="backslashreplace")
+        with suppress(OSError):  # a disk may be full: then the exit code says it
+            text = str(error)
+            (scratch / ERROR).write_text(text, encoding="utf-8", errors="backslashreplace")
         return error.exit_code
     except _OutOfMemory:
         return OUT_OF_MEMORY
-    (scratch / MEASUREMENT).write_text(json.dumps(unstructure(measurement)))
     return 0
 
 
