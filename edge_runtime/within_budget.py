@@ -176,7 +176,7 @@ def train_within(
             measure = partial(measure_for_run, package, environment, options, metering, report)
             given = None if profile is None else Path(profile)
             costs = _costs(package, environment, given, candidates, measure, report)
-            limit = _decoding_limit(source, costs, budget, decoding, report)
+            limit = _decoding_limit(source, costs, budget, decoding, code, report)
             costs = replace(costs, rungs=with_decoding(costs.rungs, limit + code))
             _require_readings(budget, metering.meter)
             if budget.needs_energy:
@@ -242,6 +242,7 @@ def _decoding_limit(
     costs: CostProfile,
     budget: Budget,
     decoding: int,
+    code: int,
     report: Callable[[str], None],
 ) -> int:
     """The limit on decoding for a run whose rungs are chosen by their costs.
@@ -253,7 +254,7 @@ def _decoding_limit(
     room = min((limit for limit in limits if limit is not None), default=None)
     limit = decoding
     if isinstance(source, PictureSource):
-        limit = limit_that_fits(costs.rungs, decoding, room)
+        limit = limit_that_fits(costs.rungs, decoding, code, room)
     if decoding >= _NOTABLE_BYTES:
         size = bytes_text(decoding)
         skipped = (

@@ -81,12 +81,30 @@ def test_a_run_with_a_closed_output_saves(words, tmp_path, flags) -> None:
     run.stdin.close()
     stderr = run.stderr.read()
     run.stderr.close()
-    assert run.wait() == 130
+    assert run.wait() == 141
     assert "Traceback" not in stderr
     assert "BrokenPipe" not in stderr
     newest = open_run(tmp_path / "run").newest_checkpoint().info.step
     assert 3 <= newest <= 10
     assert "continue with the same command and --resume" in stderr
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_a_run_with_a_full_output_saves(words, tmp_path, flags) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", CUT_OFF, *words, *flags],
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=TESTS.parent,
+            env={"PYTHONPATH": f"{TESTS}:{TESTS.parent}"},
+        )
+    assert done.returncode == 9
+    assert "cannot write the output: No space left" in done.stderr
+    assert "continue with the same command and --resume" in done.stderr
+    assert open_run(tmp_path / "run").newest_checkpoint().info.step < 10
 
 
 def test_nice_lets_other_programs_go_first(words) -> None:

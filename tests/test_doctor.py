@@ -320,3 +320,12 @@ def test_a_part_that_hangs_is_a_finding(monkeypatch) -> None:
     monkeypatch.setattr(doctor, "LONGEST_S", 0.1)
     finding = try_part("ort")
     assert (finding.works, finding.problem) == (False, "no answer in 0.10 s")
+
+
+def test_a_python_that_may_not_be_run_is_named(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "python").touch(0o600)
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+    finding = try_part("pictures")
+    assert not finding.works
+    assert finding.problem is not None
+    assert "python: Permission denied. This user must be allowed to run it" in finding.problem

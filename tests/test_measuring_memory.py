@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from measuring_fakes import BASELINE_BYTES, environment
-from test_profiling import package, processes
+from test_profiling import processes
 
 from edge_runtime.device import Meter, memory_now
 from edge_runtime.errors import BudgetError
@@ -20,7 +20,7 @@ from edge_runtime.profiling.worker import OUT_OF_MEMORY
 KILLED = "os.kill(os.getpid(), signal.SIGKILL)"
 
 
-__all__ = ["package", "processes"]  # the fixtures
+__all__ = ["processes"]  # the fixture
 
 
 def leave(monkeypatch, free_bytes: int) -> None:

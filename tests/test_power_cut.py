@@ -2,21 +2,20 @@
 
 import json
 import logging
+import os
 from pathlib import Path
 
 import pytest
-import test_training
 from live_runs import finished_run
 from report_runs import gap_run
 from training_fakes import run_to_the_end, stop_after
 
 from edge_runtime.cli.main import main
-from edge_runtime.errors import StoppedError
+from edge_runtime.errors import RecordsError, StoppedError
 from edge_runtime.records import open_run
 from edge_runtime.records.jsonl import LineFile, LineReader
 from edge_runtime.report import summarize
 
-package = test_training.package
 FILES = ("steps.jsonl", "events.jsonl", "power.jsonl")
 
 
@@ -63,6 +62,17 @@ def test_nuls_at_the_end_are_skipped_and_then_removed(tmp_path) -> None:
     file.append({"n": 3})
     file.close()
     assert path.read_bytes() == b'{"n": 1}\n{"n": 3}\n'
+
+
+def test_a_terabyte_after_the_last_line_is_refused(tmp_path) -> None:
+    path = tmp_path / "steps.jsonl"
+    file = LineFile(path)
+    file.append({"step": 1})
+    os.truncate(path, 1 << 40)
+    for action in (file.size_bytes, lambda: file.count_after(0), lambda: file.append({})):
+        with pytest.raises(RecordsError, match=r"more than 256.* at its end are no lines"):
+            action()
+    file.close()
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -23,6 +23,7 @@ from edge_runtime.device import (
     prefer_oom_kill,
     python_command,
     require_room,
+    start_errors,
 )
 from edge_runtime.engines import ENGINES
 from edge_runtime.errors import DeviceError, EngineError
@@ -115,11 +116,11 @@ def try_part(part: str) -> Finding:
     """Try one part in a separate process, unless it would be killed for memory."""
     try:
         require_room("this trial", trial_bytes(part), _ADVICE)
+        command = python_command(_TRY.format(part=part))
+        with start_errors():
+            done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_S)
     except DeviceError as error:
         return Finding(part=part, works=False, did=None, problem=str(error))
-    command = python_command(_TRY.format(part=part))
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_S)
     except subprocess.TimeoutExpired:
         problem = f"no answer in {duration_text(LONGEST_S)}"
         return Finding(part=part, works=False, did=None, problem=problem)

@@ -18,7 +18,7 @@ from edge_runtime.cli.completion import SHELLS, PrintCompletion
 from edge_runtime.cli.output import discard_output, open_streams, say, show, show_log
 from edge_runtime.cli.shortage import is_shortage, shortage_text
 from edge_runtime.cli.signals import interrupt_on_signals
-from edge_runtime.errors import DeviceError, EdgeRuntimeError
+from edge_runtime.errors import ConfigError, DeviceError, EdgeRuntimeError
 from edge_runtime.leaving import leave
 from edge_runtime.version import __version__
 
@@ -79,6 +79,7 @@ def _exit_code(words: list[str]) -> int:
 def _run(words: list[str], is_interrupted: Callable[[], bool]) -> int:
     try:
         args = parser_for(words).parse_args(words)
+        _require_working_folder()
         code: int = args.command(args)
         return code
     except BrokenPipeError:
@@ -95,6 +96,17 @@ def _run(words: list[str], is_interrupted: Callable[[], bool]) -> int:
             return DeviceError.exit_code
         say(_bug_report(error, words))
         return 1
+
+
+def _require_working_folder() -> None:
+    """Refuse to work where paths that are not absolute, ours and libraries', mean nothing."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise ConfigError(
+            f"the working folder cannot be used: {error.strerror}. It was removed, or access "
+            "to it was; change to another folder."
+        ) from error
 
 
 def parser_for(words: Sequence[str]) -> argparse.ArgumentParser:

@@ -76,13 +76,7 @@ def require_place(target: Path) -> None:
     from edge_runtime.package.reader import MANIFEST
     from edge_runtime.records.run import OWN_FILES, RUN_FILE, STEPS_FILE
 
-    try:
-        whole = Path(os.path.realpath(target.parent), target.name)
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"{target} is relative to the working folder, which was removed. Change to "
-            "another one, or give a whole path."
-        ) from error
+    whole = Path(os.path.realpath(target.parent), target.name)
     for folder in whole.parents:
         # By os.path, which reports no error: writing will.
         if os.path.isfile(folder / MANIFEST) and os.path.isdir(folder / "graphs"):

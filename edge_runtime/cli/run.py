@@ -19,7 +19,7 @@ from edge_runtime.cli.paths import any_path, path_text, require_place
 from edge_runtime.cli.profile import add_device_arguments, add_nice_argument
 from edge_runtime.cli.quantities import AUTO, count, duration_s, port, seed, shortened
 from edge_runtime.cli.signals import stop_on_signals
-from edge_runtime.errors import ConfigError, DeviceError, StorageError
+from edge_runtime.errors import ConfigError, DeviceError, StoppedError, StorageError
 
 if TYPE_CHECKING:
     from edge_runtime.device import Meter
@@ -129,11 +129,20 @@ def _run(args: argparse.Namespace, meter: "Meter", began_s: float) -> int:
         closing(progress_on(args.output, sys.stdout)) as progress,
     ):
         show = Shown(show_event if args.json else progress)
-        for event in train(
-            began_s=began_s, meter=meter, stop=lambda: stop() or show.is_gone, report=report
-        ):
-            begins.close()
-            show(event)
+        try:
+            for event in train(
+                began_s=began_s,
+                meter=meter,
+                stop=lambda: stop() or show.failure is not None,
+                report=report,
+            ):
+                begins.close()
+                show(event)
+        except StoppedError as error:
+            if stop() or show.failure is None:
+                raise
+            say(f"edge-train: {error}")
+            raise show.failure from error
     if args.memory is None and isinstance(event, Finished) and event.is_out_of_memory:
         raise DeviceError(
             "other programs took the memory that the run needs. The state is saved: continue "
@@ -218,18 +227,18 @@ def rungs_of(
 
 
 class Shown:
-    """Shows events until the output is closed: a closed pipe or terminal."""
+    """Shows events until the output takes no more: a closed pipe or terminal, a full disk."""
 
     def __init__(self, show: Callable[["Event"], None]) -> None:
         self._show = show
-        self.is_gone = False
+        self.failure: BrokenPipeError | StorageError | None = None
 
     def __call__(self, event: "Event") -> None:
         """Show one event."""
-        if self.is_gone:
+        if self.failure is not None:
             return
         try:
             self._show(event)
-        except (BrokenPipeError, StorageError):
-            self.is_gone = True
+        except (BrokenPipeError, StorageError) as error:
+            self.failure = error
             discard_output()

@@ -25,7 +25,12 @@ from edge_runtime.device.memory import MemoryNow, memory_now, process_tree_rss_b
 from edge_runtime.device.meter import Meter
 from edge_runtime.device.power_mode import power_mode
 from edge_runtime.device.probe import SensorEvent
-from edge_runtime.device.process import prefer_oom_kill, process_elapsed_s, python_command
+from edge_runtime.device.process import (
+    prefer_oom_kill,
+    process_elapsed_s,
+    python_command,
+    start_errors,
+)
 from edge_runtime.device.room import require_room
 from edge_runtime.device.samples import PowerSample, Window
 from edge_runtime.device.sensors import (
@@ -72,6 +77,7 @@ __all__ = [
     "python_command",
     "read_trace",
     "require_room",
+    "start_errors",
     "take_inventory",
     "usable_cpus",
 ]

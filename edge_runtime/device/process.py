@@ -3,10 +3,12 @@
 import os
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edge_runtime.device.files import text
+from edge_runtime.errors import DeviceError
 
 _START_FIELD = 19  # of /proc/self/stat, counted after the name: clock ticks since boot
 
@@ -56,3 +58,15 @@ def python_command(code: str, *arguments: str) -> list[str]:
         f"import sys; sys.path[:] = {sys.path!r}; {code}",
         *arguments,
     ]
+
+
+@contextmanager
+def start_errors() -> Iterator[None]:
+    """Raise `DeviceError` where a `python_command` cannot be started."""
+    try:
+        yield
+    except OSError as error:
+        raise DeviceError(
+            f"cannot start another process of {sys.executable}: {error.strerror}. This user "
+            "must be allowed to run it, and there must be room for one more process."
+        ) from error

@@ -25,19 +25,21 @@ def limit_beside(needed_bytes: int, room_bytes: int | None) -> int | None:
 
 
 def limit_that_fits(
-    costs: Sequence[RungCost], decoding_bytes: int, room_bytes: int | None
+    costs: Sequence[RungCost], decoding_bytes: int, code_bytes: int, room_bytes: int | None
 ) -> int:
     """What the pictures need, at most what the smallest rung leaves with its reserve.
 
     Args:
         costs: of the rungs, without decoding.
         decoding_bytes: that the pictures need.
+        code_bytes: of the decoders, which come on top.
         room_bytes: that the run may hold; `None`: unknown.
     """
     if room_bytes is None:
         return decoding_bytes
     left = [
-        room_bytes * cost.likely_peak_bytes / cost.need_bytes - cost.likely_peak_bytes
+        room_bytes * cost.likely_peak_bytes / cost.need_bytes
+        - (cost.likely_peak_bytes + code_bytes)
         for cost in costs
         if cost.likely_peak_bytes and cost.need_bytes
     ]

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_runtime.device import Meter, python_command
+from edge_runtime.device import Meter, python_command, start_errors
 from edge_runtime.errors import EngineError, StoppedError, StorageError
 from edge_runtime.facts.costs import PartSeconds, StepJoules
 from edge_runtime.package import Package
@@ -61,6 +61,7 @@ def measure_rung(
     Raises:
         StoppedError: `stop` returned `True`; the process has ended.
         EngineError: it failed for a reason other than memory.
+        DeviceError: no process can be started.
         StorageError: its files can be written nowhere, or there is no room for them.
     """
     with _scratch_folder() as scratch:
@@ -103,16 +104,15 @@ def _exit_code(job: MeasureJob, stop: Callable[[], bool]) -> int:
     when its stdin closes, however this process ends.
     """
     command = python_command(_WORKER, json.dumps(unstructure(job)))
-    with (
-        (Path(job.scratch) / _STDERR).open("wb") as errors,
-        subprocess.Popen(
+    with (Path(job.scratch) / _STDERR).open("wb") as errors, start_errors():
+        process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=errors,
             start_new_session=True,
-        ) as process,
-    ):
+        )
+    with process:
         try:
             while not stop():
                 with suppress(subprocess.TimeoutExpired):

@@ -23,6 +23,7 @@ from edge_runtime.units import bytes_text
 
 _BLOCK_BYTES = 1 << 18  # read at once
 _TAIL_BYTES = 4096  # searched at once for the last line end
+_MAX_TAIL_BYTES = 1 << 28  # zeros or half a line after the last one
 _MAX_LINE_BYTES = 1 << 22  # a plan of a thousand rungs is shorter
 _IS_HELD_S = 0.05  # longer than `is_held` takes
 
@@ -53,7 +54,7 @@ class LineFile:
         line = (json.dumps(table, allow_nan=False) + "\n").encode()
         self._require_there()
         with storage_errors("append to", self.path):
-            if (length := complete_length(self._fd)) < os.fstat(self._fd).st_size:
+            if (length := self.size_bytes()) < os.fstat(self._fd).st_size:
                 os.ftruncate(self._fd, length)
             while line:
                 line = line[os.write(self._fd, line) :]
@@ -72,8 +73,8 @@ class LineFile:
             )
 
     def size_bytes(self) -> int:
-        """Bytes up to and including the last whole line."""
-        return complete_length(self._fd)
+        """Bytes up to and including the last whole line; raises as `complete_length` does."""
+        return complete_length(self._fd, self.path)
 
     def count_after(self, size_bytes: int) -> int:
         """Whole lines after the first `size_bytes` bytes.
@@ -82,9 +83,11 @@ class LineFile:
             StorageError: the file cannot be read.
         """
         with storage_errors("read", self.path), open_regular(self.path) as file:
-            file.seek(size_bytes)
-            blocks = iter(lambda: file.read(_BLOCK_BYTES), b"")
-            return sum(block.count(b"\n") for block in blocks)
+            end, count = complete_length(file.fileno(), self.path), 0
+            for start in range(size_bytes, end, _BLOCK_BYTES):
+                size = min(_BLOCK_BYTES, end - start)
+                count += os.pread(file.fileno(), size, start).count(b"\n")
+            return count
 
     def truncate(self, size_bytes: int) -> None:
         """Remove all lines after the first `size_bytes` bytes."""
@@ -145,10 +148,19 @@ class LineFile:
         return self._handle
 
 
-def complete_length(handle: int) -> int:
-    """Bytes of an open file up to and including its last line end."""
-    end = os.fstat(handle).st_size
+def complete_length(handle: int, path: Path) -> int:
+    """Bytes of an open file up to and including its last line end.
+
+    Raises:
+        RecordsError: far more follows than a power cut or a full disk can leave.
+    """
+    end = size = os.fstat(handle).st_size
     while end > 0:
+        if size - end > _MAX_TAIL_BYTES:
+            raise RecordsError(
+                f"{path} is damaged: more than {bytes_text(_MAX_TAIL_BYTES)} at its end are "
+                "no lines. Cut them off with `truncate`, or restore a copy."
+            )
         start = max(0, end - _TAIL_BYTES)
         cut = os.pread(handle, end - start, start).rfind(b"\n")
         if cut >= 0:
