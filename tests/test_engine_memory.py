@@ -9,7 +9,7 @@ from handed_over import packages_to_train
 from steps import hyper_of, noise_batch
 
 from edge_runtime.engines import create_engine
-from edge_runtime.engines.device_state import MappedTensors, mapped_zeros
+from edge_runtime.engines.host_tensors import HostTensors, mapped_zeros
 from edge_runtime.engines.runtime import release_free_memory, session_options
 from edge_runtime.errors import ConfigError, EngineError
 from edge_runtime.package import open_package
@@ -55,11 +55,11 @@ def test_a_mapping_of_nothing_is_empty():
 
 
 def test_arrays_and_values_are_the_same_memory():
-    tensors = MappedTensors({"x": np.zeros((2, 3), np.float32)})
-    tensors.arrays["x"][...] = 7
-    assert (tensors.values["x"].numpy() == 7).all()
+    tensors = HostTensors({"x": np.zeros((2, 3), np.float32)})
+    tensors.write("x", np.full((2, 3), 7, np.float32))
+    assert (tensors.value("x").numpy() == 7).all()
     tensors.clear()
-    assert not tensors.values["x"].numpy().any()
+    assert not tensors.value("x").numpy().any()
 
 
 def test_freed_memory_is_returned_to_the_system():

@@ -12,7 +12,15 @@ import pytest
 from handed_over import handed_over
 from steps import hyper_of, noise_batch
 
-from edge_runtime.engines import ENGINES, Engine, StepResult, create_engine, engine_name
+from edge_runtime.engines import (
+    ENGINES,
+    Engine,
+    StepResult,
+    create_engine,
+    engine_device,
+    engine_name,
+    engine_runtime,
+)
 from edge_runtime.errors import ConfigError, EngineError, StorageError
 from edge_runtime.package import Package, open_package
 from edge_runtime.package.names import EMA, EXP_AVG
@@ -277,7 +285,7 @@ def test_the_table_has_the_engines_and_auto_is_its_first() -> None:
     for name in ENGINES:
         assert engine_name(name) == name
         made = make_engine(name)  # skips where it is not installed
-        assert (made.name, made.runtime) == (name, ENGINES[name].runtime())
+        assert (made.name, made.runtime) == (name, engine_runtime(name))
 
 
 @pytest.mark.parametrize("name", ENGINES)
@@ -287,8 +295,29 @@ def test_an_engine_reports_its_device(name: str) -> None:
     assert create_engine(name).threads is None
     assert create_engine(name).device == "cpu"
     assert create_engine(name).runtime.startswith("onnxruntime")
-    with pytest.raises(ConfigError, match=f"engine {name} has no device 'cuda'; it has cpu"):
-        create_engine(name, device="cuda")
+    with pytest.raises(ConfigError, match="unknown device 'tpu'; known are cpu, webgpu"):
+        create_engine(name, device="tpu")
+
+
+@pytest.mark.parametrize(
+    "name", ["cuda:-1", "cuda:", "cuda:x", "CPU", "webgpu:1", "", "cuda:²"]
+)
+def test_a_name_of_no_device_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="unknown device"):
+        create_engine("ort", device=name)
+
+
+def test_devices_are_those_of_the_engine() -> None:
+    assert engine_device("ort", "cuda") == "cuda:0"
+    assert engine_device("ort", "cuda:07") == "cuda:7"
+    with pytest.raises(ConfigError, match="ort-training has no device 'webgpu'; it has cpu"):
+        engine_device("ort-training", "webgpu")
+
+
+def test_a_runtime_without_cuda_says_what_it_needs(package: Package) -> None:
+    engine = create_engine("ort", device="cuda:7")
+    with pytest.raises(EngineError, match="device cuda:7 needs ONNX Runtime's GPU build"):
+        engine.open(package, package.initial_state())
 
 
 def test_the_ort_training_optimizer_refuses_other_constants(package: Package) -> None:

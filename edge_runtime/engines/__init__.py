@@ -13,8 +13,8 @@ from edge_runtime.engines.base import (
     require_supported,
     supported_rungs,
 )
+from edge_runtime.engines.devices import CPU, CUDA, WEBGPU, device_name, device_runtime
 from edge_runtime.engines.merge import encoder_state_names, encoder_weights
-from edge_runtime.engines.runtime import runtime_name
 from edge_runtime.errors import ConfigError
 
 AnyEngine = TypeVar("AnyEngine", Engine, ForwardEngine)
@@ -25,8 +25,7 @@ class EngineEntry(Generic[AnyEngine]):
     """Constructor and runtime of an engine."""
 
     create: Callable[..., AnyEngine]  # with `device` and `threads`
-    runtime: Callable[[], str]  # its name and version; creates no engine
-    devices: tuple[str, ...] = ("cpu",)  # on which it can run
+    devices: tuple[str, ...]  # kinds of devices on which it can compute
 
 
 def _ort(**options: Any) -> Engine:
@@ -50,11 +49,11 @@ def _ort_forward(**options: Any) -> ForwardEngine:
 # By name. "auto" is the first: the step graph is faster than the official training API on
 # every runtime, also on the one with that API.
 ENGINES: dict[str, EngineEntry[Engine]] = {
-    "ort": EngineEntry(_ort, runtime_name),
-    "ort-training": EngineEntry(_ort_training, runtime_name),
+    "ort": EngineEntry(_ort, (CPU, WEBGPU, CUDA)),
+    "ort-training": EngineEntry(_ort_training, (CPU,)),
 }
 FORWARD_ENGINES: dict[str, EngineEntry[ForwardEngine]] = {
-    "ort": EngineEntry(_ort_forward, runtime_name)
+    "ort": EngineEntry(_ort_forward, (CPU, WEBGPU, CUDA))
 }
 
 
@@ -77,18 +76,18 @@ def engine_device(name: str, device: str) -> str:
     return _device_of(ENGINES[known], known, device)
 
 
-def engine_runtime(name: str) -> str:
-    """The runtime of an engine with its version: "onnxruntime 1.31.1".
+def engine_runtime(name: str, device: str = CPU) -> str:
+    """The runtime of an engine on a device, with its version: "onnxruntime 1.31.1".
 
     Raises:
         ConfigError: an unknown name.
         EngineError: it is not installed.
     """
-    return ENGINES[engine_name(name)].runtime()
+    return device_runtime(engine_device(name, device))
 
 
 def create_engine(
-    name: str = "auto", *, device: str = "cpu", threads: int | None = None
+    name: str = "auto", *, device: str = CPU, threads: int | None = None
 ) -> Engine:
     """An engine for training, not opened yet.
 
@@ -106,7 +105,7 @@ def create_engine(
 
 
 def create_forward_engine(
-    name: str = "auto", *, device: str = "cpu", threads: int | None = None
+    name: str = "auto", *, device: str = CPU, threads: int | None = None
 ) -> ForwardEngine:
     """An engine for forward passes, not opened yet; arguments of `create_engine`.
 
@@ -120,10 +119,11 @@ def create_forward_engine(
 
 
 def _device_of(entry: EngineEntry[AnyEngine], name: str, device: str) -> str:
-    if device not in entry.devices:
-        known = ", ".join(entry.devices)
-        raise ConfigError(f"engine {name} has no device {device!r}; it has {known}.")
-    return device
+    known = device_name(device)
+    if known.partition(":")[0] not in entry.devices:
+        has = ", ".join(entry.devices)
+        raise ConfigError(f"engine {name} has no device {device!r}; it has {has}.")
+    return known
 
 
 def _known(name: str, names: list[str], kind: str) -> str:

@@ -1,15 +1,11 @@
 """The state of a run on a device: allocated once, read and written in place by the runtime."""
 
-import mmap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
-from edge_runtime.engines.runtime import load_onnxruntime
-from edge_runtime.state import Array, State
-
-_ALIGNMENT = 64  # bytes; best for vector instructions
+from edge_runtime.engines.devices import Device
+from edge_runtime.engines.host_tensors import mapped_zeros
+from edge_runtime.state import State
 
 
 class DeviceState:
@@ -20,12 +16,12 @@ class DeviceState:
     and a buffer that is never written takes no memory.
     """
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, device: Device) -> None:
         """Allocate memory and copy the state."""
-        self._buffer_sets = (MappedTensors(state), MappedTensors(state))
+        self._buffer_sets = (device.tensors(state), device.tensors(state))
         self._current = dict.fromkeys(state, 0)  # index of the buffer set
-        for name, array in self._buffer_sets[0].arrays.items():
-            array[...] = state[name]
+        for name, array in state.items():
+            self._buffer_sets[0].write(name, array)
 
     def positions(self, names: Iterable[str]) -> tuple[int, ...]:
         """Which of the two buffer sets each of these tensors is in."""
@@ -33,11 +29,11 @@ class DeviceState:
 
     def value(self, name: str) -> Any:
         """The current value of a tensor, as a value of the runtime."""
-        return self._buffer_sets[self._current[name]].values[name]
+        return self._buffer_sets[self._current[name]].value(name)
 
     def next_value(self, name: str) -> Any:
         """The buffer for the next value of a tensor, as a value of the runtime."""
-        return self._buffer_sets[1 - self._current[name]].values[name]
+        return self._buffer_sets[1 - self._current[name]].value(name)
 
     def advance(self, names: Iterable[str]) -> None:
         """Make the next values of these tensors the current ones."""
@@ -45,8 +41,11 @@ class DeviceState:
             self._current[name] = 1 - self._current[name]
 
     def view(self) -> State:
-        """The current values, without a copy: valid until the next step or periodic graph."""
-        return {n: self._buffer_sets[i].arrays[n] for n, i in self._current.items()}
+        """The current values: valid until the next step or periodic graph.
+
+        On the CPU without a copy.
+        """
+        return {n: self._buffer_sets[i].read(n) for n, i in self._current.items()}
 
     def copy(self) -> State:
         """A copy of the current values."""
@@ -55,36 +54,3 @@ class DeviceState:
         for name, array in copies.items():
             array[...] = current[name]
         return copies
-
-
-class MappedTensors:
-    """The same tensors as arrays and as values of the runtime."""
-
-    def __init__(self, like: Mapping[str, Array]) -> None:
-        """Allocate tensors of these dtypes and shapes, all zero."""
-        self.arrays = mapped_zeros(like)
-        # The runtime borrows an array's memory.
-        create = load_onnxruntime().OrtValue.ortvalue_from_numpy
-        self.values: dict[str, Any] = {n: create(array) for n, array in self.arrays.items()}
-
-    def clear(self) -> None:
-        """Set everything to zero."""
-        for array in self.arrays.values():
-            array.fill(0)
-
-
-def mapped_zeros(like: State) -> dict[str, Array]:
-    """Arrays of these dtypes and shapes in one memory mapping, all zero.
-
-    A page takes no memory before it is written. All of it is returned to the system with the
-    last array, unlike memory of the C library's allocator.
-    """
-    starts, size = {}, 0
-    for name, value in like.items():
-        starts[name] = size
-        size += -(-value.nbytes // _ALIGNMENT) * _ALIGNMENT
-    memory = mmap.mmap(-1, max(size, 1), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    return {
-        name: np.ndarray(value.shape, value.dtype, memory, starts[name])
-        for name, value in like.items()
-    }

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from edge_runtime.engines.devices import CPU, open_device
 from edge_runtime.engines.runtime import native_errors
 from edge_runtime.engines.session import open_session
 from edge_runtime.package import Package
@@ -41,7 +42,7 @@ def encoder_weights(
     names = _weight_names(package)
     if manifest.merge is None:
         return {name: state[manifest.encoder_prefix + name] for name in names}
-    session = open_session(package, manifest.merge, device="cpu", threads=threads)
+    session = open_session(package, manifest.merge, device=open_device(CPU), threads=threads)
     feeds = {name: np.asarray(state[name]) for name in encoder_state_names(package)}
     with native_errors(f"run {manifest.merge}"):
         values = session.run(names, feeds)

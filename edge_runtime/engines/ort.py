@@ -7,12 +7,11 @@ import numpy as np
 from typing_extensions import override
 
 from edge_runtime.engines.base import BaseEngine, Batch, Engine, Hyper, StepResult
-from edge_runtime.engines.device_state import DeviceState, MappedTensors
+from edge_runtime.engines.device_state import DeviceState
+from edge_runtime.engines.devices import Device, Tensors, device_runtime, open_device
 from edge_runtime.engines.runtime import (
-    load_onnxruntime,
     native_errors,
     release_free_memory,
-    runtime_name,
     thread_count,
 )
 from edge_runtime.engines.session import GraphSession
@@ -37,9 +36,10 @@ class OrtEngine(BaseEngine, Engine):
 
     def __init__(self, *, device: str = "cpu", threads: int | None = None) -> None:
         super().__init__(self.name)
-        self.runtime = runtime_name()
+        self.runtime = device_runtime(device)
         self.device, self.threads = device, thread_count(threads)
         self._spinning: SpinPolicy | None = None
+        self._on: Device | None = None
         self._state: DeviceState | None = None
         self._loaded: dict[tuple[str, bool], RunRung] = {}  # one rung at most, by spinning
         self._periodic: dict[str, _StateGraph] = {}
@@ -52,10 +52,10 @@ class OrtEngine(BaseEngine, Engine):
     @override
     def open(self, package: Package, state: State) -> None:
         # Not before: while rungs are measured, their memory is short.
-        load_onnxruntime()
+        self._on = open_device(self.device)
         self._spinning = SpinPolicy()
         self._keep(package)
-        self._state = DeviceState(state)
+        self._state = DeviceState(state, self._on)
         # Not at the first period: a broken file or missing memory shows before the first step.
         for periodic in package.manifest.periodic:
             graph = self._graph(package, periodic.graph, spinning=False)
@@ -64,8 +64,7 @@ class OrtEngine(BaseEngine, Engine):
     @override
     def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> StepResult:
         package = self._require_open("step")
-        assert self._spinning is not None
-        wanted = rung_id, self._spinning.is_allowed()
+        wanted = rung_id, self._may_spin()
         loaded = wanted not in self._loaded
         run_rung = self._load(package, *wanted)
         with native_errors(f"run a step of rung {rung_id}"):
@@ -77,6 +76,12 @@ class OrtEngine(BaseEngine, Engine):
         self._require_open("run a periodic graph")
         with native_errors(f"run {graph}"):
             self._periodic[graph].run({}, hyper)
+
+    def _may_spin(self) -> bool:
+        """Whether the processor's threads may; on a GPU they have nothing to wait for."""
+        assert self._on is not None
+        assert self._spinning is not None
+        return self._on.is_host and self._spinning.is_allowed()
 
     def _load(self, package: Package, rung_id: str, spinning: bool) -> RunRung:
         wanted = rung_id, spinning
@@ -93,7 +98,8 @@ class OrtEngine(BaseEngine, Engine):
 
     def _micro_batches(self, package: Package, rung: Rung, spinning: bool) -> "_MicroBatches":
         accumulate = self._graph(package, rung.graphs[ACCUMULATE], spinning)
-        sums = MappedTensors(
+        assert self._on is not None
+        sums = self._on.tensors(
             {
                 tensor.name: np.empty(tuple(size or 0 for size in tensor.shape), tensor.dtype)
                 for tensor in accumulate.spec.inputs
@@ -104,14 +110,15 @@ class OrtEngine(BaseEngine, Engine):
         return _MicroBatches(
             rung,
             package.manifest.batch_size,
-            _StateGraph(accumulate, self._held_state, sums.values),
-            _StateGraph(apply, self._held_state, sums.values),
+            _StateGraph(accumulate, self._held_state, sums),
+            _StateGraph(apply, self._held_state, sums),
             sums,
         )
 
     def _graph(self, package: Package, path: str, spinning: bool) -> GraphSession:
+        assert self._on is not None
         return GraphSession(
-            package, path, device=self.device, threads=self.threads, spinning=spinning
+            package, path, device=self._on, threads=self.threads, spinning=spinning
         )
 
     @property
@@ -142,7 +149,7 @@ class _StateGraph:
     """A graph on the state of a run: reads current values, writes the next ones."""
 
     def __init__(
-        self, graph: GraphSession, state: DeviceState, sums: dict[str, Any] | None = None
+        self, graph: GraphSession, state: DeviceState, sums: Tensors | None = None
     ) -> None:
         self._graph, self._state, self._sums = graph, state, sums
         self._tensors = sorted({*graph.read_state, *graph.written_state})
@@ -173,7 +180,7 @@ class _MicroBatches:
         batch_size: int,
         accumulate: _StateGraph,
         apply: _StateGraph,
-        sums: MappedTensors,
+        sums: Tensors,
     ) -> None:
         self._rung_id = rung.id
         self._micro_batch, self._batch_size = int(rung.micro_batch or 0), batch_size

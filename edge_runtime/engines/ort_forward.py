@@ -6,12 +6,8 @@ import numpy as np
 from typing_extensions import override
 
 from edge_runtime.engines.base import BaseEngine, ForwardEngine
-from edge_runtime.engines.runtime import (
-    load_onnxruntime,
-    native_errors,
-    runtime_name,
-    thread_count,
-)
+from edge_runtime.engines.devices import device_runtime, open_device
+from edge_runtime.engines.runtime import native_errors, thread_count
 from edge_runtime.engines.session import open_session
 from edge_runtime.engines.spinning import SpinPolicy
 from edge_runtime.package import Package
@@ -27,8 +23,8 @@ class OrtForwardEngine(BaseEngine, ForwardEngine):
     def __init__(self, *, device: str = "cpu", threads: int | None = None) -> None:
         super().__init__(f"{self.name} (forward)")
         self._spinning = SpinPolicy()
-        load_onnxruntime()
-        self.runtime = runtime_name()
+        self._on = open_device(device)
+        self.runtime = device_runtime(device)
         self.device, self.threads = device, thread_count(threads)
         self._session: Any = None
         self._binding: Any = None
@@ -44,17 +40,15 @@ class OrtForwardEngine(BaseEngine, ForwardEngine):
         self._session = open_session(
             package,
             graph,
-            device=self.device,
+            device=self._on,
             threads=self.threads,
-            spinning=self._spinning.is_allowed(),
+            spinning=self._on.is_host and self._spinning.is_allowed(),
         )
         with native_errors(f"bind the weights of {graph}"):
             self._binding = self._session.io_binding()
             # The runtime borrows an array's memory: the values must live as long as it does.
             self._weights = {
-                tensor.name: load_onnxruntime().OrtValue.ortvalue_from_numpy(
-                    np.array(weights[tensor.name], order="C")
-                )
+                tensor.name: self._on.copy_of(np.array(weights[tensor.name], order="C"))
                 for tensor in spec.inputs
                 if tensor.role == WEIGHT
             }

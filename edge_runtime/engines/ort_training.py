@@ -20,6 +20,7 @@ from edge_runtime.engines.base import (
     require_supported,
 )
 from edge_runtime.engines.checkpoint_file import read_moments, write_checkpoint
+from edge_runtime.engines.devices import CPU, open_device
 from edge_runtime.engines.runtime import (
     load_onnxruntime,
     native_errors,
@@ -264,7 +265,7 @@ class _TeacherUpdate:
     def __init__(self, package: Package, threads: int | None) -> None:
         path = str(package.manifest.ort_training.update)
         self._spec = package.manifest.graphs[path]
-        self._session = open_session(package, path, device="cpu", threads=threads)
+        self._session = open_session(package, path, device=open_device(CPU), threads=threads)
 
     def run(self, checkpoint: Any, teacher: State, hyper: Hyper) -> dict[str, Array]:
         """The teacher after this step."""

@@ -1,18 +1,18 @@
 """One graph in ONNX Runtime: the only place that creates sessions, and their inputs."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from edge_runtime.engines.base import Batch, Hyper
-from edge_runtime.engines.runtime import load_onnxruntime, native_errors, session_options
+from edge_runtime.engines.devices import Device, Tensors
+from edge_runtime.engines.runtime import native_errors, session_options
 from edge_runtime.errors import EngineError
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import GraphSpec, TensorSpec
 from edge_runtime.package.names import DRAW, HYPER, IMAGES, METRIC, NEXT, STATE, SUM
 
-PROVIDERS = {"cpu": ("CPUExecutionProvider",)}  # by device
 _TYPES = {"float32": "float", "float64": "double"}  # the runtime's names, where they differ
 
 Find = Callable[[str], Any]  # tensor name -> value of the runtime
@@ -22,7 +22,7 @@ def open_session(
     package: Package,
     graph: str,
     *,
-    device: str,
+    device: Device,
     threads: int | None,
     spinning: bool = False,
 ) -> Any:
@@ -34,11 +34,7 @@ def open_session(
     """
     path = package.file(graph)
     with native_errors(f"load {path}"):
-        session = load_onnxruntime().InferenceSession(
-            str(path),
-            session_options(threads, spinning=spinning),
-            providers=list(PROVIDERS[device]),
-        )
+        session = device.create_session(path, session_options(threads, spinning=spinning))
     spec = package.manifest.graphs[graph]
     for what, specs, found in (
         ("input", spec.inputs, session.get_inputs()),
@@ -81,7 +77,7 @@ class GraphSession:
         package: Package,
         path: str,
         *,
-        device: str,
+        device: Device,
         threads: int | None,
         spinning: bool,
     ) -> None:
@@ -100,7 +96,7 @@ class GraphSession:
     def _inputs(self, *roles: str) -> list[TensorSpec]:
         return [tensor for tensor in self.spec.inputs if tensor.role in roles]
 
-    def bind(self, source: Find, target: Find, sums: Mapping[str, Any] | None = None) -> Any:
+    def bind(self, source: Find, target: Find, sums: Tensors | None = None) -> Any:
         """Bind state and sums to memory.
 
         Args:
@@ -108,18 +104,17 @@ class GraphSession:
             target: value to write its next value to.
             sums: sums over micro-batches, read and written in place.
         """
-        sums = sums or {}
         binding = self._session.io_binding()
         for name in self._metrics:
             binding.bind_output(name)
         for tensor in self._inputs(STATE, SUM):
-            value = sums[tensor.name] if tensor.role == SUM else source(tensor.name)
-            binding.bind_ortvalue_input(tensor.name, value)
+            find = sums.value if sums is not None and tensor.role == SUM else source
+            binding.bind_ortvalue_input(tensor.name, find(tensor.name))
         for tensor in self.spec.outputs:
             name = tensor.name.removeprefix(NEXT)
             if tensor.role in (STATE, SUM):
-                value = sums[name] if tensor.role == SUM else target(name)
-                binding.bind_ortvalue_output(tensor.name, value)
+                find = sums.value if sums is not None and tensor.role == SUM else target
+                binding.bind_ortvalue_output(tensor.name, find(name))
         return binding
 
     def run(self, binding: Any, batch: Batch, hyper: Hyper) -> dict[str, float]:

@@ -65,7 +65,7 @@ class Environment:
             board_file=board_file,
             power_mode=power_mode(),
             engine=engine_name(engine),
-            runtime=engine_runtime(engine),
+            runtime=engine_runtime(engine, device),
             device=engine_device(engine, device),
             threads=threads,
             cpus=usable_cpus(),
