@@ -80,8 +80,8 @@ fuzz: $(INSTALLED)-dev
 
 # The tests of device_tests/. jetson-stats (AGPL) stays apart, in an environment of its own.
 JETSON_STATS := jetson-stats==7.2.2
-test-system: system-packages $(INSTALLED)-dev $(VENV)-jtop/.installed
-	EDGE_TRAIN_TEST_JTOP=$(VENV)-jtop $(BIN)/python -m pytest device_tests $(PYTEST_ARGS)
+test-system: system-packages $(INSTALLED)-dev $(VENV)-jtop/.installed $(VENV)-webgpu/.installed
+	EDGE_TRAIN_TEST_JTOP=$(VENV)-jtop EDGE_TRAIN_TEST_WEBGPU=$(VENV)-webgpu $(BIN)/python -m pytest device_tests $(PYTEST_ARGS)
 
 system-packages:
 	@device_tests/prepare.sh
@@ -89,6 +89,12 @@ system-packages:
 $(VENV)-jtop/.installed: Makefile
 	@$(PYTHON) -m venv --clear $(VENV)-jtop
 	@$(VENV)-jtop/bin/python -m pip --disable-pip-version-check install --quiet $(JETSON_STATS)
+	@touch $@
+
+# Engine ort on a GPU: stock ONNX Runtime, where $(VENV) may have the training build.
+$(VENV)-webgpu/.installed: Makefile pyproject.toml
+	@$(PYTHON) -m venv --clear $(VENV)-webgpu
+	@$(VENV)-webgpu/bin/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS) --editable '.[webgpu]' pytest hypothesis || $(PIP_FAILED)
 	@touch $@
 
 # Made again only when what is to be installed has changed. PyTorch alone comes first: its CPU
@@ -100,6 +106,7 @@ ifneq ($(TORCH),)
 	@$(PIP) --no-deps $(TORCH) $(if $(TORCH_INDEX),--retries 1 --extra-index-url $(TORCH_INDEX)) || $(PIP_FAILED)
 endif
 	@$(PIP) --editable '.[$(EXTRAS)]' || $(PIP_FAILED)
+	@echo "installed: $(BIN)/edge-train"
 	@touch $@
 
 $(INSTALLED)-dev: $(INSTALLED)

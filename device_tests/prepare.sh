@@ -23,11 +23,12 @@ if missing; then
     DEBIAN_FRONTEND=noninteractive apt-get install -qq -y util-linux mount coreutils tmux
 fi
 
-# The page of `edge-train report` is tested in a real browser.
-if ! command -v chromium > /dev/null; then
-    command -v apt-get > /dev/null || fail "needs chromium; install it."
+# The page of `edge-train report` is tested in a real browser, and engines on the GPU in
+# software (SwiftShader) that it brings.
+if ! command -v chromium > /dev/null || ! ldconfig -p | grep -q libvulkan.so.1; then
+    command -v apt-get > /dev/null || fail "needs chromium and libvulkan.so.1; install them."
     apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium libvulkan1
 fi
 
 unshare --mount --pid --fork true || fail "may not create namespaces, although it runs as root." \

@@ -25,6 +25,7 @@ from edge_runtime.package.curves import hyper_parameters
 from edge_runtime.package.manifest import Rung, ViewGroup
 
 VARIABLE = "EDGE_TRAIN_TEST_PACKAGES"
+DEVICE = os.environ.get("EDGE_TRAIN_TEST_DEVICE", "cpu")  # device_tests/ gives others
 METHODS = ("simclr", "mocov3")
 POLICIES = {"none": "1.0", "random": "1.0,0.5", "simprune": "1.0,0.5"}  # and their ladders
 STEPS = 4
@@ -65,7 +66,7 @@ def noted_losses(path: Path) -> dict[str, list[float]]:
 
 def _losses(package: Package, rung: Rung) -> list[float]:
     manifest, losses = package.manifest, []
-    with create_engine("ort", threads=1) as engine:
+    with create_engine("ort", device=DEVICE, threads=1) as engine:
         engine.open(package, package.initial_state())
         for step in range(1, STEPS + 1):
             pictures = range(step * manifest.batch_size, (step + 1) * manifest.batch_size)

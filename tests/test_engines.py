@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from handed_over import handed_over
+from handed_over import DEVICE, handed_over
 from steps import hyper_of, noise_batch
 
 from edge_runtime.engines import (
@@ -37,8 +37,8 @@ def make_engine(name: str) -> Engine:
 
         return TorchEngine()
     try:
-        return create_engine(name, threads=2)
-    except EngineError as error:
+        return create_engine(name, device=DEVICE, threads=2)
+    except (ConfigError, EngineError) as error:
         pytest.skip(str(error))
 
 

@@ -103,7 +103,7 @@ class Broken:
 )
 def test_a_broken_engine_is_refused(monkeypatch, fault: str, message: str) -> None:
     pytest.importorskip("onnxruntime")
-    monkeypatch.setattr(selftest, "create_engine", lambda name, threads: Broken(fault))
+    monkeypatch.setattr(selftest, "create_engine", lambda name, device, threads: Broken(fault))
     with pytest.raises(EngineError, match=f"computes wrong results: {message}. Install"):
         try_engine("ort", threads=1)
 

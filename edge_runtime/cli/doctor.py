@@ -30,15 +30,19 @@ from edge_runtime.errors import DeviceError, EngineError
 from edge_runtime.units import bytes_text, duration_text
 from edge_runtime.version import __version__
 
-PARTS = ("pictures", *ENGINES, "export")
+# The distribution that brings a device of engine ort beside the CPU.
+DEVICES = {"webgpu": "onnxruntime-ep-webgpu", "cuda": "onnxruntime-gpu"}
+PARTS = ("pictures", *ENGINES, *DEVICES, "export")
 LONGEST_S = 600.0  # emulated machines are a hundred times slower
-_RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-training-cpu")
+_RUNTIMES = ("onnxruntime", DEVICES["cuda"], "onnxruntime-training-cpu")
 _LIBRARIES = (
-    "numpy", "opencv-python", "opencv-python-headless", "pillow", *_RUNTIMES, "torch", "onnx"
+    "numpy", "opencv-python", "opencv-python-headless", "pillow", *_RUNTIMES,
+    DEVICES["webgpu"], "torch", "onnx",
 )  # fmt: skip
 # Upper bounds of a trial's memory, without the libraries that it shares with this process.
 _TRIAL_BYTES = {"pictures": 82 << 20, "export": 60 << 20}
 _ENGINE_TRIAL_BYTES = 82 << 20
+_GPU_TRIAL_BYTES = 500 << 20  # measured where a processor pretends to be the GPU
 _TORCH_BYTES = 200 << 20
 _LOAD_TORCH = ("ort-training", "export")  # where it is installed
 _ADVICE = "Give the container more memory, or stop other programs."
@@ -65,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Try every part; without a working engine the exit code is 5."""
+    """Try every part that is installed; without a working engine the exit code is 5."""
     if args.part is not None:
         prefer_oom_kill()
         show_json(_TRIALS[args.part]())
@@ -89,14 +93,18 @@ def collect(board_file: Path | None = None) -> dict[str, Any]:
     from edge_runtime.schema import unstructure
 
     board = board_facts(board_file)
-    findings = {part: unstructure(try_part(part)) for part in PARTS}
+    versions = installed_versions()
+    devices = [name for name, distribution in DEVICES.items() if distribution in versions]
+    parts = [part for part in PARTS if part not in DEVICES or part in devices]
+    findings = {part: unstructure(try_part(part)) for part in parts}
     return {
         "edge_train": __version__,
         "machine": machine_facts(),
         "board": board,
-        "versions": installed_versions(),
+        "versions": versions,
         "pictures": findings["pictures"],
         "engines": [findings[name] for name in ENGINES],
+        "devices": [findings[name] for name in devices],
         "export": findings["export"],
     }
 
@@ -135,7 +143,8 @@ def try_part(part: str) -> Finding:
 def trial_bytes(part: str) -> int:
     """The most that a trial adds to what this process holds."""
     loads_torch = part in _LOAD_TORCH and importlib.util.find_spec("torch") is not None
-    return _TRIAL_BYTES.get(part, _ENGINE_TRIAL_BYTES) + loads_torch * _TORCH_BYTES
+    engine_bytes = _GPU_TRIAL_BYTES if part in DEVICES else _ENGINE_TRIAL_BYTES
+    return _TRIAL_BYTES.get(part, engine_bytes) + loads_torch * _TORCH_BYTES
 
 
 def _problem(code: int, stderr: str) -> str:
@@ -182,11 +191,11 @@ def _try_pictures() -> dict[str, Any]:
     return {"pictures": manifest.batch_size, "views": views}
 
 
-def _try_engine(name: str) -> dict[str, Any]:
+def _try_engine(name: str, device: str = "cpu") -> dict[str, Any]:
     from edge_runtime.schema import unstructure
     from edge_runtime.selftest import try_engine
 
-    return dict(unstructure(try_engine(name)))
+    return dict(unstructure(try_engine(name, device=device)))
 
 
 def _try_export() -> dict[str, Any]:
@@ -199,6 +208,7 @@ def _try_export() -> dict[str, Any]:
 _TRIALS: dict[str, Callable[[], dict[str, Any]]] = {
     "pictures": _try_pictures,
     **{name: partial(_try_engine, name) for name in ENGINES},
+    **{device: partial(_try_engine, "ort", device) for device in DEVICES},
     "export": _try_export,
 }
 
@@ -220,7 +230,7 @@ def render_text(facts: dict[str, Any]) -> str:
         *_board_rows(facts["board"]),
         ("installed", ", ".join(f"{name} {number}" for name, number in versions.items())),
     ]
-    findings = [facts["pictures"], *facts["engines"], facts["export"]]
+    findings = [facts["pictures"], *facts["engines"], *facts["devices"], facts["export"]]
     rows += [(finding["part"], _finding_text(finding)) for finding in findings]
     return "\n".join(
         [f"{name:<14}{text}" for name, text in rows] + ["", conclusion(findings, versions)]
@@ -294,10 +304,12 @@ def conclusion(findings: list[dict[str, Any]], versions: dict[str, str]) -> str:
     """A conclusion from the findings."""
     working = [finding["part"] for finding in findings if finding["works"]]
     engines = [name for name in ENGINES if name in working]
+    devices = [name for name in DEVICES if name in working]
     lines = []
     if engines and "pictures" in working:
         exports = "" if "export" in working else ", with packages from another machine"
-        lines.append(f"This machine can train with {' and '.join(engines)}{exports}.")
+        gpus = f", also on {' and '.join(devices)} (--device)" if devices else ""
+        lines.append(f"This machine can train with {' and '.join(engines)}{gpus}{exports}.")
     else:
         lines.append("This machine cannot train yet; see the parts above marked no.")
     if len(runtimes := [name for name in _RUNTIMES if name in versions]) > 1:

@@ -58,7 +58,10 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
         help="one of those that `edge-train doctor` lists; default: auto",
     )
     parser.add_argument(
-        "--device", metavar="NAME", default="cpu", help="of the engine; default: cpu"
+        "--device",
+        metavar="NAME",
+        default="cpu",
+        help="of the engine: cpu (default), webgpu, cuda or cuda:N",
     )
     parser.add_argument(
         "--threads", metavar="N", type=threads, help="of the engine; default: all processors"

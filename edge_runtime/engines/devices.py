@@ -21,6 +21,7 @@ from edge_runtime.state import Array
 
 CPU, WEBGPU, CUDA = "cpu", "webgpu", "cuda"
 _PLUGIN = "onnxruntime-ep-webgpu"
+_ERROR = 3  # severity of log lines, as of sessions
 _PLUGIN_RUNTIME = "1.24.4"  # the first ONNX Runtime that the plugin works with
 
 
@@ -121,12 +122,6 @@ class _WebGpu(Device):
         memory = self._adapter.memory_info(load_onnxruntime().OrtDeviceMemoryType.DEFAULT)
         self._place = "gpu", 0, memory.device_vendor_id
 
-    @property
-    def is_software(self) -> bool:
-        """Whether a processor pretends to be the GPU."""
-        kinds = load_onnxruntime().OrtHardwareDeviceType
-        return bool(self._adapter.device.type == kinds.CPU)
-
     @override
     def create_session(self, path: Path, options: Any) -> Any:
         options.add_provider_for_devices([self._adapter], {})
@@ -225,6 +220,7 @@ def _webgpu_adapter() -> Any:
             f"takes no plugins: {how_to_install(WEBGPU)}."
         )
     with native_errors(f"load {_PLUGIN}"):
+        runtime.set_default_logger_severity(_ERROR)
         runtime.register_execution_provider_library(WEBGPU, plugin.get_library_path())
         found = [
             each for each in runtime.get_ep_devices() if each.ep_name == plugin.get_ep_name()

@@ -51,6 +51,7 @@ class Trial:
 
     engine: str
     runtime: str
+    device: str
     rung: str
     loss: float
     expected_loss: float
@@ -110,6 +111,7 @@ def example_batch(package: Package, rung: Rung) -> dict[str, Array]:
 def try_engine(
     name: str,
     *,
+    device: str = "cpu",
     threads: int | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Trial:
@@ -117,6 +119,7 @@ def try_engine(
 
     Args:
         name: see `edge_runtime.engines.create_engine`.
+        device: on which it computes.
         threads: of the runtime.
         clock: in seconds.
 
@@ -127,7 +130,7 @@ def try_engine(
     package, expected = open_selftest(), read_expected()
     batch = example_batch(package, package.rung(expected.rung))
     state = package.initial_state()
-    with create_engine(name, threads=threads) as engine:
+    with create_engine(name, device=device, threads=threads) as engine:
         engine.open(package, state)
         begin_s = clock()
         loss = engine.step(expected.rung, batch, _first_hyper(package)).metrics[LOSS]
@@ -135,7 +138,7 @@ def try_engine(
         problems = list(_step_problems(engine, loss, expected, state))
     begin_s = clock()
     (images,) = (batch[f"images.{group.name}"] for group in package.manifest.views)
-    with create_forward_engine(threads=threads) as forward:
+    with create_forward_engine(device=device, threads=threads) as forward:
         forward.open(package, package.manifest.embed, encoder_weights(package, state))
         problems += _feature_problems(forward.run(images[0]), expected)
     if problems:
@@ -146,6 +149,7 @@ def try_engine(
     return Trial(
         engine=engine.name,
         runtime=engine.runtime,
+        device=engine.device,
         rung=expected.rung,
         loss=loss,
         expected_loss=expected.loss,

@@ -1,0 +1,116 @@
+"""Engine `ort` on a real WebGPU device: Vulkan by SwiftShader, which Chromium brings.
+
+A processor pretends to be the GPU there, so a step takes seconds.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+VARIABLE = "EDGE_TRAIN_TEST_WEBGPU"
+DRIVER = "/usr/lib/chromium/vk_swiftshader_icd.json"
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One package per method and policy, with the losses of the CPU."""
+    if given := os.environ.get("EDGE_TRAIN_TEST_PACKAGES"):
+        return Path(given)
+    folder = tmp_path_factory.mktemp("packages")
+    subprocess.run(
+        [sys.executable, str(ROOT / "tests/handed_over.py"), str(folder)], check=True
+    )
+    return folder
+
+
+def on_webgpu(*words: str, packages: Path) -> "subprocess.CompletedProcess[str]":
+    """Run Python in the environment with the plugin; the engine of its tests is on webgpu."""
+    folder = os.environ.get(VARIABLE)
+    if not folder:
+        pytest.fail(f"{VARIABLE} is not an environment with the plugin: use make test-system")
+    return subprocess.run(
+        [str(Path(folder).absolute() / "bin/python"), *words],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "VK_DRIVER_FILES": DRIVER,
+            "VK_ICD_FILENAMES": DRIVER,
+            "XDG_RUNTIME_DIR": "/tmp",
+            "ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER": "1",
+            "EDGE_TRAIN_TEST_DEVICE": "webgpu",
+            "EDGE_TRAIN_TEST_PACKAGES": str(packages),
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("tests", "chosen", "least"),
+    [
+        ("tests/test_engines.py", "simclr-random-ort", 8),
+        ("tests/test_engines.py", "failed_step and paired-random-ort", 1),  # micro-batches
+        ("tests/test_handed_over.py", "", 7),  # every method and policy
+    ],
+)
+def test_the_contract_of_engines_holds(
+    packages: Path, tests: str, chosen: str, least: int
+) -> None:
+    words = ("-m", "pytest", "-q", "-p", "no:cacheprovider", tests, "-k", chosen)
+    done = on_webgpu(*words, packages=packages)
+    assert done.returncode == 0, done.stdout
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed, done.stdout
+    assert int(passed[1]) >= least, done.stdout
+
+
+def test_a_killed_run_continues_on_the_device(packages: Path, tmp_path: Path) -> None:
+    """The result is that of an undisturbed run, bit for bit."""
+    states = []
+    for name, kills in (("whole", False), ("killed", True)):
+        words = ["-m", "edge_runtime", "run", str(packages / "simclr-random"), "digits"]
+        words += ["-o", str(tmp_path / name), "--device", "webgpu", "--keep-ratio", "0.5"]
+        words += ["--images", "16", "--epochs", "2", "--checkpoint-every", "0.1s"]
+        if kills:
+            done = on_webgpu("-c", KILL, *words[2:], packages=packages)
+            assert done.returncode == -9, done.stderr
+            words.append("--resume")
+        done = on_webgpu(*words, packages=packages)
+        assert done.returncode == 0, done.stderr
+        assert "on ort (onnxruntime " in done.stdout + done.stderr
+        states.append((tmp_path / name / "checkpoints/4/state.safetensors").read_bytes())
+    assert states[0] == states[1]
+
+
+KILL = """
+import os, signal, sys
+from edge_runtime.cli.main import main
+from edge_runtime.engines.ort import OrtEngine
+
+class Killed(OrtEngine):
+    def step(self, rung_id, batch, hyper):
+        if hyper["step"] == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().step(rung_id, batch, hyper)
+
+import edge_runtime.engines.ort
+edge_runtime.engines.ort.OrtEngine = Killed
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_without_an_adapter_the_cure_is_named(packages: Path, tmp_path: Path) -> None:
+    program = "import os; del os.environ['ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER']; " + RUN
+    words = ["run", str(packages / "simclr-random"), "digits", "-o", str(tmp_path / "run")]
+    done = on_webgpu("-c", program, *words, "--device", "webgpu", packages=packages)
+    assert done.returncode == 5
+    assert "finds no GPU here. It needs a Vulkan driver and its loader" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+RUN = "import sys; from edge_runtime.cli.main import main; sys.exit(main(sys.argv[1:]))"
