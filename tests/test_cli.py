@@ -77,6 +77,7 @@ def test_the_version(capsys) -> None:
         (["trian"], "invalid choice: 'trian'"),
         (["inspect"], "required: PKG"),
         (["run", "pkg", "data"], "required: -o"),
+        (["inspect", "pkg", "--jso", "x"], "edge-train inspect: unrecognized arguments: x"),
     ],
 )
 def test_wrong_usage_exits_2(words, message, capsys) -> None:
@@ -86,6 +87,7 @@ def test_wrong_usage_exits_2(words, message, capsys) -> None:
     problem, help_line = capsys.readouterr().err.splitlines()
     assert message in problem
     assert re.fullmatch(r"See `edge-train.* --help`\.", help_line)
+    assert problem.partition(":")[0] in help_line  # the page of that command
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from edge_runtime.engines import create_engine
 from edge_runtime.engines.device_state import DeviceState
+from edge_runtime.engines.devices import open_device
 from edge_runtime.engines.runtime import release_free_memory
 from edge_runtime.errors import EngineError
 
@@ -16,6 +17,7 @@ try:
 except EngineError as error:
     pytest.skip(str(error), allow_module_level=True)
 
+CPU = open_device("cpu")
 MIB = 1 << 20
 DTYPES = ("bool", "uint8", "int8", "int32", "int64", "float16", "float32", "float64")
 
@@ -41,7 +43,7 @@ def assert_equal(actual, expected):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_any_dtype_is_copied_in_and_out_and_updated(dtype):
     given = state_of(dtype=dtype)
-    state = DeviceState(given)
+    state = DeviceState(given, CPU)
     assert_equal(state.copy(), given)
     assert_equal(state.view(), given)
     for name, value in given.items():
@@ -53,18 +55,18 @@ def test_any_dtype_is_copied_in_and_out_and_updated(dtype):
 
 def test_scalars_and_empty_tensors_are_tensors():
     given = {"scalar": np.float32(2.5).reshape(()), "none": np.zeros((0, 4), np.int64)}
-    assert_equal(DeviceState(given).copy(), given)
+    assert_equal(DeviceState(given, CPU).copy(), given)
 
 
 def test_the_given_state_is_copied():
     given = state_of()
-    state = DeviceState(given)
+    state = DeviceState(given, CPU)
     given["a"][...] = 9
     assert_equal(state.copy(), state_of())
 
 
 def test_a_copy_never_changes():
-    state = DeviceState(state_of())
+    state = DeviceState(state_of(), CPU)
     copy = state.copy()
     for value in (7, 8):  # into both buffers
         write_next(state, "a", value)
@@ -73,7 +75,7 @@ def test_a_copy_never_changes():
 
 
 def test_a_view_is_no_copy_and_holds_until_a_tensor_is_written_twice():
-    state = DeviceState(state_of())
+    state = DeviceState(state_of(), CPU)
     view = state.view()
     write_next(state, "a", 7)
     state.advance(["a"])
@@ -84,7 +86,7 @@ def test_a_view_is_no_copy_and_holds_until_a_tensor_is_written_twice():
 
 def test_a_write_that_is_not_advanced_leaves_the_state():
     """As after a step that failed."""
-    state = DeviceState(state_of())
+    state = DeviceState(state_of(), CPU)
     write_next(state, "a", 7)
     assert_equal(state.copy(), state_of())
     assert state.positions("abc") == (0, 0, 0)
@@ -92,7 +94,7 @@ def test_a_write_that_is_not_advanced_leaves_the_state():
 
 @given(st.lists(st.sets(st.sampled_from("abc")), max_size=12))
 def test_every_tensor_is_updated_separately(steps):
-    state, expected = DeviceState(state_of()), state_of()
+    state, expected = DeviceState(state_of(), CPU), state_of()
     moved = dict.fromkeys("abc", 0)
     for number, names in enumerate(steps, start=10):
         for name in names:
@@ -114,7 +116,7 @@ def test_a_tensor_that_is_never_written_has_no_second_copy():
     large = {name: np.broadcast_to(np.float32(1), (6 * MIB,)) for name in ("a", "b")}  # 24 MiB
     release_free_memory()  # of earlier tests, or it would be returned below
     before = resident_mib()
-    state = DeviceState(large)
+    state = DeviceState(large, CPU)
     assert 40 < resident_mib() - before < 56
     write_next(state, "a", 2)
     state.advance(["a"])

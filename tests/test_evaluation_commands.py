@@ -125,6 +125,15 @@ def test_a_moved_package_is_found_again_with_a_flag(run_folder, package, tmp_pat
     assert target.exists()
 
 
+def test_the_same_pictures_twice_are_noticed(run_folder, pictures, capsys):
+    pytest.importorskip("onnxruntime")
+    same = ["--train", pictures[1], "--test", pictures[1]]
+    assert main(["eval", str(run_folder), *same]) == 0
+    assert "--train and --test are the same pictures" in capsys.readouterr().err
+    assert main(["eval", str(run_folder), *pictures]) == 0
+    assert "the same pictures" not in capsys.readouterr().err
+
+
 def test_another_package_is_refused(run_folder, package, tmp_path, capsys):
     other = make_package(tmp_path / "other", encoder_prefix="param.")
     command = ["eval", str(run_folder), "--train", "digits", "--test", "digits:test"]

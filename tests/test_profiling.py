@@ -312,7 +312,7 @@ def test_an_environment_has_the_runtime_of_its_engine_without_creating_it(monkey
     def create(**_):
         raise AssertionError("this may take a second and a device")
 
-    entry = EngineEntry(create=create, runtime=lambda: "tensors 2.0")
+    entry = EngineEntry(create=create, runtime=lambda device: "tensors 2.0")
     monkeypatch.setitem(ENGINES, "tensors", entry)
     assert environment(engine="tensors").runtime == "tensors 2.0"
     assert environment(engine="ort").runtime.startswith("onnxruntime")

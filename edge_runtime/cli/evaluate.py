@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from edge_runtime.cli.output import show, show_json
+from edge_runtime.cli.output import say, show, show_json
 from edge_runtime.cli.paths import any_path, path_text
 from edge_runtime.cli.quantities import threads
 
@@ -56,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
     from edge_runtime.records.events import Evaluation
     from edge_runtime.schema import unstructure
 
+    if args.train == args.test:
+        say("edge-train: --train and --test are the same pictures: the accuracy says little.")
     trained = open_trained(args.run_folder, args.package)
     sources = open_source(args.train), open_source(args.test)
     sensor = open_sensor(load_board(args.board))

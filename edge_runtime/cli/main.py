@@ -149,6 +149,15 @@ class _Parser(argparse.ArgumentParser):
         # No flag begins with a number: `--time -1s` is a wrong value, not a flag.
         self._negative_number_matcher = re.compile(r"-[.\d]")
 
+    def parse_known_args(
+        self, args: Any = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """Refuse what a command does not know, in the words of that command."""
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return known, unknown
+
     def error(self, message: str) -> NoReturn:
         """End with exit code 2."""
         self.exit(2, f"{self.prog}: {message}\nSee `{self.prog} --help`.\n")

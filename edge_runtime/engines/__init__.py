@@ -25,7 +25,9 @@ class EngineEntry(Generic[AnyEngine]):
     """Constructor and runtime of an engine."""
 
     create: Callable[..., AnyEngine]  # with `device` and `threads`
-    devices: tuple[str, ...]  # kinds of devices on which it can compute
+    devices: tuple[str, ...] = (CPU,)  # kinds of devices on which it can compute
+    # What computes on a device, with its version; creates no engine.
+    runtime: Callable[[str], str] = device_runtime
 
 
 def _ort(**options: Any) -> Engine:
@@ -50,7 +52,7 @@ def _ort_forward(**options: Any) -> ForwardEngine:
 # every runtime, also on the one with that API.
 ENGINES: dict[str, EngineEntry[Engine]] = {
     "ort": EngineEntry(_ort, (CPU, WEBGPU, CUDA)),
-    "ort-training": EngineEntry(_ort_training, (CPU,)),
+    "ort-training": EngineEntry(_ort_training),
 }
 FORWARD_ENGINES: dict[str, EngineEntry[ForwardEngine]] = {
     "ort": EngineEntry(_ort_forward, (CPU, WEBGPU, CUDA))
@@ -83,7 +85,7 @@ def engine_runtime(name: str, device: str = CPU) -> str:
         ConfigError: an unknown name.
         EngineError: it is not installed.
     """
-    return device_runtime(engine_device(name, device))
+    return ENGINES[engine_name(name)].runtime(engine_device(name, device))
 
 
 def create_engine(

@@ -6,6 +6,7 @@ import numpy as np
 
 from edge_runtime.engines import EngineEntry
 from edge_runtime.engines.base import BaseEngine, Batch, Hyper, StepResult
+from edge_runtime.engines.devices import open_device
 from edge_runtime.engines.session import open_session
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
@@ -48,7 +49,7 @@ class PlainEngine(BaseEngine):
     ) -> dict[str, float]:
         if graph not in self._sessions:
             self._sessions[graph] = open_session(
-                package, graph, device=self.device, threads=self.threads
+                package, graph, device=open_device(self.device), threads=self.threads
             )
         spec = package.manifest.graphs[graph]
         known = {**self._state, **batch}
@@ -73,4 +74,4 @@ class PlainEngine(BaseEngine):
         self._sessions.clear()
 
 
-PLAIN = EngineEntry(create=PlainEngine, runtime=lambda: PlainEngine.runtime)
+PLAIN = EngineEntry(create=PlainEngine, runtime=lambda device: PlainEngine.runtime)
