@@ -94,9 +94,18 @@ def test_other_suffixes_are_refused(package, tmp_path, name):
 def test_an_existing_file_is_not_replaced(package, tmp_path):
     target = tmp_path / "encoder.onnx"
     target.write_bytes(b"mine")
-    with pytest.raises(ConfigError, match=r"encoder\.onnx exists and will not be replaced"):
+    with pytest.raises(ConfigError, match=r"encoder\.onnx exists and is not an encoder of"):
         export_encoder(package, make_state(1), target)
     assert target.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("name", ["encoder.onnx", "encoder.safetensors"])
+def test_a_former_encoder_is_replaced(package, tmp_path, name):
+    target = tmp_path / name
+    export_encoder(package, make_state(1), target)
+    former = target.read_bytes()
+    export_encoder(package, make_state(2), target)
+    assert target.read_bytes() != former
 
 
 def test_more_than_an_onnx_file_can_hold_is_refused(package, tmp_path):

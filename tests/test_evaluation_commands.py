@@ -193,7 +193,9 @@ def test_an_existing_encoder_is_not_replaced(run_folder, tmp_path, capsys):
     target = tmp_path / "encoder.onnx"
     target.write_bytes(b"mine")
     assert main(["export-encoder", str(run_folder), "-o", str(target)]) == 2
-    assert "exists and will not be replaced" in capsys.readouterr().err
+    assert (
+        "exists and is not an encoder of edge-train that could be" in capsys.readouterr().err
+    )
     assert target.read_bytes() == b"mine"
 
 

@@ -37,8 +37,9 @@ def run(args: argparse.Namespace) -> int:
         export_encoder,
         open_trained,
     )
+    from edge_runtime.evaluation.encoder_file import ENCODER, is_encoder
 
-    require_output(args.output)
+    require_output(args.output, ENCODER, is_encoder)
     package, step, state = open_trained(args.run_folder, args.package)
     size_bytes = export_encoder(package, state, args.output)
     if args.json:

@@ -37,16 +37,13 @@ def path_text(text: str) -> str:
     raise argparse.ArgumentTypeError(f"{shortened(text)!r} cannot be a path: {problem}")
 
 
-def require_output(
-    target: Path, kind: str = "", is_former: Callable[[Path], bool] | None = None
-) -> None:
+def require_output(target: Path, kind: str, is_former: Callable[[Path], bool]) -> None:
     """Refuse to write a file where something else is; every `-o FILE` asks here first.
 
     Args:
         target: the file to write.
         kind: what is written, such as `a report`.
-        is_former: whether an existing file is a former output of that kind, to replace;
-            `None`: nothing is replaced.
+        is_former: whether an existing file is a former output of that kind, to replace.
 
     Raises:
         ConfigError: it exists and is something else, or `require_place` refuses it.
@@ -58,8 +55,6 @@ def require_output(
         return
     if not stat.S_ISREG(there.st_mode):
         raise ConfigError(f"{target} exists and is not a file. Choose another name.")
-    if is_former is None:
-        raise ConfigError(f"{target} exists and will not be replaced. Choose another name.")
     if there.st_size and not is_former(target):
         raise ConfigError(
             f"{target} exists and is not {kind} that could be replaced. Choose another name, "

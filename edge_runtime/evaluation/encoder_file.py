@@ -1,5 +1,7 @@
 """An encoder as one file: ONNX, or safetensors with timm's names."""
 
+import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TypeAlias
@@ -11,7 +13,7 @@ from edge_runtime.evaluation.onnx_wire import with_stored_weights
 from edge_runtime.package import Package
 from edge_runtime.package.encoder import to_timm
 from edge_runtime.package.graph_check import MAX_GRAPH_BYTES
-from edge_runtime.reading import read_file
+from edge_runtime.reading import open_regular, read_file
 from edge_runtime.state import Array, State, state_chunks
 from edge_runtime.storage import StrPath, write_chunks
 
@@ -19,6 +21,9 @@ Weights: TypeAlias = Mapping[str, Array]  # by input name of the embedding graph
 
 # Protobuf's limit is 2 GiB per message; the difference is for the names of the weights.
 MAX_ONNX_BYTES = (1 << 31) - (1 << 20)
+ENCODER = "an encoder of edge-train"
+_END_BYTES = 1 << 16
+_PRODUCER = re.compile(rb"producer.{1,4}edge-train ", re.DOTALL)  # as JSON or as protobuf
 
 
 def export_encoder(package: Package, state: State, target: StrPath) -> int:
@@ -29,7 +34,8 @@ def export_encoder(package: Package, state: State, target: StrPath) -> int:
     names and layouts. Both have the metadata of `encoder_metadata`.
 
     Raises:
-        ConfigError: another suffix, `target` exists, or the ONNX file would be over 2 GiB.
+        ConfigError: another suffix, `target` exists and is no encoder of ours, or the ONNX
+            file would be over 2 GiB.
         StorageError: it cannot be written.
     """
     target = Path(target)
@@ -39,10 +45,25 @@ def export_encoder(package: Package, state: State, target: StrPath) -> int:
             f"{target}: the suffix of an encoder file is {' or '.join(encoders)}, got "
             f"{target.suffix or 'none'}."
         )
-    if target.exists():
-        raise ConfigError(f"{target} exists and will not be replaced. Choose another name.")
+    if os.path.lexists(target) and not is_encoder(target):
+        raise ConfigError(
+            f"{target} exists and is not {ENCODER} that could be replaced. Choose another "
+            "name, or remove it first."
+        )
     weights = encoder_weights(package, state)
     return write_chunks(target, encoders[target.suffix](package, weights))
+
+
+def is_encoder(path: Path) -> bool:
+    """Whether `export_encoder` wrote a file, by the metadata at one of its ends."""
+    try:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            starts = (0, max(0, size - _END_BYTES))
+            ends = [os.pread(file.fileno(), _END_BYTES, start) for start in starts]
+    except OSError:
+        return False
+    return any(_PRODUCER.search(end) for end in ends)
 
 
 def timm_chunks(package: Package, weights: Weights) -> Iterator[bytes | memoryview]:
