@@ -89,7 +89,7 @@ def test_an_unknown_device_is_a_wrong_flag(
     given = words if command == "run" else [command, words[1]]
     more = ["--images", "20"] if command == "plan" else []
     assert main([*given, *more, "--device", "quantum"]) == 2
-    assert "has no device 'quantum'; it has cpu" in capsys.readouterr().err
+    assert "unknown device 'quantum'; known are cpu, webgpu" in capsys.readouterr().err
 
 
 @given(st.integers(), st.integers(-10, 10), st.integers(0, 100))
