@@ -5,6 +5,7 @@ is; the kernel kills nothing.
 """
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -72,7 +73,9 @@ def own_output(words: list[str], limit_bytes: int) -> list[str]:
 def test_a_command_works_where_the_run_does(folder: Path, name: str) -> None:
     done = in_container(folder, own_output(COMMANDS[name], SIZE_BYTES))
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    assert done.stderr == ""
+    # No complaint of a library; stdout is for the program that uses the encoder.
+    told = r"wrote .*\n" if name.startswith("export-encoder") else ""
+    assert re.fullmatch(told, done.stderr), done.stderr
 
 
 @pytest.mark.parametrize("name", COMMANDS)
