@@ -1,6 +1,6 @@
 """A method and a parametrization that declare everything possible. For tests.
 
-The method `centred` counts its steps in int64, updates a centre, reports a metric, and has a
+The method `centred` counts its steps in int32, updates a centre, reports a metric, and has a
 parameter that its loss does not depend on. The parametrization `masked` multiplies a weight
 with a mask of bools, which a periodic graph computes.
 """
@@ -53,7 +53,7 @@ class Centred(Objective):
             parameters=(offset,),
             buffers=(
                 Buffer(name="centre", initial=torch.full((model.width,), 0.1)),
-                Buffer(name="count", initial=torch.tensor(7)),
+                Buffer(name="count", initial=torch.tensor(7, dtype=torch.int32)),
             ),
             hyper_parameters={"inertia": Curve(shape="linear", first=0.9, final=0.5)},
         )

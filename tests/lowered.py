@@ -5,6 +5,7 @@ import onnx
 import onnxruntime
 import torch
 
+from edge_export.lowering.table import np_dtype
 from edge_export.lowering.trace import lower
 
 RELATIVE, ABSOLUTE = 1e-5, 1e-6  # float32 on both sides, sums in another order
@@ -35,13 +36,18 @@ def run(model, *inputs):
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     needed = {value.name for value in session.get_inputs()}  # a graph keeps what it reads
-    feeds = {f"x{i}": tensor.numpy() for i, tensor in enumerate(inputs)}
+    feeds = {f"x{i}": in_graphs(tensor) for i, tensor in enumerate(inputs)}
     return session.run(None, {name: value for name, value in feeds.items() if name in needed})
+
+
+def in_graphs(tensor):
+    """As numpy, with the dtype that it has in graphs: int32 for int64."""
+    return tensor.numpy().astype(np_dtype(tensor.dtype))
 
 
 def assert_same(actual, wanted, *, relative=RELATIVE, absolute=ABSOLUTE):
     wanted = wanted if isinstance(wanted, (tuple, list)) else [wanted]
     for value, tensor in zip(actual, wanted, strict=True):
-        want = tensor.numpy()
+        want = in_graphs(tensor)
         assert (value.dtype, value.shape) == (want.dtype, want.shape)
         np.testing.assert_allclose(value, want, rtol=relative, atol=absolute)

@@ -73,7 +73,7 @@ def token_draw(**changes) -> DrawSpec:
 
 def test_draws_are_sorted_subsets() -> None:
     drawn = draw_inputs([token_draw()], seed=0, epoch=0, pictures=range(100))["keep"]
-    assert drawn.dtype == np.int64
+    assert drawn.dtype == np.int32
     assert drawn.shape == (2, 100, 3)
     assert (np.diff(drawn) > 0).all()  # ascending, so nothing twice
     assert drawn.min() == 0

@@ -16,6 +16,7 @@ from training_fakes import write_package
 from edge_runtime.cli.main import main
 from edge_runtime.errors import ConfigError, PackageError
 from edge_runtime.package import open_package
+from edge_runtime.package.manifest import FORMAT
 
 STEP = "graphs/k100/step.onnx"
 
@@ -106,7 +107,7 @@ def test_nan_and_infinity_are_not_json(folder, number):
         ({"name": "a web application", "icons": []}, "None"),
         ([1], "None"),
         (1, "None"),
-        ({"format": 4}, "4"),
+        ({"format": FORMAT + 1}, str(FORMAT + 1)),
         ({"format": "1"}, "'1'"),
         ({"format": True}, "True"),
         ({"format": 0}, "0"),
@@ -116,11 +117,13 @@ def test_another_format_is_reported_before_all_else(folder, content, shown):
     (folder / "manifest.json").write_text(json.dumps(content))
     message = refusal(folder)
     assert f"package format {shown} is unknown to this edge-train, which reads" in message
-    assert "which reads format 3. Export the package again with this version" in message
+    assert (
+        f"which reads format {FORMAT}. Export the package again with this version" in message
+    )
     assert message.endswith("or install the version that wrote it.")
 
 
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("number", range(1, FORMAT))
 def test_a_package_of_an_earlier_format_is_refused_with_what_to_do(folder, number):
     """Before other problems: its other keys are unknown here."""
     (folder / "manifest.json").write_text(
@@ -128,13 +131,13 @@ def test_a_package_of_an_earlier_format_is_refused_with_what_to_do(folder, numbe
     )
     assert refusal(folder) == (
         f"{folder / 'manifest.json'}: package format {number} is older than this edge-train, "
-        "which reads format 3. Export the package again with this version, or install the "
-        "version that wrote it."
+        f"which reads format {FORMAT}. Export the package again with this version, or install "
+        "the version that wrote it."
     )
 
 
-@pytest.mark.parametrize("number", [3.0])
-def test_a_format_that_only_equals_three_is_refused(folder, number):
+@pytest.mark.parametrize("number", [float(FORMAT)])
+def test_a_format_that_only_equals_this_one_is_refused(folder, number):
     edit(folder, lambda table: table.update(format=number))
     assert problems(folder) == [f"format: expected an integer, got {number}"]
 

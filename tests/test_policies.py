@@ -1,5 +1,6 @@
 """Token policies against their definitions."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -221,7 +222,7 @@ def select_slowly(
     best = [float(np.max(row)) for row in similarity]
     order = sorted(range(count), key=lambda i: (best[i], i))
     pruned_count = count - kept
-    offset = round(progress * kept)
+    offset = math.floor(progress * kept + 0.5)
     pruned = order[offset : offset + pruned_count]
     hit = {partner[i] for i in pruned}
     centre = np.mean([best[i] for i in pruned])

@@ -242,7 +242,7 @@ def test_the_package_has_every_kind_of_graph(declaring):
     (periodic,) = manifest.periodic
     assert (periodic.graph, periodic.every_steps) == ("graphs/periodic/mask.onnx", 3)
     dtypes = {t.name: t.dtype for t in manifest.state if t.name.startswith("buffer.")}
-    expected = {"buffer.centre": "float32", "buffer.count": "int64", "buffer.mask": "bool"}
+    expected = {"buffer.centre": "float32", "buffer.count": "int32", "buffer.mask": "bool"}
     assert dtypes == expected
     verify(package, program)
 

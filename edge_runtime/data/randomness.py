@@ -77,7 +77,7 @@ def epoch_order(seed: int, epoch: int, pictures: int) -> NDArray[np.int64]:
 
 def draw_inputs(
     draws: Sequence[DrawSpec], *, seed: int, epoch: int, pictures: Sequence[int]
-) -> dict[str, NDArray[np.int64]]:
+) -> dict[str, NDArray[np.int32]]:
     """Token indices for the graphs of a rung.
 
     The K tokens with the smallest random words are kept, so rungs with the same input name and
@@ -90,7 +90,7 @@ def draw_inputs(
         pictures: of the batch; `ViewBatch.pictures`.
 
     Returns:
-        Per input name, int64 (views, len(pictures), kept): rows are sorted subsets of
+        Per input name, int32 (views, len(pictures), kept): rows are sorted subsets of
         `range(population)`, uniformly distributed and independent of the rest of the batch.
     """
     drawn = {}
@@ -104,7 +104,7 @@ def draw_inputs(
             count=spec.population,
         )
         chosen = np.argpartition(words, spec.kept - 1, axis=-1)[..., : spec.kept]
-        drawn[spec.input] = np.sort(chosen, axis=-1).astype(np.int64, copy=False)
+        drawn[spec.input] = np.sort(chosen, axis=-1).astype(np.int32)
     return drawn
 
 

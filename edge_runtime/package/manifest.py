@@ -1,4 +1,4 @@
-"""The manifest of a training package: `manifest.json`, format 3.
+"""The manifest of a training package: `manifest.json`, format 4.
 
 Plain facts, written by the export and read on the device. docs/package-format.md explains the
 file; the dataclasses here are its schema. Sizes are counts, bytes or FLOPs of one step.
@@ -21,7 +21,7 @@ from edge_runtime.schema import (
     Share,
 )
 
-FORMAT = 3
+FORMAT = 4
 
 Hue = Annotated[float, Range(ge=0, le=0.5)]  # in turns of the colour circle
 Strength = Annotated[float, Range(ge=0, le=10)]  # of a change of colour; 1 is all of it
@@ -87,7 +87,7 @@ class ViewGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrawSpec:
-    """Token indices drawn by the host, per view and picture: int64 [views, batch, kept].
+    """Token indices drawn by the host, per view and picture: int32 [views, batch, kept].
 
     Each row is a sorted subset of `range(population)`, drawn without replacement.
     """

@@ -31,7 +31,7 @@ WEIGHT = "weight"  # a weight of a forward graph, by its name without `param.` o
 SUM = "sum"  # summed over micro-batches: `grad.<parameter>`, `mean.buffer.<name>`; both ways
 # Roles of graph outputs
 METRIC = "metric"  # float32 scalar
-SELECTION = "selection"  # int64 token indices that a policy chose
+SELECTION = "selection"  # int32 token indices that a policy chose
 FEATURES = "features"  # float32 [images, width]
 
 # Kinds of a rung's graphs

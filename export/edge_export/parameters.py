@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from edge_runtime.errors import ConfigError
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
@@ -31,10 +33,18 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Buffer:
-    """A named tensor of the state that no optimizer updates, such as a centre or a mask."""
+    """A named tensor of the state that no optimizer updates, such as a centre or a mask.
+
+    Raises:
+        ConfigError: int64, for which GPUs have no kernels; int32 is the integer of graphs.
+    """
 
     name: str
-    initial: Tensor  # of any dtype
+    initial: Tensor
+
+    def __post_init__(self) -> None:
+        if self.initial.dtype == torch.int64:
+            raise ConfigError(f"buffer {self.name!r} is int64; graphs count in int32.")
 
 
 def linear(

@@ -50,8 +50,8 @@ class PatchGrid:
             self._kernel = torch.linalg.pinv(torch.tensor(resize)).T.tolist()
 
     def cut(self, images: Tensor) -> Tensor:
-        """(S, size, size, 3) uint8 -> (S, N, P) uint8."""
-        return cut_patches(images, self.patch_size_px)
+        """(S, size, size, 3) uint8 -> (S, N, P) float32; GPU providers cannot move uint8."""
+        return cut_patches(images.to(torch.float32), self.patch_size_px)
 
     def positions(self, weights: Weights) -> Tensor:
         """Position embedding of every patch: (1, N, D)."""
@@ -65,7 +65,7 @@ class PatchGrid:
 
         Args:
             weights: by parameter name.
-            patches: (S, K, P) uint8, all patches or some.
+            patches: (S, K, P) pixels in [0, 255], all patches or some.
             positions: (1 or S, K, D), the position embedding of each of these.
 
         Returns:

@@ -68,7 +68,7 @@ def block_parameters(name: str, width: int) -> tuple[Parameter, ...]:
 
 
 def cut_patches(images: Tensor, patch_size_px: int) -> Tensor:
-    """(S, height, width, 3) uint8 -> (S, N, P) uint8; P in row, column, channel."""
+    """(S, height, width, 3) -> (S, N, P), of the same dtype; P in row, column, channel."""
     count, height, width, channels = images.shape
     rows, columns = height // patch_size_px, width // patch_size_px
     grid = images.reshape(count, rows, patch_size_px, columns, patch_size_px, channels)
@@ -76,7 +76,7 @@ def cut_patches(images: Tensor, patch_size_px: int) -> Tensor:
 
 
 def normalise(model: ModelFacts, patches: Tensor, dtype: torch.dtype) -> Tensor:
-    """Uint8 pixels (..., P) -> `dtype`, with the model's mean and deviation per channel."""
+    """Pixels in [0, 255] -> `dtype`, with the model's mean and deviation: (..., P) both."""
     repeats = patches.shape[-1] // 3
     mean = torch.tensor(model.mean * repeats, dtype=dtype) * 255
     scale = 1 / (torch.tensor(model.std * repeats, dtype=dtype) * 255)

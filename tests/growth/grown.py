@@ -202,7 +202,7 @@ class Masked(Parametrization):
             Buffer(name=f"mask.{name}", initial=torch.ones(shapes[name], dtype=torch.bool))
             for name in self._names
         ]
-        updates = Buffer(name="mask_updates", initial=torch.zeros((), dtype=torch.int64))
+        updates = Buffer(name="mask_updates", initial=torch.zeros((), dtype=torch.int32))
         return Declaration(
             buffers=(*masks, updates),
             hyper_parameters={"sparsity": Curve(shape="linear", first=0.0, final=0.5)},

@@ -40,9 +40,7 @@ for _operator, _name in {
     aten.maximum.default: "Max",
     aten.minimum.default: "Min",
     aten.bitwise_and.Tensor: "And",
-    aten.bitwise_or.Tensor: "Or",
     aten.logical_and.default: "And",
-    aten.logical_or.default: "Or",
 }.items():
     TABLE[_operator] = _binary(_name)
 
@@ -55,7 +53,6 @@ for _operator, _name in {
     aten.reciprocal.default: "Reciprocal",
     aten.round.default: "Round",
     aten.abs.default: "Abs",
-    aten.sign.default: "Sign",
     aten.sin.default: "Sin",
     aten.cos.default: "Cos",
     aten.floor.default: "Floor",
@@ -67,6 +64,22 @@ for _operator, _name in {
     aten.logical_not.default: "Not",
 }.items():
     TABLE[_operator] = _unary(_name)
+
+
+# Or, and Sign below: without a WebGPU kernel
+@lowers(aten.bitwise_or.Tensor, aten.logical_or.default)
+def _or(g: GraphBuilder, a: Value, b: Value) -> Value:
+    return g.op("Not", g.op("And", g.op("Not", a), g.op("Not", b)))
+
+
+@lowers(aten.sign.default)
+def _sign(g: GraphBuilder, x: Value) -> Value:
+    zero = g.constant(0, x.dtype)
+    above, below = (
+        g.cast(g.add(op, [x, zero], [(np.bool_, x.shape)])[0], x.dtype)
+        for op in ("Greater", "Less")
+    )
+    return g.op("Sub", above, below)
 
 
 @lowers(aten.rsub.Scalar)
@@ -165,10 +178,4 @@ def _full_like(g: GraphBuilder, x: Value, fill: float, **_: Any) -> torch.Tensor
 def _to_copy(g: GraphBuilder, x: Value, dtype: torch.dtype | None = None, **_: Any) -> Value:
     if dtype is None:
         return x
-    wanted = np_dtype(dtype)
-    if wanted == x.dtype:
-        return x
-    from onnx import helper
-
-    kind = helper.np_dtype_to_tensor_dtype(wanted)
-    return g.add("Cast", [x], [(wanted, x.shape)], {"to": kind})[0]
+    return g.cast(x, np_dtype(dtype))

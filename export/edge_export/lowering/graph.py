@@ -34,8 +34,9 @@ class Value:
 class GraphBuilder:
     """Collects inputs, nodes and outputs; `model` gives the finished `ModelProto`."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, name: str, *, differentiated: bool = False) -> None:
+        """`differentiated`: ONNX Runtime will add gradients, which not every operator has."""
+        self._name, self.differentiated = name, differentiated
         self._inputs: list[Value] = []
         self._outputs: dict[str, Value] = {}
         self._nodes: list[onnx.NodeProto] = []
@@ -113,6 +114,14 @@ class GraphBuilder:
         """`a @ b` with equal batch axes."""
         shape = (*a.shape[:-1], b.shape[-1])
         return self.add("MatMul", [a, b], [(a.dtype, shape)])[0]
+
+    def cast(self, x: Value, dtype: Any) -> Value:
+        """`x` as another dtype."""
+        wanted = np.dtype(dtype)
+        if wanted == x.dtype:
+            return x
+        kind = helper.np_dtype_to_tensor_dtype(wanted)
+        return self.add("Cast", [x], [(wanted, x.shape)], {"to": kind})[0]
 
     def reduce(self, op: str, x: Value, axes: Sequence[int], keep: bool) -> Value:
         """A reduction over `axes`, or over all if empty; opset 18 needs an input."""

@@ -13,6 +13,7 @@ import torch
 
 from edge_export.lowering.elementwise import where
 from edge_export.lowering.graph import GraphBuilder, Value
+from edge_export.lowering.reductions import logsumexp
 from edge_export.lowering.table import lowers
 
 aten = torch.ops.aten
@@ -95,7 +96,9 @@ def _softmax_backward(g: GraphBuilder, grad: Value, y: Value, axis: int, _: Any)
 
 @lowers(aten._log_softmax.default)
 def _log_softmax(g: GraphBuilder, x: Value, axis: int, _: bool) -> Value:
-    return g.op("LogSoftmax", x, axis=axis)
+    if g.differentiated:
+        return g.op("LogSoftmax", x, axis=axis)
+    return g.op("Sub", x, logsumexp(g, x, [axis], True))  # WebGPU has no LogSoftmax
 
 
 @lowers(aten._log_softmax_backward_data.default)

@@ -57,8 +57,19 @@ def _norm(
 
 
 @lowers(aten.logsumexp.default)
-def _logsumexp(g: GraphBuilder, x: Value, axes: Sequence[int], keep: bool = False) -> Value:
-    return g.reduce("ReduceLogSumExp", x, axes, keep)
+def logsumexp(g: GraphBuilder, x: Value, axes: Sequence[int], keep: bool = False) -> Value:
+    """log(sum(exp(x))), with the largest element taken out: exp of it could overflow.
+
+    WebGPU's ReduceLogSumExp does not take it out. ReduceMax has no gradient in ONNX Runtime.
+    """
+    if g.differentiated:
+        return g.reduce("ReduceLogSumExp", x, axes, keep)
+    largest = g.reduce("ReduceMax", x, axes, True)
+    total = g.reduce("ReduceSum", g.op("Exp", g.op("Sub", x, largest)), axes, True)
+    result = g.op("Add", g.op("Log", total), largest)
+    gone = {axis % len(x.shape) for axis in axes} or set(range(len(x.shape)))
+    kept = [size for i, size in enumerate(x.shape) if i not in gone]
+    return result if keep else g.reshape(result, kept)
 
 
 @lowers(aten.mm.default, aten.bmm.default)

@@ -1,10 +1,19 @@
-"""Gather, scatter, sort and top-k as ONNX nodes."""
+"""Gather, scatter, sort and top-k as ONNX nodes.
+
+Only with operators for which all providers have kernels: WebGPU has no GatherElements and no
+TopK of integers, CUDA no ArgMax of integers, and neither promises the order of equal values.
+Indices are int32.
+"""
+
+from math import prod
 
 import numpy as np
 import torch
 
+from edge_export.lowering.elementwise import where
 from edge_export.lowering.graph import GraphBuilder, Value
-from edge_export.lowering.table import lowers
+from edge_export.lowering.shapes import cut
+from edge_export.lowering.table import known_size, lowers
 
 aten = torch.ops.aten
 
@@ -17,8 +26,16 @@ def _index_select(g: GraphBuilder, x: Value, axis: int, index: Value) -> Value:
 
 @lowers(aten.gather.default)
 def _gather(g: GraphBuilder, x: Value, axis: int, index: Value) -> Value:
+    """A Gather from the flat tensor."""
     axis %= len(x.shape)
-    return g.add("GatherElements", [x, index], [(x.dtype, index.shape)], {"axis": axis})[0]
+    sizes = [known_size(x, i) for i in range(len(x.shape))]
+    strides = [prod(sizes[i + 1 :]) for i in range(len(sizes))]
+    start = np.zeros(index.shape, np.int32)
+    for i, places in enumerate(np.indices(index.shape)):
+        start += 0 if i == axis else (places * strides[i]).astype(np.int32)
+    steps = g.op("Mul", index, g.constant(strides[axis], index.dtype))
+    flat = g.op("Add", steps, g.constant(start))
+    return _index_select(g, g.reshape(x, [prod(sizes)]), 0, flat)
 
 
 @lowers(aten.scatter.src)
@@ -43,19 +60,22 @@ def _topk(
     largest: bool = True,
     ordered: bool = True,
 ) -> tuple[Value, ...]:
-    axis %= len(x.shape)
-    shape = (*x.shape[:axis], k, *x.shape[axis + 1 :])
-    attributes = {"axis": axis, "largest": int(largest), "sorted": int(ordered)}
-    outputs = [(x.dtype, shape), (np.int64, shape)]
-    return g.add("TopK", [x, g.constant([k], np.int64)], outputs, attributes)
+    return tuple(
+        cut(g, each, axis % len(x.shape), range(k))
+        for each in _sort(g, x, True, axis, largest)
+    )
 
 
 @lowers(aten.sort.stable)
 def _sort(
     g: GraphBuilder, x: Value, stable: bool, dim: int = -1, descending: bool = False
 ) -> tuple[Value, ...]:
-    """TopK of all: of equal values, the lower index comes first, as in a stable sort."""
-    return _topk(g, x, int(x.shape[dim]), dim, descending)
+    axis = dim % len(x.shape)
+    rank = _ranks(g, x, axis, descending)
+    places = g.constant(_along(x, axis))
+    places = g.add("Expand", [places, g.sizes(x.shape)], [(places.dtype, x.shape)])[0]
+    # Every element is overwritten, since ranks are a permutation
+    return _scatter(g, x, axis, rank, x), _scatter(g, places, axis, rank, places)
 
 
 @lowers(aten.sort.default)
@@ -65,10 +85,42 @@ def _sort_any(
     return _sort(g, x, True, dim, descending)
 
 
+def _ranks(g: GraphBuilder, x: Value, axis: int, descending: bool) -> Value:
+    """The place of each element in a stable sort, by comparing all pairs.
+
+    Before element i come the later ones that are smaller, and the earlier ones but those that
+    are greater. With M[i, j] = (j > i and x_j < x_i), these are the row's sum of M, and i less
+    the column's. Quadratic, and for the tokens of an image small beside one matrix product.
+    """
+    size = known_size(x, axis)
+    shape = (*x.shape[:axis], size, size, *x.shape[axis + 1 :])
+    one = g.reshape(x, [*x.shape[:axis], size, 1, *x.shape[axis + 1 :]])
+    other = g.reshape(x, [*x.shape[:axis], 1, size, *x.shape[axis + 1 :]])
+    compare = "Greater" if descending else "Less"
+    passes = g.add(compare, [other, one], [(np.bool_, shape)])[0]
+    later = np.triu(np.ones((size, size), np.float32), 1)
+    later = later.reshape(size, size, *(1 for _ in x.shape[axis + 1 :]))
+    passes = g.op("Mul", g.cast(passes, np.float32), g.constant(later))
+    moved = g.op(
+        "Sub",
+        g.reduce("ReduceSum", passes, [axis + 1], False),
+        g.reduce("ReduceSum", passes, [axis], False),
+    )
+    return g.op("Add", g.cast(moved, np.int32), g.constant(_along(x, axis)))
+
+
+def _along(x: Value, axis: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int32]]:
+    """0, 1, 2, ... along an axis of x, to be broadcast over the others."""
+    shape = [-1 if i == axis else 1 for i in range(len(x.shape))]
+    return np.arange(known_size(x, axis), dtype=np.int32).reshape(shape)
+
+
 @lowers(aten.argmax.default)
 def _argmax(g: GraphBuilder, x: Value, axis: int, keep: bool = False) -> Value:
+    """The first of equal maxima; the last place where all are NaN, which is an index, too."""
     axis %= len(x.shape)
-    shape = list(x.shape)
-    shape[axis : axis + 1] = [1] if keep else []
-    attributes = {"axis": axis, "keepdims": int(keep)}
-    return g.add("ArgMax", [x], [(np.int64, shape)], attributes)[0]
+    largest = g.reduce("ReduceMax", x, [axis], True)
+    at = g.add("Equal", [x, largest], [(np.bool_, x.shape)])[0]
+    last = g.constant(known_size(x, axis) - 1, np.int32)
+    place = where(g, at, g.constant(_along(x, axis)), last)
+    return g.reduce("ReduceMin", place, [axis], keep)

@@ -81,15 +81,21 @@ def _slice(
     axis %= len(x.shape)
     if (start or 0, step) == (0, 1) and end >= 2**62:
         return x
-    size = known_size(x, axis)
-    picked = range(size)[start or 0 : end : step]
-    if len(picked) == size:
+    return cut(g, x, axis, range(known_size(x, axis))[start or 0 : end : step])
+
+
+def cut(g: GraphBuilder, x: Value, axis: int, picked: range) -> Value:
+    """The picked places of an axis."""
+    if len(picked) == known_size(x, axis):
         return x
     if not picked:
         raise NotImplementedError("an empty slice")
     shape = (*x.shape[:axis], len(picked), *x.shape[axis + 1 :])
-    stop = picked[-1] + 1
-    where = [g.constant([n], np.int64) for n in (picked[0], stop, axis, step)]
+    if x.dtype.kind != "f":  # WebGPU has a Slice of floating-point numbers only
+        index = g.constant(picked, np.int32)
+        return g.add("Gather", [x, index], [(x.dtype, shape)], {"axis": axis})[0]
+    ends = picked[0], picked[-1] + 1, axis, picked.step
+    where = [g.constant([n], np.int64) for n in ends]
     return g.add("Slice", [x, *where], [(x.dtype, shape)])[0]
 
 

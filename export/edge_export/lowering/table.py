@@ -43,5 +43,8 @@ def as_tensor(g: GraphBuilder, value: float | Value, like: Value) -> Value:
 
 
 def np_dtype(dtype: torch.dtype) -> np.dtype[Any]:
-    """NumPy's dtype of the same name."""
-    return np.dtype(str(dtype).removeprefix("torch."))
+    """The dtype in a graph: NumPy's of the same name, but int32 for int64.
+
+    PyTorch's indices are int64. They fit into int32, for which GPU providers have kernels.
+    """
+    return np.dtype("int32" if dtype == torch.int64 else str(dtype).removeprefix("torch."))

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 from torch import Tensor, fx
@@ -58,7 +59,7 @@ def lower(
         NotImplementedError: an operator is missing in the table.
     """
     module, results = _trace(function, example, free_batch)
-    builder = GraphBuilder(name)
+    builder = GraphBuilder(name, differentiated=parameters is not None)
     values: dict[fx.Node, Any] = {}
     free: set[int | str] = set()
     holders = (node for node in module.graph.nodes if node.op == "placeholder")
@@ -189,4 +190,11 @@ def _lifted(builder: GraphBuilder, tree: Any) -> Any:
 
 
 def _as_value(builder: GraphBuilder, result: Value | Tensor) -> Value:
-    return builder.constant(result.numpy()) if isinstance(result, Tensor) else result
+    if not isinstance(result, Tensor):
+        return result
+    known, dtype = result.numpy(), np_dtype(result.dtype)
+    if not np.array_equal(known, known.astype(dtype), equal_nan=known.dtype.kind == "f"):
+        raise NotImplementedError(
+            f"an index of {np.abs(known).max()}, which int32 cannot hold"
+        )
+    return builder.constant(known, dtype)

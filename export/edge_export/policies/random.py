@@ -7,6 +7,7 @@ the student ("asymmetric"); a shared encoder drops in every view.
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 from typing_extensions import override
 
@@ -43,7 +44,7 @@ class RandomPolicy(TokenPolicy):
     ) -> Tensor | None:
         if branch != STUDENT or not self._drops(group):
             return None
-        return inputs[_draw(group)].flatten(0, 1)  # (S, K)
+        return inputs[_draw(group)].flatten(0, 1).to(torch.int64)  # (S, K)
 
     def _kept(self, group: ViewGroup) -> int:
         return kept_count(self.setting.keep_ratio, self.setting.patches[group.name])

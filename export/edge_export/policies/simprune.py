@@ -154,7 +154,8 @@ def select_pairs(
     best, partner = similarity.amax(dim=2), similarity.argmax(dim=2)  # (S, N)
     ascending, order = best.sort(dim=1, stable=True)
     pruned = online.shape[1] - kept
-    offset = torch.round(progress * kept).to(torch.int64)  # of kept + 1 places for the window
+    # Of kept + 1 places for the window, the nearest
+    offset = torch.floor(progress * kept + 0.5).to(torch.int64)
     window = offset + torch.arange(pruned)
     rank = torch.arange(kept)
     rank = rank + pruned * (rank >= offset).to(torch.int64)

@@ -26,5 +26,6 @@ def example_draws(rung: RungProgram, *, seed: int = 0) -> dict[str, Tensor]:
     draws = {}
     for draw in rung.draws:
         noise = torch.rand(draw.views, rung.images, draw.population, generator=generator)
-        draws[draw.input] = noise.argsort(-1)[..., : draw.kept].sort(-1)[0]
+        chosen = noise.argsort(-1)[..., : draw.kept].sort(-1)[0]
+        draws[draw.input] = chosen.to(torch.int32)
     return draws
