@@ -76,7 +76,7 @@ def test_buffers_move_with_the_steps_and_a_mask_does_not(engine, package):
         step(engine, package, number)
         after = engine.snapshot()
         assert after[COUNT] == before[COUNT] + 1 == 7 + number
-        assert after[COUNT].dtype == np.int64
+        assert after[COUNT].dtype == np.int32
         assert {"buffer.centre", COUNT} < changed(before, after)
         assert MASK not in changed(before, after)
 
@@ -162,6 +162,6 @@ def test_a_count_has_no_mean_over_micro_batches():
     with declaring_parts():
         program = Program(make_recipe({**TABLE, "micro_batches": [4]}, where="test"))
         parts = next(each for each in program.settings if each.micro_batch)
-        message = "micro_batches: the loss changes 'buffer.count', whose int64 values have no"
+        message = "micro_batches: the loss changes 'buffer.count', whose int32 values have no"
         with pytest.raises(ConfigError, match=message):
             accumulate_graph(program.bind(parts), program.initial_state())

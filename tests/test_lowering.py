@@ -10,6 +10,7 @@ from lowered import assert_same, lowered, normal, run  # noqa: E402
 from torch.nn import functional as F  # noqa: E402, N812
 from torch.utils import _pytree as pytree  # noqa: E402
 
+from edge_export.lowering.selection import RANKED  # noqa: E402
 from edge_export.lowering.shapes import RESHAPES  # noqa: E402
 from edge_export.lowering.table import TABLE, lowers  # noqa: E402
 from edge_export.lowering.trace import lower  # noqa: E402 - enters all into the table
@@ -364,3 +365,28 @@ def test_values_of_the_example_do_not_matter():
     function = torch.func.grad(lambda x: F.gelu(x).sum())
     models = [lowered(function, x).SerializeToString(deterministic=True) for x in (X, Y)]
     assert models[0] == models[1]
+
+
+@pytest.mark.parametrize("size", [1, 2, 17, RANKED, RANKED + 1])
+@pytest.mark.parametrize("descending", [False, True])
+def test_a_sort_of_any_size_is_stable(size, descending):
+    x = torch.randint(0, max(2, size // 3), (2, size), generator=torch.Generator()).float()
+    model = lowered(lambda x: x.sort(dim=1, stable=True, descending=descending), x)
+    assert_same(run(model, x), x.sort(dim=1, stable=True, descending=descending))
+    assert ("TopK" in {node.op_type for node in model.graph.node}) == (size > RANKED)
+
+
+def test_indices_of_a_diverged_step_stay_in_range():
+    """The step then reports its loss, instead of an index out of bounds."""
+    x = torch.tensor([[2.0, float("nan"), 1.0, float("nan")], [float("nan")] * 4])
+    for function in (lambda x: x.sort(dim=1, stable=True)[1], lambda x: x.argmax(dim=1)):
+        (index,) = run(lowered(function, x), x)
+        assert index.min() >= 0
+        assert index.max() < 4
+
+
+def test_an_index_beyond_int32_is_refused():
+    with pytest.raises(
+        NotImplementedError, match="an index of 4294967296, which int32 cannot"
+    ):
+        lowered(lambda x: x.to(torch.int64) + torch.tensor([2**32]), X)

@@ -13,7 +13,6 @@ import torch
 
 from edge_export.lowering.elementwise import where
 from edge_export.lowering.graph import GraphBuilder, Value
-from edge_export.lowering.reductions import logsumexp
 from edge_export.lowering.table import lowers
 
 aten = torch.ops.aten
@@ -92,13 +91,6 @@ def _softmax(g: GraphBuilder, x: Value, axis: int, _: bool) -> Value:
 def _softmax_backward(g: GraphBuilder, grad: Value, y: Value, axis: int, _: Any) -> Value:
     inner = g.reduce("ReduceSum", g.op("Mul", grad, y), [axis], True)
     return g.op("Mul", y, g.op("Sub", grad, inner))
-
-
-@lowers(aten._log_softmax.default)
-def _log_softmax(g: GraphBuilder, x: Value, axis: int, _: bool) -> Value:
-    if g.differentiated:
-        return g.op("LogSoftmax", x, axis=axis)
-    return g.op("Sub", x, logsumexp(g, x, [axis], True))  # WebGPU has no LogSoftmax
 
 
 @lowers(aten._log_softmax_backward_data.default)

@@ -1,4 +1,4 @@
-"""Sums, norms and matrix products as ONNX nodes."""
+"""Sums, norms, softmax in logarithms and matrix products as ONNX nodes."""
 
 from collections.abc import Sequence
 
@@ -57,11 +57,8 @@ def _norm(
 
 
 @lowers(aten.logsumexp.default)
-def logsumexp(g: GraphBuilder, x: Value, axes: Sequence[int], keep: bool = False) -> Value:
-    """log(sum(exp(x))), with the largest element taken out: exp of it could overflow.
-
-    WebGPU's ReduceLogSumExp does not take it out. ReduceMax has no gradient in ONNX Runtime.
-    """
+def _logsumexp(g: GraphBuilder, x: Value, axes: Sequence[int], keep: bool = False) -> Value:
+    """WebGPU's ReduceLogSumExp overflows where exp(x) does; ReduceMax has no gradient."""
     if g.differentiated:
         return g.reduce("ReduceLogSumExp", x, axes, keep)
     largest = g.reduce("ReduceMax", x, axes, True)
@@ -70,6 +67,16 @@ def logsumexp(g: GraphBuilder, x: Value, axes: Sequence[int], keep: bool = False
     gone = {axis % len(x.shape) for axis in axes} or set(range(len(x.shape)))
     kept = [size for i, size in enumerate(x.shape) if i not in gone]
     return result if keep else g.reshape(result, kept)
+
+
+@lowers(aten._log_softmax.default)
+def _log_softmax(g: GraphBuilder, x: Value, axis: int, _: bool) -> Value:
+    """WebGPU has no LogSoftmax; ReduceMax has no gradient."""
+    if g.differentiated:
+        return g.op("LogSoftmax", x, axis=axis)
+    shifted = g.op("Sub", x, g.reduce("ReduceMax", x, [axis], True))
+    total = g.reduce("ReduceSum", g.op("Exp", shifted), [axis], True)
+    return g.op("Sub", shifted, g.op("Log", total))
 
 
 @lowers(aten.mm.default, aten.bmm.default)

@@ -17,6 +17,10 @@ from edge_export.lowering.table import known_size, lowers
 
 aten = torch.ops.aten
 
+# Elements that are sorted by comparing all pairs: the tokens of an image, not the weights of a
+# matrix, which are sorted once in a while by a periodic graph
+RANKED = 1024
+
 
 @lowers(aten.index_select.default)
 def _index_select(g: GraphBuilder, x: Value, axis: int, index: Value) -> Value:
@@ -30,11 +34,10 @@ def _gather(g: GraphBuilder, x: Value, axis: int, index: Value) -> Value:
     axis %= len(x.shape)
     sizes = [known_size(x, i) for i in range(len(x.shape))]
     strides = [prod(sizes[i + 1 :]) for i in range(len(sizes))]
-    start = np.zeros(index.shape, np.int32)
-    for i, places in enumerate(np.indices(index.shape)):
-        start += 0 if i == axis else (places * strides[i]).astype(np.int32)
+    places = np.indices([known_size(index, i) for i in range(len(sizes))], np.int32)
+    others = sum(places[i] * strides[i] for i in range(len(sizes)) if i != axis)
     steps = g.op("Mul", index, g.constant(strides[axis], index.dtype))
-    flat = g.op("Add", steps, g.constant(start))
+    flat = g.op("Add", steps, g.constant(others, np.int32))
     return _index_select(g, g.reshape(x, [prod(sizes)]), 0, flat)
 
 
@@ -71,6 +74,8 @@ def _sort(
     g: GraphBuilder, x: Value, stable: bool, dim: int = -1, descending: bool = False
 ) -> tuple[Value, ...]:
     axis = dim % len(x.shape)
+    if known_size(x, axis) > RANKED:
+        return _sort_many(g, x, axis, descending)
     rank = _ranks(g, x, axis, descending)
     places = g.constant(_along(x, axis))
     places = g.add("Expand", [places, g.sizes(x.shape)], [(places.dtype, x.shape)])[0]
@@ -83,6 +88,15 @@ def _sort_any(
     g: GraphBuilder, x: Value, dim: int = -1, descending: bool = False
 ) -> tuple[Value, ...]:
     return _sort(g, x, True, dim, descending)
+
+
+def _sort_many(g: GraphBuilder, x: Value, axis: int, descending: bool) -> tuple[Value, ...]:
+    """TopK of all: on the CPU, of equal values the lower index comes first."""
+    attributes = {"axis": axis, "largest": int(descending), "sorted": 1}
+    count = g.constant([known_size(x, axis)], np.int64)
+    outputs = [(x.dtype, x.shape), (np.int64, x.shape)]
+    values, places = g.add("TopK", [x, count], outputs, attributes)
+    return values, g.cast(places, np.int32)
 
 
 def _ranks(g: GraphBuilder, x: Value, axis: int, descending: bool) -> Value:
