@@ -386,7 +386,5 @@ def test_indices_of_a_diverged_step_stay_in_range():
 
 
 def test_an_index_beyond_int32_is_refused():
-    with pytest.raises(
-        NotImplementedError, match="an index of 4294967296, which int32 cannot"
-    ):
+    with pytest.raises(NotImplementedError, match="4294967296, which int32 cannot"):
         lowered(lambda x: x.to(torch.int64) + torch.tensor([2**32]), X)

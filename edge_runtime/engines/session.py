@@ -12,6 +12,7 @@ from edge_runtime.errors import EngineError
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import GraphSpec, TensorSpec
 from edge_runtime.package.names import DRAW, HYPER, IMAGES, METRIC, NEXT, STATE, SUM
+from edge_runtime.state import Array
 
 _TYPES = {"float32": "float", "float64": "double"}  # the runtime's names, where they differ
 
@@ -70,7 +71,10 @@ def _fits(actual: Sequence[object], expected: Sequence[int | None]) -> bool:
 
 
 class GraphSession:
-    """A graph of a package, bound to tensors in place."""
+    """A graph of a package, bound to tensors in place.
+
+    A run writes its inputs into memory that was bound before; the caller's is free afterwards.
+    """
 
     def __init__(
         self,
@@ -85,9 +89,11 @@ class GraphSession:
         self._session = open_session(
             package, path, device=device, threads=threads, spinning=spinning
         )
-        self._fed = {t.name: t.dtype for t in self._inputs(IMAGES, DRAW)}
-        self._hyper = [tensor.name for tensor in self._inputs(HYPER)]
-        self._metrics = [t.name for t in self.spec.outputs if t.role == METRIC]
+        self._fed = {tensor.name: tensor for tensor in self._inputs(IMAGES, DRAW, HYPER)}
+        self._fed_tensors = device.tensors(_zeros(self._fed.values()))
+        measured = [tensor for tensor in self.spec.outputs if tensor.role == METRIC]
+        self._metric_names = [tensor.name for tensor in measured]
+        self._metrics = device.tensors(_zeros(measured))
         self.read_state = [tensor.name for tensor in self._inputs(STATE)]
         self.written_state = [
             t.name.removeprefix(NEXT) for t in self.spec.outputs if t.role == STATE
@@ -105,8 +111,10 @@ class GraphSession:
             sums: sums over micro-batches, read and written in place.
         """
         binding = self._session.io_binding()
-        for name in self._metrics:
-            binding.bind_output(name)
+        for name in self._fed:
+            binding.bind_ortvalue_input(name, self._fed_tensors.value(name))
+        for name in self._metric_names:
+            binding.bind_ortvalue_output(name, self._metrics.value(name))
         for tensor in self._inputs(STATE, SUM):
             find = sums.value if sums is not None and tensor.role == SUM else source
             binding.bind_ortvalue_input(tensor.name, find(tensor.name))
@@ -118,14 +126,25 @@ class GraphSession:
         return binding
 
     def run(self, binding: Any, batch: Batch, hyper: Hyper) -> dict[str, float]:
-        """Run with this batch and these hyper-parameters; returns the metrics."""
-        for name, dtype in self._fed.items():
-            binding.bind_cpu_input(name, np.ascontiguousarray(batch[name], dtype))
-        for name in self._hyper:
-            binding.bind_cpu_input(name, np.array(hyper[name], np.float32))
+        """Run with this batch and these hyper-parameters; returns the metrics.
+
+        Raises:
+            EngineError: an input has another shape than the graph.
+        """
+        for name, spec in self._fed.items():
+            given = hyper[name] if spec.role == HYPER else batch[name]
+            array = np.asarray(given, spec.dtype)
+            if array.shape != spec.shape:
+                raise EngineError(
+                    f"cannot run a step: {name!r} has the shape {array.shape}, expected "
+                    f"{spec.shape}."
+                )
+            self._fed_tensors.write(name, array)
         self._session.run_with_iobinding(binding)
-        outputs = binding.get_outputs()
-        return {
-            name: float(value.numpy())
-            for name, value in zip(self._metrics, outputs, strict=False)
-        }
+        return {name: float(self._metrics.read(name)) for name in self._metric_names}
+
+
+def _zeros(specs: Iterable[TensorSpec]) -> dict[str, Array]:
+    return {
+        spec.name: np.zeros([size or 0 for size in spec.shape], spec.dtype) for spec in specs
+    }
