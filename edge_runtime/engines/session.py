@@ -126,6 +126,6 @@ class GraphSession:
         self._session.run_with_iobinding(binding)
         outputs = binding.get_outputs()
         return {
-            name: float(value.numpy())
+            name: value.numpy().item()
             for name, value in zip(self._metrics, outputs, strict=False)
         }

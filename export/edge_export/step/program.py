@@ -27,6 +27,7 @@ from edge_export.policies import CombinedPolicy, PolicySetting, TokenPolicy, pol
 from edge_export.recipe import Recipe
 from edge_export.step.encoder import GroupEncoder
 from edge_export.step.optimizer import update_groups
+from edge_export.step.precision import PRECISIONS
 from edge_export.step.rung import RungProgram
 from edge_export.vit import Weights
 from edge_runtime.errors import ConfigError
@@ -51,6 +52,7 @@ class Program:
         )
         self.views: tuple[ViewGroup, ...] = recipe.augmented(self.objective.declaration.views)
         self.settings: tuple[RungSettings, ...] = recipe.rungs()
+        self.precision = PRECISIONS[recipe.precision]
         first = self.settings[0]
         policy = self.policy(first)
         of_policy = replace(policy.declaration, draws=())  # they differ by rung
@@ -62,7 +64,7 @@ class Program:
             of_policy,
         )
         of_weights = self.parametrization(first).declaration
-        self.declaration = merged(self._declared, of_weights)
+        self.declaration = merged(self._declared, of_weights, self.precision.declaration)
         # By part: what it declares on the first rung, and must declare on the others
         self.first_declared = {"token policy": of_policy, "parametrization": of_weights}
         self.parameters: dict[str, Parameter] = {
@@ -199,7 +201,10 @@ class Program:
         return {name: weights[name] for name in self.encoder_names}
 
     def embed(self, weights: Weights, images: Tensor) -> Tensor:
-        """Features (R, D) of images (R, height, width, 3) uint8, without pruning."""
+        """Features (R, D) of images (R, height, width, 3) uint8, without pruning.
+
+        In float32 whatever the precision of the steps: any processor can evaluate a run.
+        """
         return self._embedding_encoder.features(weights, images)
 
     def _without_pruning(self, setting: PolicySetting) -> GroupEncoder:
