@@ -50,8 +50,12 @@ _SAMPLES = (
     | dict.fromkeys(("t_s", "total_w", "energy_j"), "float64")
     | dict.fromkeys(("temperature_c", "cpu_hz", "gpu_hz"), "float32")
 )
-_STEPS = dict.fromkeys(("process", "step", "images", "rung"), "int64") | dict.fromkeys(
-    ("keep_ratio", "loss", "t_s", "step_s", "wait_s", "pause_s", "rss_bytes"), "float64"
+_STEPS = (
+    {"applied": "bool"}
+    | dict.fromkeys(("process", "step", "images", "rung"), "int64")
+    | dict.fromkeys(
+        ("keep_ratio", "loss", "t_s", "step_s", "wait_s", "pause_s", "rss_bytes"), "float64"
+    )
 )
 RAIL = "rail "  # begins the names of columns that are rails
 _RAIL_TYPE = "float32"

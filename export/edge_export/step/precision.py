@@ -62,7 +62,10 @@ class Precision:
 
 
 class HalfPrecision(Precision):
-    """`fp16`: float16 matrices, and loss scaling."""
+    """`fp16`: float16 matrices, and loss scaling.
+
+    With another dtype of the matrices it is the same step without float16's rounding.
+    """
 
     declaration = Declaration(
         buffers=(
@@ -71,12 +74,15 @@ class HalfPrecision(Precision):
         )
     )
 
+    def __init__(self, matrices: torch.dtype = torch.float16) -> None:
+        self._matrices = matrices
+
     @override
     def weights(self, weights: Weights, parameters: Mapping[str, Parameter]) -> Weights:
-        return {
-            name: value.half() if name in parameters and parameters[name].is_matrix else value
-            for name, value in weights.items()
+        matrices = {
+            name for name in weights if name in parameters and parameters[name].is_matrix
         }
+        return {n: w.to(self._matrices) if n in matrices else w for n, w in weights.items()}
 
     @override
     def scaled(self, loss: Tensor, inputs: Tensors) -> Tensor:

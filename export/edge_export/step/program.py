@@ -27,7 +27,7 @@ from edge_export.policies import CombinedPolicy, PolicySetting, TokenPolicy, pol
 from edge_export.recipe import Recipe
 from edge_export.step.encoder import GroupEncoder
 from edge_export.step.optimizer import update_groups
-from edge_export.step.precision import PRECISIONS
+from edge_export.step.precision import PRECISIONS, Precision
 from edge_export.step.rung import RungProgram
 from edge_export.vit import Weights
 from edge_runtime.errors import ConfigError
@@ -39,8 +39,12 @@ from edge_runtime.package.names import BUFFER, EMA, EXP_AVG, EXP_AVG_SQ, PARAM, 
 class Program:
     """The common part of all rungs of a recipe."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, precision: Precision | None = None) -> None:
         """Bind the parts of the recipe.
+
+        Args:
+            recipe: checked.
+            precision: of the steps; `None`: the recipe's.
 
         Raises:
             ConfigError: two parts use one name, or cannot be combined; no teacher to evaluate.
@@ -52,7 +56,7 @@ class Program:
         )
         self.views: tuple[ViewGroup, ...] = recipe.augmented(self.objective.declaration.views)
         self.settings: tuple[RungSettings, ...] = recipe.rungs()
-        self.precision = PRECISIONS[recipe.precision]
+        self.precision = precision or PRECISIONS[recipe.precision]
         first = self.settings[0]
         policy = self.policy(first)
         of_policy = replace(policy.declaration, draws=())  # they differ by rung
