@@ -79,9 +79,7 @@ class HalfPrecision(Precision):
 
     @override
     def weights(self, weights: Weights, parameters: Mapping[str, Parameter]) -> Weights:
-        matrices = {
-            name for name in weights if name in parameters and parameters[name].is_matrix
-        }
+        matrices = {name for name, parameter in parameters.items() if parameter.is_matrix}
         return {n: w.to(self._matrices) if n in matrices else w for n, w in weights.items()}
 
     @override
