@@ -195,7 +195,10 @@ def _step_columns(tables: _Tables, rungs: dict[str, int]) -> Columns:
     measured = _checked([table["measured"] for table in tables], "measured", {dict})
     names = _checked([table["rung"] for table in tables], "rung", {str})
     codes = np.array([rungs.setdefault(name, len(rungs)) for name in names])
-    merged = [{**table, **more} for table, more in zip(tables, measured, strict=True)]
+    merged = [  # old steps do not say whether they were applied: all were
+        {"applied": True, **table, **more}
+        for table, more in zip(tables, measured, strict=True)
+    ]
     return {
         name: codes if name == "rung" else _column(merged, name, dtype)
         for name, dtype in _STEPS.items()

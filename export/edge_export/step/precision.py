@@ -41,6 +41,7 @@ class Precision:
     """`fp32`: float32 throughout; the base class of the other."""
 
     declaration = Declaration()
+    may_skip = False  # whether there are steps without an update
 
     def weights(self, weights: Weights, parameters: Mapping[str, Parameter]) -> Weights:
         """The weights that a branch computes with, by parameter name."""
@@ -73,6 +74,7 @@ class HalfPrecision(Precision):
             Buffer(name=GOOD_STEPS, initial=torch.tensor(0.0)),
         )
     )
+    may_skip = True
 
     def __init__(self, matrices: torch.dtype = torch.float16) -> None:
         self._matrices = matrices
@@ -107,11 +109,11 @@ class HalfPrecision(Precision):
 def all_finite(gradients: Collection[Tensor]) -> Tensor:
     """Whether no gradient has infinity or NaN: a scalar bool.
 
-    By the sum of their squares, which AdamW computes anyway. It also overflows for a gradient
-    above 1.8e19, whose square would stay infinite in the second moment.
+    By the sum of their absolute values, of which nothing is kept. (Their squares would be kept
+    for AdamW, of all parameters at once.)
     """
-    squares = torch.stack([(gradient * gradient).sum() for gradient in gradients])
-    return squares.sum() < float("inf")
+    sums = torch.stack([gradient.abs().sum() for gradient in gradients])
+    return sums.sum() < float("inf")
 
 
 def next_scale(is_finite: Tensor, inputs: Tensors) -> Tensors:

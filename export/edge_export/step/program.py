@@ -106,7 +106,9 @@ class Program:
         """The update counter of each parameter, see `optimizer.update_groups`."""
         labels = dict.fromkeys(settings.trained for settings in self.settings)
         return update_groups(
-            self.parameters, {label: self.trained_names(label) for label in labels}
+            self.parameters,
+            {label: self.trained_names(label) for label in labels},
+            may_skip=self.precision.may_skip,
         )
 
     def trained_names(self, trained: str) -> tuple[str, ...]:
