@@ -51,7 +51,7 @@ def test_commands_end_before_anything_is_written(
     half_package, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
     words = [command, str(half_package.path)]
-    words += ["digits", "-o", str(tmp_path / "run")] if command == "run" else ["--refresh"]
+    words += ["digits", "-o", str(tmp_path / "run")] if command == "run" else []
     assert main(words) == 5
     captured = capsys.readouterr()
     assert REASON in captured.err

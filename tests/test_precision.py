@@ -1,7 +1,7 @@
-"""Half precision: what is float16, loss scaling as `torch.amp.GradScaler` does it, skipped steps.
+"""Half precision: what is float16, loss scaling like `torch.amp.GradScaler`'s, skipped steps.
 
-Graphs run here with float32 in place of float16 (`edge_export.package.widened`). There a weight
-that is infinite makes gradients that are not finite; PyTorch's own float16 overflows by itself.
+Graphs run here with float32 in place of float16 (`edge_export.package.widened`). There an
+infinite weight makes gradients that are not finite; PyTorch's own float16 overflows by itself.
 """
 
 from collections import Counter
@@ -54,7 +54,7 @@ def export(folder, recipe):
     )
 
 
-# --- Loss scaling -----------------------------------------------------------------------------
+# --- Loss scaling ----------------------------------------------------------------------------
 
 
 def test_the_defaults_are_those_of_grad_scaler() -> None:
@@ -104,7 +104,7 @@ def run_widened(model, *inputs):
     return run(model, *inputs)
 
 
-# --- The step ---------------------------------------------------------------------------------
+# --- The step --------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module", params=CASES, ids="-".join)
@@ -147,7 +147,7 @@ def torch_step(program, package, rung_id, state, step):
 
 
 def test_every_step_is_pytorchs_also_skipped_ones(exported) -> None:
-    """From one state to the next, through a skipped step; the tolerance is the parity tests'."""
+    """From one state to the next, through a skipped step; tolerances of the parity tests."""
     recipe, package = exported
     with in_float32(package, Program(recipe)) as (wide, program):
         (rung,) = (each.id for each in wide.manifest.rungs)
@@ -253,7 +253,7 @@ def test_a_step_in_micro_batches_is_skipped_as_a_whole(tmp_path) -> None:
     assert {t.dtype for t in sums if t.role == SUM} == {"float32"}
 
 
-# --- What is float16 --------------------------------------------------------------------------
+# --- What is float16 -------------------------------------------------------------------------
 
 
 def step_model(**changes):
@@ -354,7 +354,7 @@ def test_constants_are_exact_where_a_graph_is_widened() -> None:
     assert {a.i for a in cast.attribute} == {onnx.TensorProto.FLOAT}
 
 
-# --- The package ------------------------------------------------------------------------------
+# --- The package -----------------------------------------------------------------------------
 
 
 def test_a_wrong_half_graph_is_not_published(tmp_path, monkeypatch) -> None:
@@ -374,7 +374,7 @@ def test_a_wrong_half_graph_is_not_published(tmp_path, monkeypatch) -> None:
         return original(self, settings)
 
     monkeypatch.setattr(Program, "bind", bind)
-    with pytest.raises(PackageError, match="gradient of .* is off by"):
+    with pytest.raises(PackageError, match=r"gradient of .* is off by"):
         export(tmp_path, recipe)
     assert list(tmp_path.iterdir()) == []
 
