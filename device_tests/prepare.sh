@@ -23,12 +23,28 @@ if missing; then
     DEBIAN_FRONTEND=noninteractive apt-get install -qq -y util-linux mount coreutils tmux
 fi
 
-# The page of `edge-train report` is tested in a real browser, and engines on the GPU in
+# The page of `edge-train report` is tested in a real browser, and engines also on the GPU in
 # software (SwiftShader) that it brings.
 if ! command -v chromium > /dev/null || ! ldconfig -p | grep -q libvulkan.so.1; then
     command -v apt-get > /dev/null || fail "needs chromium and libvulkan.so.1; install them."
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium libvulkan1
+fi
+
+# Engines are tested on lavapipe, a GPU in software that has float16. WebGPU needs Mesa 24 or
+# newer, which an older Debian has in its backports.
+has_lavapipe() {
+    version=$(dpkg-query -W -f '${Version}' mesa-vulkan-drivers 2> /dev/null) \
+        && dpkg --compare-versions "$version" ge 24
+}
+if ! has_lavapipe; then
+    sources=/etc/apt/sources.list.d/debian.sources
+    [ -f "$sources" ] || fail "needs mesa-vulkan-drivers, version 24 or newer; install them."
+    suite="$(. /etc/os-release && echo "$VERSION_CODENAME")-backports"
+    # The first paragraph is the archive's; the others are of security updates.
+    sed "/^\$/q; s/^Suites:.*/Suites: $suite/" "$sources" > "${sources%debian.sources}$suite.sources"
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y -t "$suite" mesa-vulkan-drivers
 fi
 
 unshare --mount --pid --fork true || fail "may not create namespaces, although it runs as root." \
