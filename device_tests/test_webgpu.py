@@ -135,8 +135,8 @@ def test_a_device_without_float16_refuses_half_precision(
     assert done.returncode == 5
     assert (
         f"engine ort cannot train {package}: it is of precision fp16, and device webgpu has "
-        "no float16: its driver lacks shader-f16. Export it with --precision fp32, or use a GPU "
-        "and a driver that have it."
+        "no float16: its driver lacks shader-f16. Export it with --precision fp32, or use a "
+        "GPU and a driver that have it."
     ) in done.stderr
     assert "[E:onnxruntime" not in done.stderr  # one message
     assert not (tmp_path / "run").exists()

@@ -54,9 +54,6 @@ def export(folder, recipe):
     )
 
 
-# --- Loss scaling ----------------------------------------------------------------------------
-
-
 def test_the_defaults_are_those_of_grad_scaler() -> None:
     scaler = torch.amp.GradScaler("cpu")
     assert scaler.get_scale() == precision.INITIAL_SCALE
@@ -102,9 +99,6 @@ def run_widened(model, *inputs):
 
     widen(model)
     return run(model, *inputs)
-
-
-# --- The step --------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module", params=CASES, ids="-".join)
@@ -253,9 +247,6 @@ def test_a_step_in_micro_batches_is_skipped_as_a_whole(tmp_path) -> None:
     assert {t.dtype for t in sums if t.role == SUM} == {"float32"}
 
 
-# --- What is float16 -------------------------------------------------------------------------
-
-
 def step_model(**changes):
     program = Program(recipe_of("mocov3", "simprune", **changes))
     rung = program.bind(program.settings[0])
@@ -352,9 +343,6 @@ def test_constants_are_exact_where_a_graph_is_widened() -> None:
     assert onnx.numpy_helper.to_array(model.graph.initializer[0]) == np.float32(third)
     widen(model)
     assert {a.i for a in cast.attribute} == {onnx.TensorProto.FLOAT}
-
-
-# --- The package -----------------------------------------------------------------------------
 
 
 def test_a_wrong_half_graph_is_not_published(tmp_path, monkeypatch) -> None:

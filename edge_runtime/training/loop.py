@@ -92,8 +92,7 @@ class Loop:
             StoppedError: `stop` returned `True`; the state is saved.
             SensorError: a limit cannot be judged any more; the state is saved.
             DataError: the pictures ended; the state is saved.
-            DivergedError: a loss or the state is not finite, or the gradients of many steps
-                in a row are not; the last good state is kept.
+            DivergedError: a loss, the state or many steps' gradients are not finite.
             EngineError: the runtime failed; the state is saved if it is valid.
             StorageError: a disk is full; earlier checkpoints are unchanged.
         """
@@ -361,11 +360,10 @@ class Loop:
         kept = "No checkpoint was saved before that"
         if good:
             kept = f"The last good checkpoint is {self._writer.run.path / good}"
-        is_half = self._job.package.manifest.precision == FP16
-        half = ", or with --precision fp32" if is_half else ""
+        half = self._job.package.manifest.precision == FP16
         raise DivergedError(
             f"training diverged: {reason}. {kept}. Export the package again with a lower "
-            f"learning rate or a longer warm-up{half}."
+            f"learning rate or a longer warm-up{', or with --precision fp32' if half else ''}."
         )
 
     def _finished(self) -> Event:
