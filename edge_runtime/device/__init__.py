@@ -4,6 +4,7 @@ The only part that reads psutil, /proc and /sys, and that may talk to jetson-sta
 Units: bytes, joules, watts, degrees Celsius, monotonic seconds. An unknown fact is `None`.
 """
 
+from edge_runtime.device import gpus
 from edge_runtime.device.board import (
     Board,
     BoardSigns,
@@ -64,6 +65,7 @@ __all__ = [
     "choose_sensor",
     "cpu_threads",
     "detect_board",
+    "gpus",
     "known_boards",
     "limit_numpy_threads",
     "load_board",
