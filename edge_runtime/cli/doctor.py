@@ -30,13 +30,11 @@ from edge_runtime.device import (
     start_errors,
 )
 from edge_runtime.engines import ENGINES
-from edge_runtime.engines.devices import CPU, CUDA, WEBGPU, device_gpu, device_name
+from edge_runtime.engines.devices import CPU, device_gpu, device_name, installed_devices
 from edge_runtime.errors import DeviceError, EngineError
 from edge_runtime.units import bytes_text, duration_text
 from edge_runtime.version import __version__
 
-# The distribution that brings a device of engine ort beside the CPU.
-DEVICES = {WEBGPU: PLUGIN, CUDA: "onnxruntime-gpu"}
 PARTS = ("pictures", *ENGINES, "export")
 LONGEST_S = 600.0  # emulated machines are a hundred times slower
 _LIBRARIES = (
@@ -77,8 +75,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--device",
         metavar="NAME",
         default=AUTO,
-        help="the only GPU to try: webgpu, cuda or cuda:N; cpu: none; default: every one whose "
-        "runtime is installed",
+        help="the only GPU to try: webgpu, cuda or cuda:N; cpu: none; default: auto, every "
+        "one whose runtime is installed",
     )
     parser.add_argument("--try", dest="part", help=argparse.SUPPRESS)
 
@@ -113,7 +111,7 @@ def collect(board_file: Path | None = None, device: str = AUTO) -> dict[str, Any
     from edge_runtime.schema import unstructure
 
     versions = installed_versions()
-    devices = devices_to_try(device, versions)
+    devices = devices_to_try(device)
     board = board_facts(board_file)
     findings = {part: unstructure(try_part(part)) for part in PARTS}
     surveys = {name: gpus.survey(name) for name in (gpus.VULKAN, gpus.CUDA)}
@@ -135,14 +133,14 @@ def collect(board_file: Path | None = None, device: str = AUTO) -> dict[str, Any
     }
 
 
-def devices_to_try(device: str, versions: dict[str, str]) -> list[str]:
+def devices_to_try(device: str) -> list[str]:
     """The GPUs to try; "auto": every one whose runtime is installed.
 
     Raises:
         ConfigError: no name of a device.
     """
     if device == AUTO:
-        return [name for name, distribution in DEVICES.items() if distribution in versions]
+        return installed_devices()
     return [] if device_name(device) == CPU else [device]
 
 

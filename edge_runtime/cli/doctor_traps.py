@@ -74,7 +74,7 @@ def _of_vulkan(survey: gpus.Survey) -> Iterator[str]:
         yield (
             f"Vulkan cannot be used: {problem}. Install the loader (apt install libvulkan1) "
             "and the GPU's driver (apt install mesa-vulkan-drivers; NVIDIA's comes with its "
-            "driver, a Jetson's with L4T); in a container, pass /dev/dri and the driver's files."
+            "driver, a Jetson's with L4T); into a container, pass /dev/dri and its files."
         )
     elif all(gpu.is_software for gpu in survey.gpus):
         yield (

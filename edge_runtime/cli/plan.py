@@ -166,7 +166,7 @@ def find_profile(package: "Package", args: argparse.Namespace) -> tuple[Path, "C
     """
     if _is_elsewhere(args):
         return args.profile, _profile_of_board(package, args.profile, args.board)
-    environment = environment_of(args)
+    environment = environment_of(args, package)
     path = args.profile or environment.cached_profile_path(package)
     if args.profile is None and not os.path.exists(path):
         raise DeviceError(

@@ -15,7 +15,8 @@ from edge_runtime.units import duration_text
 if TYPE_CHECKING:
     from edge_runtime.device import SensorEvent
     from edge_runtime.facts import CostProfile
-    from edge_runtime.profiling import Environment
+    from edge_runtime.package import Package
+    from edge_runtime.profiling import Environment, choose_device
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,8 +61,8 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device",
         metavar="NAME",
-        default="cpu",
-        help="of the engine: cpu (default), webgpu, cuda or cuda:N",
+        help="of the engine: cpu (default), webgpu, cuda, cuda:N, or auto: the one on which a "
+        "step takes the least time",
     )
     parser.add_argument(
         "--threads", metavar="N", type=threads, help="of the engine; default: all processors"
@@ -82,8 +83,8 @@ def add_nice_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def environment_of(args: argparse.Namespace) -> "Environment":
-    """This machine, with the engine that the flags name.
+def environment_of(args: argparse.Namespace, package: "Package") -> "Environment":
+    """This machine, with the engine that the flags name, or the device that `auto` takes.
 
     Raises:
         ConfigError: the board file is wrong, or the engine unknown.
@@ -92,8 +93,16 @@ def environment_of(args: argparse.Namespace) -> "Environment":
     """
     from edge_runtime.profiling import Environment
 
+    device = choose_device(
+        package,
+        args.device,
+        engine=args.engine,
+        threads=args.threads,
+        board_file=args.board,
+        report=say,
+    ).device
     return Environment.detect(
-        args.engine, device=args.device, threads=args.threads, board_file=args.board
+        args.engine, device=device, threads=args.threads, board_file=args.board
     )
 
 
@@ -114,8 +123,8 @@ def run(args: argparse.Namespace) -> int:
     os.nice(args.nice)
     package = open_package(args.package)
     require_state_fits(Budget(memory_bytes=args.memory), package.manifest.state_bytes)
-    environment = environment_of(args)
-    engine = create_engine(args.engine, device=args.device, threads=args.threads)
+    environment = environment_of(args, package)
+    engine = create_engine(args.engine, device=environment.device, threads=args.threads)
     rungs = supported_rungs(engine, package, package.manifest.rungs, say)
     say(
         f"measuring {len(rungs)} rungs on {environment.board.id} three times: at most "
@@ -184,7 +193,8 @@ def profile_text(profile: "CostProfile") -> str:
     if profile.energy_is_estimate:
         sensor += " (an estimate)"
     lines = [
-        f"board {profile.board}, {profile.engine} on {profile.runtime}",
+        f"board {profile.board}, {profile.engine} on {profile.runtime}, device "
+        f"{profile.device}{f': {profile.gpu}' if profile.gpu else ''}",
         f"power sensor: {sensor}",
         f"start {profile.startup_s:.1f} s, load a rung {profile.switch_s:.1f} s, "
         f"end with a checkpoint {profile.checkpoint_s:.1f} s",

@@ -23,6 +23,7 @@ from edge_runtime.state import Array
 
 CPU, WEBGPU, CUDA = "cpu", "webgpu", "cuda"
 _PLUGIN = "onnxruntime-ep-webgpu"
+DISTRIBUTIONS = {WEBGPU: _PLUGIN, CUDA: "onnxruntime-gpu"}  # that bring a device
 _CUDA_INDEX = re.compile("[0-9]{1,3}")
 _ERROR = 3  # severity of log lines, as of sessions
 _PLUGIN_RUNTIME = "1.24.4"  # the first ONNX Runtime that the plugin works with
@@ -199,6 +200,19 @@ def device_runtime(name: str) -> str:
         raise EngineError(
             f"device {WEBGPU} needs {_PLUGIN}: {how_to_install(WEBGPU)}."
         ) from error
+
+
+def installed_devices() -> list[str]:
+    """Devices beside the CPU whose runtime is installed; loads nothing."""
+    return [name for name, distribution in DISTRIBUTIONS.items() if _has(distribution)]
+
+
+def _has(distribution: str) -> bool:
+    try:
+        version(distribution)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def device_gpu(name: str) -> gpus.Gpu | None:

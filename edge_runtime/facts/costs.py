@@ -87,6 +87,7 @@ class CostProfile:
     engine: str
     runtime: str  # with its version
     device: str = "cpu"  # on which the engine ran
+    gpu: str | None = None  # behind the device, with its driver; None: the CPU, or unknown
     threads: PositiveInt | None  # of the engine; None: one per processor
     cpus: Processors | None = None  # that could be used, such as 2 or 0.5; None: unknown
     sensor: str | None

@@ -10,6 +10,8 @@ from edge_runtime.records import events
 from edge_runtime.records.events import Event, StepRecord
 from edge_runtime.units import bytes_text, duration_text, energy_text, temperature_text
 
+_CPU = "cpu"
+
 
 def event_text(event: Event, folder: Path = Path()) -> str:
     """One printable line for people; empty for steps and windows. Epochs count from 1 here.
@@ -24,12 +26,13 @@ def event_text(event: Event, folder: Path = Path()) -> str:
 def _text(event: Event, folder: Path) -> str:
     match event:
         case events.Started():
-            return f"training {event.steps} steps on {event.engine} ({event.runtime})"
+            why = f", by --device auto: {event.device_reason}" if event.device_reason else ""
+            return f"training {event.steps} steps on {_engine_text(event)}{why}"
         case events.Resumed():
             return (
                 f"resuming after step {event.step} of {event.steps} from "
-                f"{event.checkpoint or 'the initial state'} on {event.engine} "
-                f"({event.runtime}); {event.lost_steps} steps to repeat"
+                f"{event.checkpoint or 'the initial state'} on {_engine_text(event)}; "
+                f"{event.lost_steps} steps to repeat"
             )
         case events.Planned():
             return _plan_text(event.plan, event.budget)
@@ -63,6 +66,13 @@ def _text(event: Event, folder: Path) -> str:
             return f"the encoder after step {event.step} was evaluated"
         case _:
             return _ending_text(event)
+
+
+def _engine_text(event: events.Started | events.Resumed) -> str:
+    engine = f"{event.engine} ({event.runtime})"
+    if event.device == _CPU:
+        return engine
+    return f"{engine}, {event.device}{f', {event.gpu}' if event.gpu else ''}"
 
 
 def _zone_text(event: events.ZoneLost | events.ZoneBack) -> str:

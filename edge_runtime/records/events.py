@@ -73,6 +73,9 @@ class Started:
     steps_per_epoch: NonNegativeInt
     engine: str
     runtime: str
+    device: str = "cpu"
+    gpu: str | None = None  # behind the device, with its driver; None: the CPU, or unknown
+    device_reason: str | None = None  # why `--device auto` took it; None: it was named
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +90,8 @@ class Resumed:
     lost_j: Joules | None
     engine: str
     runtime: str
+    device: str = "cpu"
+    gpu: str | None = None
     threads: PositiveInt | None = None  # of the engine; None: not recorded
 
 

@@ -38,6 +38,7 @@ class RunInfo:
     total_steps: PositiveInt
     engine: str
     device: str = "cpu"  # on which the engine ran
+    gpu: str | None = None  # behind the device, with its driver; None: the CPU, or unknown
     threads: PositiveInt | None  # of the engine; None: not recorded
     versions: dict[str, str]
     machine: dict[str, object]

@@ -1,0 +1,48 @@
+"""Refuses limits that no rung or no sensor can keep, before anything is measured."""
+
+from edge_runtime.device import Meter
+from edge_runtime.errors import DeviceError
+from edge_runtime.facts import Budget
+from edge_runtime.package import Package
+from edge_runtime.planning import require_state_fits
+from edge_runtime.profiling.environment import Environment
+from edge_runtime.profiling.for_run import wait_for_sensor
+from edge_runtime.training.selector import require_temperature
+
+
+def check_limits(
+    package: Package, environment: Environment, budget: Budget, meter: Meter
+) -> None:
+    """Refuse what no rung can keep, before anything is measured.
+
+    Raises:
+        DeviceError: a limit needs a sensor and the board has none, or no temperature.
+        BudgetError: the memory limit is below the package's state.
+    """
+    require_state_fits(budget, package.manifest.state_bytes)
+    if environment.sensor is None and budget.needs_energy:
+        raise DeviceError(
+            "a limit on energy or power needs a power sensor, and none works on this board. "
+            "`edge-train doctor` shows what was tried; a board file (--board) with "
+            "power.idle_w and power.full_w allows an estimate."
+        )
+    if budget.temperature_c is not None:
+        wait_for_sensor(lambda: not meter.heat_unknown())
+        require_temperature(budget, meter)
+    require_readings(budget, meter)
+
+
+def require_readings(budget: Budget, meter: Meter) -> None:
+    """Refuse a limit on what the sensor cannot read, now and for some seconds.
+
+    Raises:
+        DeviceError: it is lost; the rail or file, and its value, are named.
+    """
+    if not budget.needs_energy:
+        return
+    wait_for_sensor(lambda: not meter.lost_because())
+    if lost := meter.lost_because():
+        raise DeviceError(
+            f"a limit on energy or power cannot be kept: {lost}. Repair the sensor, see "
+            "`edge-train doctor`, or leave the limit out."
+        )
