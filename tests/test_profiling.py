@@ -298,6 +298,7 @@ def test_a_profile_is_kept_by_its_environment(package, processes, tmp_path) -> N
             engine="ort",
             runtime="numpy",
             device="cpu",
+            gpu=None,
             threads=None,
             cpus=usable_cpus(),
         ),
@@ -305,6 +306,7 @@ def test_a_profile_is_kept_by_its_environment(package, processes, tmp_path) -> N
     other = write_package(tmp_path / "other", seed=1)
     assert environment(threads=2).cached_profile_path(package) != path
     assert replace(here, device="cuda").cached_profile_path(package) != path
+    assert replace(here, gpu="Orin (NVIDIA 540)").cached_profile_path(package) != path
     assert here.cached_profile_path(other) != path
 
 

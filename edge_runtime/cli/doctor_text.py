@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from edge_runtime.device.gpus.gpu import SOFTWARE
+from edge_runtime.device.gpus import SOFTWARE
 from edge_runtime.engines import ENGINES
 from edge_runtime.units import bytes_text, duration_text
 

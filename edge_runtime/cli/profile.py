@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from edge_runtime.device import SensorEvent
     from edge_runtime.facts import CostProfile
     from edge_runtime.package import Package
-    from edge_runtime.profiling import Environment, choose_device
+    from edge_runtime.profiling import Environment
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,7 +91,7 @@ def environment_of(args: argparse.Namespace, package: "Package") -> "Environment
         DeviceError: the board is unknown.
         EngineError: no runtime is installed.
     """
-    from edge_runtime.profiling import Environment
+    from edge_runtime.profiling import Environment, choose_device
 
     device = choose_device(
         package,
@@ -189,12 +189,12 @@ def sensor_text(event: "SensorEvent") -> str:
 
 def profile_text(profile: "CostProfile") -> str:
     """Where the profile is valid, and its fixed costs."""
+    on_gpu = f", {profile.device}: {profile.gpu}" if profile.gpu else ""
     sensor = profile.sensor or "none: joules stay unknown"
     if profile.energy_is_estimate:
         sensor += " (an estimate)"
     lines = [
-        f"board {profile.board}, {profile.engine} on {profile.runtime}, device "
-        f"{profile.device}{f': {profile.gpu}' if profile.gpu else ''}",
+        f"board {profile.board}, {profile.engine} on {profile.runtime}{on_gpu}",
         f"power sensor: {sensor}",
         f"start {profile.startup_s:.1f} s, load a rung {profile.switch_s:.1f} s, "
         f"end with a checkpoint {profile.checkpoint_s:.1f} s",

@@ -23,6 +23,7 @@ from edge_runtime.engines.devices import (
     installed_devices,
 )
 from edge_runtime.engines.merge import encoder_state_names, encoder_weights
+from edge_runtime.engines.placement import Placement, placement_of
 from edge_runtime.errors import ConfigError
 
 AnyEngine = TypeVar("AnyEngine", Engine, ForwardEngine)
@@ -162,6 +163,7 @@ __all__ = [
     "EngineEntry",
     "ForwardEngine",
     "Hyper",
+    "Placement",
     "StepResult",
     "create_engine",
     "create_forward_engine",
@@ -172,6 +174,7 @@ __all__ = [
     "engine_name",
     "engine_runtime",
     "installed_gpus",
+    "placement_of",
     "require_supported",
     "supported_rungs",
 ]

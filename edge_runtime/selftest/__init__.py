@@ -15,12 +15,13 @@ import numpy as np
 
 from edge_runtime.engines import (
     Engine,
+    Placement,
     create_engine,
     create_forward_engine,
     encoder_weights,
+    placement_of,
 )
 from edge_runtime.engines.devices import CPU, open_device
-from edge_runtime.engines.placement import Placement, placement_of
 from edge_runtime.errors import EngineError, PackageError
 from edge_runtime.package import Package, open_package
 from edge_runtime.package.curves import hyper_parameters

@@ -28,7 +28,10 @@ def _cure(path: Path) -> str | None:
 
 def _permission_cure(path: Path) -> str:
     status = path.stat()
-    if not stat.S_IMODE(status.st_mode) & stat.S_IRWXG or status.st_gid in os.getgroups():
+    if not stat.S_IMODE(status.st_mode) & stat.S_IRWXG or status.st_gid in (
+        os.getegid(),
+        *os.getgroups(),
+    ):
         return f"pass it into the container (--device {path})"
     try:
         group = grp.getgrgid(status.st_gid).gr_name

@@ -116,8 +116,7 @@ def _adapters(loader: ctypes.CDLL, instance: ctypes.c_void_p) -> Iterator[ctypes
         raise DeviceError(
             f"Vulkan's drivers fail: vkEnumeratePhysicalDevices returns {result}"
         )
-    for handle in handles[: min(count.value, _MOST)]:
-        yield ctypes.c_void_p(handle)
+    yield from (ctypes.c_void_p(each) for each in handles[: count.value] if each)
 
 
 def _gpu(ask: "ctypes._NamedFuncPointer", adapter: ctypes.c_void_p) -> Gpu:
