@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edge_runtime.device import Meter
 from edge_runtime.engines import create_engine, device_gpu, installed_gpus, supported_rungs
-from edge_runtime.engines.devices import CPU
+from edge_runtime.engines.devices import CPU, device_name
 from edge_runtime.errors import EngineError
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
@@ -55,17 +55,19 @@ def choose_device(
         stop: called several times a second while a step is timed.
 
     Raises:
+        ConfigError: no name of a device.
         EngineError: a step runs nowhere.
         DeviceError: the board is unknown, or no process can be started.
         StoppedError: `stop` returned `True`.
         StorageError: files of the measurements cannot be written.
     """
-    if recorded is not None and device in (None, AUTO, recorded):
-        return DeviceChoice(device=recorded)
-    if device != AUTO:
-        if recorded is not None:
-            report(f"the run began on device {recorded} and goes on with {device}")
-        return DeviceChoice(device=device or CPU)
+    if device not in (None, AUTO):
+        named = device_name(device)
+        if recorded not in (None, named):
+            report(f"the run began on device {recorded} and goes on with {named}")
+        return DeviceChoice(device=named)
+    if recorded is not None or device is None:
+        return DeviceChoice(device=recorded or CPU)
     choice = _fastest(package, engine, threads, board_file, report, stop)
     report(f"--device auto takes {choice.device}: {choice.reason}")
     return choice
