@@ -20,6 +20,7 @@ _REPORTED_ELSEWHERE = (
     # by the error
     events.Interrupted,
     events.SourceLost,
+    events.EngineFailed,
     events.LimitUnknown,
     events.Diverged,
 )

@@ -156,6 +156,7 @@ def _known(name: str, names: list[str], kind: str) -> str:
 
 
 __all__ = [
+    "CPU",
     "ENGINES",
     "FORWARD_ENGINES",
     "Batch",

@@ -36,7 +36,7 @@ from edge_runtime.device import (
 from edge_runtime.engines import create_engine
 from edge_runtime.engines.base import BaseEngine, Batch, Engine, Hyper, StepResult
 from edge_runtime.engines.runtime import release_free_memory
-from edge_runtime.errors import ConfigError, EdgeRuntimeError, StoppedError
+from edge_runtime.errors import ConfigError, EdgeRuntimeError, NoMemoryError, StoppedError
 from edge_runtime.facts.costs import BoardWatts, PartSeconds, StepJoules, StepSeconds
 from edge_runtime.leaving import leave
 from edge_runtime.package import Package, open_package
@@ -106,13 +106,13 @@ def main() -> int:
         measurement = measure(job)
         with storage_errors("write", scratch):
             (scratch / MEASUREMENT).write_text(json.dumps(unstructure(measurement)))
+    except (_OutOfMemory, NoMemoryError):
+        return OUT_OF_MEMORY
     except EdgeRuntimeError as error:
         with suppress(OSError):  # a disk may be full: then the exit code says it
             text = str(error)
             (scratch / ERROR).write_text(text, encoding="utf-8", errors="backslashreplace")
         return error.exit_code
-    except _OutOfMemory:
-        return OUT_OF_MEMORY
     return 0
 
 

@@ -91,6 +91,8 @@ def _ending_text(event: Event) -> str:
             return f"stopped after step {event.step}, as requested{saved}"
         case events.SourceLost():
             return f"no more pictures after step {event.step}: {event.reason}"
+        case events.EngineFailed():
+            return f"device {event.device} failed after step {event.step}: {event.reason}"
         case events.LimitUnknown():
             saved = ", state saved" if event.checkpoint else ""
             return (

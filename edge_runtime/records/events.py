@@ -251,6 +251,16 @@ class SourceLost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineFailed:
+    """The step after `step` failed; what a GPU held is lost. `checkpoint` is the last one."""
+
+    step: NonNegativeInt
+    device: str
+    reason: str
+    checkpoint: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Diverged:
     """`step` gave NaN or infinity. `checkpoint` is the last one known to be good."""
 
@@ -318,6 +328,7 @@ Event: TypeAlias = (
     | EpochFinished
     | Interrupted
     | SourceLost
+    | EngineFailed
     | Diverged
     | Finished
     | Evaluation
@@ -344,6 +355,7 @@ _KINDS: dict[str, type[Event]] = {
     "epoch_finished": EpochFinished,
     "interrupted": Interrupted,
     "source_lost": SourceLost,
+    "engine_failed": EngineFailed,
     "diverged": Diverged,
     "finished": Finished,
     "evaluation": Evaluation,

@@ -55,6 +55,10 @@ class RungSelector(Protocol):
     def decide(self, done: int, now_s: float) -> Decision:
         """The decision after `done` steps."""
 
+    def exclude(self, rung: str, reason: str) -> bool:
+        """Train neither that rung again nor a larger one; whether another one is left."""
+        return False
+
     def trained(self, rung: str, begin_s: float, end_s: float) -> None:
         """Record the duration of the last step, unless it has loaded the rung."""
 
@@ -225,6 +229,10 @@ class GovernedSelector(RungSelector):
             reason = f"{decision.reason}; zone {hottest.zone} has {value}"
             return replace(decision, reason=reason)
         return decision
+
+    @override
+    def exclude(self, rung: str, reason: str) -> bool:
+        return self._governor.exclude(rung, reason)
 
     def _is_hot(self, reading: Reading) -> bool:
         """Whether a pause is, or could be, for the temperature."""

@@ -34,6 +34,7 @@ _SHOWN = (
     events.CheckpointDamaged,
     events.Interrupted,
     events.SourceLost,
+    events.EngineFailed,
     events.LimitUnknown,
     events.Diverged,
     events.Finished,
@@ -84,6 +85,8 @@ def _state(digest: RunDigest) -> str:
             return "interrupted"
         case events.SourceLost():
             return "out of pictures"
+        case events.EngineFailed(device=device):
+            return f"ended, device {device} failed"
         case events.LimitUnknown(limit=limit):
             return f"ended, its {limit} limit cannot be judged"
         case events.Diverged():
