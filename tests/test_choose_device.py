@@ -61,10 +61,10 @@ def test_the_fastest_is_taken_and_said(package, install, webgpu_s, cuda_s, taken
     choice = choose(package, report=said.append)
     assert choice.device == taken
     assert choice.reason == (
-        f"a step of k050 takes 500.0 ms on cpu, {1000 * webgpu_s:.1f} ms on webgpu, "
-        f"Mali-G610 (panvk 25.3), "
+        f"a step of k050 takes 500.0 ms on cpu, {1000 * webgpu_s:.1f} ms on webgpu "
+        f"(Mali-G610, panvk 25.3), "
         + ("1.00 s" if cuda_s == 1 else f"{1000 * cuda_s:.1f} ms")
-        + " on cuda:0, Mali-G610 (panvk 25.3)"
+        + " on cuda:0 (Mali-G610, panvk 25.3)"
     )
     assert said[-1] == f"--device auto takes {taken}: {choice.reason}"
     jobs = [(job["rung"], job["device"]) for job in processes.jobs]
@@ -116,7 +116,7 @@ def test_if_no_step_runs_anywhere_that_is_an_error(package, install) -> None:
 def test_known_costs_are_not_measured_again(package, install) -> None:
     processes = install(webgpu=MALI)
     here = environment(device="webgpu")
-    assert here.gpu == "Mali-G610 (panvk 25.3)"
+    assert here.gpu == "Mali-G610, panvk 25.3"
     costs = profile_of(package, device="webgpu", gpu=here.gpu)  # k050: 5 ms
     save_profile(costs, here.cached_profile_path(package))
     choice = choose(package)

@@ -130,6 +130,22 @@ def test_leaving_a_rung_for_memory_does_not_raise_the_ceiling_of_heat() -> None:
     assert throttle.allowed == []
 
 
+def test_a_rung_without_memory_is_excluded_with_those_that_are_not_smaller() -> None:
+    """By predictions, since of a GPU's memory the process shows nothing; for good."""
+    costs = [
+        replace(cost, peak_bytes=500, predicted_peak_bytes=predicted)
+        for cost, predicted in zip(COOLER[::-1], (300, None, 400), strict=True)
+    ]
+    throttle = Throttle(costs, Budget(temperature_c=60))
+    assert throttle.exclude("k100", "it is full")
+    assert [cost.rung for cost in throttle.allowed] == ["k050"]
+    assert throttle.reason == "it is full"
+    throttle.watch(1000.0, "k050", Reading(temperature_c=20.0), {})
+    assert [cost.rung for cost in throttle.allowed] == ["k050"]
+    assert not throttle.exclude("k050", "it is full")
+    assert throttle.allowed == []
+
+
 @pytest.mark.parametrize(("limit_c", "time_s"), [(55, None), (55, 373), (50, 388)])
 def test_a_temperature_is_kept_by_pauses(limit_c, time_s) -> None:
     """All rungs draw nearly the same, so that a lower one would not be cooler."""

@@ -151,4 +151,4 @@ def _known_s(package: Package, rung: Rung, environment: Environment) -> float | 
 
 def _text(device: str) -> str:
     gpu = device_gpu(device)
-    return device if gpu is None else f"{device}, {gpu.text()}"
+    return device if gpu is None else f"{device} ({gpu.text()})"

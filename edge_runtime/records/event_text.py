@@ -72,7 +72,7 @@ def _engine_text(event: events.Started | events.Resumed) -> str:
     engine = f"{event.engine} ({event.runtime})"
     if event.device == _CPU:
         return engine
-    return f"{engine}, {event.device}{f', {event.gpu}' if event.gpu else ''}"
+    return f"{engine} on {event.device}{f' ({event.gpu})' if event.gpu else ''}"
 
 
 def _zone_text(event: events.ZoneLost | events.ZoneBack) -> str:

@@ -25,7 +25,7 @@ class Gpu:
 
     def text(self) -> str:
         """Name and driver, which together decide what a step costs on it."""
-        return self.name if self.driver is None else f"{self.name} ({self.driver})"
+        return self.name if self.driver is None else f"{self.name}, {self.driver}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
