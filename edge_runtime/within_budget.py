@@ -33,6 +33,7 @@ from edge_runtime.profiling import (
     Environment,
     check_limits,
     choose_device,
+    fitting_on_card,
     measure_for_run,
     require_readings,
 )
@@ -193,6 +194,7 @@ def train_within(
             measure = partial(measure_for_run, package, environment, options, metering, report)
             given = None if profile is None else Path(profile)
             costs = _costs(package, environment, given, candidates, measure, report)
+            costs = fitting_on_card(costs, report)
             limit = _decoding_limit(source, costs, budget, decoding, code, report)
             costs = replace(costs, rungs=with_decoding(costs.rungs, limit + code))
             require_readings(budget, metering.meter)

@@ -126,7 +126,7 @@ def test_leaving_a_rung_for_memory_does_not_raise_the_ceiling_of_heat() -> None:
     power_w = {"k050": 6.0, "k075": 9.0, "k100": 10.0}
     throttle.watch(0.0, "k100", Reading(temperature_c=61.0), power_w)
     assert [cost.rung for cost in throttle.allowed] == ["k050"]
-    throttle.watch(30.0, "k050", Reading(temperature_c=61.0, rss_bytes=1001), power_w)
+    throttle.watch(30.0, "k050", Reading(temperature_c=61.0, held_bytes=1001), power_w)
     assert throttle.allowed == []
 
 

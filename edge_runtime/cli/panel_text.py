@@ -67,6 +67,8 @@ def _state(status: Status) -> Text:
             return Text("stopped", "yellow")
         case events.Diverged():
             return Text("diverged", "bold red")
+        case events.EngineFailed():
+            return Text(f"device {status.ended.device} failed", "bold red")
         case _:
             return Text("no more pictures", "bold red")
 

@@ -22,7 +22,12 @@ from edge_runtime.device.machine import (
     machine_facts,
     usable_cpus,
 )
-from edge_runtime.device.memory import MemoryNow, memory_now, process_tree_rss_bytes
+from edge_runtime.device.memory import (
+    MemoryNow,
+    PeakMemory,
+    memory_now,
+    process_tree_rss_bytes,
+)
 from edge_runtime.device.meter import Meter
 from edge_runtime.device.power_mode import power_mode
 from edge_runtime.device.probe import SensorEvent
@@ -54,6 +59,7 @@ __all__ = [
     "Inventory",
     "MemoryNow",
     "Meter",
+    "PeakMemory",
     "PowerFacts",
     "PowerSample",
     "PowerSensor",

@@ -14,7 +14,7 @@ MEASURED = "measured"
 INTERPOLATED = "interpolated"  # between two measured rungs
 EXTRAPOLATED = "extrapolated"  # from measured rungs that are all smaller, or all larger
 UNMEASURED = "unmeasured"  # only its size is known
-DOES_NOT_FIT = "does_not_fit"  # its process was killed for memory
+DOES_NOT_FIT = "does_not_fit"  # its process was killed for memory, or a GPU has none for it
 SOURCES = (MEASURED, INTERPOLATED, EXTRAPOLATED, UNMEASURED, DOES_NOT_FIT)
 
 # What a board can need for a step, and for a part of a run.
@@ -44,6 +44,7 @@ class RungCost:
     power_w: BoardWatts | None  # mean while it trains
     peak_bytes: Bytes | None  # process tree and GPU share while it trains
     predicted_peak_bytes: Bytes | None
+    card_bytes: Bytes | None = None  # of a GPU's own memory, at most; None: unknown, or none
     source: str  # one of `SOURCES`
     micro_batch: PositiveInt | None = None  # pictures; None: the whole batch at once
 
@@ -59,16 +60,24 @@ class RungCost:
         margin = _PREDICTED_MARGIN if self.peak_bytes is None else _MEASURED_MARGIN
         return None if likely is None else math.ceil(likely * margin)
 
+    @property
+    def need_card_bytes(self) -> int | None:
+        """Of a GPU's own memory, to reserve for it."""
+        card_bytes = self.card_bytes
+        return None if card_bytes is None else math.ceil(_MEASURED_MARGIN * card_bytes)
+
     def text(self, *, is_estimate: bool) -> str:
         """For people: `k050  264.0 ms  402.0 MiB  1.90 J per step (estimate)`."""
         if self.step_s is None:
             if self.source != DOES_NOT_FIT and self.predicted_peak_bytes is not None:
                 predicted = bytes_text(self.predicted_peak_bytes)
                 return f"{self.rung:10} not measured; it would take about {predicted}"
-            return f"{self.rung:10} was killed for memory"
+            return f"{self.rung:10} does not fit into memory"
         parts = [f"{self.rung:10} {step_text(self.step_s):>10}"]
         if self.peak_bytes is not None:
             parts.append(f"{bytes_text(self.peak_bytes):>10}")
+        if self.card_bytes is not None:
+            parts.append(f"{bytes_text(self.card_bytes)} of the GPU's own")
         if self.step_j is not None:
             mark = " (estimate)" if is_estimate else ""
             parts.append(f"{energy_text(self.step_j)} per step{mark}")

@@ -37,10 +37,8 @@ class Reading:
     power_w: float | None = None
     temperature_c: float | None = None
     throttled: bool | None = None
-    rss_bytes: int | None = None  # of the process tree, with its share of GPU memory
-    room_bytes: int | None = (
-        None  # that it may hold, now or soon: `rss_bytes` and what is free
-    )
+    held_bytes: int | None = None  # by the process tree, with its share of GPU memory
+    room_bytes: int | None = None  # that it may hold, now or soon: this, and what is free
     memory_pressure: float | None = None  # PSI "some avg10", 0 to 100
 
 
@@ -80,7 +78,7 @@ class Throttle:
         if rung not in rungs:  # already excluded; the switch is pending
             return
         place = rungs.index(rung)
-        used, limit = reading.rss_bytes, self._budget.memory_bytes
+        used, limit = reading.held_bytes, self._budget.memory_bytes
         room_bytes = reading.room_bytes
         if room_bytes is None or _fits(self._costs[place], room_bytes):
             self._short_since_s = math.inf

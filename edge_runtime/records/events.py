@@ -285,6 +285,7 @@ class Finished:
     elapsed_s: Seconds
     images_per_s: NonNegative | None
     peak_bytes: Bytes  # resident, of the last process with its children and its GPU share
+    card_bytes: Bytes | None = None  # the most of a GPU's own memory; None: unknown, or none
     memory_limit_bytes: Bytes | None = None  # that the peak should have kept
     stopped_by: str | None  # the limit that ended the run early: "energy", "time", ...
     reason: str | None = None  # for people, where a limit ended it

@@ -15,7 +15,7 @@ from typing import NoReturn
 import numpy as np
 
 from edge_runtime.data import ViewBatch, draw_inputs, view_batches
-from edge_runtime.device import memory_now, process_tree_rss_bytes
+from edge_runtime.device import PeakMemory
 from edge_runtime.engines import CPU
 from edge_runtime.engines.base import Engine, Hyper, StepResult
 from edge_runtime.errors import DataError, EdgeRuntimeError, EngineError, NoMemoryError
@@ -33,7 +33,6 @@ from edge_runtime.training.job import TrainingJob
 from edge_runtime.training.metering import Metering
 from edge_runtime.training.selector import RungSelector, UnknownLimit
 
-_MEMORY_EVERY_S = 1.0  # reading it lists all processes of the machine
 _PAUSE_S = 0.2  # at most, between two calls of `stop`
 
 
@@ -62,7 +61,7 @@ class Loop:
         self._retried: ViewBatch | None = None  # of a step for which there was no memory
         self._logged: list[Event] = []  # and not yielded yet
         self._started_s = self._saved_s = self._clock()
-        self._memory_s = -math.inf
+        self._peak = PeakMemory()
 
     def begin(self, *first: Event) -> None:
         """Log how the run begins or continues, and the plan.
@@ -262,16 +261,14 @@ class Loop:
     def _measured(self, begin_s: float, ready_s: float, end_s: float) -> events.Measured:
         moment, pause_s = self._metering.moment(end_s), self._paused_s
         self._paused_s = 0.0
-        rss_bytes = None
-        if end_s - self._memory_s >= _MEMORY_EVERY_S:
-            self._memory_s, rss_bytes = end_s, process_tree_rss_bytes()
+        memory = self._peak.reading(end_s)
         return events.Measured(
             process=moment.process,
             t_s=moment.t_s,
             step_s=end_s - ready_s,
             wait_s=ready_s - begin_s,
             pause_s=pause_s,
-            rss_bytes=rss_bytes,
+            rss_bytes=None if memory is None else memory.rss_bytes,
         )
 
     def _finish_epoch(self) -> None:
@@ -365,7 +362,8 @@ class Loop:
             checkpoint=self._checkpoint(),
             elapsed_s=elapsed_s,
             images_per_s=images / elapsed_s if images else None,
-            peak_bytes=memory_now().peak_bytes,
+            peak_bytes=self._peak.peak_bytes(),
+            card_bytes=self._peak.card_bytes,
             memory_limit_bytes=self._job.options.budget.memory_bytes,
             stopped_by=stop.stopped_by if stop else None,
             reason=stop.reason if stop else None,

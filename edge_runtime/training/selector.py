@@ -251,7 +251,7 @@ class GovernedSelector(RungSelector):
             power_w=sample.total_w if sample else None,
             temperature_c=hottest.temperature_c if hottest else None,
             throttled=sample.throttled if sample else None,
-            rss_bytes=memory.rss_bytes,
+            held_bytes=memory.held_bytes,
             room_bytes=self._memory.room_soon_bytes(now_s),
             memory_pressure=memory.pressure_avg10,
         )

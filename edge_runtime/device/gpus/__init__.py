@@ -16,6 +16,7 @@ from functools import cache
 from edge_runtime.device.gpus.access import closed_files
 from edge_runtime.device.gpus.cuda import cuda_gpus
 from edge_runtime.device.gpus.gpu import KINDS, SOFTWARE, Gpu, Survey
+from edge_runtime.device.gpus.memory import card_free_bytes, gpu_memory
 from edge_runtime.device.gpus.vulkan import vulkan_gpus
 from edge_runtime.device.process import python_command, start_errors
 from edge_runtime.errors import DeviceError
@@ -74,4 +75,15 @@ def _found(interface: str) -> Survey:
     return Survey(gpus=gpus, problem=problem)
 
 
-__all__ = ["CUDA", "KINDS", "SOFTWARE", "VULKAN", "Gpu", "Survey", "closed_files", "survey"]
+__all__ = [
+    "CUDA",
+    "KINDS",
+    "SOFTWARE",
+    "VULKAN",
+    "Gpu",
+    "Survey",
+    "card_free_bytes",
+    "closed_files",
+    "gpu_memory",
+    "survey",
+]
