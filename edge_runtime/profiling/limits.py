@@ -52,8 +52,8 @@ def fitting_on_card(costs: CostProfile, report: Callable[[str], None]) -> CostPr
     too_large = [rung for rung, need_bytes in needs.items() if need_bytes > free_bytes]
     for rung in too_large:
         report(
-            f"without rung {rung}: it needs {bytes_text(needs[rung])} of the GPU's own memory, "
-            f"and {bytes_text(free_bytes)} of it are free"
+            f"without rung {rung}: of the GPU's own memory, it needs "
+            f"{bytes_text(needs[rung])}, and {bytes_text(free_bytes)} are free"
         )
     rungs = [
         replace(cost, source=DOES_NOT_FIT) if cost.rung in too_large else cost
