@@ -53,6 +53,15 @@ HERE = EnvironmentKey(
 )
 
 
+def test_a_gpus_own_memory_is_shown_and_reserved_for() -> None:
+    cost = replace(LADDER[0], card_bytes=1000 << 20)
+    assert cost.text(is_estimate=False).endswith(
+        "1000.0 MiB of the GPU's own  2.00 J per step"
+    )
+    assert cost.need_card_bytes == 1050 << 20
+    assert LADDER[0].need_card_bytes is None
+
+
 def unmeasured(rung: str, flops: int):
     empty = rung_cost(rung, flops // 1000, 1.0, None, flops=flops, source="unmeasured")
     nothing = {"step_s": None, "step_s_low": None, "step_s_high": None, "peak_bytes": None}

@@ -96,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
         Evaluation(
             step=trained.step,
             results=results,
+            device=device,
             spent_s=spent.duration_s,
             energy_j=spent.gross_j,
             energy_is_estimate=bool(spent.is_estimate),

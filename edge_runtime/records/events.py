@@ -303,6 +303,7 @@ class Evaluation:
 
     step: NonNegativeInt
     results: EvaluationResults
+    device: str = "cpu"
     spent_s: Seconds  # not part of the run's budget
     energy_j: Joules | None
     energy_is_estimate: bool
