@@ -30,8 +30,9 @@ from edge_runtime.device import (
     start_errors,
 )
 from edge_runtime.engines import ENGINES
-from edge_runtime.engines.devices import CPU, device_gpu, device_name, installed_devices
+from edge_runtime.engines.devices import device_gpu, device_name, installed_devices
 from edge_runtime.errors import DeviceError, EngineError
+from edge_runtime.facts.costs import CPU
 from edge_runtime.units import bytes_text, duration_text
 from edge_runtime.version import __version__
 

@@ -156,7 +156,6 @@ def _known(name: str, names: list[str], kind: str) -> str:
 
 
 __all__ = [
-    "CPU",
     "ENGINES",
     "FORWARD_ENGINES",
     "Batch",

@@ -19,9 +19,10 @@ from edge_runtime.device import gpus
 from edge_runtime.engines.host_tensors import HostTensors
 from edge_runtime.engines.runtime import load_onnxruntime, native_errors, runtime_name
 from edge_runtime.errors import ConfigError, EngineError, how_to_install
+from edge_runtime.facts.costs import CPU as CPU  # for the engines, too
 from edge_runtime.state import Array
 
-CPU, WEBGPU, CUDA = "cpu", "webgpu", "cuda"
+WEBGPU, CUDA = "webgpu", "cuda"
 _PLUGIN = "onnxruntime-ep-webgpu"
 DISTRIBUTIONS = {WEBGPU: _PLUGIN, CUDA: "onnxruntime-gpu"}  # that bring a device
 _CUDA_INDEX = re.compile("[0-9]{1,3}")

@@ -15,9 +15,9 @@ from edge_runtime.data import (
     require_labels,
 )
 from edge_runtime.engines import ForwardEngine, create_forward_engine, encoder_weights
-from edge_runtime.engines.devices import CPU
 from edge_runtime.engines.runtime import release_free_memory
 from edge_runtime.errors import DataError, DivergedError
+from edge_runtime.facts.costs import CPU
 from edge_runtime.package import Package
 from edge_runtime.state import State
 

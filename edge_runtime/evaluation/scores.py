@@ -12,12 +12,12 @@ from edge_runtime.data import (
     require_labels,
 )
 from edge_runtime.engines import encoder_state_names
-from edge_runtime.engines.devices import CPU
 from edge_runtime.engines.runtime import load_onnxruntime, release_free_memory
 from edge_runtime.evaluation.features import Features, embed, label_mapping, open_encoder
 from edge_runtime.evaluation.knn import knn_accuracy
 from edge_runtime.evaluation.linear import linear_accuracy
 from edge_runtime.evaluation.room import Amounts, decoding_limit, fitting_batch_size
+from edge_runtime.facts.costs import CPU
 from edge_runtime.package import Package
 from edge_runtime.state import State
 

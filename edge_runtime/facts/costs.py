@@ -10,6 +10,7 @@ from typing import Annotated
 from edge_runtime.schema import Bytes, NonNegativeInt, PositiveInt, Range
 from edge_runtime.units import bytes_text, energy_text, step_text
 
+CPU = "cpu"  # the device that is always there
 MEASURED = "measured"
 INTERPOLATED = "interpolated"  # between two measured rungs
 EXTRAPOLATED = "extrapolated"  # from measured rungs that are all smaller, or all larger
@@ -95,7 +96,7 @@ class CostProfile:
     power_mode: str | None
     engine: str
     runtime: str  # with its version
-    device: str = "cpu"  # on which the engine ran
+    device: str = CPU  # on which the engine ran
     gpu: str | None = None  # behind the device, with its driver; None: the CPU, or unknown
     threads: PositiveInt | None  # of the engine; None: one per processor
     cpus: Processors | None = None  # that could be used, such as 2 or 0.5; None: unknown

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from edge_runtime.device import Meter
 from edge_runtime.engines import create_engine, device_gpu, installed_gpus, supported_rungs
-from edge_runtime.engines.devices import CPU, device_name
+from edge_runtime.engines.devices import device_name
 from edge_runtime.errors import EngineError
+from edge_runtime.facts.costs import CPU
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
 from edge_runtime.profiling.environment import Environment

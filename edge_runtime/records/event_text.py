@@ -4,13 +4,12 @@ from pathlib import Path
 
 from edge_runtime.facts import Budget, Plan
 from edge_runtime.facts.budget import MEMORY, over_text
+from edge_runtime.facts.costs import CPU
 from edge_runtime.facts.plan import steps_text
 from edge_runtime.printable import printable
 from edge_runtime.records import events
 from edge_runtime.records.events import Event, StepRecord
 from edge_runtime.units import bytes_text, duration_text, energy_text, temperature_text
-
-_CPU = "cpu"
 
 
 def event_text(event: Event, folder: Path = Path()) -> str:
@@ -70,9 +69,14 @@ def _text(event: Event, folder: Path) -> str:
 
 def _engine_text(event: events.Started | events.Resumed) -> str:
     engine = f"{event.engine} ({event.runtime})"
-    if event.device == _CPU:
+    if event.device == CPU:
         return engine
-    return f"{engine} on {event.device}{f' ({event.gpu})' if event.gpu else ''}"
+    return f"{engine} on {device_text(event.device, event.gpu)}"
+
+
+def device_text(device: str, gpu: str | None) -> str:
+    """A device, and the GPU behind it where it is known."""
+    return f"{device} ({gpu})" if gpu else device
 
 
 def _zone_text(event: events.ZoneLost | events.ZoneBack) -> str:

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from edge_runtime.errors import RecordsError
 from edge_runtime.facts import Budget, EvaluationResults, Plan, Spent, WindowEnergy
 from edge_runtime.facts.budget import MEMORY
+from edge_runtime.facts.costs import CPU
 from edge_runtime.schema import (
     Bytes,
     Celsius,
@@ -73,7 +74,7 @@ class Started:
     steps_per_epoch: NonNegativeInt
     engine: str
     runtime: str
-    device: str = "cpu"
+    device: str = CPU
     gpu: str | None = None  # behind the device, with its driver; None: the CPU, or unknown
     device_reason: str | None = None  # why `--device auto` took it; None: it was named
 
@@ -90,7 +91,7 @@ class Resumed:
     lost_j: Joules | None
     engine: str
     runtime: str
-    device: str = "cpu"
+    device: str = CPU
     gpu: str | None = None
     threads: PositiveInt | None = None  # of the engine; None: not recorded
 
@@ -303,7 +304,7 @@ class Evaluation:
 
     step: NonNegativeInt
     results: EvaluationResults
-    device: str = "cpu"
+    device: str = CPU
     spent_s: Seconds  # not part of the run's budget
     energy_j: Joules | None
     energy_is_estimate: bool

@@ -21,8 +21,9 @@ from edge_runtime.engines import (
     encoder_weights,
     placement_of,
 )
-from edge_runtime.engines.devices import CPU, open_device
+from edge_runtime.engines.devices import open_device
 from edge_runtime.errors import EngineError, PackageError
+from edge_runtime.facts.costs import CPU
 from edge_runtime.package import Package, open_package
 from edge_runtime.package.curves import hyper_parameters
 from edge_runtime.package.manifest import Rung

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import TypeAlias
 
-from edge_runtime.engines import CPU
 from edge_runtime.errors import (
     DivergedError,
     EdgeRuntimeError,
@@ -11,6 +10,7 @@ from edge_runtime.errors import (
     SensorError,
     StoppedError,
 )
+from edge_runtime.facts.costs import CPU
 from edge_runtime.records import events
 from edge_runtime.records.events import Event
 from edge_runtime.training.selector import UnknownLimit
