@@ -20,15 +20,20 @@ from parts.common import peak_rss_bytes
 Job = Mapping[str, Any]  # engine, package, keep_ratio, threads, warm_up, steps
 
 
+def open_package_of(job: Job) -> Package:
+    """The package of a job."""
+    return open_package(Path(job["package"]))
+
+
 def open_job(job: Job) -> tuple[Package, Rung]:
     """The package of a job and the rung that it measures."""
-    package = open_package(Path(job["package"]))
+    package = open_package_of(job)
     return package, package.rung_with_keep_ratio(job["keep_ratio"])
 
 
-def batch_of(package: Package, rung: Rung) -> dict[str, NDArray[Any]]:
+def batch_of(package: Package, rung: Rung, seed: int = 0) -> dict[str, NDArray[Any]]:
     """Noise as pictures, and the draws of the rung, by graph input name."""
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(seed)
     count = package.manifest.batch_size
     images = {
         f"images.{group.name}": generator.integers(
