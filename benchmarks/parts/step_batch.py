@@ -16,6 +16,7 @@ from edge_runtime.package import Package, open_package
 from edge_runtime.package.curves import COUNT
 from edge_runtime.package.manifest import Rung
 from parts.common import peak_rss_bytes
+from parts.gpu import Gpu
 
 Job = Mapping[str, Any]  # engine, package, keep_ratio, threads, warm_up, steps
 
@@ -58,21 +59,26 @@ def hyper_of(package: Package, step: int) -> dict[str, float]:
     }
 
 
-def measured(step: Callable[[int], float], job: Job) -> dict[str, Any]:
+def measured(step: Callable[[int], float], job: Job, gpu: Gpu | None = None) -> dict[str, Any]:
     """Time the steps after the warm-up.
 
     Args:
         step: trains the step with a number from 1, returns its loss.
         job: has the number of steps.
+        gpu: whose energy and memory are read, too; unknown is None.
     """
     losses = [step(number) for number in range(1, job["warm_up"] + 1)]
-    step_ms = []
+    before_j, step_ms = gpu.energy_j() if gpu else None, []
     for number in range(job["warm_up"] + 1, job["warm_up"] + job["steps"] + 1):
         begin_s = time.perf_counter()
         step(number)
         step_ms.append(1000 * (time.perf_counter() - begin_s))
+    after_j = gpu.energy_j() if gpu else None
+    spent_j = None if before_j is None or after_j is None else after_j - before_j
     return {
         "step_ms": step_ms,
         "peak_rss_bytes": peak_rss_bytes(),
         "first_loss": losses[0],
+        "gpu_energy_j": None if spent_j is None else spent_j / job["steps"],
+        "gpu_bytes": gpu.used_bytes() if gpu else None,
     }
