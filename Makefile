@@ -3,6 +3,7 @@
 # make test         everything that needs Python and make only
 # make test-fast    the same without the tests that take more than a few seconds
 # make test-system  what needs root or system packages: emulated boards, jtop, memory limits
+# make test-webgpu-long  5,000 steps on a Vulkan driver in software, the better part of an hour
 # make check        format, lint, types, tests: what has to pass before a change is shared
 # make bench        how fast it is here
 # make install      edge-train into $(VENV), on 3.11 with PyTorch to export packages
@@ -38,7 +39,7 @@ endif
 TORCH := $(if $(findstring export,$(EXTRAS)),$(shell sed -n 's/.*"\(torch==[0-9.]*\)".*/\1/p' pyproject.toml))
 MYPY_ARGS := $(if $(TORCH),-p edge_runtime -p edge_export -p device_tests,-p edge_runtime -p device_tests --follow-imports silent)
 
-.PHONY: help install wheel demo test test-fast check bench gallery fuzz test-system system-packages
+.PHONY: help install wheel demo test test-fast check bench gallery fuzz test-system test-webgpu-long system-packages
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' $(MAKEFILE_LIST)
@@ -96,6 +97,13 @@ $(VENV)-webgpu/.installed: Makefile pyproject.toml
 	@$(PYTHON) -m venv --clear $(VENV)-webgpu
 	@$(VENV)-webgpu/bin/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS) --editable '.[webgpu]' pytest hypothesis || $(PIP_FAILED)
 	@touch $@
+
+# Memory and buffers on a GPU in software: Mesa's, where it is new enough, or Chromium's.
+VULKAN_DRIVER ?= $(firstword $(wildcard /usr/share/vulkan/icd.d/lvp_icd*.json) /usr/lib/chromium/vk_swiftshader_icd.json)
+test-webgpu-long: $(INSTALLED) $(VENV)-webgpu/.installed
+	VK_DRIVER_FILES=$(VULKAN_DRIVER) VK_ICD_FILENAMES=$(VULKAN_DRIVER) XDG_RUNTIME_DIR=/tmp \
+	ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER=1 \
+	$(BIN)/python benchmarks/flat_memory.py --device webgpu --python $(VENV)-webgpu/bin/python $(LONG_ARGS)
 
 # Made again only when what is to be installed has changed. PyTorch alone comes first: its CPU
 # build answers to the same version, and the second call then keeps it.

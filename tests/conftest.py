@@ -23,7 +23,8 @@ def pytest_configure() -> None:
 
 # Files whose tests export, train or measure for more than some seconds.
 SLOW_FILES = {
-    "test_build", "test_cli_export", "test_cli_profile", "test_data_memory",
+    "test_build", "test_cli_export", "test_cli_profile", "test_cuda_kernels",
+    "test_data_memory",
     "test_declared_state", "test_demo", "test_doctor", "test_energy_runs", "test_engines",
     "test_engine_memory", "test_evaluation_room", "test_flops", "test_growth",
     "test_liveness", "test_measuring_within_budget", "test_micro_batches",

@@ -30,7 +30,7 @@ MIB = 1 << 20
 _BENCHMARKS = Path(__file__).parents[1]
 # Found by every process of a benchmark, also if edge-train is not installed there.
 _ROOT = _BENCHMARKS.parent
-_PATHS = os.pathsep.join(map(str, (_ROOT, _ROOT / "export", _BENCHMARKS)))
+PATHS = os.pathsep.join(map(str, (_ROOT, _ROOT / "export", _BENCHMARKS)))
 
 
 def say(text: str) -> None:
@@ -46,16 +46,22 @@ def is_installed(module: str) -> bool:
         return False
 
 
-def in_fresh_process(python: str, part: str, job: Job) -> Row:
+def in_fresh_process(
+    python: str, part: str, job: Job, variables: Mapping[str, str] | None = None
+) -> Row:
     """Run `parts/<part>.py` on a job in a new process; returns its output.
 
     Args:
         python: the interpreter, which decides the installed onnxruntime.
         part: without `.py`.
         job: plain data.
+        variables: of its environment, besides this one's.
+
+    Raises:
+        SystemExit: it failed; its last lines on stderr say why.
     """
     command = [python, "-m", f"parts.{part}", json.dumps(job)]
-    environment = worker_environment()
+    environment = {**worker_environment(), **(variables or {})}
     if job.get("threads"):
         environment["OMP_NUM_THREADS"] = str(job["threads"])
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -131,7 +137,7 @@ def edge_train(
 
 def worker_environment() -> dict[str, str]:
     """Environment variables of every process that a benchmark starts."""
-    return {**os.environ, "PYTHONPATH": _PATHS, "PYTHONWARNINGS": "ignore"}
+    return {**os.environ, "PYTHONPATH": PATHS, "PYTHONWARNINGS": "ignore"}
 
 
 def add_line(path: Path | None, row: Row) -> None:

@@ -1,16 +1,23 @@
-"""Worker of step_time.py: PyTorch, eager or compiled, from the package's initial weights."""
+"""Worker of step_time.py and gpu_step.py: PyTorch from the package's initial weights.
+
+Eager or compiled, on the processor or a GPU, in float32, with TF32 products or with autocast.
+"""
 
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from edge_runtime.package import Package
 from edge_runtime.package.encoder import to_timm
 from edge_runtime.package.names import PARAM
 from parts.common import answer
+from parts.gpu import Gpu
 from parts.plain_vit import SimCLR, VisionTransformer
 from parts.step_batch import Job, batch_of, hyper_of, measured, open_job
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 # Names of the projector's parameters: PyTorch's -> the package's
 PROJECTOR = {
@@ -55,38 +62,70 @@ def plain_model(package: Package) -> SimCLR:
 
 def work(job: Job) -> dict[str, Any]:
     """Measure PyTorch on a job."""
-    torch.set_num_threads(job["threads"])
+    if job["threads"] is not None:
+        torch.set_num_threads(job["threads"])
+    torch.set_float32_matmul_precision("high" if job.get("precision") == "tf32" else "highest")
+    device = torch.device(job.get("device", "cpu"))
     package, rung = open_job(job)
     inputs = {name: torch.tensor(value) for name, value in batch_of(package, rung).items()}
-    views = inputs[f"images.{package.manifest.views[0].name}"]
-    keep = inputs[rung.draws[0].input] if rung.draws else None
-    model = plain_model(package)
-    hyper = hyper_of(package, 1)
-    optimizer = torch.optim.AdamW(
-        model.parameters(),
-        lr=hyper["lr"],
-        betas=(hyper["beta1"], hyper["beta2"]),
-        eps=hyper["eps"],
-        weight_decay=hyper["weight_decay"],
-        fused=True,
+    keep = rung.draws[0].input if rung.draws else None
+    names = [f"images.{package.manifest.views[0].name}", *([keep] if keep else [])]
+    train = Training(plain_model(package).to(device), hyper_of(package, 1), job)
+
+    def batch() -> list[Tensor | None]:
+        # As an engine is fed: from the processor's memory in every step
+        given: list[Tensor | None] = [inputs[name].to(device) for name in names]
+        return given if keep else [*given, None]
+
+    times = measured(
+        lambda _: train.step(batch()), job, None if device.type == "cpu" else Gpu()
     )
-    loss_of = torch.compile(model) if job["engine"] == "compile" else model
-
-    def step(_: int) -> float:
-        optimizer.zero_grad()
-        loss = loss_of(views, keep)
-        loss.backward()
-        optimizer.step()
-        return float(loss)
-
-    times = measured(step, job)
-    with FlopCounterMode(display=False) as counter:
-        model(views, keep).backward()
     return {
         **times,
         "runtime": f"torch {torch.__version__}",
-        "flops": counter.get_total_flops(),
+        "flops": train.count_flops(batch()),
     }
+
+
+class Training:
+    """A model and its optimizer, in the precision and the mode of a job."""
+
+    def __init__(self, model: SimCLR, hyper: dict[str, float], job: Job) -> None:
+        self._model = model
+        self._loss_of = torch.compile(model) if job["engine"] == "compile" else model
+        self._optimizer = torch.optim.AdamW(
+            model.parameters(),
+            lr=hyper["lr"],
+            betas=(hyper["beta1"], hyper["beta2"]),
+            eps=hyper["eps"],
+            weight_decay=hyper["weight_decay"],
+            fused=True,
+        )
+        self._device = next(model.parameters()).device.type
+        self._autocast = AUTOCAST.get(job.get("precision", "fp32"))
+        # Only float16 needs it; disabled it does nothing
+        scales = self._autocast is torch.float16
+        self._scaler = torch.amp.GradScaler(self._device, enabled=scales)
+
+    def step(self, batch: list[Tensor | None]) -> float:
+        """Train one step; returns the loss, so that the device has finished."""
+        self._optimizer.zero_grad()
+        with self._cast():
+            loss = self._loss_of(*batch)
+        self._scaler.scale(loss).backward()
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        return float(loss)
+
+    def count_flops(self, batch: list[Tensor | None]) -> int:
+        """Of the products of a step."""
+        with FlopCounterMode(display=False) as counter, self._cast():
+            self._model(*batch).backward()
+        return int(counter.get_total_flops())
+
+    def _cast(self) -> torch.autocast:
+        enabled = self._autocast is not None
+        return torch.autocast(self._device, dtype=self._autocast, enabled=enabled)
 
 
 if __name__ == "__main__":

@@ -111,7 +111,9 @@ class _Cuda(Device):
     @override
     def copy_of(self, array: Array) -> Any:
         create = load_onnxruntime().OrtValue.ortvalue_from_numpy
-        return create(np.ascontiguousarray(array), "cuda", self._index)
+        # Fails here first where CUDA's libraries are missing or there is no such GPU.
+        with native_errors(f"use the memory of device {self.name} (docs/gpu.md)"):
+            return create(np.ascontiguousarray(array), "cuda", self._index)
 
 
 class _WebGpu(Device):
