@@ -83,6 +83,7 @@ def amounts(root: Path, *pids: int) -> tuple[int | None, int | None]:
         ("", (None, None)),
         ("drm-resident-memory: 9223372036854775807 MiB\n", (None, None)),
         (f"drm-resident-memory: {10**30}\n", (None, None)),
+        (f"drm-resident-memory: {10**14} MiB\ndrm-resident-vram: 1 MiB\n", (None, 1)),
         ("drm-resident-memory: -5 MiB\ndrm-resident-vram: 5 GiB\n", (None, None)),
         ("drm-resident-memory: ²\ndrm-resident-: 1\n\0\xff:\ndrm-total\n", (None, None)),
     ],

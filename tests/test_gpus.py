@@ -140,7 +140,7 @@ def closed() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         os.chmod(folder, 0o755)
         modes = {"dri/renderD128": 0o660, "dri/card0": 0o600, "dri/renderD129": 0o666}
-        modes |= {"nvhost-gpu": 0o660, "nvmap": 0o600, "null": 0o600}
+        modes |= {"nvhost-gpu": 0o660, "nvmap": 0o600, "null": 0o600, "nvidia0": 0o640}
         for name, mode in modes.items():
             file = Path(folder) / "dev" / name
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -159,6 +159,7 @@ def test_files_that_this_user_may_not_open_have_a_cure(closed: Path, as_a_user: 
         f"(sudo usermod -aG {group} USER), log in again",
         f"{closed}/dev/nvhost-gpu": "start the container with --group-add 54321",
         f"{closed}/dev/nvmap": f"pass it into the container (--device {closed}/dev/nvmap)",
+        f"{closed}/dev/nvidia0": f"pass it into the container (--device {closed}/dev/nvidia0)",
     }
 
 

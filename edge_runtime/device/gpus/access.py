@@ -28,10 +28,8 @@ def _cure(path: Path) -> str | None:
 
 def _permission_cure(path: Path) -> str:
     status = path.stat()
-    if not stat.S_IMODE(status.st_mode) & stat.S_IRWXG or status.st_gid in (
-        os.getegid(),
-        *os.getgroups(),
-    ):
+    is_ours = status.st_gid in (os.getegid(), *os.getgroups())
+    if is_ours or not stat.S_IMODE(status.st_mode) & stat.S_IRWXG:
         return f"pass it into the container (--device {path})"
     try:
         group = grp.getgrgid(status.st_gid).gr_name
