@@ -73,6 +73,11 @@ class Case:
         """The name of its package: PyTorch starts from the weights of that in float32."""
         return f"{self.model}-{self.precision if self.engine == 'ort' else 'fp32'}"
 
+    @property
+    def worker(self) -> str:
+        """The part that measures it."""
+        return "step_ort" if self.engine == "ort" else "step_torch"
+
 
 Runner = Callable[[Case, dict[str, object]], Row]  # measures a case with a job, in a process
 
@@ -100,6 +105,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     there = acts.add_parser("run", help="measure on this machine's GPU")
     there.set_defaults(act=run)
     there.add_argument("kit", type=Path)
+    there.add_argument("--models", default=",".join(MODELS), help="default: all")
     here = acts.add_parser("rehearse", help="the same with tiny models, without a GPU")
     here.set_defaults(act=rehearse)
     here.add_argument("--webgpu-python", default=sys.executable, help="with the plugin")
@@ -108,7 +114,6 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
         each.add_argument("--rounds", type=int, default=rounds, help=f"default: {rounds}")
         each.add_argument("--steps", type=int, default=steps, help=f"default: {steps}")
         each.add_argument("--warm-up", type=int, default=5, help="steps before; default: 5")
-        each.add_argument("--models", default=",".join(MODELS), help="default: all")
     return parser.parse_args(words)
 
 
@@ -149,8 +154,7 @@ def run(args: argparse.Namespace) -> None:
         device = "cuda" if case.engine != "ort" else case.device
         if device not in variables:
             variables[device] = gpu_kit.worker_variables(args.kit, device)
-        part = "step_ort" if case.engine == "ort" else "step_torch"
-        return in_fresh_process(sys.executable, part, job, variables[device])
+        return in_fresh_process(sys.executable, case.worker, job, variables[device])
 
     models = args.models.split(",")
     measure_all(cases_of(models, torch_device="cuda"), args.kit, args, runner)
@@ -160,9 +164,8 @@ def rehearse(args: argparse.Namespace) -> None:
     """Measure tiny models without a GPU."""
 
     def runner(case: Case, job: dict[str, object]) -> Row:
-        part = "step_ort" if case.engine == "ort" else "step_torch"
         python = args.webgpu_python if case.engine == "ort" else sys.executable
-        return in_fresh_process(python, part, {**job, "threads": 1})
+        return in_fresh_process(python, case.worker, {**job, "threads": 1})
 
     with tempfile.TemporaryDirectory() as folder:
         kit = Path(folder)

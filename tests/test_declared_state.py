@@ -12,6 +12,7 @@ from steps import hyper_of, noise_batch  # noqa: E402
 
 from edge_export.package.build import export_package  # noqa: E402
 from edge_export.package.graphs import accumulate_graph  # noqa: E402
+from edge_export.parameters import Buffer  # noqa: E402
 from edge_export.recipe import make_recipe  # noqa: E402
 from edge_export.step.program import Program  # noqa: E402
 from edge_runtime.engines import (  # noqa: E402
@@ -165,3 +166,9 @@ def test_a_count_has_no_mean_over_micro_batches():
         message = "micro_batches: the loss changes 'buffer.count', whose int32 values have no"
         with pytest.raises(ConfigError, match=message):
             accumulate_graph(program.bind(parts), program.initial_state())
+
+
+def test_a_buffer_of_int64_is_refused():
+    """GPUs have no kernels for it, and graphs would count in int32 all the same."""
+    with pytest.raises(ConfigError, match="buffer 'steps' is int64; graphs count in int32"):
+        Buffer(name="steps", initial=torch.tensor(7))

@@ -161,7 +161,7 @@ def test_a_failed_step_leaves_the_state(engine: Engine, package: Package) -> Non
     for rung in (package.manifest.rungs[0].id, package.manifest.rungs[-1].id):
         batch = dict(noise_batch(package, rung, 3))
         batch["images.global"] = batch["images.global"][:, :-1]
-        with pytest.raises(EngineError, match="cannot run a step"):
+        with pytest.raises(EngineError, match="cannot run a step of rung"):
             engine.step(rung, batch, hyper_of(package, 3))
     assert_equal(engine.snapshot(), before)
     if draws := package.manifest.rungs[-1].draws:

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -30,7 +30,6 @@ GLIBC = (39, 35, 34, 31, 28, 27, 24, 17)  # minor versions that wheels are named
 PLATFORMS = (*(f"manylinux_2_{minor}_x86_64" for minor in GLIBC), "manylinux2014_x86_64")
 VULKAN_LOADER = Path("/usr/lib/x86_64-linux-gnu/libvulkan.so.1")
 KIT, PIECES = "kit.json", "pieces.json"
-_CHUNK_BYTES = 1 << 20
 
 
 def collect_wheels(folder: Path, python_version: str) -> None:
@@ -122,8 +121,8 @@ def receive(source: Path, folder: Path) -> list[str]:
     """
     store = folder / "pieces"
     store.mkdir(parents=True, exist_ok=True)
-    for piece in source.iterdir():
-        shutil.copy(piece, store / piece.name)
+    for path in source.iterdir():
+        shutil.copy(path, store / path.name)
     if not (store / PIECES).exists():
         return [PIECES]
     pieces: dict[str, str] = json.loads((store / PIECES).read_text())
@@ -136,20 +135,14 @@ def receive(source: Path, folder: Path) -> list[str]:
             raise SystemExit(f"{name} is damaged: bring it again")
     whole = folder / "kit.tar.gz"
     with whole.open("wb") as file:
-        for chunk in _chunks(store / name for name in pieces):
-            file.write(chunk)
+        for name in pieces:
+            with (store / name).open("rb") as piece:
+                shutil.copyfileobj(piece, file)
     with tarfile.open(whole) as archive:
         archive.extractall(folder, filter="data")
     whole.unlink()
     shutil.rmtree(store)
     return []
-
-
-def _chunks(paths: Iterable[Path]) -> Iterator[bytes]:
-    for path in paths:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                yield chunk
 
 
 def worker_variables(folder: Path, device: str) -> dict[str, str]:

@@ -1,9 +1,9 @@
 """Engine `ort`: step graphs, or micro-batches and their optimizer, on stock ONNX Runtime."""
 
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
-import numpy as np
 from typing_extensions import override
 
 from edge_runtime.engines.base import BaseEngine, Batch, Engine, Hyper, StepResult
@@ -14,12 +14,12 @@ from edge_runtime.engines.runtime import (
     release_free_memory,
     thread_count,
 )
-from edge_runtime.engines.session import GraphSession
+from edge_runtime.engines.session import GraphSession, arrays_like
 from edge_runtime.engines.spinning import SpinPolicy
 from edge_runtime.errors import EngineError
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
-from edge_runtime.package.names import ACCUMULATE, APPLIED, APPLY, STEP, SUM
+from edge_runtime.package.names import ACCUMULATE, APPLIED, APPLY, DRAW, IMAGES, STEP, SUM
 from edge_runtime.state import State
 
 RunRung = Callable[[Batch, Hyper], dict[str, float]]  # one step; returns the metrics
@@ -67,6 +67,7 @@ class OrtEngine(BaseEngine, Engine):
         wanted = rung_id, self._may_spin()
         loaded = wanted not in self._loaded
         run_rung = self._load(package, *wanted)
+        _require_shapes(package, package.rung(rung_id), batch)
         with native_errors(f"run a step of rung {rung_id}"):
             metrics = run_rung(batch, hyper)
         return StepResult(metrics, bool(metrics.get(APPLIED, 1.0)), loaded)
@@ -100,16 +101,11 @@ class OrtEngine(BaseEngine, Engine):
         accumulate = self._graph(package, rung.graphs[ACCUMULATE], spinning)
         assert self._on is not None
         sums = self._on.tensors(
-            {
-                tensor.name: np.empty(tuple(size or 0 for size in tensor.shape), tensor.dtype)
-                for tensor in accumulate.spec.inputs
-                if tensor.role == SUM
-            }
+            arrays_like(tensor for tensor in accumulate.spec.inputs if tensor.role == SUM)
         )
         apply = self._graph(package, rung.graphs[APPLY], spinning)
         return _MicroBatches(
-            rung,
-            package.manifest.batch_size,
+            range(0, package.manifest.batch_size, rung.micro_batch or 1),
             _StateGraph(accumulate, self._held_state, sums),
             _StateGraph(apply, self._held_state, sums),
             sums,
@@ -176,33 +172,39 @@ class _MicroBatches:
 
     def __init__(
         self,
-        rung: Rung,
-        batch_size: int,
+        parts: range,
         accumulate: _StateGraph,
         apply: _StateGraph,
         sums: Tensors,
     ) -> None:
-        self._rung_id = rung.id
-        self._micro_batch, self._batch_size = int(rung.micro_batch or 0), batch_size
+        self._parts = parts  # first images of the micro-batches
         self._accumulate, self._apply, self._sums = accumulate, apply, sums
 
     def run(self, batch: Batch, hyper: Hyper) -> dict[str, float]:
         # Means over the micro-batches; whether the update was applied, only `apply` reports
-        self._check(batch)
         self._sums.clear()
         parts: list[dict[str, float]] = []
-        for start in range(0, self._batch_size, self._micro_batch):
-            end = start + self._micro_batch
+        for start in self._parts:
+            end = start + self._parts.step
             part = {name: value[:, start:end] for name, value in batch.items()}
             parts.append(self._accumulate.run(part, hyper))
         means = {n: sum(each[n] for each in parts) / len(parts) for n in parts[0]}
         means.pop(APPLIED, None)
         return {**means, **self._apply.run({}, hyper)}
 
-    def _check(self, batch: Batch) -> None:
-        for name, value in batch.items():
-            if value.shape[1:2] != (self._batch_size,):
-                raise EngineError(
-                    f"cannot run a step of rung {self._rung_id}: {name!r} has the shape "
-                    f"{value.shape}; expected [views, {self._batch_size}, ...]."
-                )
+
+def _require_shapes(package: Package, rung: Rung, batch: Batch) -> None:
+    """Raise unless every tensor has the shape of a whole batch: [views, pictures, ...]."""
+    pictures = package.manifest.batch_size
+    graphs = [package.manifest.graphs[path] for path in rung.graphs.values()]
+    for spec in chain.from_iterable(graph.inputs for graph in graphs):
+        if spec.role not in (IMAGES, DRAW):
+            continue
+        views, _, *rest = spec.shape  # of a micro-batch, where the rung has them
+        expected = (views, pictures, *rest)
+        if batch[spec.name].shape != expected:
+            raise EngineError(
+                f"cannot run a step of rung {rung.id}: {spec.name!r} has the shape "
+                f"{batch[spec.name].shape}; expected [views, {pictures}, ...]. The rung takes "
+                f"{expected}."
+            )

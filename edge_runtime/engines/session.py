@@ -90,10 +90,10 @@ class GraphSession:
             package, path, device=device, threads=threads, spinning=spinning
         )
         self._fed = {tensor.name: tensor for tensor in self._inputs(IMAGES, DRAW, HYPER)}
-        self._fed_tensors = device.tensors(_zeros(self._fed.values()))
+        self._fed_tensors = device.tensors(arrays_like(self._fed.values()))
         measured = [tensor for tensor in self.spec.outputs if tensor.role == METRIC]
         self._metric_names = [tensor.name for tensor in measured]
-        self._metrics = device.tensors(_zeros(measured))
+        self._metrics = device.tensors(arrays_like(measured))
         self.read_state = [tensor.name for tensor in self._inputs(STATE)]
         self.written_state = [
             t.name.removeprefix(NEXT) for t in self.spec.outputs if t.role == STATE
@@ -126,25 +126,16 @@ class GraphSession:
         return binding
 
     def run(self, binding: Any, batch: Batch, hyper: Hyper) -> dict[str, float]:
-        """Run with this batch and these hyper-parameters; returns the metrics.
-
-        Raises:
-            EngineError: an input has another shape than the graph.
-        """
+        """Run with this batch and these hyper-parameters; returns the metrics."""
         for name, spec in self._fed.items():
             given = hyper[name] if spec.role == HYPER else batch[name]
-            array = np.asarray(given, spec.dtype)
-            if array.shape != spec.shape:
-                raise EngineError(
-                    f"cannot run a step: {name!r} has the shape {array.shape}, expected "
-                    f"{spec.shape}."
-                )
-            self._fed_tensors.write(name, array)
+            self._fed_tensors.write(name, np.asarray(given, spec.dtype))
         self._session.run_with_iobinding(binding)
         return {name: float(self._metrics.read(name)) for name in self._metric_names}
 
 
-def _zeros(specs: Iterable[TensorSpec]) -> dict[str, Array]:
+def arrays_like(specs: Iterable[TensorSpec]) -> dict[str, Array]:
+    """Arrays of the dtypes and shapes of tensors; their elements are not set."""
     return {
-        spec.name: np.zeros([size or 0 for size in spec.shape], spec.dtype) for spec in specs
+        spec.name: np.empty([size or 0 for size in spec.shape], spec.dtype) for spec in specs
     }

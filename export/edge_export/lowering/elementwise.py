@@ -75,10 +75,7 @@ def _or(g: GraphBuilder, a: Value, b: Value) -> Value:
 @lowers(aten.sign.default)
 def _sign(g: GraphBuilder, x: Value) -> Value:
     zero = g.constant(0, x.dtype)
-    above, below = (
-        g.cast(g.add(op, [x, zero], [(np.bool_, x.shape)])[0], x.dtype)
-        for op in ("Greater", "Less")
-    )
+    above, below = (g.cast(g.compare(op, x, zero), x.dtype) for op in ("Greater", "Less"))
     return g.op("Sub", above, below)
 
 
@@ -119,9 +116,7 @@ def _clamp(
 
 def _comparison(op: str) -> Lowering:
     def lower(g: GraphBuilder, a: Value, b: Any) -> Value:
-        b = as_tensor(g, b, a)
-        shape = broadcast(a.shape, b.shape)
-        return g.add(op, [a, b], [(np.bool_, shape)])[0]
+        return g.compare(op, a, as_tensor(g, b, a))
 
     return lower
 

@@ -115,6 +115,10 @@ class GraphBuilder:
         shape = (*a.shape[:-1], b.shape[-1])
         return self.add("MatMul", [a, b], [(a.dtype, shape)])[0]
 
+    def compare(self, op: str, a: Value, b: Value) -> Value:
+        """A comparison element by element: bool, shape by broadcasting."""
+        return self.add(op, [a, b], [(np.bool_, broadcast(a.shape, b.shape))])[0]
+
     def cast(self, x: Value, dtype: Any) -> Value:
         """`x` as another dtype."""
         wanted = np.dtype(dtype)

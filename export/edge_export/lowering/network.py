@@ -8,7 +8,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from edge_export.lowering.elementwise import where
@@ -102,5 +101,4 @@ def _log_softmax_backward(g: GraphBuilder, grad: Value, y: Value, axis: int, _: 
 @lowers(aten.threshold_backward.default)
 def _relu_backward(g: GraphBuilder, grad: Value, y: Value, threshold: float) -> Value:
     zero = g.constant(threshold, y.dtype)
-    above = g.add("Greater", [y, zero], [(np.bool_, y.shape)])[0]
-    return where(g, above, grad, g.constant(0, grad.dtype))
+    return where(g, g.compare("Greater", y, zero), grad, g.constant(0, grad.dtype))

@@ -61,8 +61,7 @@ def _logsumexp(g: GraphBuilder, x: Value, axes: Sequence[int], keep: bool = Fals
     """WebGPU's ReduceLogSumExp overflows where exp(x) does; ReduceMax has no gradient."""
     if g.differentiated:
         return g.reduce("ReduceLogSumExp", x, axes, keep)
-    largest = g.reduce("ReduceMax", x, axes, True)
-    total = g.reduce("ReduceSum", g.op("Exp", g.op("Sub", x, largest)), axes, True)
+    largest, _, total = _exponents(g, x, axes)
     result = g.op("Add", g.op("Log", total), largest)
     gone = {axis % len(x.shape) for axis in axes} or set(range(len(x.shape)))
     kept = [size for i, size in enumerate(x.shape) if i not in gone]
@@ -74,9 +73,15 @@ def _log_softmax(g: GraphBuilder, x: Value, axis: int, _: bool) -> Value:
     """WebGPU has no LogSoftmax; ReduceMax has no gradient."""
     if g.differentiated:
         return g.op("LogSoftmax", x, axis=axis)
-    shifted = g.op("Sub", x, g.reduce("ReduceMax", x, [axis], True))
-    total = g.reduce("ReduceSum", g.op("Exp", shifted), [axis], True)
+    shifted, total = _exponents(g, x, [axis])[1:]
     return g.op("Sub", shifted, g.op("Log", total))
+
+
+def _exponents(g: GraphBuilder, x: Value, axes: Sequence[int]) -> tuple[Value, Value, Value]:
+    """The largest element m, x - m, and the sum of exp(x - m), which cannot overflow."""
+    largest = g.reduce("ReduceMax", x, axes, True)
+    shifted = g.op("Sub", x, largest)
+    return largest, shifted, g.reduce("ReduceSum", g.op("Exp", shifted), axes, True)
 
 
 @lowers(aten.mm.default, aten.bmm.default)

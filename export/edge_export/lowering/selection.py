@@ -12,7 +12,7 @@ import torch
 
 from edge_export.lowering.elementwise import where
 from edge_export.lowering.graph import GraphBuilder, Value
-from edge_export.lowering.shapes import cut
+from edge_export.lowering.shapes import cut, expand
 from edge_export.lowering.table import known_size, lowers
 
 aten = torch.ops.aten
@@ -77,8 +77,7 @@ def _sort(
     if known_size(x, axis) > RANKED:
         return _sort_many(g, x, axis, descending)
     rank = _ranks(g, x, axis, descending)
-    places = g.constant(_along(x, axis))
-    places = g.add("Expand", [places, g.sizes(x.shape)], [(places.dtype, x.shape)])[0]
+    places = expand(g, g.constant(_along(x, axis)), x.shape)
     # Every element is overwritten, since ranks are a permutation
     return _scatter(g, x, axis, rank, x), _scatter(g, places, axis, rank, places)
 
@@ -107,11 +106,9 @@ def _ranks(g: GraphBuilder, x: Value, axis: int, descending: bool) -> Value:
     the column's. Quadratic, and for the tokens of an image small beside one matrix product.
     """
     size = known_size(x, axis)
-    shape = (*x.shape[:axis], size, size, *x.shape[axis + 1 :])
     one = g.reshape(x, [*x.shape[:axis], size, 1, *x.shape[axis + 1 :]])
     other = g.reshape(x, [*x.shape[:axis], 1, size, *x.shape[axis + 1 :]])
-    compare = "Greater" if descending else "Less"
-    passes = g.add(compare, [other, one], [(np.bool_, shape)])[0]
+    passes = g.compare("Greater" if descending else "Less", other, one)
     later = np.triu(np.ones((size, size), np.float32), 1)
     later = later.reshape(size, size, *(1 for _ in x.shape[axis + 1 :]))
     passes = g.op("Mul", g.cast(passes, np.float32), g.constant(later))
@@ -134,7 +131,7 @@ def _argmax(g: GraphBuilder, x: Value, axis: int, keep: bool = False) -> Value:
     """The first of equal maxima; the last place where all are NaN, which is an index, too."""
     axis %= len(x.shape)
     largest = g.reduce("ReduceMax", x, [axis], True)
-    at = g.add("Equal", [x, largest], [(np.bool_, x.shape)])[0]
+    at = g.compare("Equal", x, largest)
     last = g.constant(known_size(x, axis) - 1, np.int32)
     place = where(g, at, g.constant(_along(x, axis)), last)
     return g.reduce("ReduceMin", place, [axis], keep)

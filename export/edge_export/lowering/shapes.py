@@ -48,7 +48,8 @@ def _permute(g: GraphBuilder, x: Value, order: Sequence[int]) -> Value:
 
 
 @lowers(aten.expand.default)
-def _expand(g: GraphBuilder, x: Value, shape: Sequence[int], **_: Any) -> Value:
+def expand(g: GraphBuilder, x: Value, shape: Sequence[int | str], **_: Any) -> Value:
+    """`x` repeated along axes of size 1; -1 keeps an axis."""
     padded = (1,) * (len(shape) - len(x.shape)) + x.shape
     sizes = [old if size == -1 else size for size, old in zip(shape, padded, strict=True)]
     if tuple(sizes) == x.shape:

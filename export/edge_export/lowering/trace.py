@@ -193,7 +193,7 @@ def _as_value(builder: GraphBuilder, result: Value | Tensor) -> Value:
     if not isinstance(result, Tensor):
         return result
     known, dtype = result.numpy(), np_dtype(result.dtype)
-    if not np.array_equal(known, known.astype(dtype), equal_nan=known.dtype.kind == "f"):
+    if known.dtype != dtype and not np.array_equal(known, known.astype(dtype)):
         raise NotImplementedError(
             f"an index of {np.abs(known).max()}, which int32 cannot hold"
         )
