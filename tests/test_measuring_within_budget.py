@@ -81,7 +81,7 @@ def test_a_budget_that_is_over_before_measuring_begins_says_so(
     processes.do(k050="time.sleep(60)", k100="time.sleep(60)")
     message = r"this budget was used up before k050 could be measured\. Measure .*PKG`\."
     with pytest.raises(BudgetError, match=message):
-        train_within(package, tmp_path / "run", budget=Budget(time_s=0.001))
+        train_within(package, tmp_path / "run", budget=Budget(time_s=1e-9))
     assert processes.are_gone()
 
 
