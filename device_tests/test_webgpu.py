@@ -1,6 +1,6 @@
-"""Engine `ort` on a real WebGPU device: Vulkan by lavapipe, a GPU in software.
+"""Engine `ort` on a real WebGPU device: Vulkan by lavapipe, Mesa's driver for a processor.
 
-The processor pretends to be the GPU there, so a step of a tiny package takes a second.
+Also by SwiftShader, which Chromium brings, as a device without float16.
 """
 
 import os
@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 VARIABLE = "EDGE_TRAIN_TEST_WEBGPU"
 DRIVERS = Path("/usr/share/vulkan/icd.d")
+SWIFTSHADER = "/usr/lib/chromium/vk_swiftshader_icd.json"
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +29,19 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def on_webgpu(*words: str, packages: Path) -> "subprocess.CompletedProcess[str]":
+def lavapipe() -> str:
+    """Its file, which the loader of Vulkan reads."""
+    found = sorted(DRIVERS.glob("lvp_icd*.json"))
+    if not found:
+        pytest.fail(f"{DRIVERS} has no lavapipe: use make test-system")
+    return str(found[0])
+
+
+def on_webgpu(
+    *words: str, packages: Path, driver: str | None = None
+) -> "subprocess.CompletedProcess[str]":
     """Run Python in the environment with the plugin; the engine of its tests is on webgpu."""
-    (driver,) = DRIVERS.glob("lvp_icd*.json")
+    driver = driver or lavapipe()
     folder = os.environ.get(VARIABLE)
     if not folder:
         pytest.fail(f"{VARIABLE} is not an environment with the plugin: use make test-system")
@@ -41,8 +52,8 @@ def on_webgpu(*words: str, packages: Path) -> "subprocess.CompletedProcess[str]"
         cwd=ROOT,
         env={
             **os.environ,
-            "VK_DRIVER_FILES": str(driver),
-            "VK_ICD_FILENAMES": str(driver),
+            "VK_DRIVER_FILES": driver,
+            "VK_ICD_FILENAMES": driver,
             "XDG_RUNTIME_DIR": "/tmp",
             "ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER": "1",
             "EDGE_TRAIN_TEST_DEVICE": "webgpu",
@@ -54,8 +65,8 @@ def on_webgpu(*words: str, packages: Path) -> "subprocess.CompletedProcess[str]"
 @pytest.mark.parametrize(
     ("tests", "chosen", "least"),
     [
-        ("tests/test_engines.py", "ort", 29),  # those of engine ort-training are skipped
-        ("tests/test_handed_over.py", "", 7),  # every method and policy
+        ("tests/test_engines.py", "ort", 38),  # those of engine ort-training are skipped
+        ("tests/test_handed_over.py", "", 9),  # every method and policy, two in fp16
     ],
 )
 def test_the_contract_of_engines_holds(
@@ -139,6 +150,22 @@ def test_without_an_adapter_the_cure_is_named(packages: Path, tmp_path: Path) ->
     done = on_webgpu("-c", program, *words, "--device", "webgpu", packages=packages)
     assert done.returncode == 5
     assert "finds no GPU here. It needs a Vulkan driver and its loader" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_device_without_float16_refuses_half_precision(
+    packages: Path, tmp_path: Path
+) -> None:
+    package = packages / "paired-random-fp16"
+    words = ["run", str(package), "digits", "-o", str(tmp_path / "run"), "--device", "webgpu"]
+    done = on_webgpu("-c", RUN, *words, packages=packages, driver=SWIFTSHADER)
+    assert done.returncode == 5
+    assert (
+        f"engine ort cannot train {package}: it is of precision fp16, and device webgpu has "
+        "no float16: its driver lacks shader-f16. Export it with --precision fp32, or use a "
+        "GPU and a driver that have it."
+    ) in done.stderr
+    assert "[E:onnxruntime" not in done.stderr  # one message
     assert not (tmp_path / "run").exists()
 
 

@@ -1,15 +1,17 @@
 """Packages that are exported in the environment with PyTorch and trained in others.
 
 `python tests/handed_over.py FOLDER` writes one package per method and token policy, one with
-micro-batches, and next to each the losses of its first steps in this environment, where the
-parity tests compare engines with PyTorch.
+micro-batches, some in half precision, and next to each the losses of its first steps in this
+environment: of engine `ort`, which the parity tests compare with PyTorch, or of PyTorch itself
+in half precision, which `ort` refuses on a processor.
 `EDGE_TRAIN_TEST_PACKAGES=FOLDER` passes them to the tests of another environment.
 """
 
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 import edge_runtime
 from edge_runtime.data import draw_inputs
 from edge_runtime.data.randomness import random_words
-from edge_runtime.engines import create_engine
+from edge_runtime.engines import Engine, create_engine
 from edge_runtime.package import Package, open_package
 from edge_runtime.package.curves import hyper_parameters
 from edge_runtime.package.manifest import Rung, ViewGroup
@@ -29,6 +31,8 @@ DEVICE = os.environ.get("EDGE_TRAIN_TEST_DEVICE", "cpu")  # device_tests/ gives 
 METHODS = ("simclr", "mocov3")
 POLICIES = {"none": "1.0", "random": "1.0,0.5", "simprune": "1.0,0.5"}  # and their ladders
 STEPS = 4
+# Of the half-precision packages here: no step overflows, whatever a device adds up in float16
+SCALE = 2.0**8
 SMALL = (
     "--model vit_tiny --image-size 16 --patch-size 4 --depth 3 --width 48 --heads 2 "
     "--batch-size 8"
@@ -52,10 +56,17 @@ def packages_to_train() -> list[Path]:
     return handed_over() or sorted(path.parent for path in selftest.rglob("manifest.json"))
 
 
-def first_losses(path: Path) -> dict[str, list[float]]:
+def engine_of_device() -> Engine:
+    """Engine `ort` on the device that is tested."""
+    return create_engine("ort", device=DEVICE, threads=1)
+
+
+def first_losses(
+    path: Path, create: Callable[[], Engine] = engine_of_device
+) -> dict[str, list[float]]:
     """The losses of a package's first steps on noise, by rung."""
     package = open_package(path)
-    return {rung.id: _losses(package, rung) for rung in package.manifest.rungs}
+    return {rung.id: _losses(package, rung, create) for rung in package.manifest.rungs}
 
 
 def noted_losses(path: Path) -> dict[str, list[float]]:
@@ -64,9 +75,9 @@ def noted_losses(path: Path) -> dict[str, list[float]]:
     return losses
 
 
-def _losses(package: Package, rung: Rung) -> list[float]:
+def _losses(package: Package, rung: Rung, create: Callable[[], Engine]) -> list[float]:
     manifest, losses = package.manifest, []
-    with create_engine("ort", device=DEVICE, threads=1) as engine:
+    with create() as engine:
         engine.open(package, package.initial_state())
         for step in range(1, STEPS + 1):
             pictures = range(step * manifest.batch_size, (step + 1) * manifest.batch_size)
@@ -94,19 +105,43 @@ def _noise(group: ViewGroup, pictures: Sequence[int]) -> NDArray[np.uint8]:
 def export_all(folder: Path) -> None:
     """Write every package and its losses."""
     from paired_objective import paired_method
+    from reference_engine import TorchEngine
 
     from edge_runtime.cli.main import main
 
-    cases = [(m, p, ratios, "[]") for m, (p, ratios) in product(METHODS, POLICIES.items())]
-    cases.append(("paired", "random", POLICIES["random"], "[2]"))
-    for method, policy, ratios, micro_batches in cases:
-        path = folder / f"{method}-{policy}"
-        options = f"{SMALL} --method {method} --tokens {policy} --keep-ratios {ratios}"
-        options += f" --set micro_batches={micro_batches} --verify full"
-        with paired_method():
+    cases = [(m, p, "fp32") for m, p in product(METHODS, POLICIES)]
+    cases += [("paired", "random", "fp32"), ("paired", "random", "fp16")]
+    cases += [("mocov3", "simprune", "fp16")]
+    for method, policy, precision in cases:
+        is_half = precision == "fp16"
+        path = folder / f"{method}-{policy}{'-fp16' if is_half else ''}"
+        options = f"{SMALL} --method {method} --tokens {policy} --precision {precision}"
+        options += f" --keep-ratios {POLICIES[policy]} --verify full"
+        if method == "paired":
+            options += " --set micro_batches=[2]"
+        with paired_method(), small_scale():
             if code := main(["export", *options.split(), "-o", str(path)]):
                 sys.exit(code)
-        path.with_suffix(".json").write_text(json.dumps(first_losses(path)))
+            losses = first_losses(path, TorchEngine if is_half else engine_of_device)
+        path.with_suffix(".json").write_text(json.dumps(losses))
+
+
+@contextmanager
+def small_scale() -> Iterator[None]:
+    """Half-precision packages begin with `SCALE` during the block."""
+    import pytest
+    import torch
+
+    from edge_export.declaration import Declaration
+    from edge_export.parameters import Buffer
+    from edge_export.step.precision import HalfPrecision
+
+    _, good_steps = HalfPrecision.declaration.buffers
+    scale = Buffer(name="loss_scale", initial=torch.tensor(SCALE))
+    with pytest.MonkeyPatch.context() as patch:
+        declaration = Declaration(buffers=(scale, good_steps))
+        patch.setattr(HalfPrecision, "declaration", declaration)
+        yield
 
 
 if __name__ == "__main__":

@@ -187,7 +187,8 @@ def test_inspect_describes_a_package(tmp_path, capsys) -> None:
     assert capsys.readouterr().out.splitlines() == [
         f"package   {package.path}, format 4, {bytes_text(size_bytes(package))}, "
         f"SHA-256 {package.digest[:12]}...",
-        "trains    simclr, token policy random; a step takes 4 pictures, 2 views of 8 x 8 px",
+        "trains    simclr, token policy random, precision fp32; a step takes 4 pictures, "
+        "2 views of 8 x 8 px",
         "model     vit_fake: 2 blocks, width 64, 1 heads, 5 tokens; "
         "8 x 8 px in patches of 4 px",
         "state     64 parameters; 4 tensors, 1.0 KiB",

@@ -83,6 +83,7 @@ def test_json_is_one_event_per_line_and_the_last_is_the_summary(words, capsys) -
         "checkpoint",
         "elapsed_s",
         "images_per_s",
+        "skipped",
         "peak_bytes",
         "memory_limit_bytes",
         "stopped_by",

@@ -23,10 +23,11 @@ from edge_runtime.engines import (
 )
 from edge_runtime.errors import ConfigError, EngineError, StorageError
 from edge_runtime.package import Package, open_package
-from edge_runtime.package.names import EMA, EXP_AVG
+from edge_runtime.package.names import APPLIED, EMA, EXP_AVG, FP16, LOSS_SCALE
 from edge_runtime.state import State
 
 NAMES = (*ENGINES, "torch")
+GPU = DEVICE != "cpu"
 
 
 def make_engine(name: str) -> Engine:
@@ -42,7 +43,12 @@ def make_engine(name: str) -> Engine:
         pytest.skip(str(error))
 
 
-@pytest.fixture(scope="module", params=["simclr-random", "mocov3-simprune", "paired-random"])
+PACKAGES = ["simclr-random", "mocov3-simprune", "paired-random"]
+# Half precision, where the device that is tested may have it
+PACKAGES += [path.name for path in handed_over() if "paired-random-fp16" in path.name and GPU]
+
+
+@pytest.fixture(scope="module", params=PACKAGES)
 def package(request: pytest.FixtureRequest) -> Iterator[Package]:
     """Exported here, or by another environment."""
     if given := {path.name: path for path in handed_over()}:
@@ -98,7 +104,8 @@ def test_a_step_updates_the_state_and_returns_its_loss(
     result = engine.step(rung, noise_batch(package, rung, 1), hyper_of(package, 1))
     assert isinstance(result, StepResult)
     assert result.applied is True
-    assert result.metrics.keys() == {"loss"}  # metrics of these objectives
+    others = {APPLIED, LOSS_SCALE} if package.manifest.precision == FP16 else set()
+    assert result.metrics.keys() == {"loss", *others}  # metrics of these objectives
     assert isinstance(result.metrics["loss"], float)
     assert np.isfinite(result.metrics["loss"])
     after = engine.snapshot()

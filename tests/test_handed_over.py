@@ -18,4 +18,14 @@ def test_losses_are_those_of_the_exporting_environment(path: Path) -> None:
     assert here.keys() == expected.keys()
     for rung, losses in here.items():
         # Other versions add up in another order, and every step builds on the one before.
-        assert losses == pytest.approx(expected[rung], rel=1e-4)
+        assert losses == pytest.approx(expected[rung], rel=tolerance(path.name)), rung
+
+
+def tolerance(package: str) -> float:
+    """Relative, of a loss. Float16 rounds by 5e-4 at most, and a loss is a mean.
+
+    Where that tips over a choice of SimPrune, another token is kept, of nearly the same score.
+    """
+    if package.endswith("fp16"):
+        return 3e-2 if "simprune" in package else 1e-3
+    return 1e-4

@@ -47,7 +47,7 @@ def make_program(exempt_vectors, *, depth=1, trained=("all",)):
 def next_state(program, gradients, state, hyper):
     """The next state by name: the only place that calls the tested code."""
     (settings,) = program.settings
-    return program.bind(settings).update(gradients, {}, {**state, **hyper})
+    return program.bind(settings).update(gradients, {}, {**state, **hyper})[0]
 
 
 def hyper_of(step):
@@ -188,7 +188,7 @@ def test_rungs_that_train_a_part_are_torchs_with_gradients_of_that_part(labels):
         rung, hyper = rungs[step * step % 3 % len(rungs)], hyper_of(step)
         gradients = gradients_of(parameters, step)
         given = {name: gradients[name] for name in rung.trained}
-        changed = rung.update(given, {}, {**state, **hyper})
+        changed = rung.update(given, {}, {**state, **hyper})[0]
         updated |= set(rung.trained)
         state = {**state, **changed}
         reference.step(given, hyper)

@@ -3,12 +3,23 @@
 from dataclasses import replace
 
 import pytest
-from training_fakes import STEPS, FakeEngine, kinds, run_to_the_end, stop_after
+from training_fakes import (
+    BATCH,
+    STEPS,
+    FakeEngine,
+    FakePictures,
+    kinds,
+    run_to_the_end,
+    stop_after,
+)
 
 from edge_runtime.engines import StepResult
 from edge_runtime.errors import DivergedError, EngineError, StoppedError
 from edge_runtime.package.manifest import PeriodicGraph
 from edge_runtime.records import events, open_run
+from edge_runtime.records.event_text import event_text
+from edge_runtime.report.summary.compare import summarize
+from edge_runtime.training.loop import MOST_SKIPPED
 
 
 def test_every_metric_of_a_step_is_recorded(package, tmp_path) -> None:
@@ -50,6 +61,62 @@ def test_a_skipped_update_is_recorded_and_is_not_a_divergence(package, tmp_path)
     (first, _) = kinds(yielded, events.EpochFinished)
     losses = [record.loss for record in steps[:5] if record.loss is not None]
     assert first.mean_loss == pytest.approx(sum(losses) / 4)
+
+
+class SkippingAll(FakeEngine):
+    """Skips the updates of all steps but these; their losses are finite."""
+
+    def __init__(self, *applied: int) -> None:
+        super().__init__()
+        self._applied = applied
+
+    def step(self, rung_id, batch, hyper):
+        metrics, _, loaded = super().step(rung_id, batch, hyper)
+        return StepResult(metrics, hyper["step"] in self._applied, loaded)
+
+
+def test_skipped_steps_are_counted_over_the_whole_run(package, tmp_path) -> None:
+    folder = tmp_path / "run"
+    engine = Overflowing(2, 3)
+    with pytest.raises(StoppedError):
+        run_to_the_end(package, folder, engine=engine, stop=stop_after(4))
+    yielded = run_to_the_end(package, folder, engine=Overflowing(7), resume=True)
+    (finished,) = kinds(yielded, events.Finished)
+    assert finished.skipped == 3
+    assert "; 3 steps without an update, gradients not finite" in event_text(finished)
+    (summary,) = summarize([folder])[0].runs
+    assert (summary.totals.skipped_steps, summary.totals.steps) == (3, STEPS)
+
+
+def test_many_skipped_steps_in_a_row_are_a_divergence(package, tmp_path) -> None:
+    """And the checkpoints that they began from are not good; the count survives a resume."""
+    half = replace(package, manifest=replace(package.manifest, precision="fp16"))
+    folder, last = tmp_path / "run", 3 + MOST_SKIPPED
+    often = {"epochs": 20, "checkpoint_every_s": 0.0}
+    engine = SkippingAll(1, 2, 3)
+    with pytest.raises(StoppedError):
+        run_to_the_end(half, folder, engine=engine, stop=stop_after(10), **often)
+    engine = SkippingAll(1, 2, 3)
+    with pytest.raises(DivergedError) as caught:
+        run_to_the_end(half, folder, engine=engine, resume=True, **often)
+    assert f"the gradients of {MOST_SKIPPED} steps in a row were not finite" in str(
+        caught.value
+    )
+    assert "a longer warm-up, or with --precision fp32" in str(caught.value)
+    run = open_run(folder)
+    assert [record.step for record in run.steps()][-1] == last
+    (diverged,) = [e.event for e in run.events() if isinstance(e.event, events.Diverged)]
+    assert diverged.step == 4
+    assert not list((folder / "checkpoints").glob("[0-9]*[0-9]"))  # all are set aside
+
+
+def test_one_applied_step_in_between_is_enough(package, tmp_path) -> None:
+    engine = SkippingAll(MOST_SKIPPED)  # 31 skipped steps, twice
+    steps = 2 * MOST_SKIPPED - 1
+    source = FakePictures(steps * BATCH)
+    yielded = run_to_the_end(package, tmp_path / "run", source, engine=engine, epochs=1)
+    (finished,) = kinds(yielded, events.Finished)
+    assert (finished.steps, finished.skipped) == (steps, steps - 1)
 
 
 def test_an_epoch_without_a_loss_is_a_divergence(package, tmp_path) -> None:

@@ -91,6 +91,7 @@ def _manifest(encoder_prefix, hashes):
         method="none",
         token_policy="none",
         parametrization="none",
+        precision="fp32",
         batch_size=2,
         model=ModelFacts(
             name="tiny",

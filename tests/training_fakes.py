@@ -119,6 +119,7 @@ def write_package(folder: Path, *, width: int = WIDTH, seed: int = 0) -> Package
         method="simclr",
         token_policy="random",
         parametrization="none",
+        precision="fp32",
         batch_size=BATCH,
         model=ModelFacts(
             name="vit_fake",

@@ -20,6 +20,7 @@ _FLAGS = {  # flag -> key of the recipe
     "tokens": "tokens.name",
     "keep_ratios": "keep_ratios",
     "batch_size": "batch_size",
+    "precision": "precision",
     "seed": "seed",
 }
 _ADVICE = (
@@ -49,6 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the ladder, such as 1.0,0.75,0.5",
     )
     parser.add_argument("--batch-size", type=int, help="pictures per step")
+    parser.add_argument(
+        "--precision",
+        choices=["fp32", "fp16"],
+        help="of a step's matrix products; fp16 needs a GPU that has it",
+    )
     parser.add_argument("--seed", type=int, help="of the initial weights")
     parser.add_argument(
         "--init", type=any_path, metavar="FILE", help="a timm .safetensors file"

@@ -54,6 +54,7 @@ def collect(package: "Package") -> dict[str, Any]:
         "method": manifest.method,
         "token_policy": manifest.token_policy,
         "parametrization": manifest.parametrization,
+        "precision": manifest.precision,
         "batch_size": manifest.batch_size,
         "model": unstructure(manifest.model),
         "views": [
@@ -95,7 +96,8 @@ def render_text(facts: dict[str, Any]) -> str:
         [
             f"package   {facts['path']}, format {facts['format']}, "
             f"{bytes_text(facts['size_bytes'])}, SHA-256 {facts['digest'][:12]}...",
-            f"trains    {facts['method']}, token policy {facts['token_policy']}; "
+            f"trains    {facts['method']}, token policy {facts['token_policy']}, "
+            f"precision {facts['precision']}; "
             f"a step takes {facts['batch_size']} pictures, {views}",
             f"model     {model['name']}: {model['depth']} blocks, width {model['width']}, "
             f"{model['heads']} heads, {model['tokens']} tokens; "

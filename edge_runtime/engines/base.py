@@ -11,6 +11,8 @@ from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
 from edge_runtime.state import Array, State
 
+_TRAINS_ALL = "ort"  # on a device that has the package's precision
+
 Batch = Mapping[str, Array]  # graph input name -> images and draws
 Hyper = Mapping[str, float]  # hyper-parameter name -> value of this step
 
@@ -141,9 +143,8 @@ def require_supported(engine: Engine, package: Package, rung: Rung | None = None
     rungs = package.manifest.rungs if rung is not None else ()
     others = [each.id for each in rungs if engine.unsupported_reason(package, each) is None]
     instead = f", or rung {' or '.join(others)}" if others else ""
-    raise EngineError(
-        f"engine {engine.name} cannot train {package.path}: {reason}. Use engine ort{instead}."
-    )
+    cure = f" Use engine {_TRAINS_ALL}{instead}." if engine.name != _TRAINS_ALL else ""
+    raise EngineError(f"engine {engine.name} cannot train {package.path}: {reason}.{cure}")
 
 
 def supported_rungs(
@@ -157,6 +158,7 @@ def supported_rungs(
     Raises:
         EngineError: it can train none.
     """
+    require_supported(engine, package)
     supported = []
     for rung in rungs:
         reason = engine.unsupported_reason(package, rung)

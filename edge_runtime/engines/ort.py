@@ -6,9 +6,17 @@ from typing import Any
 
 from typing_extensions import override
 
-from edge_runtime.engines.base import BaseEngine, Batch, Engine, Hyper, StepResult
+from edge_runtime.engines.base import (
+    BaseEngine,
+    Batch,
+    Engine,
+    Hyper,
+    StepResult,
+    require_supported,
+)
 from edge_runtime.engines.device_state import DeviceState
 from edge_runtime.engines.devices import Device, Tensors, device_runtime, open_device
+from edge_runtime.engines.half import half_refusal
 from edge_runtime.engines.runtime import (
     native_errors,
     release_free_memory,
@@ -19,7 +27,16 @@ from edge_runtime.engines.spinning import SpinPolicy
 from edge_runtime.errors import EngineError
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
-from edge_runtime.package.names import ACCUMULATE, APPLIED, APPLY, DRAW, IMAGES, STEP, SUM
+from edge_runtime.package.names import (
+    ACCUMULATE,
+    APPLIED,
+    APPLY,
+    DRAW,
+    FP16,
+    IMAGES,
+    STEP,
+    SUM,
+)
 from edge_runtime.state import State
 
 RunRung = Callable[[Batch, Hyper], dict[str, float]]  # one step; returns the metrics
@@ -46,11 +63,11 @@ class OrtEngine(BaseEngine, Engine):
 
     @override
     def unsupported_reason(self, package: Package, rung: Rung | None = None) -> str | None:
-        # It trains every package
-        return None
+        return half_refusal(self.device) if package.manifest.precision == FP16 else None
 
     @override
     def open(self, package: Package, state: State) -> None:
+        require_supported(self, package)
         # Not before: while rungs are measured, their memory is short.
         self._on = open_device(self.device)
         self._spinning = SpinPolicy()

@@ -199,6 +199,7 @@ class Manifest:
     method: str
     token_policy: str
     parametrization: str
+    precision: str  # of the matrix products of a step: "fp32" or "fp16"
     batch_size: Batch  # pictures per step
     model: ModelFacts
     views: tuple[ViewGroup, ...]

@@ -15,6 +15,8 @@ GRAD = "grad."  # gradients of a parameter, summed over micro-batches
 MEAN = "mean."  # new value of a buffer, averaged over micro-batches
 LOSS = "loss"  # the metric of every step
 APPLIED = "applied"  # optional metric: 0 if a step left the state unchanged
+LOSS_SCALE = "loss_scale"  # a buffer, and a metric: its value in the step
+GOOD_STEPS = "good_steps"  # a buffer: updates since the loss scale changed
 FEATURES_OUTPUT = "features"
 
 # Hyper-parameters that several parts use
@@ -33,6 +35,10 @@ SUM = "sum"  # summed over micro-batches: `grad.<parameter>`, `mean.buffer.<name
 METRIC = "metric"  # float32 scalar
 SELECTION = "selection"  # int32 token indices that a policy chose
 FEATURES = "features"  # float32 [images, width]
+
+# Precisions of a package: the dtype of the matrix products of its steps
+FP32, FP16 = "fp32", "fp16"
+PRECISIONS = (FP32, FP16)
 
 # Kinds of a rung's graphs
 STEP = "step"  # forward, backward, AdamW, EMA

@@ -25,6 +25,7 @@ from edge_runtime.package.names import (
     MEAN,
     NEXT,
     PARAM,
+    PRECISIONS,
     STATE,
     STEP,
     SUM,
@@ -124,6 +125,8 @@ def _values(manifest: Manifest) -> Iterator[str]:
     for key in ("mean", "std"):
         if len(getattr(manifest.model, key)) != 3:
             yield f"model.{key}: expected three numbers, for red, green and blue"
+    if manifest.precision not in PRECISIONS:
+        yield f"precision: unknown {manifest.precision!r}"
     if manifest.model.features not in FEATURE_KINDS:
         yield f"model.features: unknown {manifest.model.features!r}"
     for group in manifest.views:

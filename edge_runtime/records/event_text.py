@@ -96,6 +96,8 @@ def _ending_text(event: Event) -> str:
             rate = "" if speed is None else f" ({speed:.1f} images/s)"
             loss = "" if event.loss is None else f", last loss {event.loss:.4f}"
             text = f"{end}: {event.steps} steps, {event.images} images{rate}{loss}"
+            if event.skipped:
+                text += f"; {event.skipped} steps without an update, gradients not finite"
             return text + _over_memory_text(event)
         case _:
             return ""

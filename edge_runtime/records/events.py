@@ -266,6 +266,7 @@ class Finished:
     epochs: NonNegative  # reached
     images: NonNegativeInt  # of all steps
     loss: Float32 | None  # of the last step; None: no step was trained, or it was not finite
+    skipped: NonNegativeInt = 0  # steps of the run without an update
     checkpoint: str | None
     elapsed_s: Seconds
     images_per_s: NonNegative | None

@@ -27,7 +27,7 @@ from edge_runtime.errors import (
 )
 from edge_runtime.package.curves import hyper_parameters
 from edge_runtime.package.manifest import Rung
-from edge_runtime.package.names import APPLIED, LOSS
+from edge_runtime.package.names import APPLIED, FP16, LOSS
 from edge_runtime.planning import Decision
 from edge_runtime.records import RunWriter, events
 from edge_runtime.records.checkpoints import CheckpointInfo
@@ -38,6 +38,10 @@ from edge_runtime.training.job import TrainingJob
 from edge_runtime.training.metering import Metering
 from edge_runtime.training.selector import RungSelector, UnknownLimit
 
+# Updates in a row. Each halves the scale of a half-precision loss, and after 16 the initial
+# scale is 1: gradients that are not finite then would not be so in float32 either. Twice that,
+# since a scale may have grown: by 16 doublings in 32,000 steps without a skipped one.
+MOST_SKIPPED = 32
 _MEMORY_EVERY_S = 1.0  # reading it lists all processes of the machine
 _PAUSE_S = 0.2  # at most, between two calls of `stop`
 
@@ -88,7 +92,7 @@ class Loop:
             StoppedError: `stop` returned `True`; the state is saved.
             SensorError: a limit cannot be judged any more; the state is saved.
             DataError: the pictures ended; the state is saved.
-            DivergedError: a loss or the state is not finite; the last good state is kept.
+            DivergedError: a loss, the state or many steps' gradients are not finite.
             EngineError: the runtime failed; the state is saved if it is valid.
             StorageError: a disk is full; earlier checkpoints are unchanged.
         """
@@ -203,7 +207,7 @@ class Loop:
         metrics = {name: _finite(value) for name, value in result.metrics.items()}
         loss = metrics.pop(LOSS)
         metrics.pop(APPLIED, None)  # it is in the result
-        self._losses.add(loss)
+        self._losses.add(loss, applied=result.applied)
         if loss is None and result.applied:
             reason = f"the loss of step {batch.step} is {float(result.metrics[LOSS])}"
             self._diverge(batch.step, reason)
@@ -221,6 +225,9 @@ class Loop:
             measured=measured,
         )
         self._log(record)
+        if self._losses.skipped_in_a_row >= MOST_SKIPPED:
+            reason = f"the gradients of {MOST_SKIPPED} steps in a row were not finite"
+            self._diverge(batch.step - MOST_SKIPPED + 1, reason)
 
     def _next_batch(self, batches: Iterator[ViewBatch]) -> ViewBatch:
         try:
@@ -353,9 +360,10 @@ class Loop:
         kept = "No checkpoint was saved before that"
         if good:
             kept = f"The last good checkpoint is {self._writer.run.path / good}"
+        half = self._job.package.manifest.precision == FP16
         raise DivergedError(
             f"training diverged: {reason}. {kept}. Export the package again with a lower "
-            "learning rate or a longer warm-up."
+            f"learning rate or a longer warm-up{', or with --precision fp32' if half else ''}."
         )
 
     def _finished(self) -> Event:
@@ -367,6 +375,7 @@ class Loop:
             epochs=self._done / self._job.steps_per_epoch,
             images=self._done * batch_size,
             loss=self._losses.last,
+            skipped=self._losses.skipped,
             checkpoint=self._checkpoint(),
             elapsed_s=elapsed_s,
             images_per_s=images / elapsed_s if images else None,

@@ -76,7 +76,8 @@ class PatchGrid:
             f"{KERNEL}.weight": self.kernel(weights),
             f"{KERNEL}.bias": weights[f"{KERNEL}.bias"],
         }
-        tokens = affine(projection, KERNEL, pixels) + positions  # (S, K, D)
+        projected = affine(projection, KERNEL, pixels)  # (S, K, D)
+        tokens = projected.to(positions.dtype) + positions
         class_token = weights[f"{ENCODER}cls_token"] + weights[POSITIONS][:, :1]  # (1, 1, D)
         return torch.cat([class_token.expand(tokens.shape[0], -1, -1), tokens], dim=1)
 

@@ -5,6 +5,11 @@ D width, H heads, P = patch pixels * 3. Weights come by parameter name, matrices
 Every function takes the name of its layer, so an encoder, a decoder and a predictor can be
 built from the same functions. After its prefix the encoder has timm's names (`vit_*`, `deit_*`
 without distillation).
+
+A layer computes in the dtype of its weights and casts its input to it. So half precision is a
+matter of the weights alone (`edge_export.step.precision`): with float16 matrices the result is
+that of `torch.autocast`. Products, and what lies between two of them, are float16; norms,
+softmax and the sum of the residuals are float32, since norms and positions are.
 """
 
 from collections.abc import Mapping
@@ -84,20 +89,24 @@ def normalise(model: ModelFacts, patches: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def affine(weights: Weights, name: str, x: Tensor) -> Tensor:
-    """`x @ weight + bias` over the last axis, as one two-dimensional product."""
+    """`x @ weight + bias` over the last axis, as one product of the weight's dtype."""
     weight = weights[f"{name}.weight"]
-    y = torch.addmm(weights[f"{name}.bias"], x.reshape(-1, x.shape[-1]), weight)
+    bias, rows = weights[f"{name}.bias"].to(weight.dtype), x.to(weight.dtype)
+    y = torch.addmm(bias, rows.reshape(-1, x.shape[-1]), weight)
     return y.reshape(*x.shape[:-1], weight.shape[1])
 
 
 def layer_norm(weights: Weights, name: str, x: Tensor, eps: float = LAYER_NORM_EPS) -> Tensor:
-    """LayerNorm over the last axis."""
+    """LayerNorm over the last axis, in the scale's dtype."""
     scale, shift = weights[f"{name}.weight"], weights[f"{name}.bias"]
-    return layer_normalise(x, x.shape[-1:], scale, shift, eps)
+    return layer_normalise(x.to(scale.dtype), x.shape[-1:], scale, shift, eps)
 
 
 class Attention(NamedTuple):
-    """Results of an attention layer; unused ones are not computed in a lowered graph."""
+    """Results of an attention layer, of the dtype of its input.
+
+    Unused ones are not computed in a lowered graph.
+    """
 
     tokens: Tensor  # (S, T or `queries`, D), with the residual
     probabilities: Tensor  # (S, H, T or `queries`, T)
@@ -131,17 +140,20 @@ def attend(
     if queries is not None:
         query, x, tokens = query[:, :, :queries], x[:, :queries], queries
     scores = (query * (width // heads) ** -0.5) @ key.transpose(2, 3)  # (S, H, queries, T)
+    scores = scores.to(x.dtype)
     if bias is not None:
         scores = scores + bias
     probabilities = scores.softmax(dim=-1)
-    mixed = (probabilities @ value).transpose(1, 2).reshape(count, tokens, width)
-    return Attention(x + affine(weights, f"{name}.attn.proj", mixed), probabilities, key)
+    mixed = probabilities.to(value.dtype) @ value
+    mixed = mixed.transpose(1, 2).reshape(count, tokens, width)
+    new = x + affine(weights, f"{name}.attn.proj", mixed).to(x.dtype)
+    return Attention(new, probabilities, key.to(x.dtype))
 
 
 def feed_forward(weights: Weights, name: str, x: Tensor) -> Tensor:
     """MLP of a block with its residual: (S, T, D) -> (S, T, D)."""
     hidden = affine(weights, f"{name}.mlp.fc1", layer_norm(weights, f"{name}.norm2", x))
-    return x + affine(weights, f"{name}.mlp.fc2", gelu(hidden))
+    return x + affine(weights, f"{name}.mlp.fc2", gelu(hidden)).to(x.dtype)
 
 
 def block(weights: Weights, name: str, heads: int, x: Tensor) -> Tensor:

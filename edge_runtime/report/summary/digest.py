@@ -147,6 +147,7 @@ class RunDigest:
     zeroed_lines: dict[str, list[int]] = field(default_factory=dict)
     gap_limit_s: float  # readings further apart leave a gap
     steps: int = 0  # that were not lost
+    skipped_steps: int = 0  # of them, without an update
     images: int = 0
     processes: list[Process] = field(default_factory=list)
     stages: defaultdict[str, SpanSums] = field(default_factory=lambda: defaultdict(SpanSums))

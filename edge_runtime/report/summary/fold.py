@@ -261,6 +261,7 @@ class _ProcessFold:
         if not digest.steps:
             digest.losses.first = mean(steps["loss"][:1])
         digest.steps += len(done_s)
+        digest.skipped_steps += int((~steps["applied"]).sum())
         digest.images += int(steps["images"].sum())
         digest.peaks.rss_bytes = larger(digest.peaks.rss_bytes, highest(steps["rss_bytes"]))
         digest.lines.rss_bytes.add_known(done_s + self._begin_s, steps["rss_bytes"])

@@ -50,8 +50,12 @@ _SAMPLES = (
     | dict.fromkeys(("t_s", "total_w", "energy_j"), "float64")
     | dict.fromkeys(("temperature_c", "cpu_hz", "gpu_hz"), "float32")
 )
-_STEPS = dict.fromkeys(("process", "step", "images", "rung"), "int64") | dict.fromkeys(
-    ("keep_ratio", "loss", "t_s", "step_s", "wait_s", "pause_s", "rss_bytes"), "float64"
+_STEPS = (
+    {"applied": "bool"}
+    | dict.fromkeys(("process", "step", "images", "rung"), "int64")
+    | dict.fromkeys(
+        ("keep_ratio", "loss", "t_s", "step_s", "wait_s", "pause_s", "rss_bytes"), "float64"
+    )
 )
 RAIL = "rail "  # begins the names of columns that are rails
 _RAIL_TYPE = "float32"
@@ -191,7 +195,10 @@ def _step_columns(tables: _Tables, rungs: dict[str, int]) -> Columns:
     measured = _checked([table["measured"] for table in tables], "measured", {dict})
     names = _checked([table["rung"] for table in tables], "rung", {str})
     codes = np.array([rungs.setdefault(name, len(rungs)) for name in names])
-    merged = [{**table, **more} for table, more in zip(tables, measured, strict=True)]
+    merged = [  # old steps do not say whether they were applied: all were
+        {"applied": True, **table, **more}
+        for table, more in zip(tables, measured, strict=True)
+    ]
     return {
         name: codes if name == "rung" else _column(merged, name, dtype)
         for name, dtype in _STEPS.items()

@@ -42,6 +42,7 @@ class TrainingSetup:
     package_path: str
     method: str | None
     tokens: str | None  # the token policy
+    precision: str | None
     model: str | None
     image_size_px: int | None
     patch_size_px: int | None
@@ -78,6 +79,7 @@ class Totals:
 
     time_s: float
     steps: int  # that were kept
+    skipped_steps: int  # of them, without an update: their gradients were not finite
     epochs: float
     images: int
     images_per_s: float | None

@@ -101,6 +101,7 @@ def _training_setup(digest: RunDigest) -> model.TrainingSetup:
         info.settings,
         method=manifest.method if manifest else None,
         tokens=manifest.token_policy if manifest else None,
+        precision=manifest.precision if manifest else None,
         model=encoder.name if encoder else None,
         **{name: getattr(encoder, name, None) for name in _OF_ENCODER},
         total_epochs=info.settings.epochs,
@@ -119,6 +120,7 @@ def _totals(digest: RunDigest, processes: Sequence[model.ProcessUse]) -> model.T
     return model.Totals(
         time_s=time_s,
         steps=digest.steps,
+        skipped_steps=digest.skipped_steps,
         epochs=epochs,
         images=images,
         images_per_s=ratio(images, time_s),

@@ -19,6 +19,8 @@ OPSET = (
     18  # the newest that all supported runtimes and the ort-training gradient builder support
 )
 
+_FLOAT16 = onnx.TensorProto.FLOAT16
+
 Shape: TypeAlias = tuple[int | str, ...]  # a string is a free size
 
 
@@ -61,8 +63,15 @@ class GraphBuilder:
         self._outputs[name] = value
 
     def constant(self, content: Any, dtype: Any = None) -> Value:
-        """A constant; equal ones are stored once."""
+        """A constant; equal ones are stored once.
+
+        One of float16 is stored as float32 and cast, so that it is exact where a verification
+        reads the graph as float32. Runtimes compute it once, when they load the graph.
+        """
         array = np.ascontiguousarray(content, dtype).reshape(np.shape(content))
+        if array.dtype == np.float16:
+            exact = self.constant(content, np.float32)
+            return self.add("Cast", [exact], [(np.float16, exact.shape)], {"to": _FLOAT16})[0]
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._initializers:
             self._initializers[key] = (f"c{len(self._initializers)}", array)

@@ -38,14 +38,14 @@ def mlp_parameters(name: str, widths: tuple[int, ...]) -> tuple[Parameter, ...]:
 
 
 def mlp(weights: Weights, name: str, x: Tensor) -> Tensor:
-    """Linear layers with LayerNorm and GELU in between: (R, in) -> (R, out).
+    """Linear layers with LayerNorm and GELU in between: (R, in) -> (R, out), of x's dtype.
 
     LayerNorm instead of the papers' batch norm: a batch on a small board is too small for its
     statistics, and batch norm would couple the images of a batch and rule out micro-batches.
     GELU instead of ReLU: at a ReLU's kink two correct runtimes compute different gradients, in
     about one of ten batches, which would make comparisons between them unreliable.
     """
-    index = 0
+    index, dtype = 0, x.dtype
     while f"{name}.{index}.weight" in weights:
         if index:
             x = gelu(x)
@@ -54,7 +54,7 @@ def mlp(weights: Weights, name: str, x: Tensor) -> Tensor:
         if f"{layer}.norm.weight" in weights:
             x = layer_norm(weights, f"{layer}.norm", x, HEAD_NORM_EPS)
         index += 1
-    return x
+    return x.to(dtype)
 
 
 def crop_views(

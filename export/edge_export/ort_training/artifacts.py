@@ -20,6 +20,7 @@ from edge_export.step.program import Program
 from edge_runtime.errors import EngineError
 from edge_runtime.package.curves import Curve
 from edge_runtime.package.manifest import OrtTrainingGraphs
+from edge_runtime.package.names import FP32
 from edge_runtime.storage import storage_errors
 
 CHECKPOINT = "ort_training/checkpoint"
@@ -52,6 +53,8 @@ def refusal(program: Program) -> str | None:
     parameters and moments.
     """
     curves, recipe = program.hyper_parameters, program.recipe
+    if recipe.precision != FP32:
+        return f"precision {recipe.precision}: the official training API scales no losses"
     if recipe.optimizer.exempt_vectors:
         return "optimizer.exempt_vectors: the ort-training optimizer decays every parameter"
     if not curves["weight_decay"].is_constant:

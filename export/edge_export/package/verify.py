@@ -4,7 +4,8 @@ Each rung takes one step on every engine of this environment that can train the 
 the initial state. Metrics are compared within 1e-4 relative; every gradient within 1e-4 of its
 norm plus 1e-7, and in the same way the results of optimizer and EMA teacher, new buffers, and
 the features of the forward graphs. State that a rung does not train must be bit-equal. Two
-frameworks that add the same numbers in different order differ by about 1e-6 here.
+frameworks that add the same numbers in different order differ by about 1e-6 here. Half
+precision is verified in float32: see `edge_export.package.widened`.
 """
 
 import math
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from edge_export.axes import RungSettings
+from edge_export.package.widened import in_float32
 from edge_export.package.writer import Stage
 from edge_export.step.example import example_draws, example_images
 from edge_export.step.program import Program
@@ -72,8 +74,9 @@ def verify_rungs(package: Package, program: Program, stage: Stage = nullcontext)
     engines = [name for name in ENGINES if name != ORT_TRAINING and _installed(name)]
     if not engines:
         create_engine("ort")  # raises with installation instructions
-    for name in engines:
-        _verify_engine(package, program, name, stage)
+    with in_float32(package, program) as (wide, same):
+        for name in engines:
+            _verify_engine(wide, same, name, stage)
 
 
 def verify_other_graphs(package: Package, program: Program) -> None:
@@ -84,8 +87,9 @@ def verify_other_graphs(package: Package, program: Program) -> None:
         EngineError: no runtime is installed.
     """
     state = package.initial_state()
-    _verify_periodic(package, program, state)
-    _verify_forward(package, program, state)
+    with in_float32(package, program) as (wide, same):
+        _verify_periodic(wide, same, state)
+        _verify_forward(wide, same, state)
 
 
 def artifacts_problem(
@@ -156,23 +160,28 @@ def _difference(
     gradients, outputs = rung.gradient(inputs)
     hyper = checked_hyper(rung.program)
     result = engine.step(described.id, {k: v.numpy() for k, v in batch.items()}, hyper)
-    for name, value in outputs.metrics.items():
-        if not math.isclose(
-            result.metrics[name], float(value), rel_tol=RELATIVE, abs_tol=ABSOLUTE
-        ):
-            return f"{name} is {result.metrics[name]:.7g}, expected {float(value):.7g}"
     after = engine.snapshot()
     # Moments start at zero, so the first one is (1 - beta1) times the gradient.
     own = {
         name: torch.from_numpy(after[EXP_AVG + name]) / (1 - inputs["beta1"])
         for name in gradients
     }
+    # From the engine's own gradients: AdamW amplifies the rounding of those near zero.
+    new, metrics = rung.update(own, outputs.buffers, inputs)
     return (
-        _too_far("gradient of", own, gradients, _least_allowed(rung.program, own))
+        _wrong_metric(result.metrics, {**outputs.metrics, **metrics})
+        or _too_far("gradient of", own, gradients, _least_allowed(rung.program, own))
         or _no_gradient(rung.program, own)
-        # From the engine's own gradients: AdamW amplifies the rounding of those near zero.
-        or _wrong_state(after, inputs, rung.update(own, outputs.buffers, inputs), state)
+        or _wrong_state(after, inputs, new, state)
     )
+
+
+def _wrong_metric(given: Mapping[str, float], expected: Tensors) -> str | None:
+    """The first metric that differs from PyTorch's, if any."""
+    for name, value in expected.items():
+        if not math.isclose(given[name], float(value), rel_tol=RELATIVE, abs_tol=ABSOLUTE):
+            return f"{name} is {given[name]:.7g}, expected {float(value):.7g}"
+    return None
 
 
 def _wrong_state(

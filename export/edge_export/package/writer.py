@@ -235,6 +235,7 @@ class PackageWriter:
             method=recipe.method.name,
             token_policy=recipe.tokens.name,
             parametrization=recipe.parametrization.name,
+            precision=recipe.precision,
             batch_size=recipe.batch_size,
             model=program.model,
             views=tuple(

@@ -7,6 +7,7 @@ from edge_export.objectives import Objective, objective_named
 from edge_export.policies import policies_named, uses_keep_ratio
 from edge_export.recipe.tables import Recipe
 from edge_runtime.errors import ConfigError
+from edge_runtime.package.names import PRECISIONS
 
 MOST_RUNGS = 200
 
@@ -80,6 +81,9 @@ def _ladder(recipe: Recipe) -> Iterator[str]:
         values = getattr(recipe, key)
         if len(set(values)) < len(values):
             yield f"{key}: each at most once"
+    if recipe.precision not in PRECISIONS:
+        known = ", ".join(PRECISIONS)
+        yield f"precision: unknown {recipe.precision!r}; known are {known}"
     for size in sizes:
         if recipe.batch_size % size:
             yield f"micro_batches: {size} does not divide the batch size {recipe.batch_size}"

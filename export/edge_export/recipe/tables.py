@@ -27,7 +27,7 @@ from edge_runtime.package.manifest import (
     Strength,
     Width,
 )
-from edge_runtime.package.names import EMA_MOMENTUM, LEARNING_RATE, STEP_COUNT
+from edge_runtime.package.names import EMA_MOMENTUM, FP32, LEARNING_RATE, STEP_COUNT
 from edge_runtime.schema import (
     NonNegativeInt,
     Probability,
@@ -118,6 +118,7 @@ class Recipe:
     trained: tuple[str, ...] = (ALL,)
     micro_batches: tuple[Batch, ...] = ()  # images; each adds a variant of every rung
     batch_size: Annotated[int, Range(ge=2, le=1_000_000)] = 64
+    precision: str = FP32  # of the matrix products of a step
     seed: NonNegativeInt = 0
 
     def facts(self) -> ModelFacts:

@@ -27,19 +27,23 @@ Tensors = Mapping[str, Tensor]
 
 
 def update_groups(
-    parameters: Collection[str], trained: Mapping[str, Collection[str]]
+    parameters: Collection[str],
+    trained: Mapping[str, Collection[str]],
+    *,
+    may_skip: bool = False,
 ) -> dict[str, str | None]:
     """The update counter of each parameter; `None`: it is the run's step.
 
     AdamW corrects its moments by their number of updates. If rungs train different parameters,
     that number differs between parameters, and each group of parameters that is trained by the
-    same rungs has a counter in the state.
+    same rungs has a counter in the state. So it does where a step may skip its update.
 
     Args:
         parameters: all names.
         trained: the trained names, by the `trained` field of the rungs.
+        may_skip: whether there are steps without an update.
     """
-    if len({frozenset(names) for names in trained.values()}) <= 1:
+    if not may_skip and len({frozenset(names) for names in trained.values()}) <= 1:
         return dict.fromkeys(parameters)
     return {
         name: "+".join(label for label, names in trained.items() if name in names) or None

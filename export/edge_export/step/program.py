@@ -27,6 +27,7 @@ from edge_export.policies import CombinedPolicy, PolicySetting, TokenPolicy, pol
 from edge_export.recipe import Recipe
 from edge_export.step.encoder import GroupEncoder
 from edge_export.step.optimizer import update_groups
+from edge_export.step.precision import PRECISIONS, Precision
 from edge_export.step.rung import RungProgram
 from edge_export.vit import Weights
 from edge_runtime.errors import ConfigError
@@ -38,8 +39,12 @@ from edge_runtime.package.names import BUFFER, EMA, EXP_AVG, EXP_AVG_SQ, PARAM, 
 class Program:
     """The common part of all rungs of a recipe."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, precision: Precision | None = None) -> None:
         """Bind the parts of the recipe.
+
+        Args:
+            recipe: checked.
+            precision: of the steps; `None`: the recipe's.
 
         Raises:
             ConfigError: two parts use one name, or cannot be combined; no teacher to evaluate.
@@ -51,6 +56,7 @@ class Program:
         )
         self.views: tuple[ViewGroup, ...] = recipe.augmented(self.objective.declaration.views)
         self.settings: tuple[RungSettings, ...] = recipe.rungs()
+        self.precision = precision or PRECISIONS[recipe.precision]
         first = self.settings[0]
         policy = self.policy(first)
         of_policy = replace(policy.declaration, draws=())  # they differ by rung
@@ -62,7 +68,7 @@ class Program:
             of_policy,
         )
         of_weights = self.parametrization(first).declaration
-        self.declaration = merged(self._declared, of_weights)
+        self.declaration = merged(self._declared, of_weights, self.precision.declaration)
         # By part: what it declares on the first rung, and must declare on the others
         self.first_declared = {"token policy": of_policy, "parametrization": of_weights}
         self.parameters: dict[str, Parameter] = {
@@ -100,7 +106,9 @@ class Program:
         """The update counter of each parameter, see `optimizer.update_groups`."""
         labels = dict.fromkeys(settings.trained for settings in self.settings)
         return update_groups(
-            self.parameters, {label: self.trained_names(label) for label in labels}
+            self.parameters,
+            {label: self.trained_names(label) for label in labels},
+            may_skip=self.precision.may_skip,
         )
 
     def trained_names(self, trained: str) -> tuple[str, ...]:
@@ -199,7 +207,10 @@ class Program:
         return {name: weights[name] for name in self.encoder_names}
 
     def embed(self, weights: Weights, images: Tensor) -> Tensor:
-        """Features (R, D) of images (R, height, width, 3) uint8, without pruning."""
+        """Features (R, D) of images (R, height, width, 3) uint8, without pruning.
+
+        In float32 whatever the precision of the steps: any processor can evaluate a run.
+        """
         return self._embedding_encoder.features(weights, images)
 
     def _without_pruning(self, setting: PolicySetting) -> GroupEncoder:

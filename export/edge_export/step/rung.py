@@ -96,7 +96,7 @@ class RungProgram:
             inputs: images, draws, hyper-parameters, buffers and teacher, by input name.
         """
         buffers = self.program.buffers_of(inputs)
-        student = self.parametrization.weights(parameters, STUDENT, buffers)
+        student = self._weights(parameters, STUDENT, buffers)
         teacher = self._teacher(inputs, buffers)
         encoded = self._encode(student, teacher, inputs)
         step = StepContext(
@@ -120,9 +120,14 @@ class RungProgram:
         """Student tokens in the attention of each block, by view group."""
         buffers = self.program.buffers_of(inputs)
         parameters = {name: inputs[PARAM + name] for name in self.program.parameters}
-        student = self.parametrization.weights(parameters, STUDENT, buffers)
+        student = self._weights(parameters, STUDENT, buffers)
         encoded = self._encode(student, self._teacher(inputs, buffers), inputs)
         return {name: each.student_tokens for name, each in encoded.items() if each.student}
+
+    def _weights(self, parameters: Weights, branch: str, buffers: Tensors) -> Weights:
+        """The weights that a branch computes with, in the dtypes of its products."""
+        weights = self.parametrization.weights(parameters, branch, buffers)
+        return self.program.precision.weights(weights, self.program.parameters)
 
     def _teacher(self, inputs: Tensors, buffers: Tensors) -> Weights:
         """Weights of the EMA teacher; none for a method without."""
@@ -130,7 +135,7 @@ class RungProgram:
         if not names:
             return {}
         parameters = {name: inputs[EMA + name] for name in names}
-        return self.parametrization.weights(parameters, TEACHER, buffers)
+        return self._weights(parameters, TEACHER, buffers)
 
     def _encode(
         self, student: Weights, teacher: Weights, inputs: Tensors
@@ -145,18 +150,21 @@ class RungProgram:
         """Gradients of the trained parameters by name, and outputs of the forward pass."""
         parameters = {name: inputs[PARAM + name] for name in self.program.parameters}
 
+        precision = self.program.precision
+
         def loss(trained: Weights) -> tuple[Tensor, StepOutputs]:
-            return self.loss({**parameters, **trained}, inputs)
+            value, outputs = self.loss({**parameters, **trained}, inputs)
+            return precision.scaled(value, inputs), outputs
 
         trained = {name: parameters[name] for name in self.trained}
         gradients, (_, outputs) = grad_and_value(loss, has_aux=True)(trained)
-        return gradients, outputs
+        return precision.unscaled(gradients, inputs), outputs
 
     def step(self, inputs: Tensors) -> Border:
         """One training step: metrics, selections and the state that it changes."""
         gradients, outputs = self.gradient(inputs)
-        new = self.update(gradients, outputs.buffers, inputs)
-        return outputs.at_border().add(STATE, _next(new))
+        new, metrics = self.update(gradients, outputs.buffers, inputs)
+        return outputs.at_border().add(METRIC, metrics).add(STATE, _next(new))
 
     def accumulate(self, inputs: Tensors) -> Border:
         """A micro-batch: metrics, selections, and sums of gradients and new buffers.
@@ -184,12 +192,16 @@ class RungProgram:
             for name in self.program.buffers
             if MEAN + BUFFER + name in inputs
         }
-        return Border().add(STATE, _next(self.update(gradients, buffers, inputs)))
+        new, metrics = self.update(gradients, buffers, inputs)
+        return Border().add(METRIC, metrics).add(STATE, _next(new))
 
     def update(
         self, gradients: Tensors, buffers: Tensors, inputs: Tensors
-    ) -> dict[str, Tensor]:
-        """The state after AdamW, the EMA teacher and the buffers, by state name."""
+    ) -> tuple[Tensors, Tensors]:
+        """The state after AdamW, the EMA teacher and the buffers, by state name; and metrics.
+
+        The state is the one before if the precision skips the update.
+        """
         program = self.program
         new = adamw(
             [program.parameters[name] for name in self.trained],
@@ -200,7 +212,8 @@ class RungProgram:
         )
         copied = [name for name in program.teacher_names if name in self.trained]
         new |= ema(copied, {**inputs, **new})
-        return new | {BUFFER + name: value for name, value in buffers.items()}
+        new |= {BUFFER + name: value for name, value in buffers.items()}
+        return program.precision.select(new, gradients.values(), inputs)
 
 
 def _next(tensors: Tensors) -> dict[str, Tensor]:
