@@ -3,11 +3,13 @@
 Also by SwiftShader, which Chromium brings, as a device without float16.
 """
 
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -170,3 +172,71 @@ def test_a_device_without_float16_refuses_half_precision(
 
 
 RUN = "import sys; from edge_runtime.cli.main import main; sys.exit(main(sys.argv[1:]))"
+
+
+def facts_of_doctor(packages: Path) -> dict[str, Any]:
+    words = ("-m", "edge_runtime", "doctor", "--json", "--device", "webgpu")
+    done = on_webgpu(*words, packages=packages)
+    assert done.returncode == 0, done.stderr + done.stdout
+    facts: dict[str, Any] = json.loads(done.stdout)
+    return facts
+
+
+def test_doctor_names_the_adapter_and_where_the_nodes_of_a_step_run(packages: Path) -> None:
+    facts = facts_of_doctor(packages)
+    (webgpu,) = facts["devices"]
+    assert webgpu["works"], webgpu["problem"]
+    assert webgpu["did"]["loss"] == pytest.approx(webgpu["did"]["expected_loss"], rel=1e-4)
+    assert "SwiftShader" in webgpu["gpu"]["name"]
+    assert webgpu["gpu"]["kind"] == "software"
+    assert webgpu["gpu"]["api"].startswith("Vulkan 1.")
+    assert webgpu["gpu"] in facts["gpus"]["vulkan"]["gpus"]
+    assert webgpu["did"]["placement"]["on_device"] > 100
+    assert any("--device auto never takes it" in trap for trap in facts["traps"])
+
+
+def test_a_software_adapter_is_never_taken_by_auto(packages: Path, tmp_path: Path) -> None:
+    words = ["run", str(packages / "simclr-random"), "digits", "-o", str(tmp_path / "run")]
+    words += ["--images", "16", "--epochs", "1", "--device", "auto", "--json"]
+    done = on_webgpu("-m", "edge_runtime", *words, packages=packages)
+    assert done.returncode == 0, done.stderr
+    started = json.loads(done.stdout.splitlines()[0])
+    assert (started["device"], started["gpu"]) == ("cpu", None)
+    assert re.fullmatch(
+        "webgpu is only SwiftShader .*, a software adapter", started["device_reason"]
+    )
+    assert "--device auto takes cpu: webgpu is only SwiftShader" in done.stderr
+
+
+def test_a_step_on_the_adapter_is_timed_where_it_is_taken_for_a_gpu(packages: Path) -> None:
+    """It is slower than the processor, on which it runs: that is what `auto` finds."""
+    done = on_webgpu("-c", TIMED, str(packages / "simclr-random"), packages=packages)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^cpu a step of \S+ takes .* on cpu, .* on webgpu \(Swift", done.stdout)
+
+
+TIMED = """
+import sys
+from dataclasses import replace
+from edge_runtime.package import open_package
+from edge_runtime.profiling import choose_device, fastest
+
+real = fastest.device_gpu
+fastest.device_gpu = lambda name: (gpu := real(name)) and replace(gpu, kind="discrete")
+choice = choose_device(open_package(sys.argv[1]), "auto")
+print(choice.device, choice.reason)
+"""
+
+
+def test_eval_gives_nearly_the_same_on_the_device(packages: Path, tmp_path: Path) -> None:
+    words = ["run", str(packages / "simclr-random"), "digits", "-o", str(tmp_path / "run")]
+    words += ["--images", "16", "--epochs", "1"]
+    assert on_webgpu("-m", "edge_runtime", *words, packages=packages).returncode == 0
+    scores = []
+    for device in ("cpu", "webgpu"):
+        words = ["eval", str(tmp_path / "run"), "--train", "digits:test"]
+        words += ["--test", "digits:test", "--device", device, "--json"]
+        done = on_webgpu("-m", "edge_runtime", *words, packages=packages)
+        assert done.returncode == 0, done.stderr
+        scores.append(json.loads(done.stdout)["knn"]["accuracy"])
+    assert scores[0] == pytest.approx(scores[1], abs=0.01)  # of features that are rounded

@@ -5,6 +5,7 @@ EdgeRuntimeError
   PackageError       the training package is wrong                   exit 3
   DeviceError        sensor, clock or memory of a board              exit 4
     SensorError      a power sensor is missing or lost
+    NoMemoryError    the runtime gets no memory from a device
   EngineError        an engine is missing or failed                 exit 5
   DataError          pictures                                        exit 6
   RecordsError       a run folder                                    exit 6
@@ -41,6 +42,13 @@ class DeviceError(EdgeRuntimeError):
 
 class SensorError(DeviceError):
     """A power sensor is missing, was removed, or cannot be read any more."""
+
+
+class NoMemoryError(DeviceError):
+    """The runtime gets no more memory from the CPU's system or from a GPU.
+
+    The state is that before the step, and a smaller rung may still fit.
+    """
 
 
 class EngineError(EdgeRuntimeError):

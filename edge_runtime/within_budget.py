@@ -25,19 +25,24 @@ from edge_runtime.package.manifest import Rung
 from edge_runtime.planning import (
     interpolate,
     require_bounded,
-    require_state_fits,
     with_decoding,
 )
 from edge_runtime.planning.costs import predicted_peak_bytes
 from edge_runtime.planning.decoding_limit import limit_beside, limit_that_fits
-from edge_runtime.profiling import Environment, measure_for_run, wait_for_sensor
+from edge_runtime.profiling import (
+    Environment,
+    check_limits,
+    choose_device,
+    fitting_on_card,
+    measure_for_run,
+    require_readings,
+)
 from edge_runtime.records import Run, RunInfo, Settings, is_begun, open_run
 from edge_runtime.records.events import Event
 from edge_runtime.state import State
 from edge_runtime.storage import StrPath
 from edge_runtime.training import Metering, TrainingOptions, never, open_loop, prepare
 from edge_runtime.training.auto_epochs import with_auto_epochs
-from edge_runtime.training.selector import require_temperature
 from edge_runtime.units import bytes_text
 
 _IDLE_S = 3.0  # long enough for the slowest sensor
@@ -61,7 +66,7 @@ def train_within(
     state: State | None = None,
     board: StrPath | None = None,
     engine: str = "auto",
-    device: str = "cpu",
+    device: str | None = None,
     threads: int | None = None,
     profile: StrPath | None = None,
     resume: bool = False,
@@ -94,7 +99,8 @@ def train_within(
         state: the initial state; `None`: that of the package.
         board: file of a board profile; `None`: the board is recognised.
         engine: its name, or "auto".
-        device: on which the engine runs.
+        device: on which the engine runs. `None`: the CPU; "auto": that on which a step takes
+            the least time. With both, a run that is continued keeps its device.
         threads: of the engine; `None`: one per processor; a run that is continued keeps its
             number, since sums in another order are rounded otherwise.
         profile: file of a cost profile that was measured here.
@@ -124,14 +130,25 @@ def train_within(
     begun = open_run(run_dir).info if resume and is_begun(run_dir) else None
     if begun is not None:
         threads = _threads_of(begun, threads, report)
+    board_file = None if board is None else Path(board)
+    choice = choose_device(
+        package,
+        device,
+        recorded=begun.device if begun else None,
+        engine=engine,
+        threads=threads,
+        board_file=board_file,
+        report=report,
+        stop=stop,
+    )
     environment = Environment.detect(
         engine,
-        device=device,
+        device=choice.device,
         threads=threads,
-        board_file=None if board is None else Path(board),
+        board_file=board_file,
         open_already=meter.sensor if meter else None,
     )
-    trainer = create_engine(engine, device=device, threads=threads)
+    trainer = create_engine(engine, device=choice.device, threads=threads)
     recorded = begun.settings if begun else None
     is_auto = epochs is None and recorded is None
     if is_auto:
@@ -152,6 +169,7 @@ def train_within(
     ) as metering:
         options = TrainingOptions(
             engine=trainer,
+            device_reason=choice.reason,
             rungs=None if is_governed else ((1, candidates[0].id),),
             budget=budget,
             state=state,
@@ -172,13 +190,14 @@ def train_within(
             yield finished
             return open_run(run_dir)
         if is_governed:
-            _check_limits(package, environment, budget, metering.meter)
+            check_limits(package, environment, budget, metering.meter)
             measure = partial(measure_for_run, package, environment, options, metering, report)
             given = None if profile is None else Path(profile)
             costs = _costs(package, environment, given, candidates, measure, report)
+            costs = fitting_on_card(costs, report)
             limit = _decoding_limit(source, costs, budget, decoding, code, report)
             costs = replace(costs, rungs=with_decoding(costs.rungs, limit + code))
-            _require_readings(budget, metering.meter)
+            require_readings(budget, metering.meter)
             if budget.needs_energy:
                 environment.check_energy(costs)
             if is_auto:
@@ -306,44 +325,6 @@ def _chosen(
     for rung in chosen:
         require_supported(engine, package, rung)
     return chosen
-
-
-def _check_limits(
-    package: Package, environment: Environment, budget: Budget, meter: Meter
-) -> None:
-    """Refuse what no rung can keep, before anything is measured.
-
-    Raises:
-        DeviceError: a limit needs a sensor and the board has none, or no temperature.
-        BudgetError: the memory limit is below the package's state.
-    """
-    require_state_fits(budget, package.manifest.state_bytes)
-    if environment.sensor is None and budget.needs_energy:
-        raise DeviceError(
-            "a limit on energy or power needs a power sensor, and none works on this board. "
-            "`edge-train doctor` shows what was tried; a board file (--board) with "
-            "power.idle_w and power.full_w allows an estimate."
-        )
-    if budget.temperature_c is not None:
-        wait_for_sensor(lambda: not meter.heat_unknown())
-        require_temperature(budget, meter)
-    _require_readings(budget, meter)
-
-
-def _require_readings(budget: Budget, meter: Meter) -> None:
-    """Refuse a limit on what the sensor cannot read, now and for some seconds.
-
-    Raises:
-        DeviceError: it is lost; the rail or file, and its value, are named.
-    """
-    if not budget.needs_energy:
-        return
-    wait_for_sensor(lambda: not meter.lost_because())
-    if lost := meter.lost_because():
-        raise DeviceError(
-            f"a limit on energy or power cannot be kept: {lost}. Repair the sensor, see "
-            "`edge-train doctor`, or leave the limit out."
-        )
 
 
 def _costs(

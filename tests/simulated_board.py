@@ -183,7 +183,7 @@ def simulate(
             Total(time_s=outcome.time_s, energy_j=outcome.energy_j if measured else None),
             Reading(
                 temperature_c=simulation.temperature_c,
-                rss_bytes=board.rss_bytes(rung) if rung else None,
+                held_bytes=board.rss_bytes(rung) if rung else None,
                 room_bytes=board.room_bytes(outcome.steps),
                 memory_pressure=board.pressure(outcome.steps),
             ),

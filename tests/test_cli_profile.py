@@ -139,7 +139,7 @@ def test_rungs_that_are_not_measured_are_reported(package, processes, capsys) ->
     )
     processes.do(k100=KILLED)
     assert main(["profile", str(package.path)]) == 0
-    assert re.search(r"k100 +was killed for memory", capsys.readouterr().err)
+    assert re.search(r"k100 +does not fit into memory", capsys.readouterr().err)
 
 
 def test_if_nothing_fits_nothing_is_written(package, processes, cached, capsys) -> None:

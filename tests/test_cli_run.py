@@ -85,6 +85,7 @@ def test_json_is_one_event_per_line_and_the_last_is_the_summary(words, capsys) -
         "images_per_s",
         "skipped",
         "peak_bytes",
+        "card_bytes",
         "memory_limit_bytes",
         "stopped_by",
         "reason",
@@ -338,3 +339,7 @@ def test_a_run_without_a_step_shows_the_known_values() -> None:
         "ended by its time limit: 0 steps, 0 images",
         "spent: 12 s, at most 3.0 MiB resident",
     ]
+    progress(replace(finished, card_bytes=2 << 30))
+    assert stream.getvalue().splitlines()[-1] == (
+        "spent: 12 s, at most 3.0 MiB resident, 2.0 GiB of the GPU's own memory"
+    )

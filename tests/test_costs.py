@@ -47,9 +47,19 @@ HERE = EnvironmentKey(
     engine="ort",
     runtime="onnxruntime 1.31.1",
     device="cpu",
+    gpu=None,
     threads=2,
     cpus=None,
 )
+
+
+def test_a_gpus_own_memory_is_shown_and_reserved_for() -> None:
+    cost = replace(LADDER[0], card_bytes=1000 << 20)
+    assert cost.text(is_estimate=False).endswith(
+        "1000.0 MiB of the GPU's own  2.00 J per step"
+    )
+    assert cost.need_card_bytes == 1050 << 20
+    assert LADDER[0].need_card_bytes is None
 
 
 def unmeasured(rung: str, flops: int):
@@ -187,6 +197,7 @@ def test_a_profile_fits_where_it_was_measured() -> None:
         ({"engine": "ort-training"}, "engine: measured with ort, here ort-training"),
         ({"runtime": "onnxruntime 1.20"}, "runtime: measured with onnxruntime 1.31.1, here"),
         ({"device": "cuda"}, "device: measured with cpu, here cuda"),
+        ({"gpu": "Orin (NVIDIA 540)"}, "GPU and driver: measured with none, here Orin"),
         ({"threads": None}, "threads: measured with 2, here all processors"),
     ],
 )
@@ -264,6 +275,7 @@ def path(digest="ab" * 32, **changes):
         engine="ort",
         runtime="onnxruntime 1",
         device="cpu",
+        gpu=None,
         threads=None,
         cpus=2.0,
     )
@@ -281,12 +293,16 @@ def test_every_environment_has_a_separate_profile() -> None:
         path(runtime="onnxruntime 2"),
         path(engine="ort-training"),
         path(device="cuda"),
+        path(device="cuda", gpu="Orin (NVIDIA 540)"),
+        path(device="cuda", gpu="Orin (NVIDIA 550)"),
+        path(device="cuda", gpu=255 * "x"),  # longer than the name of a file
         path(threads=2),
         path(cpus=1.0),
         path(cpus=0.5),
         path(cpus=None),
     ]
-    assert len({path(), *others}) == 13
+    assert len({path(), *others}) == 16
+    assert max(len(each.name) for each in others) < 255
     name = "abababababab-b-ort-onnxruntime-1-cpu-all-of-2-dafaa69e.json"
     assert path().name == name  # files of earlier versions are still read
     assert path().parent == Path("/cache/profiles")

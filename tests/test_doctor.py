@@ -14,6 +14,7 @@ from edge_runtime.cli import doctor
 from edge_runtime.cli.doctor import ENGINES, PARTS, Finding, try_part
 from edge_runtime.cli.main import main
 from edge_runtime.device import python_command
+from edge_runtime.engines.devices import installed_devices
 from edge_runtime.errors import DeviceError
 from edge_runtime.schema import unstructure
 
@@ -22,10 +23,6 @@ from edge_runtime.schema import unstructure
 def here() -> dict[str, Any]:
     """The doctor's findings on this machine: it tries everything once."""
     return doctor.collect()
-
-
-def is_installed(device: str, facts: dict[str, Any]) -> bool:
-    return doctor.DEVICES[device] in facts["versions"]
 
 
 def test_the_engine_of_this_environment_runs_a_real_step(here) -> None:
@@ -60,8 +57,8 @@ def test_the_text_has_a_line_per_part(here) -> None:
     names = [line.split()[0] for line in lines if not line.startswith(" ")]
     about_the_board = ["board", "power", "memory", "power", "temperature"]
     first = ["edge-train", "machine", "system"]
-    parts = [part for part in PARTS if part not in doctor.DEVICES or is_installed(part, here)]
-    assert names == [*first, *about_the_board, "installed", *parts]
+    parts = [*PARTS[:-1], *installed_devices(), PARTS[-1]]
+    assert names == [*first, *about_the_board, "installed", "gpu", *parts]
     assert re.search(r"loss 5\.\d+ as expected", text)
     assert "This machine can train with ort" in text
 
@@ -236,17 +233,13 @@ def test_json_is_one_document_also_without_an_engine(monkeypatch, capsys) -> Non
         "versions",
         "pictures",
         "engines",
+        "gpus",
         "devices",
         "export",
+        "traps",
     }
     assert document["engines"] == [unstructure(tried[name]) for name in ENGINES]
     assert document["pictures"]["works"] is True
-
-
-def test_two_runtimes_in_one_environment_are_noticed() -> None:
-    tried = [unstructure(finding) for finding in findings("pictures", "ort").values()]
-    text = doctor.conclusion(tried, {"onnxruntime": "1", "onnxruntime-training-cpu": "2"})
-    assert "onnxruntime and onnxruntime-training-cpu overwrite each other" in text
 
 
 def test_an_error_in_a_part_is_a_finding(monkeypatch) -> None:
@@ -312,7 +305,7 @@ sys.exit(code)
 """
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", [*PARTS, "webgpu"])
 def test_the_memory_of_a_trial_is_an_upper_bound(part: str) -> None:
     command = python_command(MEASURE, part)
     done = subprocess.run(command, capture_output=True, text=True)

@@ -13,7 +13,7 @@ from tiny_encoder import SIZE_PX, make_package, make_state
 from training_fakes import INFO, SETTINGS, SPENT
 
 from edge_runtime.cli.main import main
-from edge_runtime.evaluation import encoder_metadata, example_of_use
+from edge_runtime.evaluation import encoder_metadata, example_of_use, features
 from edge_runtime.records import RunWriter, create_run, open_run
 from edge_runtime.records.totals import Losses
 from edge_runtime.schema import unstructure
@@ -90,6 +90,31 @@ def test_eval_is_recorded_in_the_run(run_folder, pictures, capsys):
     )
     assert logged.event.spent_s > 0
     assert not logged.event.energy_is_estimate or logged.event.energy_j is not None
+
+
+def test_eval_runs_on_the_device_that_is_named(run_folder, pictures, monkeypatch, capsys):
+    pytest.importorskip("onnxruntime")
+    real, devices = features.create_forward_engine, []
+
+    def create(*, device, threads):
+        devices.append(device)
+        return real(device="cpu", threads=threads)
+
+    monkeypatch.setattr(features, "create_forward_engine", create)
+    assert main(["eval", str(run_folder), *pictures, "--device", "cuda:1"]) == 0
+    assert devices == ["cuda:1", "cuda:1"]
+    assert open_run(run_folder).events()[-1].event.device == "cuda:1"
+    assert main(["eval", str(run_folder), *pictures, "--device", "cuda:-1"]) == 2
+    assert "unknown device 'cuda:-1'" in capsys.readouterr().err
+
+
+def test_eval_says_which_device_auto_takes(run_folder, pictures, monkeypatch, capsys):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr("edge_runtime.profiling.fastest.installed_gpus", lambda _: [])
+    assert main(["eval", str(run_folder), *pictures, "--device", "auto"]) == 0
+    said = "--device auto takes cpu: no runtime of a GPU is installed\n"
+    assert said in capsys.readouterr().err
+    assert open_run(run_folder).events()[-1].event.device == "cpu"
 
 
 def test_eval_prints_the_gain(run_folder, pictures, capsys):

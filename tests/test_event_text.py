@@ -58,6 +58,17 @@ TEXTS = {
     events.EpochFinished(step=5, epoch=0, mean_loss=2.5): "epoch 1 finished, mean loss 2.5000",
     STOPPED: "stopped after step 4, as requested, state saved",
     LOST: "no more pictures after step 3: the camera is gone.",
+    events.EngineFailed(step=4, device="webgpu", reason="it is lost", checkpoint=None): (
+        "device webgpu failed after step 4: it is lost"
+    ),
+    replace(STARTED, device="webgpu", gpu="Mali-G610, panvk 25.3"): (
+        "training 10 steps on fake (numpy) on webgpu (Mali-G610, panvk 25.3)"
+    ),
+    replace(STARTED, device="cuda:0", device_reason="3 ms, 9 ms on cpu"): (
+        "training 10 steps on fake (numpy) on cuda:0, by --device auto: 3 ms, 9 ms on cpu"
+    ),
+    replace(resumed(4), device="webgpu", gpu="Mali-G610"): "resuming after step 4 of 10 from "
+    "checkpoints/4 on fake (numpy) on webgpu (Mali-G610); 0 steps to repeat",
     DIVERGED: "diverged: the loss of step 5 is nan",
     FINISHED: "finished: 10 steps, 40 images (4.0 images/s), last loss 0.5000",
     replace(FINISHED, memory_limit_bytes=1 << 20): (

@@ -154,6 +154,7 @@ def room(monkeypatch, rooms_bytes: Iterator[int], rss_bytes: int) -> None:
             here,
             rss_bytes=rss_bytes,
             gpu_bytes=None,
+            card_bytes=None,
             available_bytes=available_bytes,
             limit_bytes=None,
         )

@@ -126,7 +126,23 @@ def test_leaving_a_rung_for_memory_does_not_raise_the_ceiling_of_heat() -> None:
     power_w = {"k050": 6.0, "k075": 9.0, "k100": 10.0}
     throttle.watch(0.0, "k100", Reading(temperature_c=61.0), power_w)
     assert [cost.rung for cost in throttle.allowed] == ["k050"]
-    throttle.watch(30.0, "k050", Reading(temperature_c=61.0, rss_bytes=1001), power_w)
+    throttle.watch(30.0, "k050", Reading(temperature_c=61.0, held_bytes=1001), power_w)
+    assert throttle.allowed == []
+
+
+def test_a_rung_without_memory_is_excluded_with_those_that_are_not_smaller() -> None:
+    """By predictions, since of a GPU's memory the process shows nothing; for good."""
+    costs = [
+        replace(cost, peak_bytes=500, predicted_peak_bytes=predicted)
+        for cost, predicted in zip(COOLER[::-1], (300, None, 400), strict=True)
+    ]
+    throttle = Throttle(costs, Budget(temperature_c=60))
+    assert throttle.exclude("k100", "it is full")
+    assert [cost.rung for cost in throttle.allowed] == ["k050"]
+    assert throttle.reason == "it is full"
+    throttle.watch(1000.0, "k050", Reading(temperature_c=20.0), {})
+    assert [cost.rung for cost in throttle.allowed] == ["k050"]
+    assert not throttle.exclude("k050", "it is full")
     assert throttle.allowed == []
 
 

@@ -82,8 +82,8 @@ def test_a_tree_of_machines_files_gives_what_exists_and_what_is_left(tmp_path: P
     assert now.limit_bytes == 8000 * 1024
     assert now.available_bytes == 6000 * 1024
     assert now.pressure_avg10 == 1.25
-    assert now.gpu_bytes is None
-    assert now.peak_bytes == now.peak_rss_bytes
+    assert (now.gpu_bytes, now.card_bytes) == (None, None)
+    assert now.held_bytes == now.rss_bytes
 
 
 def test_what_no_file_has_is_unknown(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_a_jetsons_gpu_reports_its_memory_of_this_process(tmp_path: Path) -> Non
     fake_board.put(path, "\n".join(rows))
     now = memory_now(tmp_path)
     assert now.gpu_bytes == 14 * MIB
-    assert now.peak_bytes == now.peak_rss_bytes + 14 * MIB
+    assert now.held_bytes == now.rss_bytes + 14 * MIB
 
 
 def test_this_machines_files_can_be_read() -> None:

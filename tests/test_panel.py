@@ -68,6 +68,16 @@ def value(status: Status, label: str) -> str:
     return re.sub(r" *[━─]+$", "", line[13:]).rstrip()
 
 
+def test_the_panel_names_a_gpu() -> None:
+    status = busy(device="webgpu", gpu="Mali-G610, panvk 25.3")
+    assert value(status, "device") == "webgpu (Mali-G610, panvk 25.3)"
+    there = replace(resumed(4), device="cuda:0")
+    assert value(status_of(STARTED, there), "device") == "cuda:0"
+    assert not any(line.startswith("device") for line in shown(busy()))
+    failed = events.EngineFailed(step=4, device="cuda:0", reason="lost", checkpoint=None)
+    assert shown(status_of(STARTED, failed))[0].endswith("device cuda:0 failed")
+
+
 def test_the_panel_shows_everything() -> None:
     status = busy()
     assert shown(status)[0] == "runs/one  training"

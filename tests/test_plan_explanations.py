@@ -49,7 +49,7 @@ def test_every_rung_has_a_verdict() -> None:
         "k050": "36% of the steps: the most that --memory and --energy allow",
         "k025": "keeps fewer token-blocks than the budget allows",
         "k900": "needs 2.1 GiB, over --memory 1GiB",
-        "killed": "does not fit this board: killed for memory while it was measured",
+        "killed": "does not fit this board: there is no memory for it",
         "new": "was not measured",
         "dark": "its energy was not measured",
         "vast": "its memory was not measured",

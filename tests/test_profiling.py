@@ -117,13 +117,14 @@ def test_the_median_of_three_counts(package, processes) -> None:
     """The second of each is disturbed, in the third the board is a little slower."""
     second = "(n := sum(1 for _ in open(LOG))) in (3, 4)"
     costs = f"measured(step_s=2.0 if {second} else 0.5 + n / 100, step_s_high=2.0 + n, "
-    costs += "peak_bytes=100 - n, step_j=float(n))"
+    costs += "peak_bytes=100 - n, step_j=float(n), card_bytes=(50 + n) if n > 1 else None)"
     processes.do(k050=costs, k100=costs)
     cost_profile = profile(package)
     low, high = cost(cost_profile, "k050"), cost(cost_profile, "k100")
     assert low.step_s == pytest.approx(0.55)  # of number 1, 4 and 5
     assert high.step_s == pytest.approx(2 * 0.56)  # of number 2, 3 and 6
     assert (low.step_s_high, low.peak_bytes, low.step_j) == (7.0, 99, 4.0)
+    assert (low.card_bytes, high.card_bytes) == (55, 56)  # as far as they are known
 
 
 def test_a_rung_that_is_killed_the_second_time_does_not_fit(package, processes) -> None:
@@ -298,6 +299,7 @@ def test_a_profile_is_kept_by_its_environment(package, processes, tmp_path) -> N
             engine="ort",
             runtime="numpy",
             device="cpu",
+            gpu=None,
             threads=None,
             cpus=usable_cpus(),
         ),
@@ -305,6 +307,7 @@ def test_a_profile_is_kept_by_its_environment(package, processes, tmp_path) -> N
     other = write_package(tmp_path / "other", seed=1)
     assert environment(threads=2).cached_profile_path(package) != path
     assert replace(here, device="cuda").cached_profile_path(package) != path
+    assert replace(here, gpu="Orin (NVIDIA 540)").cached_profile_path(package) != path
     assert here.cached_profile_path(other) != path
 
 

@@ -18,7 +18,7 @@ from training_fakes import STEP, FakeEngine, write_package
 
 from edge_runtime import selftest
 from edge_runtime.device import ReplaySensor
-from edge_runtime.errors import EngineError, StorageError
+from edge_runtime.errors import EngineError, NoMemoryError, StorageError
 from edge_runtime.profiling import worker
 from edge_runtime.profiling.worker import (
     MIN_STEPS,
@@ -166,6 +166,17 @@ def test_an_error_is_left_for_the_parent(job, monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(sys, "argv", ["-c", json.dumps(unstructure(job))])
     assert worker.main() == EngineError.exit_code
     assert (tmp_path / "scratch" / worker.ERROR).read_text() == "engine fake: no"
+
+
+def test_memory_that_cannot_be_had_is_told_by_the_exit_code(job, monkeypatch) -> None:
+    def refuse(*_, **__):
+        raise NoMemoryError("CUDA failure 2: out of memory")
+
+    monkeypatch.setattr(worker, "create_engine", refuse)
+    monkeypatch.setattr(worker, "prefer_oom_kill", lambda: None)
+    monkeypatch.setattr(worker, "_end_with_parent", lambda _: None)
+    monkeypatch.setattr(sys, "argv", ["-c", json.dumps(unstructure(job))])
+    assert worker.main() == worker.OUT_OF_MEMORY
 
 
 @pytest.mark.parametrize("full", [worker.ERROR, worker.MEASUREMENT])

@@ -25,7 +25,15 @@ from edge_runtime.records.jsonl import LineFile, LineReader
 
 EVENTS = [
     STEP,
-    events.Started(steps=10, steps_per_epoch=5, engine="ort", runtime="o 1"),
+    events.Started(
+        steps=10,
+        steps_per_epoch=5,
+        engine="ort",
+        runtime="o 1",
+        device="webgpu",
+        gpu="Mali-G610, panvk 25.3",
+        device_reason="it is the fastest",
+    ),
     events.Resumed(
         step=5,
         steps=10,
@@ -41,6 +49,7 @@ EVENTS = [
     events.Paused(step=7, pause_s=2.0, reason="82 C, above 80 C"),
     events.SensorLost(step=7, sensor="jtop", reason="the service is gone"),
     events.SensorBack(step=9, sensor="jtop", gap_s=3.5),
+    events.EngineFailed(step=9, device="webgpu", reason="lost", checkpoint="checkpoints/5"),
     events.ReadingRefused(step=9, sensor="ina3221", reason="VDD_IN: 0.000 W"),
     events.LimitUnknown(
         step=9, limit="energy", sensor="ina3221", reason="VDD_IN: 0.000 W", checkpoint=None

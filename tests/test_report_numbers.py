@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections import defaultdict
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -13,7 +14,7 @@ from facts_examples import PLAN, WINDOW
 from report_runs import RUNS, MadeRun, energy_j, estimated_run, gap_run, processes, resumed_run
 
 from edge_runtime.cli import report as command
-from edge_runtime.report import Report, RunSummary, summarize
+from edge_runtime.report import Report, RunSummary, render_page, summarize
 from edge_runtime.schema import unstructure
 
 EXACT = 1e-9  # relative: both sides are float64 or better, only the order of sums differs
@@ -320,6 +321,23 @@ def run_command(words: list[str]) -> int:
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     return command.run(parser.parse_args(words))
+
+
+def test_the_device_and_its_own_memory_are_on_the_page(tmp_path: Path) -> None:
+    run = resumed_run()
+    run.info |= {"device": "cuda:0", "gpu": "A <card>, NVIDIA 580"}
+    run.events[-1]["card_bytes"] = 3 << 30
+    folder = run.write(tmp_path / "gpu")
+    report, series = summarize([folder, resumed_run().write(tmp_path / "cpu")])
+    assert [each.totals.card_bytes for each in report.runs] == [3 << 30, None]
+    both = render_page(report, series)
+    assert "<dt>device</dt><dd>cuda:0: A &lt;card&gt;, NVIDIA 580</dd>" in both
+    assert "the GPU&#39;s own memory" in both or "the GPU's own memory" in both
+    alone = render_page(*summarize([folder]))
+    assert re.search(r"3\.0 GiB</data> of the GPU's own", alone)
+    alone = render_page(*summarize([tmp_path / "cpu"]))
+    assert "the GPU's own" not in alone
+    assert "<dt>device</dt><dd>cpu</dd>" in alone
 
 
 def test_differences_are_from_the_first_run(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ def memory(**changes):
         memory_now(),
         rss_bytes=100 * MIB,
         gpu_bytes=None,
+        card_bytes=None,
         available_bytes=200 * MIB,
         limit_bytes=250 * MIB,
     )

@@ -2,11 +2,13 @@
 
 import itertools
 import time
+from dataclasses import replace
 
 import pytest
 from training_fakes import (
     FakeEngine,
     FakePictures,
+    FullGpu,
     kinds,
     options,
     run_to_the_end,
@@ -18,6 +20,7 @@ from edge_runtime.errors import (
     BudgetError,
     ConfigError,
     DeviceError,
+    NoMemoryError,
     SensorError,
     StoppedError,
 )
@@ -303,3 +306,41 @@ def test_a_lost_sensor_is_reported_and_the_run_continues(package, tmp_path) -> N
     assert yielded[-1].spent.energy_j == pytest.approx(
         POWER_W * yielded[-1].spent.time_s, rel=0.1
     )
+
+
+def with_predictions(k100: int, k050: int) -> CostProfile:
+    known, sizes = profile(), {"k100": k100, "k050": k050}
+    rungs = [replace(each, predicted_peak_bytes=sizes[each.rung]) for each in known.rungs]
+    return replace(known, rungs=tuple(rungs))
+
+
+def test_where_memory_runs_out_a_smaller_rung_goes_on(package, tmp_path) -> None:
+    """The step is repeated with its pictures, from the state before it: nothing is lost."""
+    found = train_within(
+        package,
+        tmp_path / "run",
+        Budget(time_s=3600),
+        epochs=2,
+        engine=FullGpu("k100"),
+        profile=with_predictions(2000, 1000),
+    )
+    steps = kinds(found, events.StepRecord)
+    assert [step.rung for step in steps] == 5 * ["k100"] + 5 * ["k050"]
+    _, change = kinds(found, events.RungChanged)
+    assert (change.step, change.rung) == (6, "k050")
+    assert "no memory for k100" in change.reason
+    schedule = {"rungs": ((1, "k100"), (6, "k050")), "epochs": 2}
+    again = list(train(package, FakePictures(), tmp_path / "again", options(**schedule)))
+    losses = [step.loss for step in kinds(again, events.StepRecord)]
+    assert [step.loss for step in steps] == losses
+
+
+@pytest.mark.parametrize(
+    ("full", "sizes"), [(["k100", "k050"], (2000, 1000)), (["k100"], (1000, 1000))]
+)
+def test_where_no_smaller_rung_fits_the_run_ends(package, tmp_path, full, sizes) -> None:
+    given = {"engine": FullGpu(*full), "profile": with_predictions(*sizes), "epochs": 2}
+    with pytest.raises(NoMemoryError, match=f"no memory for {full[-1]}"):
+        train_within(package, tmp_path / "run", Budget(time_s=3600), **given)
+    run = open_run(tmp_path / "run")
+    assert run.newest_checkpoint().info.step == 5

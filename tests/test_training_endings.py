@@ -7,6 +7,7 @@ from training_fakes import (
     STEPS,
     FakeEngine,
     FakePictures,
+    FullGpu,
     kinds,
     options,
     run_to_the_end,
@@ -14,7 +15,13 @@ from training_fakes import (
 )
 
 from edge_runtime.data import UnreadablePicture
-from edge_runtime.errors import DataError, DivergedError, EngineError, StoppedError
+from edge_runtime.errors import (
+    DataError,
+    DivergedError,
+    EngineError,
+    NoMemoryError,
+    StoppedError,
+)
 from edge_runtime.facts import Budget
 from edge_runtime.records import events, open_run
 from edge_runtime.records.event_text import event_text
@@ -177,7 +184,7 @@ def test_too_many_unreadable_pictures_end_the_run_with_a_checkpoint(package, tmp
     [
         ({"stop": stop_after(3)}, events.Interrupted),
         ({"engine": FakeEngine(broken_loss_at=6)}, events.Diverged),
-        ({"engine": FailingEngine(is_whole=True)}, events.CheckpointSaved),
+        ({"engine": FailingEngine(is_whole=True)}, events.EngineFailed),
         ({"source": PartlyUnreadable(400, one_in=8)}, events.SourceLost),
     ],
 )
@@ -210,3 +217,49 @@ def test_the_totals_are_taken_when_the_engine_is_closed(package, tmp_path) -> No
     for event in train(package, FakePictures(), tmp_path / "run", options(engine=engine)):
         closed[type(event)] = engine.closed
     assert (closed[events.StepRecord], closed[events.Finished]) == (False, True)
+
+
+class LostGpu(FailingEngine):
+    """A GPU whose driver fails at step 6; what it gives back then is worth nothing."""
+
+    device = "webgpu"
+
+    def __init__(self) -> None:
+        super().__init__(is_whole=True)
+
+
+@pytest.mark.parametrize(("every_s", "kept"), [(0, ["3", "4", "5"]), (NEVER_S, [])])
+def test_a_lost_gpu_keeps_the_last_checkpoint(package, tmp_path, every_s, kept) -> None:
+    given = {"engine": LostGpu(), "checkpoint_every_s": every_s}
+    start = (
+        r"continues from .*/checkpoints/5\." if kept else r"continues from the initial state\."
+    )
+    message = rf"out of memory\. What device webgpu held is lost: --resume {start}"
+    with pytest.raises(EngineError, match=message):
+        run_to_the_end(package, tmp_path / "run", **given)
+    run = open_run(tmp_path / "run")
+    assert sorted(path.name for path in (run.path / "checkpoints").iterdir()) == kept[-2:]
+    failed = run.events()[-1].event
+    assert failed == events.EngineFailed(
+        step=5,
+        device="webgpu",
+        reason="out of memory",
+        checkpoint="checkpoints/5" if kept else None,
+    )
+    again = run_to_the_end(package, tmp_path / "run", resume=True)
+    whole = run_to_the_end(package, tmp_path / "whole")
+    assert losses(again) == losses(whole)[5 if kept else 0 :]
+
+
+def losses(found: list[events.Event]) -> list[float | None]:
+    return [step.loss for step in kinds(found, events.StepRecord)]
+
+
+def test_without_a_smaller_rung_missing_memory_ends_the_run(package, tmp_path) -> None:
+    """The state is that before the step, also on a GPU."""
+    with pytest.raises(NoMemoryError, match="no memory for k100") as caught:
+        run_to_the_end(package, tmp_path / "run", engine=FullGpu("k100"))
+    assert caught.value.exit_code == 4
+    assert open_run(tmp_path / "run").newest_checkpoint().info.step == 5
+    again = run_to_the_end(package, tmp_path / "run", resume=True)
+    assert isinstance(again[-1], events.Finished)

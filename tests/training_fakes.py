@@ -15,7 +15,7 @@ import numpy as np
 from facts_examples import BUDGET
 
 from edge_runtime.engines import StepResult
-from edge_runtime.errors import EngineError
+from edge_runtime.errors import EngineError, NoMemoryError
 from edge_runtime.facts import Spent
 from edge_runtime.package import Package, open_package
 from edge_runtime.package.curves import COUNT, Curve, constant, cosine
@@ -294,6 +294,23 @@ class FakeEngine:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class FullGpu(FakeEngine):
+    """Has no memory for these rungs from step 6 on."""
+
+    device = "webgpu"
+
+    def __init__(self, *too_large: str) -> None:
+        super().__init__()
+        self._too_large = too_large
+
+    def step(
+        self, rung_id: str, batch: Mapping[str, Any], hyper: Mapping[str, float]
+    ) -> StepResult:
+        if rung_id in self._too_large and hyper["step"] >= 6:
+            raise NoMemoryError(f"no memory for {rung_id}")
+        return super().step(rung_id, batch, hyper)
 
 
 def options(**changes) -> TrainingOptions:

@@ -38,6 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=any_path,
         help="current folder of the package, if it was moved since the run",
     )
+    parser.add_argument(
+        "--device",
+        metavar="NAME",
+        help="on which the encoder runs: cpu (default), webgpu, cuda, cuda:N, or auto: the "
+        "one on which a training step takes the least time",
+    )
     parser.add_argument("--threads", metavar="N", type=threads, help="default: all processors")
     parser.add_argument(
         "--board", metavar="FILE", type=any_path, help="a board profile; default: recognised"
@@ -52,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
     limit_numpy_threads(args.threads)  # before the next line imports it
     from edge_runtime.data import open_source
     from edge_runtime.evaluation import evaluate, open_trained
+    from edge_runtime.profiling import choose_device
     from edge_runtime.records import log_event
     from edge_runtime.records.events import Evaluation
     from edge_runtime.schema import unstructure
@@ -60,6 +67,13 @@ def run(args: argparse.Namespace) -> int:
         say("edge-train: --train and --test are the same pictures: the accuracy says little.")
     trained = open_trained(args.run_folder, args.package)
     sources = open_source(args.train), open_source(args.test)
+    device = choose_device(
+        trained.package,
+        args.device,
+        threads=args.threads,
+        board_file=args.board,
+        report=lambda text: say(f"edge-train: {text}"),
+    ).device
     sensor = open_sensor(load_board(args.board))
     with Meter(sensor) as meter, meter.window("evaluation") as window:
         scores = evaluate(
@@ -67,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
             trained.state,
             *sources,
             linear=args.linear,
+            device=device,
             threads=args.threads,
         )
     results = results_of(trained, scores, *(source.name for source in sources))
@@ -81,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
         Evaluation(
             step=trained.step,
             results=results,
+            device=device,
             spent_s=spent.duration_s,
             energy_j=spent.gross_j,
             energy_is_estimate=bool(spent.is_estimate),

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from rich.text import Text
 
+from edge_runtime.facts.costs import CPU
 from edge_runtime.live import Status
 from edge_runtime.printable import printable
 from edge_runtime.records import LoggedEvent, events
-from edge_runtime.records.event_text import event_text, loss_text
+from edge_runtime.records.event_text import device_text, event_text, loss_text
 from edge_runtime.units import (
     bytes_text,
     duration_text,
@@ -67,6 +68,8 @@ def _state(status: Status) -> Text:
             return Text("stopped", "yellow")
         case events.Diverged():
             return Text("diverged", "bold red")
+        case events.EngineFailed():
+            return Text(f"device {status.ended.device} failed", "bold red")
         case _:
             return Text("no more pictures", "bold red")
 
@@ -87,10 +90,17 @@ def _training(status: Status, width: int) -> list[Text]:
             loss += f", mean of the last epoch {status.epoch_loss:.4f}"
     return [
         _line("progress", done),
+        *_device(status),
         _line("speed", speed),
         _line("loss", loss),
         *_rung(status, width),
     ]
+
+
+def _device(status: Status) -> list[Text]:
+    """The GPU of the present process; nothing on the CPU."""
+    at = status.resumed or status.info
+    return [] if at.device == CPU else [_line("device", device_text(at.device, at.gpu))]
 
 
 def _rung(status: Status, width: int) -> list[Text]:

@@ -11,7 +11,7 @@ from edge_runtime.cli.budget_flags import (
     add_epochs_argument,
     budget_of,
 )
-from edge_runtime.cli.output import show, show_json
+from edge_runtime.cli.output import say, show, show_json
 from edge_runtime.cli.paths import any_path, path_text
 from edge_runtime.cli.plan_text import PlanFacts, render_text, table_of
 from edge_runtime.cli.profile import add_device_arguments, environment_of
@@ -69,11 +69,14 @@ def run(args: argparse.Namespace) -> int:
         single_rung_costs,
         with_decoding,
     )
+    from edge_runtime.profiling import fitting_on_card
 
     budget, package = budget_of(args), open_package(args.package)
     manifest, (per_epoch, decoding) = package.manifest, _epoch_of(package, args)
     require_state_fits(budget, manifest.state_bytes)
     path, profile = find_profile(package, args)
+    if not _is_elsewhere(args):
+        profile = fitting_on_card(profile, say)
     ladder = [rung.id for rung in manifest.ladder()]
     unplanned = {rung.id for rung in manifest.rungs}.difference(ladder)
     costs = [cost for cost in profile.rungs if cost.rung not in unplanned]
@@ -166,7 +169,7 @@ def find_profile(package: "Package", args: argparse.Namespace) -> tuple[Path, "C
     """
     if _is_elsewhere(args):
         return args.profile, _profile_of_board(package, args.profile, args.board)
-    environment = environment_of(args)
+    environment = environment_of(args, package)
     path = args.profile or environment.cached_profile_path(package)
     if args.profile is None and not os.path.exists(path):
         raise DeviceError(

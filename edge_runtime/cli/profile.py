@@ -15,6 +15,7 @@ from edge_runtime.units import duration_text
 if TYPE_CHECKING:
     from edge_runtime.device import SensorEvent
     from edge_runtime.facts import CostProfile
+    from edge_runtime.package import Package
     from edge_runtime.profiling import Environment
 
 
@@ -60,8 +61,8 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device",
         metavar="NAME",
-        default="cpu",
-        help="of the engine: cpu (default), webgpu, cuda or cuda:N",
+        help="of the engine: cpu (default), webgpu, cuda, cuda:N, or auto: the one on which a "
+        "step takes the least time",
     )
     parser.add_argument(
         "--threads", metavar="N", type=threads, help="of the engine; default: all processors"
@@ -82,18 +83,26 @@ def add_nice_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def environment_of(args: argparse.Namespace) -> "Environment":
-    """This machine, with the engine that the flags name.
+def environment_of(args: argparse.Namespace, package: "Package") -> "Environment":
+    """This machine, with the engine that the flags name, or the device that `auto` takes.
 
     Raises:
         ConfigError: the board file is wrong, or the engine unknown.
         DeviceError: the board is unknown.
         EngineError: no runtime is installed.
     """
-    from edge_runtime.profiling import Environment
+    from edge_runtime.profiling import Environment, choose_device
 
+    device = choose_device(
+        package,
+        args.device,
+        engine=args.engine,
+        threads=args.threads,
+        board_file=args.board,
+        report=say,
+    ).device
     return Environment.detect(
-        args.engine, device=args.device, threads=args.threads, board_file=args.board
+        args.engine, device=device, threads=args.threads, board_file=args.board
     )
 
 
@@ -114,8 +123,8 @@ def run(args: argparse.Namespace) -> int:
     os.nice(args.nice)
     package = open_package(args.package)
     require_state_fits(Budget(memory_bytes=args.memory), package.manifest.state_bytes)
-    environment = environment_of(args)
-    engine = create_engine(args.engine, device=args.device, threads=args.threads)
+    environment = environment_of(args, package)
+    engine = create_engine(args.engine, device=environment.device, threads=args.threads)
     rungs = supported_rungs(engine, package, package.manifest.rungs, say)
     say(
         f"measuring {len(rungs)} rungs on {environment.board.id} three times: at most "
@@ -180,11 +189,12 @@ def sensor_text(event: "SensorEvent") -> str:
 
 def profile_text(profile: "CostProfile") -> str:
     """Where the profile is valid, and its fixed costs."""
+    on_gpu = f", {profile.device}: {profile.gpu}" if profile.gpu else ""
     sensor = profile.sensor or "none: joules stay unknown"
     if profile.energy_is_estimate:
         sensor += " (an estimate)"
     lines = [
-        f"board {profile.board}, {profile.engine} on {profile.runtime}",
+        f"board {profile.board}, {profile.engine} on {profile.runtime}{on_gpu}",
         f"power sensor: {sensor}",
         f"start {profile.startup_s:.1f} s, load a rung {profile.switch_s:.1f} s, "
         f"end with a checkpoint {profile.checkpoint_s:.1f} s",

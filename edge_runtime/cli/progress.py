@@ -20,6 +20,7 @@ _REPORTED_ELSEWHERE = (
     # by the error
     events.Interrupted,
     events.SourceLost,
+    events.EngineFailed,
     events.LimitUnknown,
     events.Diverged,
 )
@@ -27,19 +28,21 @@ _REPORTED_ELSEWHERE = (
 
 def finished_text(event: events.Finished, run_dir: Path) -> str:
     """The summary at the end."""
-    lines = [event_text(event), spent_text(event.spent, event.peak_bytes)]
+    lines = [event_text(event), spent_text(event.spent, event.peak_bytes, event.card_bytes)]
     if event.checkpoint is not None:
         lines.append(printable(f"checkpoint: {run_dir / event.checkpoint}"))
     return "\n".join(lines)
 
 
-def spent_text(spent: Spent, peak_bytes: int) -> str:
+def spent_text(spent: Spent, peak_bytes: int, card_bytes: int | None) -> str:
     """Time, energy and memory of the run, from process start."""
     parts = [duration_text(spent.time_s)]
     if spent.energy_j is not None:
         mark = " (estimate)" if spent.energy_is_estimate else ""
         parts.append(energy_text(spent.energy_j) + mark)
     parts.append(f"at most {bytes_text(peak_bytes)} resident")
+    if card_bytes is not None:
+        parts.append(f"{bytes_text(card_bytes)} of the GPU's own memory")
     lost = f"; of these lost {duration_text(spent.lost_s)}" if spent.lost_s else ""
     return f"spent: {', '.join(parts)}{lost}"
 

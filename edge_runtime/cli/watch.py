@@ -142,6 +142,7 @@ def refuse_bad_end(watched: "Run", ended: "Event | None") -> None:
         DataError,
         DeviceError,
         DivergedError,
+        EngineError,
         RecordsError,
         SensorError,
         StoppedError,
@@ -156,6 +157,8 @@ def refuse_bad_end(watched: "Run", ended: "Event | None") -> None:
             raise StoppedError(f"{end} {hint}")
         case events.SourceLost():
             raise DataError(f"{end} {hint}")
+        case events.EngineFailed():
+            raise EngineError(f"{end} {hint}")
         case events.LimitUnknown():
             raise SensorError(f"{end} {hint}")
         case events.Diverged():

@@ -4,6 +4,7 @@ The only part that reads psutil, /proc and /sys, and that may talk to jetson-sta
 Units: bytes, joules, watts, degrees Celsius, monotonic seconds. An unknown fact is `None`.
 """
 
+from edge_runtime.device import gpus
 from edge_runtime.device.board import (
     Board,
     BoardSigns,
@@ -21,7 +22,12 @@ from edge_runtime.device.machine import (
     machine_facts,
     usable_cpus,
 )
-from edge_runtime.device.memory import MemoryNow, memory_now, process_tree_rss_bytes
+from edge_runtime.device.memory import (
+    MemoryNow,
+    PeakMemory,
+    memory_now,
+    process_tree_rss_bytes,
+)
 from edge_runtime.device.meter import Meter
 from edge_runtime.device.power_mode import power_mode
 from edge_runtime.device.probe import SensorEvent
@@ -53,6 +59,7 @@ __all__ = [
     "Inventory",
     "MemoryNow",
     "Meter",
+    "PeakMemory",
     "PowerFacts",
     "PowerSample",
     "PowerSensor",
@@ -64,6 +71,7 @@ __all__ = [
     "choose_sensor",
     "cpu_threads",
     "detect_board",
+    "gpus",
     "known_boards",
     "limit_numpy_threads",
     "load_board",

@@ -4,6 +4,7 @@ Resident memory counts pages that a child shares with its parent in both, as far
 touched them: sums err on the side that keeps a memory budget.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +14,12 @@ from edge_runtime.device.cgroup import (
     memory_pressure,
 )
 from edge_runtime.device.files import sysfs, text
+from edge_runtime.device.gpus import gpu_memory
 from edge_runtime.device.meminfo import meminfo_bytes
 from edge_runtime.device.process import process_tree
 
 _GPU_CLIENTS = "kernel/debug/nvmap/iovmm/clients"  # of a Jetson; only root may read it
+_EVERY_S = 1.0  # of a peak's readings: listing all processes costs milliseconds
 _UNITS = {"K": 1024, "M": 1024**2}
 
 
@@ -28,15 +31,12 @@ class MemoryNow:
     file_bytes: int  # of these, pages of files, such as libraries, which processes share
     peak_rss_bytes: int  # sum of the peaks of those that are still alive
     swap_bytes: int  # swapped out
-    gpu_bytes: int | None  # of a Jetson's memory, held by the GPU for these processes
+    # Of the machine's memory, held by a GPU for these processes; no resident page is in it.
+    gpu_bytes: int | None
+    card_bytes: int | None  # of a GPU's own memory
     limit_bytes: int | None  # the smallest of the RAM and the container's limits
     available_bytes: int | None  # what is left of the RAM and within those limits
     pressure_avg10: float | None  # % of the last 10 s in which a process waited for memory
-
-    @property
-    def peak_bytes(self) -> int:
-        """What counts against a memory budget: the peak, with the GPU's share where known."""
-        return self.peak_rss_bytes + (self.gpu_bytes or 0)
 
     @property
     def held_bytes(self) -> int:
@@ -64,6 +64,8 @@ def memory_now(root: Path = Path("/")) -> MemoryNow:
         root: where /proc and /sys are, except for /proc/PID.
     """
     tree = process_tree()
+    gpu = gpu_memory(tree, root)
+    of_jetson = _jetson_bytes(sysfs(root), tree)
     statuses = [_status_bytes(pid) for pid in tree]
     available = [meminfo_bytes(root).get("MemAvailable"), memory_headroom_bytes(root)]
     return MemoryNow(
@@ -71,13 +73,44 @@ def memory_now(root: Path = Path("/")) -> MemoryNow:
         file_bytes=sum(status.get("RssFile", 0) for status in statuses),
         peak_rss_bytes=sum(status.get("VmHWM", 0) for status in statuses),
         swap_bytes=sum(status.get("VmSwap", 0) for status in statuses),
-        gpu_bytes=_gpu_bytes(sysfs(root), tree),
+        gpu_bytes=gpu.shared_bytes if of_jetson is None else of_jetson,
+        card_bytes=gpu.card_bytes,
         limit_bytes=total_memory_bytes(root),
         available_bytes=min(
             (bytes_ for bytes_ in available if bytes_ is not None), default=None
         ),
         pressure_avg10=memory_pressure(root),
     )
+
+
+class PeakMemory:
+    """The most that these processes held, read once a second.
+
+    The kernel keeps a record of each process's peak, but none of what GPUs held for it.
+    """
+
+    def __init__(self) -> None:
+        self._read_s = -math.inf
+        self._gpu_bytes = 0
+        self.card_bytes: int | None = None  # of a GPU's own memory
+
+    def reading(self, now_s: float) -> MemoryNow | None:
+        """A new reading, where the last one is a second old."""
+        if now_s - self._read_s < _EVERY_S:
+            return None
+        self._read_s = now_s
+        return self._read()
+
+    def peak_bytes(self) -> int:
+        """What counts against a memory budget: with the GPU's share, where it is known."""
+        return self._read().peak_rss_bytes + self._gpu_bytes
+
+    def _read(self) -> MemoryNow:
+        now = memory_now()
+        self._gpu_bytes = max(self._gpu_bytes, now.gpu_bytes or 0)
+        if now.card_bytes is not None:
+            self.card_bytes = max(self.card_bytes or 0, now.card_bytes)
+        return now
 
 
 def process_tree_rss_bytes() -> int:
@@ -98,7 +131,7 @@ def _status_bytes(pid: int) -> dict[str, int]:
     return {name: int(value.split()[0]) * 1024 for name, value in pairs}
 
 
-def _gpu_bytes(sys: Path, pids: list[int]) -> int | None:
+def _jetson_bytes(sys: Path, pids: list[int]) -> int | None:
     """What a Jetson's GPU holds for these processes: lines of client, name, pid and size."""
     table = text(sys / _GPU_CLIENTS)
     if table is None:

@@ -13,8 +13,17 @@ from edge_runtime.engines.base import (
     require_supported,
     supported_rungs,
 )
-from edge_runtime.engines.devices import CPU, CUDA, WEBGPU, device_name, device_runtime
+from edge_runtime.engines.devices import (
+    CPU,
+    CUDA,
+    WEBGPU,
+    device_gpu,
+    device_name,
+    device_runtime,
+    installed_devices,
+)
 from edge_runtime.engines.merge import encoder_state_names, encoder_weights
+from edge_runtime.engines.placement import Placement, placement_of
 from edge_runtime.errors import ConfigError
 
 AnyEngine = TypeVar("AnyEngine", Engine, ForwardEngine)
@@ -88,6 +97,16 @@ def engine_runtime(name: str, device: str = CPU) -> str:
     return ENGINES[engine_name(name)].runtime(engine_device(name, device))
 
 
+def installed_gpus(name: str) -> list[str]:
+    """Devices beside the CPU on which an engine can compute, by what is installed.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    kinds = ENGINES[engine_name(name)].devices
+    return [device_name(kind) for kind in installed_devices() if kind in kinds]
+
+
 def create_engine(
     name: str = "auto", *, device: str = CPU, threads: int | None = None
 ) -> Engine:
@@ -144,14 +163,18 @@ __all__ = [
     "EngineEntry",
     "ForwardEngine",
     "Hyper",
+    "Placement",
     "StepResult",
     "create_engine",
     "create_forward_engine",
+    "device_gpu",
     "encoder_state_names",
     "encoder_weights",
     "engine_device",
     "engine_name",
     "engine_runtime",
+    "installed_gpus",
+    "placement_of",
     "require_supported",
     "supported_rungs",
 ]

@@ -4,6 +4,7 @@
 Runtime. `cuda` and `cuda:N` are NVIDIA GPUs, by the GPU build of ONNX Runtime.
 """
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cache
@@ -14,13 +15,17 @@ from typing import Any, Protocol
 import numpy as np
 from typing_extensions import override
 
+from edge_runtime.device import gpus
 from edge_runtime.engines.host_tensors import HostTensors
 from edge_runtime.engines.runtime import load_onnxruntime, native_errors, runtime_name
 from edge_runtime.errors import ConfigError, EngineError, how_to_install
+from edge_runtime.facts.costs import CPU as CPU  # for the engines, too
 from edge_runtime.state import Array
 
-CPU, WEBGPU, CUDA = "cpu", "webgpu", "cuda"
+WEBGPU, CUDA = "webgpu", "cuda"
 _PLUGIN = "onnxruntime-ep-webgpu"
+DISTRIBUTIONS = {WEBGPU: _PLUGIN, CUDA: "onnxruntime-gpu"}  # that bring a device
+_CUDA_INDEX = re.compile("[0-9]{1,3}")
 _ERROR = 3  # severity of log lines, as of sessions
 _PLUGIN_RUNTIME = "1.24.4"  # the first ONNX Runtime that the plugin works with
 
@@ -92,6 +97,12 @@ class _Cuda(Device):
             raise EngineError(
                 f"device {self.name} needs ONNX Runtime's GPU build; {runtime_name()} has no "
                 f"CUDA: {how_to_install(CUDA)}, or on a Jetson NVIDIA's wheel (docs/gpu.md)."
+            )
+        names = [gpu.name for gpu in gpus.survey(gpus.CUDA).gpus]
+        if names and index >= len(names):  # without names the runtime knows better
+            raise EngineError(
+                f"there is no device {self.name}: CUDA counts from 0, and offers "
+                f"{', '.join(names)} here."
             )
 
     @override
@@ -171,7 +182,7 @@ def device_name(text: str) -> str:
         ConfigError: no name of a device.
     """
     kind, separator, index = text.partition(":")
-    if kind == CUDA and (not separator or (index.isascii() and index.isdigit())):
+    if kind == CUDA and (not separator or _CUDA_INDEX.fullmatch(index)):
         return f"{CUDA}:{int(index or 0)}"
     if text in (CPU, WEBGPU):
         return text
@@ -194,6 +205,38 @@ def device_runtime(name: str) -> str:
         ) from error
 
 
+def installed_devices() -> list[str]:
+    """Devices beside the CPU whose runtime is installed; loads nothing."""
+    return [name for name, distribution in DISTRIBUTIONS.items() if _has(distribution)]
+
+
+def _has(distribution: str) -> bool:
+    try:
+        version(distribution)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def device_gpu(name: str) -> gpus.Gpu | None:
+    """The GPU behind a device's name; `None`: the CPU, or its driver does not say.
+
+    Asks the driver in a child process, and loads no runtime. Of several Vulkan adapters it is
+    the one that the plugin prefers.
+    """
+    if name == CPU:
+        return None
+    if name == WEBGPU:
+        found = gpus.survey(gpus.VULKAN).gpus
+        return min(found, key=lambda gpu: gpus.KINDS.index(gpu.kind), default=None)
+    index, known = _cuda_index(name), gpus.survey(gpus.CUDA).gpus
+    return known[index] if index < len(known) else None
+
+
+def _cuda_index(name: str) -> int:
+    return int(name.removeprefix(f"{CUDA}:"))
+
+
 def open_device(name: str) -> Device:
     """A device by its name as recorded; loads the runtime, and tries nothing on the device.
 
@@ -204,7 +247,7 @@ def open_device(name: str) -> Device:
         return _Cpu()
     if name == WEBGPU:
         return _WebGpu()
-    return _Cuda(int(name.removeprefix(f"{CUDA}:")))
+    return _Cuda(_cuda_index(name))
 
 
 @cache  # the plugin can be registered once per process
@@ -230,6 +273,15 @@ def _webgpu_adapter() -> Any:
     if not found:
         raise EngineError(
             f"device {WEBGPU}: {_PLUGIN} finds no GPU here. It needs a Vulkan driver and its "
-            "loader (libvulkan.so.1), and permission to use /dev/dri (docs/gpu.md)."
+            "loader (libvulkan.so.1), and permission to use /dev/dri (docs/gpu.md); "
+            f"{_offered_by_vulkan()}."
         )
     return found[0]
+
+
+def _offered_by_vulkan() -> str:
+    survey = gpus.survey(gpus.VULKAN)
+    if survey.problem is not None:
+        return f"here, {survey.problem}"
+    names = " and ".join(f"{gpu.name} ({gpu.kind})" for gpu in survey.gpus)
+    return f"here, Vulkan offers {names}"

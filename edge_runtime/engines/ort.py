@@ -72,7 +72,8 @@ class OrtEngine(BaseEngine, Engine):
         self._on = open_device(self.device)
         self._spinning = SpinPolicy()
         self._keep(package)
-        self._state = DeviceState(state, self._on)
+        with native_errors(f"copy the state to device {self.device}"):
+            self._state = DeviceState(state, self._on)
         # Not at the first period: a broken file or missing memory shows before the first step.
         for periodic in package.manifest.periodic:
             graph = self._graph(package, periodic.graph, spinning=False)
@@ -143,12 +144,14 @@ class OrtEngine(BaseEngine, Engine):
     @override
     def snapshot(self) -> State:
         self._require_open("snapshot")
-        return self._held_state.copy()
+        with native_errors(f"read the state from device {self.device}"):
+            return self._held_state.copy()
 
     @override
     def state_view(self) -> State:
         self._require_open("show the state")
-        return self._held_state.view()
+        with native_errors(f"read the state from device {self.device}"):
+            return self._held_state.view()
 
     @override
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -9,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from edge_runtime.device import cpu_threads, process_tree_rss_bytes
-from edge_runtime.errors import EngineError, how_to_install
+from edge_runtime.errors import EngineError, NoMemoryError, how_to_install
 
 _DISTRIBUTIONS = (
     "onnxruntime-training-cpu",
@@ -18,7 +19,17 @@ _DISTRIBUTIONS = (
     "onnxruntime",
 )
 _TRAINING = "onnxruntime.training"
+# Of ONNX Runtime, CUDA, cuBLAS, Dawn and Vulkan, where memory cannot be had.
+_NO_MEMORY = re.compile(
+    "out of memory|failed to allocate|cannot allocate|alloc_failed|out_of_(device|host)_memory"
+    "|bad_alloc",
+    re.IGNORECASE,
+)
 RUNTIME_BYTES = 30 << 20  # of the loaded module
+_SMALLER = (
+    "Train a rung with a smaller keep-ratio or with micro-batches (--rung; with a budget, one "
+    "is chosen), export with a smaller batch, or stop other programs that use this memory."
+)
 _INSTALL = f"Install one: {how_to_install('ort')}, or [ort-training] below Python 3.13."
 
 
@@ -112,18 +123,25 @@ def release_free_memory() -> None:
 
 @contextmanager
 def native_errors(action: str) -> Iterator[None]:
-    """Convert the runtime's exceptions to `EngineError`: the only place that does."""
+    """Convert the runtime's exceptions: the only place that does.
+
+    Raises:
+        NoMemoryError: memory cannot be had.
+        EngineError: anything else.
+    """
     native = load_onnxruntime().capi.onnxruntime_pybind11_state
     names = (
         "EngineError", "EPFail", "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf",
         "ModelLoaded", "NoModel", "NoSuchFile", "NotImplemented", "RuntimeException",
     )  # fmt: skip
+    native_kinds = [getattr(native, name) for name in names]
     try:
         yield
-    except tuple(getattr(native, name) for name in names) as error:
-        raise EngineError(f"{runtime_name()} cannot {action}: {error}") from error
-    except RuntimeError as error:  # raised by the training API
-        raise EngineError(f"{runtime_name()} cannot {action}: {error}") from error
+    except (RuntimeError, *native_kinds) as error:  # the first by the training API
+        text = f"{runtime_name()} cannot {action}: {error}"
+        if _NO_MEMORY.search(str(error)):
+            raise NoMemoryError(f"{text}. {_SMALLER}") from error
+        raise EngineError(text) from error
     except UnicodeDecodeError as error:  # a message with parts of a damaged graph
         raise EngineError(
             f"{runtime_name()} cannot {action}, and its reason is not text"

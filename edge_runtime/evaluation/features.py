@@ -17,6 +17,7 @@ from edge_runtime.data import (
 from edge_runtime.engines import ForwardEngine, create_forward_engine, encoder_weights
 from edge_runtime.engines.runtime import release_free_memory
 from edge_runtime.errors import DataError, DivergedError
+from edge_runtime.facts.costs import CPU
 from edge_runtime.package import Package
 from edge_runtime.state import State
 
@@ -59,19 +60,24 @@ def extract_features(
 
 @contextmanager
 def open_encoder(
-    package: Package, read_state: Callable[[], State], *, threads: int | None
+    package: Package,
+    read_state: Callable[[], State],
+    *,
+    device: str = CPU,
+    threads: int | None,
 ) -> Iterator[ForwardEngine]:
     """The embedding graph of a package, with weights.
 
     Args:
         package: its graph is opened.
         read_state: the state, read here and not kept: the engine has a copy of its encoder.
+        device: on which the graph runs.
         threads: of the graph.
 
     Raises:
         EngineError: no runtime is installed, or it failed.
     """
-    with create_forward_engine(threads=threads) as engine:
+    with create_forward_engine(device=device, threads=threads) as engine:
         weights = encoder_weights(package, read_state(), threads=threads)
         engine.open(package, package.manifest.embed, weights)
         del weights

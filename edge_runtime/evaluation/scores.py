@@ -17,6 +17,7 @@ from edge_runtime.evaluation.features import Features, embed, label_mapping, ope
 from edge_runtime.evaluation.knn import knn_accuracy
 from edge_runtime.evaluation.linear import linear_accuracy
 from edge_runtime.evaluation.room import Amounts, decoding_limit, fitting_batch_size
+from edge_runtime.facts.costs import CPU
 from edge_runtime.package import Package
 from edge_runtime.state import State
 
@@ -46,6 +47,7 @@ def evaluate(
     test: PictureSource | FrameSource,
     *,
     linear: bool = False,
+    device: str = CPU,
     threads: int | None = None,
 ) -> Scores:
     """Score the encoder of `state`, and that of the package's initial state.
@@ -56,6 +58,7 @@ def evaluate(
         train: pictures to fit the classifiers.
         test: pictures to score them.
         linear: also fit a linear probe.
+        device: on which the encoder runs.
         threads: as of `extract_features`.
 
     Raises:
@@ -81,7 +84,7 @@ def evaluate(
     names = encoder_state_names(package)
 
     def score(read_state: Callable[[], State]) -> _Score:
-        with open_encoder(package, read_state, threads=threads) as engine:
+        with open_encoder(package, read_state, device=device, threads=threads) as engine:
             fitted, scored = (
                 embed(
                     engine,

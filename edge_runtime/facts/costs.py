@@ -10,11 +10,12 @@ from typing import Annotated
 from edge_runtime.schema import Bytes, NonNegativeInt, PositiveInt, Range
 from edge_runtime.units import bytes_text, energy_text, step_text
 
+CPU = "cpu"  # the device that is always there
 MEASURED = "measured"
 INTERPOLATED = "interpolated"  # between two measured rungs
 EXTRAPOLATED = "extrapolated"  # from measured rungs that are all smaller, or all larger
 UNMEASURED = "unmeasured"  # only its size is known
-DOES_NOT_FIT = "does_not_fit"  # its process was killed for memory
+DOES_NOT_FIT = "does_not_fit"  # its process was killed for memory, or a GPU has none for it
 SOURCES = (MEASURED, INTERPOLATED, EXTRAPOLATED, UNMEASURED, DOES_NOT_FIT)
 
 # What a board can need for a step, and for a part of a run.
@@ -44,6 +45,7 @@ class RungCost:
     power_w: BoardWatts | None  # mean while it trains
     peak_bytes: Bytes | None  # process tree and GPU share while it trains
     predicted_peak_bytes: Bytes | None
+    card_bytes: Bytes | None = None  # of a GPU's own memory, at most; None: unknown, or none
     source: str  # one of `SOURCES`
     micro_batch: PositiveInt | None = None  # pictures; None: the whole batch at once
 
@@ -59,16 +61,24 @@ class RungCost:
         margin = _PREDICTED_MARGIN if self.peak_bytes is None else _MEASURED_MARGIN
         return None if likely is None else math.ceil(likely * margin)
 
+    @property
+    def need_card_bytes(self) -> int | None:
+        """Of a GPU's own memory, to reserve for it."""
+        card_bytes = self.card_bytes
+        return None if card_bytes is None else math.ceil(_MEASURED_MARGIN * card_bytes)
+
     def text(self, *, is_estimate: bool) -> str:
         """For people: `k050  264.0 ms  402.0 MiB  1.90 J per step (estimate)`."""
         if self.step_s is None:
             if self.source != DOES_NOT_FIT and self.predicted_peak_bytes is not None:
                 predicted = bytes_text(self.predicted_peak_bytes)
                 return f"{self.rung:10} not measured; it would take about {predicted}"
-            return f"{self.rung:10} was killed for memory"
+            return f"{self.rung:10} does not fit into memory"
         parts = [f"{self.rung:10} {step_text(self.step_s):>10}"]
         if self.peak_bytes is not None:
             parts.append(f"{bytes_text(self.peak_bytes):>10}")
+        if self.card_bytes is not None:
+            parts.append(f"{bytes_text(self.card_bytes)} of the GPU's own")
         if self.step_j is not None:
             mark = " (estimate)" if is_estimate else ""
             parts.append(f"{energy_text(self.step_j)} per step{mark}")
@@ -86,7 +96,8 @@ class CostProfile:
     power_mode: str | None
     engine: str
     runtime: str  # with its version
-    device: str = "cpu"  # on which the engine ran
+    device: str = CPU  # on which the engine ran
+    gpu: str | None = None  # behind the device, with its driver; None: the CPU, or unknown
     threads: PositiveInt | None  # of the engine; None: one per processor
     cpus: Processors | None = None  # that could be used, such as 2 or 0.5; None: unknown
     sensor: str | None

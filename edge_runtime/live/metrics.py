@@ -111,6 +111,8 @@ def _facts(info: RunInfo) -> dict[str, str]:
         "package_digest": info.settings.package_digest,
         "source": info.source,
         "engine": info.engine,
+        "device": info.device,
+        "gpu": info.gpu,
         "board": info.board,
         "power_mode": info.power_mode,
         "sensor": info.sensor,

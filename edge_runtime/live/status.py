@@ -16,6 +16,7 @@ ENDINGS = (
     events.Finished,
     events.Interrupted,
     events.SourceLost,
+    events.EngineFailed,
     events.LimitUnknown,
     events.Diverged,
 )

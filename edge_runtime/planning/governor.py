@@ -101,6 +101,18 @@ class Governor:
         """Record the costs of a step that did not load its rung, its pictures included."""
         self._ledger.observe(rung, step_s, step_j)
 
+    def exclude(self, rung: str, reason: str) -> bool:
+        """Train neither that rung again nor one that needs as much memory.
+
+        Args:
+            rung: for which there was no memory.
+            reason: for people.
+
+        Returns:
+            Whether another rung is left.
+        """
+        return self._throttle.exclude(rung, reason)
+
     def decide(
         self, done_steps: int, now_s: float, spent: Spent, reading: Reading
     ) -> Decision:

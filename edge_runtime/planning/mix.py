@@ -167,7 +167,7 @@ def why_unusable(cost: RungCost, budget: Budget, room_bytes: int | None) -> str 
         room_bytes: memory that the machine or container leaves to the run; `None`: unknown.
     """
     if cost.source == DOES_NOT_FIT:
-        return "does not fit this board: killed for memory while it was measured"
+        return "does not fit this board: there is no memory for it"
     if cost.source == UNMEASURED or cost.step_s is None:
         return "was not measured"
     if budget.needs_energy and cost.step_j is None:

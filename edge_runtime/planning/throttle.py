@@ -37,10 +37,8 @@ class Reading:
     power_w: float | None = None
     temperature_c: float | None = None
     throttled: bool | None = None
-    rss_bytes: int | None = None  # of the process tree, with its share of GPU memory
-    room_bytes: int | None = (
-        None  # that it may hold, now or soon: `rss_bytes` and what is free
-    )
+    held_bytes: int | None = None  # by the process tree, with its share of GPU memory
+    room_bytes: int | None = None  # that it may hold, now or soon: this, and what is free
     memory_pressure: float | None = None  # PSI "some avg10", 0 to 100
 
 
@@ -80,7 +78,7 @@ class Throttle:
         if rung not in rungs:  # already excluded; the switch is pending
             return
         place = rungs.index(rung)
-        used, limit = reading.rss_bytes, self._budget.memory_bytes
+        used, limit = reading.held_bytes, self._budget.memory_bytes
         room_bytes = reading.room_bytes
         if room_bytes is None or _fits(self._costs[place], room_bytes):
             self._short_since_s = math.inf
@@ -97,6 +95,13 @@ class Throttle:
             self._relax(room_bytes)
             self._top = min(self._top + 1, len(self._costs) - 1)
             self._hold_until_s = now_s + _FIRST_HOLD_S
+
+    def exclude(self, rung: str, reason: str) -> bool:
+        """Exclude a rung and all that are not smaller; whether any is left."""
+        here = next(cost for cost in self._costs if cost.rung == rung)
+        self._keep([cost for cost in self._costs if _is_smaller(cost, here)])
+        self.reason = reason
+        return bool(self._costs)
 
     def _note_heat(self, temperature_c: float | None) -> None:
         limit_c = self._budget.temperature_c
@@ -123,16 +128,21 @@ class Throttle:
         """Exclude this rung permanently, and all that need at least as much memory."""
         if now_s - self._lowered_s < _EFFECT_S:
             return
-        here, allowed = self._costs[place].need_bytes, self._costs[: self._top + 1]
-        self._costs = [
-            cost
-            for cost in self._costs
-            if here is not None and cost.need_bytes is not None and cost.need_bytes < here
-        ]
-        # Heat may have lowered the ceiling further.
-        self._top = sum(cost in allowed for cost in self._costs) - 1
+        here = self._costs[place].need_bytes
+        self._keep(
+            [
+                cost
+                for cost in self._costs
+                if here is not None and cost.need_bytes is not None and cost.need_bytes < here
+            ]
+        )
         self._lowered_s = now_s
         self.reason = f"{bytes_text(used)} is over {flag_text(MEMORY, limit)}"
+
+    def _keep(self, costs: list[RungCost]) -> None:
+        allowed, self._costs = self._costs[: self._top + 1], costs
+        # Heat may have lowered the ceiling further.
+        self._top = sum(cost in allowed for cost in costs) - 1
 
     def _shrink(self, room_bytes: int, now_s: float) -> None:
         """Allow only what fits into free memory; if nothing does for a while, nothing."""
@@ -184,6 +194,12 @@ class Throttle:
             if here is None or there is None or there < here:
                 return lower
         return None
+
+
+def _is_smaller(cost: RungCost, other: RungCost) -> bool:
+    """By predictions: of a GPU's memory, the process's peak may show nothing."""
+    here, there = cost.predicted_peak_bytes, other.predicted_peak_bytes
+    return here is not None and there is not None and here < there
 
 
 def _fits(cost: RungCost, room_bytes: int) -> bool:

@@ -16,22 +16,29 @@ from edge_runtime.profiling.cache import (
     save_profile,
 )
 from edge_runtime.profiling.environment import Environment
+from edge_runtime.profiling.fastest import DeviceChoice, choose_device
 from edge_runtime.profiling.for_run import measure_for_run, wait_for_sensor
+from edge_runtime.profiling.limits import check_limits, fitting_on_card, require_readings
 from edge_runtime.profiling.profile import profile_package
 
 __all__ = [
     "FORMAT",
+    "DeviceChoice",
     "Environment",
     "EnvironmentKey",
     "cache_writes",
     "cached_profile_path",
     "check_fits",
+    "check_limits",
     "check_package",
+    "choose_device",
+    "fitting_on_card",
     "forget_measurements",
     "key_of",
     "load_profile",
     "measure_for_run",
     "profile_package",
+    "require_readings",
     "save_profile",
     "wait_for_sensor",
 ]

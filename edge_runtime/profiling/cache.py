@@ -39,6 +39,7 @@ class EnvironmentKey(NamedTuple):
     engine: str
     runtime: str  # of the engine, with its version: "onnxruntime 1.31.1"
     device: str  # on which the engine runs: "cpu"
+    gpu: str | None  # behind the device, with its driver; None: the CPU, or unknown
     threads: int | None  # of the engine; None: one per processor
     cpus: float | None  # that may be used, such as 2 or 0.5; None: unknown
 
@@ -64,7 +65,8 @@ def cached_profile_path(
     cpus = "unknown" if key.cpus is None else f"{key.cpus:g}"
     used = f"{key.threads or 'all'} of {cpus}"
     words = (key.board, key.power_mode or "", key.engine, key.runtime, key.device, used)
-    exact = hashlib.sha256("\0".join((package_digest, *words)).encode()).hexdigest()
+    gpu = [] if key.gpu is None else [key.gpu]  # too long for the name of a file
+    exact = hashlib.sha256("\0".join((package_digest, *words, *gpu)).encode()).hexdigest()
     readable = re.sub(r"[^A-Za-z0-9.]+", "-", " ".join(filter(None, words)))
     name = f"{package_digest[:12]}-{readable}-{exact[:8]}.json"
     return cache_folder(variables) / "profiles" / name
@@ -284,6 +286,7 @@ def check_fits(
         "engine": (known.engine, key.engine),
         "runtime": (known.runtime, key.runtime),
         "device": (known.device, key.device),
+        "GPU and driver": (known.gpu, key.gpu),
         "threads": (known.threads or "all processors", key.threads or "all processors"),
     }
     if key.cpus is not None and known.cpus is not None:

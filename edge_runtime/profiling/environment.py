@@ -14,7 +14,7 @@ from edge_runtime.device import (
     power_mode,
     usable_cpus,
 )
-from edge_runtime.engines import engine_device, engine_name, engine_runtime
+from edge_runtime.engines import device_gpu, engine_device, engine_name, engine_runtime
 from edge_runtime.errors import DeviceError, RecordsError
 from edge_runtime.facts import CostProfile
 from edge_runtime.package import Package
@@ -39,6 +39,7 @@ class Environment:
     engine: str
     runtime: str  # of the engine, with its version
     device: str  # on which the engine runs
+    gpu: str | None  # behind the device, with its driver; None: the CPU, or unknown
     threads: int | None  # of the engine; None: one per processor
     cpus: float  # that this process may use, such as 2 or 0.5
     open_already: PowerSensor | None = None  # the sensor of a meter that already runs
@@ -60,13 +61,16 @@ class Environment:
             DeviceError: the board is unknown.
             EngineError: no runtime is installed.
         """
+        device = engine_device(engine, device)
+        gpu = device_gpu(device)
         return cls(
             board=load_board(board_file),
             board_file=board_file,
             power_mode=power_mode(),
             engine=engine_name(engine),
             runtime=engine_runtime(engine, device),
-            device=engine_device(engine, device),
+            device=device,
+            gpu=None if gpu is None else gpu.text(),
             threads=threads,
             cpus=usable_cpus(),
             open_already=open_already,
@@ -94,6 +98,7 @@ class Environment:
             engine=self.engine,
             runtime=self.runtime,
             device=self.device,
+            gpu=self.gpu,
             threads=self.threads,
             cpus=self.cpus,
         )

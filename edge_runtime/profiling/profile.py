@@ -218,6 +218,9 @@ def _with(cost: RungCost, measured: Sequence[MeasuredRung] | None) -> RungCost:
         step_j=_median(each.step_j for each in known),
         power_w=_median(each.power_w for each in known),
         peak_bytes=max(each.peak_bytes for each in known),
+        card_bytes=max(
+            (each.card_bytes for each in known if each.card_bytes is not None), default=None
+        ),
         source=MEASURED,
     )
 

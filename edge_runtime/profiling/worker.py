@@ -26,8 +26,8 @@ from typing_extensions import override
 from edge_runtime.data.sources import Image
 from edge_runtime.device import (
     Meter,
+    PeakMemory,
     load_board,
-    memory_now,
     open_sensor,
     prefer_oom_kill,
     process_elapsed_s,
@@ -36,7 +36,7 @@ from edge_runtime.device import (
 from edge_runtime.engines import create_engine
 from edge_runtime.engines.base import BaseEngine, Batch, Engine, Hyper, StepResult
 from edge_runtime.engines.runtime import release_free_memory
-from edge_runtime.errors import ConfigError, EdgeRuntimeError, StoppedError
+from edge_runtime.errors import ConfigError, EdgeRuntimeError, NoMemoryError, StoppedError
 from edge_runtime.facts.costs import BoardWatts, PartSeconds, StepJoules, StepSeconds
 from edge_runtime.leaving import leave
 from edge_runtime.package import Package, open_package
@@ -85,6 +85,7 @@ class Measurement:
     step_j: StepJoules | None
     power_w: BoardWatts | None
     peak_bytes: Bytes  # of the process, with its share of GPU memory
+    card_bytes: Bytes | None = None  # of a GPU's own memory
     baseline_bytes: Bytes  # of the process when its first step begins, without the state
     startup_s: PartSeconds  # from process start to the first step
     switch_s: PartSeconds  # of loading the rung's graph
@@ -106,13 +107,13 @@ def main() -> int:
         measurement = measure(job)
         with storage_errors("write", scratch):
             (scratch / MEASUREMENT).write_text(json.dumps(unstructure(measurement)))
+    except (_OutOfMemory, NoMemoryError):
+        return OUT_OF_MEMORY
     except EdgeRuntimeError as error:
         with suppress(OSError):  # a disk may be full: then the exit code says it
             text = str(error)
             (scratch / ERROR).write_text(text, encoding="utf-8", errors="backslashreplace")
         return error.exit_code
-    except _OutOfMemory:
-        return OUT_OF_MEMORY
     return 0
 
 
@@ -208,6 +209,7 @@ class Watch:
 
     def __init__(self, max_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._max_s, self._clock = max_s, clock
+        self._peak = PeakMemory()
         self._steps = 0
         self._first_step_s = self._startup_s = 0.0
         self._loaded_s = math.nan
@@ -220,6 +222,7 @@ class Watch:
         now_s = self._clock()
         if not isinstance(event, events.StepRecord):
             return
+        self._peak.reading(now_s)
         self._steps += 1
         measured = event.measured
         if self._steps == 1:
@@ -265,7 +268,8 @@ class Watch:
             step_s_high=high_s,
             step_j=None if window_j is None else window_j / steps,
             power_w=None if window_j is None else window_j / (self._end_s - self._begin_s),
-            peak_bytes=memory_now().peak_bytes,
+            peak_bytes=self._peak.peak_bytes(),
+            card_bytes=self._peak.card_bytes,
             baseline_bytes=baseline_bytes,
             startup_s=self._startup_s,
             switch_s=max(0.0, self._first_step_s - median_s),

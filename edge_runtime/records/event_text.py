@@ -4,6 +4,7 @@ from pathlib import Path
 
 from edge_runtime.facts import Budget, Plan
 from edge_runtime.facts.budget import MEMORY, over_text
+from edge_runtime.facts.costs import CPU
 from edge_runtime.facts.plan import steps_text
 from edge_runtime.printable import printable
 from edge_runtime.records import events
@@ -24,12 +25,13 @@ def event_text(event: Event, folder: Path = Path()) -> str:
 def _text(event: Event, folder: Path) -> str:
     match event:
         case events.Started():
-            return f"training {event.steps} steps on {event.engine} ({event.runtime})"
+            why = f", by --device auto: {event.device_reason}" if event.device_reason else ""
+            return f"training {event.steps} steps on {_engine_text(event)}{why}"
         case events.Resumed():
             return (
                 f"resuming after step {event.step} of {event.steps} from "
-                f"{event.checkpoint or 'the initial state'} on {event.engine} "
-                f"({event.runtime}); {event.lost_steps} steps to repeat"
+                f"{event.checkpoint or 'the initial state'} on {_engine_text(event)}; "
+                f"{event.lost_steps} steps to repeat"
             )
         case events.Planned():
             return _plan_text(event.plan, event.budget)
@@ -65,6 +67,18 @@ def _text(event: Event, folder: Path) -> str:
             return _ending_text(event)
 
 
+def _engine_text(event: events.Started | events.Resumed) -> str:
+    engine = f"{event.engine} ({event.runtime})"
+    if event.device == CPU:
+        return engine
+    return f"{engine} on {device_text(event.device, event.gpu)}"
+
+
+def device_text(device: str, gpu: str | None) -> str:
+    """A device, and the GPU behind it where it is known."""
+    return f"{device} ({gpu})" if gpu else device
+
+
 def _zone_text(event: events.ZoneLost | events.ZoneBack) -> str:
     celsius = event.temperature_c
     value = "" if celsius is None else f", {temperature_text(celsius)}"
@@ -81,6 +95,8 @@ def _ending_text(event: Event) -> str:
             return f"stopped after step {event.step}, as requested{saved}"
         case events.SourceLost():
             return f"no more pictures after step {event.step}: {event.reason}"
+        case events.EngineFailed():
+            return f"device {event.device} failed after step {event.step}: {event.reason}"
         case events.LimitUnknown():
             saved = ", state saved" if event.checkpoint else ""
             return (

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from edge_runtime.errors import RecordsError
 from edge_runtime.facts import Budget, EvaluationResults, Plan, Spent, WindowEnergy
 from edge_runtime.facts.budget import MEMORY
+from edge_runtime.facts.costs import CPU
 from edge_runtime.schema import (
     Bytes,
     Celsius,
@@ -73,6 +74,9 @@ class Started:
     steps_per_epoch: NonNegativeInt
     engine: str
     runtime: str
+    device: str = CPU
+    gpu: str | None = None  # behind the device, with its driver; None: the CPU, or unknown
+    device_reason: str | None = None  # why `--device auto` took it; None: it was named
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +91,8 @@ class Resumed:
     lost_j: Joules | None
     engine: str
     runtime: str
+    device: str = CPU
+    gpu: str | None = None
     threads: PositiveInt | None = None  # of the engine; None: not recorded
 
 
@@ -246,6 +252,16 @@ class SourceLost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineFailed:
+    """The step after `step` failed; what a GPU held is lost. `checkpoint` is the last one."""
+
+    step: NonNegativeInt
+    device: str
+    reason: str
+    checkpoint: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Diverged:
     """`step` gave NaN or infinity. `checkpoint` is the last one known to be good."""
 
@@ -271,6 +287,7 @@ class Finished:
     elapsed_s: Seconds
     images_per_s: NonNegative | None
     peak_bytes: Bytes  # resident, of the last process with its children and its GPU share
+    card_bytes: Bytes | None = None  # the most of a GPU's own memory; None: unknown, or none
     memory_limit_bytes: Bytes | None = None  # that the peak should have kept
     stopped_by: str | None  # the limit that ended the run early: "energy", "time", ...
     reason: str | None = None  # for people, where a limit ended it
@@ -288,6 +305,7 @@ class Evaluation:
 
     step: NonNegativeInt
     results: EvaluationResults
+    device: str = CPU
     spent_s: Seconds  # not part of the run's budget
     energy_j: Joules | None
     energy_is_estimate: bool
@@ -314,6 +332,7 @@ Event: TypeAlias = (
     | EpochFinished
     | Interrupted
     | SourceLost
+    | EngineFailed
     | Diverged
     | Finished
     | Evaluation
@@ -340,6 +359,7 @@ _KINDS: dict[str, type[Event]] = {
     "epoch_finished": EpochFinished,
     "interrupted": Interrupted,
     "source_lost": SourceLost,
+    "engine_failed": EngineFailed,
     "diverged": Diverged,
     "finished": Finished,
     "evaluation": Evaluation,

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from edge_runtime.facts import Budget, CostProfile
-from edge_runtime.facts.costs import Correction
+from edge_runtime.facts.costs import CPU, Correction
 from edge_runtime.schema import Hertz, NonNegativeInt, PositiveInt, Watts, unstructure
 
 FORMAT = 2
@@ -37,7 +37,8 @@ class RunInfo:
     steps_per_epoch: PositiveInt
     total_steps: PositiveInt
     engine: str
-    device: str = "cpu"  # on which the engine ran
+    device: str = CPU  # on which the engine ran
+    gpu: str | None = None  # behind the device, with its driver; None: the CPU, or unknown
     threads: PositiveInt | None  # of the engine; None: not recorded
     versions: dict[str, str]
     machine: dict[str, object]

@@ -15,15 +15,19 @@ import numpy as np
 
 from edge_runtime.engines import (
     Engine,
+    Placement,
     create_engine,
     create_forward_engine,
     encoder_weights,
+    placement_of,
 )
+from edge_runtime.engines.devices import open_device
 from edge_runtime.errors import EngineError, PackageError
+from edge_runtime.facts.costs import CPU
 from edge_runtime.package import Package, open_package
 from edge_runtime.package.curves import hyper_parameters
 from edge_runtime.package.manifest import Rung
-from edge_runtime.package.names import LOSS, PARAM
+from edge_runtime.package.names import LOSS, PARAM, STEP
 from edge_runtime.reading import read_json
 from edge_runtime.schema import structure
 from edge_runtime.state import Array, State
@@ -57,6 +61,7 @@ class Trial:
     expected_loss: float
     step_s: float  # of the first step, loading its graph included
     embedding_s: float  # loading its graph included
+    placement: Placement | None  # of the step's nodes; None: on the CPU, or not known
 
 
 def open_selftest() -> Package:
@@ -141,6 +146,7 @@ def try_engine(
     with create_forward_engine(device=device, threads=threads) as forward:
         forward.open(package, package.manifest.embed, encoder_weights(package, state))
         problems += _feature_problems(forward.run(images[0]), expected)
+    embedding_s = clock() - begin_s
     if problems:
         raise EngineError(
             f"engine {name} on {engine.runtime} computes wrong results: "
@@ -154,8 +160,16 @@ def try_engine(
         loss=loss,
         expected_loss=expected.loss,
         step_s=step_s,
-        embedding_s=clock() - begin_s,
+        embedding_s=embedding_s,
+        placement=_placement(package, expected, engine.device),
     )
+
+
+def _placement(package: Package, expected: Expected, device: str) -> Placement | None:
+    if device == CPU:
+        return None
+    step = package.rung(expected.rung).graphs[STEP]
+    return placement_of(package, step, open_device(device))
 
 
 def _first_hyper(package: Package) -> dict[str, float]:

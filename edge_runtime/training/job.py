@@ -30,6 +30,7 @@ class TrainingOptions:
 
     # Not opened yet; `train` opens and closes it
     engine: Engine = field(default_factory=create_engine)
+    device_reason: str | None = None  # why the engine's device was chosen; None: it was named
     epochs: int = 100
     # (first step, rung id), ascending, from step 1; None: `profile` and `budget` decide
     rungs: Sequence[tuple[int, str]] | None = None

@@ -15,25 +15,20 @@ from typing import NoReturn
 import numpy as np
 
 from edge_runtime.data import ViewBatch, draw_inputs, view_batches
-from edge_runtime.device import memory_now, process_tree_rss_bytes
+from edge_runtime.device import PeakMemory
 from edge_runtime.engines.base import Engine, Hyper, StepResult
-from edge_runtime.errors import (
-    DataError,
-    DivergedError,
-    EdgeRuntimeError,
-    EngineError,
-    SensorError,
-    StoppedError,
-)
+from edge_runtime.errors import DataError, EdgeRuntimeError, EngineError, NoMemoryError
+from edge_runtime.facts.costs import CPU
 from edge_runtime.package.curves import hyper_parameters
 from edge_runtime.package.manifest import Rung
-from edge_runtime.package.names import APPLIED, FP16, LOSS
+from edge_runtime.package.names import APPLIED, LOSS
 from edge_runtime.planning import Decision
 from edge_runtime.records import RunWriter, events
 from edge_runtime.records.checkpoints import CheckpointInfo
 from edge_runtime.records.events import Event
 from edge_runtime.records.totals import Losses
 from edge_runtime.state import State
+from edge_runtime.training import endings
 from edge_runtime.training.job import TrainingJob
 from edge_runtime.training.metering import Metering
 from edge_runtime.training.selector import RungSelector, UnknownLimit
@@ -42,7 +37,6 @@ from edge_runtime.training.selector import RungSelector, UnknownLimit
 # scale is 1: gradients that are not finite then would not be so in float32 either. Twice that,
 # since a scale may have grown: by 16 doublings in 32,000 steps without a skipped one.
 MOST_SKIPPED = 32
-_MEMORY_EVERY_S = 1.0  # reading it lists all processes of the machine
 _PAUSE_S = 0.2  # at most, between two calls of `stop`
 
 
@@ -68,9 +62,10 @@ class Loop:
         self._stop: Decision | None = None  # by a limit
         self._paused_s = 0.0  # since the last step
         self._skipped: set[str] = set()  # pictures reported as such
+        self._retried: ViewBatch | None = None  # of a step for which there was no memory
         self._logged: list[Event] = []  # and not yielded yet
         self._started_s = self._saved_s = self._clock()
-        self._memory_s = -math.inf
+        self._peak = PeakMemory()
 
     def begin(self, *first: Event) -> None:
         """Log how the run begins or continues, and the plan.
@@ -94,6 +89,7 @@ class Loop:
             DataError: the pictures ended; the state is saved.
             DivergedError: a loss, the state or many steps' gradients are not finite.
             EngineError: the runtime failed; the state is saved if it is valid.
+            NoMemoryError: no smaller rung may be trained instead; the state is saved.
             StorageError: a disk is full; earlier checkpoints are unchanged.
         """
         job, options = self._job, self._job.options
@@ -171,7 +167,8 @@ class Loop:
 
     def _train_step(self, batches: Iterator[ViewBatch], rung: Rung) -> None:
         begin_s = self._clock()
-        batch = self._next_batch(batches)
+        batch = self._retried or self._next_batch(batches)
+        self._retried = None
         hyper = self._hyper(batch.step)
         draws = draw_inputs(
             rung.draws,
@@ -182,10 +179,14 @@ class Loop:
         ready_s = self._clock()
         try:
             result = self._engine.step(rung.id, {**batch.images, **draws}, hyper)
-        except EngineError:
-            with suppress(EngineError):  # it may have lost the state, too
+        except NoMemoryError as error:
+            if not self._selector.exclude(rung.id, str(error)):
                 self._end()
-            raise
+                raise
+            self._retried = batch
+            return
+        except EngineError as error:
+            self._fail(error)
         # If this fails, the state is between two steps and must not be saved.
         self._run_periodic(batch.step, hyper)
         measured = self._measured(begin_s, ready_s, self._clock())
@@ -267,16 +268,14 @@ class Loop:
     def _measured(self, begin_s: float, ready_s: float, end_s: float) -> events.Measured:
         moment, pause_s = self._metering.moment(end_s), self._paused_s
         self._paused_s = 0.0
-        rss_bytes = None
-        if end_s - self._memory_s >= _MEMORY_EVERY_S:
-            self._memory_s, rss_bytes = end_s, process_tree_rss_bytes()
+        memory = self._peak.reading(end_s)
         return events.Measured(
             process=moment.process,
             t_s=moment.t_s,
             step_s=end_s - ready_s,
             wait_s=ready_s - begin_s,
             pause_s=pause_s,
-            rss_bytes=rss_bytes,
+            rss_bytes=None if memory is None else memory.rss_bytes,
         )
 
     def _finish_epoch(self) -> None:
@@ -329,42 +328,36 @@ class Loop:
 
     def _interrupt(self) -> NoReturn:
         self._end()
-        self._log(events.Interrupted(step=self._done, checkpoint=self._checkpoint()))
-        raise StoppedError(
-            f"stopped after step {self._done} of {self._job.total_steps}; "
-            "continue with the same command and --resume."
-        )
+        self._raise(endings.interrupted(self._done, self._job.total_steps, self._checkpoint()))
 
     def _end_unjudged(self, unknown: UnknownLimit) -> NoReturn:
         self._end()
-        self._log(
-            events.LimitUnknown(
-                step=self._done,
-                limit=unknown.limit,
-                sensor=unknown.sensor,
-                reason=unknown.reason,
-                checkpoint=self._checkpoint(),
-            )
-        )
-        raise SensorError(
-            f"the limit on {unknown.limit} cannot be judged any more after step {self._done} "
-            f"of {self._job.total_steps}: {unknown.reason}. The state is saved: repair the "
-            "sensor (see `edge-train doctor`) and continue with --resume, or leave the limit "
-            "out."
-        )
+        total = self._job.total_steps
+        self._raise(endings.unjudged(unknown, self._done, total, self._checkpoint()))
+
+    def _fail(self, error: EngineError) -> NoReturn:
+        """End after a failed step: the state before it is saved, unless a GPU held it.
+
+        A driver that has lost its GPU may give back anything for what was in its memory.
+        """
+        device, run = self._engine.device, self._writer.run.path
+        if device == CPU:
+            with suppress(EngineError):  # it may have lost the state, too
+                self._end()
+        self._change_window(None)
+        self._raise(endings.failed(error, device, self._done, run, self._checkpoint()))
 
     def _diverge(self, step: int, reason: str) -> NoReturn:
         self._change_window(None)
-        good = self._writer.last_good(step)
-        self._log(events.Diverged(step=step, reason=reason, checkpoint=good))
-        kept = "No checkpoint was saved before that"
-        if good:
-            kept = f"The last good checkpoint is {self._writer.run.path / good}"
-        half = self._job.package.manifest.precision == FP16
-        raise DivergedError(
-            f"training diverged: {reason}. {kept}. Export the package again with a lower "
-            f"learning rate or a longer warm-up{', or with --precision fp32' if half else ''}."
+        manifest, good = self._job.package.manifest, self._writer.last_good(step)
+        self._raise(
+            endings.diverged(step, reason, self._writer.run.path, good, manifest.precision)
         )
+
+    def _raise(self, ending: endings.Ending) -> NoReturn:
+        event, error = ending
+        self._log(event)
+        raise error
 
     def _finished(self) -> Event:
         elapsed_s = self._clock() - self._started_s
@@ -379,7 +372,8 @@ class Loop:
             checkpoint=self._checkpoint(),
             elapsed_s=elapsed_s,
             images_per_s=images / elapsed_s if images else None,
-            peak_bytes=memory_now().peak_bytes,
+            peak_bytes=self._peak.peak_bytes(),
+            card_bytes=self._peak.card_bytes,
             memory_limit_bytes=self._job.options.budget.memory_bytes,
             stopped_by=stop.stopped_by if stop else None,
             reason=stop.reason if stop else None,

@@ -55,6 +55,10 @@ class RungSelector(Protocol):
     def decide(self, done: int, now_s: float) -> Decision:
         """The decision after `done` steps."""
 
+    def exclude(self, rung: str, reason: str) -> bool:
+        """Train neither that rung again nor a larger one; whether another one is left."""
+        return False
+
     def trained(self, rung: str, begin_s: float, end_s: float) -> None:
         """Record the duration of the last step, unless it has loaded the rung."""
 
@@ -226,6 +230,10 @@ class GovernedSelector(RungSelector):
             return replace(decision, reason=reason)
         return decision
 
+    @override
+    def exclude(self, rung: str, reason: str) -> bool:
+        return self._governor.exclude(rung, reason)
+
     def _is_hot(self, reading: Reading) -> bool:
         """Whether a pause is, or could be, for the temperature."""
         limit_c, now_c = self._budget.temperature_c, reading.temperature_c
@@ -243,7 +251,7 @@ class GovernedSelector(RungSelector):
             power_w=sample.total_w if sample else None,
             temperature_c=hottest.temperature_c if hottest else None,
             throttled=sample.throttled if sample else None,
-            rss_bytes=memory.rss_bytes,
+            held_bytes=memory.held_bytes,
             room_bytes=self._memory.room_soon_bytes(now_s),
             memory_pressure=memory.pressure_avg10,
         )

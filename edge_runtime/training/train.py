@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edge_runtime.data import FrameSource, PictureSource, left_out_of
 from edge_runtime.device import cpu_threads, machine_facts, power_mode
-from edge_runtime.engines import Engine, supported_rungs
+from edge_runtime.engines import Engine, device_gpu, supported_rungs
 from edge_runtime.errors import DataError
 from edge_runtime.package import Package
 from edge_runtime.records import (
@@ -125,6 +125,8 @@ def _resume(job: TrainingJob, engine: Engine, writer: RunWriter, metering: Meter
         lost_j=minus(spent.lost_j, saved.lost_j),
         engine=engine.name,
         runtime=engine.runtime,
+        device=engine.device,
+        gpu=_gpu(engine),
         threads=engine.threads or cpu_threads(),
     )
     loop.begin(*damaged, resumed)
@@ -146,6 +148,9 @@ def _beginning(job: TrainingJob, engine: Engine) -> Iterator[Event]:
         steps_per_epoch=job.steps_per_epoch,
         engine=engine.name,
         runtime=engine.runtime,
+        device=engine.device,
+        gpu=_gpu(engine),
+        device_reason=job.options.device_reason,
     )
     if files := left_out_of(job.source):
         yield events.FilesLeftOut(step=0, files=files)
@@ -162,6 +167,7 @@ def _run_info(job: TrainingJob, engine: Engine, metering: Metering) -> RunInfo:
         total_steps=job.total_steps,
         engine=engine.name,
         device=engine.device,
+        gpu=_gpu(engine),
         threads=engine.threads or cpu_threads(),
         versions=_versions(engine),
         machine=dict(machine_facts()),
@@ -175,6 +181,11 @@ def _run_info(job: TrainingJob, engine: Engine, metering: Metering) -> RunInfo:
         budget=job.options.budget,
         profile=job.options.profile,
     )
+
+
+def _gpu(engine: Engine) -> str | None:
+    gpu = device_gpu(engine.device)
+    return None if gpu is None else gpu.text()
 
 
 def _versions(engine: Engine) -> dict[str, str]:

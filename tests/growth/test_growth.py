@@ -294,7 +294,7 @@ PEAK = """
 import sys
 from pathlib import Path
 from steps import hyper_of, noise_batch
-from edge_runtime.device import memory_now
+from edge_runtime.device import PeakMemory
 from edge_runtime.engines import create_engine
 from edge_runtime.package import open_package
 package, rung = open_package(Path(sys.argv[1])), sys.argv[2]
@@ -302,7 +302,7 @@ with create_engine("ort", threads=1) as engine:
     engine.open(package, package.initial_state())
     for step in range(1, 6):
         engine.step(rung, noise_batch(package, rung, step), hyper_of(package, step))
-print(memory_now().peak_bytes)
+print(PeakMemory().peak_bytes())
 """
 
 

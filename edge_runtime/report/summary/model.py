@@ -63,6 +63,8 @@ class RunEnvironment:
     board: str | None
     power_mode: str | None
     engine: str
+    device: str
+    gpu: str | None  # behind the device, with its driver; None: the CPU, or unknown
     threads: int | None  # of the engine; None: not recorded
     machine: dict[str, object]
     versions: dict[str, str]
@@ -92,6 +94,7 @@ class Totals:
     images_per_j: float | None
     energy_per_epoch_j: float | None
     peak_bytes: int | None  # resident, with a share of GPU memory where the run ended itself
+    card_bytes: int | None  # of a GPU's own memory, at most; known where the run ended itself
     peak_temperature_c: float | None
     throttled: bool | None  # at any time
     lost_s: float  # work that had to be done again

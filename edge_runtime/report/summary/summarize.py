@@ -34,6 +34,7 @@ _SHOWN = (
     events.CheckpointDamaged,
     events.Interrupted,
     events.SourceLost,
+    events.EngineFailed,
     events.LimitUnknown,
     events.Diverged,
     events.Finished,
@@ -84,6 +85,8 @@ def _state(digest: RunDigest) -> str:
             return "interrupted"
         case events.SourceLost():
             return "out of pictures"
+        case events.EngineFailed(device=device):
+            return f"ended, device {device} failed"
         case events.LimitUnknown(limit=limit):
             return f"ended, its {limit} limit cannot be judged"
         case events.Diverged():
@@ -113,9 +116,9 @@ def _totals(digest: RunDigest, processes: Sequence[model.ProcessUse]) -> model.T
     time_s, gross_j, images = digest.duration_s, digest.gross_j, digest.images
     epochs = digest.steps / info.steps_per_epoch
     idle_j = None if info.idle_w is None else info.idle_w * time_s
-    peaks_bytes = [
-        e.event.peak_bytes for e in digest.events if isinstance(e.event, events.Finished)
-    ]
+    finished = [e.event for e in digest.events if isinstance(e.event, events.Finished)]
+    of_cards = [event.card_bytes for event in finished if event.card_bytes is not None]
+    peaks_bytes = [event.peak_bytes for event in finished]
     peaks_bytes += [] if peaks.rss_bytes is None else [int(peaks.rss_bytes)]
     return model.Totals(
         time_s=time_s,
@@ -133,6 +136,7 @@ def _totals(digest: RunDigest, processes: Sequence[model.ProcessUse]) -> model.T
         images_per_j=ratio(images, gross_j),
         energy_per_epoch_j=ratio(gross_j, epochs),
         peak_bytes=max(peaks_bytes, default=None),
+        card_bytes=max(of_cards, default=None),
         peak_temperature_c=peaks.temperature_c,
         throttled=None if peaks.throttled is None else peaks.throttled > 0,
         lost_s=sum(process.lost_s for process in processes),
