@@ -109,10 +109,8 @@ def export_all(folder: Path) -> None:
 
     from edge_runtime.cli.main import main
 
-    cases = [(m, p, "fp32") for m, p in product(METHODS, POLICIES)]
-    cases += [("paired", "random", "fp32"), ("paired", "random", "fp16")]
-    cases += [("mocov3", "simprune", "fp16")]
-    for method, policy, precision in cases:
+    cases = [*product(METHODS, POLICIES), ("paired", "random")]
+    for (method, policy), precision in product(cases, ("fp32", "fp16")):
         is_half = precision == "fp16"
         path = folder / f"{method}-{policy}{'-fp16' if is_half else ''}"
         options = f"{SMALL} --method {method} --tokens {policy} --precision {precision}"
