@@ -194,6 +194,7 @@ def test_doctor_names_the_adapter_and_where_the_nodes_of_a_step_run(packages: Pa
     assert webgpu["gpu"] in facts["gpus"]["vulkan"]["gpus"]
     assert webgpu["did"]["placement"]["on_device"] > 100
     assert webgpu["did"]["placement"]["on_cpu"] == {}
+    assert webgpu["did"]["half_precision"]
     assert any("--device auto never takes it" in trap for trap in facts["traps"])
 
 

@@ -118,10 +118,10 @@ def test_without_a_trap_nothing_is_said() -> None:
         assert find_traps(named, surveys, devices, {}) == []
 
 
-def on_gpu(gpu: gpus.Gpu | None, placement: Placement | None) -> dict[str, Any]:
+def on_gpu(gpu: gpus.Gpu | None, placement: Placement | None, *, half: bool) -> dict[str, Any]:
     done = findings("ort")["ort"].did
     assert done is not None
-    did = {**done, "placement": unstructure(placement)}
+    did = {**done, "placement": unstructure(placement), "half_precision": half}
     finding = Finding(part="webgpu", works=True, did=did, problem=None)
     return {**unstructure(finding), "gpu": unstructure(gpu)}
 
@@ -136,6 +136,7 @@ def on_gpu(gpu: gpus.Gpu | None, placement: Placement | None) -> dict[str, Any]:
                 "on Orin, integrated, NVIDIA 540.4.0, CUDA 12.6, compute capability 8.7",
                 "890 of 893 nodes of the step run on it, and on the CPU 2 Add, 1 TopK: "
                 "every step copies",
+                "it has float16, for packages of --precision fp16",
             ],
         ),
         (
@@ -145,6 +146,7 @@ def on_gpu(gpu: gpus.Gpu | None, placement: Placement | None) -> dict[str, Any]:
                 "on llvmpipe, software, Mesa 25.0.7, Vulkan 1.4.305: a processor computes, "
                 "slower than engine ort does on it without a GPU",
                 "9 of 9 nodes of the step run on it: no copies inside a step",
+                "it has no float16, for packages of --precision fp16",
             ],
         ),
         (
@@ -153,12 +155,15 @@ def on_gpu(gpu: gpus.Gpu | None, placement: Placement | None) -> dict[str, Any]:
             [
                 "on a GPU whose driver does not give its name",
                 "this runtime does not tell which nodes of the step run on it: copies unknown",
+                "it has float16, for packages of --precision fp16",
             ],
         ),
     ],
 )
 def test_a_trial_on_a_gpu_names_it_and_its_copies(facts, gpu, placement, lines) -> None:
-    text = doctor.render_text({**facts, "devices": [on_gpu(gpu, placement)]})
+    text = doctor.render_text(
+        {**facts, "devices": [on_gpu(gpu, placement, half=gpu != LLVMPIPE)]}
+    )
     assert "".join(f"\n              {line}" for line in lines) + "\nexport" in text
     assert "also on webgpu (--device)" in text
 

@@ -6,7 +6,7 @@ import fake_board
 import pytest
 from boards import board
 
-from edge_runtime.cli import doctor
+from edge_runtime.cli import doctor, doctor_text
 from edge_runtime.device import open_sensor, take_inventory
 from edge_runtime.device.sensors.hwmon import open_hwmon
 from edge_runtime.errors import SensorError
@@ -73,7 +73,7 @@ def test_doctor_reports_a_monitor_whose_place_is_unknown(
     monkeypatch.setenv("EDGE_TRAIN_SYSFS", str(tmp_path / "sys"))
     path = tmp_path / "shed.toml"
     path.write_text('id = "shed"\nname = "Shed"\n[power]\nidle_w = 2.5\nfull_w = 7\n')
-    lines = "\n".join(doctor._sensor_lines(doctor.board_facts(path)))
+    lines = "\n".join(doctor_text._sensor_lines(doctor.board_facts(path)))
     assert "form the total of board shed is unknown: it has ina226" in lines
     assert "ina226 (3-0043) reports power and is not used: if it is the board's" in lines
     assert "amd_energy (hwmon4) counts energy and is not used" in lines

@@ -112,7 +112,13 @@ def _finding_text(finding: dict[str, Any]) -> str:
     )
     if "gpu" not in finding:
         return step
-    lines = [step, _adapter_text(finding["gpu"]), _placement_text(did["placement"])]
+    half = "" if did["half_precision"] else "no "
+    lines = [
+        step,
+        _adapter_text(finding["gpu"]),
+        _placement_text(did["placement"]),
+        f"it has {half}float16, for packages of --precision fp16",
+    ]
     return f"\n{_INDENT}".join(lines)
 
 

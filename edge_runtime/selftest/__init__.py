@@ -22,6 +22,7 @@ from edge_runtime.engines import (
     placement_of,
 )
 from edge_runtime.engines.devices import open_device
+from edge_runtime.engines.half import half_refusal
 from edge_runtime.errors import EngineError, PackageError
 from edge_runtime.facts.costs import CPU
 from edge_runtime.package import Package, open_package
@@ -62,6 +63,7 @@ class Trial:
     step_s: float  # of the first step, loading its graph included
     embedding_s: float  # loading its graph included
     placement: Placement | None  # of the step's nodes; None: on the CPU, or not known
+    half_precision: bool  # whether packages of precision fp16 train there
 
 
 def open_selftest() -> Package:
@@ -162,6 +164,7 @@ def try_engine(
         step_s=step_s,
         embedding_s=embedding_s,
         placement=_placement(package, expected, engine.device),
+        half_precision=half_refusal(engine.device) is None,
     )
 
 
