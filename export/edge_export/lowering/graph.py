@@ -169,6 +169,10 @@ class GraphBuilder:
         self._origin[made.name] = ("transpose", x, tuple(order))
         return made
 
+    def is_transposed(self, x: Value) -> bool:
+        """Whether `transpose` made it."""
+        return self._origin.get(x.name, ("",))[0] == "transpose"
+
     def sizes(self, shape: Sequence[int | str]) -> Value:
         """`shape` as an int64 tensor; a free size is read from the first input with it."""
         if all(isinstance(size, int) for size in shape):

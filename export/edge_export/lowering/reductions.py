@@ -10,6 +10,8 @@ from edge_export.lowering.table import lowers
 
 aten = torch.ops.aten
 
+LONGEST_HALF_SUM = 512  # rows
+
 
 @lowers(aten.sum.dim_IntList)
 def _sum(g: GraphBuilder, x: Value, axes: Sequence[int], keep: bool = False) -> Value:
@@ -84,12 +86,38 @@ def _exponents(g: GraphBuilder, x: Value, axes: Sequence[int]) -> tuple[Value, V
     return largest, shifted, g.reduce("ReduceSum", g.op("Exp", shifted), axes, True)
 
 
-@lowers(aten.mm.default, aten.bmm.default)
-def _matmul(g: GraphBuilder, a: Value, b: Value) -> Value:
+@lowers(aten.bmm.default)
+def _bmm(g: GraphBuilder, a: Value, b: Value) -> Value:
     return g.matmul(a, b)
+
+
+@lowers(aten.mm.default)
+def _mm(g: GraphBuilder, a: Value, b: Value) -> Value:
+    parts = _parts(b) if g.is_transposed(a) else 1  # the gradient of a weight: a sum over rows
+    if parts == 1:
+        return g.matmul(a, b)
+    a_rows, b_rows = (
+        g.reshape(rows, [parts, int(rows.shape[0]) // parts, rows.shape[1]])
+        for rows in (g.transpose(a, [1, 0]), b)
+    )
+    products = g.cast(g.matmul(g.transpose(a_rows, [0, 2, 1]), b_rows), np.float32)
+    return g.cast(g.reduce("ReduceSum", products, [0], False), b.dtype)
 
 
 @lowers(aten.addmm.default)
 def _addmm(g: GraphBuilder, bias: Value, x: Value, weight: Value) -> Value:
     shape = (x.shape[0], weight.shape[1])
     return g.add("Gemm", [x, weight, bias], [(x.dtype, shape)])[0]
+
+
+def _parts(rows: Value) -> int:
+    """In how many parts of equal size to sum products of rows.
+
+    WebGPU adds up products of float16 in float16: long sums lose bits, or stop growing.
+    """
+    count = rows.shape[0]
+    if rows.dtype != np.float16 or not isinstance(count, int):
+        return 1
+    least = -(-count // LONGEST_HALF_SUM)
+    # Many parts take memory: a prime number of rows stays whole.
+    return next((n for n in range(least, 4 * least) if count % n == 0), 1)
