@@ -3,6 +3,7 @@
 # make test         everything that needs Python and make only
 # make test-fast    the same without the tests that take more than a few seconds
 # make test-system  what needs root or system packages: emulated boards, jtop, memory limits
+# make test-matrix  every method with every token policy, instead of each once or twice
 # make test-webgpu-long  5,000 steps on a Vulkan driver in software, the better part of an hour
 # make check        format, lint, types, tests: what has to pass before a change is shared
 # make bench        how fast it is here
@@ -39,7 +40,7 @@ endif
 TORCH := $(if $(findstring export,$(EXTRAS)),$(shell sed -n 's/.*"\(torch==[0-9.]*\)".*/\1/p' pyproject.toml))
 MYPY_ARGS := $(if $(TORCH),-p edge_runtime -p edge_export -p device_tests,-p edge_runtime -p device_tests --follow-imports silent)
 
-.PHONY: help install wheel demo test test-fast check bench gallery fuzz test-system test-webgpu-long system-packages
+.PHONY: help install wheel demo test test-fast test-matrix check bench gallery fuzz test-system test-webgpu-long system-packages
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' $(MAKEFILE_LIST)
@@ -58,6 +59,9 @@ test: $(INSTALLED)-dev
 
 test-fast: $(INSTALLED)-dev
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test-matrix: $(INSTALLED)-dev
+	EDGE_TRAIN_TEST_MATRIX=1 $(BIN)/python -m pytest tests/test_parity.py tests/test_policies.py tests/test_ort_training_artifacts.py tests/test_precision.py tests/test_cuda_kernels.py $(PYTEST_ARGS)
 
 check: $(INSTALLED)-dev
 	$(BIN)/ruff format --check

@@ -1,7 +1,6 @@
 """Every node of a training graph has a CUDA kernel, by ONNX Runtime's table of opset 18."""
 
 import re
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -10,19 +9,17 @@ import pytest
 pytest.importorskip("torch", reason="the export side is installed with PyTorch")
 
 import onnx
+from combinations import METHODS_AND_POLICIES
 from cuda_kernels import host_operands, kernels, without_kernel
 from declaring_parts import declaring_parts
 from paired_objective import paired_method
 
 import edge_export
 from edge_export.lowering.graph import OPSET, GraphBuilder
-from edge_export.objectives import OBJECTIVES
 from edge_export.package import graphs
-from edge_export.policies import POLICIES
 from edge_export.recipe import make_recipe
 from edge_export.step.program import Program
 
-METHODS_AND_POLICIES = (*product(OBJECTIVES, POLICIES), ("simclr", "random+simprune"))
 PRECISIONS = ("fp32", "fp16")
 SMALL = {
     "model": {"image_size": 16, "patch_size": 4, "depth": 3, "width": 16, "heads": 1},
@@ -55,7 +52,9 @@ def problems(table):
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize(("method", "policy"), METHODS_AND_POLICIES)
+@pytest.mark.parametrize(
+    ("method", "policy"), [*METHODS_AND_POLICIES, ("simclr", "random+simprune")]
+)
 def test_every_method_and_policy_runs_on_cuda(method, policy, precision):
     table = {
         "precision": precision,

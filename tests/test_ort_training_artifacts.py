@@ -10,6 +10,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="packages are exported with PyTorch")
 pytest.importorskip("onnxruntime.training.artifacts", reason="it generates the artifacts")
 
+from combinations import METHODS_AND_POLICIES  # noqa: E402
 from steps import hyper_of, noise_batch  # noqa: E402
 from torch.nn.functional import normalize  # noqa: E402
 
@@ -25,7 +26,6 @@ from edge_export.objectives.heads import (  # noqa: E402
 from edge_export.ort_training import artifacts as ort_training  # noqa: E402
 from edge_export.package import verify  # noqa: E402
 from edge_export.package.build import export_package  # noqa: E402
-from edge_export.policies import POLICIES  # noqa: E402
 from edge_export.recipe import make_recipe  # noqa: E402
 from edge_runtime.engines import create_engine  # noqa: E402
 from edge_runtime.errors import EngineError  # noqa: E402
@@ -149,7 +149,7 @@ def test_a_generator_that_fails_leaves_a_package_without_artifacts(
 @pytest.mark.parametrize(
     ("method", "policy"),
     [
-        *((method, policy) for method in OBJECTIVES for policy in POLICIES),
+        *METHODS_AND_POLICIES,
         ("simclr", "random+simprune"),
     ],
 )

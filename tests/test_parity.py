@@ -14,12 +14,11 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the reference is PyTorch")
 
+from combinations import METHODS_AND_POLICIES  # noqa: E402
 from reference_engine import TorchEngine, program_of, rung_of  # noqa: E402
 from steps import hyper_of, noise_batch  # noqa: E402
 
 import edge_export.policies.simprune as simprune  # noqa: E402
-from edge_export.objectives import OBJECTIVES  # noqa: E402
-from edge_export.policies import POLICIES  # noqa: E402
 from edge_runtime.engines import Batch, Engine, Hyper, create_engine  # noqa: E402
 from edge_runtime.errors import EngineError  # noqa: E402
 from edge_runtime.package import Package  # noqa: E402
@@ -38,8 +37,7 @@ RELATIVE, ABSOLUTE = 1e-4, 1e-7
 TIE = 1e-5  # score gaps below this may be decided either way
 COMBINATIONS = [
     pytest.param(method, policy, engine, id=f"{method}-{policy}-{engine}")
-    for method in OBJECTIVES
-    for policy in POLICIES
+    for method, policy in METHODS_AND_POLICIES
     for engine in ("ort", "ort-training")
 ]
 Packages = Callable[[str, str], Package]

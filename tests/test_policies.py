@@ -9,13 +9,13 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="policies are torch functions")
 
+from combinations import METHODS_AND_POLICIES  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from edge_export import vit  # noqa: E402
 from edge_export.context import Encoding, StepContext  # noqa: E402
 from edge_export.objectives import OBJECTIVES  # noqa: E402
 from edge_export.package.graphs import tokens_per_block  # noqa: E402
-from edge_export.policies import POLICIES  # noqa: E402
 from edge_export.policies.base import kept_count, take_rows  # noqa: E402
 from edge_export.policies.simprune import select_pairs, stage_blocks  # noqa: E402
 from edge_export.recipe import make_recipe  # noqa: E402
@@ -86,8 +86,7 @@ def tokens_of(program: Program, keep_ratio: float) -> tuple[int, ...]:
     return kept["global"]
 
 
-@pytest.mark.parametrize("method", OBJECTIVES)
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(("method", "policy"), METHODS_AND_POLICIES)
 def test_keeping_everything_is_the_same_as_no_policy(method: str, policy: str) -> None:
     plain, other = program(method, "none"), program(method, policy)
     inputs = inputs_of(plain, 1.0)
