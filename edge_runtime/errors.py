@@ -45,9 +45,9 @@ class SensorError(DeviceError):
 
 
 class NoMemoryError(DeviceError):
-    """The runtime gets no more memory from the CPU's system or from a GPU.
+    """The runtime gets no more memory from the system or from a GPU.
 
-    The state is that before the step, and a smaller rung may still fit.
+    If that was in a step, the state is that before it, and a smaller rung may still fit.
     """
 
 

@@ -13,7 +13,7 @@ from training_fakes import FakeEngine, write_package
 
 from edge_runtime import profiling
 from edge_runtime.device.gpus import Gpu
-from edge_runtime.errors import ConfigError, EngineError, StoppedError
+from edge_runtime.errors import ConfigError, StoppedError
 from edge_runtime.package import Package
 from edge_runtime.profiling import DeviceChoice, choose_device, fastest, save_profile
 
@@ -107,10 +107,26 @@ def test_a_device_on_which_no_step_runs_is_not_taken(package, install, line, why
     assert re.search(why, reason)
 
 
-def test_if_no_step_runs_anywhere_that_is_an_error(package, install) -> None:
+def test_if_no_step_runs_anywhere_the_cpu_is_taken_and_says_why(package, install) -> None:
+    """It evaluates any package, and refuses to train this one."""
     install(webgpu=MALI).do(k050="fail('bad', 5)")
-    with pytest.raises(EngineError, match=r"no device runs a step of .*: cpu does .*; webgpu"):
-        choose(package)
+    choice = choose(package)
+    assert choice.device == "cpu"
+    assert re.match(r"cpu does not work: .* bad.*; webgpu does not work", choice.reason or "")
+
+
+def test_half_precision_is_timed_on_gpus_alone(package, install, monkeypatch) -> None:
+    processes = install(webgpu=MALI)
+
+    class OnGpus(FakeEngine):
+        def __init__(self, device: str) -> None:
+            super().__init__(unsupported=("k050",) if device == "cpu" else ())
+
+    monkeypatch.setattr(fastest, "create_engine", lambda _, device: OnGpus(device))
+    choice = choose(package)
+    assert choice.device == "webgpu"
+    assert "; cpu does not work: engine fake cannot train" in (choice.reason or "")
+    assert [job["device"] for job in processes.jobs] == ["webgpu"]
 
 
 def test_known_costs_are_not_measured_again(package, install) -> None:

@@ -13,6 +13,10 @@ from edge_runtime.records import events
 from edge_runtime.records.event_text import event_text, loss_text
 from edge_runtime.records.events import _KINDS
 
+FAILED = events.EngineFailed(
+    step=4, device="webgpu", reason="it is lost", out_of_memory=False, checkpoint=None
+)
+
 TEXTS = {
     STARTED: "training 10 steps on fake (numpy)",
     resumed(4): "resuming after step 4 of 10 from checkpoints/4 on fake (numpy); "
@@ -58,8 +62,9 @@ TEXTS = {
     events.EpochFinished(step=5, epoch=0, mean_loss=2.5): "epoch 1 finished, mean loss 2.5000",
     STOPPED: "stopped after step 4, as requested, state saved",
     LOST: "no more pictures after step 3: the camera is gone.",
-    events.EngineFailed(step=4, device="webgpu", reason="it is lost", checkpoint=None): (
-        "device webgpu failed after step 4: it is lost"
+    FAILED: "device webgpu failed after step 4: it is lost",
+    replace(FAILED, out_of_memory=True, reason="64 MiB"): (
+        "device webgpu ran out of memory after step 4: 64 MiB"
     ),
     replace(STARTED, device="webgpu", gpu="Mali-G610, panvk 25.3"): (
         "training 10 steps on fake (numpy) on webgpu (Mali-G610, panvk 25.3)"

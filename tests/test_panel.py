@@ -74,8 +74,20 @@ def test_the_panel_names_a_gpu() -> None:
     there = replace(resumed(4), device="cuda:0")
     assert value(status_of(STARTED, there), "device") == "cuda:0"
     assert not any(line.startswith("device") for line in shown(busy()))
-    failed = events.EngineFailed(step=4, device="cuda:0", reason="lost", checkpoint=None)
+    failed = events.EngineFailed(
+        step=4, device="cuda:0", reason="lost", out_of_memory=False, checkpoint=None
+    )
     assert shown(status_of(STARTED, failed))[0].endswith("device cuda:0 failed")
+    full = replace(failed, out_of_memory=True)
+    assert shown(status_of(STARTED, full))[0].endswith("no memory on device cuda:0")
+
+
+def test_a_limit_that_cannot_be_judged_is_not_missing_pictures() -> None:
+    unknown = events.LimitUnknown(
+        step=4, limit="energy", sensor="ina", reason="it is gone", checkpoint=None
+    )
+    head = shown(status_of(STARTED, unknown))[0]
+    assert head.endswith("its energy limit cannot be judged")
 
 
 def test_the_panel_shows_everything() -> None:

@@ -49,7 +49,13 @@ EVENTS = [
     events.Paused(step=7, pause_s=2.0, reason="82 C, above 80 C"),
     events.SensorLost(step=7, sensor="jtop", reason="the service is gone"),
     events.SensorBack(step=9, sensor="jtop", gap_s=3.5),
-    events.EngineFailed(step=9, device="webgpu", reason="lost", checkpoint="checkpoints/5"),
+    events.EngineFailed(
+        step=9,
+        device="webgpu",
+        reason="lost",
+        out_of_memory=False,
+        checkpoint="checkpoints/5",
+    ),
     events.ReadingRefused(step=9, sensor="ina3221", reason="VDD_IN: 0.000 W"),
     events.LimitUnknown(
         step=9, limit="energy", sensor="ina3221", reason="VDD_IN: 0.000 W", checkpoint=None

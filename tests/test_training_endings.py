@@ -244,6 +244,7 @@ def test_a_lost_gpu_keeps_the_last_checkpoint(package, tmp_path, every_s, kept) 
         step=5,
         device="webgpu",
         reason="out of memory",
+        out_of_memory=False,
         checkpoint="checkpoints/5" if kept else None,
     )
     again = run_to_the_end(package, tmp_path / "run", resume=True)
@@ -260,6 +261,28 @@ def test_without_a_smaller_rung_missing_memory_ends_the_run(package, tmp_path) -
     with pytest.raises(NoMemoryError, match="no memory for k100") as caught:
         run_to_the_end(package, tmp_path / "run", engine=FullGpu("k100"))
     assert caught.value.exit_code == 4
-    assert open_run(tmp_path / "run").newest_checkpoint().info.step == 5
+    run = open_run(tmp_path / "run")
+    assert run.newest_checkpoint().info.step == 5
+    ended = run.events()[-1].event
+    assert isinstance(ended, events.EngineFailed)
+    assert (ended.step, ended.out_of_memory, ended.checkpoint) == (5, True, "checkpoints/5")
     again = run_to_the_end(package, tmp_path / "run", resume=True)
     assert isinstance(again[-1], events.Finished)
+
+
+@pytest.mark.parametrize("every_s", [0, NEVER_S])
+def test_a_gpu_that_is_lost_while_it_is_read_ends_the_run(package, tmp_path, every_s) -> None:
+    """Its state is asked for at a checkpoint, and at the end."""
+
+    class Unreadable(FakeEngine):
+        device = "webgpu"
+
+        def state_view(self):
+            raise EngineError("device lost")
+
+    given = {"engine": Unreadable(), "checkpoint_every_s": every_s}
+    with pytest.raises(EngineError, match="What device webgpu held is lost: --resume contin"):
+        run_to_the_end(package, tmp_path / "run", **given)
+    failed = open_run(tmp_path / "run").events()[-1].event
+    assert isinstance(failed, events.EngineFailed)
+    assert failed.checkpoint is None

@@ -68,8 +68,12 @@ def _state(status: Status) -> Text:
             return Text("stopped", "yellow")
         case events.Diverged():
             return Text("diverged", "bold red")
-        case events.EngineFailed():
-            return Text(f"device {status.ended.device} failed", "bold red")
+        case events.EngineFailed(device=device, out_of_memory=True):
+            return Text(f"no memory on device {device}", "bold red")
+        case events.EngineFailed(device=device):
+            return Text(f"device {device} failed", "bold red")
+        case events.LimitUnknown(limit=limit):
+            return Text(f"its {limit} limit cannot be judged", "bold red")
         case _:
             return Text("no more pictures", "bold red")
 

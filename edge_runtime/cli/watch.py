@@ -157,6 +157,8 @@ def refuse_bad_end(watched: "Run", ended: "Event | None") -> None:
             raise StoppedError(f"{end} {hint}")
         case events.SourceLost():
             raise DataError(f"{end} {hint}")
+        case events.EngineFailed(out_of_memory=True):
+            raise DeviceError(f"{end} {hint}")
         case events.EngineFailed():
             raise EngineError(f"{end} {hint}")
         case events.LimitUnknown():

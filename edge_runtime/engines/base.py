@@ -21,7 +21,7 @@ class StepResult(NamedTuple):
     """The result of a training step."""
 
     metrics: Mapping[str, float]  # "loss", and other metrics of the objective
-    applied: bool  # False: the update was skipped, and the state is unchanged
+    applied: bool  # False: the update was skipped; only the loss scaling has changed
     loaded: bool = False  # the step has loaded its graphs: it took longer than others
 
 
@@ -144,7 +144,12 @@ def require_supported(engine: Engine, package: Package, rung: Rung | None = None
     others = [each.id for each in rungs if engine.unsupported_reason(package, each) is None]
     instead = f", or rung {' or '.join(others)}" if others else ""
     cure = f" Use engine {_TRAINS_ALL}{instead}." if engine.name != _TRAINS_ALL else ""
-    raise EngineError(f"engine {engine.name} cannot train {package.path}: {reason}.{cure}")
+    raise refusal(engine, package, reason, cure)
+
+
+def refusal(engine: Engine, package: Package, reason: str, cure: str = "") -> EngineError:
+    """The error of an engine that does not train a package."""
+    return EngineError(f"engine {engine.name} cannot train {package.path}: {reason}.{cure}")
 
 
 def supported_rungs(

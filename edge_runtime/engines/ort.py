@@ -12,11 +12,18 @@ from edge_runtime.engines.base import (
     Engine,
     Hyper,
     StepResult,
+    refusal,
     require_supported,
 )
 from edge_runtime.engines.device_state import DeviceState
-from edge_runtime.engines.devices import Device, Tensors, device_runtime, open_device
-from edge_runtime.engines.half import half_refusal
+from edge_runtime.engines.devices import (
+    CPU,
+    Device,
+    Tensors,
+    device_runtime,
+    open_device,
+)
+from edge_runtime.engines.half import CPU_REFUSAL, half_refusal
 from edge_runtime.engines.runtime import (
     native_errors,
     release_free_memory,
@@ -63,13 +70,16 @@ class OrtEngine(BaseEngine, Engine):
 
     @override
     def unsupported_reason(self, package: Package, rung: Rung | None = None) -> str | None:
-        return half_refusal(self.device) if package.manifest.precision == FP16 else None
+        # `open` asks a GPU: that keeps memory, which is short while rungs are measured.
+        is_refused = self.device == CPU and package.manifest.precision == FP16
+        return CPU_REFUSAL if is_refused else None
 
     @override
     def open(self, package: Package, state: State) -> None:
         require_supported(self, package)
-        # Not before: while rungs are measured, their memory is short.
         self._on = open_device(self.device)
+        if package.manifest.precision == FP16 and (reason := half_refusal(self._on)):
+            raise refusal(self, package, reason)
         self._spinning = SpinPolicy()
         self._keep(package)
         with native_errors(f"copy the state to device {self.device}"):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_runtime.device import Meter
-from edge_runtime.engines import create_engine, device_gpu, installed_gpus, supported_rungs
+from edge_runtime.engines import create_engine, device_gpu, installed_gpus, require_supported
 from edge_runtime.engines.devices import device_name
 from edge_runtime.errors import EngineError
 from edge_runtime.facts.costs import CPU
@@ -57,7 +57,6 @@ def choose_device(
 
     Raises:
         ConfigError: no name of a device.
-        EngineError: a step runs nowhere.
         DeviceError: the board is unknown, or no process can be started.
         StoppedError: `stop` returned `True`.
         StorageError: files of the measurements cannot be written.
@@ -87,18 +86,19 @@ def _fastest(
     if not gpus:
         why = "; ".join(refused) or "no runtime of a GPU is installed"
         return DeviceChoice(device=CPU, reason=why)
-    rung = _cheapest(package, engine)
+    rung = min(package.manifest.ladder(), key=lambda rung: rung.flops)
     step_s: dict[str, float] = {}
     for device in (CPU, *gpus):
         environment = Environment.detect(
             engine, device=device, threads=threads, board_file=board_file
         )
         try:
+            require_supported(create_engine(engine, device=device), package, rung)
             step_s[device] = _step_s(package, rung, environment, report, stop)
         except EngineError as error:
             refused.append(f"{device} does not work: {' '.join(str(error).split())}")
-    if not step_s:
-        raise EngineError(f"no device runs a step of {package.path}: {'; '.join(refused)}")
+    if not step_s:  # the CPU evaluates any package, and says why it does not train this one
+        return DeviceChoice(device=CPU, reason="; ".join(refused))
     fastest = min(step_s, key=step_s.__getitem__)
     times = [f"{step_text(step_s[each])} on {_text(each)}" for each in step_s]
     reason = "; ".join([f"a step of {rung.id} takes {', '.join(times)}", *refused])
@@ -117,11 +117,6 @@ def _usable(engine: str) -> tuple[list[str], list[str]]:
         else:
             usable.append(device)
     return usable, refused
-
-
-def _cheapest(package: Package, engine: str) -> Rung:
-    rungs = supported_rungs(create_engine(engine), package, package.manifest.ladder())
-    return min(rungs, key=lambda rung: rung.flops)
 
 
 def _step_s(

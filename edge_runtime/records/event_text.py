@@ -96,7 +96,8 @@ def _ending_text(event: Event) -> str:
         case events.SourceLost():
             return f"no more pictures after step {event.step}: {event.reason}"
         case events.EngineFailed():
-            return f"device {event.device} failed after step {event.step}: {event.reason}"
+            what = "ran out of memory" if event.out_of_memory else "failed"
+            return f"device {event.device} {what} after step {event.step}: {event.reason}"
         case events.LimitUnknown():
             saved = ", state saved" if event.checkpoint else ""
             return (

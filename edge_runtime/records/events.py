@@ -253,11 +253,12 @@ class SourceLost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineFailed:
-    """The step after `step` failed; what a GPU held is lost. `checkpoint` is the last one."""
+    """The engine failed after `step`, or got no memory. `checkpoint` is the last one."""
 
     step: NonNegativeInt
     device: str
     reason: str
+    out_of_memory: bool
     checkpoint: str | None
 
 

@@ -164,7 +164,7 @@ def try_engine(
         step_s=step_s,
         embedding_s=embedding_s,
         placement=_placement(package, expected, engine.device),
-        half_precision=half_refusal(engine.device) is None,
+        half_precision=half_refusal(open_device(engine.device)) is None,
     )
 
 

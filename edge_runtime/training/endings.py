@@ -7,6 +7,7 @@ from edge_runtime.errors import (
     DivergedError,
     EdgeRuntimeError,
     EngineError,
+    NoMemoryError,
     SensorError,
     StoppedError,
 )
@@ -43,13 +44,22 @@ def unjudged(unknown: UnknownLimit, done: int, total: int, checkpoint: str | Non
 
 
 def failed(
-    error: EngineError, device: str, done: int, run: Path, checkpoint: str | None
+    error: EngineError | NoMemoryError,
+    device: str,
+    done: int,
+    run: Path,
+    checkpoint: str | None,
 ) -> Ending:
-    """The step after `done` failed; on the CPU, `checkpoint` is the state before it."""
+    """The engine failed after step `done`, or has no memory; `checkpoint` is the last one."""
+    out_of_memory = isinstance(error, NoMemoryError)
     event = events.EngineFailed(
-        step=done, device=device, reason=str(error), checkpoint=checkpoint
+        step=done,
+        device=device,
+        reason=str(error),
+        out_of_memory=out_of_memory,
+        checkpoint=checkpoint,
     )
-    if device == CPU:
+    if device == CPU or out_of_memory:
         return event, error
     start = run / checkpoint if checkpoint else "the initial state"
     return event, EngineError(

@@ -8,7 +8,7 @@ gives the same result.
 
 import math
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import NoReturn
 
@@ -89,7 +89,7 @@ class Loop:
             DataError: the pictures ended; the state is saved.
             DivergedError: a loss, the state or many steps' gradients are not finite.
             EngineError: the runtime failed; the state is saved if it is valid.
-            NoMemoryError: no smaller rung may be trained instead; the state is saved.
+            NoMemoryError: no smaller rung may be trained instead; as with `EngineError`.
             StorageError: a disk is full; earlier checkpoints are unchanged.
         """
         job, options = self._job, self._job.options
@@ -177,17 +177,15 @@ class Loop:
             pictures=batch.pictures,
         )
         ready_s = self._clock()
-        try:
-            result = self._engine.step(rung.id, {**batch.images, **draws}, hyper)
-        except NoMemoryError as error:
-            if not self._selector.exclude(rung.id, str(error)):
-                self._end()
-                raise
-            self._retried = batch
-            return
-        except EngineError as error:
-            self._fail(error)
-        # If this fails, the state is between two steps and must not be saved.
+        with self._engine_errors():
+            try:
+                result = self._engine.step(rung.id, {**batch.images, **draws}, hyper)
+            except NoMemoryError:
+                reason = f"device {self._engine.device} has no memory for a step of {rung.id}"
+                if not self._selector.exclude(rung.id, reason):
+                    raise
+                self._retried = batch
+                return
         self._run_periodic(batch.step, hyper)
         measured = self._measured(begin_s, ready_s, self._clock())
         self._record_step(batch, rung, hyper["lr"], result, measured)
@@ -195,7 +193,8 @@ class Loop:
             self._selector.trained(rung.id, begin_s, self._clock())
         self._finish_epoch()
         if self._clock() - self._saved_s >= self._job.options.checkpoint_every_s:
-            self._save()
+            with self._engine_errors(is_valid=False):
+                self._save()
 
     def _record_step(
         self,
@@ -254,7 +253,8 @@ class Loop:
     def _run_periodic(self, step: int, hyper: Hyper) -> None:
         for periodic in self._job.package.manifest.periodic:
             if step % periodic.every_steps == 0:
-                self._engine.run_periodic(periodic.graph, hyper)
+                with self._engine_errors(is_valid=False):
+                    self._engine.run_periodic(periodic.graph, hyper)
 
     def _hyper(self, step: int) -> dict[str, float]:
         job = self._job
@@ -324,7 +324,8 @@ class Loop:
     def _end(self) -> None:
         """No more steps: end the last window, save the state."""
         self._change_window(None)
-        self._save()
+        with self._engine_errors(is_valid=False):
+            self._save()
 
     def _interrupt(self) -> NoReturn:
         self._end()
@@ -335,17 +336,21 @@ class Loop:
         total = self._job.total_steps
         self._raise(endings.unjudged(unknown, self._done, total, self._checkpoint()))
 
-    def _fail(self, error: EngineError) -> NoReturn:
-        """End after a failed step: the state before it is saved, unless a GPU held it.
+    @contextmanager
+    def _engine_errors(self, *, is_valid: bool = True) -> Iterator[None]:
+        """End the run if the engine fails; a state that is that of the last step is saved.
 
         A driver that has lost its GPU may give back anything for what was in its memory.
         """
-        device, run = self._engine.device, self._writer.run.path
-        if device == CPU:
-            with suppress(EngineError):  # it may have lost the state, too
-                self._end()
-        self._change_window(None)
-        self._raise(endings.failed(error, device, self._done, run, self._checkpoint()))
+        try:
+            yield
+        except (EngineError, NoMemoryError) as error:
+            device, run = self._engine.device, self._writer.run.path
+            self._change_window(None)
+            if is_valid and (device == CPU or isinstance(error, NoMemoryError)):
+                with suppress(EngineError, NoMemoryError):  # it may be lost, too
+                    self._save()
+            self._raise(endings.failed(error, device, self._done, run, self._checkpoint()))
 
     def _diverge(self, step: int, reason: str) -> NoReturn:
         self._change_window(None)

@@ -85,6 +85,8 @@ def _state(digest: RunDigest) -> str:
             return "interrupted"
         case events.SourceLost():
             return "out of pictures"
+        case events.EngineFailed(device=device, out_of_memory=True):
+            return f"ended, no memory on device {device}"
         case events.EngineFailed(device=device):
             return f"ended, device {device} failed"
         case events.LimitUnknown(limit=limit):
