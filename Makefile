@@ -102,8 +102,8 @@ $(VENV)-webgpu/.installed: Makefile pyproject.toml
 	@$(VENV)-webgpu/bin/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS) --editable '.[webgpu]' pytest hypothesis || $(PIP_FAILED)
 	@touch $@
 
-# Memory and buffers on a GPU in software: Mesa's, where it is new enough, or Chromium's.
-VULKAN_DRIVER ?= $(firstword $(wildcard /usr/share/vulkan/icd.d/lvp_icd*.json) /usr/lib/chromium/vk_swiftshader_icd.json)
+# Memory and buffers on a GPU in software: lavapipe, which `make system-packages` installs.
+VULKAN_DRIVER ?= $(firstword $(wildcard /usr/share/vulkan/icd.d/lvp_icd*.json))
 test-webgpu-long: $(INSTALLED) $(VENV)-webgpu/.installed
 	VK_DRIVER_FILES=$(VULKAN_DRIVER) VK_ICD_FILENAMES=$(VULKAN_DRIVER) XDG_RUNTIME_DIR=/tmp \
 	ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER=1 \

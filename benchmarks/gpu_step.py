@@ -29,7 +29,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from parts import gpu_kit
-from parts.common import MIB, Row, in_fresh_process, interleaved, machine, say, spread, table
+from parts.common import (
+    MIB,
+    Row,
+    in_fresh_process,
+    interleaved,
+    machine,
+    say,
+    spread,
+    table,
+    versions,
+)
 from parts.gpu import Gpu
 
 KEEP_RATIOS = (1.0, 0.5)
@@ -214,7 +224,7 @@ def measure_all(
     rows = list(by_case.values())
     print(text_of(rows))
     if args.output:
-        document = {"rows": rows, "machine": facts}
+        document = {"rows": rows, "machine": facts, "versions": versions("numpy")}
         args.output.write_text(json.dumps(document, indent=1) + "\n")
 
 

@@ -34,10 +34,10 @@ fi
 # own Mesa 22.3 is too old for the WebGPU plugin; its backports have a newer one.
 has_lavapipe() {
     ls /usr/share/vulkan/icd.d/lvp_icd*.json > /dev/null 2>&1 || return 1
-    dpkg --compare-versions "$(dpkg-query -W -f '${Version}' mesa-vulkan-drivers)" ge 24
+    dpkg --compare-versions "$(dpkg-query -W -f '${Version}' mesa-vulkan-drivers)" ge 25
 }
 if ! has_lavapipe || ! ldconfig -p | grep -q libvulkan.so.1; then
-    command -v apt-get > /dev/null || fail "needs libvulkan.so.1 and Mesa's lavapipe, 24 or later."
+    command -v apt-get > /dev/null || fail "needs libvulkan.so.1 and Mesa's lavapipe, 25 or later."
     apt-get update -qq
     suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
     if [ "$suite" = bookworm ]; then

@@ -135,8 +135,6 @@ def test_a_jetsons_table_takes_the_place_of_its_driver(tmp_path: Path) -> None:
 
 
 def test_peaks_are_those_of_the_readings(monkeypatch: pytest.MonkeyPatch) -> None:
-    here = memory_now()
-
     def reading(gpu_mib: int | None, card_mib: int | None) -> MemoryNow:
         sizes = [None if mib is None else mib * MIB for mib in (gpu_mib, card_mib)]
         changes = {"gpu_bytes": sizes[0], "card_bytes": sizes[1], "peak_rss_bytes": 100 * MIB}
@@ -154,7 +152,6 @@ def test_peaks_are_those_of_the_readings(monkeypatch: pytest.MonkeyPatch) -> Non
     ]
     assert peak.peak_bytes() == 130 * MIB
     assert peak.card_bytes == 500 * MIB
-    assert here.rss_bytes > 0
 
 
 def card(root: Path, number: int, total: object, used: object) -> None:
@@ -265,5 +262,5 @@ def test_what_is_free_on_nvidias_only_card(tmp_path: Path, nvml: Any) -> None:
 def test_this_machines_files_can_be_read() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
         found = gpus.gpu_memory([OWN, child.pid])
-        assert all(size is None or size >= 0 for size in found)
+        assert all(size is None or 0 <= size < 1 << 40 for size in found)
         child.communicate(b"\n")

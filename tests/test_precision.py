@@ -29,7 +29,7 @@ from edge_export.step.program import Program  # noqa: E402
 from edge_runtime.engines import create_engine  # noqa: E402
 from edge_runtime.errors import ConfigError, PackageError  # noqa: E402
 from edge_runtime.package.curves import hyper_parameters  # noqa: E402
-from edge_runtime.package.names import EMA, PARAM, SUM  # noqa: E402
+from edge_runtime.package.names import EMA, METRIC, PARAM, STATE, SUM  # noqa: E402
 
 SCALE, GOOD = "buffer.loss_scale", "buffer.good_steps"
 POISONED = "param.projector.0.weight"  # infinite where a step shall have no finite gradients
@@ -132,9 +132,13 @@ def torch_step(program, package, rung_id, state, step):
     given = {**state, **noise_batch(package, rung_id, step)}
     inputs = {name: torch.from_numpy(value) for name, value in given.items()}
     inputs |= {k: torch.tensor(v) for k, v in hyper_of(package, step).items()}
-    outputs = program.bind(settings).step(inputs).tensors
-    metrics = {k: float(v) for k, v in outputs.items() if v.dim() == 0 and "." not in k}
-    after = {k.removeprefix("next."): v.numpy() for k, v in outputs.items() if "next." in k}
+    border = program.bind(settings).step(inputs)
+    metrics = {k: float(v) for k, v in border.tensors.items() if border.roles[k] == METRIC}
+    after = {
+        k.removeprefix("next."): v.numpy()
+        for k, v in border.tensors.items()
+        if border.roles[k] == STATE
+    }
     return metrics, {**state, **after}
 
 

@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from edge_runtime.cli.doctor_text import render_text
-from edge_runtime.cli.doctor_traps import PLUGIN, RUNTIMES, find_traps
+from edge_runtime.cli.doctor_traps import find_traps
 from edge_runtime.cli.output import show, show_json
 from edge_runtime.cli.paths import any_path
-from edge_runtime.cli.quantities import AUTO
 from edge_runtime.device import (
     gpus,
     memory_now,
@@ -30,9 +29,10 @@ from edge_runtime.device import (
     start_errors,
 )
 from edge_runtime.engines import ENGINES
-from edge_runtime.engines.devices import device_gpu, device_name, installed_devices
+from edge_runtime.engines.devices import PLUGIN, device_gpu, device_name, installed_devices
+from edge_runtime.engines.runtime import RUNTIMES
 from edge_runtime.errors import DeviceError, EngineError
-from edge_runtime.facts.costs import CPU
+from edge_runtime.facts.devices import AUTO, CPU
 from edge_runtime.units import bytes_text, duration_text
 from edge_runtime.version import __version__
 
@@ -226,7 +226,7 @@ def _try_pictures() -> dict[str, Any]:
     return {"pictures": manifest.batch_size, "views": views}
 
 
-def _try_engine(name: str, device: str = "cpu") -> dict[str, Any]:
+def _try_engine(name: str, device: str = CPU) -> dict[str, Any]:
     from edge_runtime.schema import unstructure
     from edge_runtime.selftest import try_engine
 

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from edge_runtime.device import gpus
+from edge_runtime.engines.devices import PLUGIN
+from edge_runtime.engines.runtime import RUNTIMES
 from edge_runtime.errors import how_to_install
 
-RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-training-cpu")
-PLUGIN = "onnxruntime-ep-webgpu"
 _VERIFIED = (0, 4, 0)  # the first version of the plugin that was
 # Of error messages of the runtime.
 _NO_KERNEL, _TOO_OLD = "no kernel image", "below the minimum required version"
@@ -38,7 +38,7 @@ def find_traps(
 
 
 def _of_runtimes(versions: Mapping[str, str]) -> Iterator[str]:
-    if len(installed := [name for name in RUNTIMES if name in versions]) > 1:
+    if len(installed := sorted(versions.keys() & set(RUNTIMES))) > 1:
         yield (
             f"{' and '.join(installed)} overwrite each other: keep one per environment. "
             f"Remove all of them (pip uninstall {' '.join(installed)}), then install one."

@@ -8,6 +8,7 @@ from typing import Any
 from edge_runtime.cli.output import say, show, show_json
 from edge_runtime.cli.paths import any_path, require_place
 from edge_runtime.errors import ConfigError, how_to_install
+from edge_runtime.package.names import PRECISIONS
 
 _FLAGS = {  # flag -> key of the recipe
     "model": "model.name",
@@ -52,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, help="pictures per step")
     parser.add_argument(
         "--precision",
-        choices=["fp32", "fp16"],
+        choices=PRECISIONS,
         help="of a step's matrix products; fp16 needs a GPU that has it",
     )
     parser.add_argument("--seed", type=int, help="of the initial weights")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.text import Text
 
-from edge_runtime.facts.costs import CPU
+from edge_runtime.facts.devices import CPU
 from edge_runtime.live import Status
 from edge_runtime.printable import printable
 from edge_runtime.records import LoggedEvent, events

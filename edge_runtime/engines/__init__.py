@@ -14,9 +14,6 @@ from edge_runtime.engines.base import (
     supported_rungs,
 )
 from edge_runtime.engines.devices import (
-    CPU,
-    CUDA,
-    WEBGPU,
     device_gpu,
     device_name,
     device_runtime,
@@ -25,6 +22,7 @@ from edge_runtime.engines.devices import (
 from edge_runtime.engines.merge import encoder_state_names, encoder_weights
 from edge_runtime.engines.placement import Placement, placement_of
 from edge_runtime.errors import ConfigError
+from edge_runtime.facts.devices import CPU, CUDA, WEBGPU
 
 AnyEngine = TypeVar("AnyEngine", Engine, ForwardEngine)
 

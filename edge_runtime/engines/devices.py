@@ -19,12 +19,11 @@ from edge_runtime.device import gpus
 from edge_runtime.engines.host_tensors import HostTensors
 from edge_runtime.engines.runtime import load_onnxruntime, native_errors, runtime_name
 from edge_runtime.errors import ConfigError, EngineError, how_to_install
-from edge_runtime.facts.costs import CPU as CPU  # for the engines, too
+from edge_runtime.facts.devices import CPU, CUDA, WEBGPU
 from edge_runtime.state import Array
 
-WEBGPU, CUDA = "webgpu", "cuda"
-_PLUGIN = "onnxruntime-ep-webgpu"
-DISTRIBUTIONS = {WEBGPU: _PLUGIN, CUDA: "onnxruntime-gpu"}  # that bring a device
+PLUGIN = "onnxruntime-ep-webgpu"
+DISTRIBUTIONS = {WEBGPU: PLUGIN, CUDA: "onnxruntime-gpu"}  # that bring a device
 _CUDA_INDEX = re.compile("[0-9]{1,3}")
 _ERROR = 3  # severity of log lines, as of sessions
 _PLUGIN_RUNTIME = "1.24.4"  # the first ONNX Runtime that the plugin works with
@@ -198,10 +197,10 @@ def device_runtime(name: str) -> str:
     if name != WEBGPU:
         return runtime_name()
     try:
-        return f"{runtime_name()}, {_PLUGIN} {version(_PLUGIN)}"
+        return f"{runtime_name()}, {PLUGIN} {version(PLUGIN)}"
     except PackageNotFoundError as error:
         raise EngineError(
-            f"device {WEBGPU} needs {_PLUGIN}: {how_to_install(WEBGPU)}."
+            f"device {WEBGPU} needs {PLUGIN}: {how_to_install(WEBGPU)}."
         ) from error
 
 
@@ -258,13 +257,13 @@ def _webgpu_adapter() -> Any:
     try:
         import onnxruntime_ep_webgpu as plugin
     except ImportError as error:
-        raise EngineError(f"{_PLUGIN} cannot be imported: {error}.") from error
+        raise EngineError(f"{PLUGIN} cannot be imported: {error}.") from error
     if not hasattr(runtime, "register_execution_provider_library"):
         raise EngineError(
             f"device {WEBGPU} needs onnxruntime from {_PLUGIN_RUNTIME} on; {runtime_name()} "
             f"takes no plugins: {how_to_install(WEBGPU)}."
         )
-    with native_errors(f"load {_PLUGIN}"):
+    with native_errors(f"load {PLUGIN}"):
         runtime.set_default_logger_severity(_ERROR)
         runtime.register_execution_provider_library(WEBGPU, plugin.get_library_path())
         found = [
@@ -272,7 +271,7 @@ def _webgpu_adapter() -> Any:
         ]
     if not found:
         raise EngineError(
-            f"device {WEBGPU}: {_PLUGIN} finds no GPU here. It needs a Vulkan driver and its "
+            f"device {WEBGPU}: {PLUGIN} finds no GPU here. It needs a Vulkan driver and its "
             "loader (libvulkan.so.1), and permission to use /dev/dri (docs/gpu.md); "
             f"{_offered_by_vulkan()}."
         )

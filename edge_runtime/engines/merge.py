@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from edge_runtime.engines.devices import CPU, open_device
+from edge_runtime.engines.devices import open_device
 from edge_runtime.engines.runtime import native_errors
 from edge_runtime.engines.session import open_session
+from edge_runtime.facts.devices import CPU
 from edge_runtime.package import Package
 from edge_runtime.package.names import STATE, WEIGHT
 from edge_runtime.state import Array, State

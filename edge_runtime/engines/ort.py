@@ -16,13 +16,7 @@ from edge_runtime.engines.base import (
     require_supported,
 )
 from edge_runtime.engines.device_state import DeviceState
-from edge_runtime.engines.devices import (
-    CPU,
-    Device,
-    Tensors,
-    device_runtime,
-    open_device,
-)
+from edge_runtime.engines.devices import Device, Tensors, device_runtime, open_device
 from edge_runtime.engines.half import CPU_REFUSAL, half_refusal
 from edge_runtime.engines.runtime import (
     native_errors,
@@ -32,6 +26,7 @@ from edge_runtime.engines.runtime import (
 from edge_runtime.engines.session import GraphSession, arrays_like
 from edge_runtime.engines.spinning import SpinPolicy
 from edge_runtime.errors import EngineError
+from edge_runtime.facts.devices import CPU
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
 from edge_runtime.package.names import (
@@ -58,7 +53,7 @@ class OrtEngine(BaseEngine, Engine):
 
     name = "ort"
 
-    def __init__(self, *, device: str = "cpu", threads: int | None = None) -> None:
+    def __init__(self, *, device: str = CPU, threads: int | None = None) -> None:
         super().__init__(self.name)
         self.runtime = device_runtime(device)
         self.device, self.threads = device, thread_count(threads)

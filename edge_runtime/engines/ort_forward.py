@@ -10,6 +10,7 @@ from edge_runtime.engines.devices import device_runtime, open_device
 from edge_runtime.engines.runtime import native_errors, thread_count
 from edge_runtime.engines.session import open_session
 from edge_runtime.engines.spinning import SpinPolicy
+from edge_runtime.facts.devices import CPU
 from edge_runtime.package import Package
 from edge_runtime.package.names import FEATURES, IMAGES, WEIGHT
 from edge_runtime.state import Array, State
@@ -20,7 +21,7 @@ class OrtForwardEngine(BaseEngine, ForwardEngine):
 
     name = "ort"
 
-    def __init__(self, *, device: str = "cpu", threads: int | None = None) -> None:
+    def __init__(self, *, device: str = CPU, threads: int | None = None) -> None:
         super().__init__(f"{self.name} (forward)")
         self._spinning = SpinPolicy()
         self._on = open_device(device)

@@ -20,7 +20,7 @@ from edge_runtime.engines.base import (
     require_supported,
 )
 from edge_runtime.engines.checkpoint_file import read_moments, write_checkpoint
-from edge_runtime.engines.devices import CPU, open_device
+from edge_runtime.engines.devices import open_device
 from edge_runtime.engines.runtime import (
     load_onnxruntime,
     native_errors,
@@ -31,6 +31,7 @@ from edge_runtime.engines.runtime import (
 from edge_runtime.engines.session import open_session
 from edge_runtime.engines.spinning import SpinPolicy
 from edge_runtime.errors import EngineError, how_to_install
+from edge_runtime.facts.devices import CPU
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
 from edge_runtime.package.names import EMA, HYPER, METRIC, NEXT, PARAM, STATE
@@ -68,7 +69,7 @@ class OrtTrainingEngine(BaseEngine, Engine):
 
     name = "ort-training"
 
-    def __init__(self, *, device: str = "cpu", threads: int | None = None) -> None:
+    def __init__(self, *, device: str = CPU, threads: int | None = None) -> None:
         super().__init__(self.name)
         self._api = load_api()
         self.runtime = runtime_name()

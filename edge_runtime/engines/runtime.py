@@ -12,7 +12,8 @@ from typing import Any
 from edge_runtime.device import cpu_threads, process_tree_rss_bytes
 from edge_runtime.errors import EngineError, NoMemoryError, how_to_install
 
-_DISTRIBUTIONS = (
+# Distributions, of which one may be installed
+RUNTIMES = (
     "onnxruntime-training-cpu",
     "onnxruntime-training",
     "onnxruntime-gpu",
@@ -65,7 +66,7 @@ def _without_training() -> Iterator[None]:
 
 def runtime_name() -> str:
     """Distribution and version of the installed runtime: "onnxruntime 1.31.1"."""
-    for distribution in _DISTRIBUTIONS:
+    for distribution in RUNTIMES:
         try:
             return f"{distribution} {version(distribution)}"
         except PackageNotFoundError:

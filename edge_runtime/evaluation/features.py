@@ -17,7 +17,7 @@ from edge_runtime.data import (
 from edge_runtime.engines import ForwardEngine, create_forward_engine, encoder_weights
 from edge_runtime.engines.runtime import release_free_memory
 from edge_runtime.errors import DataError, DivergedError
-from edge_runtime.facts.costs import CPU
+from edge_runtime.facts.devices import CPU
 from edge_runtime.package import Package
 from edge_runtime.state import State
 

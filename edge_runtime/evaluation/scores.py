@@ -17,7 +17,7 @@ from edge_runtime.evaluation.features import Features, embed, label_mapping, ope
 from edge_runtime.evaluation.knn import knn_accuracy
 from edge_runtime.evaluation.linear import linear_accuracy
 from edge_runtime.evaluation.room import Amounts, decoding_limit, fitting_batch_size
-from edge_runtime.facts.costs import CPU
+from edge_runtime.facts.devices import CPU
 from edge_runtime.package import Package
 from edge_runtime.state import State
 

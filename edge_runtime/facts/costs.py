@@ -7,10 +7,10 @@ import math
 from dataclasses import dataclass
 from typing import Annotated
 
+from edge_runtime.facts.devices import CPU
 from edge_runtime.schema import Bytes, NonNegativeInt, PositiveInt, Range
 from edge_runtime.units import bytes_text, energy_text, step_text
 
-CPU = "cpu"  # the device that is always there
 MEASURED = "measured"
 INTERPOLATED = "interpolated"  # between two measured rungs
 EXTRAPOLATED = "extrapolated"  # from measured rungs that are all smaller, or all larger

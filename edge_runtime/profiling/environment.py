@@ -17,6 +17,7 @@ from edge_runtime.device import (
 from edge_runtime.engines import device_gpu, engine_device, engine_name, engine_runtime
 from edge_runtime.errors import DeviceError, RecordsError
 from edge_runtime.facts import CostProfile
+from edge_runtime.facts.devices import CPU
 from edge_runtime.package import Package
 from edge_runtime.profiling.cache import (
     EnvironmentKey,
@@ -49,7 +50,7 @@ class Environment:
         cls,
         engine: str = "auto",
         *,
-        device: str = "cpu",
+        device: str = CPU,
         threads: int | None = None,
         board_file: Path | None = None,
         open_already: PowerSensor | None = None,

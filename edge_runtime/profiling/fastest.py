@@ -12,7 +12,7 @@ from edge_runtime.device import Meter
 from edge_runtime.engines import create_engine, device_gpu, installed_gpus, require_supported
 from edge_runtime.engines.devices import device_name
 from edge_runtime.errors import EngineError
-from edge_runtime.facts.costs import CPU
+from edge_runtime.facts.devices import AUTO, CPU
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
 from edge_runtime.profiling.environment import Environment
@@ -20,7 +20,6 @@ from edge_runtime.profiling.process import measure_rung
 from edge_runtime.training import never
 from edge_runtime.units import step_text
 
-AUTO = "auto"
 _MEASURED_S = 3.0  # of steps on each device: it counts against a budget
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from edge_runtime.facts import Budget, Plan
 from edge_runtime.facts.budget import MEMORY, over_text
-from edge_runtime.facts.costs import CPU
+from edge_runtime.facts.devices import CPU
 from edge_runtime.facts.plan import steps_text
 from edge_runtime.printable import printable
 from edge_runtime.records import events

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from edge_runtime.errors import RecordsError
 from edge_runtime.facts import Budget, EvaluationResults, Plan, Spent, WindowEnergy
 from edge_runtime.facts.budget import MEMORY
-from edge_runtime.facts.costs import CPU
+from edge_runtime.facts.devices import CPU
 from edge_runtime.schema import (
     Bytes,
     Celsius,

@@ -4,7 +4,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from edge_runtime.facts import Budget, CostProfile
-from edge_runtime.facts.costs import CPU, Correction
+from edge_runtime.facts.costs import Correction
+from edge_runtime.facts.devices import CPU
 from edge_runtime.schema import Hertz, NonNegativeInt, PositiveInt, Watts, unstructure
 
 FORMAT = 2

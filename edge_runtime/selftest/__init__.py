@@ -24,7 +24,7 @@ from edge_runtime.engines import (
 from edge_runtime.engines.devices import open_device
 from edge_runtime.engines.half import half_refusal
 from edge_runtime.errors import EngineError, PackageError
-from edge_runtime.facts.costs import CPU
+from edge_runtime.facts.devices import CPU
 from edge_runtime.package import Package, open_package
 from edge_runtime.package.curves import hyper_parameters
 from edge_runtime.package.manifest import Rung
@@ -118,7 +118,7 @@ def example_batch(package: Package, rung: Rung) -> dict[str, Array]:
 def try_engine(
     name: str,
     *,
-    device: str = "cpu",
+    device: str = CPU,
     threads: int | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Trial:

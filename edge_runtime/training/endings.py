@@ -11,7 +11,7 @@ from edge_runtime.errors import (
     SensorError,
     StoppedError,
 )
-from edge_runtime.facts.costs import CPU
+from edge_runtime.facts.devices import CPU
 from edge_runtime.package.names import FP16
 from edge_runtime.records import events
 from edge_runtime.records.events import Event

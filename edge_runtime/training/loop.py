@@ -18,7 +18,7 @@ from edge_runtime.data import ViewBatch, draw_inputs, view_batches
 from edge_runtime.device import PeakMemory
 from edge_runtime.engines.base import Engine, Hyper, StepResult
 from edge_runtime.errors import DataError, EdgeRuntimeError, EngineError, NoMemoryError
-from edge_runtime.facts.costs import CPU
+from edge_runtime.facts.devices import CPU
 from edge_runtime.package.curves import hyper_parameters
 from edge_runtime.package.manifest import Rung
 from edge_runtime.package.names import APPLIED, LOSS

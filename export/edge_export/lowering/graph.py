@@ -19,7 +19,6 @@ OPSET = (
     18  # the newest that all supported runtimes and the ort-training gradient builder support
 )
 
-_FLOAT16 = onnx.TensorProto.FLOAT16
 
 Shape: TypeAlias = tuple[int | str, ...]  # a string is a free size
 
@@ -70,8 +69,7 @@ class GraphBuilder:
         """
         array = np.ascontiguousarray(content, dtype).reshape(np.shape(content))
         if array.dtype == np.float16:
-            exact = self.constant(content, np.float32)
-            return self.add("Cast", [exact], [(np.float16, exact.shape)], {"to": _FLOAT16})[0]
+            return self.cast(self.constant(content, np.float32), np.float16)
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._initializers:
             self._initializers[key] = (f"c{len(self._initializers)}", array)

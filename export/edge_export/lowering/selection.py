@@ -64,15 +64,26 @@ def _topk(
     ordered: bool = True,
 ) -> tuple[Value, ...]:
     return tuple(
-        cut(g, each, axis % len(x.shape), range(k))
-        for each in _sort(g, x, True, axis, largest)
+        cut(g, each, axis % len(x.shape), range(k)) for each in _sorted(g, x, axis, largest)
     )
 
 
 @lowers(aten.sort.stable)
-def _sort(
+def _sort_stable(
     g: GraphBuilder, x: Value, stable: bool, dim: int = -1, descending: bool = False
 ) -> tuple[Value, ...]:
+    return _sorted(g, x, dim, descending)
+
+
+@lowers(aten.sort.default)
+def _sort(
+    g: GraphBuilder, x: Value, dim: int = -1, descending: bool = False
+) -> tuple[Value, ...]:
+    return _sorted(g, x, dim, descending)
+
+
+def _sorted(g: GraphBuilder, x: Value, dim: int, descending: bool) -> tuple[Value, ...]:
+    """Values and places; of equal values, the lower place comes first."""
     axis = dim % len(x.shape)
     if known_size(x, axis) > RANKED:
         return _sort_many(g, x, axis, descending)
@@ -80,13 +91,6 @@ def _sort(
     places = expand(g, g.constant(_along(x, axis)), x.shape)
     # Every element is overwritten, since ranks are a permutation
     return _scatter(g, x, axis, rank, x), _scatter(g, places, axis, rank, places)
-
-
-@lowers(aten.sort.default)
-def _sort_any(
-    g: GraphBuilder, x: Value, dim: int = -1, descending: bool = False
-) -> tuple[Value, ...]:
-    return _sort(g, x, True, dim, descending)
 
 
 def _sort_many(g: GraphBuilder, x: Value, axis: int, descending: bool) -> tuple[Value, ...]:

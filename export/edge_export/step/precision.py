@@ -128,4 +128,6 @@ def next_scale(is_finite: Tensor, inputs: Tensors) -> Tensors:
     }
 
 
-PRECISIONS: Mapping[str, Precision] = {FP32: Precision(), FP16: HalfPrecision()}
+def precision_named(name: str) -> Precision:
+    """The part of a step for one of `edge_runtime.package.names.PRECISIONS`."""
+    return {FP32: Precision, FP16: HalfPrecision}[name]()

@@ -27,7 +27,7 @@ from edge_export.policies import CombinedPolicy, PolicySetting, TokenPolicy, pol
 from edge_export.recipe import Recipe
 from edge_export.step.encoder import GroupEncoder
 from edge_export.step.optimizer import update_groups
-from edge_export.step.precision import PRECISIONS, Precision
+from edge_export.step.precision import Precision, precision_named
 from edge_export.step.rung import RungProgram
 from edge_export.vit import Weights
 from edge_runtime.errors import ConfigError
@@ -56,7 +56,7 @@ class Program:
         )
         self.views: tuple[ViewGroup, ...] = recipe.augmented(self.objective.declaration.views)
         self.settings: tuple[RungSettings, ...] = recipe.rungs()
-        self.precision = precision or PRECISIONS[recipe.precision]
+        self.precision = precision or precision_named(recipe.precision)
         first = self.settings[0]
         policy = self.policy(first)
         of_policy = replace(policy.declaration, draws=())  # they differ by rung
