@@ -67,7 +67,7 @@ def on_webgpu(
 @pytest.mark.parametrize(
     ("tests", "chosen", "least"),
     [
-        ("tests/test_engines.py", "ort", 38),  # those of engine ort-training are skipped
+        ("tests/test_engines.py", "ort", 42),  # those of engine ort-training are skipped
         ("tests/test_handed_over.py", "", 14),  # every method and policy, in both precisions
     ],
 )
@@ -150,11 +150,14 @@ print(np.linalg.norm(found - exact) / np.linalg.norm(exact))
 """
 
 
-def test_a_killed_run_continues_on_the_device(packages: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("package", ["simclr-random", "simclr-random-fp16"])
+def test_a_killed_run_continues_on_the_device(
+    packages: Path, tmp_path: Path, package: str
+) -> None:
     """The result is that of an undisturbed run, bit for bit."""
     states = []
     for name, kills in (("whole", False), ("killed", True)):
-        words = ["-m", "edge_runtime", "run", str(packages / "simclr-random"), "digits"]
+        words = ["-m", "edge_runtime", "run", str(packages / package), "digits"]
         words += ["-o", str(tmp_path / name), "--device", "webgpu", "--keep-ratio", "0.5"]
         words += ["--images", "16", "--epochs", "2", "--checkpoint-every", "0.1s"]
         if kills:

@@ -147,6 +147,14 @@ def test_a_run_continues_from_a_snapshot_bit_for_bit(engine: Engine, package: Pa
         assert_equal(other.snapshot(), engine.snapshot())
 
 
+def test_a_snapshot_is_a_state_of_the_package(engine: Engine, package: Package) -> None:
+    """As a checkpoint has to be, to be read again; scalars are scalars."""
+    train(engine, package, range(1, 3))
+    wanted = {name: (v.dtype, v.shape) for name, v in package.initial_state().items()}
+    for state in (engine.snapshot(), engine.state_view()):
+        assert {name: (v.dtype, v.shape) for name, v in state.items()} == wanted
+
+
 def test_moments_survive_a_switch_of_the_rung(engine: Engine, package: Package) -> None:
     """Alternating rungs on one engine equals a new engine for every step."""
     train(engine, package, range(1, 6))

@@ -123,7 +123,7 @@ class _Cuda(Device):
         create = load_onnxruntime().OrtValue.ortvalue_from_numpy
         # Fails here first where CUDA's libraries are missing or there is no such GPU.
         with native_errors(f"use the memory of device {self.name} (docs/gpu.md)"):
-            return create(np.ascontiguousarray(array), "cuda", self._index)
+            return create(_contiguous(array), "cuda", self._index)
 
 
 class _WebGpu(Device):
@@ -142,7 +142,7 @@ class _WebGpu(Device):
     @override
     def copy_of(self, array: Array) -> Any:
         create = load_onnxruntime().OrtValue.ortvalue_from_numpy
-        return create(np.ascontiguousarray(array), *self._place)
+        return create(_contiguous(array), *self._place)
 
 
 class _DeviceTensors(Tensors):
@@ -166,12 +166,17 @@ class _DeviceTensors(Tensors):
 
     @override
     def write(self, name: str, array: Array) -> None:
-        self.value(name).update_inplace(np.ascontiguousarray(array))
+        self.value(name).update_inplace(_contiguous(array))
 
     @override
     def clear(self) -> None:
         for name, value in self._values.items():
             value.update_inplace(np.zeros(*self._kinds[name]))
+
+
+def _contiguous(array: Array) -> Array:
+    """Not by `np.ascontiguousarray`, which gives a scalar the shape [1]."""
+    return np.require(array, requirements="C")
 
 
 def device_name(text: str) -> str:

@@ -131,8 +131,7 @@ class GraphSession:
             given = hyper[name] if spec.role == HYPER else batch[name]
             self._fed_tensors.write(name, np.asarray(given, spec.dtype))
         self._session.run_with_iobinding(binding)
-        # The WebGPU provider gives some scalars the shape [1]
-        return {name: self._metrics.read(name).item() for name in self._metric_names}
+        return {name: float(self._metrics.read(name)) for name in self._metric_names}
 
 
 def arrays_like(specs: Iterable[TensorSpec]) -> dict[str, Array]:
