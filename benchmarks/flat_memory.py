@@ -2,8 +2,8 @@
 
 Thousands of steps of a tiny package with a teacher, in one process: the rung changes up and
 down, snapshots are taken, and after every step its inputs are overwritten, freed and their
-memory is taken by others (`parts/many_steps.py`). Resident memory has to stay within 1 % of
-what it was after the warm-up, fifth by fifth; losses and the last state have to be those of a
+memory is taken by others (`parts/many_steps.py`). Memory, files aside, has to stay within 1 %
+of what it was after the warm-up, fifth by fifth; losses and last state have to be those of a
 second process that keeps all inputs as they are, bit for bit. Otherwise the exit code is 1.
 
     python benchmarks/flat_memory.py --device webgpu --python .venv-webgpu/bin/python
@@ -27,7 +27,7 @@ EXPORT = [
     *("--width", "16", "--heads", "1", "--batch-size", "2"),
     *("--method", "mocov3", "--tokens", "random", "--keep-ratios", "1.0,0.75,0.5"),
 ]
-TOLERANCE = 0.01  # of resident memory
+TOLERANCE = 0.01  # of memory
 PARTS = 5  # of the steps after the warm-up, whose medians are compared
 
 
@@ -72,17 +72,17 @@ def run(args: argparse.Namespace, package: Path, *, hostile: bool) -> Row:
 
 def row_of(args: argparse.Namespace, hostile: Row, kept: Row) -> Row:
     """What both have shown."""
-    samples = hostile["rss_bytes"][args.warm_up // SAMPLED_EVERY :]
+    samples = hostile["held_bytes"][args.warm_up // SAMPLED_EVERY :]
     size = len(samples) // PARTS
     medians = [statistics.median(samples[i * size :][:size]) for i in range(PARTS)]
     names = ("device", "steps", "warm_up", "switch_every", "snapshot_every")
     return {
         **{name: getattr(args, name) for name in names},
         "rung_changes": args.steps // args.switch_every,
-        "rss_mib_by_fifth": [round(median / MIB, 2) for median in medians],
+        "held_mib_by_fifth": [round(median / MIB, 2) for median in medians],
         "last_of_first": round(medians[-1] / medians[0], 4),
         "largest_change": round(max(abs(m / medians[0] - 1) for m in medians), 4),
-        "peak_rss_mib": round(max(hostile["rss_bytes"]) / MIB, 2),
+        "peak_held_mib": round(max(hostile["held_bytes"]) / MIB, 2),
         "first_loss": hostile["losses"][0],
         "last_loss": hostile["losses"][-1],
         "different_losses": sum(
@@ -97,7 +97,7 @@ def problems_of(row: Row) -> list[str]:
     problems = []
     if row["largest_change"] > TOLERANCE:
         problems.append(
-            f"resident memory is not flat: medians of {row['rss_mib_by_fifth']} MiB by fifth, "
+            f"memory is not flat: medians of {row['held_mib_by_fifth']} MiB by fifth, "
             f"more than {TOLERANCE:.0%} from the first"
         )
     if row["different_losses"] or not row["same_state"]:

@@ -351,7 +351,7 @@ def _costs(
     if file and missing:
         raise DeviceError(
             f"cost profile {file} lacks {', '.join(missing)}. Measure again with "
-            "`edge-train profile PKG`."
+            f"{environment.key.profile_command()}."
         )
     profile = measure(ladder, known) if known is None or missing else known
     comparable = {rung.id for rung in ladder}

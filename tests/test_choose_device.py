@@ -36,6 +36,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     def with_gpus(**gpus: Gpu | None) -> FakeProcesses:
         found = {name.replace("cuda", "cuda:0"): gpu for name, gpu in gpus.items()}
         monkeypatch.setattr(fastest, "installed_gpus", lambda _: list(found))
+        monkeypatch.setattr(fastest, "missing_gpu_text", "{} has no GPU here".format)
         for module in (fastest, profiling.environment):
             monkeypatch.setattr(module, "device_gpu", found.get)
         return processes
@@ -169,8 +170,12 @@ def test_a_run_keeps_its_device_unless_another_is_named(
     processes, said = install(webgpu=MALI), []
     choice = choose(package, device, recorded=recorded, report=said.append)
     assert choice == DeviceChoice(device=taken)
-    changed = device == "cpu" and recorded == "webgpu"
-    assert said == (["the run began on device webgpu and goes on with cpu"] if changed else [])
+    if device == "cpu" and recorded == "webgpu":
+        assert said == ["the run began on device webgpu and goes on with cpu"]
+    elif device in (None, "auto") and recorded == "webgpu":
+        assert said == ["on device webgpu, as the run began (--device takes another one)"]
+    else:
+        assert said == []
     assert processes.jobs == []
 
 

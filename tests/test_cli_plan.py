@@ -235,7 +235,7 @@ def test_without_a_profile_the_command_is_named(package, profile, capsys) -> Non
     assert main(["plan", str(package.path), "--images", "40"]) == 4
     assert (
         f"no cost profile of {package.path} on {profile.board} with ort (numpy) "
-        f"yet. Measure it with `edge-train profile {package.path}`"
+        f"on cpu yet. Measure it with `edge-train profile {package.path}`"
     ) in capsys.readouterr().err
 
 

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from edge_runtime.engines import create_engine, engine_device
+from edge_runtime.device.gpus import Survey
+from edge_runtime.engines import create_engine, devices, engine_device
 from edge_runtime.engines.runtime import load_onnxruntime, native_errors
 from edge_runtime.errors import ConfigError, EngineError, NoMemoryError
 
@@ -23,6 +24,16 @@ def test_devices_are_those_of_the_engine() -> None:
     assert engine_device("ort", "cuda:07") == "cuda:7"
     with pytest.raises(ConfigError, match="ort-training has no device 'webgpu'; it has cpu"):
         engine_device("ort-training", "webgpu")
+
+
+def test_a_driver_that_ends_processes_is_not_loaded(monkeypatch) -> None:
+    """It would end this one, or hang it for ever."""
+    broken = Survey(gpus=(), problem="a driver crashes (SIGSEGV)", is_broken=True)
+    monkeypatch.setattr(devices.gpus, "survey", lambda _: broken)
+    monkeypatch.setattr(devices, "device_runtime", str)
+    monkeypatch.setattr(devices, "load_onnxruntime", pytest.fail)
+    with pytest.raises(EngineError, match=r"device webgpu .*: a driver crashes \(SIGSEGV\)\."):
+        devices.open_device("webgpu")
 
 
 @pytest.mark.parametrize(

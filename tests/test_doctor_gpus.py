@@ -136,7 +136,7 @@ def on_gpu(gpu: gpus.Gpu | None, placement: Placement | None, *, half: bool) -> 
                 "on Orin, integrated, NVIDIA 540.4.0, CUDA 12.6, compute capability 8.7",
                 "890 of 893 nodes of the step run on it, and on the CPU 2 Add, 1 TopK: "
                 "every step copies",
-                "it has float16, for packages of --precision fp16",
+                "it trains packages of --precision fp16",
             ],
         ),
         (
@@ -146,7 +146,7 @@ def on_gpu(gpu: gpus.Gpu | None, placement: Placement | None, *, half: bool) -> 
                 "on llvmpipe, software, Mesa 25.0.7, Vulkan 1.4.305: a processor computes, "
                 "slower than engine ort does on it without a GPU",
                 "9 of 9 nodes of the step run on it: no copies inside a step",
-                "it has no float16, for packages of --precision fp16",
+                "it has no float16 and does not train packages of --precision fp16",
             ],
         ),
         (
@@ -155,7 +155,7 @@ def on_gpu(gpu: gpus.Gpu | None, placement: Placement | None, *, half: bool) -> 
             [
                 "on a GPU whose driver does not give its name",
                 "this runtime does not tell which nodes of the step run on it: copies unknown",
-                "it has float16, for packages of --precision fp16",
+                "it trains packages of --precision fp16",
             ],
         ),
     ],

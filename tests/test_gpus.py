@@ -2,7 +2,10 @@
 
 import grp
 import os
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,7 +97,26 @@ def test_a_broken_driver_is_told_and_kills_nothing(
 ) -> None:
     monkeypatch.setattr(gpus, "LONGEST_S", 2.0)
     stub_drivers.vulkan(drivers, ("GPU", DISCRETE), before=before)
-    assert gpus.survey(gpus.VULKAN) == gpus.Survey(gpus=(), problem=problem)
+    broken = gpus.Survey(gpus=(), problem=problem, is_broken=True)
+    assert gpus.survey(gpus.VULKAN) == broken
+
+
+def test_a_driver_that_hangs_ends_with_the_process_that_asked(drivers: Path) -> None:
+    """Also when that is killed."""
+    stub_drivers.vulkan(drivers, ("GPU", DISCRETE), before="sleep(60)")
+    asks = "from edge_runtime.device import gpus; gpus.survey(gpus.VULKAN)"
+    with subprocess.Popen([sys.executable, "-c", asks]) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        while not (found := children.read_text().split()):
+            time.sleep(0.01)
+        time.sleep(1.0)  # until it asks the driver
+        process.kill()
+    deadline_s = time.monotonic() + 5.0
+    while (status := Path(f"/proc/{found[0]}/stat")).exists():
+        if status.read_text().rpartition(")")[2].split()[0] == "Z":
+            break
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize(

@@ -158,6 +158,19 @@ def test_work_is_lost_back_to_the_checkpoint_that_could_be_read(tmp_path: Path) 
     assert stages["checkpoint"].time_s == pytest.approx(0.5)  # the other one is lost work
 
 
+def test_a_run_that_changed_its_device_says_so(tmp_path: Path) -> None:
+    run = resumed_run()
+    kinds = [note.kind for note in summary_of(run, tmp_path).notes]
+    assert "mixed" not in kinds
+    (resumed,) = (event for event in run.events if event["event"] == "resumed")
+    resumed |= {"device": "webgpu", "gpu": "Mali-G610, panvk 25.3"}
+    notes = {note.kind: note.text for note in summary_of(run, tmp_path / "b").notes}
+    assert notes["mixed"] == (
+        "Processes of this run trained on cpu and on webgpu (Mali-G610, panvk 25.3): what a "
+        "step of a rung costs is the mean over all of them."
+    )
+
+
 def test_an_estimate_is_reported(tmp_path: Path) -> None:
     summary = summary_of(estimated_run(), tmp_path)
     assert summary.energy_is_estimate
@@ -165,6 +178,7 @@ def test_an_estimate_is_reported(tmp_path: Path) -> None:
     assert any("idle power is unknown" in note.text for note in summary.notes)
     (evaluation,) = summary.evaluations
     assert (evaluation.classifier, evaluation.accuracy) == ("kNN", 0.75)
+    assert evaluation.device == "cpu"
 
 
 def test_joules_of_a_step_are_a_mean_over_two_seconds_or_nothing(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import json
 import signal
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -162,18 +163,31 @@ def try_part(part: str) -> Finding:
         require_room("this trial", trial_bytes(part), _ADVICE)
         command = python_command(_TRY.format(part=part))
         with start_errors():
-            done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_S)
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=LONGEST_S,
+            )
     except DeviceError as error:
         return Finding(part=part, works=False, did=None, problem=str(error))
     except subprocess.TimeoutExpired:
         problem = f"no answer in {duration_text(LONGEST_S)}"
         return Finding(part=part, works=False, did=None, problem=problem)
-    if done.returncode == 0:
-        return Finding(
-            part=part, works=True, did=json.loads(done.stdout.splitlines()[-1]), problem=None
-        )
+    if done.returncode == 0 and (did := _answer(done.stdout)) is not None:
+        return Finding(part=part, works=True, did=did, problem=None)
     problem = _problem(done.returncode, done.stderr.strip().removeprefix("edge-train: "))
     return Finding(part=part, works=False, did=None, problem=problem)
+
+
+def _answer(stdout: str) -> dict[str, Any] | None:
+    """The line of a trial's result; drivers may print others, or end the process early."""
+    for line in stdout.splitlines():
+        with suppress(ValueError):
+            if isinstance(did := json.loads(line), dict):
+                return did
+    return None
 
 
 def trial_bytes(part: str) -> int:
@@ -185,7 +199,7 @@ def trial_bytes(part: str) -> int:
 def _problem(code: int, stderr: str) -> str:
     """Why a trial failed."""
     if code >= 0:
-        return stderr
+        return stderr or "something in its process ended it without an error"
     killed = f"its process was killed by {signal.Signals(-code).name}"
     room_bytes = memory_now().room_bytes
     if code == -signal.SIGKILL and room_bytes is not None:

@@ -112,12 +112,12 @@ def _finding_text(finding: dict[str, Any]) -> str:
     )
     if "gpu" not in finding:
         return step
-    half = "" if did["half_precision"] else "no "
+    half = "trains" if did["half_precision"] else "has no float16 and does not train"
     lines = [
         step,
         _adapter_text(finding["gpu"]),
         _placement_text(did["placement"]),
-        f"it has {half}float16, for packages of --precision fp16",
+        f"it {half} packages of --precision fp16",
     ]
     return f"\n{_INDENT}".join(lines)
 

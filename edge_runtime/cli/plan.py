@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         single_rung_costs,
         with_decoding,
     )
-    from edge_runtime.profiling import fitting_on_card
+    from edge_runtime.profiling import fitting_on_card, key_of
 
     budget, package = budget_of(args), open_package(args.package)
     manifest, (per_epoch, decoding) = package.manifest, _epoch_of(package, args)
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     if not costs:
         raise DeviceError(
             f"cost profile {path} has none of the rungs {', '.join(ladder)}. Measure them "
-            f"with `edge-train profile {package.path}`."
+            f"with {key_of(profile).profile_command(package.path)}."
         )
     epoch = Workload(
         costs=with_decoding(interpolate(costs), decoding),
@@ -174,8 +174,9 @@ def find_profile(package: "Package", args: argparse.Namespace) -> tuple[Path, "C
     if args.profile is None and not os.path.exists(path):
         raise DeviceError(
             f"no cost profile of {package.path} on {environment.board.id} with "
-            f"{environment.engine} ({environment.runtime}) yet. Measure it with `edge-train "
-            f"profile {package.path}`, or give one with --profile."
+            f"{environment.engine} ({environment.runtime}) on {environment.device} yet. "
+            f"Measure it with {environment.key.profile_command(package.path)}, or give one "
+            "with --profile."
         )
     return path, environment.load_profile(package, path)
 

@@ -26,6 +26,7 @@ PLUGIN = "onnxruntime-ep-webgpu"
 DISTRIBUTIONS = {WEBGPU: PLUGIN, CUDA: "onnxruntime-gpu"}  # that bring a device
 _CUDA_INDEX = re.compile("[0-9]{1,3}")
 _ERROR = 3  # severity of log lines, as of sessions
+_ALONE = "in an environment without another ONNX Runtime, which it would overwrite"
 _PLUGIN_RUNTIME = "1.24.4"  # the first ONNX Runtime that the plugin works with
 
 
@@ -95,9 +96,13 @@ class _Cuda(Device):
         if self._PROVIDER not in load_onnxruntime().get_available_providers():
             raise EngineError(
                 f"device {self.name} needs ONNX Runtime's GPU build; {runtime_name()} has no "
-                f"CUDA: {how_to_install(CUDA)}, or on a Jetson NVIDIA's wheel (docs/gpu.md)."
+                f"CUDA: {how_to_install(CUDA)} {_ALONE}, or on a Jetson NVIDIA's wheel "
+                "(docs/gpu.md)."
             )
-        names = [gpu.name for gpu in gpus.survey(gpus.CUDA).gpus]
+        survey = gpus.survey(gpus.CUDA)
+        if survey.is_broken:  # it would do the same to this process
+            raise EngineError(f"device {self.name} cannot be used: {survey.problem}.")
+        names = [gpu.name for gpu in survey.gpus]
         if names and index >= len(names):  # without names the runtime knows better
             raise EngineError(
                 f"there is no device {self.name}: CUDA counts from 0, and offers "
@@ -190,7 +195,9 @@ def device_name(text: str) -> str:
         return f"{CUDA}:{int(index or 0)}"
     if text in (CPU, WEBGPU):
         return text
-    raise ConfigError(f"unknown device {text!r}; known are cpu, webgpu, cuda and cuda:N.")
+    raise ConfigError(
+        f"unknown device {text!r}; known are cpu, webgpu, cuda, cuda:N; of commands also auto."
+    )
 
 
 def device_runtime(name: str) -> str:
@@ -205,7 +212,7 @@ def device_runtime(name: str) -> str:
         return f"{runtime_name()}, {PLUGIN} {version(PLUGIN)}"
     except PackageNotFoundError as error:
         raise EngineError(
-            f"device {WEBGPU} needs {PLUGIN}: {how_to_install(WEBGPU)}."
+            f"device {WEBGPU} needs {PLUGIN}: {how_to_install(WEBGPU)} {_ALONE}."
         ) from error
 
 
@@ -237,6 +244,12 @@ def device_gpu(name: str) -> gpus.Gpu | None:
     return known[index] if index < len(known) else None
 
 
+def missing_gpu_text(name: str) -> str:
+    """Why `device_gpu` knows no GPU behind the name of one."""
+    problem = gpus.survey(gpus.VULKAN if name == WEBGPU else gpus.CUDA).problem
+    return f"{name} has no GPU here" + ("" if problem is None else f": {problem}")
+
+
 def _cuda_index(name: str) -> int:
     return int(name.removeprefix(f"{CUDA}:"))
 
@@ -258,6 +271,9 @@ def open_device(name: str) -> Device:
 def _webgpu_adapter() -> Any:
     """The GPU that the plugin has chosen."""
     device_runtime(WEBGPU)
+    survey = gpus.survey(gpus.VULKAN)
+    if survey.is_broken:  # it would do the same to this process
+        raise EngineError(f"device {WEBGPU} cannot be used: {survey.problem}.")
     runtime = load_onnxruntime()
     try:
         import onnxruntime_ep_webgpu as plugin
@@ -288,4 +304,7 @@ def _offered_by_vulkan() -> str:
     if survey.problem is not None:
         return f"here, {survey.problem}"
     names = " and ".join(f"{gpu.name} ({gpu.kind})" for gpu in survey.gpus)
-    return f"here, Vulkan offers {names}"
+    return (
+        f"here, Vulkan offers {names}. What the plugin takes for software, it uses only with "
+        "ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER=1"
+    )

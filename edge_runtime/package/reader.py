@@ -1,6 +1,7 @@
 """Open a training package: every file is verified, every name checked."""
 
 import hashlib
+import math
 import os
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from edge_runtime.errors import ConfigError, PackageError
 from edge_runtime.package.graph_check import MAX_GRAPH_BYTES, check_graph
 from edge_runtime.package.manifest import FORMAT, Manifest, Rung
+from edge_runtime.package.names import BUFFER, LOSS_SCALE
 from edge_runtime.package.references import problems_of
 from edge_runtime.reading import MAX_TABLE_BYTES, parse_json, read_file
 from edge_runtime.schema import shown, structure
@@ -37,7 +39,8 @@ class Package:
             names: the tensors to read; `None`: all of them.
 
         Raises:
-            PackageError: it differs from the manifest's declaration.
+            PackageError: it differs from the manifest's declaration, or has a loss scale that
+                cannot be.
         """
         try:
             state = load_state(self.file(self.manifest.state_file), names)
@@ -53,6 +56,12 @@ class Package:
             raise PackageError(
                 f"{self.path}: {self.manifest.state_file} differs from the manifest: "
                 f"{problems[0]} ({len(problems)} differences). Export the package again."
+            )
+        scale = state.get(BUFFER + LOSS_SCALE)
+        if scale is not None and not 0 < float(scale) < math.inf:
+            raise PackageError(
+                f"{self.path}: {self.manifest.state_file}: {BUFFER}{LOSS_SCALE} is {scale}; "
+                "expected a finite number above 0. Export the package again."
             )
         return state
 

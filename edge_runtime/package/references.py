@@ -14,14 +14,17 @@ from edge_runtime.package.manifest import Manifest, Rung, TensorSpec
 from edge_runtime.package.names import (
     ACCUMULATE,
     APPLY,
+    BUFFER,
     DRAW,
     EMA,
     FEATURES,
+    FP16,
     GRAD,
     HYPER,
     IMAGES,
     IMAGES_PREFIX,
     LOSS,
+    LOSS_SCALE,
     MEAN,
     NEXT,
     PARAM,
@@ -127,6 +130,9 @@ def _values(manifest: Manifest) -> Iterator[str]:
             yield f"model.{key}: expected three numbers, for red, green and blue"
     if manifest.precision not in PRECISIONS:
         yield f"precision: unknown {manifest.precision!r}"
+    has_scale = BUFFER + LOSS_SCALE in {spec.name for spec in manifest.state}
+    if has_scale and manifest.precision != FP16:
+        yield f"precision: {manifest.precision!r}, but the state has {BUFFER}{LOSS_SCALE}"
     if manifest.model.features not in FEATURE_KINDS:
         yield f"model.features: unknown {manifest.model.features!r}"
     for group in manifest.views:

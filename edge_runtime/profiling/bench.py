@@ -183,15 +183,16 @@ class Bench:
 
     def _too_long(self, rung_id: str) -> str:
         kept = f" Measured and kept: {', '.join(self.measured)}." if self.measured else ""
+        command = self._environment.key.profile_command()
         if self._allowance.whole_s <= 0:
             return (
                 f"this budget was used up before {rung_id} could be measured. Measure without "
-                f"a budget first: `edge-train profile PKG`.{kept}"
+                f"a budget first: {command}.{kept}"
             )
         return (
             f"measuring {rung_id} alone takes more than {2 * self._allowance.whole_s:.3g} s, "
             "twice the tenth of this budget that measuring may take. Measure without a budget "
-            f"first: `edge-train profile PKG`.{kept}"
+            f"first: {command}.{kept}"
         )
 
     def _read(self, rung_id: str, times: int) -> MeasuredRung | None:

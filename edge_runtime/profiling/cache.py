@@ -13,9 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from edge_runtime.engines import engine_name
 from edge_runtime.errors import ConfigError, DeviceError, RecordsError, StorageError
 from edge_runtime.facts import CostProfile, RungCost
 from edge_runtime.facts.costs import EXTRAPOLATED, INTERPOLATED, MEASURED, SOURCES
+from edge_runtime.facts.devices import AUTO, CPU
 from edge_runtime.package import Package
 from edge_runtime.reading import read_json
 from edge_runtime.schema import shown, structure, unstructure
@@ -42,6 +44,16 @@ class EnvironmentKey(NamedTuple):
     gpu: str | None  # behind the device, with its driver; None: the CPU, or unknown
     threads: int | None  # of the engine; None: one per processor
     cpus: float | None  # that may be used, such as 2 or 0.5; None: unknown
+
+    def profile_command(self, package: object = "PKG") -> str:
+        """The command that measures costs here, for messages."""
+        options = {
+            "--engine": None if self.engine == engine_name(AUTO) else self.engine,
+            "--device": None if self.device == CPU else self.device,
+            "--threads": self.threads,
+        }
+        given = [f" {flag} {value}" for flag, value in options.items() if value is not None]
+        return f"`edge-train profile {package}{''.join(given)}`"
 
 
 def key_of(profile: CostProfile) -> EnvironmentKey:
@@ -295,7 +307,7 @@ def check_fits(
         foreign = [cost.rung for cost in profile.rungs if cost.rung not in rungs]
         if foreign:
             pairs["rungs"] = (", ".join(foreign), ", ".join(rungs))
-    _refuse_differences(profile, pairs)
+    _refuse_differences(profile, pairs, key.profile_command())
 
 
 def check_sensor_fits(
@@ -315,7 +327,7 @@ def check_sensor_fits(
     if profile.calibration is not None:
         known = _calibration_text(profile.calibration)
         pairs["calibration"] = (known, _calibration_text(calibration))
-    _refuse_differences(profile, pairs)
+    _refuse_differences(profile, pairs, key_of(profile).profile_command())
 
 
 def _calibration_text(calibration: Mapping[str, Mapping[str, float]]) -> str | None:
@@ -327,7 +339,7 @@ def _calibration_text(calibration: Mapping[str, Mapping[str, float]]) -> str | N
 
 
 def _refuse_differences(
-    profile: CostProfile, pairs: Mapping[str, tuple[object, object]]
+    profile: CostProfile, pairs: Mapping[str, tuple[object, object]], command: str
 ) -> None:
     different = [
         f"  {name}: measured with {_shown(measured)}, here {_shown(here)}"
@@ -338,7 +350,7 @@ def _refuse_differences(
         lines = "\n".join(different)
         raise DeviceError(
             f"the cost profile of {profile.created_at} is not valid here:\n{lines}\n"
-            "Measure again with `edge-train profile PKG`."
+            f"Measure again with {command}."
         )
 
 

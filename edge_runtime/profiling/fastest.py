@@ -4,14 +4,15 @@ A software adapter is never taken, and where the CPU is alone nothing is measure
 that of a cost profile in the cache, or of a short run in a separate process, as in profiling.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_runtime.device import Meter
 from edge_runtime.engines import create_engine, device_gpu, installed_gpus, require_supported
-from edge_runtime.engines.devices import device_name
-from edge_runtime.errors import EngineError
+from edge_runtime.engines.devices import device_name, missing_gpu_text
+from edge_runtime.errors import ConfigError, EngineError, RecordsError, StoppedError
 from edge_runtime.facts.devices import AUTO, CPU
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
@@ -20,6 +21,7 @@ from edge_runtime.profiling.process import measure_rung
 from edge_runtime.training import never
 from edge_runtime.units import step_text
 
+_LONGEST_S = 120.0  # on each, until its steps are done: a driver may hang
 _MEASURED_S = 3.0  # of steps on each device: it counts against a budget
 
 
@@ -56,6 +58,7 @@ def choose_device(
 
     Raises:
         ConfigError: no name of a device.
+        RecordsError: the device of the run is none.
         DeviceError: the board is unknown, or no process can be started.
         StoppedError: `stop` returned `True`.
         StorageError: files of the measurements cannot be written.
@@ -65,11 +68,21 @@ def choose_device(
         if recorded not in (None, named):
             report(f"the run began on device {recorded} and goes on with {named}")
         return DeviceChoice(device=named)
+    _check_recorded(recorded)
+    if recorded not in (None, CPU):
+        report(f"on device {recorded}, as the run began (--device takes another one)")
     if recorded is not None or device is None:
         return DeviceChoice(device=recorded or CPU)
     choice = _fastest(package, engine, threads, board_file, report, stop)
     report(f"--device auto takes {choice.device}: {choice.reason}")
     return choice
+
+
+def _check_recorded(device: str | None) -> None:
+    try:
+        device_name(device or CPU)
+    except ConfigError as error:
+        raise RecordsError(f"run.json: device: {error} Name one with --device.") from error
 
 
 def _fastest(
@@ -110,7 +123,7 @@ def _usable(engine: str) -> tuple[list[str], list[str]]:
     for device in installed_gpus(engine):
         gpu = device_gpu(device)
         if gpu is None:
-            refused.append(f"{device} has no GPU here")
+            refused.append(missing_gpu_text(device))
         elif gpu.is_software:
             refused.append(f"{device} is only {gpu.name}, a software adapter")
         else:
@@ -128,10 +141,21 @@ def _step_s(
     if (known := _known_s(package, rung, environment)) is not None:
         return known
     report(f"timing a step of {rung.id} on device {environment.device}")
-    with Meter(None) as meter:
-        measured = measure_rung(
-            package, rung.id, environment, meter, max_s=_MEASURED_S, stop=stop
-        )
+    end_s = time.monotonic() + _LONGEST_S
+    try:
+        with Meter(None) as meter:
+            measured = measure_rung(
+                package,
+                rung.id,
+                environment,
+                meter,
+                max_s=_MEASURED_S,
+                stop=lambda: stop() or time.monotonic() > end_s,
+            )
+    except StoppedError as error:
+        if stop():
+            raise
+        raise EngineError(f"no step of {rung.id} in {_LONGEST_S:g} s") from error
     if measured is None:
         raise EngineError(f"a step of {rung.id} was killed for memory")
     return measured.measurement.step_s

@@ -76,7 +76,7 @@ def measure_for_run(
         known = ", ".join(cost.rung for cost in profile.rungs if cost.source == MEASURED)
         report(
             f"there was time and memory to measure {known}. This is kept; the next run or "
-            "`edge-train profile PKG` continues from there"
+            f"{environment.key.profile_command()} continues from there"
         )
     elif all(_is_complete(cost, metering) for cost in profile.rungs):
         with cache_writes():

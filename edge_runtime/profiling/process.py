@@ -88,6 +88,9 @@ def measure_rung(
         if code:
             reason = _reason(code, scratch)
             raise EngineError(f"measuring rung {rung_id} of {package.path} failed: {reason}")
+        if not (scratch / MEASUREMENT).exists():  # a driver may end a process as it likes
+            reason = "something in its process ended it without an error"
+            raise EngineError(f"measuring rung {rung_id} of {package.path} failed: {reason}")
         table = read_json(scratch / MEASUREMENT)
         measurement = structure(Measurement, table, where=f"rung {rung_id}", error=EngineError)
     return MeasuredRung(

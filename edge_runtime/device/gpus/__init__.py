@@ -5,6 +5,7 @@ writes what it found, as JSON, to what was its stdout; what drivers print goes t
 nobody reads.
 """
 
+import ctypes
 import json
 import os
 import signal
@@ -26,6 +27,7 @@ from edge_runtime.schema import structure, unstructure
 VULKAN, CUDA = "vulkan", "cuda"
 LONGEST_S = 60.0  # drivers answer in a second; emulated machines are a hundred times slower
 _ASK: dict[str, Callable[[], list[Gpu]]] = {VULKAN: vulkan_gpus, CUDA: cuda_gpus}
+_PR_SET_PDEATHSIG = 1
 _CHILD = "from edge_runtime.device.gpus import main; main()"
 
 
@@ -35,29 +37,37 @@ def survey(interface: str) -> Survey:
     try:
         with start_errors():
             done = subprocess.run(
-                python_command(_CHILD, interface), capture_output=True, timeout=LONGEST_S
+                python_command(_CHILD, interface, str(os.getpid())),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                timeout=LONGEST_S,
             )
-        if done.returncode:
-            raise DeviceError(f"a driver of {interface} {_ending(done.returncode)}")
+    except subprocess.TimeoutExpired:
+        return _broken(f"a driver of {interface} does not answer in {LONGEST_S:g} s")
+    except DeviceError as error:
+        return Survey(gpus=(), problem=str(error))
+    if done.returncode < 0:
+        name = signal.Signals(-done.returncode).name
+        return _broken(f"a driver of {interface} crashes ({name})")
+    if done.returncode:
+        code = f"exit code {done.returncode}"
+        return _broken(f"a driver of {interface} ends the process that asks it ({code})")
+    try:
         answer = parse_json(done.stdout)
         return structure(Survey, answer, where=interface, error=DeviceError)
-    except subprocess.TimeoutExpired:
-        problem = f"a driver of {interface} does not answer in {LONGEST_S:g} s"
-    except ValueError:
-        problem = f"a driver of {interface} has ended the process that asked it"
-    except DeviceError as error:
-        problem = str(error)
-    return Survey(gpus=(), problem=problem)
+    except (ValueError, DeviceError):
+        return _broken(f"a driver of {interface} has ended the process that asked it")
 
 
-def _ending(code: int) -> str:
-    if code < 0:
-        return f"crashes ({signal.Signals(-code).name})"
-    return f"ends the process that asks it (exit code {code})"
+def _broken(problem: str) -> Survey:
+    return Survey(gpus=(), problem=problem, is_broken=True)
 
 
 def main() -> None:
-    """Ask the interface of the command line."""
+    """Ask the interface of the command line; ends with its parent, whatever a driver does."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(sys.argv[2]):  # it ended before
+        return
     answer_to = os.dup(1)
     os.dup2(2, 1)  # drivers print there
     answer = json.dumps(unstructure(_found(sys.argv[1])))

@@ -34,3 +34,4 @@ class Survey:
 
     gpus: tuple[Gpu, ...]
     problem: str | None  # None where there are some
+    is_broken: bool = False  # the driver has ended the process that asked it, or hangs

@@ -108,13 +108,13 @@ def _nvml() -> tuple[Any, tuple[Any, ...]] | None:
     """The module, connected, and its GPUs; `None` without it, or without a driver."""
     try:
         import pynvml
-    except ImportError:
+    except (ImportError, OSError, RuntimeError):  # also of a broken installation
         return None
     try:
         pynvml.nvmlInit()
         count = pynvml.nvmlDeviceGetCount()
         return pynvml, tuple(pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(count))
-    except pynvml.NVMLError:
+    except (pynvml.NVMLError, AttributeError, OSError):
         return None
 
 

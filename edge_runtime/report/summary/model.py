@@ -30,7 +30,7 @@ def copy_fields(kind: type[T], *sources: object, **others: Any) -> T:
 class Note:
     """What a reader has to know before the numbers."""
 
-    kind: str  # "estimate", "damaged", "limit", "missing", "lost" or "comparison"
+    kind: str  # "estimate", "damaged", "limit", "missing", "mixed", "lost" or "comparison"
     text: str
 
 
@@ -241,6 +241,7 @@ class EvaluationRow:
     at: str
     step: int
     classifier: str  # "kNN" or "linear probe"
+    device: str
     accuracy: float
     untrained_accuracy: float | None
     test_pictures: int | None

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 
 from edge_runtime.facts.budget import LIMITS, over_text
+from edge_runtime.records.event_text import device_text
+from edge_runtime.records.events import Resumed
 from edge_runtime.report.summary.digest import RunDigest
 from edge_runtime.report.summary.model import Note, RunSummary
 from edge_runtime.units import duration_text, power_text
@@ -15,6 +17,7 @@ def notes_of(digest: RunDigest, run: RunSummary) -> tuple[Note, ...]:
         "damaged": _damages(digest),
         "limit": _exceeded(run),
         "missing": _missing(digest, run),
+        "mixed": _mixed(digest),
         "lost": _lost(run),
     }
     return tuple(Note(kind=kind, text=text) for kind in texts for text in texts[kind])
@@ -96,6 +99,18 @@ def _missing(digest: RunDigest, run: RunSummary) -> Iterator[str]:
         )
     if run.state == "unfinished":
         yield "The run has not ended: it goes on, or was killed."
+
+
+def _mixed(digest: RunDigest) -> Iterator[str]:
+    resumed = [event for _, _, event in digest.events if isinstance(event, Resumed)]
+    first = digest.run.info
+    began = [(first.device, first.gpu), *((each.device, each.gpu) for each in resumed)]
+    devices = [device_text(*each) for each in dict.fromkeys(began)]
+    if len(devices) > 1:
+        yield (
+            f"Processes of this run trained on {' and on '.join(devices)}: what a step of a "
+            "rung costs is the mean over all of them."
+        )
 
 
 def _lost(run: RunSummary) -> Iterator[str]:

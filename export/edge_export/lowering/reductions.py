@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from edge_export.lowering.graph import GraphBuilder, Value
-from edge_export.lowering.table import lowers
+from edge_export.lowering.shapes import cut
+from edge_export.lowering.table import known_size, lowers
 
 aten = torch.ops.aten
 
@@ -93,31 +94,36 @@ def _bmm(g: GraphBuilder, a: Value, b: Value) -> Value:
 
 @lowers(aten.mm.default)
 def _mm(g: GraphBuilder, a: Value, b: Value) -> Value:
-    parts = _parts(b) if g.is_transposed(a) else 1  # the gradient of a weight: a sum over rows
-    if parts == 1:
-        return g.matmul(a, b)
-    a_rows, b_rows = (
-        g.reshape(rows, [parts, int(rows.shape[0]) // parts, rows.shape[1]])
-        for rows in (g.transpose(a, [1, 0]), b)
+    is_gradient = b.dtype == np.float16 and g.is_transposed(a)  # of a weight: a sum over rows
+    if is_gradient and known_size(b, 0) > LONGEST_HALF_SUM:
+        return _mm_in_parts(g, g.transpose(a, [1, 0]), b)
+    return g.matmul(a, b)
+
+
+def _mm_in_parts(g: GraphBuilder, a: Value, b: Value) -> Value:
+    """a^T b in float16: parts of equal size and the rows that are left, added in float32.
+
+    WebGPU adds up products of float16 in float16: long sums lose bits, or stop growing.
+    """
+    count = known_size(b, 0)
+    least = -(-count // LONGEST_HALF_SUM)
+    # Without rows that are left, nothing has to be cut off, which would copy all others.
+    parts = next((n for n in range(least, 2 * least) if count % n == 0), least)
+    size, left = divmod(count, parts)
+    a_parts, b_parts = (
+        g.reshape(cut(g, rows, 0, range(parts * size)), [parts, size, rows.shape[1]])
+        for rows in (a, b)
     )
-    products = g.cast(g.matmul(g.transpose(a_rows, [0, 2, 1]), b_rows), np.float32)
-    return g.cast(g.reduce("ReduceSum", products, [0], False), b.dtype)
+    products = g.cast(g.matmul(g.transpose(a_parts, [0, 2, 1]), b_parts), np.float32)
+    total = g.reduce("ReduceSum", products, [0], False)
+    if left:
+        a_rest, b_rest = (cut(g, rows, 0, range(parts * size, count)) for rows in (a, b))
+        rest = g.matmul(g.transpose(a_rest, [1, 0]), b_rest)
+        total = g.op("Add", total, g.cast(rest, np.float32))
+    return g.cast(total, b.dtype)
 
 
 @lowers(aten.addmm.default)
 def _addmm(g: GraphBuilder, bias: Value, x: Value, weight: Value) -> Value:
     shape = (x.shape[0], weight.shape[1])
     return g.add("Gemm", [x, weight, bias], [(x.dtype, shape)])[0]
-
-
-def _parts(rows: Value) -> int:
-    """In how many parts of equal size to sum products of rows.
-
-    WebGPU adds up products of float16 in float16: long sums lose bits, or stop growing.
-    """
-    count = rows.shape[0]
-    if rows.dtype != np.float16 or not isinstance(count, int):
-        return 1
-    least = -(-count // LONGEST_HALF_SUM)
-    # Many parts take memory: a prime number of rows stays whole.
-    return next((n for n in range(least, 4 * least) if count % n == 0), 1)
