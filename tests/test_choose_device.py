@@ -13,7 +13,7 @@ from training_fakes import FakeEngine, write_package
 
 from edge_runtime import profiling
 from edge_runtime.device.gpus import Gpu
-from edge_runtime.errors import ConfigError, StoppedError
+from edge_runtime.errors import ConfigError, RecordsError, StoppedError
 from edge_runtime.package import Package
 from edge_runtime.profiling import DeviceChoice, choose_device, fastest, save_profile
 
@@ -177,6 +177,21 @@ def test_a_run_keeps_its_device_unless_another_is_named(
     else:
         assert said == []
     assert processes.jobs == []
+
+
+def test_a_driver_that_hangs_is_given_up(package, install, monkeypatch) -> None:
+    monkeypatch.setattr(fastest, "_LONGEST_S", 0.5)
+    processes = install(webgpu=MALI)
+    processes.do(k050="time.sleep(60) if job['device'] == 'webgpu' else measured()")
+    choice = choose(package)
+    assert choice.device == "cpu"
+    assert "; webgpu does not work: no step of k050 in 0.5 s" in (choice.reason or "")
+    assert processes.are_gone()
+
+
+def test_a_damaged_record_of_the_device_is_no_wrong_flag(package, install) -> None:
+    with pytest.raises(RecordsError, match=r"run\.json: device: unknown device 'foo'"):
+        choose(package, None, recorded="foo")
 
 
 def test_a_name_that_cannot_be_is_refused(package, install) -> None:

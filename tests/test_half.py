@@ -1,16 +1,20 @@
 """Which devices train packages of precision fp16, and what is said of the others."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
 from edge_runtime.cli.main import main
 from edge_runtime.engines import create_engine, half, require_supported, supported_rungs
-from edge_runtime.errors import EngineError
+from edge_runtime.errors import EngineError, PackageError
+from edge_runtime.package.manifest import TensorSpec
+from edge_runtime.state import encode_state
 
 REASON = (
     "it is of precision fp16, which processors compute in float32 with conversions, slower "
@@ -75,3 +79,14 @@ def test_the_probe_adds_in_float16() -> None:
     )
     onnx.checker.check_model(model, full_check=True)
     assert half._PROBE.read_bytes() == model.SerializeToString(deterministic=True)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, math.inf, math.nan])
+def test_a_loss_scale_that_cannot_be_is_refused(package, scale) -> None:
+    """Every step would be skipped, until the run is called diverged."""
+    state = {**package.initial_state(), "buffer.loss_scale": np.array(scale, np.float32)}
+    package.file(package.manifest.state_file).write_bytes(encode_state(state))
+    spec = TensorSpec(name="buffer.loss_scale", dtype="float32", shape=(), role="state")
+    manifest = replace(package.manifest, state=(*package.manifest.state, spec))
+    with pytest.raises(PackageError, match=r"buffer\.loss_scale is .*finite number above 0"):
+        replace(package, manifest=manifest).initial_state()

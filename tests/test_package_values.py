@@ -32,6 +32,12 @@ def folder(tmp_path):
             set_in("model", "std", [0.5, 0.5, 0]),
             "model.std[2]: expected a number in [0.001, 1], got 0",
         ),
+        (
+            lambda t: t["state"].append(
+                {"name": "buffer.loss_scale", "dtype": "float32", "shape": [], "role": "state"}
+            ),
+            "precision: 'fp32', but the state has buffer.loss_scale",
+        ),
         (set_in("model", "features", "all"), "model.features: unknown 'all'"),
         (
             set_in("views", 0, "size_px", 0),
