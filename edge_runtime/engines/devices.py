@@ -284,6 +284,8 @@ def _webgpu_adapter() -> Any:
             f"device {WEBGPU} needs onnxruntime from {_PLUGIN_RUNTIME} on; {runtime_name()} "
             f"takes no plugins: {how_to_install(WEBGPU)}."
         )
+    if not survey.gpus:  # the plugin may end this process then
+        raise _no_gpu(survey)
     with native_errors(f"load {PLUGIN}"):
         runtime.set_default_logger_severity(_ERROR)
         runtime.register_execution_provider_library(WEBGPU, plugin.get_library_path())
@@ -291,20 +293,18 @@ def _webgpu_adapter() -> Any:
             each for each in runtime.get_ep_devices() if each.ep_name == plugin.get_ep_name()
         ]
     if not found:
-        raise EngineError(
-            f"device {WEBGPU}: {PLUGIN} finds no GPU here. It needs a Vulkan driver and its "
-            "loader (libvulkan.so.1), and permission to use /dev/dri (docs/gpu.md); "
-            f"{_offered_by_vulkan()}."
-        )
+        raise _no_gpu(survey)
     return found[0]
 
 
-def _offered_by_vulkan() -> str:
-    survey = gpus.survey(gpus.VULKAN)
-    if survey.problem is not None:
-        return f"here, {survey.problem}"
+def _no_gpu(survey: gpus.Survey) -> EngineError:
     names = " and ".join(f"{gpu.name} ({gpu.kind})" for gpu in survey.gpus)
-    return (
-        f"here, Vulkan offers {names}. What the plugin takes for software, it uses only with "
+    offered = survey.problem or (
+        f"Vulkan offers {names}. What the plugin takes for software, it uses only with "
         "ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER=1"
+    )
+    return EngineError(
+        f"device {WEBGPU}: {PLUGIN} finds no GPU here. It needs a Vulkan driver and its "
+        "loader (libvulkan.so.1), and permission to use /dev/dri (docs/gpu.md); here, "
+        f"{offered}."
     )
