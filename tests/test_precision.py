@@ -7,11 +7,11 @@ infinite weight makes gradients that are not finite; PyTorch's own float16 overf
 from collections import Counter
 
 import numpy as np
-import onnx
 import pytest
 
 torch = pytest.importorskip("torch", reason="the reference is PyTorch")
 
+import onnx  # noqa: E402
 from combinations import METHODS_AND_POLICIES  # noqa: E402
 from lowered import lowered  # noqa: E402
 from paired_objective import paired_method  # noqa: E402
