@@ -28,9 +28,10 @@ class SimSiam(Objective):
             norm=options.head_norm,
             output_norm=True,
         )
-        # A bottleneck of a quarter, as 512 of 2048 in the paper
+        # As 512 of 2048 in the paper; LayerNorm of very few numbers would keep only signs
+        bottleneck = max(8, out // 4)
         self._predictor = Head(
-            name="predictor", widths=(out, max(1, out // 4), out), norm=options.head_norm
+            name="predictor", widths=(out, bottleneck, out), norm=options.head_norm
         )
         size_px = model.image_size_px
         views = crop_views(size_px, asymmetric=False, min_area=0.2)
