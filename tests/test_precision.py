@@ -304,7 +304,9 @@ def test_gradients_are_near_those_of_float32() -> None:
         inputs |= {name: torch.tensor(value) for name, value in curves.items()}
         (found, outputs), (wanted, exact) = (rung.gradient(inputs) for rung in rungs)
         assert float(outputs.metrics["loss"]) == pytest.approx(
-            float(exact.metrics["loss"]), rel=1e-3
+            float(exact.metrics["loss"]),
+            rel=1e-3,
+            abs=1e-3,  # a cosine may be near zero
         )
         largest = max(float(value.norm()) for value in wanted.values())
         for name, value in wanted.items():
