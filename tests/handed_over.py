@@ -31,7 +31,7 @@ DEVICE = os.environ.get("EDGE_TRAIN_TEST_DEVICE", "cpu")  # device_tests/ gives 
 POLICIES = {"none": "1.0", "random": "1.0,0.5", "simprune": "1.0,0.5"}  # and their ladders
 STEPS = 4
 # Of the half-precision packages here: no step overflows, whatever a device adds up in float16
-SCALE = 2.0**8
+SCALE = 2.0**4
 SMALL = (
     "--model vit_tiny --image-size 16 --patch-size 4 --depth 3 --width 48 --heads 2 "
     "--batch-size 8"
