@@ -305,10 +305,13 @@ def test_gradients_are_near_those_of_float32() -> None:
             half.hyper_parameters, step=3, steps_per_epoch=4, total_steps=4
         )
         inputs |= half.initial_state()
+        inputs[SCALE] = torch.tensor(2.0**4)  # the loss of Barlow Twins begins near 800
         inputs |= {name: torch.tensor(value) for name, value in curves.items()}
         (found, outputs), (wanted, exact) = (rung.gradient(inputs) for rung in rungs)
         assert float(outputs.metrics["loss"]) == pytest.approx(
-            float(exact.metrics["loss"]), rel=1e-3
+            float(exact.metrics["loss"]),
+            rel=1e-3,
+            abs=1e-3,  # a cosine may be near zero
         )
         largest = max(float(value.norm()) for value in wanted.values())
         for name, value in wanted.items():

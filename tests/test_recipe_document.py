@@ -130,7 +130,7 @@ def test_the_document_has_the_methods_views():
     (table,) = re.findall(
         r"^\| method \| image size \|.*\n\|.*\n((?:\|.*\n)+)", DOCUMENT, re.M
     )
-    (sentence,) = re.findall(r"^Both take two views .*", DOCUMENT, re.M)
+    (sentence,) = re.findall(r"^All take two views .*", DOCUMENT, re.M)
     shared = {"max_area": 1, "flip": 0.5, "jitter": 0.8, "brightness": 0.4, "contrast": 0.4}
     shared |= {"hue": 0.1, "grayscale": 0.2}
     assert re.findall(r"`(\w+)`", sentence) == list(shared)

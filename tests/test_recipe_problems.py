@@ -45,7 +45,10 @@ WRONG = [  # what is wrong in the table, the one problem that is reported
         "unknown key batchsize; known are model, method, tokens, parametrization",
     ),
     ({"optimizer": {"LR": 1}}, "optimizer: unknown key LR; known are lr, final_lr, warmup"),
-    ({"method": {"name": "moco"}}, "unknown method 'moco'; known are simclr, mocov3."),
+    (
+        {"method": {"name": "moco"}},
+        "unknown method 'moco'; known are simclr, mocov3, byol,",
+    ),
     ({"tokens": {"name": "tome"}}, "unknown token policy 'tome'; known are none, random, sim"),
     (
         {"model": {**SIZES, "name": "vit_giant"}},
@@ -216,7 +219,11 @@ def test_a_wrong_value_is_reported(table, wanted):
         ),
         (
             {"method": {"queue": 1}},
-            "unknown key queue; known are temperature, projector_width, projector_out",
+            "unknown key queue; known are projector_width, projector_out, head_norm,",
+        ),
+        (
+            {"method": {"head_norm": "group"}},
+            "method.head_norm: unknown 'group'; known are layer, batch.",
         ),
         ({"tokens": {"placement": "before-mlp"}}, "unknown key placement: it takes none"),
         (
