@@ -1,6 +1,7 @@
 """Self-supervised methods, one file each. A new one needs a file and a line here."""
 
 from edge_export.objectives.base import Objective
+from edge_export.objectives.dino import Dino
 from edge_export.objectives.mocov3 import MoCoV3
 from edge_export.objectives.simclr import SimCLR
 from edge_runtime.errors import ConfigError
@@ -10,6 +11,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     for objective in (
         SimCLR,
         MoCoV3,
+        Dino,
     )
 }
 

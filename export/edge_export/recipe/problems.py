@@ -47,7 +47,11 @@ def _policies(recipe: Recipe) -> None:
 def _declared(recipe: Recipe) -> Iterator[str]:
     """Problems with the method's declaration for this model."""
     model, depth = recipe.facts(), recipe.facts().depth
-    method = objective_named(recipe.method.name)(model, recipe.method_options())
+    try:
+        method = objective_named(recipe.method.name)(model, recipe.method_options())
+    except ConfigError as error:
+        yield str(error)
+        return
     refusal = method.declaration.micro_batch_refusal
     if refusal is not None and any(n < recipe.batch_size for n in recipe.micro_batches):
         yield f"micro_batches: method {method.name} needs the whole batch: {refusal}"
