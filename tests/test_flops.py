@@ -97,7 +97,8 @@ def test_tokens_per_block_are_those_of_the_softmaxes(method, tokens):
     depth = 5
     rung, state = rung_and_state(make_program(method, tokens, depth=depth))
     model = graphs.step_graph(rung, state).model
-    in_attention = [shape[-1] for shape in shapes_of(model, "Softmax")]  # (S, H, queries, T)
+    softmaxes = shapes_of(model, "Softmax")  # (S, H, queries, T); of losses, fewer axes
+    in_attention = [shape[-1] for shape in softmaxes if len(shape) == 4]
     attended = graphs.tokens_per_block(rung, state)["global"]
     teacher = (17,) * depth if tokens["name"] == "random" else attended
     teachers = teacher if rung.program.teacher_names else ()

@@ -183,7 +183,7 @@ def _local_size_px(model: ModelFacts, given: int | None) -> int:
     nearest = min(max(round(wanted / patch_px), 1) * patch_px, size_px)
     if given not in (None, nearest):
         raise ConfigError(
-            f"method.local_size: {given} px is not a multiple of the patches' {patch_px} px up "
-            f"to the image's {size_px} px; the nearest is {nearest}"
+            f"method.local_size: {given} px is not a multiple of the patches' {patch_px} px "
+            f"up to the image's {size_px} px; the nearest is {nearest}"
         )
     return nearest
