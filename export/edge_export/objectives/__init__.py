@@ -2,6 +2,7 @@
 
 from edge_export.objectives.base import Objective
 from edge_export.objectives.dino import Dino
+from edge_export.objectives.mae import Mae
 from edge_export.objectives.mocov3 import MoCoV3
 from edge_export.objectives.simclr import SimCLR
 from edge_runtime.errors import ConfigError
@@ -12,6 +13,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
         SimCLR,
         MoCoV3,
         Dino,
+        Mae,
     )
 }
 
