@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch", reason="losses are torch functions")
 
 from steps import hyper_of, noise_batch  # noqa: E402
-from test_losses import DIFFERENCES, ZA, ZB, differences, gradient_of, sines  # noqa: E402
+from test_losses import (  # noqa: E402
+    DIFFERENCES,
+    ZA,
+    ZB,
+    differences,
+    gradient_of,
+    mlp_slowly,
+    sines,
+)
 
 from edge_export.context import Encoding, StepContext  # noqa: E402
 from edge_export.models import model_facts  # noqa: E402
@@ -64,14 +72,7 @@ def cross_entropy_slowly(teachers, students):
 
 def scores_slowly(weights, row):
     """`DINOHead.forward`: MLP, l2 norm, and a last layer with weight_norm and gain 1."""
-    for layer in range(3):
-        if layer:
-            row = [x * 0.5 * (1 + math.erf(x / math.sqrt(2))) for x in row]
-        matrix, bias = (weights[f"projector.{layer}.{part}"] for part in ("weight", "bias"))
-        row = [
-            sum(x * float(matrix[i, j]) for i, x in enumerate(row)) + float(bias[j])
-            for j in range(len(bias))
-        ]
+    row = mlp_slowly(weights, "projector", 3, row)
     length = math.sqrt(sum(x * x for x in row))
     row = [x / length for x in row]
     scores = []

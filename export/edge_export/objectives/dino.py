@@ -20,8 +20,8 @@ from typing_extensions import override
 from edge_export.context import StepContext
 from edge_export.declaration import TEACHER, LossResult, ObjectiveDeclaration, ViewGroup
 from edge_export.objectives.base import Defaults, Objective
-from edge_export.objectives.heads import crop_views, mlp
-from edge_export.parameters import Buffer, Parameter, linear
+from edge_export.objectives.heads import crop_views, mlp, mlp_parameters
+from edge_export.parameters import Buffer, Parameter
 from edge_export.vit import ENCODER, Weights
 from edge_runtime.errors import ConfigError
 from edge_runtime.package.curves import Curve, Epochs
@@ -143,13 +143,21 @@ def cross_entropy(teachers: Tensor, students: Tensor) -> Tensor:
 
 
 def _head_parameters(width: int, options: DinoOptions) -> tuple[Parameter, ...]:
-    """Three linear layers with GELU and without norms, as in the authors' code; prototypes."""
+    """Of three linear layers and the prototypes.
+
+    Only the direction of a prototype matters, and AdamW turns a longer vector less per step.
+    Starting at xavier's size, prototypes turn away from all images within an epoch: every
+    score is then the same. The authors freeze their last layer in the first epoch.
+    """
     hidden, out = options.projector_width, options.projector_out
     return (
-        *linear(f"{PROJECTOR}.0", width, hidden),
-        *linear(f"{PROJECTOR}.1", hidden, hidden),
-        *linear(f"{PROJECTOR}.2", hidden, out),
-        linear(PROTOTYPES, out, options.prototypes)[0],  # without bias
+        *mlp_parameters(PROJECTOR, (width, hidden, hidden, out)),
+        Parameter(
+            name=f"{PROTOTYPES}.weight",
+            shape=(out, options.prototypes),
+            init="normal",
+            is_matrix=True,
+        ),
     )
 
 

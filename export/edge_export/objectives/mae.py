@@ -66,7 +66,10 @@ class Mae(Objective):
         self.declaration = ObjectiveDeclaration(
             views=(
                 ViewGroup(
-                    name="global", size_px=model.image_size_px, views=(view,), patch_tokens=True
+                    name="global",
+                    size_px=model.image_size_px,
+                    views=(view,),
+                    patch_tokens=True,
                 ),
             ),
             parameters=_decoder_parameters(model, options),
