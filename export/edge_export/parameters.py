@@ -15,8 +15,8 @@ class Parameter:
     """One trained tensor.
 
     `init` is "zeros", "ones", "normal" (standard deviation 1), "truncated_normal" (standard
-    deviation 0.02, truncated at two of them) or "xavier_uniform" (of a [in, out] matrix, each of `fused` blocks of columns
-    separately).
+    deviation 0.02, truncated at two of them) or "xavier_uniform" (of a [in, out] matrix, each
+    of `fused` blocks of columns separately).
     `layout` is that of `edge_runtime.package.manifest.EncoderTensor`.
     """
 

@@ -56,8 +56,8 @@ class Mae(Objective):
         if width % 4:
             nearest = max(4, 4 * round(width / 4))
             raise ConfigError(
-                f"method.decoder_width: {width} is not a multiple of 4, as positions need; the "
-                f"nearest is {nearest}"
+                f"method.decoder_width: {width} is not a multiple of 4, as positions need; "
+                f"the nearest is {nearest}"
             )
         self._positions = _positions(model, width)
         self._heads = next(n for n in range(width // HEAD_WIDTH or 1, 0, -1) if width % n == 0)

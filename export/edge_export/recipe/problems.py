@@ -90,8 +90,8 @@ def _hidden(recipe: Recipe, method: Objective) -> Iterator[str]:
         nearest_ratio = math.floor(1000 * (patches - 1) / patches) / 1000
         yield (
             f"keep_ratios: {full[0]:g} keeps all {patches} patches, which leaves none for "
-            f"method {method.name} to predict; the nearest that does is {nearest_ratio:g}, and "
-            f"its default is {list(method.defaults.keep_ratios or ())}"
+            f"method {method.name} to predict; the nearest that does is {nearest_ratio:g}, "
+            f"and its default is {list(method.defaults.keep_ratios or ())}"
         )
     if others := [size for size in recipe.patch_sizes if size != model.patch_size_px]:
         yield (
