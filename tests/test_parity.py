@@ -76,9 +76,10 @@ class SelectionOf:
 
         self.engine = engine
         rung = package.rung(rung_id)
-        artifacts = rung.ort_training
-        assert artifacts is not None
-        path = rung.graphs[STEP] if engine == "ort" else artifacts.eval
+        path = rung.graphs[STEP]
+        if engine == "ort-training":
+            assert rung.ort_training is not None
+            path = rung.ort_training.eval
         self._spec = package.manifest.graphs[path]
         self.names = [t.name for t in self._spec.outputs if t.role == SELECTION]
         self._session = onnxruntime.InferenceSession(
