@@ -383,6 +383,11 @@ def test_a_step_moves_the_centre_and_the_teacher_follows(package):
         assert 0 < np.linalg.norm(taught) < np.linalg.norm(learned)
 
 
+def test_prototypes_start_long_so_that_adamw_turns_them_slowly():
+    prototypes = Program(make_recipe(TINY, where="test")).initial_state()
+    assert prototypes["param.prototypes.weight"].std() == pytest.approx(1, rel=0.15)
+
+
 def test_the_teacher_is_evaluated():
     program = Program(make_recipe(TINY, where="test"))
     assert program.encoder_prefix == "ema."
