@@ -74,6 +74,8 @@ class ObjectiveDeclaration(Declaration):
     micro_batch_refusal: str | None = None
     # Parameters of the encoder with `Parameter.zero_gradient`
     zero_gradient: tuple[str, ...] = ()
+    # The loss predicts the pixels of patches that the student does not embed
+    predicts_hidden: bool = False
     evaluated: str = STUDENT  # the branch whose encoder is evaluated and exported
 
 

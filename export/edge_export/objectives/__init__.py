@@ -3,6 +3,8 @@
 from edge_export.objectives.barlowtwins import BarlowTwins
 from edge_export.objectives.base import Objective
 from edge_export.objectives.byol import BYOL
+from edge_export.objectives.dino import DINO
+from edge_export.objectives.mae import MAE
 from edge_export.objectives.mocov3 import MoCoV3
 from edge_export.objectives.simclr import SimCLR
 from edge_export.objectives.simsiam import SimSiam
@@ -18,6 +20,8 @@ OBJECTIVES: dict[str, type[Objective]] = {
         SimSiam,
         VICReg,
         BarlowTwins,
+        DINO,
+        MAE,
     )
 }
 

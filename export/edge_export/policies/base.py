@@ -68,6 +68,7 @@ class TokenPolicy:
     name: ClassVar[str] = "none"
     options: ClassVar[type[Any]] = NoOptions
     uses_keep_ratio: ClassVar[bool] = False  # otherwise the only rung is 1.0
+    hides_patches: ClassVar[bool] = False  # the student never sees a patch that is not kept
 
     def __init__(self, setting: PolicySetting) -> None:
         self.setting = setting
