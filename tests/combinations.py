@@ -20,3 +20,4 @@ METHODS_AND_POLICIES = [
     for policy in POLICIES
     if os.environ.get(VARIABLE) or method in WITH_ALL_POLICIES or policy in WITH_ALL_METHODS
 ]
+WITHOUT_ARTIFACTS = ("simsiam",)  # of the official API, which cannot stop a gradient
