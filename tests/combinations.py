@@ -48,3 +48,4 @@ METHODS_AND_POLICIES = [
 ]
 # Methods that also train on all tokens
 METHODS_ON_ALL_TOKENS = [method for method in OBJECTIVES if keep_ratios(method, "none")]
+WITHOUT_ARTIFACTS = ("simsiam",)  # of the official API, which cannot stop a gradient

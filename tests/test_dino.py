@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="losses are torch functions")
 
-from steps import hyper_of, noise_batch  # noqa: E402
-from test_losses import (  # noqa: E402
+from losses import (  # noqa: E402
     DIFFERENCES,
     ZA,
     ZB,
     differences,
     gradient_of,
-    mlp_slowly,
+    head_slowly,
     sines,
 )
+from steps import hyper_of, noise_batch  # noqa: E402
 
 from edge_export.context import Encoding, StepContext  # noqa: E402
 from edge_export.models import model_facts  # noqa: E402
@@ -71,7 +71,7 @@ def cross_entropy_slowly(teachers, students):
 
 def scores_slowly(weights, row):
     """`DINOHead.forward`: MLP, l2 norm, and a last layer with weight_norm and gain 1."""
-    row = mlp_slowly(weights, "projector", 3, row)
+    (row,) = head_slowly(weights, "projector", 3, [row])
     length = math.sqrt(sum(x * x for x in row))
     row = [x / length for x in row]
     scores = []

@@ -14,7 +14,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the reference is PyTorch")
 
-from combinations import METHODS_AND_POLICIES  # noqa: E402
+from combinations import METHODS_AND_POLICIES, WITHOUT_ARTIFACTS  # noqa: E402
 from reference_engine import TorchEngine, program_of, rung_of  # noqa: E402
 from steps import hyper_of, noise_batch  # noqa: E402
 
@@ -36,7 +36,6 @@ STEPS = 20
 RELATIVE, ABSOLUTE = 1e-4, 1e-7
 DEAD = "encoder.blocks.0.mlp"  # with a unit that never fires
 TIE = 1e-5  # score gaps below this may be decided either way
-WITHOUT_ARTIFACTS = ("simsiam",)  # a stop-gradient, see test_ort_training_artifacts.py
 COMBINATIONS = [
     pytest.param(method, policy, engine, id=f"{method}-{policy}-{engine}")
     for method, policy in METHODS_AND_POLICIES

@@ -10,7 +10,7 @@ from typing_extensions import override
 from edge_export.context import StepContext
 from edge_export.declaration import LossResult, ObjectiveDeclaration, ViewGroup
 from edge_export.objectives.base import Defaults, Objective
-from edge_export.objectives.heads import Head, HeadOptions, crop_views
+from edge_export.objectives.heads import Head, HeadOptions, bottleneck, crop_views
 from edge_export.vit import ENCODER
 from edge_runtime.package.manifest import ModelFacts
 
@@ -33,7 +33,7 @@ class BYOL(Objective):
         )
         self._predictor = Head(
             name="predictor",
-            widths=(out, hidden, out),
+            widths=(out, bottleneck(out), out),
             norm=options.head_norm,
             output_bias=False,
         )

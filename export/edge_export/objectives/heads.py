@@ -126,6 +126,14 @@ class Head:
         return batch_norm(x.to(scale.dtype)) * scale + shift
 
 
+def bottleneck(width: int) -> int:
+    """Hidden width of a predictor with this output: a quarter, as 512 of 2048 in SimSiam.
+
+    LayerNorm of very few numbers would keep little but their signs: at least 8.
+    """
+    return max(8, width // 4)
+
+
 def batch_norm(x: Tensor) -> Tensor:
     """Columns of mean 0 and deviation 1 over the rows: (..., R, D), of x's dtype.
 

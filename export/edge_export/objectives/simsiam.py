@@ -9,7 +9,7 @@ from edge_export.context import StepContext
 from edge_export.declaration import LossResult, ObjectiveDeclaration, ViewGroup
 from edge_export.objectives.base import Defaults, Objective
 from edge_export.objectives.byol import both_ways
-from edge_export.objectives.heads import Head, HeadOptions, crop_views
+from edge_export.objectives.heads import Head, HeadOptions, bottleneck, crop_views
 from edge_runtime.package.manifest import ModelFacts
 
 
@@ -28,10 +28,8 @@ class SimSiam(Objective):
             norm=options.head_norm,
             output_norm=True,
         )
-        # As 512 of 2048 in the paper; LayerNorm of very few numbers would keep only signs
-        bottleneck = max(8, out // 4)
         self._predictor = Head(
-            name="predictor", widths=(out, bottleneck, out), norm=options.head_norm
+            name="predictor", widths=(out, bottleneck(out), out), norm=options.head_norm
         )
         size_px = model.image_size_px
         views = crop_views(size_px, asymmetric=False, min_area=0.2)
