@@ -36,7 +36,7 @@ MODEL = model_facts(
     "vit_tiny", image_size_px=6, patch_size_px=2, width=WIDTH, heads=1, depth=1
 )
 PATCHES, PIXELS = 9, 12
-MAE = MAE(MODEL, MaeOptions(decoder_width=8, decoder_depth=2))
+BOUND = MAE(MODEL, MaeOptions(decoder_width=8, decoder_depth=2))
 
 
 # Slow definitions. Never optimise these.
@@ -171,7 +171,7 @@ def random_weights(seed):
     generator = torch.Generator().manual_seed(seed)
     return {
         p.name: torch.randn(p.shape, generator=generator, dtype=torch.float64) / 2
-        for p in MAE.declaration.parameters
+        for p in BOUND.declaration.parameters
     }
 
 
@@ -206,7 +206,7 @@ def test_mae_is_its_definition(visible):
     """`forward_decoder` and `forward_loss`, a picture and a token at a time."""
     weights = random_weights(1)
     tokens, kept, patches = tokens_and_patches(2, visible)
-    actual = MAE.loss(step_of(weights, tokens, kept, patches))
+    actual = BOUND.loss(step_of(weights, tokens, kept, patches))
     predicted = []
     for picture in range(BATCH):
         embedded = vit.affine(weights, "decoder.embed", tokens[0, picture])  # (1 + K, E)
@@ -229,13 +229,13 @@ def test_mae_is_its_definition(visible):
 def test_pixels_of_visible_patches_reach_the_loss_through_the_encoder_alone():
     weights = random_weights(3)
     tokens, kept, patches = tokens_and_patches(4, 3)
-    before = MAE.loss(step_of(weights, tokens, kept, patches)).loss
+    before = BOUND.loss(step_of(weights, tokens, kept, patches)).loss
     visible = placed(kept, PATCHES, torch.float64).sum(dim=2, keepdim=True)
     other = patches + visible * 7
-    assert MAE.loss(step_of(weights, tokens, kept, other)).loss == before
+    assert BOUND.loss(step_of(weights, tokens, kept, other)).loss == before
     hidden = patches + (1 - visible) * torch.arange(PIXELS)
-    assert MAE.loss(step_of(weights, tokens, kept, hidden)).loss != before
-    moved = MAE.loss(step_of(weights, tokens + 0.1, kept, patches)).loss
+    assert BOUND.loss(step_of(weights, tokens, kept, hidden)).loss != before
+    moved = BOUND.loss(step_of(weights, tokens + 0.1, kept, patches)).loss
     assert moved != before
 
 
@@ -262,9 +262,9 @@ def test_the_student_never_sees_a_hidden_pixel():
 
     def predictions(given):
         seen = []
-        original = MAE._decoded
+        original = BOUND._decoded
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(MAE, "_decoded", lambda *a: seen.append(original(*a)) or seen[-1])
+            patch.setattr(BOUND, "_decoded", lambda *a: seen.append(original(*a)) or seen[-1])
             loss, _ = rung.loss(weights, given)
         return seen[0], loss
 
@@ -278,7 +278,7 @@ def test_the_student_never_sees_a_hidden_pixel():
 
 
 def test_one_view_without_colour_and_no_teacher():
-    declared = MAE.declaration
+    declared = BOUND.declaration
     (group,) = declared.views
     (view,) = group.views
     assert (view.min_area, view.max_area, view.flip) == (0.2, 1.0, 0.5)
