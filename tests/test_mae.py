@@ -262,9 +262,9 @@ def test_the_student_never_sees_a_hidden_pixel():
 
     def predictions(given):
         seen = []
-        original = BOUND._decoded
+        original = MAE._decoded
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(BOUND, "_decoded", lambda *a: seen.append(original(*a)) or seen[-1])
+            patch.setattr(MAE, "_decoded", lambda *a: seen.append(original(*a)) or seen[-1])
             loss, _ = rung.loss(weights, given)
         return seen[0], loss
 
