@@ -3,9 +3,9 @@
 Letters: V views of the student, T = 2 views of the teacher, B images, D encoder width, P
 bottleneck, K prototypes.
 
-Source: the paper, sections 3.1 and 3.2; the heads, the pairs of views and the centre are those
-of the authors' code (`DINOHead` and `DINOLoss` of facebookresearch/dino). docs/methods.md
-lists every deviation. The token policy acts on the global views alone: local views are small
+Source: the paper, sections 3.1 and 3.2; the normalised last layer, the pairs of views and the
+centre are those of the authors' code (`DINOHead` and `DINOLoss` of facebookresearch/dino).
+docs/methods.md lists every deviation. The token policy acts on the global views alone: local views are small
 already, and have no counterpart in the teacher.
 """
 
@@ -146,8 +146,8 @@ def _head_parameters(width: int, options: DinoOptions) -> tuple[Parameter, ...]:
     """Of three linear layers and the prototypes.
 
     Only the direction of a prototype matters, and AdamW turns a longer vector less per step.
-    Starting at xavier's size, prototypes turn away from all images within an epoch: every
-    score is then the same. The authors freeze their last layer in the first epoch.
+    From xavier's size, prototypes turn away from all images within some epochs, and scores
+    hardly differ any more. The authors freeze their last layer in the first epoch.
     """
     hidden, out = options.projector_width, options.projector_out
     return (
