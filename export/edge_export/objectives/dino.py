@@ -5,8 +5,8 @@ bottleneck, K prototypes.
 
 Source: the paper, sections 3.1 and 3.2; the normalised last layer, the pairs of views and the
 centre are those of the authors' code (`DINOHead` and `DINOLoss` of facebookresearch/dino).
-docs/methods.md lists every deviation. The token policy acts on the global views alone: local views are small
-already, and have no counterpart in the teacher.
+docs/methods.md lists every deviation. The token policy acts on the global views alone: local
+views are small already, and have no counterpart in the teacher.
 """
 
 from dataclasses import dataclass, replace
