@@ -66,6 +66,17 @@ def test_every_method_and_policy_runs_on_cuda(method, policy, precision):
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
+def test_batch_norm_in_heads_runs_on_cuda(precision):
+    table = {
+        "precision": precision,
+        "method": {"name": "mocov3", "head_norm": "batch"},
+        "tokens": {"name": "none"},
+        "keep_ratios": [1.0],
+    }
+    assert problems(table) == {}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_micro_batches_run_on_cuda(precision):
     table = {
         "precision": precision,

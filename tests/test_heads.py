@@ -21,6 +21,9 @@ from losses import (  # noqa: E402
 
 from edge_export.objectives import OBJECTIVES  # noqa: E402
 from edge_export.objectives.heads import Head, HeadOptions, batch_norm  # noqa: E402
+from edge_export.ort_training import artifacts as ort_training  # noqa: E402
+from edge_export.package.build import export_package  # noqa: E402
+from edge_export.recipe import make_recipe  # noqa: E402
 from edge_runtime.errors import ConfigError  # noqa: E402
 
 CLOSE = {"rtol": 1e-11, "atol": 1e-11}
@@ -121,3 +124,20 @@ def test_every_parameter_of_a_head_has_a_gradient(method):
             lambda values: objective_loss(objective, values, weights, features, taught)  # noqa: B023
         )(weights)
         assert all(value.abs().max() > 1e-9 for value in gradients.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", OBJECTIVES)
+def test_a_package_with_batch_norm_is_verified(method, tmp_path, monkeypatch):
+    """Loss, gradients and new state on engine `ort` are PyTorch's."""
+    monkeypatch.setattr(ort_training, "is_available", lambda: False)
+    table = {
+        "model": {"image_size": 16, "patch_size": 4, "depth": 1, "width": 16, "heads": 1},
+        "method": {"name": method, "projector_width": 16, "head_norm": "batch"},
+        "tokens": {"name": "none"},
+        "batch_size": 4,
+    }
+    package = export_package(
+        make_recipe(table, where="test"), tmp_path / "p", init=None, report=lambda *_: None
+    )
+    assert package.manifest.method == method

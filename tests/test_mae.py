@@ -231,7 +231,7 @@ def test_pixels_of_visible_patches_reach_the_loss_through_the_encoder_alone():
     tokens, kept, patches = tokens_and_patches(4, 3)
     before = BOUND.loss(step_of(weights, tokens, kept, patches)).loss
     visible = placed(kept, PATCHES, torch.float64).sum(dim=2, keepdim=True)
-    other = patches + visible * 7
+    other = patches + visible * torch.arange(PIXELS)
     assert BOUND.loss(step_of(weights, tokens, kept, other)).loss == before
     hidden = patches + (1 - visible) * torch.arange(PIXELS)
     assert BOUND.loss(step_of(weights, tokens, kept, hidden)).loss != before

@@ -3,10 +3,10 @@
 Letters: V views of the student, T = 2 views of the teacher, B images, D encoder width, P
 bottleneck, K prototypes.
 
-Source: the paper, sections 3.1 and 3.2; the heads, the pairs of views and the centre are those
-of the authors' code (`DINOHead` and `DINOLoss` of facebookresearch/dino). docs/methods.md
-lists every deviation. The token policy acts on the global views alone: local views are small
-already, and have no counterpart in the teacher.
+Source: the paper, sections 3.1 and 3.2; the normalised last layer, the pairs of views and the
+centre are those of the authors' code (`DINOHead` and `DINOLoss` of facebookresearch/dino).
+docs/methods.md lists every deviation. The token policy acts on the global views alone: local
+views are small already, and have no counterpart in the teacher.
 """
 
 from dataclasses import dataclass, replace
@@ -139,8 +139,8 @@ def cross_entropy(teachers: Tensor, students: Tensor) -> Tensor:
 def _prototypes(options: DINOOptions) -> Parameter:
     """Only the direction of a prototype matters, and AdamW turns a longer one less per step.
 
-    Starting at xavier's size, prototypes turn away from all images within an epoch: every
-    score is then the same. The authors freeze their last layer in the first epoch.
+    From xavier's size, prototypes turn away from all images within some epochs, and scores
+    hardly differ any more. The authors freeze their last layer in the first epoch.
     """
     return Parameter(
         name=f"{PROTOTYPES}.weight",
