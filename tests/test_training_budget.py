@@ -328,7 +328,7 @@ def test_where_memory_runs_out_a_smaller_rung_goes_on(package, tmp_path) -> None
     assert [step.rung for step in steps] == 5 * ["k100"] + 5 * ["k050"]
     _, change = kinds(found, events.RungChanged)
     assert (change.step, change.rung) == (6, "k050")
-    assert "no memory for k100" in change.reason
+    assert "no memory for a step of k100" in change.reason
     schedule = {"rungs": ((1, "k100"), (6, "k050")), "epochs": 2}
     again = list(train(package, FakePictures(), tmp_path / "again", options(**schedule)))
     losses = [step.loss for step in kinds(again, events.StepRecord)]

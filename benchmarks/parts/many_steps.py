@@ -7,6 +7,7 @@ else. Without, all of it is kept as it is.
 
 import gc
 import hashlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,13 @@ import numpy as np
 from edge_runtime.device import memory_now
 from edge_runtime.engines import Batch, Engine, create_engine
 from edge_runtime.package import Package
+from edge_runtime.package.manifest import Rung
 from edge_runtime.state import state_chunks
 from parts.common import answer
 from parts.step_batch import Job, batch_of, hyper_of, open_package_of
 
 SAMPLED_EVERY = 5  # steps
+STEPS_PER_CHANGE = 3  # at the end
 _SCALARS = 64  # more than the hyper-parameters of a step
 
 
@@ -42,10 +45,7 @@ def work(job: Job) -> dict[str, Any]:
 def train(engine: Engine, package: Package, job: Job) -> tuple[list[float], list[int]]:
     """All steps; returns their losses, and memory every `SAMPLED_EVERY` steps."""
     losses, held_bytes, kept = [], [], []
-    rungs = package.manifest.rungs
-    there_and_back = [*rungs, *rungs[-2:0:-1]]
-    for number in range(1, job["steps"] + 1):
-        rung = there_and_back[number // job["switch_every"] % len(there_and_back)]
+    for number, rung in enumerate(rungs_of(package, job), start=1):
         batch = batch_of(package, rung, seed=number)
         result = engine.step(rung.id, batch, hyper_of(package, number))
         losses.append(result.metrics["loss"])
@@ -61,6 +61,18 @@ def train(engine: Engine, package: Package, job: Job) -> tuple[list[float], list
         if number % SAMPLED_EVERY == 0:
             held_bytes.append(own_bytes())
     return losses, held_bytes
+
+
+def rungs_of(package: Package, job: Job) -> Iterator[Rung]:
+    """Of each step: changing in the warm-up, then the first one, then changing again."""
+    rungs = package.manifest.rungs
+    there_and_back = [*rungs, *rungs[-2:0:-1]]
+    for number in range(job["warm_up"]):
+        yield there_and_back[number // job["switch_every"] % len(there_and_back)]
+    yield from [rungs[0]] * (job["steps"] - job["warm_up"])
+    for number in range(1, job["changes"] + 1):
+        yield from [there_and_back[number % len(there_and_back)]] * STEPS_PER_CHANGE
+    yield from [rungs[0]] * (5 * STEPS_PER_CHANGE)
 
 
 def own_bytes() -> int:
