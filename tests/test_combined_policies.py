@@ -128,8 +128,8 @@ def test_two_that_use_one_name_are_refused(monkeypatch):
     [
         ("random+random", r"token policy 'random\+random': each policy at most once\."),
         (
-            "random+evit",
-            "unknown token policy 'evit'; known are none, random, simprune",
+            "random+evits",
+            "unknown token policy 'evits'; known are none, random, simprune, evit",
         ),
         ("random+", "unknown token policy ''; known are none"),
     ],

@@ -16,8 +16,8 @@ from edge_export import vit  # noqa: E402
 from edge_export.context import Encoding, StepContext  # noqa: E402
 from edge_export.objectives import OBJECTIVES  # noqa: E402
 from edge_export.package.graphs import tokens_per_block  # noqa: E402
-from edge_export.policies.base import kept_count, take_rows  # noqa: E402
-from edge_export.policies.simprune import select_pairs, stage_blocks  # noqa: E402
+from edge_export.policies.base import kept_count, stage_blocks, take_rows  # noqa: E402
+from edge_export.policies.simprune import select_pairs  # noqa: E402
 from edge_export.recipe import make_recipe  # noqa: E402
 from edge_export.step.example import example_draws, example_images  # noqa: E402
 from edge_export.step.program import Program  # noqa: E402

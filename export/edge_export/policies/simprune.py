@@ -20,13 +20,19 @@ from torch.nn.functional import normalize
 from typing_extensions import override
 
 from edge_export.declaration import Declaration, ViewGroup
-from edge_export.policies.base import Branches, PolicySetting, TokenPolicy, Tokens, kept_count
+from edge_export.policies.base import (
+    Branches,
+    PolicySetting,
+    TokenPolicy,
+    Tokens,
+    kept_count,
+    stage_blocks,
+)
 from edge_export.vit import Attention
 from edge_runtime.errors import ConfigError
 from edge_runtime.package.curves import Curve
 
 PROGRESS = "progress"  # hyper-parameter: completed share of the run, in [0, 1]
-STAGES = (3 / 12, 6 / 12, 9 / 12)  # blocks 4, 7 and 10 of 12
 PLACEMENTS = ("before-mlp", "before-block", "after-block")
 DIRECTIONS = ("least-to-most", "most-to-least")
 
@@ -118,16 +124,6 @@ def _pairs(group: ViewGroup, student: Tokens, teacher: Tokens | None) -> tuple[T
             "only one branch. Use one of the two policies."
         )
     return student.x[:, 1:], _swap_views(teacher.x)[:, 1:]
-
-
-def stage_blocks(depth: int, *, after: bool) -> tuple[int, ...]:
-    """Blocks (from 0) that prune; after a block means before the next one.
-
-    Other depths keep the fractions. A stage in the last block would not affect the loss and is
-    left out.
-    """
-    blocks = sorted({int(depth * share) + int(after) for share in STAGES})
-    return tuple(block for block in blocks if block < depth - 1)
 
 
 def _swap_views(tokens: Tensor) -> Tensor:
