@@ -29,7 +29,8 @@ from edge_runtime.package.manifest import Rung, ViewGroup
 VARIABLE = "EDGE_TRAIN_TEST_PACKAGES"
 DEVICE = os.environ.get("EDGE_TRAIN_TEST_DEVICE", "cpu")  # device_tests/ gives others
 METHODS = ("simclr", "mocov3")
-POLICIES = {"none": "1.0", "random": "1.0,0.5", "simprune": "1.0,0.5"}  # and their ladders
+CHOOSING = ("simprune", "evit", "tome")  # by features of the step
+POLICIES = {"none": "1.0", **dict.fromkeys(("random", *CHOOSING), "1.0,0.5")}  # their ladders
 STEPS = 4
 # Of the half-precision packages here: no step overflows, whatever a device adds up in float16
 SCALE = 2.0**8

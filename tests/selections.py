@@ -53,7 +53,7 @@ def largest_gap(policy: str, call: Call, found: Selection) -> float:
     return max(gaps)
 
 
-def _of_pairs(online: Tensor, target: Tensor, kept: int, progress: Tensor) -> Scores:
+def _of_pairs(online: Tensor, target: Tensor, *_: Any) -> Scores:
     """The largest cosine of each kept token."""
     u, v = (torch.nn.functional.normalize(x, dim=2) for x in (online, target))
     similarity = u @ v.transpose(1, 2)
@@ -63,7 +63,7 @@ def _of_pairs(online: Tensor, target: Tensor, kept: int, progress: Tensor) -> Sc
     ]
 
 
-def _of_attention(attention: Tensor, kept: int) -> Scores:
+def _of_attention(attention: Tensor, _: int) -> Scores:
     """The attention to each kept token."""
     return lambda found: list(attention.gather(1, found[0]).numpy())
 

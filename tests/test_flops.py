@@ -24,7 +24,13 @@ PLACEMENTS = ("before-mlp", "before-block", "after-block")
 TOKENS = [
     *({"name": name} for name in POLICIES if name != "simprune"),
     *({"name": "simprune", "placement": placement} for placement in PLACEMENTS),
+    {"name": "simprune", "paired": False},
+    {"name": "evit", "fuse": True},
 ]
+
+
+def name_of(tokens):
+    return "-".join(map(str, tokens.values()))
 
 
 def make_program(method="simclr", tokens=RANDOM, *, depth=2, **table):
@@ -53,7 +59,7 @@ def counted_flops(rung, state):
 
 @pytest.mark.parametrize("method", OBJECTIVES)
 @pytest.mark.parametrize("depth", [1, 2, 5])
-@pytest.mark.parametrize("tokens", TOKENS, ids=lambda tokens: "-".join(tokens.values()))
+@pytest.mark.parametrize("tokens", TOKENS, ids=name_of)
 def test_a_steps_flops_are_those_that_pytorch_counts(method, tokens, depth):
     rung, state = rung_and_state(make_program(method, tokens, depth=depth))
     graph = graphs.step_graph(rung, state)
@@ -90,7 +96,7 @@ def shapes_of(model, operator):
     return [shapes[n.output[0]].sizes for n in model.graph.node if n.op_type == operator]
 
 
-@pytest.mark.parametrize("tokens", TOKENS, ids=lambda tokens: "-".join(tokens.values()))
+@pytest.mark.parametrize("tokens", TOKENS, ids=name_of)
 @pytest.mark.parametrize("method", OBJECTIVES)
 def test_tokens_per_block_are_those_of_the_softmaxes(method, tokens):
     """The teacher's are in the graph, too: it sees all tokens, or the student's number."""

@@ -6,7 +6,7 @@ policy can compare them.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -140,6 +140,23 @@ def stage_blocks(depth: int, *, after: bool = False) -> tuple[int, ...]:
     """
     blocks = sorted({int(depth * share) + int(after) for share in STAGES})
     return tuple(block for block in blocks if block < depth - 1)
+
+
+def with_attention(
+    who: str, branches: Branches, attention: Mapping[str, Attention]
+) -> Iterator[tuple[str, Tokens, Attention]]:
+    """Each branch with its tokens and their attention, for a policy that reads it.
+
+    Raises:
+        ConfigError: another policy has changed the tokens since.
+    """
+    for branch, tokens in branches.present.items():
+        if tokens.x is not attention[branch].tokens:
+            raise ConfigError(
+                f"tokens.name: {who} reads the attention of a block whose tokens another "
+                f"policy has changed since. Name {who} before it, or use one of the two."
+            )
+        yield branch, tokens, attention[branch]
 
 
 def refuse_single_patches(setting: PolicySetting, who: str) -> None:

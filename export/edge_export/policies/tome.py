@@ -29,6 +29,7 @@ from edge_export.policies.base import (
     Tokens,
     kept_count,
     refuse_single_patches,
+    with_attention,
 )
 from edge_export.vit import Attention
 
@@ -47,11 +48,11 @@ class TomePolicy(TokenPolicy):
     def before_mlp(
         self, block: int, branches: Branches, attention: Mapping[str, Attention]
     ) -> None:
-        for branch, tokens in branches.present.items():
+        for branch, tokens, attended in with_attention(self.name, branches, attention):
             count = self._merged_in(block, tokens)
             if count == 0:
                 continue
-            keys = attention[branch].keys[:, :, 1:].mean(dim=1)  # (S, K, D / H)
+            keys = attended.keys[:, :, 1:].mean(dim=1)  # (S, K, D / H)
             slot = matched(keys, count)
             branches.selected[f"slot.{branch}.{branches.group.name}.{block}"] = slot
             merge(tokens, slot, slot.shape[1] - count)
