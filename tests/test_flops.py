@@ -1,5 +1,7 @@
 """FLOPs of lowered graphs, against PyTorch's count and published numbers."""
 
+from pathlib import Path
+
 import pytest
 
 torch = pytest.importorskip("torch", reason="its counter is the oracle")
@@ -235,3 +237,31 @@ def test_flops_after_operators_of_another_domain_are_unknown():
 def test_a_graph_with_a_free_batch_has_no_flops():
     program = make_program()
     assert graphs.embed_graph(program, program.initial_state()).spec.flops is None
+
+
+def saved_in_document(policy):
+    """The last row of a policy's table in docs/methods.md: keep-ratio, tokens, percentages."""
+    text = (Path(__file__).parents[1] / "docs/methods.md").read_text()
+    section = text.partition(f"\n## {policy}\n")[2].partition("\n## ")[0]
+    return [cell.strip() for cell in section.strip().splitlines()[-1].strip("|").split("|")]
+
+
+@pytest.mark.parametrize(
+    ("policy", "options", "column"),
+    [(name, {}, 2) for name in POLICIES if name != "none"] + [("evit", {"fuse": True}, 4)],
+)
+def test_the_document_says_what_policies_save(policy, options, column):
+    row = saved_in_document(policy)
+    table = {
+        "model": {"name": "vit_tiny", "image_size": 32, "patch_size": 4},
+        "tokens": {"name": policy, **options},
+        "keep_ratios": [1.0, 0.5],
+    }
+    program = Program(make_recipe(table, where="test"))
+    state = program.initial_state()
+    rungs = [program.bind(settings) for settings in program.settings]
+    dense, short = (graphs.step_graph(rung, state).spec.flops for rung in rungs)
+    assert (row[0], row[column]) == ("0.5", f"{100 * (1 - short / dense):.0f} %")
+    if not options:
+        tokens = graphs.tokens_per_block(rungs[1], state)["global"]
+        assert row[1] == ", ".join(str(n - 1) for n in dict.fromkeys(tokens))
