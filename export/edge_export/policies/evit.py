@@ -8,8 +8,8 @@ At the next stage that token is one of the N.
 
 Each branch chooses by its own attention, the teacher, too. Chosen here: kept tokens stay in
 their order, where the authors' are in the order of their attention (attention cannot tell);
-the keep-ratio is that of the rung from the first step on, where theirs falls from 1 over the
-first epochs.
+the keep-ratio is that of the rung from the first step on, where theirs falls from 1 in the
+course of training.
 """
 
 from collections.abc import Mapping
