@@ -120,11 +120,6 @@ def test_gradients_are_shared_by_size():
             np.testing.assert_allclose(x.grad[row, i], sizes[row, i] / whole, rtol=1e-12)
 
 
-def test_no_gradient_flows_through_the_choice():
-    _, keys = sequences(1, 8)
-    assert not matched(keys.requires_grad_(), 3).requires_grad
-
-
 def encode_slowly(bound, weights, image, merged_in):
     """The class token of one picture through the encoder; `merged_in[block]` tokens merge."""
     model, grid = bound.model, bound.grid(bound.views[0], bound.settings[0])
