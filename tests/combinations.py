@@ -2,8 +2,7 @@
 
 Every policy with a method of one branch and with one that has a teacher, and every other
 method with one policy: methods see tokens only through the encoder. Which of them exclude each
-other, the recipe's checks say. `make test-matrix` sets
-the variable, and every pair is tested.
+other, the recipe's checks say. `make test-matrix` sets the variable, and every pair is tested.
 """
 
 import os

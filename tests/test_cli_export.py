@@ -143,8 +143,8 @@ def test_stages_and_result_are_printed(recipe_of, capsys, tmp_path):
         ),
         ([*SIZES, "--method", "moco"], ["unknown method 'moco'; known are simclr, mocov3, "]),
         (
-            [*SIZES, "--tokens", "evit"],
-            ["unknown token policy 'evit'; known are none, random,"],
+            [*SIZES, "--tokens", "evits"],
+            ["unknown token policy 'evits'; known are none, random,"],
         ),
         ([*SIZES, "--model", "resnet"], ["unknown model 'resnet'; known are vit_tiny, vit_s"]),
         (

@@ -77,6 +77,15 @@ def test_batch_norm_in_heads_runs_on_cuda(precision):
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(
+    "tokens", [{"name": "evit", "fuse": True}, {"name": "simprune", "paired": False}]
+)
+def test_other_options_of_policies_run_on_cuda(tokens, precision):
+    table = {"precision": precision, "tokens": tokens, "keep_ratios": [0.5]}
+    assert problems(table) == {}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_micro_batches_run_on_cuda(precision):
     table = {
         "precision": precision,

@@ -1,6 +1,7 @@
 """FLOPs of lowered graphs, against PyTorch's count and published numbers."""
 
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +28,8 @@ PLACEMENTS = ("before-mlp", "before-block", "after-block")
 TOKENS = [
     *({"name": name} for name in POLICIES if name != "simprune"),
     *({"name": "simprune", "placement": placement} for placement in PLACEMENTS),
+    {"name": "simprune", "paired": False},
+    {"name": "evit", "fuse": True},
 ]
 METHODS_AND_TOKENS = [
     pytest.param(method, tokens, id="-".join([method, *tokens.values()]))
@@ -34,6 +37,10 @@ METHODS_AND_TOKENS = [
     for tokens in TOKENS
     if keep_ratios(method, tokens["name"])
 ]
+
+
+def name_of(tokens):
+    return "-".join(map(str, tokens.values()))
 
 
 def make_program(method="simclr", tokens=RANDOM, *, depth=2, **table):
@@ -123,11 +130,11 @@ WIDTH, CLASSES, PIXELS = 384, 1000, 16 * 16 * 3
 PICTURES, VIEWS = 2, 2
 
 
-def deit_small(tokens, keep_ratio):
+def deit_small(tokens, keep_ratio, **options):
     """A rung of DeiT-S with one encoder for both views, and a state of shapes only."""
     table = {
         "model": {"name": "deit_small_patch16_224"},
-        "tokens": {"name": tokens},
+        "tokens": {"name": tokens, **options},
         "keep_ratios": [keep_ratio],
         "batch_size": PICTURES,
     }
@@ -197,6 +204,18 @@ def test_deit_small_has_the_published_flops(tokens, keep_ratio, giga_macs, block
     assert graph_flops(model) == 2 * (sequences * (whole + patches) + compared)
 
 
+@pytest.mark.parametrize(("keep_ratio", "giga_macs"), [(0.9, 4.0), (0.8, 3.5), (0.5, 2.3)])
+def test_evit_has_the_published_flops(keep_ratio, giga_macs):
+    """Those that its authors give for DeiT-S; without fused tokens, 0.8 would be 3.4."""
+    rung, state = deit_small("evit", keep_ratio, fuse=True)
+    attended = graphs.tokens_per_block(rung, state)["global"]
+    fed = (*attended[1:], attended[-1])  # to the MLPs: no stage is in the last block
+    blocks = zip(attended, fed, strict=True)
+    whole = sum(macs_slowly(a, f, WIDTH, queries=a) for a, f in blocks)
+    whole += 196 * PIXELS * WIDTH + WIDTH * CLASSES
+    assert round(whole / 1e9, 1) == giga_macs
+
+
 # Counted operations.
 
 
@@ -240,3 +259,31 @@ def test_flops_after_operators_of_another_domain_are_unknown():
 def test_a_graph_with_a_free_batch_has_no_flops():
     program = make_program()
     assert graphs.embed_graph(program, program.initial_state()).spec.flops is None
+
+
+def saved_in_document(policy):
+    """The last row of a policy's table in docs/methods.md: keep-ratio, tokens, percentages."""
+    text = (Path(__file__).parents[1] / "docs/methods.md").read_text()
+    section = text.partition(f"\n## {policy}\n")[2].partition("\n## ")[0]
+    return [cell.strip() for cell in section.strip().splitlines()[-1].strip("|").split("|")]
+
+
+@pytest.mark.parametrize(
+    ("policy", "options", "column"),
+    [(name, {}, 2) for name in POLICIES if name != "none"] + [("evit", {"fuse": True}, 4)],
+)
+def test_the_document_says_what_policies_save(policy, options, column):
+    row = saved_in_document(policy)
+    table = {
+        "model": {"name": "vit_tiny", "image_size": 32, "patch_size": 4},
+        "tokens": {"name": policy, **options},
+        "keep_ratios": [1.0, 0.5],
+    }
+    program = Program(make_recipe(table, where="test"))
+    state = program.initial_state()
+    rungs = [program.bind(settings) for settings in program.settings]
+    dense, short = (graphs.step_graph(rung, state).spec.flops for rung in rungs)
+    assert (row[0], row[column]) == ("0.5", f"{100 * (1 - short / dense):.0f} %")
+    if not options:
+        tokens = graphs.tokens_per_block(rungs[1], state)["global"]
+        assert row[1] == ", ".join(str(n - 1) for n in dict.fromkeys(tokens))

@@ -5,9 +5,7 @@ Tolerances: two frameworks that add the same float32 numbers in another order di
 term, factor or sign.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -16,9 +14,9 @@ torch = pytest.importorskip("torch", reason="the reference is PyTorch")
 
 from combinations import METHODS_AND_POLICIES, WITHOUT_ARTIFACTS  # noqa: E402
 from reference_engine import TorchEngine, program_of, rung_of  # noqa: E402
+from selections import forced_selection, largest_gap  # noqa: E402
 from steps import hyper_of, noise_batch  # noqa: E402
 
-import edge_export.policies.simprune as simprune  # noqa: E402
 from edge_runtime.engines import Batch, Engine, Hyper, create_engine  # noqa: E402
 from edge_runtime.errors import EngineError  # noqa: E402
 from edge_runtime.package import Package  # noqa: E402
@@ -100,46 +98,21 @@ class SelectionOf:
         return dict(zip(self.names, self._session.run(self.names, feeds), strict=True))
 
 
-@contextmanager
-def replaced_selection(select: Callable[..., Any]) -> Iterator[None]:
-    """Make the reference select differently during the block."""
-    original, simprune.select_pairs = simprune.select_pairs, select
-    try:
-        yield
-    finally:
-        simprune.select_pairs = original
-
-
-def selection_scores(
-    package: Package, rung_id: str, state: State, given: Batch
-) -> list[Array]:
-    """The scores that each selection of the reference was made by, in the graph's order."""
-    scores: list[Array] = []
-    original = simprune.select_pairs
-
-    def select(online, target, kept, progress):  # type: ignore[no-untyped-def]
-        u, v = (torch.nn.functional.normalize(x, dim=2) for x in (online, target))
-        similarity = (u @ v.transpose(1, 2)).numpy()
-        scores.extend([similarity.max(axis=2), similarity.max(axis=1)])
-        return original(online, target, kept, progress)
-
+def assert_only_ties_differ(
+    package: Package, rung_id: str, state: State, given: Batch, found: list[torch.Tensor]
+) -> None:
+    """Where the reference, after the same earlier choices, chooses other tokens than `found`,
+    they have nearly the same scores.
+    """
     program = program_of(package)
     inputs = {name: torch.from_numpy(value) for name, value in {**state, **given}.items()}
     weights = {name: inputs[PARAM + name] for name in program.parameters}
-    with torch.no_grad(), replaced_selection(select):
+    policy, left = package.manifest.token_policy, iter(found)
+    with torch.no_grad(), forced_selection(policy, found) as calls:
         rung_of(program, rung_id).loss(weights, inputs)
-    return scores
-
-
-def assert_only_ties_differ(
-    selections: dict[str, Array], wanted: dict[str, Array], scores: list[Array]
-) -> None:
-    """Tokens chosen by only one side have a counterpart of nearly the same score."""
-    for values, (name, rows) in zip(scores, wanted.items(), strict=True):
-        for row, (a, b) in enumerate(zip(rows, selections[name], strict=True)):
-            extra, missing = sorted(set(a) - set(b)), sorted(set(b) - set(a))
-            gaps = np.abs(np.sort(values[row][extra]) - np.sort(values[row][missing]))
-            assert (gaps < TIE).all(), f"{name}, sequence {row}: {gaps.max()}"
+    for call in calls:
+        gap = largest_gap(policy, call, tuple(next(left) for _ in call[1]))
+        assert gap < TIE
 
 
 def reference_step(
@@ -164,10 +137,9 @@ def check_step(
     tie = any((found_selection[name] != selected[name]).any() for name in selected)
     if tie:
         given = {**batch, **{k: np.array(v, np.float32) for k, v in hyper.items()}}
-        scores = selection_scores(package, rung_id, state, given)
-        assert_only_ties_differ(found_selection, selected, scores)
-        forced = [torch.from_numpy(rows) for rows in found_selection.values()]
-        with replaced_selection(lambda *_: (forced.pop(0), forced.pop(0))):
+        forced = [torch.from_numpy(rows).long() for rows in found_selection.values()]
+        assert_only_ties_differ(package, rung_id, state, given, forced)
+        with forced_selection(package.manifest.token_policy, forced):
             reference, wanted = reference_step(package, rung_id, state, batch, hyper)
     with create_engine(selection.engine, threads=2) as engine:
         engine.open(package, state)

@@ -21,8 +21,8 @@ from edge_export.context import Encoding, StepContext  # noqa: E402
 from edge_export.objectives import OBJECTIVES  # noqa: E402
 from edge_export.package.graphs import tokens_per_block  # noqa: E402
 from edge_export.policies import POLICIES  # noqa: E402
-from edge_export.policies.base import kept_count, take_rows  # noqa: E402
-from edge_export.policies.simprune import select_pairs, stage_blocks  # noqa: E402
+from edge_export.policies.base import kept_count, stage_blocks, take_rows  # noqa: E402
+from edge_export.policies.simprune import select_pairs  # noqa: E402
 from edge_export.recipe import make_recipe  # noqa: E402
 from edge_export.step.example import example_draws, example_images  # noqa: E402
 from edge_export.step.program import Program  # noqa: E402
@@ -190,10 +190,20 @@ def test_gathering_equals_masking_for_random(method: str) -> None:
     assert_close(actual, wanted)
 
 
-@pytest.mark.parametrize("placement", ["before-mlp", "before-block", "after-block"])
+@pytest.mark.parametrize(
+    ("placement", "paired"),
+    [
+        ("before-mlp", True),
+        ("before-block", True),
+        ("after-block", True),
+        ("before-mlp", False),
+    ],
+)
 @pytest.mark.parametrize("method", METHODS_ON_ALL_TOKENS)
-def test_gathering_equals_masking_for_simprune(method: str, placement: str) -> None:
-    bound = program(method, "simprune", placement=placement)
+def test_gathering_equals_masking_for_simprune(
+    method: str, placement: str, paired: bool
+) -> None:
+    bound = program(method, "simprune", placement=placement, paired=paired)
     inputs = inputs_of(bound, 0.7)
     actual, outputs = gradients(bound, 0.7, inputs)
     student, teacher = masks_of_simprune(
@@ -285,6 +295,21 @@ def test_selection_equals_its_definition(kind: str, progress: float) -> None:
             assert not wanted[2] & set(actual[1][row].tolist())  # every hit target is pruned
             deficit |= len(wanted[2]) < 24 - 17
     assert deficit  # the many-to-one repair was needed
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.31, 1.0])
+def test_without_pairs_each_branch_prunes_by_its_own_ranks(progress: float) -> None:
+    for seed in range(5):
+        sides = features("clustered", seed)
+        actual = select_pairs(*sides, 17, torch.tensor(progress), False)
+        for row in range(4):
+            unit = [x[row].numpy() / np.linalg.norm(x[row], axis=1)[:, None] for x in sides]
+            for found, mine, other in ((actual[0], *unit), (actual[1], *unit[::-1])):
+                best = [max(float(a @ b) for b in other) for a in mine]
+                order = sorted(range(24), key=lambda i: (best[i], i))
+                offset = math.floor(progress * 17 + 0.5)
+                pruned = order[offset : offset + 24 - 17]
+                assert found[row].tolist() == sorted(set(range(24)) - set(pruned))
 
 
 def test_identical_branches_pair_with_themselves() -> None:

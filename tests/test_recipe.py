@@ -155,6 +155,7 @@ def test_a_manifests_recipe_has_the_options_filled_in():
         "name": "simprune",
         "placement": "before-mlp",
         "direction": "most-to-least",
+        "paired": True,
     }
     assert table["method"]["temperature"] == 0.2
 
