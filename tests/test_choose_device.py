@@ -37,8 +37,9 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
         found = {name.replace("cuda", "cuda:0"): gpu for name, gpu in gpus.items()}
         monkeypatch.setattr(fastest, "installed_gpus", lambda _: list(found))
         monkeypatch.setattr(fastest, "missing_gpu_text", "{} has no GPU here".format)
-        for module in (fastest, profiling.environment):
-            monkeypatch.setattr(module, "device_gpu", found.get)
+        monkeypatch.setattr(fastest, "device_gpu", found.get)
+        texts = {name: gpu.text() for name, gpu in found.items() if gpu is not None}
+        monkeypatch.setattr(profiling.environment, "gpu_text", texts.get)
         return processes
 
     return with_gpus

@@ -17,6 +17,7 @@ from edge_runtime.engines.devices import (
     device_gpu,
     device_name,
     device_runtime,
+    gpu_text,
     installed_devices,
 )
 from edge_runtime.engines.merge import encoder_state_names, encoder_weights
@@ -171,6 +172,7 @@ __all__ = [
     "engine_device",
     "engine_name",
     "engine_runtime",
+    "gpu_text",
     "installed_gpus",
     "placement_of",
     "require_supported",

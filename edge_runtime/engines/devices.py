@@ -99,10 +99,7 @@ class _Cuda(Device):
                 f"CUDA: {how_to_install(CUDA)} {_ALONE}, or on a Jetson NVIDIA's wheel "
                 "(docs/gpu.md)."
             )
-        survey = gpus.survey(gpus.CUDA)
-        if survey.is_broken:  # it would do the same to this process
-            raise EngineError(f"device {self.name} cannot be used: {survey.problem}.")
-        names = [gpu.name for gpu in survey.gpus]
+        names = [gpu.name for gpu in _survey(gpus.CUDA, self.name).gpus]
         if names and index >= len(names):  # without names the runtime knows better
             raise EngineError(
                 f"there is no device {self.name}: CUDA counts from 0, and offers "
@@ -244,6 +241,12 @@ def device_gpu(name: str) -> gpus.Gpu | None:
     return known[index] if index < len(known) else None
 
 
+def gpu_text(name: str) -> str | None:
+    """Name and driver of the GPU behind a device's name, as they are recorded."""
+    gpu = device_gpu(name)
+    return None if gpu is None else gpu.text()
+
+
 def missing_gpu_text(name: str) -> str:
     """Why `device_gpu` knows no GPU behind the name of one."""
     problem = gpus.survey(gpus.VULKAN if name == WEBGPU else gpus.CUDA).problem
@@ -267,13 +270,23 @@ def open_device(name: str) -> Device:
     return _Cuda(_cuda_index(name))
 
 
+def _survey(interface: str, device: str) -> gpus.Survey:
+    """The GPUs of an interface, before a runtime loads its driver into this process.
+
+    Raises:
+        EngineError: the driver has ended or hung the process that asked it.
+    """
+    survey = gpus.survey(interface)
+    if survey.is_broken:
+        raise EngineError(f"device {device} cannot be used: {survey.problem}.")
+    return survey
+
+
 @cache  # the plugin can be registered once per process
 def _webgpu_adapter() -> Any:
     """The GPU that the plugin has chosen."""
     device_runtime(WEBGPU)
-    survey = gpus.survey(gpus.VULKAN)
-    if survey.is_broken:  # it would do the same to this process
-        raise EngineError(f"device {WEBGPU} cannot be used: {survey.problem}.")
+    survey = _survey(gpus.VULKAN, WEBGPU)
     runtime = load_onnxruntime()
     try:
         import onnxruntime_ep_webgpu as plugin

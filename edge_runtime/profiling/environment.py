@@ -14,7 +14,7 @@ from edge_runtime.device import (
     power_mode,
     usable_cpus,
 )
-from edge_runtime.engines import device_gpu, engine_device, engine_name, engine_runtime
+from edge_runtime.engines import engine_device, engine_name, engine_runtime, gpu_text
 from edge_runtime.errors import DeviceError, RecordsError
 from edge_runtime.facts import CostProfile
 from edge_runtime.facts.devices import CPU
@@ -63,7 +63,6 @@ class Environment:
             EngineError: no runtime is installed.
         """
         device = engine_device(engine, device)
-        gpu = device_gpu(device)
         return cls(
             board=load_board(board_file),
             board_file=board_file,
@@ -71,7 +70,7 @@ class Environment:
             engine=engine_name(engine),
             runtime=engine_runtime(engine, device),
             device=device,
-            gpu=None if gpu is None else gpu.text(),
+            gpu=gpu_text(device),
             threads=threads,
             cpus=usable_cpus(),
             open_already=open_already,

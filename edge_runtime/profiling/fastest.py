@@ -18,6 +18,7 @@ from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
 from edge_runtime.profiling.environment import Environment
 from edge_runtime.profiling.process import measure_rung
+from edge_runtime.records.event_text import device_text
 from edge_runtime.training import never
 from edge_runtime.units import step_text
 
@@ -100,10 +101,12 @@ def _fastest(
         return DeviceChoice(device=CPU, reason=why)
     rung = min(package.manifest.ladder(), key=lambda rung: rung.flops)
     step_s: dict[str, float] = {}
+    named: dict[str, str] = {}  # for people
     for device in (CPU, *gpus):
         environment = Environment.detect(
             engine, device=device, threads=threads, board_file=board_file
         )
+        named[device] = device_text(device, environment.gpu)
         try:
             require_supported(create_engine(engine, device=device), package, rung)
             step_s[device] = _step_s(package, rung, environment, report, stop)
@@ -112,7 +115,7 @@ def _fastest(
     if not step_s:  # the CPU evaluates any package, and says why it does not train this one
         return DeviceChoice(device=CPU, reason="; ".join(refused))
     fastest = min(step_s, key=step_s.__getitem__)
-    times = [f"{step_text(step_s[each])} on {_text(each)}" for each in step_s]
+    times = [f"{step_text(step_s[each])} on {named[each]}" for each in step_s]
     reason = "; ".join([f"a step of {rung.id} takes {', '.join(times)}", *refused])
     return DeviceChoice(device=fastest, reason=reason)
 
@@ -166,8 +169,3 @@ def _known_s(package: Package, rung: Rung, environment: Environment) -> float | 
     profile = environment.cached_profile(package, lambda _: None)
     costs = {cost.rung: cost for cost in profile.rungs} if profile else {}
     return costs[rung.id].step_s if rung.id in costs else None
-
-
-def _text(device: str) -> str:
-    gpu = device_gpu(device)
-    return device if gpu is None else f"{device} ({gpu.text()})"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edge_runtime.data import FrameSource, PictureSource, left_out_of
 from edge_runtime.device import cpu_threads, machine_facts, power_mode
-from edge_runtime.engines import Engine, device_gpu, supported_rungs
+from edge_runtime.engines import Engine, gpu_text, supported_rungs
 from edge_runtime.errors import DataError
 from edge_runtime.package import Package
 from edge_runtime.records import (
@@ -126,7 +126,7 @@ def _resume(job: TrainingJob, engine: Engine, writer: RunWriter, metering: Meter
         engine=engine.name,
         runtime=engine.runtime,
         device=engine.device,
-        gpu=_gpu(engine),
+        gpu=gpu_text(engine.device),
         threads=engine.threads or cpu_threads(),
     )
     loop.begin(*damaged, resumed)
@@ -149,7 +149,7 @@ def _beginning(job: TrainingJob, engine: Engine) -> Iterator[Event]:
         engine=engine.name,
         runtime=engine.runtime,
         device=engine.device,
-        gpu=_gpu(engine),
+        gpu=gpu_text(engine.device),
         device_reason=job.options.device_reason,
     )
     if files := left_out_of(job.source):
@@ -167,7 +167,7 @@ def _run_info(job: TrainingJob, engine: Engine, metering: Metering) -> RunInfo:
         total_steps=job.total_steps,
         engine=engine.name,
         device=engine.device,
-        gpu=_gpu(engine),
+        gpu=gpu_text(engine.device),
         threads=engine.threads or cpu_threads(),
         versions=_versions(engine),
         machine=dict(machine_facts()),
@@ -181,11 +181,6 @@ def _run_info(job: TrainingJob, engine: Engine, metering: Metering) -> RunInfo:
         budget=job.options.budget,
         profile=job.options.profile,
     )
-
-
-def _gpu(engine: Engine) -> str | None:
-    gpu = device_gpu(engine.device)
-    return None if gpu is None else gpu.text()
 
 
 def _versions(engine: Engine) -> dict[str, str]:
