@@ -310,7 +310,7 @@ def test_the_memory_of_a_trial_is_an_upper_bound(part: str) -> None:
     command = python_command(MEASURE, part)
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode == 0:  # what is not installed needs less
-        # Older libraries need up to a half less.
+        # It differs by library and machine: the same trial took from 51 to 86 MB.
         assert 1 <= doctor.trial_bytes(part) / int(done.stdout.split()[-1]) < 2
 
 

@@ -181,7 +181,8 @@ def test_in_a_run_it_is_measured_or_unknown(tmp_path, fault) -> None:
         assert "lost" in kinds
         assert fault.in_run in (found.unknown_because or "")
         assert found.unknown_s > 30.0
-        assert energy.gap_s == pytest.approx(found.unknown_s, abs=2.0)
+        # Every delay of the machine is fifty times as long on the fast clock, and a gap too.
+        assert found.unknown_s - 2.0 <= energy.gap_s < found.unknown_s + 10.0
 
 
 def test_a_counter_that_wraps_in_a_run_is_measured(tmp_path) -> None:
