@@ -80,6 +80,8 @@ def small_package(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, st
     micro-batches of two pictures.
     """
     pytest.importorskip("torch", reason="exports a package")
+    from combinations import keep_ratios
+
     from edge_export.package.build import export_package
     from edge_export.recipe import make_recipe
 
@@ -88,14 +90,13 @@ def small_package(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, st
 
     def package(method: str, policy: str) -> Package:
         if (method, policy) not in made:
-            ratios = [1.0] if policy == "none" else [1.0, 0.5]
             parts = {"model": {**SMALL["model"], "depth": 1}, "micro_batches": [2]}
             table = {
                 **SMALL,
                 **(parts if method == "paired" else {}),
                 "method": {"name": method},
                 "tokens": {"name": policy},
-                "keep_ratios": ratios,
+                "keep_ratios": keep_ratios(method, policy),
             }
             made[method, policy] = export_package(
                 make_recipe(table, where="test"),

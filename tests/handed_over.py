@@ -28,11 +28,10 @@ from edge_runtime.package.manifest import Rung, ViewGroup
 
 VARIABLE = "EDGE_TRAIN_TEST_PACKAGES"
 DEVICE = os.environ.get("EDGE_TRAIN_TEST_DEVICE", "cpu")  # device_tests/ gives others
-METHODS = ("simclr", "mocov3")
-POLICIES = {"none": "1.0", "random": "1.0,0.5", "simprune": "1.0,0.5"}  # and their ladders
+CHOOSING = ("simprune", "evit", "tome")  # by features of the step
 STEPS = 4
 # Of the half-precision packages here: no step overflows, whatever a device adds up in float16
-SCALE = 2.0**8
+SCALE = 2.0**4
 SMALL = (
     "--model vit_tiny --image-size 16 --patch-size 4 --depth 3 --width 48 --heads 2 "
     "--batch-size 8"
@@ -104,17 +103,20 @@ def _noise(group: ViewGroup, pictures: Sequence[int]) -> NDArray[np.uint8]:
 
 def export_all(folder: Path) -> None:
     """Write every package and its losses."""
+    from combinations import METHODS_AND_POLICIES, keep_ratios
     from paired_objective import paired_method
     from reference_engine import TorchEngine
 
     from edge_runtime.cli.main import main
 
-    cases = [*product(METHODS, POLICIES), ("paired", "random")]
+    cases = [*METHODS_AND_POLICIES, ("paired", "random")]
     for (method, policy), precision in product(cases, ("fp32", "fp16")):
         is_half = precision == "fp16"
+        with paired_method():
+            ratios = keep_ratios(method, policy) if policy != "none" else [1.0]
         path = folder / f"{method}-{policy}{'-fp16' if is_half else ''}"
         options = f"{SMALL} --method {method} --tokens {policy} --precision {precision}"
-        options += f" --keep-ratios {POLICIES[policy]} --verify full"
+        options += f" --keep-ratios {','.join(map(str, ratios))} --verify full"
         if method == "paired":
             options += " --set micro_batches=[2]"
         with paired_method(), small_scale():

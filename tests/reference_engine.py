@@ -13,7 +13,7 @@ from edge_runtime.engines import Batch, Hyper, StepResult
 from edge_runtime.engines.base import BaseEngine
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
-from edge_runtime.package.names import EMA, EXP_AVG, EXP_AVG_SQ, PARAM
+from edge_runtime.package.names import BUFFER, EMA, EXP_AVG, EXP_AVG_SQ, PARAM
 from edge_runtime.state import State
 
 
@@ -63,6 +63,7 @@ class TorchEngine(BaseEngine):
         for name in self._program.teacher_names:
             momentum, parameter = hyper["ema_momentum"], self._state[PARAM + name]
             self._state[EMA + name].mul_(momentum).add_(parameter, alpha=1 - momentum)
+        self._state |= {BUFFER + name: value for name, value in outputs.buffers.items()}
         metrics = {name: float(value) for name, value in outputs.metrics.items()}
         return StepResult(metrics, applied=True)
 

@@ -141,10 +141,10 @@ def test_stages_and_result_are_printed(recipe_of, capsys, tmp_path):
                 "model 'vit_tiny' is a family: give both --image-size and",
             ],
         ),
-        ([*SIZES, "--method", "moco"], ["unknown method 'moco'; known are simclr, mocov3."]),
+        ([*SIZES, "--method", "moco"], ["unknown method 'moco'; known are simclr, mocov3, "]),
         (
-            [*SIZES, "--tokens", "evit"],
-            ["unknown token policy 'evit'; known are none, random,"],
+            [*SIZES, "--tokens", "evits"],
+            ["unknown token policy 'evits'; known are none, random,"],
         ),
         ([*SIZES, "--model", "resnet"], ["unknown model 'resnet'; known are vit_tiny, vit_s"]),
         (

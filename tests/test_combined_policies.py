@@ -21,6 +21,7 @@ from test_policies import (  # noqa: E402
 from edge_export.declaration import Declaration  # noqa: E402
 from edge_export.package.graphs import tokens_per_block  # noqa: E402
 from edge_export.policies import POLICIES, RandomPolicy, TokenPolicy  # noqa: E402
+from edge_export.policies.base import Tokens  # noqa: E402
 from edge_export.recipe import make_recipe  # noqa: E402
 from edge_export.step.program import Program  # noqa: E402
 from edge_runtime.errors import ConfigError  # noqa: E402
@@ -82,12 +83,13 @@ def test_options_go_to_the_policy_that_knows_them():
     assert bound.recipe.tokens.options == {
         "placement": "after-block",
         "direction": "least-to-most",
+        "paired": True,
     }
     assert tokens_of(bound, 0.5) == (9, 9, 5, 5, 3, 3)
 
 
 def test_options_that_neither_knows_are_refused():
-    with pytest.raises(ConfigError, match="key colour; known are placement, direction"):
+    with pytest.raises(ConfigError, match="key colour; known are placement, direction, pai"):
         program("simclr", COMBINED, colour="red")
 
 
@@ -96,6 +98,33 @@ def test_pairs_of_branches_of_different_lengths_are_refused():
     message = "simprune pairs token with token, and another policy has shortened"
     with pytest.raises(ConfigError, match=message):
         tokens_per_block(rung_of(bound, 0.5), bound.initial_state())
+
+
+@pytest.mark.parametrize(
+    ("name", "who"), [("simprune+evit", "evit"), ("evit+tome", "tome"), ("tome+evit", "evit")]
+)
+def test_attention_of_other_tokens_is_not_read(name, who):
+    bound = program("simclr", name)
+    message = f"{who} reads the attention of a block whose tokens another policy has changed"
+    with pytest.raises(ConfigError, match=message):
+        tokens_per_block(rung_of(bound, 0.5), bound.initial_state())
+
+
+@pytest.mark.parametrize("method", ["simclr", "mocov3"])
+def test_attention_is_read_before_another_policy_changes_the_tokens(method):
+    """Each stage keeps a quarter of its tokens, at least one: 16, 4, 1."""
+    assert tokens_of(program(method, "evit+simprune"), 0.5) == (17, 17, 5, 5, 2, 2)
+
+
+def test_a_fused_token_has_size_one_and_no_patch():
+    generator = torch.Generator().manual_seed(0)
+    x, token = (torch.randn(2, n, 3, generator=generator) for n in (4, 1))
+    tokens = Tokens(x, torch.arange(3).expand(2, 3), torch.full((2, 4), 2.0))
+    tokens.append(token)
+    assert torch.equal(tokens.x, torch.cat([x, token], dim=1))
+    assert tokens.kept.tolist() == [[0, 1, 2, -1]] * 2
+    assert tokens.sizes.tolist() == [[2, 2, 2, 2, 1]] * 2
+    assert tokens.embedded == 3
 
 
 def test_two_that_choose_the_patches_are_refused(monkeypatch):
@@ -128,8 +157,8 @@ def test_two_that_use_one_name_are_refused(monkeypatch):
     [
         ("random+random", r"token policy 'random\+random': each policy at most once\."),
         (
-            "random+evit",
-            "unknown token policy 'evit'; known are none, random, simprune",
+            "random+evits",
+            "unknown token policy 'evits'; known are none, random, simprune, evit",
         ),
         ("random+", "unknown token policy ''; known are none"),
     ],

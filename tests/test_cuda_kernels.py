@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("torch", reason="the export side is installed with PyTorch")
 
 import onnx
-from combinations import METHODS_AND_POLICIES
+from combinations import METHODS_AND_POLICIES, keep_ratios
 from cuda_kernels import host_operands, kernels, without_kernel
 from declaring_parts import declaring_parts
 from paired_objective import paired_method
@@ -60,8 +60,28 @@ def test_every_method_and_policy_runs_on_cuda(method, policy, precision):
         "precision": precision,
         "method": {"name": method},
         "tokens": {"name": policy},
-        "keep_ratios": [1.0] if policy == "none" else [1.0, 0.5],
+        "keep_ratios": keep_ratios(method, policy),
     }
+    assert problems(table) == {}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_batch_norm_in_heads_runs_on_cuda(precision):
+    table = {
+        "precision": precision,
+        "method": {"name": "mocov3", "head_norm": "batch"},
+        "tokens": {"name": "none"},
+        "keep_ratios": [1.0],
+    }
+    assert problems(table) == {}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(
+    "tokens", [{"name": "evit", "fuse": True}, {"name": "simprune", "paired": False}]
+)
+def test_other_options_of_policies_run_on_cuda(tokens, precision):
+    table = {"precision": precision, "tokens": tokens, "keep_ratios": [0.5]}
     assert problems(table) == {}
 
 

@@ -15,57 +15,38 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="losses are torch functions")
 
-from edge_export.context import Encoding, StepContext  # noqa: E402
-from edge_export.models import model_facts  # noqa: E402
-from edge_export.objectives.heads import ContrastiveOptions, mlp, mlp_parameters  # noqa: E402
+from losses import (  # noqa: E402
+    DIFFERENCES,
+    HIDDEN,
+    MODEL,
+    OUT,
+    ZA,
+    ZB,
+    cosine,
+    differences,
+    gradient_of,
+    head_slowly,
+    objective_loss,
+    random_values,
+    same,
+    view_features,
+)
+
+from edge_export.objectives.heads import ContrastiveOptions  # noqa: E402
 from edge_export.objectives.mocov3 import MoCoV3, info_nce  # noqa: E402
 from edge_export.objectives.simclr import SimCLR, nt_xent  # noqa: E402
 from edge_export.vit import ENCODER  # noqa: E402
 
-RELATIVE = 1e-12
-WIDTH, HIDDEN, OUT, BATCH = 5, 4, 3, 3  # of the heads in the tests of whole objectives
-OPTIONS = ContrastiveOptions(temperature=0.3, projector_width=HIDDEN, projector_out=OUT)
+NORMS = ["layer", "batch"]
 
 
-MODEL = model_facts(
-    "vit_tiny", image_size_px=8, patch_size_px=4, width=WIDTH, heads=1, depth=1
-)
-
-
-def bound(kind):
-    """An objective with `OPTIONS` for an encoder of `WIDTH`."""
-    return kind(MODEL, OPTIONS)
-
-
-def objective_loss(objective, weights, teacher, student_features, teacher_features):
-    """The loss of features (views, pictures, width): the one place that calls an objective."""
-
-    def encoded(features):
-        kept = torch.zeros(*features.shape[:2], 0, dtype=torch.int64)
-        return {"global": Encoding(features=features, kept=kept, tokens=None)}
-
-    step = StepContext(
-        weights=weights,
-        teacher_weights=teacher or {},
-        student=encoded(student_features),
-        teacher={} if teacher_features is None else encoded(teacher_features),
-        patches={},
-        draws={},
-        hyper={},
-        buffers={},
-        recorded={},
+def options(norm):
+    return ContrastiveOptions(
+        temperature=0.3, projector_width=HIDDEN, projector_out=OUT, head_norm=norm
     )
-    result = objective.loss(step)
-    assert (result.metrics, result.buffers) == ({}, {})
-    return result.loss
 
 
 # Slow definitions. Never optimise these.
-
-
-def cosine(a, b):
-    dot = sum(x * y for x, y in zip(a, b, strict=True))
-    return dot / math.sqrt(sum(x * x for x in a)) / math.sqrt(sum(y * y for y in b))
 
 
 def nt_xent_slowly(first, second, temperature):
@@ -93,41 +74,7 @@ def info_nce_slowly(queries, keys, temperature):
     return 2 * temperature * sum(losses) / len(losses)
 
 
-def mlp_slowly(weights, name, layers, row):
-    """Linear layers with LayerNorm and GELU in between, one row."""
-    for layer in range(layers):
-        if layer:
-            row = [x * 0.5 * (1 + math.erf(x / math.sqrt(2))) for x in row]
-        matrix, bias = (
-            weights[f"{name}.{layer}.{part}"].tolist() for part in ("weight", "bias")
-        )
-        row = [
-            sum(x * matrix[i][j] for i, x in enumerate(row)) + bias[j]
-            for j in range(len(bias))
-        ]
-        if layer < layers - 1:
-            scale = weights[f"{name}.{layer}.norm.weight"].tolist()
-            shift = weights[f"{name}.{layer}.norm.bias"].tolist()
-            mean = sum(row) / len(row)
-            deviation = math.sqrt(sum((x - mean) ** 2 for x in row) / len(row) + 1e-5)
-            row = [
-                (x - mean) / deviation * a + b
-                for x, a, b in zip(row, scale, shift, strict=True)
-            ]
-    return row
-
-
 # Inputs.
-
-
-def sines(offset, row_factor, column_factor):
-    """(8, 6) float64: sin(offset + row_factor * row + column_factor * column)."""
-    rows = torch.arange(8, dtype=torch.float64)[:, None]
-    columns = torch.arange(6, dtype=torch.float64)[None]
-    return torch.sin(offset + row_factor * rows + column_factor * columns)
-
-
-ZA, ZB = sines(1, 3, 7), sines(2, 5, 11)
 
 
 @dataclass(frozen=True)
@@ -159,11 +106,6 @@ def nt_xent_of(case):
 
 def info_nce_of(case):
     return info_nce(case.first, case.second, case.temperature).item()
-
-
-def same(value):
-    # A loss near zero is a small difference of scores of the order of 1/T.
-    return pytest.approx(value, rel=RELATIVE, abs=1e-12)
 
 
 # Against the definitions, and against other implementations.
@@ -201,26 +143,6 @@ def test_info_nce_both_ways_has_the_value_of_the_authors_code():
 
 
 # Gradients.
-
-
-def differences(loss, x, width=1e-5):
-    """Gradient of a slow loss by central differences, one number of `x` at a time."""
-    gradient = np.zeros_like(x)
-    for place in np.ndindex(*x.shape):
-        up, down = x.copy(), x.copy()
-        up[place] += width
-        down[place] -= width
-        gradient[place] = (loss(up.tolist()) - loss(down.tolist())) / (2 * width)
-    return gradient
-
-
-def gradient_of(loss, x):
-    x = x.clone().requires_grad_()
-    return torch.autograd.grad(loss(x), x)[0].numpy()
-
-
-# Central differences are off by about width^2 f'''/6 + 1e-16 f/width, some 1e-9 here.
-DIFFERENCES = {"rtol": 1e-6, "atol": 1e-7}
 
 
 @pytest.mark.parametrize("temperature", [0.1, 0.5])
@@ -321,47 +243,29 @@ def test_single_precision_is_close_to_double():
 # Whole objectives: which rows are compared with which, through which heads.
 
 
-def random_values(parameters, seed):
-    """Values of declared parameters by name, float64."""
-    generator = torch.Generator().manual_seed(seed)
-    return {
-        parameter.name: torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-        for parameter in parameters
-    }
-
-
-def view_features(seed):
-    """(2, BATCH, WIDTH) float64."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(2, BATCH, WIDTH, generator=generator, dtype=torch.float64)
-
-
-@pytest.mark.parametrize("layers", [1, 2, 3])
-def test_a_head_is_its_definition(layers):
-    widths = (WIDTH, HIDDEN, HIDDEN, OUT)[: layers + 1]
-    weights = random_values(mlp_parameters("head", widths), seed=1)
-    rows = view_features(7)[0]
-    wanted = [mlp_slowly(weights, "head", layers, row) for row in rows.tolist()]
-    np.testing.assert_allclose(mlp(weights, "head", rows), wanted, rtol=1e-11, atol=1e-11)
-
-
-def test_simclr_compares_the_projections_of_both_views():
-    simclr = bound(SimCLR)
+@pytest.mark.parametrize("norm", NORMS)
+def test_simclr_compares_the_projections_of_both_views(norm):
+    """Both views are one batch of batch norm, which also follows the last layer."""
+    simclr = SimCLR(MODEL, options(norm))
     weights = random_values(simclr.declaration.parameters, seed=1)
     assert simclr.declaration.teacher == ()
     features = view_features(2)
     actual = objective_loss(simclr, weights, None, features, None)
-    first, second = (
-        [mlp_slowly(weights, "projector", 2, row) for row in view]
-        for view in features.tolist()
-    )
-    wanted = nt_xent_slowly(first, second, OPTIONS.temperature)
+    rows = [row for view in features.tolist() for row in view]
+    last = norm == "batch"
+    projected = head_slowly(weights, "projector", 2, rows, norm=norm, output_norm=last)
+    count = len(projected) // 2
+    wanted = nt_xent_slowly(projected[:count], projected[count:], 0.3)
     assert actual.item() == pytest.approx(wanted, rel=1e-10)
 
 
-def test_mocov3_compares_queries_with_the_teachers_keys_of_the_other_view():
-    """ctr(q1, k2) + ctr(q2, k1); queries pass projector and predictor, keys the projector."""
-    mocov3 = bound(MoCoV3)
+@pytest.mark.parametrize("norm", NORMS)
+def test_mocov3_compares_queries_with_the_teachers_keys_of_the_other_view(norm):
+    """ctr(q1, k2) + ctr(q2, k1); queries pass projector and predictor, keys the projector.
+
+    Each view is a batch of batch norm, which also follows both last layers.
+    """
+    mocov3 = MoCoV3(MODEL, options(norm))
     declared = mocov3.declaration.parameters
     weights, teacher = random_values(declared, 3), random_values(declared, 4)
     # The teacher copies what its keys pass through, and no predictor.
@@ -370,14 +274,14 @@ def test_mocov3_compares_queries_with_the_teachers_keys_of_the_other_view():
     student_features, teacher_features = view_features(5), view_features(6)
     actual = objective_loss(mocov3, weights, teacher, student_features, teacher_features)
 
-    def query(row):
-        return mlp_slowly(weights, "predictor", 2, mlp_slowly(weights, "projector", 3, row))
+    def head(values, name, layers, rows):
+        last = norm == "batch"
+        return head_slowly(values, name, layers, rows, norm=norm, output_norm=last)
 
-    q1, q2 = ([query(row) for row in view] for view in student_features.tolist())
-    k1, k2 = (
-        [mlp_slowly(teacher, "projector", 3, row) for row in view]
-        for view in teacher_features.tolist()
+    q1, q2 = (
+        head(weights, "predictor", 2, head(weights, "projector", 3, view))
+        for view in student_features.tolist()
     )
-    t = OPTIONS.temperature
-    wanted = info_nce_slowly(q1, k2, t) + info_nce_slowly(q2, k1, t)
+    k1, k2 = (head(teacher, "projector", 3, view) for view in teacher_features.tolist())
+    wanted = info_nce_slowly(q1, k2, 0.3) + info_nce_slowly(q2, k1, 0.3)
     assert actual.item() == pytest.approx(wanted, rel=1e-10)

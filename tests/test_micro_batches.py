@@ -13,12 +13,8 @@ torch = pytest.importorskip("torch", reason="packages are exported with PyTorch"
 from paired_objective import Paired, paired_method  # noqa: E402
 from steps import hyper_of, noise_batch  # noqa: E402
 
-from edge_export.declaration import (  # noqa: E402
-    Declaration,
-    LossResult,
-    ObjectiveDeclaration,
-)
-from edge_export.objectives import OBJECTIVES, simclr  # noqa: E402
+from edge_export.declaration import Declaration, LossResult  # noqa: E402
+from edge_export.objectives import OBJECTIVES  # noqa: E402
 from edge_export.ort_training import artifacts as ort_training  # noqa: E402
 from edge_export.package import verify  # noqa: E402
 from edge_export.package.build import export_package  # noqa: E402
@@ -46,12 +42,12 @@ def small_effort():
         yield
 
 
-def export(folder, method, policy, micro_batches, keep_ratios=(0.5,)):
-    depth = 2 if policy == "simprune" else 1  # it prunes between blocks
+def export(folder, method, policy, micro_batches, keep_ratios=(0.5,), **options):
+    depth = 1 if policy == "random" else 2  # the others shorten between blocks
     table = {
         **TINY,
         "model": {**TINY["model"], "depth": depth},
-        "method": {"name": method, "projector_width": 16, "projector_out": 8},
+        "method": {"name": method, "projector_width": 16, "projector_out": 8, **options},
         "tokens": {"name": policy},
         "keep_ratios": list(keep_ratios),
         "micro_batches": micro_batches,
@@ -96,9 +92,12 @@ def assert_equal(actual, wanted):
         np.testing.assert_array_equal(actual[name], value, err_msg=name)
 
 
-@pytest.mark.parametrize("policy", ["random", "simprune"])
-def test_micro_batches_are_the_step_of_the_whole_batch(paired, tmp_path, policy):
-    package = paired if policy == "random" else export(tmp_path, "paired", policy, [2])
+@pytest.mark.parametrize(
+    ("method", "policy"),
+    [("byol", "simprune"), ("simsiam", "random"), ("byol", "evit"), ("byol", "tome")],
+)
+def test_micro_batches_are_the_step_of_the_whole_batch(tmp_path, method, policy):
+    package = export(tmp_path, method, policy, [2, 1])
     whole, *others = package.manifest.rungs
     state = package.initial_state()
     for _ in range(3):
@@ -179,15 +178,24 @@ def test_a_batch_of_another_size_is_refused(paired, pictures):
             engine.step("k050-m2", {"images.global": images}, hyper_of(paired, 1))
 
 
-def without_refusal(**declared):
-    return ObjectiveDeclaration(**{**declared, "micro_batch_refusal": None})
+@pytest.mark.parametrize(
+    ("method", "norm"),
+    [("simclr", "layer"), ("vicreg", "layer"), ("barlowtwins", "layer"), ("byol", "batch")],
+)
+def test_an_objective_that_wrongly_allows_micro_batches_is_refused(
+    tmp_path, monkeypatch, method, norm
+):
+    kind = OBJECTIVES[method]
 
+    class Allowing(kind):
+        def __init__(self, model, options):
+            super().__init__(model, options)
+            self.declaration = dataclasses.replace(self.declaration, micro_batch_refusal=None)
 
-def test_an_objective_that_wrongly_allows_micro_batches_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(simclr, "ObjectiveDeclaration", without_refusal)
+    monkeypatch.setitem(OBJECTIVES, method, Allowing)
     monkeypatch.setattr(verify, "TRIES", 1)
     with pytest.raises(PackageError, match=r"rung k050-m2 .* differs from PyTorch: loss"):
-        export(tmp_path, "simclr", "random", [2])
+        export(tmp_path, method, "random", [2], head_norm=norm)
 
 
 def test_the_ort_training_engine_names_alternatives(paired):
@@ -217,26 +225,37 @@ def problems(**table):
     return [line.strip() for line in str(caught.value).splitlines()[1:]]
 
 
-def refusal_of(method):
+def refusal_of(method, **options):
     """Why a method needs the whole batch, with its options."""
-    recipe = make_recipe({**TINY, "method": {"name": method}}, where="test")
+    recipe = make_recipe({**TINY, "method": {"name": method, **options}}, where="test")
     objective = OBJECTIVES[method](recipe.facts(), recipe.method_options())
     return objective.declaration.micro_batch_refusal
 
 
-@pytest.mark.parametrize("method", ["simclr", "mocov3"])
-def test_contrastive_methods_need_the_whole_batch(method):
-    refusal = refusal_of(method)
-    assert problems(method={"name": method}, micro_batches=[4, 2]) == [
-        f"micro_batches: method {method} needs the whole batch: {refusal}"
-    ]
-    make_recipe({**TINY, "method": {"name": method}, "micro_batches": [4]}, where="test")
+EXACT = {"byol", "simsiam"}  # with LayerNorm, no picture sees another
 
 
 @pytest.mark.parametrize("method", OBJECTIVES)
-def test_a_refusal_is_a_reason(method):
+def test_methods_need_the_whole_batch_or_not(method):
     refusal = refusal_of(method)
-    assert refusal is None or len(refusal.split()) > 3
+    assert (refusal is None) == (method in EXACT)
+    if method not in EXACT:
+        assert len(refusal.split()) > 3
+        assert problems(method={"name": method}, micro_batches=[4, 2]) == [
+            f"micro_batches: method {method} needs the whole batch: {refusal}"
+        ]
+    whole = [4, 2] if method in EXACT else [4]
+    make_recipe({**TINY, "method": {"name": method}, "micro_batches": whole}, where="test")
+
+
+@pytest.mark.parametrize("method", OBJECTIVES)
+def test_batch_norm_needs_the_whole_batch(method):
+    options = {"name": method, "head_norm": "batch"}
+    (problem,) = problems(method=options, micro_batches=[2])
+    reason = "batch norm in the heads (method.head_norm) takes statistics of the batch"
+    if method in EXACT:
+        assert problem == f"micro_batches: method {method} needs the whole batch: {reason}"
+    make_recipe({**TINY, "method": options, "micro_batches": [4]}, where="test")
 
 
 def test_any_objective_may_refuse():

@@ -9,15 +9,20 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="policies are torch functions")
 
-from combinations import METHODS_AND_POLICIES  # noqa: E402
+from combinations import (  # noqa: E402
+    METHODS_AND_POLICIES,
+    METHODS_ON_ALL_TOKENS,
+    keep_ratios,
+)
 from torch import Tensor  # noqa: E402
 
 from edge_export import vit  # noqa: E402
 from edge_export.context import Encoding, StepContext  # noqa: E402
 from edge_export.objectives import OBJECTIVES  # noqa: E402
 from edge_export.package.graphs import tokens_per_block  # noqa: E402
-from edge_export.policies.base import kept_count, take_rows  # noqa: E402
-from edge_export.policies.simprune import select_pairs, stage_blocks  # noqa: E402
+from edge_export.policies import POLICIES  # noqa: E402
+from edge_export.policies.base import kept_count, stage_blocks, take_rows  # noqa: E402
+from edge_export.policies.simprune import select_pairs  # noqa: E402
 from edge_export.recipe import make_recipe  # noqa: E402
 from edge_export.step.example import example_draws, example_images  # noqa: E402
 from edge_export.step.program import Program  # noqa: E402
@@ -31,6 +36,14 @@ from edge_runtime.package.names import (  # noqa: E402
 from edge_runtime.state import Array  # noqa: E402
 
 DROPPED = -1e30
+
+
+def test_every_method_and_policy_is_in_a_pair() -> None:
+    """Those that exclude each other are left out, and nothing else."""
+    assert {method for method, _ in METHODS_AND_POLICIES} == OBJECTIVES.keys()
+    assert {policy for _, policy in METHODS_AND_POLICIES} == POLICIES.keys()
+    assert METHODS_ON_ALL_TOKENS[:2] == ["simclr", "mocov3"]
+    assert keep_ratios("simclr", "random") == [1.0, 0.5]
 
 
 def program(method: str, policy: str, **tokens: Any) -> Program:
@@ -59,7 +72,11 @@ def inputs_of(program: Program, keep_ratio: float, progress: float = 0.4) -> dic
         state[EMA + name] += 0.02 * noise
     rung = rung_of(program, keep_ratio)
     batch = {**example_images(rung, seed=3), **example_draws(rung, seed=3)}
-    return {**state, **batch, "progress": torch.tensor(progress)}
+    hyper = {
+        name: torch.tensor(curve.at(1, steps_per_epoch=1, total_steps=1), dtype=torch.float64)
+        for name, curve in program.hyper_parameters.items()
+    }
+    return {**state, **batch, **hyper, "progress": torch.tensor(progress)}
 
 
 def parameters_of(program: Program, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -86,7 +103,10 @@ def tokens_of(program: Program, keep_ratio: float) -> tuple[int, ...]:
     return kept["global"]
 
 
-@pytest.mark.parametrize(("method", "policy"), METHODS_AND_POLICIES)
+@pytest.mark.parametrize(
+    ("method", "policy"),
+    [pair for pair in METHODS_AND_POLICIES if pair[0] in METHODS_ON_ALL_TOKENS],
+)
 def test_keeping_everything_is_the_same_as_no_policy(method: str, policy: str) -> None:
     plain, other = program(method, "none"), program(method, policy)
     inputs = inputs_of(plain, 1.0)
@@ -138,8 +158,8 @@ def masked_gradients(
             teacher={} if others is None else {"global": encoding(others)},
             patches={},
             draws={},
-            hyper={},
-            buffers={},
+            hyper={name: inputs[name] for name in program.hyper_parameters},
+            buffers=program.buffers_of(inputs),
             recorded={},
         )
         return program.objective.loss(step).loss
@@ -158,7 +178,7 @@ def mask_of(kept: Tensor, count: int) -> Tensor:
     return torch.zeros(len(kept), count, dtype=torch.bool).scatter(1, kept, True)
 
 
-@pytest.mark.parametrize("method", OBJECTIVES)
+@pytest.mark.parametrize("method", METHODS_ON_ALL_TOKENS)
 def test_gathering_equals_masking_for_random(method: str) -> None:
     bound = program(method, "random")
     inputs = inputs_of(bound, 0.5)
@@ -170,10 +190,20 @@ def test_gathering_equals_masking_for_random(method: str) -> None:
     assert_close(actual, wanted)
 
 
-@pytest.mark.parametrize("placement", ["before-mlp", "before-block", "after-block"])
-@pytest.mark.parametrize("method", OBJECTIVES)
-def test_gathering_equals_masking_for_simprune(method: str, placement: str) -> None:
-    bound = program(method, "simprune", placement=placement)
+@pytest.mark.parametrize(
+    ("placement", "paired"),
+    [
+        ("before-mlp", True),
+        ("before-block", True),
+        ("after-block", True),
+        ("before-mlp", False),
+    ],
+)
+@pytest.mark.parametrize("method", METHODS_ON_ALL_TOKENS)
+def test_gathering_equals_masking_for_simprune(
+    method: str, placement: str, paired: bool
+) -> None:
+    bound = program(method, "simprune", placement=placement, paired=paired)
     inputs = inputs_of(bound, 0.7)
     actual, outputs = gradients(bound, 0.7, inputs)
     student, teacher = masks_of_simprune(
@@ -267,6 +297,21 @@ def test_selection_equals_its_definition(kind: str, progress: float) -> None:
     assert deficit  # the many-to-one repair was needed
 
 
+@pytest.mark.parametrize("progress", [0.0, 0.31, 1.0])
+def test_without_pairs_each_branch_prunes_by_its_own_ranks(progress: float) -> None:
+    for seed in range(5):
+        sides = features("clustered", seed)
+        actual = select_pairs(*sides, 17, torch.tensor(progress), False)
+        for row in range(4):
+            unit = [x[row].numpy() / np.linalg.norm(x[row], axis=1)[:, None] for x in sides]
+            for found, mine, other in ((actual[0], *unit), (actual[1], *unit[::-1])):
+                best = [max(float(a @ b) for b in other) for a in mine]
+                order = sorted(range(24), key=lambda i: (best[i], i))
+                offset = math.floor(progress * 17 + 0.5)
+                pruned = order[offset : offset + 24 - 17]
+                assert found[row].tolist() == sorted(set(range(24)) - set(pruned))
+
+
 def test_identical_branches_pair_with_themselves() -> None:
     online, _ = features("random", 0)
     first, second = select_pairs(online, online, 15, torch.tensor(0.2))
@@ -293,7 +338,7 @@ def test_the_window_slides_from_the_least_to_the_most_similar() -> None:
         assert torch.equal(gone, mask_of(pruned, 24))
 
 
-@pytest.mark.parametrize("method", OBJECTIVES)
+@pytest.mark.parametrize("method", METHODS_ON_ALL_TOKENS)
 def test_the_other_direction_is_the_mirrored_window(method: str) -> None:
     forward = program(method, "simprune")
     backward = program(method, "simprune", direction="most-to-least")

@@ -12,9 +12,10 @@ import pytest
 torch = pytest.importorskip("torch", reason="the reference is PyTorch")
 
 import onnx  # noqa: E402
-from combinations import METHODS_AND_POLICIES  # noqa: E402
+from combinations import METHODS_AND_POLICIES, keep_ratios  # noqa: E402
 from lowered import lowered  # noqa: E402
 from paired_objective import paired_method  # noqa: E402
+from selections import CHOOSERS  # noqa: E402
 from steps import hyper_of, noise_batch  # noqa: E402
 
 from edge_export.analysis.liveness import arena_bytes  # noqa: E402
@@ -32,7 +33,7 @@ from edge_runtime.package.curves import hyper_parameters  # noqa: E402
 from edge_runtime.package.names import EMA, METRIC, PARAM, STATE, SUM  # noqa: E402
 
 SCALE, GOOD = "buffer.loss_scale", "buffer.good_steps"
-POISONED = "param.projector.0.weight"  # infinite where a step shall have no finite gradients
+POISONED = "param.encoder.norm.weight"  # infinite where a step shall have no finite gradients
 SMALL = {
     "model": {"image_size": 16, "patch_size": 4, "depth": 3, "width": 48, "heads": 2},
     "batch_size": 8,
@@ -41,7 +42,7 @@ SMALL = {
 
 
 def recipe_of(method="simclr", policy="random", **changes):
-    ratios = [1.0] if policy == "none" else [0.5]
+    ratios = keep_ratios(method, policy)[-1:]
     parts = {"method": {"name": method}, "tokens": {"name": policy}, "keep_ratios": ratios}
     return make_recipe({**SMALL, **parts, **changes}, where="test")
 
@@ -115,7 +116,7 @@ def mocov3(tmp_path_factory):
 
 def poisoned(state):
     weights = state[POISONED].copy()
-    weights[0, 0] = np.inf
+    weights[0] = np.inf
     return {**state, POISONED: weights}
 
 
@@ -294,8 +295,8 @@ def test_gradients_are_near_those_of_float32() -> None:
     forward and backward of this model; at random they add up to sqrt(30) times that, 3e-3.
     """
     for method, policy in METHODS_AND_POLICIES:
-        if policy == "simprune":
-            continue  # a choice of it may tip over
+        if policy in CHOOSERS:
+            continue  # a choice of tokens may tip over
         half, full = (
             Program(recipe_of(method, policy, precision=name)) for name in ("fp16", "fp32")
         )
@@ -305,10 +306,13 @@ def test_gradients_are_near_those_of_float32() -> None:
             half.hyper_parameters, step=3, steps_per_epoch=4, total_steps=4
         )
         inputs |= half.initial_state()
+        inputs[SCALE] = torch.tensor(2.0**4)  # the loss of Barlow Twins begins near 800
         inputs |= {name: torch.tensor(value) for name, value in curves.items()}
         (found, outputs), (wanted, exact) = (rung.gradient(inputs) for rung in rungs)
         assert float(outputs.metrics["loss"]) == pytest.approx(
-            float(exact.metrics["loss"]), rel=1e-3
+            float(exact.metrics["loss"]),
+            rel=1e-3,
+            abs=1e-3,  # a cosine may be near zero
         )
         largest = max(float(value.norm()) for value in wanted.values())
         for name, value in wanted.items():

@@ -45,8 +45,10 @@ def test_whole_numbers_are_numbers():
 @pytest.mark.parametrize("method", OBJECTIVES)
 def test_curves_have_the_methods_defaults(method):
     defaults = OBJECTIVES[method].defaults
-    curves = Program(recipe(method={"name": method}, batch_size=64)).hyper_parameters
+    program = Program(recipe(method={"name": method}, batch_size=64))
+    curves = program.hyper_parameters
     expected = {
+        **program.objective.declaration.hyper_parameters,
         "lr": Curve(
             shape="cosine",
             first=defaults.lr_at_256 / 2,
@@ -153,6 +155,7 @@ def test_a_manifests_recipe_has_the_options_filled_in():
         "name": "simprune",
         "placement": "before-mlp",
         "direction": "most-to-least",
+        "paired": True,
     }
     assert table["method"]["temperature"] == 0.2
 

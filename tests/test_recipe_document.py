@@ -130,10 +130,10 @@ def test_the_document_has_the_methods_views():
     (table,) = re.findall(
         r"^\| method \| image size \|.*\n\|.*\n((?:\|.*\n)+)", DOCUMENT, re.M
     )
-    (sentence,) = re.findall(r"^Both take two views .*", DOCUMENT, re.M)
+    (sentence,) = re.findall(r"^All but `mae` take two views .*", DOCUMENT, re.M)
     shared = {"max_area": 1, "flip": 0.5, "jitter": 0.8, "brightness": 0.4, "contrast": 0.4}
     shared |= {"hue": 0.1, "grayscale": 0.2}
-    assert re.findall(r"`(\w+)`", sentence) == list(shared)
+    assert re.findall(r"`(\w+)`", sentence) == ["mae", *shared]
     places = {"both": (0, 1), "first": (0,), "second": (1,)}
     seen = set()
     for line in table.splitlines():
@@ -148,7 +148,23 @@ def test_the_document_has_the_methods_views():
             keys = ("min_area", "saturation", "blur", "solarize")
             values = dict(zip(keys, map(float, numbers), strict=True))
             assert {key: getattr(view, key) for key in shared | values} == shared | values
-    assert len(seen) == 4 * len(OBJECTIVES)
+    assert {name for name, *_ in seen} == OBJECTIVES.keys() - {"mae"}
+    assert len(seen) == 4 * (len(OBJECTIVES) - 1)
+
+
+def test_the_document_has_the_view_of_mae():
+    (sentence,) = re.findall(r"^The one view of `mae` has (.*)\.$", DOCUMENT, re.M)
+    values = {key: float(value) for key, value in re.findall(r"`(\w+)` ([\d.]+)", sentence)}
+    model = model_facts("vit_tiny", image_size_px=64, patch_size_px=1)
+    (group,) = OBJECTIVES["mae"](model, OBJECTIVES["mae"].options()).declaration.views
+    assert len(values) == 7
+    assert {key: getattr(group.views[0], key) for key in values} == values
+
+
+def test_the_document_has_the_default_ladder_of_mae():
+    ((*_, meaning),) = [row for row in rows("Keys") if row[0] == "keep_ratios"]
+    ladder = json.dumps(list(OBJECTIVES["mae"].defaults.keep_ratios))
+    assert f"`{ladder}` for method `mae" in meaning
 
 
 def test_the_document_has_the_families():

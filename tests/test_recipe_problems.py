@@ -45,8 +45,11 @@ WRONG = [  # what is wrong in the table, the one problem that is reported
         "unknown key batchsize; known are model, method, tokens, parametrization",
     ),
     ({"optimizer": {"LR": 1}}, "optimizer: unknown key LR; known are lr, final_lr, warmup"),
-    ({"method": {"name": "moco"}}, "unknown method 'moco'; known are simclr, mocov3."),
-    ({"tokens": {"name": "tome"}}, "unknown token policy 'tome'; known are none, random, sim"),
+    ({"method": {"name": "moco"}}, "unknown method 'moco'; known are simclr, mocov3, "),
+    (
+        {"tokens": {"name": "tomes"}},
+        "unknown token policy 'tomes'; known are none, random, ",
+    ),
     (
         {"model": {**SIZES, "name": "vit_giant"}},
         "unknown model 'vit_giant'; known are vit_tiny,",
@@ -216,7 +219,11 @@ def test_a_wrong_value_is_reported(table, wanted):
         ),
         (
             {"method": {"queue": 1}},
-            "unknown key queue; known are temperature, projector_width, projector_out",
+            "unknown key queue; known are projector_width, projector_out, head_norm,",
+        ),
+        (
+            {"method": {"head_norm": "group"}},
+            "method.head_norm: unknown 'group'; known are layer, batch.",
         ),
         ({"tokens": {"placement": "before-mlp"}}, "unknown key placement: it takes none"),
         (
@@ -297,7 +304,7 @@ def test_all_other_problems_are_reported_at_once():
     wrong = {
         "model": {**SIZES, "patch_size": 5},
         "method": {"temperature": -1.0},
-        "tokens": {"name": "evit"},
+        "tokens": {"name": "evits"},
         "parametrization": {"name": "lora"},
         "keep_ratios": [0.5, 0.5],
         "micro_batches": [3],
@@ -307,7 +314,7 @@ def test_all_other_problems_are_reported_at_once():
     for part in (
         "not a multiple of patch size 5",
         "temperature: expected a number in [0.001, 1000]",
-        "unknown token policy 'evit'",
+        "unknown token policy 'evits'",
         "unknown parametrization 'lora'; known are none.",
         "each at most once",
         "3 does not divide the batch size 64",

@@ -228,10 +228,10 @@ def test_every_number_of_a_file_has_limits() -> None:
 
 def test_every_number_of_a_recipe_has_limits() -> None:
     pytest.importorskip("torch")
-    from edge_export.objectives.heads import ContrastiveOptions
+    from edge_export.objectives import OBJECTIVES
     from edge_export.policies.simprune import Options
     from edge_export.recipe import Recipe
 
     seen: set[type] = set()
-    kinds = (Recipe, ContrastiveOptions, Options)
+    kinds = (Recipe, *(each.options for each in OBJECTIVES.values()), Options)
     assert [problem for kind in kinds for problem in plain_numbers(kind, seen)] == []

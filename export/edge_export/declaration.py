@@ -72,6 +72,10 @@ class ObjectiveDeclaration(Declaration):
     teacher: tuple[str, ...] = ()
     # Why a batch must stay whole; None: the loss is a mean over its images
     micro_batch_refusal: str | None = None
+    # Parameters of the encoder with `Parameter.zero_gradient`
+    zero_gradient: tuple[str, ...] = ()
+    # The loss predicts the pixels of patches that the student does not embed
+    predicts_hidden: bool = False
     evaluated: str = STUDENT  # the branch whose encoder is evaluated and exported
 
 

@@ -14,9 +14,9 @@ from edge_runtime.errors import ConfigError
 class Parameter:
     """One trained tensor.
 
-    `init` is "zeros", "ones", "truncated_normal" (standard deviation 0.02, truncated at
-    two of them) or "xavier_uniform" (of a [in, out] matrix, each of `fused` blocks of columns
-    separately).
+    `init` is "zeros", "ones", "normal" (standard deviation 1), "truncated_normal" (standard
+    deviation 0.02, truncated at two of them) or "xavier_uniform" (of a [in, out] matrix, each
+    of `fused` blocks of columns separately).
     `layout` is that of `edge_runtime.package.manifest.EncoderTensor`.
     """
 
@@ -87,6 +87,8 @@ def _initial(parameter: Parameter, generator: torch.Generator) -> Tensor:
         return torch.zeros(shape)
     if parameter.init == "ones":
         return torch.ones(shape)
+    if parameter.init == "normal":
+        return torch.randn(shape, generator=generator)
     if parameter.init == "truncated_normal":
         value = torch.empty(shape)
         return torch.nn.init.trunc_normal_(

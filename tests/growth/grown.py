@@ -26,7 +26,7 @@ from edge_export.declaration import (
 )
 from edge_export.objectives import OBJECTIVES
 from edge_export.objectives.base import Defaults, Objective
-from edge_export.objectives.heads import mlp, mlp_parameters
+from edge_export.objectives.heads import Head
 from edge_export.parameters import Buffer, Parameter, linear
 from edge_export.parametrizations import PARAMETRIZATIONS, Parametrization
 from edge_export.policies import POLICIES, TokenPolicy
@@ -61,6 +61,7 @@ class Grown(Objective):
 
     def __init__(self, model: ModelFacts, options: GrownOptions) -> None:
         self._options, self._heads = options, model.heads
+        self._head = Head(name="head", widths=(model.width, 24, PROTOTYPES))
         size_px, pixels = model.image_size_px, model.patch_size_px**2 * 3
         decoded = DrawSpec(input=DECODED, views=2, kept=pixels // 2, population=pixels)
         self.declaration = ObjectiveDeclaration(
@@ -77,7 +78,7 @@ class Grown(Objective):
                 ),
             ),
             parameters=(
-                *mlp_parameters("head", (model.width, 24, PROTOTYPES)),
+                *self._head.parameters,
                 *vit.block_parameters("decoder", model.width),
                 *linear("pixels", model.width, pixels),
                 # Added to every logit of an image: a softmax does not see it.
@@ -96,12 +97,11 @@ class Grown(Objective):
     @override
     def loss(self, step: StepContext) -> LossResult:
         centre, momentum = step.buffers["centre"], self._options.centre_momentum
-        logits = self._logits(step.teacher_weights, step.teacher["global"].features)
+        taught = step.teacher["global"].features
+        logits = self._head(step.teacher_weights, taught)  # (V, B, prototypes)
         target = ((logits - centre) / step.hyper["teacher_temperature"]).softmax(dim=-1)
         groups = [step.student[name].features for name in ("global", "local")]
-        students = [
-            self._logits(step.weights, each) + step.weights["offset"] for each in groups
-        ]
+        students = [self._head(step.weights, each) + step.weights["offset"] for each in groups]
         agreement = self._agreement(torch.cat(students), target)
         reconstruction, closeness = self._reconstruction(step), self._closeness(step)
         return LossResult(
@@ -113,10 +113,6 @@ class Grown(Objective):
             },
             buffers={"centre": centre * momentum + logits.mean(dim=(0, 1)) * (1 - momentum)},
         )
-
-    def _logits(self, weights: Weights, features: Tensor) -> Tensor:
-        rows = mlp(weights, "head", features.flatten(0, 1))
-        return rows.reshape(*features.shape[:2], -1)  # (V, B, prototypes)
 
     def _agreement(self, students: Tensor, target: Tensor) -> Tensor:
         """Mean cross-entropy over all pairs of different views."""

@@ -1,8 +1,14 @@
 """Self-supervised methods, one file each. A new one needs a file and a line here."""
 
+from edge_export.objectives.barlowtwins import BarlowTwins
 from edge_export.objectives.base import Objective
+from edge_export.objectives.byol import BYOL
+from edge_export.objectives.dino import DINO
+from edge_export.objectives.mae import MAE
 from edge_export.objectives.mocov3 import MoCoV3
 from edge_export.objectives.simclr import SimCLR
+from edge_export.objectives.simsiam import SimSiam
+from edge_export.objectives.vicreg import VICReg
 from edge_runtime.errors import ConfigError
 
 OBJECTIVES: dict[str, type[Objective]] = {
@@ -10,6 +16,12 @@ OBJECTIVES: dict[str, type[Objective]] = {
     for objective in (
         SimCLR,
         MoCoV3,
+        BYOL,
+        SimSiam,
+        VICReg,
+        BarlowTwins,
+        DINO,
+        MAE,
     )
 }
 

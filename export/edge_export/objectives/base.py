@@ -22,6 +22,7 @@ class Defaults:
     weight_decay: float
     warmup_epochs: float
     ema_momentum: float | None = None
+    keep_ratios: tuple[float, ...] | None = None  # None: the recipe's default
 
 
 class Objective(ABC):

@@ -1,8 +1,6 @@
 """MoCo v3 (Chen, Xie, He 2021): queries of one view against the teacher's keys of the other.
 
-Deviations from the paper: LayerNorm in the heads (see `mlp`); sizes for small boards; learned
-instead of fixed sine positions, and a trained instead of a frozen patch projection; the
-teacher is updated after the optimizer instead of before the next forward.
+docs/methods.md lists what differs from the paper.
 """
 
 from torch import Tensor
@@ -12,7 +10,7 @@ from typing_extensions import override
 from edge_export.context import StepContext
 from edge_export.declaration import LossResult, ObjectiveDeclaration, ViewGroup
 from edge_export.objectives.base import Defaults, Objective
-from edge_export.objectives.heads import ContrastiveOptions, crop_views, mlp, mlp_parameters
+from edge_export.objectives.heads import ContrastiveOptions, Head, crop_views
 from edge_export.vit import ENCODER
 from edge_runtime.package.manifest import ModelFacts
 
@@ -26,30 +24,36 @@ class MoCoV3(Objective):
 
     def __init__(self, model: ModelFacts, options: ContrastiveOptions) -> None:
         self._temperature = options.temperature
-        size_px, out = model.image_size_px, options.projector_out
-        hidden = options.projector_width
-        # BYOL's pair of views; small pictures get SimCLR's
-        area = 0.2 if size_px < 64 else 0.08
-        views = crop_views(size_px, min_area=area, asymmetric=True)
+        hidden, out = options.projector_width, options.projector_out
+        self._projector = Head(
+            name="projector",
+            widths=(model.width, hidden, hidden, out),
+            norm=options.head_norm,
+            output_norm=True,
+        )
+        self._predictor = Head(
+            name="predictor",
+            widths=(out, hidden, out),
+            norm=options.head_norm,
+            output_norm=True,
+        )
+        size_px = model.image_size_px
+        views = crop_views(size_px, asymmetric=True)
         self.declaration = ObjectiveDeclaration(
             views=(ViewGroup(name="global", size_px=size_px, views=views),),
-            parameters=(
-                *mlp_parameters("projector", (model.width, hidden, hidden, out)),
-                *mlp_parameters("predictor", (out, hidden, out)),
-            ),
+            parameters=(*self._projector.parameters, *self._predictor.parameters),
             teacher=(ENCODER, "projector."),
             micro_batch_refusal="the keys of the batch's other pictures are the negatives",
+            zero_gradient=options.zero_gradient,
         )
 
     @override
     def loss(self, step: StepContext) -> LossResult:
         """InfoNCE both ways."""
         student, teacher = step.student["global"].features, step.teacher["global"].features
-        views = student.shape[:2]
-        projected = mlp(step.weights, "projector", student.flatten(0, 1))
-        queries = mlp(step.weights, "predictor", projected).reshape(*views, -1)  # (2, B, P)
-        keys = mlp(step.teacher_weights, "projector", teacher.flatten(0, 1))
-        keys = keys.reshape(*views, -1)
+        projected = self._projector(step.weights, student)
+        queries = self._predictor(step.weights, projected)  # (2, B, P)
+        keys = self._projector(step.teacher_weights, teacher)
         return LossResult(
             loss=info_nce(queries[0], keys[1], self._temperature)
             + info_nce(queries[1], keys[0], self._temperature)

@@ -1,6 +1,6 @@
 """SimCLR (Chen et al. 2020): every other picture of the batch is a negative.
 
-Deviations from the paper: LayerNorm in the projector (see `mlp`), and sizes for small boards.
+docs/methods.md lists what differs from the paper.
 """
 
 import torch
@@ -11,7 +11,7 @@ from typing_extensions import override
 from edge_export.context import StepContext
 from edge_export.declaration import LossResult, ObjectiveDeclaration, ViewGroup
 from edge_export.objectives.base import Defaults, Objective
-from edge_export.objectives.heads import ContrastiveOptions, crop_views, mlp, mlp_parameters
+from edge_export.objectives.heads import ContrastiveOptions, Head, crop_views
 from edge_runtime.package.manifest import ModelFacts
 
 
@@ -24,22 +24,26 @@ class SimCLR(Objective):
 
     def __init__(self, model: ModelFacts, options: ContrastiveOptions) -> None:
         self._temperature = options.temperature
+        self._projector = Head(
+            name="projector",
+            widths=(model.width, options.projector_width, options.projector_out),
+            norm=options.head_norm,
+            output_norm=True,
+        )
         size_px = model.image_size_px
-        # Equal views; crops of at least 8 % of the picture, 20 % of a small one
-        area = 0.2 if size_px < 64 else 0.08
-        views = crop_views(size_px, min_area=area, asymmetric=False)
-        widths = (model.width, options.projector_width, options.projector_out)
+        views = crop_views(size_px, asymmetric=False)
         self.declaration = ObjectiveDeclaration(
             views=(ViewGroup(name="global", size_px=size_px, views=views),),
-            parameters=mlp_parameters("projector", widths),
+            parameters=self._projector.parameters,
             micro_batch_refusal="the other pictures of the batch are the negatives",
+            zero_gradient=options.zero_gradient,
         )
 
     @override
     def loss(self, step: StepContext) -> LossResult:
-        """NT-Xent of the projected views."""
+        """NT-Xent of the projected views; both views are one batch of the projector."""
         features = step.student["global"].features.flatten(0, 1)  # (2B, D)
-        projected = mlp(step.weights, "projector", features)  # (2B, P)
+        projected = self._projector(step.weights, features)  # (2B, P)
         return LossResult(loss=nt_xent(projected, self._temperature))
 
 

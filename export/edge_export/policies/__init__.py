@@ -2,8 +2,10 @@
 
 from edge_export.policies.base import PolicySetting, TokenPolicy
 from edge_export.policies.combined import CombinedPolicy
+from edge_export.policies.evit import EvitPolicy
 from edge_export.policies.random import RandomPolicy
 from edge_export.policies.simprune import SimPrunePolicy
+from edge_export.policies.tome import TomePolicy
 from edge_runtime.errors import ConfigError
 
 POLICIES: dict[str, type[TokenPolicy]] = {
@@ -12,6 +14,8 @@ POLICIES: dict[str, type[TokenPolicy]] = {
         TokenPolicy,
         RandomPolicy,
         SimPrunePolicy,
+        EvitPolicy,
+        TomePolicy,
     )
 }
 

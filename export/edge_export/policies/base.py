@@ -6,7 +6,7 @@ policy can compare them.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -14,9 +14,19 @@ import torch
 from torch import Tensor
 
 from edge_export.context import StepContext
-from edge_export.declaration import Declaration, LossResult, NoOptions, ViewGroup
+from edge_export.declaration import (
+    STUDENT,
+    TEACHER,
+    Declaration,
+    LossResult,
+    NoOptions,
+    ViewGroup,
+)
 from edge_export.vit import Attention, Weights
+from edge_runtime.errors import ConfigError
 from edge_runtime.package.manifest import ModelFacts
+
+STAGES = (3 / 12, 6 / 12, 9 / 12)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +45,12 @@ class Tokens:
     """Tokens of one branch of a view group, between two blocks."""
 
     x: Tensor  # (S, 1 + K, D), class token first
-    kept: Tensor  # (S, K) int64, the patch of each token
+    kept: Tensor  # (S, K) int64, the patch of each token; -1: of no single one
     sizes: Tensor | None = None  # (S, 1 + K), patches in each token; None: one in each
+    embedded: int = field(init=False)  # patch tokens before the first block
+
+    def __post_init__(self) -> None:
+        self.embedded = self.kept.shape[1]
 
     def keep(self, index: Tensor) -> None:
         """Keep only these patch tokens: (S, K') int64 in [0, K), each at most once."""
@@ -44,6 +58,13 @@ class Tokens:
         self.kept = self.kept.gather(1, index)
         if self.sizes is not None:
             self.sizes = take_tokens(self.sizes[:, :, None], index)[:, :, 0]
+
+    def append(self, token: Tensor) -> None:
+        """Add a token of size one that belongs to no single patch: (S, 1, D)."""
+        self.x = torch.cat([self.x, token], dim=1)
+        self.kept = torch.cat([self.kept, torch.full_like(self.kept[:, :1], -1)], dim=1)
+        if self.sizes is not None:
+            self.sizes = torch.cat([self.sizes, torch.ones_like(self.sizes[:, :1])], dim=1)
 
 
 @dataclass(slots=True)
@@ -61,6 +82,12 @@ class Branches:
     # Values for the policy's loss, by name
     recorded: dict[str, Tensor] = field(default_factory=dict)
 
+    @property
+    def present(self) -> dict[str, Tokens]:
+        """The branches that encode this group, by name."""
+        both = ((STUDENT, self.student), (TEACHER, self.teacher))
+        return {name: tokens for name, tokens in both if tokens is not None}
+
 
 class TokenPolicy:
     """Keeps every token; the base class of the others. Hooks act on the setting's groups."""
@@ -68,6 +95,7 @@ class TokenPolicy:
     name: ClassVar[str] = "none"
     options: ClassVar[type[Any]] = NoOptions
     uses_keep_ratio: ClassVar[bool] = False  # otherwise the only rung is 1.0
+    hides_patches: ClassVar[bool] = False  # the student never sees a patch that is not kept
 
     def __init__(self, setting: PolicySetting) -> None:
         self.setting = setting
@@ -103,6 +131,48 @@ class TokenPolicy:
     def loss(self, step: StepContext) -> LossResult | None:
         """A term that is added to the objective's loss, if any."""
         return None
+
+
+def stage_blocks(depth: int, *, after: bool = False) -> tuple[int, ...]:
+    """Blocks (from 0) of three stages that prune: 4, 7 and 10 of 12, counted from 1.
+
+    Other depths keep the fractions. After a block means before the next one. A stage in the
+    last block would not affect the loss and is left out.
+    """
+    blocks = sorted({int(depth * share) + int(after) for share in STAGES})
+    return tuple(block for block in blocks if block < depth - 1)
+
+
+def with_attention(
+    who: str, branches: Branches, attention: Mapping[str, Attention]
+) -> Iterator[tuple[str, Tokens, Attention]]:
+    """Each branch with its tokens and their attention, for a policy that reads it.
+
+    Raises:
+        ConfigError: another policy has changed the tokens since.
+    """
+    for branch, tokens in branches.present.items():
+        if tokens.x is not attention[branch].tokens:
+            raise ConfigError(
+                f"tokens.name: {who} reads the attention of a block whose tokens another "
+                f"policy has changed since. Name {who} before it, or use one of the two."
+            )
+        yield branch, tokens, attention[branch]
+
+
+def refuse_single_patches(setting: PolicySetting, who: str) -> None:
+    """Refuse groups whose loss reads the token of each patch.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    for group in setting.groups:
+        if group.patch_tokens:
+            raise ConfigError(
+                f"tokens.name: the method reads the tokens of single patches of view group "
+                f"{group.name!r}, and {who} joins several in one token. Use another token "
+                "policy."
+            )
 
 
 def kept_count(keep_ratio: float, tokens: int) -> int:

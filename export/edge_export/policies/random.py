@@ -21,6 +21,7 @@ class RandomPolicy(TokenPolicy):
 
     name = "random"
     uses_keep_ratio = True
+    hides_patches = True
 
     @property
     @override

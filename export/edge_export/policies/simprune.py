@@ -5,7 +5,8 @@ after the 4th, 7th and 10th block's attention, a window that slides from the lea
 similar pairs over the run. Chosen here, since no source gives the details: the window is as
 long as the number of pruned tokens, features are the tokens after the residual, and
 many-to-one matches are resolved by pruning the unmatched targets whose best similarity is
-nearest to that of the pruned tokens.
+nearest to that of the pruned tokens. With `paired = false`, ours too, each branch applies the
+window to the ranks of its own best similarities.
 
 Methods with a teacher pair view 1 of the student with view 2 of the teacher and the other way
 round; a shared encoder pairs its two views.
@@ -20,13 +21,19 @@ from torch.nn.functional import normalize
 from typing_extensions import override
 
 from edge_export.declaration import Declaration, ViewGroup
-from edge_export.policies.base import Branches, PolicySetting, TokenPolicy, Tokens, kept_count
+from edge_export.policies.base import (
+    Branches,
+    PolicySetting,
+    TokenPolicy,
+    Tokens,
+    kept_count,
+    stage_blocks,
+)
 from edge_export.vit import Attention
 from edge_runtime.errors import ConfigError
 from edge_runtime.package.curves import Curve
 
 PROGRESS = "progress"  # hyper-parameter: completed share of the run, in [0, 1]
-STAGES = (3 / 12, 6 / 12, 9 / 12)  # blocks 4, 7 and 10 of 12
 PLACEMENTS = ("before-mlp", "before-block", "after-block")
 DIRECTIONS = ("least-to-most", "most-to-least")
 
@@ -37,6 +44,7 @@ class Options:
 
     placement: str = PLACEMENTS[0]
     direction: str = DIRECTIONS[0]
+    paired: bool = True  # False: each branch prunes by its own ranks
 
     def __post_init__(self) -> None:
         for key, known in (("placement", PLACEMENTS), ("direction", DIRECTIONS)):
@@ -89,7 +97,8 @@ class SimPrunePolicy(TokenPolicy):
         if self.setting.options.direction == DIRECTIONS[1]:
             progress = 1 - progress
         online, target = _pairs(branches.group, student, teacher)
-        online_keep, target_keep = select_pairs(online, target, kept, progress)
+        paired = self.setting.options.paired
+        online_keep, target_keep = select_pairs(online, target, kept, progress, paired)
         if teacher is None:
             student.keep(torch.cat([online_keep, target_keep]))
         else:
@@ -120,23 +129,13 @@ def _pairs(group: ViewGroup, student: Tokens, teacher: Tokens | None) -> tuple[T
     return student.x[:, 1:], _swap_views(teacher.x)[:, 1:]
 
 
-def stage_blocks(depth: int, *, after: bool) -> tuple[int, ...]:
-    """Blocks (from 0) that prune; after a block means before the next one.
-
-    Other depths keep the fractions. A stage in the last block would not affect the loss and is
-    left out.
-    """
-    blocks = sorted({int(depth * share) + int(after) for share in STAGES})
-    return tuple(block for block in blocks if block < depth - 1)
-
-
 def _swap_views(tokens: Tensor) -> Tensor:
     first, second = tokens.chunk(2)
     return torch.cat([second, first])
 
 
 def select_pairs(
-    online: Tensor, target: Tensor, kept: int, progress: Tensor
+    online: Tensor, target: Tensor, kept: int, progress: Tensor, paired: bool = True
 ) -> tuple[Tensor, Tensor]:
     """The patch tokens that each branch keeps; no gradient flows through the choice.
 
@@ -145,24 +144,43 @@ def select_pairs(
         target: (S, N, D), the paired view.
         kept: K, tokens to keep; P = N - K are pruned.
         progress: scalar in [0, 1], the position of the window.
+        paired: whether the target loses the partners of the pruned online tokens; otherwise
+            it loses those in the window over its own best similarities.
 
     Returns:
         Two (S, K) int64 tensors of ascending indices.
     """
     u, v = normalize(online.detach(), dim=2), normalize(target.detach(), dim=2)
     similarity = u @ v.transpose(1, 2)  # (S, N, N)
-    best, partner = similarity.amax(dim=2), similarity.argmax(dim=2)  # (S, N)
+    of_target = similarity.amax(dim=1)  # (S, N)
+    online_keep, pruned, scores = _window(similarity.amax(dim=2), kept, progress)
+    if paired:
+        hit_target = similarity.argmax(dim=2).gather(1, pruned)  # (S, P)
+        target_keep = _repair(hit_target, of_target, scores.mean(dim=1, keepdim=True), kept)
+    else:
+        target_keep = _window(of_target, kept, progress)[0]
+    return _ascending(online_keep), _ascending(target_keep)
+
+
+def _window(best: Tensor, kept: int, progress: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens outside the window over the ranks of their best similarities, and those inside.
+
+    Returns:
+        (S, K) and (S, P) int64, from the least to the most similar; similarities of the
+        second, (S, P).
+    """
     ascending, order = best.sort(dim=1, stable=True)
-    pruned = online.shape[1] - kept
+    pruned = best.shape[1] - kept
     # Of kept + 1 places for the window, the nearest
     offset = torch.floor(progress * kept + 0.5).to(torch.int64)
-    window = offset + torch.arange(pruned)
-    rank = torch.arange(kept)
-    rank = rank + pruned * (rank >= offset).to(torch.int64)
-    hit_target = partner.gather(1, order.index_select(1, window))  # (S, P)
-    centre = ascending.index_select(1, window).mean(dim=1, keepdim=True)
-    target_keep = _repair(hit_target, similarity.amax(dim=1), centre, kept)
-    return _ascending(order.index_select(1, rank)), _ascending(target_keep)
+    inside = offset + torch.arange(pruned)
+    outside = torch.arange(kept)
+    outside = outside + pruned * (outside >= offset).to(torch.int64)
+    return (
+        order.index_select(1, outside),
+        order.index_select(1, inside),
+        ascending.index_select(1, inside),
+    )
 
 
 def _repair(hit_target: Tensor, best: Tensor, centre: Tensor, kept: int) -> Tensor:

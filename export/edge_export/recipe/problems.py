@@ -1,10 +1,12 @@
 """Problems of a recipe beyond names, types and ranges; all at once."""
 
+import math
 from collections.abc import Iterator
 
 from edge_export.axes import trained_names
 from edge_export.objectives import Objective, objective_named
-from edge_export.policies import policies_named, uses_keep_ratio
+from edge_export.policies import POLICIES, TokenPolicy, policies_named, uses_keep_ratio
+from edge_export.policies.base import kept_count
 from edge_export.recipe.tables import Recipe
 from edge_runtime.errors import ConfigError
 from edge_runtime.package.names import PRECISIONS
@@ -47,7 +49,11 @@ def _policies(recipe: Recipe) -> None:
 def _declared(recipe: Recipe) -> Iterator[str]:
     """Problems with the method's declaration for this model."""
     model, depth = recipe.facts(), recipe.facts().depth
-    method = objective_named(recipe.method.name)(model, recipe.method_options())
+    try:
+        method = objective_named(recipe.method.name)(model, recipe.method_options())
+    except ConfigError as error:
+        yield str(error)
+        return
     refusal = method.declaration.micro_batch_refusal
     if refusal is not None and any(n < recipe.batch_size for n in recipe.micro_batches):
         yield f"micro_batches: method {method.name} needs the whole batch: {refusal}"
@@ -59,12 +65,39 @@ def _declared(recipe: Recipe) -> Iterator[str]:
                     f"view group {group.name!r}"
                 )
     yield from _teacher(recipe, method)
+    if method.declaration.predicts_hidden:
+        yield from _hidden(recipe, method)
     try:
         recipe.augmented(method.declaration.views)
         for trained in recipe.trained:
             trained_names([], trained, depth=depth)
     except ConfigError as error:
         yield str(error)
+
+
+def _hidden(recipe: Recipe, method: Objective) -> Iterator[str]:
+    """Problems of a method that predicts hidden patches."""
+    model, name = recipe.facts(), recipe.tokens.name
+    patches = model.tokens - 1
+    policies = [policy for policy in policies_named(name) if policy is not TokenPolicy]
+    if not policies or not all(policy.hides_patches for policy in policies):
+        nearest = next(each.name for each in POLICIES.values() if each.hides_patches)
+        yield (
+            f"tokens.name: method {method.name} predicts patches that its encoder does not "
+            f"see, and with token policy {name!r} it sees all of them; use {nearest!r}"
+        )
+    elif full := [r for r in recipe.keep_ratios if kept_count(r, patches) == patches]:
+        nearest_ratio = math.floor(1000 * (patches - 1) / patches) / 1000
+        yield (
+            f"keep_ratios: {full[0]:g} keeps all {patches} patches, which leaves none for "
+            f"method {method.name} to predict; the nearest that does is {nearest_ratio:g}, "
+            f"and its default is {list(method.defaults.keep_ratios or ())}"
+        )
+    if others := [size for size in recipe.patch_sizes if size != model.patch_size_px]:
+        yield (
+            f"patch_sizes: method {method.name} predicts patches of one size; {others[0]} px "
+            f"is not the model's {model.patch_size_px} px, the only one that works"
+        )
 
 
 def _ladder(recipe: Recipe) -> Iterator[str]:

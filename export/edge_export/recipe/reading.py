@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from edge_export.objectives import OBJECTIVES
 from edge_export.policies import policies_named, uses_keep_ratio
 from edge_export.recipe.problems import problems_of
 from edge_export.recipe.tables import CHOICES, Choice, Recipe
@@ -48,8 +49,8 @@ def make_recipe(table: Mapping[str, Any], *, where: str) -> Recipe:
                 f"{where}: {key}: expected a list such as {example}, got {text!r}."
             )
     recipe = structure(Recipe, table, where=where, error=ConfigError)
-    if "keep_ratios" not in table and not uses_keep_ratio(recipe.tokens.name):
-        recipe = dataclasses.replace(recipe, keep_ratios=(1.0,))
+    if "keep_ratios" not in table:
+        recipe = dataclasses.replace(recipe, keep_ratios=_default_ratios(recipe))
     if problems := problems_of(recipe):
         lines = [f"{where}: {len(problems)} problem(s)", *problems]
         raise ConfigError("\n  ".join(line.replace("\n", "\n  ") for line in lines))
@@ -60,6 +61,14 @@ def make_recipe(table: Mapping[str, Any], *, where: str) -> Recipe:
         tokens=_filled(recipe.tokens, *map(recipe.token_options, policies)),
         parametrization=_filled(recipe.parametrization, recipe.parametrization_options()),
     )
+
+
+def _default_ratios(recipe: Recipe) -> tuple[float, ...]:
+    """The ladder of a recipe that gives none; names in it may be unknown."""
+    method = OBJECTIVES.get(recipe.method.name)
+    if method is not None and method.defaults.keep_ratios is not None:
+        return method.defaults.keep_ratios
+    return recipe.keep_ratios if uses_keep_ratio(recipe.tokens.name) else (1.0,)
 
 
 def _filled(choice: Choice, *options: Any) -> Choice:

@@ -131,12 +131,23 @@ class GroupEncoder:
         """The needed tokens after the final norm, and their features."""
         rows = tokens.x if self._all_tokens else tokens.x[:, 0]
         values = vit.layer_norm(weights, f"{vit.ENCODER}norm", rows)
-        return values, pooled(values, self._model.features) if self._all_tokens else values
+        if not self._all_tokens:
+            return values, values
+        return values, pooled(values, self._model.features, tokens.sizes)
 
 
-def pooled(tokens: Tensor, features: str) -> Tensor:
-    """Features of an image: (S, 1 + K, D) after the final norm -> (S, D)."""
-    return tokens[:, 0] if features == vit.CLASS_TOKEN else tokens[:, 1:].mean(dim=1)
+def pooled(tokens: Tensor, features: str, sizes: Tensor | None = None) -> Tensor:
+    """Features of an image: (S, 1 + K, D) after the final norm -> (S, D).
+
+    The mean over patch tokens is one over patches, if `sizes` (S, 1 + K) says how many each
+    token has: ToMe, from the authors' code for MAE.
+    """
+    if features == vit.CLASS_TOKEN:
+        return tokens[:, 0]
+    if sizes is None:
+        return tokens[:, 1:].mean(dim=1)
+    weights = sizes[:, 1:, None]
+    return (tokens[:, 1:] * weights).sum(dim=1) / weights.sum(dim=1)
 
 
 def by_view(rows: Tensor, views: int) -> Tensor:
@@ -161,8 +172,5 @@ def attend(
 
 def _present(branches: Branches) -> list[tuple[str, Tokens, Weights]]:
     """The branches that this view group has, with their weights."""
-    both = (
-        (STUDENT, branches.student, branches.weights),
-        (TEACHER, branches.teacher, branches.teacher_weights),
-    )
-    return [(name, tokens, weights) for name, tokens, weights in both if tokens is not None]
+    weights = {STUDENT: branches.weights, TEACHER: branches.teacher_weights}
+    return [(name, tokens, weights[name]) for name, tokens in branches.present.items()]

@@ -63,7 +63,7 @@ class Program:
         # Made here, since a trace must not compute the matrices of patch grids
         self._embedding_encoder = self._without_pruning(policy.setting)
         self._declared = merged(
-            Declaration(parameters=vit.encoder_parameters(self.model)),
+            Declaration(parameters=self._encoder_parameters()),
             self.objective.declaration,
             of_policy,
         )
@@ -88,6 +88,12 @@ class Program:
                 f"method {recipe.method.name} declares that the teacher's encoder is "
                 "evaluated, and its teacher copies only part of the encoder."
             )
+
+    def _encoder_parameters(self) -> tuple[Parameter, ...]:
+        """The encoder's parameters, those that the method's loss does not depend on marked."""
+        unused = self.objective.declaration.zero_gradient
+        parameters = vit.encoder_parameters(self.model)
+        return tuple(replace(each, zero_gradient=each.name in unused) for each in parameters)
 
     @cached_property
     def hyper_parameters(self) -> dict[str, Curve]:
