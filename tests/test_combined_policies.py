@@ -1,5 +1,7 @@
 """`a+b`: token policies in one step, against the same choices as masks; refusals."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -19,7 +21,6 @@ from test_policies import (  # noqa: E402
 )
 
 from edge_export.declaration import Declaration  # noqa: E402
-from edge_export.package.graphs import tokens_per_block  # noqa: E402
 from edge_export.policies import POLICIES, RandomPolicy, TokenPolicy  # noqa: E402
 from edge_export.policies.base import Tokens  # noqa: E402
 from edge_export.recipe import make_recipe  # noqa: E402
@@ -93,21 +94,46 @@ def test_options_that_neither_knows_are_refused():
         program("simclr", COMBINED, colour="red")
 
 
-def test_pairs_of_branches_of_different_lengths_are_refused():
-    bound = program("mocov3", COMBINED)
-    message = "simprune pairs token with token, and another policy has shortened"
+@pytest.mark.parametrize("name", [COMBINED, "simprune+random"])
+def test_pairs_of_branches_of_different_lengths_are_refused(name):
+    message = (
+        "tokens.name: simprune pairs the tokens of student and teacher, and random shortens "
+        r"only the student\. Use one of the two\."
+    )
     with pytest.raises(ConfigError, match=message):
-        tokens_per_block(rung_of(bound, 0.5), bound.initial_state())
+        program("mocov3", name)
 
 
 @pytest.mark.parametrize(
-    ("name", "who"), [("simprune+evit", "evit"), ("evit+tome", "tome"), ("tome+evit", "evit")]
+    ("name", "after", "instead"),
+    [
+        ("simprune+evit", "simprune", ", or evit+simprune"),
+        ("random+simprune+tome", "simprune", ", or tome+simprune"),
+        ("evit+tome", "evit", ""),
+        ("tome+evit", "tome", ""),
+    ],
 )
-def test_attention_of_other_tokens_is_not_read(name, who):
-    bound = program("simclr", name)
-    message = f"{who} reads the attention of a block whose tokens another policy has changed"
-    with pytest.raises(ConfigError, match=message):
-        tokens_per_block(rung_of(bound, 0.5), bound.initial_state())
+def test_attention_of_other_tokens_is_not_read(name, after, instead):
+    last = name.rpartition("+")[2]
+    message = (
+        f"tokens.name: {last} reads the attention of a block after {after} has changed its "
+        f"tokens. Use one of the two{instead}."
+    )
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        program("simclr", name)
+
+
+@pytest.mark.parametrize("placement", ["before-block", "after-block"])
+def test_attention_is_read_after_tokens_were_pruned_between_blocks(placement):
+    """16 patches: pruned before blocks 2, 4 and 5, or 3, 5 and 6; and in 2, 4 and 5."""
+    tokens = tokens_of(program("mocov3", "simprune+evit", placement=placement), 0.5)
+    assert (
+        tokens
+        == {
+            "before-block": (17, 9, 5, 3, 2, 2),
+            "after-block": (17, 17, 5, 5, 2, 2),
+        }[placement]
+    )
 
 
 @pytest.mark.parametrize("method", ["simclr", "mocov3"])
@@ -136,9 +162,8 @@ def test_two_that_choose_the_patches_are_refused(monkeypatch):
             return Declaration()
 
     monkeypatch.setitem(POLICIES, "other", OtherRandom)
-    bound = program("simclr", "random+other")
     with pytest.raises(ConfigError, match="random and other both choose the patches"):
-        tokens_per_block(rung_of(bound, 0.5), bound.initial_state())
+        program("simclr", "random+other")
 
 
 def test_two_that_use_one_name_are_refused(monkeypatch):

@@ -165,7 +165,8 @@ def test_gradients_reach_the_fused_tokens_and_their_attention():
 def test_a_method_that_reads_single_patches_cannot_have_them_fused():
     setting = rung_of(program("simclr", "evit", fuse=True), 0.5).policy.setting
     (group,) = setting.groups
-    setting = replace(setting, groups=(replace(group, patch_tokens=True),))
+    views = (replace(group, patch_tokens=True),)
+    setting = replace(setting, method=replace(setting.method, views=views))
     message = "reads the tokens of single patches of view group 'global', and evit with tokens"
     with pytest.raises(ConfigError, match=message):
         EvitPolicy(setting)

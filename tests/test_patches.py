@@ -9,7 +9,7 @@ from encoded import encoded  # noqa: E402
 from torch.nn.functional import interpolate  # noqa: E402
 
 from edge_export import vit  # noqa: E402
-from edge_export.declaration import NoOptions, ViewGroup  # noqa: E402
+from edge_export.declaration import NoOptions, ObjectiveDeclaration, ViewGroup  # noqa: E402
 from edge_export.models import model_facts  # noqa: E402
 from edge_export.package.initial import resize_positions  # noqa: E402
 from edge_export.patches import KERNEL, POSITIONS, PatchGrid, resize_matrix  # noqa: E402
@@ -121,7 +121,13 @@ def test_gradients_reach_the_tensors_of_the_state():
 def keep_all(model):
     """The policy that keeps every token."""
     return TokenPolicy(
-        PolicySetting(model=model, keep_ratio=1.0, groups=(), patches={}, options=NoOptions())
+        PolicySetting(
+            model=model,
+            keep_ratio=1.0,
+            method=ObjectiveDeclaration(views=()),
+            patches={},
+            options=NoOptions(),
+        )
     )
 
 

@@ -188,7 +188,8 @@ def test_the_mean_over_patch_tokens_is_one_over_patches():
 def test_a_method_that_reads_single_patches_is_refused():
     setting = rung_of(program("simclr", "tome"), 0.5).policy.setting
     (group,) = setting.groups
-    setting = replace(setting, groups=(replace(group, patch_tokens=True),))
+    views = (replace(group, patch_tokens=True),)
+    setting = replace(setting, method=replace(setting.method, views=views))
     message = "single patches of view group 'global', and tome joins several in one token"
     with pytest.raises(ConfigError, match=message):
         TomePolicy(setting)

@@ -6,7 +6,7 @@ policy can compare them.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -20,6 +20,7 @@ from edge_export.declaration import (
     Declaration,
     LossResult,
     NoOptions,
+    ObjectiveDeclaration,
     ViewGroup,
 )
 from edge_export.vit import Attention, Weights
@@ -35,9 +36,14 @@ class PolicySetting:
 
     model: ModelFacts
     keep_ratio: float
-    groups: tuple[ViewGroup, ...]  # those that the policy acts on
-    patches: Mapping[str, int]  # N of each group, at the rung's patch size
+    method: ObjectiveDeclaration
+    patches: Mapping[str, int]  # N of each of `groups`, at the rung's patch size
     options: Any
+
+    @property
+    def groups(self) -> tuple[ViewGroup, ...]:
+        """The view groups that the policy acts on."""
+        return tuple(group for group in self.method.views if group.pruned)
 
 
 @dataclass(slots=True)
@@ -95,10 +101,25 @@ class TokenPolicy:
     name: ClassVar[str] = "none"
     options: ClassVar[type[Any]] = NoOptions
     uses_keep_ratio: ClassVar[bool] = False  # otherwise the only rung is 1.0
-    hides_patches: ClassVar[bool] = False  # the student never sees a patch that is not kept
+    hides_patches: ClassVar[bool] = False  # chooses the patches that the student embeds
+    student_only: ClassVar[bool] = False  # leaves all tokens to a teacher
+    pairs_branches: ClassVar[bool] = (
+        False  # compares the tokens of one branch with the other's
+    )
+    reads_attention: ClassVar[bool] = False  # in `before_mlp`
 
     def __init__(self, setting: PolicySetting) -> None:
+        """Bind it to a rung.
+
+        Raises:
+            ConfigError: it does not work with the method.
+        """
         self.setting = setting
+
+    @property
+    def changes_in_block(self) -> bool:
+        """Whether it changes tokens in `before_mlp`."""
+        return self.reads_attention
 
     @property
     def declaration(self) -> Declaration:
@@ -143,23 +164,6 @@ def stage_blocks(depth: int, *, after: bool = False) -> tuple[int, ...]:
     return tuple(block for block in blocks if block < depth - 1)
 
 
-def with_attention(
-    who: str, branches: Branches, attention: Mapping[str, Attention]
-) -> Iterator[tuple[str, Tokens, Attention]]:
-    """Each branch with its tokens and their attention, for a policy that reads it.
-
-    Raises:
-        ConfigError: another policy has changed the tokens since.
-    """
-    for branch, tokens in branches.present.items():
-        if tokens.x is not attention[branch].tokens:
-            raise ConfigError(
-                f"tokens.name: {who} reads the attention of a block whose tokens another "
-                f"policy has changed since. Name {who} before it, or use one of the two."
-            )
-        yield branch, tokens, attention[branch]
-
-
 def refuse_single_patches(setting: PolicySetting, who: str) -> None:
     """Refuse groups whose loss reads the token of each patch.
 
@@ -172,6 +176,20 @@ def refuse_single_patches(setting: PolicySetting, who: str) -> None:
                 f"tokens.name: the method reads the tokens of single patches of view group "
                 f"{group.name!r}, and {who} joins several in one token. Use another token "
                 "policy."
+            )
+
+
+def require_two_views(setting: PolicySetting, who: str) -> None:
+    """Refuse groups of more or fewer than two views.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    for group in setting.groups:
+        if (count := len(group.views)) != 2:
+            raise ConfigError(
+                f"tokens.name: {who} needs two views of each picture, and view group "
+                f"{group.name!r} has {count}. Use another token policy."
             )
 
 

@@ -27,7 +27,6 @@ from edge_export.policies.base import (
     kept_count,
     refuse_single_patches,
     stage_blocks,
-    with_attention,
 )
 from edge_export.vit import Attention
 
@@ -44,6 +43,7 @@ class EvitPolicy(TokenPolicy):
 
     name = "evit"
     uses_keep_ratio = True
+    reads_attention = True
     options = Options
 
     def __init__(self, setting: PolicySetting) -> None:
@@ -58,12 +58,12 @@ class EvitPolicy(TokenPolicy):
     ) -> None:
         if block not in self._stages:
             return
-        for branch, tokens, attended in with_attention(self.name, branches, attention):
+        for branch, tokens in branches.present.items():
             patches = tokens.kept.shape[1]
             kept = kept_count(self.setting.keep_ratio, patches)
             if kept == patches:
                 continue
-            of_class = attended.probabilities[:, :, 0, 1:].mean(dim=1)  # (S, N)
+            of_class = attention[branch].probabilities[:, :, 0, 1:].mean(dim=1)  # (S, N)
             index = most_attended(of_class, kept)
             branches.selected[f"kept.{branch}.{branches.group.name}.{block}"] = index
             others = fused(tokens, of_class, index) if self.setting.options.fuse else None

@@ -22,6 +22,7 @@ class RandomPolicy(TokenPolicy):
     name = "random"
     uses_keep_ratio = True
     hides_patches = True
+    student_only = True
 
     @property
     @override

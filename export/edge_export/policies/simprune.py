@@ -20,13 +20,14 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from typing_extensions import override
 
-from edge_export.declaration import Declaration, ViewGroup
+from edge_export.declaration import Declaration
 from edge_export.policies.base import (
     Branches,
     PolicySetting,
     TokenPolicy,
     Tokens,
     kept_count,
+    require_two_views,
     stage_blocks,
 )
 from edge_export.vit import Attention
@@ -59,13 +60,20 @@ class SimPrunePolicy(TokenPolicy):
 
     name = "simprune"
     uses_keep_ratio = True
+    pairs_branches = True
     options = Options
 
     def __init__(self, setting: PolicySetting) -> None:
         super().__init__(setting)
-        placement = setting.options.placement
+        require_two_views(setting, self.name)
+        placement: str = setting.options.placement
         self._in_block = placement == "before-mlp"
         self._stages = stage_blocks(setting.model.depth, after=placement == "after-block")
+
+    @property
+    @override
+    def changes_in_block(self) -> bool:
+        return self._in_block
 
     @property
     @override
@@ -96,7 +104,7 @@ class SimPrunePolicy(TokenPolicy):
         progress = branches.inputs[PROGRESS]
         if self.setting.options.direction == DIRECTIONS[1]:
             progress = 1 - progress
-        online, target = _pairs(branches.group, student, teacher)
+        online, target = _pairs(student, teacher)
         paired = self.setting.options.paired
         online_keep, target_keep = select_pairs(online, target, kept, progress, paired)
         if teacher is None:
@@ -111,21 +119,11 @@ class SimPrunePolicy(TokenPolicy):
         }
 
 
-def _pairs(group: ViewGroup, student: Tokens, teacher: Tokens | None) -> tuple[Tensor, Tensor]:
+def _pairs(student: Tokens, teacher: Tokens | None) -> tuple[Tensor, Tensor]:
     """Patch tokens of the student and, row by row, of the paired view: (S, N, D) each."""
-    if len(group.views) != 2:
-        raise ConfigError(
-            f"tokens.name: simprune pairs two views, and view group {group.name!r} has "
-            f"{len(group.views)}. Use another token policy."
-        )
     if teacher is None:
         first, second = student.x.chunk(2)
         return first[:, 1:], second[:, 1:]
-    if student.kept.shape != teacher.kept.shape:
-        raise ConfigError(
-            "tokens.name: simprune pairs token with token, and another policy has shortened "
-            "only one branch. Use one of the two policies."
-        )
     return student.x[:, 1:], _swap_views(teacher.x)[:, 1:]
 
 

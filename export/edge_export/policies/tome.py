@@ -29,7 +29,6 @@ from edge_export.policies.base import (
     Tokens,
     kept_count,
     refuse_single_patches,
-    with_attention,
 )
 from edge_export.vit import Attention
 
@@ -39,6 +38,7 @@ class TomePolicy(TokenPolicy):
 
     name = "tome"
     uses_keep_ratio = True
+    reads_attention = True
 
     def __init__(self, setting: PolicySetting) -> None:
         super().__init__(setting)
@@ -48,11 +48,11 @@ class TomePolicy(TokenPolicy):
     def before_mlp(
         self, block: int, branches: Branches, attention: Mapping[str, Attention]
     ) -> None:
-        for branch, tokens, attended in with_attention(self.name, branches, attention):
+        for branch, tokens in branches.present.items():
             count = self._merged_in(block, tokens)
             if count == 0:
                 continue
-            keys = attended.keys[:, :, 1:].mean(dim=1)  # (S, K, D / H)
+            keys = attention[branch].keys[:, :, 1:].mean(dim=1)  # (S, K, D / H)
             slot = matched(keys, count)
             branches.selected[f"slot.{branch}.{branches.group.name}.{block}"] = slot
             merge(tokens, slot, slot.shape[1] - count)

@@ -65,6 +65,10 @@ def _declared(recipe: Recipe) -> Iterator[str]:
                     f"view group {group.name!r}"
                 )
     yield from _teacher(recipe, method)
+    if method.declaration.predicts_hidden and _embeds_all(recipe):
+        yield _sees_hidden(recipe, method)
+    else:
+        yield from _token_policy(recipe, method)
     if method.declaration.predicts_hidden:
         yield from _hidden(recipe, method)
     try:
@@ -75,18 +79,35 @@ def _declared(recipe: Recipe) -> Iterator[str]:
         yield str(error)
 
 
+def _token_policy(recipe: Recipe, method: Objective) -> Iterator[str]:
+    """The first problem of the token policy with the method, if any."""
+    try:
+        for rung in recipe.rungs()[:MOST_RUNGS]:
+            recipe.token_policy(method.declaration, rung)
+    except ConfigError as error:
+        yield str(error)
+
+
+def _embeds_all(recipe: Recipe) -> bool:
+    """Whether the student may see every patch."""
+    policies = [each for each in policies_named(recipe.tokens.name) if each is not TokenPolicy]
+    return not policies or not all(policy.hides_patches for policy in policies)
+
+
+def _sees_hidden(recipe: Recipe, method: Objective) -> str:
+    nearest = next(each.name for each in POLICIES.values() if each.hides_patches)
+    return (
+        f"tokens.name: method {method.name} predicts patches that its encoder does not see, "
+        f"and with token policy {recipe.tokens.name!r} it sees all of them; use {nearest!r}"
+    )
+
+
 def _hidden(recipe: Recipe, method: Objective) -> Iterator[str]:
-    """Problems of a method that predicts hidden patches."""
-    model, name = recipe.facts(), recipe.tokens.name
+    """Problems of the ladder of a method that predicts hidden patches."""
+    model = recipe.facts()
     patches = model.tokens - 1
-    policies = [policy for policy in policies_named(name) if policy is not TokenPolicy]
-    if not policies or not all(policy.hides_patches for policy in policies):
-        nearest = next(each.name for each in POLICIES.values() if each.hides_patches)
-        yield (
-            f"tokens.name: method {method.name} predicts patches that its encoder does not "
-            f"see, and with token policy {name!r} it sees all of them; use {nearest!r}"
-        )
-    elif full := [r for r in recipe.keep_ratios if kept_count(r, patches) == patches]:
+    full = [r for r in recipe.keep_ratios if kept_count(r, patches) == patches]
+    if full and not _embeds_all(recipe):
         nearest_ratio = math.floor(1000 * (patches - 1) / patches) / 1000
         yield (
             f"keep_ratios: {full[0]:g} keeps all {patches} patches, which leaves none for "

@@ -8,11 +8,16 @@ from itertools import product
 from typing import Annotated, Any
 
 from edge_export.axes import ALL, RungSettings, rung_id
-from edge_export.declaration import ViewGroup
+from edge_export.declaration import ObjectiveDeclaration, ViewGroup
 from edge_export.models import model_facts
 from edge_export.objectives import objective_named
 from edge_export.parametrizations import parametrization_named
-from edge_export.policies import TokenPolicy, policies_named
+from edge_export.policies import (
+    CombinedPolicy,
+    PolicySetting,
+    TokenPolicy,
+    policies_named,
+)
 from edge_export.vit import CLASS_TOKEN
 from edge_runtime.errors import ConfigError
 from edge_runtime.package.curves import COUNT, Curve, Epochs, constant, cosine
@@ -176,6 +181,29 @@ class Recipe:
         if others and not known[policy.options]:  # an unknown key is reported by the others
             own = {}
         return structure(policy.options, own, where="[tokens]", error=ConfigError)
+
+    def token_policy(self, method: ObjectiveDeclaration, rung: RungSettings) -> TokenPolicy:
+        """The token policy of a rung.
+
+        Raises:
+            ConfigError: it does not work with the method, or with another policy.
+        """
+        sides = {g.name: g.size_px // rung.patch_size_px for g in method.views if g.pruned}
+        policies = tuple(
+            kind(
+                PolicySetting(
+                    model=self.facts(),
+                    keep_ratio=rung.keep_ratio,
+                    method=method,
+                    patches={name: side * side for name, side in sides.items()},
+                    options=self.token_options(kind),
+                )
+            )
+            for kind in policies_named(self.tokens.name)
+        )
+        if len(policies) == 1:
+            return policies[0]
+        return CombinedPolicy(policies[0].setting, policies)
 
     def augmented(self, groups: tuple[ViewGroup, ...]) -> tuple[ViewGroup, ...]:
         """The method's view groups with the augmentation table's keys replaced.

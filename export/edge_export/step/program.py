@@ -23,7 +23,7 @@ from edge_export.parametrizations import (
     parametrization_named,
 )
 from edge_export.patches import PatchGrid
-from edge_export.policies import CombinedPolicy, PolicySetting, TokenPolicy, policies_named
+from edge_export.policies import PolicySetting, TokenPolicy
 from edge_export.recipe import Recipe
 from edge_export.step.encoder import GroupEncoder
 from edge_export.step.optimizer import update_groups
@@ -128,24 +128,7 @@ class Program:
 
     def policy(self, settings: RungSettings) -> TokenPolicy:
         """The token policy of a rung."""
-        groups = tuple(group for group in self.views if group.pruned)
-        recipe = self.recipe
-
-        def bound(kind: type[TokenPolicy]) -> TokenPolicy:
-            return kind(
-                PolicySetting(
-                    model=self.model,
-                    keep_ratio=settings.keep_ratio,
-                    groups=groups,
-                    patches={g.name: self.grid(g, settings).patches for g in groups},
-                    options=recipe.token_options(kind),
-                )
-            )
-
-        policies = tuple(bound(kind) for kind in policies_named(recipe.tokens.name))
-        if len(policies) == 1:
-            return policies[0]
-        return CombinedPolicy(policies[0].setting, policies)
+        return self.recipe.token_policy(self.objective.declaration, settings)
 
     def parametrization(self, settings: RungSettings) -> Parametrization:
         """The parametrization of a rung."""
