@@ -16,6 +16,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+from crops import some_crops
 from numpy.typing import NDArray
 
 import edge_runtime
@@ -83,7 +84,8 @@ def _losses(package: Package, rung: Rung, create: Callable[[], Engine]) -> list[
             images = {
                 f"images.{group.name}": _noise(group, pictures) for group in manifest.views
             }
-            draws = draw_inputs(rung.draws, seed=0, epoch=0, pictures=pictures)
+            crops = some_crops(manifest.views, pictures)
+            draws = draw_inputs(rung.draws, seed=0, epoch=0, pictures=pictures, crops=crops)
             hyper = hyper_parameters(
                 manifest.hyper_parameters, step, steps_per_epoch=1, total_steps=STEPS
             )

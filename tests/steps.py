@@ -1,6 +1,7 @@
 """Batches and hyper-parameters of a few steps, for tests of engines."""
 
 import numpy as np
+from crops import some_crops
 
 from edge_runtime.data import draw_inputs
 from edge_runtime.engines import Batch, Hyper
@@ -21,7 +22,13 @@ def noise_batch(package: Package, rung_id: str, step: int) -> Batch:
         for group in manifest.views
     }
     pictures = range(step * manifest.batch_size, (step + 1) * manifest.batch_size)
-    draws = draw_inputs(package.rung(rung_id).draws, seed=0, epoch=1, pictures=pictures)
+    draws = draw_inputs(
+        package.rung(rung_id).draws,
+        seed=0,
+        epoch=1,
+        pictures=pictures,
+        crops=some_crops(manifest.views, pictures),
+    )
     return {**images, **draws}
 
 

@@ -185,7 +185,7 @@ def test_inspect_describes_a_package(tmp_path, capsys) -> None:
     package = write_package(tmp_path / "package")
     assert main(["inspect", str(package.path)]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        f"package   {package.path}, format 4, {bytes_text(size_bytes(package))}, "
+        f"package   {package.path}, format 5, {bytes_text(size_bytes(package))}, "
         f"SHA-256 {package.digest[:12]}...",
         "trains    simclr, token policy random, precision fp32; a step takes 4 pictures, "
         "2 views of 8 x 8 px",

@@ -1,14 +1,15 @@
 """Random numbers: those of numpy's Philox, whatever they are drawn together with."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_runtime.data.draws import draw_inputs
 from edge_runtime.data.randomness import (
-    draw_inputs,
     epoch_order,
     purpose_key,
     random_words,
@@ -17,6 +18,7 @@ from edge_runtime.data.randomness import (
 from edge_runtime.package.manifest import DrawSpec
 
 indices = st.integers(0, 2**63 - 1)
+uniform_draws = partial(draw_inputs, crops={})
 
 
 @settings(max_examples=40, deadline=None)
@@ -72,7 +74,7 @@ def token_draw(**changes) -> DrawSpec:
 
 
 def test_draws_are_sorted_subsets() -> None:
-    drawn = draw_inputs([token_draw()], seed=0, epoch=0, pictures=range(100))["keep"]
+    drawn = uniform_draws([token_draw()], seed=0, epoch=0, pictures=range(100))["keep"]
     assert drawn.dtype == np.int32
     assert drawn.shape == (2, 100, 3)
     assert (np.diff(drawn) > 0).all()  # ascending, so nothing twice
@@ -81,9 +83,9 @@ def test_draws_are_sorted_subsets() -> None:
 
 
 def test_a_draw_does_not_depend_on_the_batch() -> None:
-    together = draw_inputs([token_draw()], seed=4, epoch=6, pictures=[9, 2, 7])["keep"]
+    together = uniform_draws([token_draw()], seed=4, epoch=6, pictures=[9, 2, 7])["keep"]
     for row, picture in enumerate([9, 2, 7]):
-        alone = draw_inputs([token_draw()], seed=4, epoch=6, pictures=[picture])["keep"]
+        alone = uniform_draws([token_draw()], seed=4, epoch=6, pictures=[picture])["keep"]
         np.testing.assert_array_equal(together[:, row], alone[:, 0])
 
 
@@ -92,7 +94,7 @@ def test_every_subset_is_equally_likely() -> None:
     counts: dict[tuple[int, int], int] = {}
     draws = 0
     for seed in range(40):
-        rows = draw_inputs([spec], seed=seed, epoch=seed % 3, pictures=range(50))["keep"]
+        rows = uniform_draws([spec], seed=seed, epoch=seed % 3, pictures=range(50))["keep"]
         for row in rows.reshape(-1, 2).tolist():
             counts[tuple(row)] = counts.get(tuple(row), 0) + 1
             draws += 1
@@ -108,15 +110,15 @@ def test_inputs_and_views_draw_apart() -> None:
         token_draw(input="a", kept=8, population=16),
         token_draw(input="b", kept=8, population=16),
     ]
-    drawn = draw_inputs(both, seed=0, epoch=0, pictures=range(30))
+    drawn = uniform_draws(both, seed=0, epoch=0, pictures=range(30))
     rows = np.concatenate([drawn["a"], drawn["b"]])  # (4, 30, 8)
     equal = [(rows[i] == rows[j]).all(-1).sum() for i in range(4) for j in range(i)]
     assert sum(equal) == 0  # by chance one in 12,870 rows
 
 
 def test_keeping_fewer_tokens_keeps_some_of_the_same() -> None:
-    more = draw_inputs([token_draw(kept=6)], seed=0, epoch=0, pictures=range(20))["keep"]
-    fewer = draw_inputs([token_draw(kept=2)], seed=0, epoch=0, pictures=range(20))["keep"]
+    more = uniform_draws([token_draw(kept=6)], seed=0, epoch=0, pictures=range(20))["keep"]
+    fewer = uniform_draws([token_draw(kept=2)], seed=0, epoch=0, pictures=range(20))["keep"]
     assert all(
         set(few) < set(many)
         for few, many in zip(
@@ -128,5 +130,5 @@ def test_keeping_fewer_tokens_keeps_some_of_the_same() -> None:
 @pytest.mark.parametrize("population", [1, 4])
 def test_keeping_all_is_the_whole_range(population) -> None:
     spec = token_draw(kept=population, population=population)
-    drawn = draw_inputs([spec], seed=0, epoch=0, pictures=[3])["keep"]
+    drawn = uniform_draws([spec], seed=0, epoch=0, pictures=[3])["keep"]
     assert drawn.tolist() == [[list(range(population))]] * 2

@@ -50,7 +50,13 @@ def test_a_run_equals_its_definition(package, tmp_path) -> None:
         for step, batch in enumerate(batches, start=1):
             rung = package.rung("k100" if step < 8 else "k050")
             epoch = (step - 1) // 5
-            draws = draw_inputs(rung.draws, seed=5, epoch=epoch, pictures=batch.pictures)
+            draws = draw_inputs(
+                rung.draws,
+                seed=5,
+                epoch=epoch,
+                pictures=batch.pictures,
+                crops=batch.crops,
+            )
             hyper = hyper_parameters(CURVES, step, steps_per_epoch=5, total_steps=STEPS)
             result = engine.step(rung.id, {**batch.images, **draws}, hyper)
             losses.append(result.metrics["loss"])

@@ -91,7 +91,13 @@ def from_memory(
     ) as batches:
         ready: list[Batch] = []
         for made in batches:
-            draws = draw_inputs(rung.draws, seed=0, epoch=made.epoch, pictures=made.pictures)
+            draws = draw_inputs(
+                rung.draws,
+                seed=0,
+                epoch=made.epoch,
+                pictures=made.pictures,
+                crops=made.crops,
+            )
             ready.append({**made.images, **draws})
     with engine:
         engine.open(package, package.initial_state())

@@ -20,10 +20,10 @@ from edge_runtime.data.decoding_memory import (
     decoding_bytes,
     labelled_decoding_bytes,
 )
+from edge_runtime.data.draws import draw_inputs
 from edge_runtime.data.files import left_out_of
 from edge_runtime.data.labelled import LabelledSource, labelled_batches, require_labels
 from edge_runtime.data.opening import open_source
-from edge_runtime.data.randomness import draw_inputs
 from edge_runtime.data.sources import (
     FrameSource,
     PictureSource,

@@ -11,6 +11,7 @@ from itertools import permutations
 import cv2
 
 from edge_runtime.data import colour
+from edge_runtime.data.overlap import Crop
 from edge_runtime.data.resize import Box, resize_into
 from edge_runtime.data.sources import Image
 from edge_runtime.package.manifest import AugmentationSpec
@@ -29,7 +30,7 @@ def augment(
     numbers: Sequence[float],
     view: Image,
     scratch: colour.HueScratch,
-) -> None:
+) -> Crop:
     """Make a view.
 
     Args:
@@ -38,10 +39,15 @@ def augment(
         numbers: `NUMBERS` floats in [0, 1), uniform.
         view: (S, S, 3) uint8, contiguous; written.
         scratch: (2, S, S, 3) float32, for this thread alone.
+
+    Returns:
+        What the view shows of the picture.
     """
     crop, (flip, jitter, *jitters, grey, blur, sigma, solarize) = numbers[:22], numbers[22:]
-    resize_into(view, picture, crop_box(picture.shape[1], picture.shape[0], spec, crop))
-    if flip < spec.flip:
+    box = crop_box(picture.shape[1], picture.shape[0], spec, crop)
+    resize_into(view, picture, box)
+    is_flipped = flip < spec.flip
+    if is_flipped:
         cv2.flip(view, 1, dst=view)
     if jitter < spec.jitter:
         _jitter(view, spec, jitters, scratch)
@@ -51,6 +57,7 @@ def augment(
         colour.blur(view, _between(sigma, _MIN_SIGMA_PX, _MAX_SIGMA_PX))
     if solarize < spec.solarize:
         colour.solarize(view)
+    return Crop(*box, flipped=is_flipped)
 
 
 def crop_box(width: int, height: int, spec: AugmentationSpec, numbers: Sequence[float]) -> Box:

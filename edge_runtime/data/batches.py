@@ -20,13 +20,14 @@ from edge_runtime.data.colour import HueScratch
 from edge_runtime.data.decoding_cost import resolutions_of
 from edge_runtime.data.decoding_memory import pool_limit_bytes, pooled_short_side_px
 from edge_runtime.data.live import VideoFile
+from edge_runtime.data.overlap import Crops
 from edge_runtime.data.pipeline import CancelFlag, Task, in_order, worker_count
 from edge_runtime.data.pool import FramePool
 from edge_runtime.data.randomness import epoch_order
 from edge_runtime.data.reading import PictureReader, return_freed_memory
 from edge_runtime.data.sources import FrameSource, Image, PictureSource, UnreadablePicture
 from edge_runtime.data.unreadable import ReadStatistics, Skipped
-from edge_runtime.data.views import Images, Numbers, ViewMaker
+from edge_runtime.data.views import Images, Numbers, ViewMaker, Views
 from edge_runtime.errors import DataError
 from edge_runtime.package.manifest import ViewGroup
 
@@ -42,6 +43,7 @@ class ViewBatch:
     epoch: int
     pictures: tuple[int, ...]  # indices into the source, or running frame numbers from 0
     images: Images  # "images.<group>": uint8 (views, batch, size, size, 3)
+    crops: Crops  # what each view shows of its picture
     skipped: tuple[Skipped, ...]  # while this batch was made
 
 
@@ -137,7 +139,7 @@ class _PendingBatch:
     epoch: int
     order: NDArray[np.int64]  # the epoch's permutation
     start: int  # of the batch in `order`
-    images: Images
+    views: Views
 
 
 class _PictureBatches:
@@ -176,7 +178,7 @@ class _PictureBatches:
                 epoch=epoch,
                 order=order,
                 start=place * self._batch_size,
-                images=self._maker.allocate(self._batch_size),
+                views=self._maker.allocate(self._batch_size),
             )
             starts = range(0, self._batch_size, self._part_size)
             parts = [partial(self._fill_from, pending, start, flag) for start in starts]
@@ -209,7 +211,7 @@ class _PictureBatches:
         flag: CancelFlag,
     ) -> Skipped | None:
         def fill(image: Image) -> None:
-            self._maker.fill(pending.images, slot, image, numbers, scratch)
+            self._maker.fill(pending.views, slot, image, numbers, scratch)
 
         try:
             self._reader.read(picture, flag, fill)
@@ -247,7 +249,8 @@ class _PictureBatches:
             step=pending.step,
             epoch=pending.epoch,
             pictures=tuple(pictures),
-            images=pending.images,
+            images=pending.views.images,
+            crops=pending.views.crops,
             skipped=tuple(skipped),
         )
 
@@ -286,15 +289,20 @@ def _frame_batch(
 ) -> ViewBatch:
     drawn = pool.draw()
     pictures = [number for number, _ in drawn]
-    images = maker.allocate(len(drawn))
+    views = maker.allocate(len(drawn))
     scratch = maker.scratch()
     for slot, ((_, frame), numbers) in enumerate(
         zip(drawn, maker.numbers(epoch, pictures), strict=True)
     ):
         flag.check()
-        maker.fill(images, slot, frame, numbers, scratch)
+        maker.fill(views, slot, frame, numbers, scratch)
     return ViewBatch(
-        step=step, epoch=epoch, pictures=tuple(pictures), images=images, skipped=()
+        step=step,
+        epoch=epoch,
+        pictures=tuple(pictures),
+        images=views.images,
+        crops=views.crops,
+        skipped=(),
     )
 
 

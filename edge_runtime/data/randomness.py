@@ -12,8 +12,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.package.manifest import DrawSpec
-
 Words = NDArray[np.uint64]
 
 _MASK_64 = (1 << 64) - 1
@@ -66,6 +64,11 @@ def uniforms(
     words = random_words(
         seed, purpose, epoch=epoch, pictures=pictures, views=views, count=count
     )
+    return unit_interval(words)
+
+
+def unit_interval(words: Words) -> NDArray[np.float64]:
+    """Words as numbers in [0, 1), from their high 53 bits."""
     return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
@@ -73,39 +76,6 @@ def epoch_order(seed: int, epoch: int, pictures: int) -> NDArray[np.int64]:
     """(pictures,) int64, a random permutation of `range(pictures)`, another in each epoch."""
     words = random_words(seed, "order", epoch=epoch, pictures=[0], views=1, count=pictures)
     return np.argsort(words[0, 0], kind="stable").astype(np.int64, copy=False)
-
-
-def draw_inputs(
-    draws: Sequence[DrawSpec], *, seed: int, epoch: int, pictures: Sequence[int]
-) -> dict[str, NDArray[np.int32]]:
-    """Token indices for the graphs of a rung.
-
-    The K tokens with the smallest random words are kept, so rungs with the same input name and
-    population get nested subsets: another keep-ratio changes no other choice.
-
-    Args:
-        draws: of one rung.
-        seed: of the run.
-        epoch: pass over the data set.
-        pictures: of the batch; `ViewBatch.pictures`.
-
-    Returns:
-        Per input name, int32 (views, len(pictures), kept): rows are sorted subsets of
-        `range(population)`, uniformly distributed and independent of the rest of the batch.
-    """
-    drawn = {}
-    for spec in draws:
-        words = random_words(
-            seed,
-            f"draw.{spec.input}",
-            epoch=epoch,
-            pictures=pictures,
-            views=spec.views,
-            count=spec.population,
-        )
-        chosen = np.argpartition(words, spec.kept - 1, axis=-1)[..., : spec.kept]
-        drawn[spec.input] = np.sort(chosen, axis=-1).astype(np.int32)
-    return drawn
 
 
 def _philox(counter: Words, *key: int) -> Words:

@@ -1,19 +1,27 @@
 """All views of a picture, for the view groups of a training package."""
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.data.augmentation import NUMBERS, augment
 from edge_runtime.data.colour import HueScratch
+from edge_runtime.data.overlap import Crop, Crops
 from edge_runtime.data.randomness import uniforms
 from edge_runtime.data.sources import Image
 from edge_runtime.package.manifest import ViewGroup
 
 Images: TypeAlias = dict[str, NDArray[np.uint8]]  # "images.<group>": (V, B, S, S, 3)
 Numbers: TypeAlias = list[list[float]]  # [view][number], of one picture
+
+
+class Views(NamedTuple):
+    """The views of a batch, and what each shows of its picture."""
+
+    images: Images
+    crops: Crops
 
 
 class ViewMaker:
@@ -25,14 +33,14 @@ class ViewMaker:
         self._views = sum(len(group.views) for group in groups)
         self.largest_px = max(group.size_px for group in groups)
 
-    def allocate(self, pictures: int) -> Images:
-        """Empty arrays for the views of a batch."""
-        return {
-            f"images.{group.name}": np.empty(
-                (len(group.views), pictures, group.size_px, group.size_px, 3), dtype=np.uint8
-            )
-            for group in self._groups
-        }
+    def allocate(self, pictures: int) -> Views:
+        """Empty arrays for a batch."""
+        images, crops = {}, {}
+        for group in self._groups:
+            shape = (len(group.views), pictures, group.size_px, group.size_px, 3)
+            images[f"images.{group.name}"] = np.empty(shape, dtype=np.uint8)
+            crops[group.name] = np.empty((*shape[:2], len(Crop._fields)), dtype=np.int32)
+        return Views(images, crops)
 
     def scratch(self) -> list[HueScratch]:
         """The buffers that one thread needs for `fill`."""
@@ -56,7 +64,7 @@ class ViewMaker:
 
     def fill(
         self,
-        images: Images,
+        batch: Views,
         slot: int,
         picture: Image,
         numbers: Numbers,
@@ -65,6 +73,7 @@ class ViewMaker:
         """Write all views of a picture into `slot` of the batch."""
         of_views = iter(numbers)
         for group, hue in zip(self._groups, scratch, strict=True):
-            views = images[f"images.{group.name}"]
+            views, crops = batch.images[f"images.{group.name}"], batch.crops[group.name]
             for number, spec in enumerate(group.views):
-                augment(picture, spec, next(of_views), views[number, slot], hue)
+                view = views[number, slot]
+                crops[number, slot] = augment(picture, spec, next(of_views), view, hue)

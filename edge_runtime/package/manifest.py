@@ -1,4 +1,4 @@
-"""The manifest of a training package: `manifest.json`, format 4.
+"""The manifest of a training package: `manifest.json`, format 5.
 
 Plain facts, written by the export and read on the device. docs/package-format.md explains the
 file; the dataclasses here are its schema. Sizes are counts, bytes or FLOPs of one step.
@@ -21,7 +21,7 @@ from edge_runtime.schema import (
     Share,
 )
 
-FORMAT = 4
+FORMAT = 5
 
 Hue = Annotated[float, Range(ge=0, le=0.5)]  # in turns of the colour circle
 Strength = Annotated[float, Range(ge=0, le=10)]  # of a change of colour; 1 is all of it
@@ -30,6 +30,7 @@ Size = Annotated[int, Range(ge=1, le=2**40)]  # of a tensor, along one axis
 Width = Annotated[int, Range(ge=1, le=65_536)]
 Depth = Annotated[int, Range(ge=1, le=1000)]
 Batch = Annotated[int, Range(ge=1, le=1_000_000)]  # pictures
+Power = Annotated[float, Range(ge=0, le=10)]
 PixelStd = Annotated[float, Range(ge=1e-3, le=1)]
 
 
@@ -86,6 +87,18 @@ class ViewGroup:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NonOverlap:
+    """Patches of a second view that are drawn apart from those of the first.
+
+    They are drawn one after the other, each with a probability proportional to the share of
+    its area in the picture that no drawn patch of the first view shows, to the power `power`.
+    """
+
+    group: str  # the view group, of two views
+    power: Power
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DrawSpec:
     """Token indices drawn by the host, per view and picture: int32 [views, batch, kept].
 
@@ -96,6 +109,7 @@ class DrawSpec:
     views: PositiveInt
     kept: PositiveInt
     population: PositiveInt
+    non_overlap: NonOverlap | None = None  # None: uniformly, in each view
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,13 +4,14 @@ Every name that an engine looks up is checked here first, so that a foreign or e
 is refused when it is opened instead of failing during a run.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from edge_runtime.package.curves import COUNT, SHAPES
-from edge_runtime.package.manifest import Manifest, Rung, TensorSpec
+from edge_runtime.package.manifest import DrawSpec, Manifest, Rung, TensorSpec
 from edge_runtime.package.names import (
     ACCUMULATE,
     APPLY,
@@ -170,6 +171,7 @@ def _rung(manifest: Manifest, rung: Rung) -> Iterator[str]:
     for draw in rung.draws:
         if draw.kept > draw.population:
             yield f"cannot draw {draw.kept} of {draw.population} for {draw.input!r}"
+        yield from _non_overlap(manifest, draw)
     groups = {group.name for group in manifest.views}
     for name in sorted(rung.tokens_per_block.keys() - groups):
         yield f"tokens_per_block: unknown view group {name!r}"
@@ -183,6 +185,20 @@ def _rung(manifest: Manifest, rung: Rung) -> Iterator[str]:
         )
     if micro_batch is not None and manifest.batch_size % micro_batch:
         yield f"micro_batch {micro_batch} does not divide the batch size {manifest.batch_size}"
+
+
+def _non_overlap(manifest: Manifest, draw: DrawSpec) -> Iterator[str]:
+    """Check that a draw by overlap has two views of square grids."""
+    law = draw.non_overlap
+    if law is None:
+        return
+    views = [len(group.views) for group in manifest.views if group.name == law.group]
+    if not views:
+        yield f"draw {draw.input!r}: unknown view group {law.group!r}"
+    elif views != [2] or draw.views != 2:
+        yield f"draw {draw.input!r}: overlap is that of two views"
+    if math.isqrt(draw.population) ** 2 != draw.population:
+        yield f"draw {draw.input!r}: {draw.population} patches are not a square grid"
 
 
 def _kinds(manifest: Manifest) -> Iterator[str]:

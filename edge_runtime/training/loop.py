@@ -175,6 +175,7 @@ class Loop:
             seed=self._job.options.seed,
             epoch=batch.epoch,
             pictures=batch.pictures,
+            crops=batch.crops,
         )
         ready_s = self._clock()
         with self._engine_errors():

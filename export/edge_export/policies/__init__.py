@@ -1,5 +1,6 @@
 """Token policies, one file each. A new one needs a file and a line here."""
 
+from edge_export.policies.aps import ApsPolicy
 from edge_export.policies.base import PolicySetting, TokenPolicy
 from edge_export.policies.combined import CombinedPolicy
 from edge_export.policies.evit import EvitPolicy
@@ -16,6 +17,7 @@ POLICIES: dict[str, type[TokenPolicy]] = {
         SimPrunePolicy,
         EvitPolicy,
         TomePolicy,
+        ApsPolicy,
     )
 }
 

@@ -6,6 +6,7 @@ the student ("asymmetric"); a shared encoder drops in every view.
 """
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from typing_extensions import override
 
 from edge_export.declaration import STUDENT, Declaration, ViewGroup
 from edge_export.policies.base import TokenPolicy, kept_count
-from edge_runtime.package.manifest import DrawSpec
+from edge_runtime.package.manifest import DrawSpec, NonOverlap
 
 
 class RandomPolicy(TokenPolicy):
@@ -23,6 +24,7 @@ class RandomPolicy(TokenPolicy):
     uses_keep_ratio = True
     hides_patches = True
     student_only = True
+    branches: ClassVar[tuple[str, ...]] = (STUDENT,)  # that drop patches
 
     @property
     @override
@@ -34,6 +36,7 @@ class RandomPolicy(TokenPolicy):
                     views=len(group.views),
                     kept=self._kept(group),
                     population=self.setting.patches[group.name],
+                    non_overlap=self._non_overlap(group),
                 )
                 for group in self.setting.groups
                 if self._drops(group)
@@ -44,9 +47,13 @@ class RandomPolicy(TokenPolicy):
     def choose_patches(
         self, group: ViewGroup, branch: str, inputs: Mapping[str, Tensor]
     ) -> Tensor | None:
-        if branch != STUDENT or not self._drops(group):
+        if branch not in self.branches or not self._drops(group):
             return None
         return inputs[_draw(group)].flatten(0, 1).to(torch.int64)  # (S, K)
+
+    def _non_overlap(self, group: ViewGroup) -> NonOverlap | None:
+        """How the second view's patches depend on the first's."""
+        return None
 
     def _kept(self, group: ViewGroup) -> int:
         return kept_count(self.setting.keep_ratio, self.setting.patches[group.name])
