@@ -4,6 +4,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from edge_runtime.data import (
     steps_per_epoch,
     view_batches,
 )
+from edge_runtime.data.resize import Box, resize_into
 from edge_runtime.data.unreadable import ReadStatistics
 from edge_runtime.errors import DataError
 from edge_runtime.package.manifest import ViewGroup
@@ -39,6 +41,9 @@ def assert_same(ours, theirs) -> None:
         assert one.images.keys() == other.images.keys()
         for name, images in one.images.items():
             np.testing.assert_array_equal(images, other.images[name])
+        assert one.crops.keys() == other.crops.keys()
+        for name, crops in one.crops.items():
+            np.testing.assert_array_equal(crops, other.crops[name])
 
 
 def test_a_batch_has_an_array_per_group() -> None:
@@ -50,6 +55,31 @@ def test_a_batch_has_an_array_per_group() -> None:
     }
     first, second = batch.images["images.global"]
     assert (first != second).any((1, 2, 3)).all()  # each picture has two different views
+    assert {name: (crops.shape, crops.dtype) for name, crops in batch.crops.items()} == {
+        "global": ((2, 4, 5), np.int32),
+        "local": ((1, 4, 5), np.int32),
+    }
+
+
+def test_crops_belong_to_their_pictures_and_views() -> None:
+    """Pictures of different sizes; two cannot be read. Each view is that of its crop."""
+    plain = replace(PLAIN, min_area=0.3, flip=0.5)
+    groups = (ViewGroup(name="a", size_px=4, views=(plain, plain)),)
+    source = SmoothPictures(60, bad={3, 8})
+    flips = set()
+    for batch in batches_of(source, groups, last_step=14):
+        assert not {3, 8} & set(batch.pictures)
+        for slot, picture in enumerate(batch.pictures):
+            image = source.read(picture)
+            for view in range(2):
+                left, top, width, height, flipped = batch.crops["a"][view, slot].tolist()
+                wanted = np.empty((4, 4, 3), dtype=np.uint8)
+                resize_into(wanted, image, Box(left, top, width, height))
+                flips.add(flipped)
+                np.testing.assert_array_equal(
+                    batch.images["images.a"][view, slot], wanted[:, :: 1 - 2 * flipped]
+                )
+    assert flips == {0, 1}
 
 
 @pytest.mark.parametrize("changes", [{"threads": 4}, {"threads": 3}, {"threads": None}])
