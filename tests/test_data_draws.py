@@ -10,6 +10,7 @@ from crops import some_crops
 from data_pictures import GROUPS
 from test_data_overlap import WHOLE, uncovered_slowly
 
+from edge_runtime.data import open_source, view_batches
 from edge_runtime.data.draws import draw_inputs, waiting_times
 from edge_runtime.data.overlap import Crop
 from edge_runtime.data.randomness import random_words
@@ -142,6 +143,37 @@ def test_a_draw_does_not_depend_on_the_batch() -> None:
     for row, picture in enumerate(pictures):
         alone = drawn(spec, crops[:, row : row + 1], [picture])
         np.testing.assert_array_equal(together[:, row], alone[:, 0])
+
+
+def draws_of_steps(first_step: int = 1, **settings) -> list[list]:
+    """The draws of the steps up to 6, as the training loop makes them."""
+    settings = {"threads": 1, **settings}
+    with view_batches(
+        open_source("digits"),
+        GROUPS,
+        batch_size=4,
+        seed=3,
+        first_step=first_step,
+        last_step=6,
+        **settings,
+    ) as batches:
+        return [
+            draw_inputs(
+                [spec_of(kept=5, population=16)],
+                seed=3,
+                epoch=batch.epoch,
+                pictures=batch.pictures,
+                crops=batch.crops,
+            )["keep.global"].tolist()
+            for batch in batches
+        ]
+
+
+def test_draws_do_not_depend_on_threads_prefetching_or_interruptions() -> None:
+    whole = draws_of_steps()
+    assert len({str(rows) for rows in whole}) == 6
+    assert draws_of_steps(threads=4, prefetch=5) == draws_of_steps(prefetch=0) == whole
+    assert draws_of_steps(first_step=4) == whole[3:]
 
 
 def test_views_of_this_law_overlap_less_than_random_ones() -> None:

@@ -98,6 +98,17 @@ def test_crops_apart_share_nothing_and_a_part_is_shared_whole() -> None:
     assert (uncovered_of([(WHOLE, right)], [everything], 4) == 0).all()
 
 
+def test_rounding_leaves_no_share_of_a_covered_patch() -> None:
+    """Many small patches cover a large one; their shares add up to 1 only nearly."""
+    first = Crop(154, 52, 74, 24, flipped=False)
+    second = Crop(35, 17, 358, 106, flipped=False)
+    everything = list(range(13 * 13))
+    shares = uncovered_of([(first, second)], [everything], 13)[0]
+    wanted = uncovered_slowly(first, second, everything, 13)
+    assert (shares == 0).tolist() == [share == 0 for share in wanted]
+    assert 0 < (shares == 0).sum() < 13 * 13
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_crop_says_where_the_pixels_of_a_view_are_from(seed) -> None:
     """Red grows to the right, green down: they show the places of pixels."""

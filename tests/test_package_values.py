@@ -5,6 +5,7 @@ from spoilt_package import edit, problems, set_in
 from training_fakes import write_package
 
 EMBED = "graphs/embed.onnx"
+LAW = {"group": "global", "power": 3.0}
 
 
 @pytest.fixture
@@ -58,6 +59,22 @@ def folder(tmp_path):
         (
             set_in("rungs", 1, "draws", 0, "views", 0),
             "rungs[1].draws[0].views: expected an integer >= 1, got 0",
+        ),
+        (
+            set_in("rungs", 1, "draws", 0, "non_overlap", {**LAW, "group": "local"}),
+            "rung 'k050': draw 'draws.tokens': unknown view group 'local'",
+        ),
+        (
+            lambda t: t["rungs"][1]["draws"][0].update(views=1, non_overlap=LAW),
+            "rung 'k050': draw 'draws.tokens': overlap is that of two views",
+        ),
+        (
+            lambda t: t["rungs"][1]["draws"][0].update(population=5, non_overlap=LAW),
+            "rung 'k050': draw 'draws.tokens': 5 patches are not a square grid",
+        ),
+        (
+            set_in("rungs", 1, "draws", 0, "non_overlap", {**LAW, "power": 10.5}),
+            "rungs[1].draws[0].non_overlap.power: expected a number in [0, 10], got 10.5",
         ),
         (
             set_in("rungs", 0, "micro_batch", 0),

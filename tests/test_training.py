@@ -29,12 +29,15 @@ from edge_runtime.errors import (
     StoppedError,
 )
 from edge_runtime.package.curves import hyper_parameters
+from edge_runtime.package.manifest import NonOverlap
 from edge_runtime.records import RunWriter, events, open_run
 from edge_runtime.training import train
 
 
-def test_a_run_equals_its_definition(package, tmp_path) -> None:
+@pytest.mark.parametrize("law", [None, NonOverlap(group="global", power=3.0)])
+def test_a_run_equals_its_definition(law, tmp_path) -> None:
     """Views, draws and hyper-parameters of each step, through the engine by hand."""
+    package = write_package(tmp_path / "package", law=law)
     run_to_the_end(package, tmp_path / "run", seed=5, rungs=((1, "k100"), (8, "k050")))
     engine, losses = FakeEngine(), []
     engine.open(package, package.initial_state())

@@ -26,6 +26,7 @@ from edge_runtime.package.manifest import (
     GraphSpec,
     Manifest,
     ModelFacts,
+    NonOverlap,
     OrtTraining,
     Rung,
     TensorSpec,
@@ -99,7 +100,9 @@ STEP = events.StepRecord(
 )
 
 
-def write_package(folder: Path, *, width: int = WIDTH, seed: int = 0) -> Package:
+def write_package(
+    folder: Path, *, width: int = WIDTH, seed: int = 0, law: NonOverlap | None = None
+) -> Package:
     """A package that passes the reader's checks; its graph files contain no graphs."""
     state = {
         "param.w": np.random.default_rng(seed).normal(size=width).astype(np.float32),
@@ -146,7 +149,7 @@ def write_package(folder: Path, *, width: int = WIDTH, seed: int = 0) -> Package
             TensorSpec(name=name, dtype="float32", shape=(width,), role="state")
             for name in state
         ),
-        rungs=tuple(_rung(rung, *facts) for rung, facts in KEPT.items()),
+        rungs=tuple(_rung(rung, *facts, law) for rung, facts in KEPT.items()),
         periodic=(),
         ort_training=OrtTraining(refused="a fake has none", checkpoint=None, update=None),
         graphs={name: _graph(name, state) for name in files if "graphs" in name},
@@ -179,8 +182,8 @@ def _graph(name: str, state: Mapping[str, Any]) -> GraphSpec:
     return GraphSpec(inputs=(), outputs=(*metrics, *outputs), nodes=1, flops=None)
 
 
-def _rung(rung_id: str, keep_ratio: float, kept: int) -> Rung:
-    draws = (DrawSpec(input="draws.tokens", views=2, kept=kept, population=4),)
+def _rung(rung_id: str, keep_ratio: float, kept: int, law: NonOverlap | None) -> Rung:
+    draw = DrawSpec(input="draws.tokens", views=2, kept=kept, population=4, non_overlap=law)
     return Rung(
         id=rung_id,
         keep_ratio=keep_ratio,
@@ -190,7 +193,7 @@ def _rung(rung_id: str, keep_ratio: float, kept: int) -> Rung:
         tokens_per_block={"global": (kept + 1,) * 2},
         flops=1000 * 2 * 2 * BATCH * (kept + 1),  # proportional to token-blocks
         peak_activation_bytes=4096 * (kept + 1),
-        draws=draws if kept < 4 else (),
+        draws=(draw,) if kept < 4 else (),
         graphs={"step": f"graphs/{rung_id}/step.onnx"},
         ort_training=None,
     )

@@ -192,10 +192,10 @@ def _non_overlap(manifest: Manifest, draw: DrawSpec) -> Iterator[str]:
     law = draw.non_overlap
     if law is None:
         return
-    views = [len(group.views) for group in manifest.views if group.name == law.group]
-    if not views:
+    views = {group.name: len(group.views) for group in manifest.views}
+    if law.group not in views:
         yield f"draw {draw.input!r}: unknown view group {law.group!r}"
-    elif views != [2] or draw.views != 2:
+    elif (views[law.group], draw.views) != (2, 2):
         yield f"draw {draw.input!r}: overlap is that of two views"
     if math.isqrt(draw.population) ** 2 != draw.population:
         yield f"draw {draw.input!r}: {draw.population} patches are not a square grid"
