@@ -70,7 +70,7 @@ def table(method="simclr", tokens="aps", **options):
         (
             {"method": "mae"},
             "tokens.name: aps needs two views of each picture, and view group 'global' has 1. "
-            "Use another token policy.",
+            "Use token policy 'random'.",
         ),
         (
             {"method": "dino", "local_views": 2},

@@ -189,7 +189,7 @@ def require_two_views(setting: PolicySetting, who: str) -> None:
         if (count := len(group.views)) != 2:
             raise ConfigError(
                 f"tokens.name: {who} needs two views of each picture, and view group "
-                f"{group.name!r} has {count}. Use another token policy."
+                f"{group.name!r} has {count}. Use token policy 'random'."
             )
 
 
