@@ -51,13 +51,13 @@ def draw_inputs(
         )
         kept = _smallest(words, spec.kept)
         if spec.non_overlap is not None:
-            weights = second_view_weights(spec.non_overlap, crops, kept[0], spec.population)
+            weights = _second_view_weights(spec.non_overlap, crops, kept[0], spec.population)
             kept[1] = _smallest(waiting_times(words[1], weights), spec.kept)
         drawn[spec.input] = kept
     return drawn
 
 
-def second_view_weights(
+def _second_view_weights(
     law: NonOverlap, crops: Crops, first_kept: NDArray[np.int32], patches: int
 ) -> NDArray[np.float64]:
     """Weight of each patch of the second view: what the first does not show, to a power.

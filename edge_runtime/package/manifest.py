@@ -91,7 +91,8 @@ class NonOverlap:
     """Patches of a second view that are drawn apart from those of the first.
 
     They are drawn one after the other, each with a probability proportional to the share of
-    its area in the picture that no drawn patch of the first view shows, to the power `power`.
+    its area in the picture that no drawn patch of the first view shows, to the power `power`;
+    those without such a share come last, all with the same probability.
     """
 
     group: str  # the view group, of two views

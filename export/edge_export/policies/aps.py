@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from typing_extensions import override
 
-from edge_export.declaration import STUDENT, TEACHER, ViewGroup
+from edge_export.declaration import ViewGroup
 from edge_export.policies.base import PolicySetting, require_two_views
 from edge_export.policies.random import RandomPolicy
 from edge_runtime.errors import ConfigError
@@ -30,7 +30,7 @@ from edge_runtime.package.manifest import NonOverlap, Power
 class Options:
     """Options in `[tokens]`."""
 
-    power: Power = 3.0  # of the shares; 0 draws both views uniformly
+    power: Power = 3.0  # of the share that is not shown; 0: both views are drawn uniformly
 
 
 class ApsPolicy(RandomPolicy):
@@ -39,7 +39,6 @@ class ApsPolicy(RandomPolicy):
     name = "aps"
     options = Options
     student_only = False
-    branches = (STUDENT, TEACHER)
 
     def __init__(self, setting: PolicySetting) -> None:
         super().__init__(setting)

@@ -6,7 +6,6 @@ the student ("asymmetric"); a shared encoder drops in every view.
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,7 +23,6 @@ class RandomPolicy(TokenPolicy):
     uses_keep_ratio = True
     hides_patches = True
     student_only = True
-    branches: ClassVar[tuple[str, ...]] = (STUDENT,)  # that drop patches
 
     @property
     @override
@@ -47,7 +45,8 @@ class RandomPolicy(TokenPolicy):
     def choose_patches(
         self, group: ViewGroup, branch: str, inputs: Mapping[str, Tensor]
     ) -> Tensor | None:
-        if branch not in self.branches or not self._drops(group):
+        sees_all = self.student_only and branch != STUDENT
+        if sees_all or not self._drops(group):
             return None
         return inputs[_draw(group)].flatten(0, 1).to(torch.int64)  # (S, K)
 
