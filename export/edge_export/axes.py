@@ -68,7 +68,7 @@ def trained_names(
         model: the encoder.
 
     Raises:
-        ConfigError: another value, more blocks than the encoder has, or a rank above its width.
+        ConfigError: another value, more blocks than the encoder has, a rank above its width.
     """
     in_encoder = _trained_in_encoder(trained, model)
     return tuple(

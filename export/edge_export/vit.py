@@ -93,8 +93,8 @@ def normalise(model: ModelFacts, patches: Tensor, dtype: torch.dtype) -> Tensor:
 def affine(weights: Weights, name: str, x: Tensor) -> Tensor:
     """`x @ weight + bias` over the last axis, as one product of the weight's dtype.
 
-    If the layer has low-rank factors, `(x @ lora_a) @ lora_b` is added: their gradients need no
-    product of the weight's size.
+    If the layer has low-rank factors, `(x @ lora_a) @ lora_b` is added: their gradients need
+    no product of the weight's size.
     """
     weight = weights[f"{name}.weight"]
     bias, rows = weights[f"{name}.bias"].to(weight.dtype), x.to(weight.dtype)

@@ -1,13 +1,13 @@
 """`lora`: a trained low-rank term A B beside each attention and MLP matrix W of the encoder.
 
 Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models" (arXiv 2106.09685),
-sections 4.1 and 4.2: a layer computes x W + (alpha / R) x A B; A begins random, B with zeros, so
-the encoder begins as it was. From the authors' code (microsoft/LoRA): alpha = 16, the value of
-its commands for RoBERTa with rank 8.
+sections 4.1 and 4.2: a layer computes x W + (alpha / R) x A B; A begins random, B with zeros,
+so the encoder begins as it was. From the authors' code (microsoft/LoRA): alpha = 16, the value
+of its commands for RoBERTa with rank 8.
 
-Chosen here: all four matrices of a block (the paper adapts queries and values). The fused matrix
-of queries, keys and values has one A and one B, [in, R] and [R, 3 out]: the three share A, as
-in PEFT, where the authors' `MergedLinear` has one of rank R for each. A is Xavier uniform like
+Chosen here: all four matrices of a block (the paper adapts queries and values). The fused
+matrix of queries, keys and values has one A and one B, [in, R] and [R, 3 out]: the three share
+A, as in PEFT; the authors' `MergedLinear` has an A of rank R for each. A is Xavier uniform like
 all matrices here (a Gaussian in the paper, Kaiming uniform in its code). No dropout.
 """
 
@@ -40,10 +40,9 @@ class Lora(Parametrization):
     Only the student of such a rung computes with the factors, so that no gradient of a whole
     matrix is needed. Everywhere else a product with the merged weight is cheaper.
 
-    An EMA teacher has averages of W, A and B, and computes with their sum and product. That is
-    not the average of W + (alpha / R) A B: the averages of a product and its factors differ by
-    the covariance of A and B over the steps that the teacher averages, which is of second order
-    in their change.
+    An EMA teacher has averages of W, A and B, and computes with W + (alpha / R) A B of these.
+    The average of the student's weights differs from that by the covariance of A and B over
+    the steps that the teacher averages, which is of second order in their change.
     """
 
     name = "lora"
@@ -84,7 +83,8 @@ class Lora(Parametrization):
 
     @property
     def _scale(self) -> float:
-        return ALPHA / self.setting.options.rank
+        rank: int = self.setting.options.rank
+        return ALPHA / rank
 
     def _adapted(self) -> Iterator[tuple[str, Parameter]]:
         """Every adapted layer's name, with its matrix."""

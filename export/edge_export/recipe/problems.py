@@ -80,21 +80,22 @@ def _declared(recipe: Recipe) -> Iterator[str]:
 def _low_rank(recipe: Recipe) -> Iterator[str]:
     """Problems of rungs that train low-rank factors, and of factors that none trains."""
     ranks = sorted({rank for trained in recipe.trained if (rank := rank_of(trained))})
-    choice = recipe.parametrization
+    name = recipe.parametrization.name
     if len(ranks) > 1:
-        listed = " and ".join(map(str, ranks))
         yield (
-            f"trained: the package has one pair of low-rank factors for each matrix, and its "
-            f"rungs train ranks {listed}; choose one of them"
+            "trained: a package has low-rank factors of one rank, and its rungs train those "
+            f"of {' and '.join(map(str, ranks))}; choose one of them"
         )
-    elif ranks and choice.name != Lora.name:
+    elif ranks and name != Lora.name:
         yield (
-            f"parametrization.name: {choice.name!r} does not combine with 'lora-{ranks[0]}' in "
+            f"parametrization.name: {name!r} does not combine with 'lora-{ranks[0]}' in "
             f"trained, which needs {Lora.name!r}, its default there"
         )
-    elif choice.name == Lora.name and ranks != [recipe.parametrization_options().rank]:
-        rank = recipe.parametrization_options().rank
-        yield f"parametrization.rank: no rung trains factors of rank {rank}; add 'lora-{rank}'"
+    elif name == Lora.name and ranks != [rank := recipe.parametrization_options().rank]:
+        yield (
+            f"parametrization.rank: no rung trains factors of rank {rank}; add 'lora-{rank}' "
+            "to trained"
+        )
 
 
 def _hidden(recipe: Recipe, method: Objective) -> Iterator[str]:
