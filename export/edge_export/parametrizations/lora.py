@@ -7,8 +7,8 @@ of its commands for RoBERTa with rank 8.
 
 Chosen here: all four matrices of a block (the paper adapts queries and values). The fused
 matrix of queries, keys and values has one A and one B, [in, R] and [R, 3 out]: the three share
-A, as in PEFT; the authors' `MergedLinear` has an A of rank R for each. A is Xavier uniform like
-all matrices here (a Gaussian in the paper, Kaiming uniform in its code). No dropout.
+A, as in PEFT; the authors' `MergedLinear` has an A of rank R for each. A is Xavier uniform as
+all matrices here are (a Gaussian in the paper, Kaiming uniform in its code). No dropout.
 """
 
 from collections.abc import Iterator, Mapping
