@@ -1,10 +1,7 @@
-"""Rungs that train biases, or low-rank factors: the graph beside slow definitions.
-
-Where PyTorch computes both sides, everything is float64: only rounding differs, 1e-10 of the
-largest number of a tensor.
-"""
+"""Rungs that train a part: what they change, what they cost, and that engines agree."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,13 +10,25 @@ torch = pytest.importorskip("torch", reason="packages are exported with PyTorch"
 
 import onnx  # noqa: E402
 from steps import hyper_of, noise_batch  # noqa: E402
-from torch.nn.functional import gelu, layer_norm  # noqa: E402
+from trained_sets import (  # noqa: E402
+    ADAPTED,
+    DEPTH,
+    FACTORS,
+    LAYERS,
+    SETS,
+    assert_close,
+    inputs_of,
+    merged_by_hand,
+    recipe_of,
+    rung_of,
+    slow_features,
+)
 
 from edge_export.analysis.shapes import tensor_shapes  # noqa: E402
 from edge_export.ort_training import artifacts  # noqa: E402
 from edge_export.package import verify  # noqa: E402
 from edge_export.package.build import export_package  # noqa: E402
-from edge_export.package.graphs import step_inputs  # noqa: E402
+from edge_export.package.graphs import step_graph  # noqa: E402
 from edge_export.recipe import make_recipe  # noqa: E402
 from edge_export.step.program import Program  # noqa: E402
 from edge_runtime.engines import (  # noqa: E402
@@ -29,81 +38,10 @@ from edge_runtime.engines import (  # noqa: E402
 )
 from edge_runtime.package.names import BUFFER, EMA, EXP_AVG, EXP_AVG_SQ, PARAM  # noqa: E402
 
-RANK, ALPHA = 2, 16
-CLOSE = 1e-10
-DEPTH, WIDTH, HEADS = 2, 12, 2
-SETS = ("all", "last-1", "biases", f"lora-{RANK}")
-TABLE = {
-    "model": {
-        "image_size": 16,
-        "patch_size": 8,
-        "depth": DEPTH,
-        "width": WIDTH,
-        "heads": HEADS,
-    },
-    "method": {"name": "byol", "projector_width": 16, "projector_out": 8},
-    "tokens": {"name": "none"},
-    "trained": list(SETS),
-    "batch_size": 4,
-}
-LAYERS = {  # name -> inputs, outputs
-    "attn.qkv": (WIDTH, 3 * WIDTH),
-    "attn.proj": (WIDTH, WIDTH),
-    "mlp.fc1": (WIDTH, 4 * WIDTH),
-    "mlp.fc2": (4 * WIDTH, WIDTH),
-}
-ADAPTED = [f"encoder.blocks.{block}.{layer}" for block in range(DEPTH) for layer in LAYERS]
-FACTORS = {f"{layer}.lora_{factor}" for layer in ADAPTED for factor in "ab"}
-
-
-def recipe_of(**changes):
-    return make_recipe({**TABLE, **changes}, where="test")
-
 
 @pytest.fixture(scope="module")
 def program():
     return Program(recipe_of())
-
-
-def rung_of(program, trained):
-    return program.bind(next(each for each in program.settings if each.trained == trained))
-
-
-def inputs_of(program):
-    """Those of a step, float64; every factor and the teacher's differ from all others."""
-    generator = torch.Generator().manual_seed(1)
-    state = {
-        name: value + torch.randn(value.shape, generator=generator) / 10
-        if name.startswith((PARAM, EMA))
-        else value
-        for name, value in program.initial_state().items()
-    }
-    tensors = step_inputs(rung_of(program, "all"), state).tensors
-    return {
-        name: value.double() if value.is_floating_point() else value
-        for name, value in tensors.items()
-    }
-
-
-def merged_by_hand(values, prefix=PARAM):
-    """W + alpha / R A B for every adapted layer, factors left out."""
-    merged = {
-        name: value
-        for name, value in values.items()
-        if not (name.startswith(prefix) and ".lora_" in name)
-    }
-    for layer in ADAPTED:
-        a, b = (values[f"{prefix}{layer}.lora_{factor}"] for factor in "ab")
-        merged[f"{prefix}{layer}.weight"] = (
-            values[f"{prefix}{layer}.weight"] + ALPHA / RANK * a @ b
-        )
-    return merged
-
-
-def assert_close(found, wanted):
-    assert found.keys() == wanted.keys()
-    for name, value in wanted.items():
-        assert (found[name] - value).abs().max() <= CLOSE * value.abs().max(), name
 
 
 def test_every_set_has_its_parameters(program):
@@ -120,113 +58,9 @@ def test_every_set_has_its_parameters(program):
         "all": names - FACTORS,
         "last-1": outside | (last - FACTORS),
         "biases": outside | vectors,
-        f"lora-{RANK}": outside | FACTORS,
+        "lora-2": outside | FACTORS,
     }
     assert {trained: set(program.trained_names(trained)) for trained in SETS} == wanted
-
-
-def test_the_factors_begin_as_nothing_and_leave_the_other_values(program):
-    state, plain = program.initial_state(), Program(recipe_of(trained=["all", "last-1"]))
-    for name in FACTORS:
-        assert state[PARAM + name].any() == name.endswith("lora_a")
-    for layer, (inputs, outputs) in LAYERS.items():
-        assert state[f"{PARAM}encoder.blocks.0.{layer}.lora_a"].shape == (inputs, RANK)
-        assert state[f"{PARAM}encoder.blocks.0.{layer}.lora_b"].shape == (RANK, outputs)
-    for name, value in plain.initial_state().items():
-        if name.startswith(PARAM):
-            assert torch.equal(state[name], value), name
-
-
-def low_rank_layer(values, layer, x):
-    """x W + b + alpha / R x A B, one row at a time."""
-    weight, bias, a, b = (
-        values[f"{layer}.{name}"] for name in ("weight", "bias", "lora_a", "lora_b")
-    )
-    rows = [row @ weight + bias + ALPHA / RANK * ((row @ a) @ b) for row in x.flatten(0, -2)]
-    return torch.stack(rows).reshape(*x.shape[:-1], -1)
-
-
-def slow_block(values, block, x):
-    """A pre-norm block of x (S, T, D) after the definition, one head at a time."""
-    name = f"encoder.blocks.{block}"
-
-    def norm(number, x):
-        scale, shift = (values[f"{name}.norm{number}.{k}"] for k in ("weight", "bias"))
-        return layer_norm(x, (WIDTH,), scale, shift, 1e-6)
-
-    qkv = low_rank_layer(values, f"{name}.attn.qkv", norm(1, x))
-    size, mixed = WIDTH // HEADS, []
-    for head in range(HEADS):
-        first = head * size
-        q, k, v = (qkv[..., at + first : at + first + size] for at in (0, WIDTH, 2 * WIDTH))
-        mixed.append((q @ k.transpose(1, 2) / size**0.5).softmax(dim=-1) @ v)
-    x = x + low_rank_layer(values, f"{name}.attn.proj", torch.cat(mixed, dim=-1))
-    hidden = gelu(low_rank_layer(values, f"{name}.mlp.fc1", norm(2, x)))
-    return x + low_rank_layer(values, f"{name}.mlp.fc2", hidden)
-
-
-def slow_features(values, images):
-    """Features of images (S, 16, 16, 3) in [0, 255]: normalised with mean and std 0.5."""
-    pixels = (images.double() / 255 - 0.5) / 0.5
-    patches = [
-        pixels[:, row : row + 8, column : column + 8].flatten(1)
-        for row in (0, 8)
-        for column in (0, 8)
-    ]
-    kernel, bias = (values[f"encoder.patch_embed.proj.{k}"] for k in ("weight", "bias"))
-    tokens = torch.stack(patches, dim=1) @ kernel + bias
-    x = torch.cat([values["encoder.cls_token"].expand(len(images), 1, -1), tokens], dim=1)
-    x = x + values["encoder.pos_embed"]
-    for block in range(DEPTH):
-        x = slow_block(values, block, x)
-    scale, shift = values["encoder.norm.weight"], values["encoder.norm.bias"]
-    return layer_norm(x[:, 0], (WIDTH,), scale, shift, 1e-6)
-
-
-def test_features_are_those_of_the_definition_before_and_after_the_merge(program):
-    inputs = inputs_of(program)
-    parameters = {n.removeprefix(PARAM): v for n, v in inputs.items() if n.startswith(PARAM)}
-    images = torch.randint(0, 256, (3, 16, 16, 3), generator=torch.Generator().manual_seed(2))
-    wanted = slow_features(parameters, images)
-    rung = rung_of(program, f"lora-{RANK}")
-    factored = rung.parametrization.weights(parameters, "student", {})
-    assert factored.keys() >= FACTORS
-    merged = program.merge(inputs)
-    assert_close(
-        merged, {name: merged_by_hand(inputs)[PARAM + name] for name in program.encoder_names}
-    )
-    for weights in (factored, merged):
-        found = program.embed(weights, images.to(torch.uint8))
-        assert (found - wanted).abs().max() <= 1e-6  # pixels are normalised in float32
-    plain = {n: v for n, v in parameters.items() if n not in FACTORS}
-    for wrong in (plain, parameters):  # without factors, and without their scale
-        assert (program.embed(wrong, images.to(torch.uint8)) - wanted).abs().max() > 1e-3
-
-
-def test_all_rungs_compute_the_same_loss(program):
-    inputs = inputs_of(program)
-    parameters = {n: inputs[PARAM + n] for n in program.parameters}
-    losses = {t: rung_of(program, t).loss(parameters, inputs)[0] for t in SETS}
-    hand = merged_by_hand(merged_by_hand(inputs), EMA)
-    plain = Program(recipe_of(trained=["all"]))
-    wanted = rung_of(plain, "all").loss({n: hand[PARAM + n] for n in plain.parameters}, hand)[
-        0
-    ]
-    for trained, loss in losses.items():
-        assert float(loss) == pytest.approx(float(wanted), rel=CLOSE), trained
-
-
-def test_gradients_of_the_factors_follow_from_that_of_the_weight(program):
-    """G = dL/dW of the merged weight: dL/dA = s G B^T, dL/dB = s A^T G."""
-    inputs = inputs_of(program)
-    whole, _ = rung_of(program, "all").gradient(inputs)
-    factors, _ = rung_of(program, f"lora-{RANK}").gradient(inputs)
-    wanted = {name: whole[name] for name in factors if name not in FACTORS}
-    for layer in ADAPTED:
-        a, b = (inputs[f"{PARAM}{layer}.lora_{factor}"] for factor in "ab")
-        gradient = ALPHA / RANK * whole[f"{layer}.weight"]
-        wanted |= {f"{layer}.lora_a": gradient @ b.T, f"{layer}.lora_b": a.T @ gradient}
-    assert_close(factors, wanted)
 
 
 def test_a_part_has_the_gradients_of_the_whole(program):
@@ -235,21 +69,6 @@ def test_a_part_has_the_gradients_of_the_whole(program):
     for trained in ("biases", "last-1"):
         part, _ = rung_of(program, trained).gradient(inputs)
         assert_close(part, {name: whole[name] for name in program.trained_names(trained)})
-
-
-def test_the_teacher_averages_the_factors(program):
-    inputs = inputs_of(program)
-    rung = rung_of(program, f"lora-{RANK}")
-    new = rung.step(inputs).tensors
-    momentum = inputs["ema_momentum"]
-    for name in FACTORS:
-        average = momentum * inputs[EMA + name] + (1 - momentum) * new[f"next.{PARAM}{name}"]
-        assert torch.allclose(new[f"next.{EMA}{name}"], average, rtol=CLOSE, atol=0)
-    frozen = {EMA + name for name in program.encoder_names}
-    assert not {f"next.{name}" for name in frozen} & new.keys()
-    weights = rung._teacher(inputs, {})
-    hand = merged_by_hand(inputs, EMA)
-    assert_close(weights, {n: hand[EMA + n] for n in weights})
 
 
 @pytest.fixture(scope="module")
@@ -390,11 +209,19 @@ def test_an_update_of_the_factors_is_counted_apart(program):
     assert groups["projector.0.weight"] == "all+last-1+biases+lora-2"
 
 
-def test_the_parametrization_follows_from_the_rungs():
-    recipe = recipe_of(trained=["all", "lora-3"])
-    assert recipe.parametrization.name == "lora"
-    assert recipe.parametrization.options == {"rank": 3}
-    assert make_recipe(recipe.table(), where="again") == recipe
-    assert recipe_of(trained=["all", "biases"]).parametrization.name == "none"
-    same = {**TABLE, "trained": ["lora-3"], "parametrization": {"name": "lora", "rank": 3}}
-    assert make_recipe(same, where="given").parametrization == recipe.parametrization
+def test_the_document_says_what_each_set_saves():
+    """Of FLOPs, for some of them: each takes seconds."""
+    text = (Path(__file__).parents[1] / "docs/methods.md").read_text()
+    section = text.partition("\n## Trained parameters\n")[2]
+    rows = re.findall(r"^\| `([\w-]+)` \| (\d+) % \|", section, re.M)
+    model = {"name": "vit_tiny", "image_size": 32, "patch_size": 4}
+    flops = {}
+    for trained in ("all", "last-2", "lora-8"):
+        table = {"model": model, "tokens": {"name": "none"}, "trained": [trained]}
+        program = Program(make_recipe(table, where="test"))
+        (settings,) = program.settings
+        graph = step_graph(program.bind(settings), program.initial_state())
+        flops[trained] = graph.spec.flops
+    saved = {(name, f"{100 * (1 - n / flops['all']):.0f}") for name, n in flops.items()}
+    assert saved < set(rows)
+    assert len(rows) == 5
