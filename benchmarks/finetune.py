@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from parts.common import Row, add_line, edge_train, machine, say, table, versions
-from quality import IMAGE_PX, PATCH_PX, link_pictures, work_folder
+from quality import IMAGE_PX, PATCH_PX, link_pictures, rows_in, work_folder
 
 from edge_runtime.package import open_package
 from edge_runtime.records import Run, open_run
@@ -86,10 +86,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
 
 def known_row(output: Path | None, trial: Row) -> Row | None:
     """The row of an earlier call with these settings."""
-    if output is None or not output.exists():
-        return None
-    rows: list[Row] = [json.loads(line) for line in output.read_text().splitlines()]
-    return next((row for row in rows if trial.items() <= row.items()), None)
+    return next((row for row in rows_in(output) if trial.items() <= row.items()), None)
 
 
 def adapted(arm: str, folder: Path, args: argparse.Namespace) -> Row:
