@@ -167,7 +167,7 @@ def train_within(
         source, package.manifest.views, batch_size=package.manifest.batch_size, threads=None
     )
     code = decoder_code_bytes(source)
-    if trained is None and begun is not None:
+    if begun is not None and trained is None and rungs is None:
         trained = _set_of(package, begun)
     is_tight = _is_tight(package, rungs, trained, recorded, decoding + code)
     if rungs is None:
@@ -247,8 +247,8 @@ class _Governing:
 
         def planned(trained: str) -> TrainingJob:
             job = self._with_costs(sets[trained])
-            if len(sets) > 1:
-                rung_selector(job, self.metering, done=0)  # refuses if no plan is feasible
+            if len(sets) > 1 and not self.is_auto:  # whose plan is feasible
+                rung_selector(job, self.metering, done=0)  # refuses if no plan is
             return job
 
         job, refused = first_feasible(list(sets), planned)

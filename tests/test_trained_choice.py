@@ -22,7 +22,7 @@ from edge_runtime.records.event_text import event_text
 
 package = test_within_budget.package
 profiles = test_within_budget.profiles
-SLOW_S, FAST_S = 30.0, 0.001
+SLOW_S, FAST_S = 30.0, 0.02
 BUDGET = Budget(time_s=60.0)  # for ten steps
 
 
@@ -107,6 +107,9 @@ def test_a_resumed_run_keeps_its_set(sets, costs, tmp_path) -> None:
     with pytest.raises(StoppedError):
         train_within(sets, tmp_path / "run", **stopped)
     ample = {"budget": Budget(time_s=1e6), "profile": costs, "resume": True}
+    with pytest.raises(StoppedError):  # unless another set is asked for
+        train_within(sets, tmp_path / "run", **ample, rungs=["k050"], stop=stop_after(3))
+    assert open_run(tmp_path / "run").steps()[-1].rung == "k050"
     yielded = train_within(sets, tmp_path / "run", **ample)
     assert kinds(yielded, events.Resumed)
     assert trained_rungs(yielded) == {"last"}
@@ -115,7 +118,7 @@ def test_a_resumed_run_keeps_its_set(sets, costs, tmp_path) -> None:
 
 def test_auto_epochs_take_the_first_set_of_which_an_epoch_fits(sets, costs, tmp_path) -> None:
     yielded = train_within(
-        sets, tmp_path / "run", budget=Budget(time_s=2.0), profile=costs, epochs=None
+        sets, tmp_path / "run", budget=Budget(time_s=20.0), profile=costs, epochs=None
     )
     assert trained_rungs(yielded) == {"last"}
     assert open_run(tmp_path / "run").info.settings.epochs > 2
