@@ -32,6 +32,14 @@ OTHER_KEYS = {
     "`patch_sizes` other than the model's": {"patch_sizes": [8]},
     "`micro_batches` smaller than the batch": {"micro_batches": [2]},
     "`optimizer.ema_momentum`": {"optimizer": {"ema_momentum": 0.9}},
+    "`lora-R` of two ranks in `trained`": {"trained": ["lora-2", "lora-4"]},
+    '`lora-R` in `trained` with `parametrization.name = "none"`': {
+        "trained": ["lora-2"],
+        "parametrization": {"name": "none"},
+    },
+    "a `parametrization.rank` that no rung trains": {
+        "parametrization": {"name": "lora", "rank": 4}
+    },
 }
 
 
@@ -109,6 +117,12 @@ def test_what_the_document_names_instead_works():
     for methods, _, _, instead in rows_about_policies():
         for tokens in policies_in(instead):
             assert not any(refused(method, tokens) for method in methods_in(methods))
+
+
+def test_the_document_has_a_row_for_each_of_the_other_keys():
+    assert {row[1] for row in rows() if not policies_in(row[1])} == OTHER_KEYS.keys() - {
+        "`keep_ratios` below 1.0 with token policy `none`"
+    }
 
 
 @pytest.mark.parametrize("about", OTHER_KEYS)
