@@ -5,7 +5,7 @@ pixels * 3.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -21,6 +21,9 @@ class Encoding:
     )
     kept: Tensor  # (V, B, K) int64, the patch of each patch token
     tokens: Tensor | None  # (V, B, 1 + K, D); None: the view group does not declare them
+    # (V, B, D) each: features after so many blocks, before the final norm; only where a part
+    # of the step asks for them
+    taps: Mapping[int, Tensor] = field(default_factory=dict)
 
     @property
     def class_token(self) -> Tensor:

@@ -8,6 +8,7 @@ from edge_export.recipe.tables import (
     ModelTable,
     OptimizerTable,
     Recipe,
+    SelfDistillationTable,
 )
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "OptimizerTable",
     "Recipe",
     "RungSettings",
+    "SelfDistillationTable",
     "make_recipe",
     "read_recipe",
     "rung_id",

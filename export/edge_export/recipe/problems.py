@@ -65,6 +65,11 @@ def _declared(recipe: Recipe) -> Iterator[str]:
                     f"view group {group.name!r}"
                 )
     yield from _teacher(recipe, method)
+    if recipe.self_distillation.weight and depth < 2:
+        yield (
+            "self_distillation.weight: a model of one block has no features before its last; "
+            "use model.depth 2 or more, or weight 0"
+        )
     if method.declaration.predicts_hidden:
         yield from _hidden(recipe, method)
     try:

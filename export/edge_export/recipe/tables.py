@@ -11,6 +11,7 @@ from edge_export.axes import ALL, RungSettings, rung_id
 from edge_export.declaration import ViewGroup
 from edge_export.models import model_facts
 from edge_export.objectives import objective_named
+from edge_export.objectives.base import TermWeight
 from edge_export.parametrizations import parametrization_named
 from edge_export.policies import TokenPolicy, policies_named
 from edge_export.vit import CLASS_TOKEN
@@ -66,6 +67,13 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SelfDistillationTable:
+    """`[self_distillation]`: a term of the loss beside the method's."""
+
+    weight: TermWeight = 0.0  # 0: no such term
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizerTable:
     """`[optimizer]`: AdamW. Missing values are the method's defaults."""
 
@@ -110,6 +118,7 @@ class Recipe:
     method: Choice = field(default_factory=lambda: Choice(name="simclr"))
     tokens: Choice = field(default_factory=lambda: Choice(name="random"))
     parametrization: Choice = field(default_factory=lambda: Choice(name="none"))
+    self_distillation: SelfDistillationTable = field(default_factory=SelfDistillationTable)
     optimizer: OptimizerTable = field(default_factory=OptimizerTable)
     augmentation: AugmentationTable = field(default_factory=AugmentationTable)
     # The axes of the ladder: it has a rung for every combination

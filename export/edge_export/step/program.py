@@ -29,6 +29,7 @@ from edge_export.step.encoder import GroupEncoder
 from edge_export.step.optimizer import update_groups
 from edge_export.step.precision import Precision, precision_named
 from edge_export.step.rung import RungProgram
+from edge_export.step.self_distillation import SelfDistillation
 from edge_export.vit import Weights
 from edge_runtime.errors import ConfigError
 from edge_runtime.package.curves import Curve
@@ -57,6 +58,7 @@ class Program:
         self.views: tuple[ViewGroup, ...] = recipe.augmented(self.objective.declaration.views)
         self.settings: tuple[RungSettings, ...] = recipe.rungs()
         self.precision = precision or precision_named(recipe.precision)
+        self.self_distillation = SelfDistillation(self.model, recipe.self_distillation.weight)
         first = self.settings[0]
         policy = self.policy(first)
         of_policy = replace(policy.declaration, draws=())  # they differ by rung
@@ -66,6 +68,7 @@ class Program:
             Declaration(parameters=self._encoder_parameters()),
             self.objective.declaration,
             of_policy,
+            self.self_distillation.declaration,  # last: other initial values stay the same
         )
         of_weights = self.parametrization(first).declaration
         self.declaration = merged(self._declared, of_weights, self.precision.declaration)

@@ -84,6 +84,7 @@ class RungProgram:
                 group,
                 program.grid(group, settings),
                 self.policy if group.pruned else keep_all,
+                program.self_distillation.taps,
             )
             for group in program.views
         }
@@ -110,8 +111,9 @@ class RungProgram:
             buffers=buffers,
             recorded={k: each.recorded for k, each in encoded.items()},
         )
-        loss, of_policy = self.program.objective.loss(step), self.policy.loss(step)
-        result = loss if of_policy is None else added(loss, of_policy)
+        result = self.program.objective.loss(step)
+        for term in (self.policy.loss(step), self.program.self_distillation.loss(step)):
+            result = result if term is None else added(result, term)
         selected = disjoint_union("selection", *(each.selected for each in encoded.values()))
         metrics = disjoint_union("metric", {LOSS: result.loss}, result.metrics)
         return result.loss, StepOutputs(metrics, selected, dict(result.buffers))
