@@ -20,13 +20,22 @@ from edge_export.recipe import (
     ModelTable,
     OptimizerTable,
     Recipe,
+    SelfDistillationTable,
     make_recipe,
     read_recipe,
 )
 from edge_export.step.program import Program
 from edge_runtime.cli.export import _FLAGS
 
-TABLES = ("model", "method", "tokens", "parametrization", "optimizer", "augmentation")
+TABLES = (
+    "model",
+    "method",
+    "tokens",
+    "parametrization",
+    "self_distillation",
+    "optimizer",
+    "augmentation",
+)
 DOCUMENT = (Path(__file__).parents[1] / "docs" / "recipe.md").read_text()
 
 
@@ -80,6 +89,7 @@ def assert_documented(heading, prefix, kind, *, skip=()):
 def test_the_document_has_every_key_with_its_type_and_default():
     assert_documented("Keys", "", Recipe, skip=TABLES)
     assert_documented("`[model]`", "model.", ModelTable)
+    assert_documented("`[self_distillation]`", "self_distillation.", SelfDistillationTable)
     assert_documented("`[optimizer]`", "optimizer.", OptimizerTable)
     assert_documented("`[augmentation]`", "augmentation.", AugmentationTable)
     for table in ("method", "tokens", "parametrization"):

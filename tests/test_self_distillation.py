@@ -15,13 +15,13 @@ from steps import hyper_of, noise_batch  # noqa: E402
 
 from edge_export.context import Encoding, StepContext  # noqa: E402
 from edge_export.models import model_facts  # noqa: E402
+from edge_export.objectives import SelfDistillation  # noqa: E402
 from edge_export.ort_training.artifacts import refusal  # noqa: E402
 from edge_export.package.build import export_package  # noqa: E402
 from edge_export.policies import POLICIES  # noqa: E402
 from edge_export.recipe import make_recipe  # noqa: E402
 from edge_export.step.example import example_draws, example_images  # noqa: E402
 from edge_export.step.program import Program  # noqa: E402
-from edge_export.step.self_distillation import SelfDistillation  # noqa: E402
 from edge_export.vit import ENCODER  # noqa: E402
 from edge_runtime.engines import create_engine  # noqa: E402
 from edge_runtime.errors import ConfigError  # noqa: E402

@@ -1,4 +1,7 @@
-"""Self-supervised methods, one file each. A new one needs a file and a line here."""
+"""Self-supervised methods, one file each; a new one needs a file and a line here.
+
+`SelfDistillation` is a term of the loss beside that of any method.
+"""
 
 from edge_export.objectives.barlowtwins import BarlowTwins
 from edge_export.objectives.base import Objective
@@ -6,6 +9,7 @@ from edge_export.objectives.byol import BYOL
 from edge_export.objectives.dino import DINO
 from edge_export.objectives.mae import MAE
 from edge_export.objectives.mocov3 import MoCoV3
+from edge_export.objectives.self_distillation import SelfDistillation
 from edge_export.objectives.simclr import SimCLR
 from edge_export.objectives.simsiam import SimSiam
 from edge_export.objectives.vicreg import VICReg
@@ -37,4 +41,4 @@ def objective_named(name: str) -> type[Objective]:
     return OBJECTIVES[name]
 
 
-__all__ = ["OBJECTIVES", "Objective", "objective_named"]
+__all__ = ["OBJECTIVES", "Objective", "SelfDistillation", "objective_named"]

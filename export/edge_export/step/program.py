@@ -15,7 +15,7 @@ from torch import Tensor
 from edge_export import vit
 from edge_export.axes import RungSettings, trained_names
 from edge_export.declaration import STUDENT, TEACHER, Declaration, ViewGroup, merged
-from edge_export.objectives import objective_named
+from edge_export.objectives import SelfDistillation, objective_named
 from edge_export.parameters import Buffer, Parameter, initial_values
 from edge_export.parametrizations import (
     Parametrization,
@@ -29,7 +29,6 @@ from edge_export.step.encoder import GroupEncoder
 from edge_export.step.optimizer import update_groups
 from edge_export.step.precision import Precision, precision_named
 from edge_export.step.rung import RungProgram
-from edge_export.step.self_distillation import SelfDistillation
 from edge_export.vit import Weights
 from edge_runtime.errors import ConfigError
 from edge_runtime.package.curves import Curve
