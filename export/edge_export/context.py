@@ -51,6 +51,8 @@ class StepContext:
     student: Mapping[str, Encoding]  # by view group
     teacher: Mapping[str, Encoding]  # by view group, without gradient
     patches: Mapping[str, Tensor]  # by view group: (V, B, N, P), normalised pixels
+    # By view group: (V, B, E) float32, features by the frozen encoder, whose width is E
+    targets: Mapping[str, Tensor] = field(default_factory=dict)
     draws: Mapping[str, Tensor]
     hyper: Mapping[str, Tensor]  # scalars of this step
     buffers: Mapping[str, Tensor]  # before this step

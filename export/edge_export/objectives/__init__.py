@@ -1,12 +1,13 @@
 """Self-supervised methods, one file each; a new one needs a file and a line here.
 
-`SelfDistillation` is a term of the loss beside that of any method.
+`SelfDistillation` and `Distillation` are terms of the loss beside that of any method.
 """
 
 from edge_export.objectives.barlowtwins import BarlowTwins
 from edge_export.objectives.base import Objective
 from edge_export.objectives.byol import BYOL
 from edge_export.objectives.dino import DINO
+from edge_export.objectives.distillation import Distillation, DistillationAlone
 from edge_export.objectives.mae import MAE
 from edge_export.objectives.mocov3 import MoCoV3
 from edge_export.objectives.self_distillation import SelfDistillation
@@ -26,6 +27,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
         BarlowTwins,
         DINO,
         MAE,
+        DistillationAlone,
     )
 }
 
@@ -41,4 +43,11 @@ def objective_named(name: str) -> type[Objective]:
     return OBJECTIVES[name]
 
 
-__all__ = ["OBJECTIVES", "Objective", "SelfDistillation", "objective_named"]
+__all__ = [
+    "OBJECTIVES",
+    "Distillation",
+    "DistillationAlone",
+    "Objective",
+    "SelfDistillation",
+    "objective_named",
+]

@@ -5,6 +5,7 @@ from edge_export.recipe.reading import make_recipe, read_recipe
 from edge_export.recipe.tables import (
     AugmentationTable,
     Choice,
+    DistillationTable,
     ModelTable,
     OptimizerTable,
     Recipe,
@@ -14,6 +15,7 @@ from edge_export.recipe.tables import (
 __all__ = [
     "AugmentationTable",
     "Choice",
+    "DistillationTable",
     "ModelTable",
     "OptimizerTable",
     "Recipe",

@@ -74,6 +74,15 @@ class SelfDistillationTable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DistillationTable:
+    """`[distillation]`: a term of the loss beside the method's, or all of it."""
+
+    weight: TermWeight = 0.0  # 0: no such term
+    # The frozen encoder; its image size is the model's, and so is its patch size by default
+    teacher: ModelTable = field(default_factory=ModelTable)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizerTable:
     """`[optimizer]`: AdamW. Missing values are the method's defaults."""
 
@@ -119,6 +128,7 @@ class Recipe:
     tokens: Choice = field(default_factory=lambda: Choice(name="random"))
     parametrization: Choice = field(default_factory=lambda: Choice(name="none"))
     self_distillation: SelfDistillationTable = field(default_factory=SelfDistillationTable)
+    distillation: DistillationTable = field(default_factory=DistillationTable)
     optimizer: OptimizerTable = field(default_factory=OptimizerTable)
     augmentation: AugmentationTable = field(default_factory=AugmentationTable)
     # The axes of the ladder: it has a rung for every combination
@@ -132,18 +142,32 @@ class Recipe:
 
     def facts(self) -> ModelFacts:
         """Sizes of the model."""
-        table = self.model
-        return model_facts(
-            table.name,
-            image_size_px=table.image_size,
-            patch_size_px=table.patch_size,
-            width=table.width,
-            depth=table.depth,
-            heads=table.heads,
-            features=table.features,
-            mean=table.mean,
-            std=table.std,
+        return _facts(self.model)
+
+    def frozen_facts(self) -> ModelFacts | None:
+        """Sizes of the frozen encoder whose features are learned; `None`: there is none.
+
+        Raises:
+            ConfigError: they are invalid, or its images are not those of the model.
+        """
+        if not self.distillation.weight:
+            return None
+        model, table = self.facts(), self.distillation.teacher
+        if table.image_size not in (None, model.image_size_px):
+            raise ConfigError(
+                f"distillation.teacher.image_size: it sees the views of {model.image_size_px} "
+                f"px, got {table.image_size}; leave it out"
+            )
+        patch_size = table.patch_size
+        if patch_size is None and "_patch" not in table.name:
+            patch_size = model.patch_size_px
+        table = dataclasses.replace(
+            table, image_size=model.image_size_px, patch_size=patch_size
         )
+        try:
+            return _facts(table)
+        except ConfigError as error:
+            raise ConfigError(f"distillation.teacher: {error}") from error
 
     def rungs(self) -> tuple[RungSettings, ...]:
         """The ladder; rungs with micro-batches come after the one without."""
@@ -229,6 +253,20 @@ class Recipe:
         for key in CHOICES:
             table[key] = {"name": table[key]["name"], **table[key]["options"]}
         return table
+
+
+def _facts(table: ModelTable) -> ModelFacts:
+    return model_facts(
+        table.name,
+        image_size_px=table.image_size,
+        patch_size_px=table.patch_size,
+        width=table.width,
+        depth=table.depth,
+        heads=table.heads,
+        features=table.features,
+        mean=table.mean,
+        std=table.std,
+    )
 
 
 CHOICES = ("method", "tokens", "parametrization")
