@@ -1,12 +1,35 @@
 """Targets of a step: features of its views by the package's frozen encoder."""
 
+from collections.abc import Iterator, Mapping
+
 import numpy as np
+from typing_extensions import override
 
 from edge_runtime.engines.base import Batch
 from edge_runtime.engines.ort_forward import OrtForwardEngine
 from edge_runtime.package import Package
 from edge_runtime.package.names import IMAGES, IMAGES_PREFIX, TARGET_PREFIX
 from edge_runtime.state import Array
+
+
+class _WeightsInFile(Mapping[str, Array]):
+    """Weights, read one by one: an engine copies each, and so all are never there twice."""
+
+    def __init__(self, package: Package) -> None:
+        self._package = package
+        self._names = [spec.name for spec in package.manifest.target_weights]
+
+    @override
+    def __getitem__(self, name: str) -> Array:
+        return self._package.target_weights([name])[name]
+
+    @override
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    @override
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 class Targets:
@@ -28,7 +51,7 @@ class Targets:
         (shape,) = (spec.shape for spec in inputs if spec.role == IMAGES)
         self._groups, self._images = encoder.groups, shape[0] or 1
         self._engine = OrtForwardEngine(device=device, threads=threads)
-        self._engine.open(package, encoder.graph, package.target_weights())
+        self._engine.open(package, encoder.graph, _WeightsInFile(package))
 
     def added_to(self, batch: Batch) -> Batch:
         """The batch with its targets, float32 [views, pictures, width] for each view group."""

@@ -42,10 +42,7 @@ class Package:
             PackageError: it differs from the manifest's declaration, or has a loss scale that
                 cannot be.
         """
-        expected = self.expected_state()
-        if names is not None:
-            expected = {name: expected[name] for name in names}
-        state = self._tensors(self.manifest.state_file, expected, names)
+        state = self._tensors(self.manifest.state_file, self.expected_state(), names)
         scale = state.get(BUFFER + LOSS_SCALE)
         if scale is not None and not 0 < float(scale) < math.inf:
             raise PackageError(
@@ -54,8 +51,11 @@ class Package:
             )
         return state
 
-    def target_weights(self) -> State:
+    def target_weights(self, names: Collection[str] | None = None) -> State:
         """The weights of the frozen encoder, by name; empty if there is none.
+
+        Args:
+            names: the tensors to read; `None`: all of them.
 
         Raises:
             PackageError: they differ from the manifest's declaration.
@@ -63,7 +63,8 @@ class Package:
         encoder = self.manifest.target_encoder
         if encoder is None:
             return {}
-        return self._tensors(encoder.weights_file, _kinds(self.manifest.target_weights))
+        expected = _kinds(self.manifest.target_weights)
+        return self._tensors(encoder.weights_file, expected, names)
 
     def expected_state(self) -> dict[str, TensorKind]:
         """(dtype, shape) of every state tensor, by name."""
@@ -76,6 +77,8 @@ class Package:
         names: Collection[str] | None = None,
     ) -> State:
         """Tensors of a file, as declared; `names`: those to read."""
+        if names is not None:
+            expected = {name: expected[name] for name in names}
         try:
             tensors = load_state(self.file(name), names)
         except (OSError, ValueError) as error:
