@@ -8,10 +8,12 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the term is a torch function")
 
+import onnx  # noqa: E402
 from safetensors.numpy import load_file, save_file  # noqa: E402
 from spoilt_package import edit, problems, set_in, sha256  # noqa: E402
 from steps import hyper_of, noise_batch  # noqa: E402
 
+from edge_export.analysis.liveness import arena_bytes  # noqa: E402
 from edge_export.package.build import export_package  # noqa: E402
 from edge_export.package.initial import encoder_tensors  # noqa: E402
 from edge_export.parameters import initial_values  # noqa: E402
@@ -23,7 +25,7 @@ from edge_runtime.engines.targets import Targets  # noqa: E402
 from edge_runtime.errors import ConfigError, PackageError  # noqa: E402
 from edge_runtime.package import open_package  # noqa: E402
 from edge_runtime.package.encoder import to_timm  # noqa: E402
-from edge_runtime.planning.costs import predicted_peak_bytes  # noqa: E402
+from edge_runtime.planning.costs import NODE_BYTES, predicted_peak_bytes  # noqa: E402
 from edge_runtime.profiling.worker import Noise  # noqa: E402
 from edge_runtime.training import TrainingOptions, train  # noqa: E402
 
@@ -150,15 +152,18 @@ def test_flops_and_memory_have_the_teachers_part(beside):
     manifest = beside.manifest
     spec, (whole, parts) = manifest.graphs[TARGET], manifest.rungs
     assert [each.shape[0] for each in spec.inputs if each.role == "images"] == [2]
-    step = manifest.graphs[whole.graphs["step"]]
+    step_path = whole.graphs["step"]
+    step = manifest.graphs[step_path]
     assert spec.flops > 0
     assert whole.flops == step.flops + 4 * spec.flops
     assert parts.flops == whole.flops
     weights = manifest.target_weight_bytes
-    without = predicted_peak_bytes(replace(manifest, target_encoder=None), whole, 0)
-    nodes_bytes = predicted_peak_bytes(manifest, whole, 0) - without - weights
     assert weights == sum(value.nbytes for value in beside.target_weights().values())
-    assert 0 < nodes_bytes < 100 * 1024 * spec.nodes
+    without = predicted_peak_bytes(replace(manifest, target_encoder=None), whole, 0)
+    more = predicted_peak_bytes(manifest, whole, 0) - without
+    assert more == weights + NODE_BYTES * spec.nodes
+    arenas = [arena_bytes(onnx.load(beside.file(path))) for path in (step_path, TARGET)]
+    assert whole.peak_activation_bytes == sum(arenas)
 
 
 def test_a_run_records_the_term(alone, tmp_path):
