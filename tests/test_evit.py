@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="policies are torch functions")
 
-from combinations import METHODS_ON_ALL_TOKENS  # noqa: E402
+from combinations import keep_ratios  # noqa: E402
 from encoded import encoded  # noqa: E402
 from hypothesis import given  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
@@ -26,6 +26,7 @@ from test_policies import (  # noqa: E402
 )
 
 from edge_export import vit  # noqa: E402
+from edge_export.objectives import OBJECTIVES  # noqa: E402
 from edge_export.policies.base import Tokens  # noqa: E402
 from edge_export.policies.evit import (  # noqa: E402
     EvitPolicy,
@@ -51,7 +52,7 @@ def masks(selected, branch):
     return found
 
 
-@pytest.mark.parametrize("method", METHODS_ON_ALL_TOKENS)
+@pytest.mark.parametrize("method", [m for m in OBJECTIVES if keep_ratios(m, "evit")])
 def test_gathering_equals_masking(method):
     bound = program(method, "evit")
     inputs = inputs_of(bound, 0.7)
