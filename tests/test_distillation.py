@@ -20,6 +20,7 @@ from edge_export.parameters import initial_values  # noqa: E402
 from edge_export.recipe import make_recipe  # noqa: E402
 from edge_export.step.program import Program  # noqa: E402
 from edge_export.vit import encoder_parameters  # noqa: E402
+from edge_runtime.cli.main import main  # noqa: E402
 from edge_runtime.engines import create_engine  # noqa: E402
 from edge_runtime.engines.targets import Targets  # noqa: E402
 from edge_runtime.errors import ConfigError, PackageError  # noqa: E402
@@ -312,3 +313,9 @@ def test_a_teacher_that_is_missing_superfluous_or_of_another_size_is_refused(
     with pytest.raises(ConfigError, match=message):
         export(tmp_path, teacher[0], distillation=other)
     assert not (tmp_path / "package").exists()
+
+
+def test_the_command_line_names_the_teacher(tmp_path, capsys):
+    words = ["export", "--image-size", "16", "--patch-size", "4", "--teacher", "teacher.bin"]
+    assert main([*words, "-o", str(tmp_path / "package")]) == 2
+    assert "--teacher teacher.bin: distillation.weight is 0" in capsys.readouterr().err
