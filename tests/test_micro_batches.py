@@ -241,7 +241,9 @@ def refusal_of(method, **options):
 
 # With LayerNorm, no picture sees another
 EXACT = {"byol", "simsiam", "dino", "mae", "distillation"}
-WITH_HEAD_NORM = [m for m, kind in OBJECTIVES.items() if issubclass(kind.options, HeadOptions)]
+WITH_NORM = [
+    name for name, kind in OBJECTIVES.items() if issubclass(kind.options, HeadOptions)
+]
 
 
 @pytest.mark.parametrize("method", OBJECTIVES)
@@ -257,7 +259,7 @@ def test_methods_need_the_whole_batch_or_not(method):
     make_recipe({**TINY, **table_of(method), "micro_batches": whole}, where="test")
 
 
-@pytest.mark.parametrize("method", WITH_HEAD_NORM)
+@pytest.mark.parametrize("method", WITH_NORM)
 def test_batch_norm_needs_the_whole_batch(method):
     options = {"name": method, "head_norm": "batch"}
     (problem,) = problems(method=options, micro_batches=[2])

@@ -1,4 +1,4 @@
-"""The budget flags of `plan` and `run`, and `--epochs`, which may depend on them."""
+"""The budget flags of `plan` and `run`, and those that a budget decides if left out."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -48,6 +48,16 @@ def add_epochs_argument(parser: argparse.ArgumentParser) -> None:
         type=epochs_or_auto,
         default=100,
         help="or `auto`: as many as --time and --energy give; default: 100",
+    )
+
+
+def add_trained_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare `--trained`."""
+    parser.add_argument(
+        "--trained",
+        metavar="SET",
+        help="parameters that are trained, such as last-2, see `edge-train inspect PKG`; "
+        "default: the first of the package, with a budget the first that it allows",
     )
 
 

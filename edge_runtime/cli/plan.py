@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from edge_runtime.cli.budget_flags import (
     add_budget_arguments,
     add_epochs_argument,
+    add_trained_argument,
     budget_of,
 )
 from edge_runtime.cli.output import say, show, show_json
@@ -19,8 +20,9 @@ from edge_runtime.cli.quantities import count
 from edge_runtime.errors import ConfigError, DataError, DeviceError
 
 if TYPE_CHECKING:
-    from edge_runtime.facts import CostProfile
+    from edge_runtime.facts import CostProfile, RungCost
     from edge_runtime.package import Package
+    from edge_runtime.planning import Workload
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help="pictures to train on; they are counted, and so is the memory to decode them",
     )
+    add_trained_argument(parser)
     add_epochs_argument(parser)
     parser.add_argument(
         "--images",
@@ -60,38 +63,77 @@ def run(args: argparse.Namespace) -> int:
     from edge_runtime.package import open_package
     from edge_runtime.planning import (
         Workload,
-        auto_epochs,
-        best_epochs,
-        interpolate,
-        make_plan,
+        first_feasible,
         overhead_of,
         require_state_fits,
-        single_rung_costs,
         with_decoding,
     )
-    from edge_runtime.profiling import fitting_on_card, key_of
+    from edge_runtime.profiling import fitting_on_card
 
-    budget, package = budget_of(args), open_package(args.package)
-    manifest, (per_epoch, decoding) = package.manifest, _epoch_of(package, args)
-    require_state_fits(budget, manifest.state_bytes)
+    package = open_package(args.package)
+    sets, (per_epoch, decoding) = package.trained_sets(args.trained), _epoch_of(package, args)
+    require_state_fits(budget_of(args), package.manifest.state_bytes)
     path, profile = find_profile(package, args)
     if not _is_elsewhere(args):
         profile = fitting_on_card(profile, say)
-    ladder = [rung.id for rung in manifest.ladder()]
-    unplanned = {rung.id for rung in manifest.rungs}.difference(ladder)
+
+    def planned(trained: str) -> PlanFacts:
+        costs = _costs_of(package, path, profile, trained)
+        epoch = Workload(
+            costs=with_decoding(costs, decoding),
+            steps=per_epoch,
+            overhead=overhead_of(profile),
+            room_bytes=None if _is_elsewhere(args) else memory_now().limit_bytes,
+        )
+        return _planned(package, path, profile, epoch, trained, args)
+
+    facts, refused = first_feasible(sets, planned)
+    facts = facts._replace(refused_sets=refused)
+    if args.json:
+        show_json(table_of(facts))
+    else:
+        show(render_text(facts))
+    return 0
+
+
+def _costs_of(
+    package: "Package", path: Path, profile: "CostProfile", trained: str
+) -> "tuple[RungCost, ...]":
+    """Costs of the rungs that train this set.
+
+    Raises:
+        DeviceError: the profile has none of them.
+    """
+    from edge_runtime.planning import interpolate
+    from edge_runtime.profiling import key_of
+
+    ladder = [rung.id for rung in package.ladder(trained)]
+    unplanned = {rung.id for rung in package.manifest.rungs}.difference(ladder)
     costs = [cost for cost in profile.rungs if cost.rung not in unplanned]
     if not costs:
         raise DeviceError(
             f"cost profile {path} has none of the rungs {', '.join(ladder)}. Measure them "
             f"with {key_of(profile).profile_command(package.path)}."
         )
-    epoch = Workload(
-        costs=with_decoding(interpolate(costs), decoding),
-        steps=per_epoch,
-        overhead=overhead_of(profile),
-        room_bytes=None if _is_elsewhere(args) else memory_now().limit_bytes,
-    )
-    best, epochs = None, args.epochs
+    return interpolate(costs)
+
+
+def _planned(
+    package: "Package",
+    path: Path,
+    profile: "CostProfile",
+    epoch: "Workload",
+    trained: str,
+    args: argparse.Namespace,
+) -> PlanFacts:
+    """The plan with the rungs of one set of trained parameters.
+
+    Raises:
+        BudgetError: it is not feasible.
+    """
+    from edge_runtime.planning import auto_epochs, best_epochs, make_plan, single_rung_costs
+
+    budget, best, epochs, per_epoch = budget_of(args), None, args.epochs, epoch.steps
     if epochs is None:
         best = auto_epochs(epoch, budget)
         epochs = best.epochs
@@ -105,7 +147,8 @@ def run(args: argparse.Namespace) -> int:
         room_bytes=epoch.room_bytes,
         steps_per_epoch=per_epoch,
     )
-    facts = PlanFacts(
+    batch_size = package.manifest.batch_size
+    return PlanFacts(
         package=package.path,
         profile_path=path,
         profile=profile,
@@ -113,18 +156,14 @@ def run(args: argparse.Namespace) -> int:
         epochs=epochs,
         is_auto=args.epochs is None,
         best=best,
-        images=args.images or per_epoch * manifest.batch_size,
-        batch_size=manifest.batch_size,
+        images=args.images or per_epoch * batch_size,
+        batch_size=batch_size,
+        trained=trained,
         plan=plan,
         alone=single_rung_costs(
             replace(epoch, steps=plan.steps), budget, steps_per_epoch=per_epoch
         ),
     )
-    if args.json:
-        show_json(table_of(facts))
-    else:
-        show(render_text(facts))
-    return 0
 
 
 def _epoch_of(package: "Package", args: argparse.Namespace) -> tuple[int, int]:

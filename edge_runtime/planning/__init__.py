@@ -16,6 +16,7 @@ from edge_runtime.planning.governor import Decision, Governor
 from edge_runtime.planning.mix import Workload
 from edge_runtime.planning.planner import auto_epochs, make_plan, require_state_fits
 from edge_runtime.planning.throttle import Reading
+from edge_runtime.planning.trained_sets import first_feasible
 
 __all__ = [
     "Decision",
@@ -26,6 +27,7 @@ __all__ = [
     "Workload",
     "auto_epochs",
     "best_epochs",
+    "first_feasible",
     "interpolate",
     "make_plan",
     "overhead_of",
