@@ -28,7 +28,7 @@ def recipe_of(monkeypatch, tmp_path):
     )
     seen = []
 
-    def keep(recipe, target, *, init, report, verify_all):
+    def keep(recipe, target, *, init, teacher, report, verify_all):
         seen.append((recipe, target, init))
         assert not verify_all
         report("a stage", None, None)

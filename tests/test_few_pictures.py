@@ -26,9 +26,9 @@ def tried(monkeypatch):
     """(engine, rung, pictures, micro-batch) of every compared step."""
     seen, original = [], verify._difference
 
-    def noted(rung, described, engine, state, *, seed):
+    def noted(rung, described, engine, *given, seed):
         seen.append((engine.name, described.id, rung.images, described.micro_batch))
-        return original(rung, described, engine, state, seed=seed)
+        return original(rung, described, engine, *given, seed=seed)
 
     monkeypatch.setattr(verify, "_difference", noted)
     monkeypatch.setattr(verify, "TRIES", 1)
@@ -116,10 +116,10 @@ def test_wrong_artifacts_are_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr(ort_training, "is_available", lambda: True)
     original = verify._difference
 
-    def wrong(rung, described, engine, state, *, seed):
+    def wrong(rung, described, engine, *given, seed):
         if engine.name == "ort-training":
             return "loss is 1, expected 2"
-        return original(rung, described, engine, state, seed=seed)
+        return original(rung, described, engine, *given, seed=seed)
 
     monkeypatch.setattr(verify, "_difference", wrong)
     package = export(tmp_path, keep_ratios=[1.0, 0.5])

@@ -226,14 +226,21 @@ def problems(**table):
     return [line.strip() for line in str(caught.value).splitlines()[1:]]
 
 
+def table_of(method, **options):
+    """The part of a recipe that names a method."""
+    weight = float(method == "distillation")
+    return {"method": {"name": method, **options}, "distillation": {"weight": weight}}
+
+
 def refusal_of(method, **options):
     """Why a method needs the whole batch, with its options."""
-    recipe = make_recipe({**TINY, "method": {"name": method, **options}}, where="test")
+    recipe = make_recipe({**TINY, **table_of(method, **options)}, where="test")
     objective = OBJECTIVES[method](recipe.facts(), recipe.method_options())
     return objective.declaration.micro_batch_refusal
 
 
-EXACT = {"byol", "simsiam", "dino", "mae"}  # with LayerNorm, no picture sees another
+# With LayerNorm, no picture sees another
+EXACT = {"byol", "simsiam", "dino", "mae", "distillation"}
 WITH_NORM = [
     name for name, kind in OBJECTIVES.items() if issubclass(kind.options, HeadOptions)
 ]
@@ -245,11 +252,11 @@ def test_methods_need_the_whole_batch_or_not(method):
     assert (refusal is None) == (method in EXACT)
     if method not in EXACT:
         assert len(refusal.split()) > 3
-        assert problems(method={"name": method}, micro_batches=[4, 2]) == [
+        assert problems(**table_of(method), micro_batches=[4, 2]) == [
             f"micro_batches: method {method} needs the whole batch: {refusal}"
         ]
     whole = [4, 2] if method in EXACT else [4]
-    make_recipe({**TINY, "method": {"name": method}, "micro_batches": whole}, where="test")
+    make_recipe({**TINY, **table_of(method), "micro_batches": whole}, where="test")
 
 
 @pytest.mark.parametrize("method", WITH_NORM)

@@ -31,7 +31,7 @@ def test_every_role_is_explained() -> None:
     _, of_inputs, rest = re.split(r"^# Roles of graph .*\n", NAMES, flags=re.M)
     lines = of_inputs + rest.partition("# Kinds")[0]
     roles = set(re.findall(r'^[A-Z]+ = "(\w+)"', lines, re.M))
-    assert len(roles) == 9
+    assert len(roles) == 10
     assert {role for role in roles if f"| `{role}` | " not in DOCUMENT} == set()
 
 

@@ -248,7 +248,9 @@ def test_a_state_that_is_not_as_declared_is_reported(folder, change, wanted):
 def test_a_state_that_is_not_safetensors_is_reported(folder, content):
     add_file(folder, "state.safetensors", content)
     package = open_package(folder)
-    with pytest.raises(PackageError, match=r"initial state cannot be read: .*not a complete"):
+    with pytest.raises(
+        PackageError, match=r"state.safetensors cannot be read: .*not a complete"
+    ):
         package.initial_state()
 
 
@@ -264,7 +266,9 @@ def test_dtypes_that_numpy_does_not_have_are_reported(folder):
 def test_a_removed_state_is_reported(folder):
     package = open_package(folder)
     (folder / "state.safetensors").unlink()
-    with pytest.raises(PackageError, match=r"initial state cannot be read: .*No such file"):
+    with pytest.raises(
+        PackageError, match=r"state.safetensors cannot be read: .*No such file"
+    ):
         package.initial_state()
 
 

@@ -40,7 +40,8 @@ DROPPED = -1e30
 
 def test_every_method_and_policy_is_in_a_pair() -> None:
     """Those that exclude each other are left out, and nothing else."""
-    assert {method for method, _ in METHODS_AND_POLICIES} == OBJECTIVES.keys()
+    alone = {"distillation"}  # it needs a teacher file: test_distillation.py
+    assert {method for method, _ in METHODS_AND_POLICIES} == OBJECTIVES.keys() - alone
     assert {policy for _, policy in METHODS_AND_POLICIES} == POLICIES.keys()
     assert METHODS_ON_ALL_TOKENS[:2] == ["simclr", "mocov3"]
     assert keep_ratios("simclr", "random") == [1.0, 0.5]

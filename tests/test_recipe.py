@@ -45,7 +45,9 @@ def test_whole_numbers_are_numbers():
 @pytest.mark.parametrize("method", OBJECTIVES)
 def test_curves_have_the_methods_defaults(method):
     defaults = OBJECTIVES[method].defaults
-    program = Program(recipe(method={"name": method}, batch_size=64))
+    weight = float(method == "distillation")
+    table = {"method": {"name": method}, "distillation": {"weight": weight}}
+    program = Program(recipe(**table, batch_size=64))
     curves = program.hyper_parameters
     expected = {
         **program.objective.declaration.hyper_parameters,

@@ -17,16 +17,27 @@ from edge_export.parametrizations import PARAMETRIZATIONS
 from edge_export.policies import POLICIES
 from edge_export.recipe import (
     AugmentationTable,
+    DistillationTable,
     ModelTable,
     OptimizerTable,
     Recipe,
+    SelfDistillationTable,
     make_recipe,
     read_recipe,
 )
 from edge_export.step.program import Program
 from edge_runtime.cli.export import _FLAGS
 
-TABLES = ("model", "method", "tokens", "parametrization", "optimizer", "augmentation")
+TABLES = (
+    "model",
+    "method",
+    "tokens",
+    "parametrization",
+    "self_distillation",
+    "distillation",
+    "optimizer",
+    "augmentation",
+)
 DOCUMENT = (Path(__file__).parents[1] / "docs" / "recipe.md").read_text()
 
 
@@ -80,6 +91,9 @@ def assert_documented(heading, prefix, kind, *, skip=()):
 def test_the_document_has_every_key_with_its_type_and_default():
     assert_documented("Keys", "", Recipe, skip=TABLES)
     assert_documented("`[model]`", "model.", ModelTable)
+    assert_documented("`[self_distillation]`", "self_distillation.", SelfDistillationTable)
+    table = "distillation"
+    assert_documented(f"`[{table}]`", f"{table}.", DistillationTable, skip=("teacher",))
     assert_documented("`[optimizer]`", "optimizer.", OptimizerTable)
     assert_documented("`[augmentation]`", "augmentation.", AugmentationTable)
     for table in ("method", "tokens", "parametrization"):
@@ -130,10 +144,11 @@ def test_the_document_has_the_methods_views():
     (table,) = re.findall(
         r"^\| method \| image size \|.*\n\|.*\n((?:\|.*\n)+)", DOCUMENT, re.M
     )
-    (sentence,) = re.findall(r"^All but `mae` take two views .*", DOCUMENT, re.M)
+    one_view = ["mae", "distillation"]
+    (sentence,) = re.findall(r"^All but `mae` and `\w+` take two views .*", DOCUMENT, re.M)
     shared = {"max_area": 1, "flip": 0.5, "jitter": 0.8, "brightness": 0.4, "contrast": 0.4}
     shared |= {"hue": 0.1, "grayscale": 0.2}
-    assert re.findall(r"`(\w+)`", sentence) == ["mae", *shared]
+    assert re.findall(r"`(\w+)`", sentence) == [*one_view, *shared]
     places = {"both": (0, 1), "first": (0,), "second": (1,)}
     seen = set()
     for line in table.splitlines():
@@ -148,8 +163,8 @@ def test_the_document_has_the_methods_views():
             keys = ("min_area", "saturation", "blur", "solarize")
             values = dict(zip(keys, map(float, numbers), strict=True))
             assert {key: getattr(view, key) for key in shared | values} == shared | values
-    assert {name for name, *_ in seen} == OBJECTIVES.keys() - {"mae"}
-    assert len(seen) == 4 * (len(OBJECTIVES) - 1)
+    assert {name for name, *_ in seen} == OBJECTIVES.keys() - {*one_view}
+    assert len(seen) == 4 * (len(OBJECTIVES) - 2)
 
 
 def test_the_document_has_the_view_of_mae():

@@ -99,9 +99,9 @@ def test_every_engine_here_is_tried_on_every_rung(monkeypatch, package, program)
     tried = []
     original = module._difference
 
-    def noted(rung, described, engine, state, *, seed):
+    def noted(rung, described, engine, *given, seed):
         tried.append((engine.name, described.id))
-        return original(rung, described, engine, state, seed=seed)
+        return original(rung, described, engine, *given, seed=seed)
 
     monkeypatch.setattr(module, "_difference", noted)
     here = [name for name in ENGINES if module._installed(name)]

@@ -61,6 +61,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--init", type=any_path, metavar="FILE", help="a timm .safetensors file"
     )
     parser.add_argument(
+        "--teacher",
+        type=any_path,
+        metavar="FILE",
+        help="a timm .safetensors file to distil, see distillation.weight",
+    )
+    parser.add_argument(
         "--verify",
         choices=["few", "full"],
         default="few",
@@ -101,6 +107,7 @@ def run(args: argparse.Namespace) -> int:
         recipe,
         args.output,
         init=args.init,
+        teacher=args.teacher,
         report=report,
         verify_all=verify_all,
     )

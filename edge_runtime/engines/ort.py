@@ -25,6 +25,7 @@ from edge_runtime.engines.runtime import (
 )
 from edge_runtime.engines.session import GraphSession, arrays_like
 from edge_runtime.engines.spinning import SpinPolicy
+from edge_runtime.engines.targets import Targets
 from edge_runtime.errors import EngineError
 from edge_runtime.facts.devices import CPU
 from edge_runtime.package import Package
@@ -62,6 +63,7 @@ class OrtEngine(BaseEngine, Engine):
         self._state: DeviceState | None = None
         self._loaded: dict[tuple[str, bool], RunRung] = {}  # one rung at most, by spinning
         self._periodic: dict[str, _StateGraph] = {}
+        self._targets: Targets | None = None
 
     @override
     def unsupported_reason(self, package: Package, rung: Rung | None = None) -> str | None:
@@ -79,6 +81,7 @@ class OrtEngine(BaseEngine, Engine):
         self._keep(package)
         with native_errors(f"copy the state to device {self.device}"):
             self._state = DeviceState(state, self._on)
+        self._targets = Targets(package, device=self.device, threads=self.threads)
         # Not at the first period: a broken file or missing memory shows before the first step.
         for periodic in package.manifest.periodic:
             graph = self._graph(package, periodic.graph, spinning=False)
@@ -91,6 +94,8 @@ class OrtEngine(BaseEngine, Engine):
         loaded = wanted not in self._loaded
         run_rung = self._load(package, *wanted)
         _require_shapes(package, package.rung(rung_id), batch)
+        assert self._targets is not None
+        batch = self._targets.added_to(batch)
         with native_errors(f"run a step of rung {rung_id}"):
             metrics = run_rung(batch, hyper)
         return StepResult(metrics, bool(metrics.get(APPLIED, 1.0)), loaded)
@@ -163,6 +168,8 @@ class OrtEngine(BaseEngine, Engine):
         super().close()
         self._loaded.clear()
         self._periodic.clear()
+        if self._targets is not None:
+            self._targets.close()
         self._state = None
 
 

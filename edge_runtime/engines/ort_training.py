@@ -30,6 +30,7 @@ from edge_runtime.engines.runtime import (
 )
 from edge_runtime.engines.session import open_session
 from edge_runtime.engines.spinning import SpinPolicy
+from edge_runtime.engines.targets import Targets
 from edge_runtime.errors import EngineError, how_to_install
 from edge_runtime.facts.devices import CPU
 from edge_runtime.package import Package
@@ -80,6 +81,7 @@ class OrtTrainingEngine(BaseEngine, Engine):
         self._teacher: dict[str, Array] = {}
         self._rungs: dict[str, _ApiRung] = {}
         self._update: _TeacherUpdate | None = None
+        self._targets: Targets | None = None
         self._is_torn = False  # between the first and the last change of a step
 
     @override
@@ -102,6 +104,7 @@ class OrtTrainingEngine(BaseEngine, Engine):
         self._keep(package)
         self._started = {name: value.copy() for name, value in state.items()}
         self._teacher = {n: v for n, v in self._started.items() if n.startswith(EMA)}
+        self._targets = Targets(package, device=self.device, threads=self.threads)
         if package.manifest.ort_training.update is not None:
             self._update = _TeacherUpdate(package, self.threads)
 
@@ -120,6 +123,8 @@ class OrtTrainingEngine(BaseEngine, Engine):
             self._rungs[rung_id] = _ApiRung(
                 self._api, package, rung_id, self._checkpoint, options
             )
+        assert self._targets is not None
+        batch = self._targets.added_to(batch)
         metrics = self._rungs[rung_id].differentiate(batch, hyper, self._teacher)
         self._is_torn = True
         self._rungs[rung_id].apply_update(hyper)
@@ -188,6 +193,8 @@ class OrtTrainingEngine(BaseEngine, Engine):
     def close(self) -> None:
         super().close()
         self._rungs.clear()
+        if self._targets is not None:
+            self._targets.close()
         self._checkpoint = self._update = None
         self._started, self._teacher = {}, {}
 

@@ -11,7 +11,7 @@ from edge_runtime.engines.runtime import native_errors, session_options
 from edge_runtime.errors import EngineError
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import GraphSpec, TensorSpec
-from edge_runtime.package.names import DRAW, HYPER, IMAGES, METRIC, NEXT, STATE, SUM
+from edge_runtime.package.names import DRAW, HYPER, IMAGES, METRIC, NEXT, STATE, SUM, TARGET
 from edge_runtime.state import Array
 
 _TYPES = {"float32": "float", "float64": "double"}  # the runtime's names, where they differ
@@ -89,7 +89,9 @@ class GraphSession:
         self._session = open_session(
             package, path, device=device, threads=threads, spinning=spinning
         )
-        self._fed = {tensor.name: tensor for tensor in self._inputs(IMAGES, DRAW, HYPER)}
+        self._fed = {
+            tensor.name: tensor for tensor in self._inputs(IMAGES, TARGET, DRAW, HYPER)
+        }
         self._fed_tensors = device.tensors(arrays_like(self._fed.values()))
         measured = [tensor for tensor in self.spec.outputs if tensor.role == METRIC]
         self._metric_names = [tensor.name for tensor in measured]

@@ -11,7 +11,7 @@ from typing import Annotated
 import numpy as np
 
 from edge_runtime.package.curves import Curve
-from edge_runtime.package.names import NEXT, STATE
+from edge_runtime.package.names import NEXT, STATE, WEIGHT
 from edge_runtime.schema import (
     Bytes,
     NonNegativeInt,
@@ -158,6 +158,19 @@ class PeriodicGraph:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TargetEncoder:
+    """A frozen encoder from a file, whose features of the views a step learns.
+
+    They are the graph inputs `target.<view group>`, computed before each step: the whole
+    views, whatever the token policy drops.
+    """
+
+    graph: str  # images [n, size, size, 3] -> features [n, width]; n divides the batch size
+    weights_file: str  # the graph's inputs of role `weight`, by name
+    groups: tuple[str, ...]  # of views
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OrtTraining:
     """Artifacts of the official on-device training API, or why there are none."""
 
@@ -231,6 +244,7 @@ class Manifest:
     rungs: tuple[Rung, ...]
     periodic: tuple[PeriodicGraph, ...]
     ort_training: OrtTraining
+    target_encoder: TargetEncoder | None = None
     graphs: dict[str, GraphSpec]
     sha256: dict[str, str] = field(default_factory=dict)
 
@@ -238,6 +252,19 @@ class Manifest:
     def state_bytes(self) -> int:
         """Size of the whole state."""
         return sum(tensor.size_bytes for tensor in self.state)
+
+    @property
+    def target_weights(self) -> tuple[TensorSpec, ...]:
+        """Weights of the frozen encoder, if there is one."""
+        if self.target_encoder is None:
+            return ()
+        inputs = self.graphs[self.target_encoder.graph].inputs
+        return tuple(spec for spec in inputs if spec.role == WEIGHT)
+
+    @property
+    def target_weight_bytes(self) -> int:
+        """Size of these weights."""
+        return sum(spec.size_bytes for spec in self.target_weights)
 
     def is_graph(self, name: str) -> bool:
         """Whether a file of the package is a graph."""

@@ -10,6 +10,7 @@ BUFFER = "buffer."  # anything else that is kept between steps: a centre, a mask
 
 # Graph inputs and outputs
 IMAGES_PREFIX = "images."  # of a view group
+TARGET_PREFIX = "target."  # of a view group
 NEXT = "next."  # a state tensor or a sum among the outputs
 GRAD = "grad."  # gradients of a parameter, summed over micro-batches
 MEAN = "mean."  # new value of a buffer, averaged over micro-batches
@@ -27,6 +28,7 @@ EMA_MOMENTUM = "ema_momentum"  # of methods with a teacher
 # Roles of graph inputs
 STATE = "state"  # a state tensor, by its state name
 IMAGES = "images"  # uint8 [views, batch, height, width, 3], RGB
+TARGET = "target"  # float32 [views, batch, width]: the images' features, see `TargetEncoder`
 DRAW = "draw"  # random numbers drawn by the host, see `DrawSpec`
 HYPER = "hyper"  # float32 scalar, see `edge_runtime.package.curves`
 WEIGHT = "weight"  # a weight of a forward graph, by its name without `param.` or `ema.`

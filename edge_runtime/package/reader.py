@@ -3,18 +3,18 @@
 import hashlib
 import math
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_runtime.errors import ConfigError, PackageError
 from edge_runtime.package.graph_check import MAX_GRAPH_BYTES, check_graph
-from edge_runtime.package.manifest import FORMAT, Manifest, Rung
+from edge_runtime.package.manifest import FORMAT, Manifest, Rung, TensorSpec
 from edge_runtime.package.names import BUFFER, LOSS_SCALE
 from edge_runtime.package.references import problems_of
 from edge_runtime.reading import MAX_TABLE_BYTES, parse_json, read_file
 from edge_runtime.schema import shown, structure
-from edge_runtime.state import State, load_state, problems_with
+from edge_runtime.state import State, TensorKind, load_state, problems_with
 from edge_runtime.storage import StrPath, file_sha256
 
 MANIFEST = "manifest.json"
@@ -42,21 +42,7 @@ class Package:
             PackageError: it differs from the manifest's declaration, or has a loss scale that
                 cannot be.
         """
-        try:
-            state = load_state(self.file(self.manifest.state_file), names)
-        except (OSError, ValueError) as error:
-            raise PackageError(
-                f"{self.path}: the initial state cannot be read: {error}. Export the package "
-                "again."
-            ) from error
-        expected = self.expected_state()
-        if names is not None:
-            expected = {name: expected[name] for name in names}
-        if problems := problems_with(state, expected):
-            raise PackageError(
-                f"{self.path}: {self.manifest.state_file} differs from the manifest: "
-                f"{problems[0]} ({len(problems)} differences). Export the package again."
-            )
+        state = self._tensors(self.manifest.state_file, self.expected_state(), names)
         scale = state.get(BUFFER + LOSS_SCALE)
         if scale is not None and not 0 < float(scale) < math.inf:
             raise PackageError(
@@ -65,12 +51,46 @@ class Package:
             )
         return state
 
-    def expected_state(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+    def target_weights(self, names: Collection[str] | None = None) -> State:
+        """The weights of the frozen encoder, by name; empty if there is none.
+
+        Args:
+            names: the tensors to read; `None`: all of them.
+
+        Raises:
+            PackageError: they differ from the manifest's declaration.
+        """
+        encoder = self.manifest.target_encoder
+        if encoder is None:
+            return {}
+        expected = _kinds(self.manifest.target_weights)
+        return self._tensors(encoder.weights_file, expected, names)
+
+    def expected_state(self) -> dict[str, TensorKind]:
         """(dtype, shape) of every state tensor, by name."""
-        return {
-            spec.name: (spec.dtype, tuple(size for size in spec.shape if size is not None))
-            for spec in self.manifest.state
-        }
+        return _kinds(self.manifest.state)
+
+    def _tensors(
+        self,
+        name: str,
+        expected: Mapping[str, TensorKind],
+        names: Collection[str] | None = None,
+    ) -> State:
+        """Tensors of a file, as declared; `names`: those to read."""
+        if names is not None:
+            expected = {name: expected[name] for name in names}
+        try:
+            tensors = load_state(self.file(name), names)
+        except (OSError, ValueError) as error:
+            raise PackageError(
+                f"{self.path}: {name} cannot be read: {error}. Export the package again."
+            ) from error
+        if problems := problems_with(tensors, expected):
+            raise PackageError(
+                f"{self.path}: {name} differs from the manifest: {problems[0]} "
+                f"({len(problems)} differences). Export the package again."
+            )
+        return tensors
 
     def rung(self, rung_id: str) -> Rung:
         """The rung with that id.
@@ -161,6 +181,14 @@ class Package:
             f"keep-ratio {keep_ratio:g} is not on the ladder of {self.path}; it has {known}. "
             "Choose one of these, or export again with --keep-ratios."
         )
+
+
+def _kinds(specs: Iterable[TensorSpec]) -> dict[str, TensorKind]:
+    """(dtype, shape) of each tensor, by name."""
+    return {
+        spec.name: (spec.dtype, tuple(size for size in spec.shape if size is not None))
+        for spec in specs
+    }
 
 
 def open_package(path: StrPath) -> Package:

@@ -33,6 +33,8 @@ from edge_runtime.package.names import (
     STATE,
     STEP,
     SUM,
+    TARGET,
+    TARGET_PREFIX,
     WEIGHT,
 )
 from edge_runtime.reading import MAX_STATE_BYTES
@@ -72,8 +74,8 @@ class _Use(NamedTuple):
     """A graph, and how it is used."""
 
     path: str
-    weights: str  # prefix in the state of its weights
-    batch: set[str] | None  # images and draws of a step; None: any number of images
+    weights: str | None  # prefix in the state of its weights; None: they are not in it
+    batch: set[str] | None  # images, targets and draws of a step; None: any number of images
 
 
 def _uses(manifest: Manifest) -> Iterator[_Use]:
@@ -83,10 +85,13 @@ def _uses(manifest: Manifest) -> Iterator[_Use]:
     for path in others:
         if path is not None:
             yield _Use(path, PARAM, set())
-    images = {IMAGES_PREFIX + group.name for group in manifest.views}
+    batch = {IMAGES_PREFIX + group.name for group in manifest.views}
+    if (target := manifest.target_encoder) is not None:
+        yield _Use(target.graph, None, None)
+        batch |= {TARGET_PREFIX + group for group in target.groups}
     for rung in manifest.rungs:
         for path in _graphs_of(rung):
-            yield _Use(path, EMA, images | {draw.input for draw in rung.draws})
+            yield _Use(path, EMA, batch | {draw.input for draw in rung.draws})
 
 
 def _graphs_of(rung: Rung) -> Iterator[str]:
@@ -104,6 +109,8 @@ def _files(manifest: Manifest) -> Iterator[str]:
     used |= {files.optimizer for files in artifacts if files is not None}
     if manifest.ort_training.checkpoint is not None:
         used.add(manifest.ort_training.checkpoint)
+    if manifest.target_encoder is not None:
+        used.add(manifest.target_encoder.weights_file)
     for name in sorted(used - manifest.sha256.keys()):
         yield f"the SHA-256 of {name!r} is missing"
     for name in sorted(manifest.sha256):
@@ -224,7 +231,7 @@ def _tensors(manifest: Manifest) -> Iterator[str]:
             continue  # reported by _files
         if use.batch is not None:
             for spec in graph.inputs:
-                if spec.role in (IMAGES, DRAW) and spec.name not in use.batch:
+                if spec.role in (IMAGES, TARGET, DRAW) and spec.name not in use.batch:
                     yield f"{use.path}: no view group or draw feeds {spec.name!r}"
         for spec in (*graph.inputs, *graph.outputs):
             tensor_name = _state_name(spec, use.weights)
@@ -245,12 +252,47 @@ def _interfaces(manifest: Manifest) -> Iterator[str]:
         for spec in graph.inputs if graph is not None else ():
             if spec.role == HYPER and spec.name not in manifest.hyper_parameters:
                 yield f"{use.path}: unknown hyper-parameter {spec.name!r}"
-    embed = manifest.graphs.get(manifest.embed)
-    if embed is not None:
-        for specs, role in ((embed.inputs, IMAGES), (embed.outputs, FEATURES)):
-            if (count := sum(spec.role == role for spec in specs)) != 1:
-                yield f"{manifest.embed}: expected one tensor of role {role!r}, got {count}"
+    yield from _forward(manifest, manifest.embed)
+    yield from _target(manifest)
     yield from _merged(manifest)
+
+
+def _forward(manifest: Manifest, path: str) -> Iterator[str]:
+    """Check that a forward graph maps images to features."""
+    graph = manifest.graphs.get(path)
+    if graph is None:
+        return  # reported by _files
+    for specs, role in ((graph.inputs, IMAGES), (graph.outputs, FEATURES)):
+        if (count := sum(spec.role == role for spec in specs)) != 1:
+            yield f"{path}: expected one tensor of role {role!r}, got {count}"
+
+
+def _target(manifest: Manifest) -> Iterator[str]:
+    """Check that the frozen encoder takes the views, and gives what the steps read."""
+    target = manifest.target_encoder
+    graph = None if target is None else manifest.graphs.get(target.graph)
+    if target is None or graph is None:
+        return  # reported by _files
+    if problems := list(_forward(manifest, target.graph)):
+        yield from problems
+        return
+    (images,) = (spec.shape for spec in graph.inputs if spec.role == IMAGES)
+    (features,) = (spec.shape for spec in graph.outputs if spec.role == FEATURES)
+    count, width = (*images[:1], *features[1:]) if images and len(features) == 2 else (0, 0)
+    if not count or not width or features[0] != count or manifest.batch_size % count:
+        yield f"{target.graph}: images {images} do not give features {features} of a batch"
+        return
+    groups = {group.name: group for group in manifest.views}
+    for name in target.groups:
+        if name not in groups:
+            yield f"target_encoder: unknown view group {name!r}"
+        elif images != (count, groups[name].size_px, groups[name].size_px, 3):
+            yield f"{target.graph}: images {images} are not views of group {name!r}"
+    for path in dict.fromkeys(path for rung in manifest.rungs for path in _graphs_of(rung)):
+        step = manifest.graphs.get(path)
+        for spec in step.inputs if step is not None else ():
+            if spec.role == TARGET and (len(spec.shape) != 3 or spec.shape[2] != width):
+                yield f"{path}: {spec.name!r} is {spec.shape}, not features of width {width}"
 
 
 def _outputs(manifest: Manifest, kind: str, path: str) -> Iterator[str]:
@@ -282,11 +324,11 @@ def _merged(manifest: Manifest) -> Iterator[str]:
         yield f"{manifest.merge}: {len(missing)} weight(s) are missing, first {missing[0]!r}"
 
 
-def _state_name(spec: TensorSpec, weights: str) -> str | None:
+def _state_name(spec: TensorSpec, weights: str | None) -> str | None:
     """The state tensor of a graph's input or output, or with its shape, if any."""
     name = spec.name.removeprefix(NEXT)
     if spec.role == WEIGHT:
-        return weights + spec.name
+        return None if weights is None else weights + spec.name
     if spec.role == SUM:
         return (
             name.removeprefix(MEAN)

@@ -86,7 +86,8 @@ class Measurement:
     power_w: BoardWatts | None
     peak_bytes: Bytes  # of the process, with its share of GPU memory
     card_bytes: Bytes | None = None  # of a GPU's own memory
-    baseline_bytes: Bytes  # of the process when its first step begins, without the state
+    # of the process when its first step begins, without state and frozen weights
+    baseline_bytes: Bytes
     startup_s: PartSeconds  # from process start to the first step
     switch_s: PartSeconds  # of loading the rung's graph
     watched_s: Seconds = (
@@ -286,12 +287,14 @@ class _WatchedEngine(BaseEngine, Engine):
         self._engine = engine
         self.name, self.runtime, self.threads = engine.name, engine.runtime, engine.threads
         self.device = engine.device
-        self._state_bytes = 0
+        self._held_bytes = 0  # by state and weights
         self.baseline_bytes = 0
 
     @override
     def open(self, package: Package, state: State) -> None:
-        self._state_bytes = sum(tensor.nbytes for tensor in state.values())
+        # A frozen encoder's weights are predicted from the manifest, too
+        held_bytes = package.manifest.target_weight_bytes
+        self._held_bytes = held_bytes + sum(tensor.nbytes for tensor in state.values())
         self._engine.open(package, state)
 
     @override
@@ -300,7 +303,7 @@ class _WatchedEngine(BaseEngine, Engine):
             # As the engine does: freed memory is not part of the process's memory.
             release_free_memory()
             # The engine holds the old state; the new one becomes resident once it is written.
-            self.baseline_bytes = process_tree_rss_bytes() - self._state_bytes
+            self.baseline_bytes = process_tree_rss_bytes() - self._held_bytes
         return self._engine.step(rung_id, batch, hyper)
 
     @override

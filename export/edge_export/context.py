@@ -5,7 +5,7 @@ pixels * 3.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -21,6 +21,9 @@ class Encoding:
     )
     kept: Tensor  # (V, B, K) int64, the patch of each patch token
     tokens: Tensor | None  # (V, B, 1 + K, D); None: the view group does not declare them
+    # (V, B, D) each: features after so many blocks, before the final norm; only where a part
+    # of the step asks for them
+    taps: Mapping[int, Tensor] = field(default_factory=dict)
 
     @property
     def class_token(self) -> Tensor:
@@ -48,6 +51,8 @@ class StepContext:
     student: Mapping[str, Encoding]  # by view group
     teacher: Mapping[str, Encoding]  # by view group, without gradient
     patches: Mapping[str, Tensor]  # by view group: (V, B, N, P), normalised pixels
+    # By view group: (V, B, E) float32, features by the frozen encoder, whose width is E
+    targets: Mapping[str, Tensor] = field(default_factory=dict)
     draws: Mapping[str, Tensor]
     hyper: Mapping[str, Tensor]  # scalars of this step
     buffers: Mapping[str, Tensor]  # before this step

@@ -1,11 +1,16 @@
-"""Self-supervised methods, one file each. A new one needs a file and a line here."""
+"""Self-supervised methods, one file each; a new one needs a file and a line here.
+
+`SelfDistillation` and `Distillation` are terms of the loss beside that of any method.
+"""
 
 from edge_export.objectives.barlowtwins import BarlowTwins
 from edge_export.objectives.base import Objective
 from edge_export.objectives.byol import BYOL
 from edge_export.objectives.dino import DINO
+from edge_export.objectives.distillation import Distillation, DistillationAlone
 from edge_export.objectives.mae import MAE
 from edge_export.objectives.mocov3 import MoCoV3
+from edge_export.objectives.self_distillation import SelfDistillation
 from edge_export.objectives.simclr import SimCLR
 from edge_export.objectives.simsiam import SimSiam
 from edge_export.objectives.vicreg import VICReg
@@ -22,6 +27,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
         BarlowTwins,
         DINO,
         MAE,
+        DistillationAlone,
     )
 }
 
@@ -37,4 +43,11 @@ def objective_named(name: str) -> type[Objective]:
     return OBJECTIVES[name]
 
 
-__all__ = ["OBJECTIVES", "Objective", "objective_named"]
+__all__ = [
+    "OBJECTIVES",
+    "Distillation",
+    "DistillationAlone",
+    "Objective",
+    "SelfDistillation",
+    "objective_named",
+]

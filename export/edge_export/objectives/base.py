@@ -2,11 +2,14 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from edge_export.context import StepContext
 from edge_export.declaration import LossResult, ObjectiveDeclaration
 from edge_runtime.package.manifest import ModelFacts
+from edge_runtime.schema import Range
+
+TermWeight = Annotated[float, Range(ge=0, le=10_000)]  # of a term of a loss
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

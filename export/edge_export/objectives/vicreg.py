@@ -4,7 +4,6 @@ docs/methods.md lists what differs from the paper.
 """
 
 from dataclasses import dataclass
-from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -13,15 +12,12 @@ from typing_extensions import override
 
 from edge_export.context import StepContext
 from edge_export.declaration import LossResult, ObjectiveDeclaration, ViewGroup
-from edge_export.objectives.base import Defaults, Objective
+from edge_export.objectives.base import Defaults, Objective, TermWeight
 from edge_export.objectives.heads import Head, HeadOptions, crop_views
 from edge_runtime.package.manifest import ModelFacts, Width
-from edge_runtime.schema import Range
 
 LEAST_STD = 1.0  # of the hinge
 VARIANCE_EPS = 1e-4
-
-TermWeight = Annotated[float, Range(ge=0, le=10_000)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -66,6 +66,8 @@ def refusal(program: Program) -> str | None:
     if program.buffers:
         name = next(iter(program.buffers))
         return f"buffer {name!r}: the official training API has no such state"
+    if recipe.self_distillation.weight:
+        return "self_distillation.weight: the official training API cannot stop a gradient"
     if recipe.parametrization.name != "none":
         return f"parametrization {recipe.parametrization.name!r} is not supported by it"
     if set(recipe.trained) != {ALL}:

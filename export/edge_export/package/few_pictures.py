@@ -18,7 +18,12 @@ import torch
 from torch import Tensor
 
 from edge_export.axes import RungSettings
-from edge_export.package.verify import artifacts_problem, verify_other_graphs, verify_rungs
+from edge_export.package.verify import (
+    artifacts_problem,
+    frozen_tensors,
+    verify_other_graphs,
+    verify_rungs,
+)
 from edge_export.package.writer import PackageWriter
 from edge_export.step.program import Program
 from edge_runtime.package import Package, open_package
@@ -60,7 +65,8 @@ def _verified_again(
     with storage_errors("write to", beside):
         temporary = tempfile.TemporaryDirectory(dir=beside, prefix=f"{package.path.name}-")
     with temporary as folder:
-        PackageWriter(Path(folder), few, state, nullcontext, smaller).write()
+        frozen = frozen_tensors(package)
+        PackageWriter(Path(folder), few, state, nullcontext, smaller, frozen=frozen).write()
         again = open_package(Path(folder))
         with _one_thread():
             problem = _verified(again, few, again.manifest.rungs)

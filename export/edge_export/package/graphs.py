@@ -14,7 +14,7 @@ from edge_export.analysis.flops import graph_flops
 from edge_export.border import Border
 from edge_export.declaration import PeriodicUpdate
 from edge_export.lowering.trace import lower
-from edge_export.step.example import example_draws, example_images
+from edge_export.step.example import example_draws, example_images, example_targets
 from edge_export.step.optimizer import ema
 from edge_export.step.program import Program
 from edge_export.step.rung import RungProgram
@@ -37,6 +37,7 @@ from edge_runtime.package.names import (
     SELECTION,
     STATE,
     SUM,
+    TARGET,
     WEIGHT,
 )
 
@@ -144,6 +145,19 @@ def embed_graph(program: Program, state: Tensors) -> Graph:
     return _lowered(features, inputs, name="embed", free_batch=[EMBEDDED])
 
 
+def target_graph(program: Program, weights: Tensors, images: int) -> Graph:
+    """Features of so many images by the frozen encoder, weights as inputs."""
+    size = program.model.image_size_px
+    example = torch.zeros(images, size, size, 3, dtype=torch.uint8)
+    inputs = Border().add(IMAGES, {EMBEDDED: example}).add(WEIGHT, weights)
+
+    def features(given: Tensors) -> Border:
+        of_images = program.targets(given, given[EMBEDDED])
+        return Border().add(FEATURES, {FEATURES_OUTPUT: of_images})
+
+    return _lowered(features, inputs, name="target")
+
+
 def tokens_per_block(rung: RungProgram, state: Tensors) -> dict[str, tuple[int, ...]]:
     """Student tokens in the attention of each block, by view group.
 
@@ -184,7 +198,7 @@ def _without_torch_log() -> Iterator[None]:
 
 def step_inputs(rung: RungProgram, state: Tensors) -> Border:
     """Everything that a step may read; a graph keeps only the inputs that it reads."""
-    inputs = _hyper(rung.program).add(STATE, state)
+    inputs = _hyper(rung.program).add(STATE, state).add(TARGET, example_targets(rung))
     return inputs.add(IMAGES, example_images(rung)).add(DRAW, example_draws(rung))
 
 

@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate
 
 from edge_export.models import FAMILIES
 from edge_export.parameters import Parameter
-from edge_export.vit import MLP_RATIO
+from edge_export.vit import ENCODER, MLP_RATIO
 from edge_runtime.errors import ConfigError
 from edge_runtime.package.encoder import from_timm
 from edge_runtime.package.manifest import EncoderTensor, ModelFacts
@@ -43,6 +43,14 @@ LACKING = {
     POSITIONS: "no position embeddings",
     "blocks.0.attn.qkv.bias": "queries, keys and values without biases",
 }
+MODEL = "model"  # the recipe's table
+SIZE_FLAGS = {  # of the model itself
+    "name": "--model",
+    "depth": "--depth",
+    "width": "--width",
+    "heads": "--heads",
+    "patch_size": "--patch-size",
+}
 # First bytes of the files that torch.save writes, now and formerly
 _PICKLES = (b"PK\x03\x04", b"\x80")
 _PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".tar")
@@ -50,6 +58,33 @@ _STATE = "param.encoder."  # of a package or a checkpoint of ours
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
 
 Tensors = dict[str, Tensor]
+
+
+class Source(NamedTuple):
+    """A checkpoint, and the flag that names it and flags of its model."""
+
+    path: Path
+    flag: str
+    model: str  # the recipe's table of its model
+
+    def __str__(self) -> str:
+        return f"{self.flag} {self.path}"
+
+    def flag_for(self, key: str, value: object) -> str:
+        """The flag that gives a key of the model this value."""
+        if self.model == MODEL and key in SIZE_FLAGS:
+            return f"{SIZE_FLAGS[key]} {value}"
+        return f"--set '{self.model}.{key}={value}'"
+
+
+def encoder_source(path: Path) -> Source:
+    """The checkpoint from which the encoder starts."""
+    return Source(path, "--init", MODEL)
+
+
+def frozen_source(path: Path) -> Source:
+    """The checkpoint of the frozen encoder."""
+    return Source(path, "--teacher", "distillation.teacher")
 
 
 class OtherSize(NamedTuple):
@@ -62,10 +97,9 @@ class OtherSize(NamedTuple):
 
 
 def encoder_from_timm(
-    path: Path,
+    source: Source,
     model: ModelFacts,
-    encoder: Sequence[EncoderTensor],
-    declared: Mapping[str, Parameter],
+    declared: Sequence[Parameter],
 ) -> Tensors:
     """The encoder's parameters by name, float32, from a timm ViT's .safetensors file.
 
@@ -73,26 +107,27 @@ def encoder_from_timm(
     are resized if the grid differs. Floating-point values of any size become float32.
 
     Args:
-        path: the file.
+        source: the file.
         model: the encoder.
-        encoder: timm's name and layout of each tensor.
-        declared: the parameters by name, for their shapes.
+        declared: its parameters.
 
     Raises:
         ConfigError: unreadable, damaged, no safetensors, of another kind of model, of other
             sizes, or with values that are no finite numbers.
     """
-    tensors, facts = _read(path)
-    checkpoint = _without_prefix(path, tensors, [tensor.timm_name for tensor in encoder])
-    _refuse_others(path, checkpoint, facts, model, encoder)
+    tensors, facts = _read(source)
+    encoder = encoder_tensors(declared)
+    checkpoint = _without_prefix(source, tensors, [tensor.timm_name for tensor in encoder])
+    _refuse_others(source, checkpoint, facts, model, encoder)
     arrays = {
         tensor.timm_name: checkpoint[tensor.timm_name].to(torch.float32).numpy()
         for tensor in encoder
     }
     values = {name: torch.from_numpy(v) for name, v in from_timm(encoder, arrays).items()}
     problems = []
+    shapes = {parameter.name: parameter.shape for parameter in declared}
     for name, value in values.items():
-        wanted = declared[name].shape
+        wanted = shapes[name]
         if name.endswith(POSITIONS) and value.shape[1:] != wanted[1:]:
             values[name] = resize_positions(value, wanted[1])
         if values[name].shape != wanted:
@@ -101,14 +136,26 @@ def encoder_from_timm(
             problems.append(f"{name}: the file has NaN or infinite values")
     if problems:
         raise ConfigError(
-            f"--init {path} does not fit: {problems[0]} ({len(problems)} problems). Use "
+            f"{source} does not fit: {problems[0]} ({len(problems)} problems). Use "
             "another checkpoint."
         )
     return values
 
 
+def encoder_tensors(parameters: Sequence[Parameter]) -> tuple[EncoderTensor, ...]:
+    """Names and layouts of an encoder's parameters in timm."""
+    return tuple(
+        EncoderTensor(
+            name=parameter.name,
+            timm_name=parameter.name.removeprefix(ENCODER),
+            layout=parameter.layout,
+        )
+        for parameter in parameters
+    )
+
+
 def _refuse_others(
-    path: Path,
+    source: Source,
     checkpoint: Tensors,
     facts: Mapping[str, str],
     model: ModelFacts,
@@ -117,29 +164,30 @@ def _refuse_others(
     """Refuse another kind of model, then other sizes, then other names, then integers."""
     if foreign := list(_foreign(checkpoint)):
         raise ConfigError(
-            f"--init {path} is not a plain ViT: it has {', '.join(foreign)}. Use a checkpoint "
+            f"{source} is not a plain ViT: it has {', '.join(foreign)}. Use a checkpoint "
             "of a model in docs/recipe.md, such as timm's vit_small_patch16_224.augreg_in21k."
         )
-    if others := _other_sizes(checkpoint, facts, model):
+    if others := _other_sizes(source, checkpoint, facts, model):
         said = ", ".join(f"{other.name} {other.theirs}, not {other.ours}" for other in others)
         flags = " ".join(other.flag for other in others)
-        raise ConfigError(f"--init {path} is of another model: {said}. Export with {flags}.")
+        raise ConfigError(f"{source} is of another model: {said}. Export with {flags}.")
     if problems := list(_other_names(checkpoint, encoder)):
         raise ConfigError(
-            f"--init {path} does not have the tensors of timm's {model.name}: "
+            f"{source} does not have the tensors of timm's {model.name}: "
             f"{'; '.join(problems)}. Use a checkpoint of timm, or convert its names."
         )
     for tensor in encoder:
         if (dtype := checkpoint[tensor.timm_name].dtype) not in FLOATS:
             raise ConfigError(
-                f"--init {path} has integers or quantised numbers: {tensor.timm_name!r} is of "
+                f"{source} has integers or quantised numbers: {tensor.timm_name!r} is of "
                 f"type {str(dtype).removeprefix('torch.')}. Use the checkpoint in floating "
                 "point, of 16, 32 or 64 bits."
             )
 
 
-def _read(path: Path) -> tuple[Tensors, dict[str, str]]:
+def _read(source: Source) -> tuple[Tensors, dict[str, str]]:
     """Tensors and metadata of a safetensors file."""
+    path = source.path
     try:
         with open_regular(path, MAX_STATE_BYTES) as raw:
             head = raw.read(4)
@@ -147,20 +195,17 @@ def _read(path: Path) -> tuple[Tensors, dict[str, str]]:
             names = file.keys()
             return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except OSError as error:
-        raise ConfigError(
-            f"--init {path} cannot be read: {error.strerror or error}."
-        ) from error
+        raise ConfigError(f"{source} cannot be read: {error.strerror or error}.") from error
     except SafetensorError as error:
         if head.startswith(_PICKLES) or path.suffix in _PICKLE_SUFFIXES:
-            raise ConfigError(_pickle(path)) from error
-        raise ConfigError(
-            f"--init {path} is not a complete safetensors file: {error}."
-        ) from error
+            raise ConfigError(_pickle(source)) from error
+        raise ConfigError(f"{source} is not a complete safetensors file: {error}.") from error
 
 
-def _pickle(path: Path) -> str:
+def _pickle(source: Source) -> str:
+    path = source.path
     return (
-        f"--init {path} is a pickle of PyTorch, which could run any code, and is not read. "
+        f"{source} is a pickle of PyTorch, which could run any code, and is not read. "
         'Convert it where you trust it; some files hold the weights below "model" or '
         '"state_dict":\n'
         "  import torch, safetensors.torch\n"
@@ -171,11 +216,11 @@ def _pickle(path: Path) -> str:
     )
 
 
-def _without_prefix(path: Path, tensors: Tensors, names: list[str]) -> Tensors:
+def _without_prefix(source: Source, tensors: Tensors, names: list[str]) -> Tensors:
     """The tensors with timm's names: those below the one prefix that has them all."""
     if _STATE + KERNEL in tensors:
         raise ConfigError(
-            f"--init {path} is a state of edge-train, with its own names and layouts. Give "
+            f"{source} is a state of edge-train, with its own names and layouts. Give "
             "the file that `edge-train export-encoder RUN -o encoder.safetensors` writes."
         )
     ends = [name.removesuffix(KERNEL) for name in tensors if name.endswith(KERNEL)]
@@ -183,7 +228,7 @@ def _without_prefix(path: Path, tensors: Tensors, names: list[str]) -> Tensors:
     fitting = [p for p in prefixes if all(p + name in tensors for name in names)] or prefixes
     if len(fitting) > 1 and "" not in fitting:
         raise ConfigError(
-            f"--init {path} holds several encoders: below {', '.join(map(repr, fitting))}. "
+            f"{source} holds several encoders: below {', '.join(map(repr, fitting))}. "
             "Save one of them alone."
         )
     prefix = "" if "" in fitting or not fitting else fitting[0]
@@ -226,7 +271,7 @@ def _is_square(number: int) -> bool:
 
 
 def _other_sizes(
-    checkpoint: Tensors, facts: Mapping[str, str], model: ModelFacts
+    source: Source, checkpoint: Tensors, facts: Mapping[str, str], model: ModelFacts
 ) -> list[OtherSize]:
     """Each size that differs.
 
@@ -235,32 +280,35 @@ def _other_sizes(
     blocks = [int(match[1]) for name in checkpoint if (match := _BLOCK.match(name))]
     theirs: dict[str, tuple[object, str]] = {}
     if blocks:
-        theirs["depth"] = max(blocks) + 1, "--depth {}"
+        depth = max(blocks) + 1
+        theirs["depth"] = depth, source.flag_for("depth", depth)
     if KERNEL in checkpoint and checkpoint[KERNEL].ndim == 4:
         width, *_, side = checkpoint[KERNEL].shape
-        theirs["width"] = width, _width_flags(model.name, width)
-        theirs["patch_size_px"] = side, "--patch-size {}"
+        theirs["width"] = width, _width_flags(source, model.name, width)
+        theirs["patch_size_px"] = side, source.flag_for("patch_size", side)
     stated = facts if facts.get("producer", "").startswith("edge-train ") else {}
     if "heads" in stated:
-        theirs["heads"] = stated["heads"], "--heads {}"
+        theirs["heads"] = stated["heads"], source.flag_for("heads", stated["heads"])
     for key in ("mean", "std"):
         if key in stated:
-            theirs[key] = stated[key], f"--set 'model.{key}={{}}'"
+            theirs[key] = stated[key], source.flag_for(key, stated[key])
     found = []
     for name, (value, flag) in theirs.items():
         ours = json.dumps(getattr(model, name))
         if str(value) != ours:
-            found.append(OtherSize(name.removesuffix("_px"), value, ours, flag.format(value)))
+            found.append(OtherSize(name.removesuffix("_px"), value, ours, flag))
     return found
 
 
-def _width_flags(name: str, width: int) -> str:
+def _width_flags(source: Source, name: str, width: int) -> str:
     """Flags for a model of that width: by name, which has its heads; the file does not."""
     kind = name.partition("_")[0]
     families = [
         f for f, sizes in FAMILIES.items() if sizes.width == width and f.startswith(f"{kind}_")
     ]
-    return f"--model {families[0]}" if families else f"--width {width} --heads HEADS"
+    if families:
+        return source.flag_for("name", families[0])
+    return f"{source.flag_for('width', width)} {source.flag_for('heads', 'HEADS')}"
 
 
 def _other_names(checkpoint: Tensors, encoder: Sequence[EncoderTensor]) -> Iterator[str]:

@@ -11,6 +11,7 @@ from edge_runtime.package.manifest import ModelFacts
 _PROCESS_BYTES = 500 << 20  # traces, graphs, and libraries that are loaded on the way
 _FLOAT_BYTES = 4
 _STATE_COPIES = 6  # as tensors, arrays and file, and in the engine and its results
+_FROZEN_COPIES = 5  # of a frozen encoder: file, tensors, arrays, and in the engine
 _BLOCK_TENSORS = 20  # of (tokens, width), that a block keeps for its backward pass in PyTorch
 _ATTENTION_TENSORS = 4  # of (heads, tokens, tokens), likewise
 _DRAW_BYTES = 12  # of random numbers, for each token of a view
@@ -31,6 +32,9 @@ def export_bytes(recipe: Recipe, *, verify_all: bool) -> int:
     parameters = (*encoder_parameters(model), *declared.parameters)
     numbers = sum(math.prod(parameter.shape) for parameter in parameters)
     copies = _STATE_COPIES * (4 if declared.teacher else 3)  # with both moments
+    frozen = recipe.frozen_facts()
+    frozen_parameters = () if frozen is None else encoder_parameters(frozen)
+    frozen_numbers = sum(math.prod(parameter.shape) for parameter in frozen_parameters)
     views = sum(len(group.views) for group in declared.views)
     verified = views * (batch if verify_all else min(batch, PICTURES))
     batch_bytes = batch * sum(
@@ -40,6 +44,7 @@ def export_bytes(recipe: Recipe, *, verify_all: bool) -> int:
     return (
         _PROCESS_BYTES
         + _FLOAT_BYTES * (copies * numbers + verified * model.depth * _block_numbers(model))
+        + _FLOAT_BYTES * _FROZEN_COPIES * frozen_numbers
         + _BATCH_COPIES * batch_bytes
         + _PAIRS_BYTES * (views * batch) ** 2
         + _resizing_bytes(recipe, model)

@@ -19,6 +19,7 @@ from torch import Tensor
 from edge_export.axes import RungSettings
 from edge_export.package.widened import in_float32
 from edge_export.package.writer import Stage
+from edge_export.step.encoder import by_view
 from edge_export.step.example import example_draws, example_images
 from edge_export.step.program import Program
 from edge_export.step.rung import RungProgram
@@ -33,7 +34,13 @@ from edge_runtime.errors import EngineError, PackageError
 from edge_runtime.package import Package
 from edge_runtime.package.curves import hyper_parameters
 from edge_runtime.package.manifest import Rung
-from edge_runtime.package.names import BUFFER, EXP_AVG, FEATURES_OUTPUT
+from edge_runtime.package.names import (
+    BUFFER,
+    EXP_AVG,
+    FEATURES_OUTPUT,
+    IMAGES_PREFIX,
+    TARGET_PREFIX,
+)
 from edge_runtime.state import State
 
 RELATIVE = 1e-4
@@ -139,10 +146,11 @@ def _installed(name: str) -> bool:
 def _verify_rung(
     package: Package, program: RungProgram, rung: Rung, engine_name: str, state: State
 ) -> None:
+    frozen = frozen_tensors(package)
     for attempt in range(TRIES):
         with create_engine(engine_name) as engine:
             engine.open(package, state)
-            problem = _difference(program, rung, engine, state, seed=attempt)
+            problem = _difference(program, rung, engine, state, frozen, seed=attempt)
             runtime = engine.runtime
         if problem is None:
             return
@@ -151,12 +159,24 @@ def _verify_rung(
     )
 
 
+def frozen_tensors(package: Package) -> dict[str, Tensor]:
+    """The weights of the frozen encoder, by name; empty if there is none."""
+    return {name: torch.from_numpy(v) for name, v in package.target_weights().items()}
+
+
 def _difference(
-    rung: RungProgram, described: Rung, engine: Engine, state: State, *, seed: int
+    rung: RungProgram,
+    described: Rung,
+    engine: Engine,
+    state: State,
+    frozen: Tensors,
+    *,
+    seed: int,
 ) -> str | None:
     """The first difference after one step on one random batch, if any."""
     batch = {**example_images(rung, seed=seed), **example_draws(rung, seed=seed)}
-    inputs = {**_inputs(rung.program, state), **batch}
+    targets = targets_of(rung.program, frozen, batch)
+    inputs = {**_inputs(rung.program, state), **batch, **targets}
     gradients, outputs = rung.gradient(inputs)
     hyper = checked_hyper(rung.program)
     result = engine.step(described.id, {k: v.numpy() for k, v in batch.items()}, hyper)
@@ -174,6 +194,17 @@ def _difference(
         or _no_gradient(rung.program, own)
         or _wrong_state(after, inputs, new, state)
     )
+
+
+def targets_of(program: Program, frozen: Tensors, images: Tensors) -> dict[str, Tensor]:
+    """The targets of a batch by input name, which engines compute themselves."""
+    targets = {}
+    for group in program.target_groups:
+        views = images[IMAGES_PREFIX + group.name]
+        with torch.no_grad():
+            features = program.targets(frozen, views.flatten(0, 1))
+        targets[TARGET_PREFIX + group.name] = by_view(features, len(views))
+    return targets
 
 
 def _wrong_metric(given: Mapping[str, float], expected: Tensors) -> str | None:

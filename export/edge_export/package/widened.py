@@ -36,14 +36,18 @@ def in_float32(package: Package, program: Program) -> Iterator[tuple[Package, Pr
     if package.manifest.precision != FP16:
         yield package, program
         return
-    beside, state_file = package.path.parent, package.manifest.state_file
+    beside, manifest = package.path.parent, package.manifest
+    files = [manifest.state_file]
+    if manifest.target_encoder is not None:
+        files.append(manifest.target_encoder.weights_file)
     with storage_errors("write to", beside):
         temporary = tempfile.TemporaryDirectory(dir=beside, prefix=f"{package.path.name}-")
     with temporary as folder:
         with storage_errors("write to", Path(folder)):
             _write_graphs(package, Path(folder))
-            shutil.copyfile(package.file(state_file), Path(folder) / state_file)
-        manifest = dataclasses.replace(package.manifest, precision=FP32)
+            for name in files:
+                shutil.copyfile(package.file(name), Path(folder) / name)
+        manifest = dataclasses.replace(manifest, precision=FP32)
         wide = dataclasses.replace(package, path=Path(folder), manifest=manifest)
         yield wide, Program(program.recipe, HalfPrecision(torch.float32))
 

@@ -18,46 +18,37 @@ from edge_export.axes import RungSettings
 from edge_export.declaration import PeriodicUpdate
 from edge_export.ort_training import artifacts as ort_training
 from edge_export.package import graphs
+from edge_export.package.initial import encoder_tensors
 from edge_export.step.program import Program
 from edge_export.step.rung import RungProgram
-from edge_export.vit import ENCODER
+from edge_export.vit import encoder_parameters
 from edge_runtime.errors import EngineError
 from edge_runtime.package.manifest import (
     FORMAT,
-    EncoderTensor,
     GraphSpec,
     Manifest,
     OrtTraining,
     OrtTrainingGraphs,
     PeriodicGraph,
     Rung,
+    TargetEncoder,
     TensorSpec,
     ViewGroup,
 )
-from edge_runtime.package.names import ACCUMULATE, APPLY, STATE, STEP, SUM
+from edge_runtime.package.names import ACCUMULATE, APPLY, IMAGES, STATE, STEP, SUM
 from edge_runtime.package.reader import MANIFEST
 from edge_runtime.schema import unstructure
 from edge_runtime.state import encode_state
 from edge_runtime.storage import storage_errors
 from edge_runtime.version import __version__
 
-STATE_FILE = "state.safetensors"
-EMBED, MERGE, UPDATE = (f"graphs/{name}.onnx" for name in ("embed", "merge", "update"))
+STATE_FILE, TARGET_WEIGHTS = "state.safetensors", "target.safetensors"
+EMBED, MERGE, UPDATE, TARGET = (
+    f"graphs/{name}.onnx" for name in ("embed", "merge", "update", "target")
+)
 
 Tensors = Mapping[str, Tensor]
 Stage = Callable[[str], AbstractContextManager[object]]  # entered while that stage runs
-
-
-def encoder_tensors(program: Program) -> tuple[EncoderTensor, ...]:
-    """Names and layouts of the encoder's parameters in timm."""
-    return tuple(
-        EncoderTensor(
-            name=name,
-            timm_name=name.removeprefix(ENCODER),
-            layout=program.parameters[name].layout,
-        )
-        for name in program.encoder_names
-    )
 
 
 class PackageWriter:
@@ -70,6 +61,8 @@ class PackageWriter:
         state: Tensors,
         stage: Stage,
         settings: Sequence[RungSettings] | None = None,
+        *,
+        frozen: Tensors | None = None,
     ) -> None:
         """Prepare to write.
 
@@ -79,12 +72,15 @@ class PackageWriter:
             state: the initial one.
             stage: for each stage.
             settings: of the rungs to write; default: all.
+            frozen: weights of the frozen encoder, if there is one.
         """
         self._folder = folder
         self._program = program
         self._state = state
         self._stage = stage
         self._settings = settings or program.settings
+        self._frozen = frozen
+        self._target_bytes = 0  # of the frozen encoder's tensors in a run of its graph
         self._specs: dict[str, GraphSpec] = {}
         self._sha256: dict[str, str] = {}
         # File and peak memory of each optimizer graph, by the sums that it takes
@@ -105,6 +101,8 @@ class PackageWriter:
             self._graph(EMBED, graphs.embed_graph(self._program, self._state))
         if self._program.recipe.parametrization.name != "none":
             self._graph(MERGE, graphs.merge_graph(self._program, self._state))
+        if self._frozen:
+            self._write_target(self._frozen)
         for update in self._program.declaration.periodic:
             graph = graphs.periodic_graph(self._program, update, self._state)
             self._graph(_periodic_file(update), graph)
@@ -114,6 +112,16 @@ class PackageWriter:
         if self._refused is None:
             self._write_artifacts()
         self.write_manifest()
+
+    def _write_target(self, weights: Tensors) -> None:
+        """The frozen encoder: its weights, and its graph for the images of a micro-batch."""
+        arrays = {name: value.numpy() for name, value in weights.items()}
+        self._file(TARGET_WEIGHTS, encode_state(arrays))
+        images = min(self._program.bind(settings).images for settings in self._settings)
+        with self._stage("frozen encoder"):
+            graph = graphs.target_graph(self._program, weights, images)
+            self._graph(TARGET, graph)
+        self._target_bytes = arena_bytes(graph.model)
 
     def refuse_artifacts(self, reason: str) -> None:
         """Remove the ort-training artifacts: the package is complete without them."""
@@ -146,7 +154,7 @@ class PackageWriter:
             micro_batch=settings.micro_batch,
             tokens_per_block=tokens,
             flops=self._step_flops(rung, files),
-            peak_activation_bytes=activation_bytes,
+            peak_activation_bytes=activation_bytes + self._target_bytes,
             draws=rung.draws,
             graphs=files,
             ort_training=None,
@@ -189,7 +197,17 @@ class PackageWriter:
     def _step_flops(self, rung: RungProgram, files: Mapping[str, str]) -> int:
         parts = self._program.recipe.batch_size // rung.images
         runs = {STEP: 1, ACCUMULATE: parts, APPLY: 1}
-        return sum(runs[kind] * (self._specs[path].flops or 0) for kind, path in files.items())
+        trained = sum(runs[kind] * (self._specs[p].flops or 0) for kind, p in files.items())
+        return trained + self._target_flops()
+
+    def _target_flops(self) -> int:
+        """Of the frozen encoder on the views of a batch."""
+        if TARGET not in self._specs:
+            return 0
+        (images,) = (s.shape[0] for s in self._specs[TARGET].inputs if s.role == IMAGES)
+        views = sum(len(group.views) for group in self._program.target_groups)
+        batch_size = self._program.recipe.batch_size
+        return views * batch_size // (images or 1) * (self._specs[TARGET].flops or 0)
 
     def _write_artifacts(self) -> None:
         """The ort-training artifacts of all rungs, or none if the generator fails."""
@@ -243,7 +261,7 @@ class PackageWriter:
                 for group in program.views
             ),
             hyper_parameters=program.hyper_parameters,
-            encoder=encoder_tensors(program),
+            encoder=encoder_tensors(encoder_parameters(program.model)),
             encoder_prefix=program.encoder_prefix,
             embed=EMBED,
             merge=MERGE if MERGE in self._specs else None,
@@ -259,9 +277,14 @@ class PackageWriter:
                 checkpoint=ort_training.CHECKPOINT if self._refused is None else None,
                 update=UPDATE if UPDATE in self._specs else None,
             ),
+            target_encoder=None if TARGET not in self._specs else self._target_encoder(),
             graphs=self._specs,
             sha256=self._sha256,
         )
+
+    def _target_encoder(self) -> TargetEncoder:
+        groups = tuple(group.name for group in self._program.target_groups)
+        return TargetEncoder(graph=TARGET, weights_file=TARGET_WEIGHTS, groups=groups)
 
     def _graph(self, path: str, graph: graphs.Graph) -> None:
         self._file(path, _bytes(graph.model))

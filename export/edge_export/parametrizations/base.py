@@ -22,7 +22,7 @@ class ParametrizationSetting:
     """Arguments to which a parametrization is bound."""
 
     model: ModelFacts
-    parameters: tuple[Parameter, ...]  # of encoder, objective and token policy
+    parameters: tuple[Parameter, ...]  # all but its own
     rung: RungSettings
     seed: int
     options: Any

@@ -54,6 +54,7 @@ class Tokens:
     kept: Tensor  # (S, K) int64, the patch of each token; -1: of no single one
     sizes: Tensor | None = None  # (S, 1 + K), patches in each token; None: one in each
     embedded: int = field(init=False)  # patch tokens before the first block
+    taps: dict[int, Tensor] = field(default_factory=dict)  # see `Encoding`; (S, D) each
 
     def __post_init__(self) -> None:
         self.embedded = self.kept.shape[1]

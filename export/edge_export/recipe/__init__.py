@@ -5,18 +5,22 @@ from edge_export.recipe.reading import make_recipe, read_recipe
 from edge_export.recipe.tables import (
     AugmentationTable,
     Choice,
+    DistillationTable,
     ModelTable,
     OptimizerTable,
     Recipe,
+    SelfDistillationTable,
 )
 
 __all__ = [
     "AugmentationTable",
     "Choice",
+    "DistillationTable",
     "ModelTable",
     "OptimizerTable",
     "Recipe",
     "RungSettings",
+    "SelfDistillationTable",
     "make_recipe",
     "read_recipe",
     "rung_id",

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 
 from edge_export.axes import rank_of, trained_names
-from edge_export.objectives import Objective, objective_named
+from edge_export.objectives import DistillationAlone, Objective, objective_named
 from edge_export.parametrizations import Lora
 from edge_export.policies import POLICIES, TokenPolicy, policies_named, uses_keep_ratio
 from edge_export.policies.base import kept_count
@@ -18,7 +18,7 @@ MOST_RUNGS = 200
 def problems_of(recipe: Recipe) -> list[str]:
     """Problems, one entry each; empty for a valid recipe."""
     problems = list(_ladder(recipe))
-    options = list(_options(recipe))
+    options = list(dict.fromkeys(_options(recipe)))
     # The method's declaration needs a valid model and valid options.
     return [*problems, *options] if options else [*problems, *_declared(recipe)]
 
@@ -30,6 +30,7 @@ def _options(recipe: Recipe) -> Iterator[str]:
         recipe.method_options,
         lambda: _policies(recipe),
         recipe.parametrization_options,
+        recipe.frozen_facts,
     ):
         try:
             check()
@@ -66,6 +67,16 @@ def _declared(recipe: Recipe) -> Iterator[str]:
                     f"view group {group.name!r}"
                 )
     yield from _teacher(recipe, method)
+    if method.name == DistillationAlone.name and not recipe.distillation.weight:
+        yield (
+            f"distillation.weight: method {method.name} has no other loss; give a weight, "
+            "such as 1.0, and a teacher"
+        )
+    if recipe.self_distillation.weight and model.depth < 2:
+        yield (
+            "self_distillation.weight: a model of one block has no features before its last; "
+            "use model.depth 2 or more, or weight 0"
+        )
     if method.declaration.predicts_hidden and _embeds_all(recipe):
         yield _sees_hidden(recipe, method)
     else:

@@ -11,6 +11,7 @@ from edge_export.axes import ALL, RungSettings, rung_id
 from edge_export.declaration import ObjectiveDeclaration, ViewGroup
 from edge_export.models import model_facts
 from edge_export.objectives import objective_named
+from edge_export.objectives.base import TermWeight
 from edge_export.parametrizations import parametrization_named
 from edge_export.policies import (
     CombinedPolicy,
@@ -71,6 +72,22 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SelfDistillationTable:
+    """`[self_distillation]`: a term of the loss beside the method's."""
+
+    weight: TermWeight = 0.0  # 0: no such term
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistillationTable:
+    """`[distillation]`: a term of the loss beside the method's, or all of it."""
+
+    weight: TermWeight = 0.0  # 0: no such term
+    # The frozen encoder; its image size is the model's, and so is its patch size by default
+    teacher: ModelTable = field(default_factory=ModelTable)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizerTable:
     """`[optimizer]`: AdamW. Missing values are the method's defaults."""
 
@@ -115,6 +132,8 @@ class Recipe:
     method: Choice = field(default_factory=lambda: Choice(name="simclr"))
     tokens: Choice = field(default_factory=lambda: Choice(name="random"))
     parametrization: Choice = field(default_factory=lambda: Choice(name="none"))
+    self_distillation: SelfDistillationTable = field(default_factory=SelfDistillationTable)
+    distillation: DistillationTable = field(default_factory=DistillationTable)
     optimizer: OptimizerTable = field(default_factory=OptimizerTable)
     augmentation: AugmentationTable = field(default_factory=AugmentationTable)
     # The axes of the ladder: it has a rung for every combination
@@ -128,18 +147,32 @@ class Recipe:
 
     def facts(self) -> ModelFacts:
         """Sizes of the model."""
-        table = self.model
-        return model_facts(
-            table.name,
-            image_size_px=table.image_size,
-            patch_size_px=table.patch_size,
-            width=table.width,
-            depth=table.depth,
-            heads=table.heads,
-            features=table.features,
-            mean=table.mean,
-            std=table.std,
+        return _facts(self.model)
+
+    def frozen_facts(self) -> ModelFacts | None:
+        """Sizes of the frozen encoder whose features are learned; `None`: there is none.
+
+        Raises:
+            ConfigError: they are invalid, or its images are not those of the model.
+        """
+        if not self.distillation.weight:
+            return None
+        model, table = self.facts(), self.distillation.teacher
+        if table.image_size not in (None, model.image_size_px):
+            raise ConfigError(
+                f"distillation.teacher.image_size: it sees the views of {model.image_size_px} "
+                f"px, got {table.image_size}; leave it out"
+            )
+        patch_size = table.patch_size
+        if patch_size is None and "_patch" not in table.name:
+            patch_size = model.patch_size_px
+        table = dataclasses.replace(
+            table, image_size=model.image_size_px, patch_size=patch_size
         )
+        try:
+            return _facts(table)
+        except ConfigError as error:
+            raise ConfigError(f"distillation.teacher: {error}") from error
 
     def rungs(self) -> tuple[RungSettings, ...]:
         """The ladder; rungs with micro-batches come after the one without."""
@@ -248,6 +281,20 @@ class Recipe:
         for key in CHOICES:
             table[key] = {"name": table[key]["name"], **table[key]["options"]}
         return table
+
+
+def _facts(table: ModelTable) -> ModelFacts:
+    return model_facts(
+        table.name,
+        image_size_px=table.image_size,
+        patch_size_px=table.patch_size,
+        width=table.width,
+        depth=table.depth,
+        heads=table.heads,
+        features=table.features,
+        mean=table.mean,
+        std=table.std,
+    )
 
 
 CHOICES = ("method", "tokens", "parametrization")

@@ -1,6 +1,6 @@
 """The encoder of both branches, block by block, with the token policy in between."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -37,9 +37,16 @@ class GroupEncoder:
     """Encodes one view group."""
 
     def __init__(
-        self, model: ModelFacts, group: ViewGroup, grid: PatchGrid, policy: TokenPolicy
+        self,
+        model: ModelFacts,
+        group: ViewGroup,
+        grid: PatchGrid,
+        policy: TokenPolicy,
+        taps: Collection[int] = (),
     ) -> None:
+        """Bind the parts; `taps`: numbers of blocks, see `Encoding.taps`."""
         self._model, self._group, self._grid, self._policy = model, group, grid, policy
+        self._taps = taps
         # Otherwise only the class token matters after the last attention.
         self._all_tokens = group.patch_tokens or model.features == vit.MEAN_PATCHES
 
@@ -105,6 +112,8 @@ class GroupEncoder:
             self._policy.before_mlp(block, branches, attention)
         for _, tokens, weights in present:
             tokens.x = vit.feed_forward(weights, vit.block_name(block), tokens.x)
+            if block + 1 in self._taps:
+                tokens.taps[block + 1] = pooled(tokens.x, self._model.features, tokens.sizes)
 
     def features(self, weights: Weights, images: Tensor) -> Tensor:
         """Features of images as the student sees them: (S, size, size, 3) uint8 -> (S, D)."""
@@ -125,6 +134,7 @@ class GroupEncoder:
             features=by_view(features, views),
             kept=by_view(tokens.kept, views),
             tokens=by_view(values, views) if self._all_tokens else None,
+            taps={blocks: by_view(each, views) for blocks, each in tokens.taps.items()},
         )
 
     def _normalised(self, weights: Weights, tokens: Tokens) -> tuple[Tensor, Tensor]:
@@ -137,7 +147,7 @@ class GroupEncoder:
 
 
 def pooled(tokens: Tensor, features: str, sizes: Tensor | None = None) -> Tensor:
-    """Features of an image: (S, 1 + K, D) after the final norm -> (S, D).
+    """Features of an image: (S, 1 + K, D) -> (S, D).
 
     The mean over patch tokens is one over patches, if `sizes` (S, 1 + K) says how many each
     token has: ToMe, from the authors' code for MAE.

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from edge_export.step.rung import RungProgram
-from edge_runtime.package.names import IMAGES_PREFIX
+from edge_runtime.package.names import IMAGES_PREFIX, TARGET_PREFIX
 
 
 def example_images(rung: RungProgram, *, seed: int = 0) -> dict[str, Tensor]:
@@ -18,6 +18,18 @@ def example_images(rung: RungProgram, *, seed: int = 0) -> dict[str, Tensor]:
             0, 256, shape, dtype=torch.uint8, generator=generator
         )
     return images
+
+
+def example_targets(rung: RungProgram) -> dict[str, Tensor]:
+    """Random targets for tracing, of the rung's batch or micro-batch, by input name."""
+    frozen, generator = rung.program.frozen, torch.Generator().manual_seed(0)
+    return {
+        TARGET_PREFIX + group.name: torch.randn(
+            len(group.views), rung.images, frozen.width, generator=generator
+        )
+        for group in rung.program.target_groups
+        if frozen is not None
+    }
 
 
 def example_draws(rung: RungProgram, *, seed: int = 0) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from edge_export import vit
 from edge_export.axes import RungSettings, trained_names
 from edge_export.declaration import STUDENT, TEACHER, Declaration, ViewGroup, merged
-from edge_export.objectives import objective_named
+from edge_export.objectives import Distillation, SelfDistillation, objective_named
 from edge_export.parameters import Buffer, Parameter, initial_values
 from edge_export.parametrizations import (
     Parametrization,
@@ -57,15 +57,25 @@ class Program:
         self.views: tuple[ViewGroup, ...] = recipe.augmented(self.objective.declaration.views)
         self.settings: tuple[RungSettings, ...] = recipe.rungs()
         self.precision = precision or precision_named(recipe.precision)
+        self.frozen: ModelFacts | None = recipe.frozen_facts()
+        # Terms of the loss beside the objective's and the policy's
+        self.self_distillation = SelfDistillation(self.model, recipe.self_distillation.weight)
+        self.distillation = Distillation(self.model, self.frozen, recipe.distillation.weight)
         first = self.settings[0]
         policy = self.policy(first)
         of_policy = replace(policy.declaration, draws=())  # they differ by rung
         # Made here, since a trace must not compute the matrices of patch grids
-        self._embedding_encoder = self._without_pruning(policy.setting)
+        self._embedding_encoder = _without_pruning(self.model, policy.setting)
+        self._frozen_encoder = (
+            None if self.frozen is None else _without_pruning(self.frozen, policy.setting)
+        )
         self._declared = merged(
             Declaration(parameters=self._encoder_parameters()),
             self.objective.declaration,
             of_policy,
+            # Last: initial values of encoder and method stay the same
+            self.self_distillation.declaration,
+            self.distillation.declaration,
         )
         of_weights = self.parametrization(first).declaration
         self.declaration = merged(self._declared, of_weights, self.precision.declaration)
@@ -202,9 +212,22 @@ class Program:
         """
         return self._embedding_encoder.features(weights, images)
 
-    def _without_pruning(self, setting: PolicySetting) -> GroupEncoder:
-        """The encoder of the embedding graph."""
+    @property
+    def target_groups(self) -> tuple[ViewGroup, ...]:
+        """View groups with targets: those of the images' size that the student encodes."""
         size_px = self.model.image_size_px
-        grid = PatchGrid(self.model, size_px=size_px, patch_size_px=self.model.patch_size_px)
-        group = ViewGroup(name="images", size_px=size_px, views=(), teacher=False)
-        return GroupEncoder(self.model, group, grid, TokenPolicy(setting))
+        groups = [group for group in self.views if group.student and group.size_px == size_px]
+        return () if self.frozen is None else tuple(groups)
+
+    def targets(self, weights: Weights, images: Tensor) -> Tensor:
+        """Features by the frozen encoder: (S, height, width, 3) uint8 -> (S, E) float32."""
+        assert self._frozen_encoder is not None  # there are target groups
+        return self._frozen_encoder.features(weights, images)
+
+
+def _without_pruning(model: ModelFacts, setting: PolicySetting) -> GroupEncoder:
+    """The encoder of a forward graph."""
+    size_px = model.image_size_px
+    grid = PatchGrid(model, size_px=size_px, patch_size_px=model.patch_size_px)
+    group = ViewGroup(name="images", size_px=size_px, views=(), teacher=False)
+    return GroupEncoder(model, group, grid, TokenPolicy(setting))

@@ -33,6 +33,7 @@ from edge_runtime.package.names import (
     SELECTION,
     STATE,
     SUM,
+    TARGET_PREFIX,
 )
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class RungProgram:
                 group,
                 program.grid(group, settings),
                 self.policy if group.pruned else keep_all,
+                program.self_distillation.taps,
             )
             for group in program.views
         }
@@ -93,7 +95,7 @@ class RungProgram:
 
         Args:
             parameters: of the student, by parameter name.
-            inputs: images, draws, hyper-parameters, buffers and teacher, by input name.
+            inputs: images, targets, draws, hyper-parameters, buffers and teacher, by name.
         """
         buffers = self.program.buffers_of(inputs)
         student = self._weights(parameters, STUDENT, buffers)
@@ -105,13 +107,18 @@ class RungProgram:
             student={k: e.student for k, e in encoded.items() if e.student is not None},
             teacher={k: e.teacher for k, e in encoded.items() if e.teacher is not None},
             patches={k: each.patches for k, each in encoded.items()},
+            targets={
+                g.name: inputs[TARGET_PREFIX + g.name] for g in self.program.target_groups
+            },
             draws={draw.input: inputs[draw.input] for draw in self.draws},
             hyper={k: inputs[k] for k in self.program.hyper_parameters if k in inputs},
             buffers=buffers,
             recorded={k: each.recorded for k, each in encoded.items()},
         )
-        loss, of_policy = self.program.objective.loss(step), self.policy.loss(step)
-        result = loss if of_policy is None else added(loss, of_policy)
+        result = self.program.objective.loss(step)
+        for part in (self.policy, self.program.self_distillation, self.program.distillation):
+            if (term := part.loss(step)) is not None:
+                result = added(result, term)
         selected = disjoint_union("selection", *(each.selected for each in encoded.values()))
         metrics = disjoint_union("metric", {LOSS: result.loss}, result.metrics)
         return result.loss, StepOutputs(metrics, selected, dict(result.buffers))

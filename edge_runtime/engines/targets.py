@@ -1,0 +1,75 @@
+"""Targets of a step: features of its views by the package's frozen encoder."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from typing_extensions import override
+
+from edge_runtime.engines.base import Batch
+from edge_runtime.engines.ort_forward import OrtForwardEngine
+from edge_runtime.package import Package
+from edge_runtime.package.names import IMAGES, IMAGES_PREFIX, TARGET_PREFIX
+from edge_runtime.state import Array
+
+
+class _WeightsInFile(Mapping[str, Array]):
+    """Weights, read one by one: an engine copies each, and so all are never there twice."""
+
+    def __init__(self, package: Package) -> None:
+        self._package = package
+        self._names = [spec.name for spec in package.manifest.target_weights]
+
+    @override
+    def __getitem__(self, name: str) -> Array:
+        return self._package.target_weights([name])[name]
+
+    @override
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    @override
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+class Targets:
+    """Adds targets to batches; to those of a package without a frozen encoder, nothing."""
+
+    def __init__(self, package: Package, *, device: str, threads: int | None) -> None:
+        """Load the encoder on a device.
+
+        Raises:
+            EngineError: it cannot be loaded.
+            PackageError: its weights are not those of the manifest.
+        """
+        self._groups: tuple[str, ...] = ()
+        self._engine: OrtForwardEngine | None = None
+        encoder = package.manifest.target_encoder
+        if encoder is None:
+            return
+        inputs = package.manifest.graphs[encoder.graph].inputs
+        (shape,) = (spec.shape for spec in inputs if spec.role == IMAGES)
+        self._groups, self._images = encoder.groups, shape[0] or 1
+        self._engine = OrtForwardEngine(device=device, threads=threads)
+        self._engine.open(package, encoder.graph, _WeightsInFile(package))
+
+    def added_to(self, batch: Batch) -> Batch:
+        """The batch with its targets, float32 [views, pictures, width] for each view group."""
+        targets = {
+            TARGET_PREFIX + group: self._features(batch[IMAGES_PREFIX + group])
+            for group in self._groups
+        }
+        return {**batch, **targets}
+
+    def _features(self, views: Array) -> Array:
+        """Features of [views, pictures, size, size, 3], some images at a time."""
+        assert self._engine is not None  # there are view groups
+        rows = views.reshape(-1, *views.shape[2:])
+        starts = range(0, len(rows), self._images)
+        parts = [self._engine.run(rows[start : start + self._images]) for start in starts]
+        return np.concatenate(parts).reshape(*views.shape[:2], -1)
+
+    def close(self) -> None:
+        """Free everything."""
+        if self._engine is not None:
+            self._engine.close()
