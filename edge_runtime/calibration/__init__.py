@@ -1,0 +1,14 @@
+"""Gradient errors of a package's rungs: measured at stages of a run, kept in a file."""
+
+from edge_runtime.calibration.files import load_calibration, save_calibration
+from edge_runtime.calibration.measure import CalibrationOptions, calibrate
+from edge_runtime.calibration.stages import initial_stage, stages_of_run
+
+__all__ = [
+    "CalibrationOptions",
+    "calibrate",
+    "initial_stage",
+    "load_calibration",
+    "save_calibration",
+    "stages_of_run",
+]
