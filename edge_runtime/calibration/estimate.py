@@ -3,7 +3,8 @@
 For M batches with gradients g_i of a rung and d_i of the dense rung on the same pictures,
 e_i = g_i - d_i, all estimates without bias:
 
-    squared bias   |E e|^2  = (|sum e|^2 - sum |e|^2) / (M (M - 1)), the mean of e_i . e_j, i /= j
+    squared bias   |E e|^2  = (|sum e|^2 - sum |e|^2) / (M (M - 1)): the mean of
+                   the products of two different e
     its noise      tr Cov(e) / M, which |mean e|^2 has too much
     variance       tr Cov(g) = (sum |g|^2 - |sum g|^2 / M) / (M - 1)
 

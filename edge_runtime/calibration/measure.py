@@ -21,7 +21,7 @@ from edge_runtime.data import (
     view_batches,
 )
 from edge_runtime.device import require_room
-from edge_runtime.engines import Batch, Hyper, device_runtime
+from edge_runtime.engines import engine_runtime
 from edge_runtime.engines.gradients import GradientEngine
 from edge_runtime.engines.runtime import baseline_bytes
 from edge_runtime.errors import ConfigError, DivergedError, StoppedError
@@ -86,8 +86,8 @@ def calibrate(
     rungs = [package.rung(rung) for rung in costs]
     if len(rungs) < 2:
         raise ConfigError(
-            f"{package.path} has {len(rungs)} rung(s) that can be compared here; a calibration "
-            "needs at least 2. Export with several keep-ratios or patch sizes."
+            f"{package.path} has {len(rungs)} rung(s) that can be compared here; a "
+            "calibration needs at least 2. Export with several keep-ratios or patch sizes."
         )
     dense = dense_rung(package, rungs)
     _require_memory(package, source, dense, len(rungs))
@@ -108,7 +108,7 @@ def calibrate(
         batches=options.batches,
         batch_size=package.manifest.batch_size,
         seed=options.seed,
-        runtime=device_runtime(options.device),
+        runtime=engine_runtime("ort", options.device),
         device=options.device,
         dense=dense.id,
         cost_unit=options.cost_unit,
@@ -188,6 +188,7 @@ class _StageMeasurement:
             seed=options.seed,
             first_step=1,
             last_step=options.batches,
+            threads=None,
         ) as batches:
             while group := list(islice(batches, _HELD)):
                 self._add(group)
@@ -230,6 +231,4 @@ class _StageMeasurement:
             epoch=batch.epoch,
             pictures=batch.pictures,
         )
-        inputs: Batch = {**batch.images, **draws}
-        hyper: Hyper = self._hyper
-        return self._engine.gradient(rung.id, inputs, hyper)
+        return self._engine.gradient(rung.id, {**batch.images, **draws}, self._hyper)

@@ -1,8 +1,9 @@
-"""The budget flags of `plan` and `run`, and `--epochs`, which may depend on them."""
+"""The flags that `plan` and `run` share: budget, `--epochs`, objective of the plan."""
 
 import argparse
 from typing import TYPE_CHECKING
 
+from edge_runtime.cli.paths import any_path
 from edge_runtime.cli.quantities import (
     duration_s,
     energy_j,
@@ -11,9 +12,14 @@ from edge_runtime.cli.quantities import (
     size_bytes,
     temperature_c,
 )
+from edge_runtime.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from edge_runtime.facts import Budget
+
+TOKENS, GRADIENT_ERROR = "tokens", "gradient-error"
 
 
 def add_budget_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +55,38 @@ def add_epochs_argument(parser: argparse.ArgumentParser) -> None:
         default=100,
         help="or `auto`: as many as --time and --energy give; default: 100",
     )
+
+
+def add_objective_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare `--objective` and `--calibration`."""
+    parser.add_argument(
+        "--objective",
+        choices=(TOKENS, GRADIENT_ERROR),
+        default=TOKENS,
+        help="of the plan: keep the most token-blocks (default), or take the smallest "
+        "cost-adjusted errors of the gradients, from few to many tokens",
+    )
+    parser.add_argument(
+        "--calibration",
+        metavar="FILE",
+        type=any_path,
+        help="written by `edge-train calibrate`; for --objective gradient-error",
+    )
+
+
+def calibration_of(args: argparse.Namespace) -> "Path | None":
+    """The file of the calibration to plan with; `None`: by token-blocks.
+
+    Raises:
+        ConfigError: one of the two flags is given without the other, or contradicts a third.
+    """
+    path: Path | None = args.calibration
+    if (args.objective == GRADIENT_ERROR) != (path is not None):
+        raise ConfigError(
+            "--objective gradient-error and --calibration FILE are given together; "
+            "`edge-train calibrate PKG DATA` measures one."
+        )
+    return path
 
 
 def budget_of(args: argparse.Namespace) -> "Budget":

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from edge_runtime.cli.budget_flags import (
     add_budget_arguments,
     add_epochs_argument,
+    add_objective_arguments,
     budget_of,
+    calibration_of,
 )
 from edge_runtime.cli.output import say, show, show_json
 from edge_runtime.cli.paths import any_path, path_text
@@ -19,8 +21,12 @@ from edge_runtime.cli.quantities import count
 from edge_runtime.errors import ConfigError, DataError, DeviceError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from edge_runtime.facts import CostProfile
     from edge_runtime.package import Package
+    from edge_runtime.package.manifest import Rung
+    from edge_runtime.planning import Objective
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "machine",
     )
     add_device_arguments(parser)
+    add_objective_arguments(parser)
     add_budget_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
@@ -77,7 +84,8 @@ def run(args: argparse.Namespace) -> int:
     path, profile = find_profile(package, args)
     if not _is_elsewhere(args):
         profile = fitting_on_card(profile, say)
-    ladder = [rung.id for rung in manifest.ladder()]
+    objective, rungs = _objective_of(package, args)
+    ladder = [rung.id for rung in rungs]
     unplanned = {rung.id for rung in manifest.rungs}.difference(ladder)
     costs = [cost for cost in profile.rungs if cost.rung not in unplanned]
     if not costs:
@@ -90,12 +98,13 @@ def run(args: argparse.Namespace) -> int:
         steps=per_epoch,
         overhead=overhead_of(profile),
         room_bytes=None if _is_elsewhere(args) else memory_now().limit_bytes,
+        objective=objective,
     )
     best, epochs = None, args.epochs
     if epochs is None:
         best = auto_epochs(epoch, budget)
         epochs = best.epochs
-    elif budget.is_bounded:
+    elif budget.is_bounded and not objective.is_staged:
         best = best_epochs(epoch, budget)
     plan = make_plan(
         epoch.costs,
@@ -104,11 +113,13 @@ def run(args: argparse.Namespace) -> int:
         overhead=epoch.overhead,
         room_bytes=epoch.room_bytes,
         steps_per_epoch=per_epoch,
+        objective=objective,
     )
     facts = PlanFacts(
         package=package.path,
         profile_path=path,
         profile=profile,
+        calibration_path=args.calibration,
         budget=budget,
         epochs=epochs,
         is_auto=args.epochs is None,
@@ -125,6 +136,26 @@ def run(args: argparse.Namespace) -> int:
     else:
         show(render_text(facts))
     return 0
+
+
+def _objective_of(
+    package: "Package", args: argparse.Namespace
+) -> "tuple[Objective, Sequence[Rung]]":
+    """The objective of the plan, and the rungs that it may mix.
+
+    Raises:
+        ConfigError: flags contradict each other, or the calibration is of another package.
+        RecordsError: it is damaged.
+    """
+    from edge_runtime.calibration import calibrated_rungs, load_calibration, require_epochs
+    from edge_runtime.planning import TOKEN_BLOCKS, GradientError
+
+    ladder, path = package.manifest.ladder(), calibration_of(args)
+    if path is None:
+        return TOKEN_BLOCKS, ladder
+    require_epochs(args.epochs)
+    calibration = load_calibration(path, package)
+    return GradientError(calibration), calibrated_rungs(calibration, ladder, say)
 
 
 def _epoch_of(package: "Package", args: argparse.Namespace) -> tuple[int, int]:

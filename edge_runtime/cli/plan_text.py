@@ -19,6 +19,7 @@ class PlanFacts(NamedTuple):
     package: Path
     profile_path: Path
     profile: "CostProfile"
+    calibration_path: Path | None  # None: the objective is token-blocks
     budget: "Budget"
     epochs: int
     is_auto: bool  # the number of epochs is that of `best`
@@ -38,6 +39,7 @@ def table_of(facts: PlanFacts) -> dict[str, Any]:
     return {
         "package": str(facts.package),
         "profile": {"path": str(facts.profile_path), **profile},
+        "calibration": None if facts.calibration_path is None else str(facts.calibration_path),
         "budget": unstructure(facts.budget),
         "epochs": facts.epochs,
         "auto_epochs": None if facts.best is None else facts.best.epochs,
@@ -76,8 +78,9 @@ def render_text(facts: PlanFacts) -> str:
         ("budget", str(facts.budget) or "none"),
         ("run", _run_text(facts)),
         ("plan", steps_text((part.rung, part.steps) for part in plan.segments)),
+        ("objective", _objective_text(facts)),
         ("takes", _totals(plan, mark)),
-        ("limited by", ", ".join(map(_limit_text, plan.binding)) or _unlimited(facts.budget)),
+        ("limited by", ", ".join(map(_limit_text, plan.binding)) or _unlimited(facts)),
     ]
     if facts.budget.temperature_c is not None:
         rows.append(("note", "a temperature is not planned; the run watches it, and pauses"))
@@ -86,8 +89,11 @@ def render_text(facts: PlanFacts) -> str:
     return "\n".join([*aligned(rows), "", *tables])
 
 
-def _unlimited(budget: "Budget") -> str:
-    return "none of the limits: all steps keep the most" if budget.is_limited else "nothing"
+def _unlimited(facts: PlanFacts) -> str:
+    if not facts.budget.is_limited:
+        return "nothing"
+    is_best = "all steps keep the most" if facts.calibration_path is None else "it is the best"
+    return f"none of the limits: {is_best}"
 
 
 def _limit_text(name: str) -> str:
@@ -100,6 +106,13 @@ def _limit_text(name: str) -> str:
 def _run_text(facts: PlanFacts) -> str:
     text = f"{facts.epochs} epochs of {facts.images} pictures: {facts.plan.steps} steps"
     return f"{text}; {facts.best.reason}" if facts.is_auto and facts.best else text
+
+
+def _objective_text(facts: PlanFacts) -> str:
+    error = facts.plan.gradient_error
+    if error is None:
+        return "the most token-blocks"
+    return f"the smallest gradient error by {facts.calibration_path}: {error:.3g} on average"
 
 
 def _totals(plan: "Plan", mark: str) -> str:

@@ -20,11 +20,10 @@ class Objective(Protocol):
     best: str  # of a rung: it has the highest value
     most: str  # of a plan: no other one within these limits has a higher value
     less: str  # of a rung: it has a lower value than the plan
+    no_more: str  # of a rung: it has the same value as the plan
     is_staged: bool  # the values of a rung change over the run, and rungs only rise
 
-    def value(
-        self, cost: RungCost, first: int, end: ArrayLike, total: int
-    ) -> Numbers | np.float64:
+    def value(self, cost: RungCost, first: int, end: ArrayLike, total: int) -> Numbers:
         """The value of some steps on one rung.
 
         Args:
@@ -44,13 +43,12 @@ class TokenBlocks(Objective):
     best = "keeps the most token-blocks"
     most = "the most"
     less = "keeps fewer token-blocks than the budget allows"
+    no_more = "keeps no more token-blocks and is no faster"
     is_staged = False
 
     @override
-    def value(
-        self, cost: RungCost, first: int, end: ArrayLike, total: int
-    ) -> Numbers | np.float64:
-        return np.float64(cost.token_blocks) * (np.asarray(end) - first)
+    def value(self, cost: RungCost, first: int, end: ArrayLike, total: int) -> Numbers:
+        return cost.token_blocks * (np.asarray(end, np.float64) - first)
 
 
 class GradientError(Objective):
@@ -60,9 +58,10 @@ class GradientError(Objective):
     constant. A step has the mean over its share of the run.
     """
 
-    best = "the smallest cost-adjusted error then"
+    best = "the smallest cost-adjusted error"
     most = "the smallest error"
-    less = "its cost-adjusted error would be larger"
+    less = "over the whole run its cost-adjusted error is larger than the plan's"
+    no_more = "its cost-adjusted error is no smaller and it is no faster"
     is_staged = True
 
     def __init__(self, calibration: Calibration) -> None:
@@ -79,9 +78,7 @@ class GradientError(Objective):
             self._sums[rung] = np.concatenate([[0.0], np.cumsum(parts)])
 
     @override
-    def value(
-        self, cost: RungCost, first: int, end: ArrayLike, total: int
-    ) -> Numbers | np.float64:
+    def value(self, cost: RungCost, first: int, end: ArrayLike, total: int) -> Numbers:
         until = self._until(cost.rung, np.asarray(end) / total)
         return total * (self._until(cost.rung, np.asarray(first) / total) - until)
 

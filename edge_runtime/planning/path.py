@@ -101,15 +101,13 @@ def _values(
     """(F, S) the value for every pair of switches: a sum of one term for each."""
     total = workload.done + workload.steps
 
-    def until(cost: RungCost, ends: Indices | int) -> Numbers | np.float64:
+    def until(cost: RungCost, ends: Indices) -> Numbers:
         return workload.objective.value(cost, workload.done, workload.done + ends, total)
 
     a, b, c = trio
-    of_first, of_second = (
-        until(a, first) - until(b, first),
-        until(b, second) - until(c, second),
-    )
-    values: Numbers = of_first[:, None] + of_second + until(c, workload.steps)
+    of_first = until(a, first) - until(b, first)
+    of_second = until(b, second) - until(c, second)
+    values: Numbers = of_first[:, None] + of_second + until(c, np.array([workload.steps]))
     return values
 
 

@@ -12,6 +12,7 @@ from edge_runtime.engines import Engine, create_engine, require_supported
 from edge_runtime.errors import ConfigError
 from edge_runtime.facts import Budget, CostProfile
 from edge_runtime.package import Package
+from edge_runtime.planning import TOKEN_BLOCKS, Objective
 from edge_runtime.records import Run, Settings, differences, events, is_begun, open_run
 from edge_runtime.state import State, problems_with, state_chunks
 from edge_runtime.training.metering import Metering
@@ -36,6 +37,7 @@ class TrainingOptions:
     rungs: Sequence[tuple[int, str]] | None = None
     profile: CostProfile | None = None  # of the rungs that may be trained
     budget: Budget = _UNLIMITED
+    objective: Objective = TOKEN_BLOCKS  # of the plans, with a profile
     state: State | None = None  # initial state; None: that of the package
     metering: Metering | None = None  # entered and left by the caller; None: no joules
     images_per_epoch: int | None = None  # None: all of the source
