@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_runtime.calibration.estimate import GradientSums
+from edge_runtime.calibration.measure import GradientSums
 from edge_runtime.errors import DivergedError
 from edge_runtime.facts import RungGradient
 

@@ -3,13 +3,25 @@
 Memory beside that of training: one float32 vector of the trained parameters per rung, and
 `_HELD` of the dense rung. Only one rung's graphs are loaded at a time, so rungs take turns
 every `_HELD` batches.
+
+For M batches with gradients g_i of a rung and d_i of the dense rung on the same pictures,
+e_i = g_i - d_i, all estimates without bias:
+
+    squared bias   |E e|^2  = (|sum e|^2 - sum |e|^2) / (M (M - 1)): the mean of
+                   the products of two different e
+    its noise      tr Cov(e) / M, which |mean e|^2 has too much
+    variance       tr Cov(g) = (sum |g|^2 - |sum g|^2 / M) / (M - 1)
+
+Pairing is ours: both rungs see the same pictures, so that most of the noise cancels in e_i.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 
-from edge_runtime.calibration.estimate import GradientSums
+import numpy as np
+
 from edge_runtime.calibration.files import FORMAT
 from edge_runtime.calibration.stages import Stage
 from edge_runtime.data import (
@@ -21,11 +33,11 @@ from edge_runtime.data import (
     view_batches,
 )
 from edge_runtime.device import require_room
-from edge_runtime.engines import engine_runtime
+from edge_runtime.engines import GRADIENTS, create_gradient_engine, engine_runtime
 from edge_runtime.engines.gradients import GradientEngine
 from edge_runtime.engines.runtime import baseline_bytes
 from edge_runtime.errors import ConfigError, DivergedError, StoppedError
-from edge_runtime.facts import Calibration, CalibrationStage
+from edge_runtime.facts import Calibration, CalibrationStage, RungGradient
 from edge_runtime.facts.calibration import LEAST_VARIANCE
 from edge_runtime.facts.devices import CPU
 from edge_runtime.package import Package
@@ -34,7 +46,7 @@ from edge_runtime.package.manifest import Rung
 from edge_runtime.package.names import EXP_AVG
 from edge_runtime.planning.costs import predicted_peak_bytes
 from edge_runtime.records import utc_now
-from edge_runtime.state import State
+from edge_runtime.state import Array, State
 from edge_runtime.training import never
 
 _HELD = 4  # gradients of the dense rung in memory
@@ -95,7 +107,7 @@ def calibrate(
     for number, stage in enumerate(stages, start=1):
         name = f"stage {number} of {len(stages)} (step {stage.step} of {stage.total_steps})"
         # A new engine: the memory of the stage before is returned
-        with GradientEngine(device=options.device, threads=options.threads) as engine:
+        with create_gradient_engine(options.device, options.threads) as engine:
             engine.open(package, stage.read_state())
             measure = _StageMeasurement(package, source, stage, rungs, dense, engine, options)
             measured.append(measure.run(name))
@@ -108,7 +120,7 @@ def calibrate(
         batches=options.batches,
         batch_size=package.manifest.batch_size,
         seed=options.seed,
-        runtime=engine_runtime("ort", options.device),
+        runtime=engine_runtime(GRADIENTS, options.device),
         device=options.device,
         dense=dense.id,
         cost_unit=options.cost_unit,
@@ -149,7 +161,7 @@ def _require_memory(
         - baseline
         + (rungs + _HELD) * vector_bytes
         + decoding,
-        "Calibrate on a larger machine: the result is that of the package, not of the board.",
+        "Calibrate on a larger machine: gradients do not depend on it, only costs do.",
     )
 
 
@@ -232,3 +244,75 @@ class _StageMeasurement:
             pictures=batch.pictures,
         )
         return self._engine.gradient(rung.id, {**batch.images, **draws}, self._hyper)
+
+
+class GradientSums:
+    """Sums over the batches of one rung: one float32 vector and two numbers."""
+
+    def __init__(self, rung: str) -> None:
+        self._rung = rung
+        self._count = 0
+        self._sum: dict[str, Array] = {}
+        self._squares = self._error_squares = 0.0
+
+    def add(self, gradient: State, dense: State) -> None:
+        """Add one batch.
+
+        Args:
+            gradient: of the rung, by parameter name, float32.
+            dense: of the dense rung for the same pictures; the same object for itself.
+
+        Raises:
+            DivergedError: a gradient is not finite.
+        """
+        squares = math.fsum(map(_square, gradient.values()))
+        if not math.isfinite(squares):
+            raise DivergedError(
+                f"a gradient of rung {self._rung} is not finite: the training has diverged "
+                "at this state. Calibrate an earlier checkpoint."
+            )
+        self._count += 1
+        self._squares += squares
+        if gradient is not dense:
+            differences = (gradient[name] - dense[name] for name in gradient)
+            self._error_squares += math.fsum(map(_square, differences))
+        for name, value in gradient.items():
+            if name in self._sum:
+                self._sum[name] += value
+            else:
+                self._sum[name] = value.copy()
+
+    def squared_norm(self) -> float | None:
+        """Of the mean gradient, without the part of the noise; `None`: below the noise."""
+        sum_square = math.fsum(map(_square, self._sum.values()))
+        norm = _squared_mean(sum_square, self._squares, self._count)
+        return norm if norm > 0 else None
+
+    def against(self, dense: "GradientSums") -> RungGradient:
+        """Bias and variance of this rung against the dense one, which saw the same batches."""
+        count = self._count
+        sum_square = math.fsum(map(_square, self._sum.values()))
+        error_sums = (self._sum[name] - dense._sum[name] for name in self._sum)
+        error_square = math.fsum(map(_square, error_sums))
+        squared_bias = _squared_mean(error_square, self._error_squares, count)
+        return RungGradient(
+            rung=self._rung,
+            squared_bias=max(0.0, squared_bias),
+            bias_noise=_variance(error_square, self._error_squares, count) / count,
+            variance=_variance(sum_square, self._squares, count),
+        )
+
+
+def _square(values: Array) -> float:
+    """Squared norm, summed in float64."""
+    return float(np.sum(np.square(values, dtype=np.float64)))
+
+
+def _squared_mean(sum_square: float, squares: float, count: int) -> float:
+    """Squared norm of an expectation, from the square of a sum and the sum of squares."""
+    return (sum_square - squares) / (count * (count - 1))
+
+
+def _variance(sum_square: float, squares: float, count: int) -> float:
+    """Trace of the covariance; rounding may not make it negative."""
+    return max(0.0, (squares - sum_square / count) / (count - 1))

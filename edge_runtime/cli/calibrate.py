@@ -1,14 +1,14 @@
 """edge-train calibrate: errors of the gradients of every rung, at stages of a run."""
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from edge_runtime.cli.calibrate_text import render_text, table_of
 from edge_runtime.cli.output import say, show, show_json
 from edge_runtime.cli.paths import any_path, path_text, require_output
 from edge_runtime.cli.profile import add_device_arguments, environment_of
 from edge_runtime.cli.quantities import count, seed
 from edge_runtime.cli.signals import stop_on_signals
+from edge_runtime.cli.table import aligned
 from edge_runtime.errors import ConfigError, EdgeRuntimeError
 
 if TYPE_CHECKING:
@@ -17,11 +17,10 @@ if TYPE_CHECKING:
 
     from edge_runtime.calibration.stages import Stage
     from edge_runtime.data import FrameSource, PictureSource
+    from edge_runtime.facts import Calibration, CalibrationStage
     from edge_runtime.package import Package
     from edge_runtime.package.manifest import Rung
     from edge_runtime.profiling import Environment
-
-_ENGINE = "ort"  # the other one has no graph for a gradient alone
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,15 +71,20 @@ def run(args: argparse.Namespace) -> int:
     """Measure, write, show."""
     from edge_runtime.calibration import CalibrationOptions, calibrate, save_calibration
     from edge_runtime.data import open_source
-    from edge_runtime.engines import create_engine, engine_name, supported_rungs
+    from edge_runtime.engines import (
+        GRADIENTS,
+        create_gradient_engine,
+        engine_name,
+        supported_rungs,
+    )
     from edge_runtime.package import open_package
 
     require_output(args.output, "a calibration", _is_calibration)
-    if engine_name(args.engine) != _ENGINE:
-        raise ConfigError(f"--engine is {args.engine}; only {_ENGINE} can calibrate.")
+    if engine_name(args.engine) != GRADIENTS:
+        raise ConfigError(f"--engine is {args.engine}; only {GRADIENTS} can calibrate.")
     package, source = open_package(args.package), open_source(args.data)
     environment = environment_of(args, package)
-    engine = create_engine(_ENGINE, device=environment.device, threads=args.threads)
+    engine = create_gradient_engine(environment.device, args.threads)
     ladder = package.manifest.ladder()
     for rung in package.manifest.rungs:
         if rung not in ladder:
@@ -180,3 +184,62 @@ def _is_calibration(file: "Path") -> bool:
     except EdgeRuntimeError:
         return False
     return True
+
+
+def table_of(calibration: "Calibration") -> dict[str, Any]:
+    """The file, and the cost-adjusted error of each rung at each stage."""
+    from edge_runtime.schema import unstructure
+
+    table: dict[str, Any] = unstructure(calibration)
+    for stage, of_stage in zip(calibration.stages, table["stages"], strict=True):
+        of_stage["errors"] = {
+            each.rung: calibration.error(stage, each.rung) for each in stage.rungs
+        }
+    return table
+
+
+def render_text(calibration: "Calibration") -> str:
+    """One row per stage and rung; values relative to the dense rung's mean gradient."""
+    mark = ", an estimate" if calibration.cost_is_estimate else ""
+    dense = calibration.dense
+    lines = [
+        f"gradients of {calibration.batches} batches of {calibration.batch_size} pictures per "
+        f"stage, compared with those of rung {dense}; costs in {calibration.cost_unit}{mark}",
+        "",
+    ]
+    rows = [
+        ("progress", "rung", "cost", "bias^2/|g|^2", "noise", "variance/|g|^2", "error", "")
+    ]
+    for stage in calibration.stages:
+        rows += _rows(calibration, stage)
+    lines += aligned(rows)
+    lines += [
+        "",
+        f"error: squared bias + cost * variance, over that of {dense}: below 1 is better than "
+        f"{dense} for the same cost; a squared bias below its noise may be chance",
+    ]
+    return "\n".join(lines)
+
+
+def _rows(
+    calibration: "Calibration", stage: "CalibrationStage"
+) -> list[tuple[str, str, str, str, str, str, str, str]]:
+    errors = {each.rung: calibration.error(stage, each.rung) for each in stage.rungs}
+    smallest = min(errors, key=errors.__getitem__)
+    return [
+        (
+            f"{stage.progress:.0%}",
+            each.rung,
+            f"{calibration.relative_cost(each.rung):.2f}",
+            _relative(each.squared_bias, stage.squared_norm),
+            _relative(each.bias_noise, stage.squared_norm),
+            _relative(each.variance, stage.squared_norm),
+            f"{errors[each.rung]:.3g}",
+            "smallest" if each.rung == smallest else "",
+        )
+        for each in stage.rungs
+    ]
+
+
+def _relative(square: float, squared_norm: float | None) -> str:
+    return "unknown" if squared_norm is None else f"{square / squared_norm:.3g}"
