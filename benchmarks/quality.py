@@ -1,24 +1,28 @@
-"""Does training on real pictures improve the encoder, and what does dropping tokens cost?
+"""Does training on real pictures improve the encoder, and what do fewer tokens change?
 
-SimCLR with the user's commands (export, run, eval), once per keep-ratio: kNN
-accuracy of the trained and of the untrained encoder on all test pictures, and the seconds of
-all training steps, waits for pictures included.
+Trains a small ViT with the user's commands (export, run, eval) once per arm and seed. Arms of
+one seed see the same pictures in the same order and begin with the same weights, so they are
+compared in pairs. Quality is the accuracy of kNN and of a linear probe on all test pictures;
+cost is the FLOPs of all training steps and the least time of a step.
 
     python benchmarks/quality.py --data cifar10 -o docs/results/quality.jsonl
+    python benchmarks/quality.py --summary docs/results/quality.jsonl
 
 The data folder holds train/<class>/ and test/<class>/; training takes the first pictures of
-each class. Each finished run appends one JSON line to the output file. With --work FOLDER a
-aborted benchmark continues where it stopped.
+each class. Each finished run appends one JSON line to the output file, and is not repeated
+when the benchmark is called again. With --work FOLDER an aborted run continues, too.
 """
 
 import argparse
 import json
+import math
 import shlex
 import shutil
-import sys
+import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from parts.common import Row, add_line, edge_train, machine, say, table, versions
@@ -27,41 +31,72 @@ from edge_runtime.package import open_package
 from edge_runtime.records import Run, open_run
 
 IMAGE_PX, PATCH_PX = 32, 4
+BASELINE = "dense"
+# Arm -> token policy and keep-ratio. With a teacher, `random` shortens the student alone.
+ARMS = {
+    BASELINE: ("none", 1.0),
+    "random": ("random", 0.68),
+    "evit": ("evit", 0.78),
+    "simprune": ("simprune", 0.78),
+}
+# Two-sided 95 % quantiles of Student's t, by degrees of freedom.
+T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What makes two runs the same."""
+
+    arm: str
+    seed: int
+    method: str
+    train_pictures: int
+    epochs: int
+    batch_size: int
+    depth: int
+
+    def is_of(self, row: Row) -> bool:
+        """Whether a row is this trial's."""
+        return all(row.get(key) == value for key, value in asdict(self).items())
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Export, train, evaluate, print."""
     args = parse(words)
-    rows: list[Row] = []
+    if args.summary is not None:
+        print(summary_of(rows_in(args.summary)))
+        return
+    trials, rows = trials_of(args), []
     with work_folder(args.work) as folder:
         pictures = link_pictures(args.data / "train", folder / "pictures", args.images)
-        package = folder / "package"
-        if not package.exists():
-            edge_train(["export", *export_flags(args), "-o", str(package)])
-        refuse_another(package, args)
-        for ratio in args.keep_ratios:
-            run = train(package, pictures, folder / f"run-{ratio:g}", ratio, args)
-            row = row_of(run, pictures, args.data / "test", ratio, args)
-            rows.append(row)
-            context = {"machine": machine(), "versions": {**versions(), **run.info.versions}}
-            add_line(args.output, {**row, **context})
-    print(json.dumps({"rows": rows, **context}, indent=1) if args.json else text_of(rows))
+        for trial in trials:
+            known = [row for row in rows_in(args.output) if trial.is_of(row)]
+            rows.append(known[0] if known else measure(trial, pictures, folder, args))
+    document = {"rows": rows, "machine": machine(), "versions": versions()}
+    print(json.dumps(document, indent=1) if args.json else summary_of(rows))
 
 
 def parse(words: Sequence[str] | None) -> argparse.Namespace:
     """Arguments."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument(
-        "--data", metavar="FOLDER", type=Path, required=True, help="with train/ and test/"
-    )
+    parser.add_argument("--data", metavar="FOLDER", type=Path, help="with train/ and test/")
     parser.add_argument(
         "-o", "--output", metavar="FILE", type=Path, help="a JSON line per run is added"
     )
     parser.add_argument(
-        "--work",
-        metavar="FOLDER",
-        type=Path,
-        help="kept, and continued; default: temporary",
+        "--work", metavar="FOLDER", type=Path, help="kept, and continued; default: temporary"
+    )
+    parser.add_argument(
+        "--summary", metavar="FILE", type=Path, help="only compare the arms in such a file"
+    )
+    parser.add_argument("--arms", type=lambda text: text.split(","), default=list(ARMS))
+    parser.add_argument("--method", default="mocov3", help="default: mocov3")
+    parser.add_argument(
+        "--seeds",
+        type=lambda text: [int(part) for part in text.split(",")],
+        default=[0, 1, 2],
+        metavar="S,S,...",
+        help="default: 0,1,2",
     )
     parser.add_argument(
         "--images", type=int, default=10_000, help="to train on; default: 10000"
@@ -69,17 +104,29 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=10, help="default: 10")
     parser.add_argument("--batch-size", type=int, default=256, help="default: 256")
     parser.add_argument("--depth", type=int, default=6, help="blocks; default: 6")
-    parser.add_argument(
-        "--keep-ratios",
-        type=lambda text: [float(part) for part in text.split(",")],
-        default=[1.0, 0.5],
-        metavar="R,R,...",
-        help="default: 1.0,0.5",
-    )
-    parser.add_argument("--engine", choices=("ort", "ort-training"), default="ort")
-    parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    return parser.parse_args(words)
+    args = parser.parse_args(words)
+    if unknown := set(args.arms) - set(ARMS):
+        parser.error(f"unknown arm {', '.join(unknown)}; known are {', '.join(ARMS)}")
+    if args.summary is None and args.data is None:
+        parser.error("give --data, or --summary")
+    return args
+
+
+def trials_of(args: argparse.Namespace) -> list[Trial]:
+    """All trials, seed by seed: an aborted benchmark leaves whole pairs."""
+    return [
+        Trial(arm, seed, args.method, args.images, args.epochs, args.batch_size, args.depth)
+        for seed in args.seeds
+        for arm in args.arms
+    ]
+
+
+def rows_in(path: Path | None) -> list[Row]:
+    """The rows of a file of JSON lines; none if there is no file yet."""
+    if path is None or not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 @contextmanager
@@ -107,72 +154,64 @@ def link_pictures(source: Path, target: Path, images: int) -> Path:
     return target
 
 
-def export_flags(args: argparse.Namespace) -> list[str]:
+def measure(trial: Trial, pictures: Path, folder: Path, args: argparse.Namespace) -> Row:
+    """Train and evaluate; the row is in the output file."""
+    name = "-".join(map(str, asdict(trial).values()))
+    package = folder / f"package-{name}"
+    if not package.exists():
+        edge_train(["export", *export_flags(trial), "-o", str(package)])
+    run = train(trial, package, pictures, folder / f"run-{name}")
+    row = row_of(trial, run, package, pictures, args.data / "test")
+    context = {"machine": machine(), "versions": {**versions(), **run.info.versions}}
+    add_line(args.output, {**row, **context})
+    return row
+
+
+def export_flags(trial: Trial) -> list[str]:
     """Flags of the export: the recipe's defaults except for sizes."""
+    policy, keep_ratio = ARMS[trial.arm]
     flags = {
         "--model": "vit_tiny",
         "--image-size": IMAGE_PX,
         "--patch-size": PATCH_PX,
-        "--depth": args.depth,
-        "--method": "simclr",
-        "--tokens": "random",
-        "--keep-ratios": ",".join(map(str, args.keep_ratios)),
-        "--batch-size": args.batch_size,
-        "--seed": args.seed,
+        "--depth": trial.depth,
+        "--method": trial.method,
+        "--tokens": policy,
+        "--keep-ratios": keep_ratio,
+        "--batch-size": trial.batch_size,
+        "--seed": trial.seed,
     }
     return [str(word) for pair in flags.items() for word in pair]
 
 
-def refuse_another(package: Path, args: argparse.Namespace) -> None:
-    """Refuse a package that an earlier call exported with other flags."""
-    manifest = open_package(package).manifest
-    exported = (manifest.model.depth, manifest.batch_size)
-    if exported != (args.depth, args.batch_size):
-        raise SystemExit(
-            f"{package} has {exported[0]} blocks and batches of {exported[1]}: not the "
-            "requested ones. Choose another --work folder."
-        )
-
-
-def train(
-    package: Path, pictures: Path, run: Path, keep_ratio: float, args: argparse.Namespace
-) -> Run:
-    """Train one keep-ratio to its end."""
+def train(trial: Trial, package: Path, pictures: Path, run: Path) -> Run:
+    """Train to the end, from where an earlier call stopped."""
     command = [
         *("run", str(package), str(pictures), "-o", str(run), "--resume"),
-        *("--keep-ratio", str(keep_ratio), "--epochs", str(args.epochs)),
-        *("--engine", args.engine, "--seed", str(args.seed)),
+        *("--engine", "ort", "--epochs", str(trial.epochs), "--seed", str(trial.seed)),
     ]
     say(f"edge-train {shlex.join(command)}")
     edge_train(command, show=True)
     return open_run(run)
 
 
-def row_of(
-    run: Run, pictures: Path, test: Path, keep_ratio: float, args: argparse.Namespace
-) -> Row:
+def row_of(trial: Trial, run: Run, package: Path, pictures: Path, test: Path) -> Row:
     """Evaluate a finished run."""
-    command = ["eval", str(run.path), "--train", str(pictures), "--test", str(test), "--json"]
-    scores = json.loads(edge_train(command))
-    steps = run.steps()
-    train_s = sum(step.measured.step_s + step.measured.wait_s for step in steps)
-    images = sum(step.images for step in steps)
-    knn = scores["knn"]
+    command = ["eval", str(run.path), "--train", str(pictures), "--test", str(test)]
+    scores = json.loads(edge_train([*command, "--linear", "--json"]))
+    steps, exported = run.steps(), open_package(package)
+    step_s = [step.measured.step_s for step in steps]
     return {
-        "keep_ratio": keep_ratio,
-        "knn": knn,
-        "gain_points": round(100 * (knn["accuracy"] - knn["untrained_accuracy"]), 2),
-        "train_s": round(train_s, 1),
-        "images_per_s": round(images / train_s, 2),
+        **asdict(trial),
+        "knn": scores["knn"],
+        "linear": scores["linear"],
         "last_epoch_loss": last_epoch_loss(run),
-        "train_pictures": scores["train"]["pictures"],
+        "training_flops": sum(exported.rung(step.rung).flops for step in steps),
+        "median_step_s": round(statistics.median(step_s), 4),
+        "least_step_s": round(min(step_s), 4),
+        "train_s": round(sum(step_s) + sum(step.measured.wait_s for step in steps), 1),
+        "steps": len(steps),
         "test_pictures": scores["test"]["pictures"],
-        "epochs": args.epochs,
-        "batch_size": args.batch_size,
-        "depth": args.depth,
-        "seed": args.seed,
-        "engine": args.engine,
-        "command": shlex.join(["python", *sys.argv]),
     }
 
 
@@ -184,23 +223,63 @@ def last_epoch_loss(run: Run) -> float:
     return round(sum(losses) / len(losses), 4)
 
 
-def text_of(rows: list[Row]) -> str:
-    """The table."""
-    columns = ("keep-ratio", "kNN", "untrained", "points", "training s", "images/s")
-    return table(
-        columns,
-        [
-            [
-                f"{row['keep_ratio']:g}",
-                f"{row['knn']['accuracy']:.2%}",
-                f"{row['knn']['untrained_accuracy']:.2%}",
-                f"{row['gain_points']:+.2f}",
-                f"{row['train_s']:.0f}",
-                f"{row['images_per_s']:.1f}",
-            ]
-            for row in rows
-        ],
+def summary_of(rows: list[Row]) -> str:
+    """A table per method: each arm, and its differences from the dense one by seed."""
+    methods = dict.fromkeys(row["method"] for row in rows)
+    return "\n\n".join(
+        f"{method}\n{table_of([row for row in rows if row['method'] == method])}"
+        for method in methods
     )
+
+
+def table_of(rows: list[Row]) -> str:
+    """The arms of one method."""
+    lines = []
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        pairs = pairs_of(arm, rows)
+        of_arm = [row for row in rows if row["arm"] == arm]
+        lines.append(
+            [
+                arm,
+                str(len(of_arm)),
+                *(mean_percent(of_arm, score) for score in ("knn", "linear")),
+                *(difference_text(pairs, score) for score in ("knn", "linear")),
+                *(share_text(pairs, key) for key in ("training_flops", "least_step_s")),
+            ]
+        )
+    columns = (
+        "arm", "seeds", "kNN", "linear", "kNN - dense", "linear - dense", "FLOPs", "step time",
+    )  # fmt: skip
+    return table(columns, lines)
+
+
+def pairs_of(arm: str, rows: list[Row]) -> list[tuple[Row, Row]]:
+    """(arm, dense) of every seed that both have."""
+    dense = {row["seed"]: row for row in rows if row["arm"] == BASELINE}
+    return [
+        (row, dense[row["seed"]]) for row in rows if row["arm"] == arm and row["seed"] in dense
+    ]
+
+
+def mean_percent(rows: list[Row], score: str) -> str:
+    """Mean accuracy over seeds."""
+    return f"{statistics.mean(row[score]['accuracy'] for row in rows):.2%}"
+
+
+def difference_text(pairs: list[tuple[Row, Row]], score: str) -> str:
+    """Mean difference in points, with the 95 % interval of paired seeds."""
+    points = [100 * (a[score]["accuracy"] - b[score]["accuracy"]) for a, b in pairs]
+    if not any(points):
+        return "-"
+    if len(points) < 2:
+        return f"{points[0]:+.2f}"
+    half = T_95[len(points) - 1] * statistics.stdev(points) / math.sqrt(len(points))
+    return f"{statistics.mean(points):+.2f} +- {half:.2f}"
+
+
+def share_text(pairs: list[tuple[Row, Row]], key: str) -> str:
+    """Median over seeds of the share of the dense arm."""
+    return f"{statistics.median(a[key] / b[key] for a, b in pairs):.2f}" if pairs else "-"
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from edge_runtime.package.manifest import Rung
 from parts.common import peak_rss_bytes
 from parts.gpu import Gpu
 
-Job = Mapping[str, Any]  # engine, package, keep_ratio, threads, warm_up, steps
+Job = Mapping[str, Any]  # engine, package, rung or keep_ratio, threads, warm_up, steps
 
 
 def open_package_of(job: Job) -> Package:
@@ -29,6 +29,8 @@ def open_package_of(job: Job) -> Package:
 def open_job(job: Job) -> tuple[Package, Rung]:
     """The package of a job and the rung that it measures."""
     package = open_package_of(job)
+    if "rung" in job:
+        return package, package.rung(job["rung"])
     return package, package.rung_with_keep_ratio(job["keep_ratio"])
 
 

@@ -1,0 +1,181 @@
+"""How much of the FLOPs that a token policy saves is saved in time?
+
+Steps of one method and one ViT with every token policy, each on rungs that save about a
+quarter to a half of the FLOPs, beside the step on all tokens: time saved over FLOPs saved. One
+row is one rung; each is measured in a new process per round, rows interleaved.
+
+    python benchmarks/token_policies.py
+
+Pictures of 48 px in patches of 6 px are the 64 tokens of the other benchmarks; patches of 8 px
+are 36 tokens. FLOPs are those of the matrix products, from the manifest.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from parts.common import (
+    MIB,
+    Row,
+    add_common_arguments,
+    edge_train,
+    in_fresh_process,
+    interleaved,
+    machine,
+    say,
+    spread,
+    table,
+    versions,
+)
+
+from edge_runtime.package import open_package
+
+DENSE = "none"
+# Policy -> flags of its export. Keep-ratios of evit and simprune apply at three stages.
+POLICIES = {
+    DENSE: ("--tokens", "none"),
+    "random": ("--tokens", "random", "--keep-ratios", "0.75,0.5"),
+    "patch-scaling": ("--tokens", "none", "--set", "patch_sizes=[8]"),
+    "aps": ("--tokens", "aps", "--keep-ratios", "0.75,0.5"),
+    "evit": ("--tokens", "evit", "--keep-ratios", "0.75,0.6"),
+    "simprune": ("--tokens", "simprune", "--keep-ratios", "0.75,0.6"),
+    "tome": ("--tokens", "tome", "--keep-ratios", "0.5,0.25"),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row before it is measured."""
+
+    policy: str
+    package: Path
+    rung: str
+    flops: int
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Export, measure, print."""
+    args = parse(words)
+    facts = machine()
+    with tempfile.TemporaryDirectory() as folder:
+        cases = [
+            case
+            for policy in dict.fromkeys((DENSE, *args.policies))
+            for case in cases_of(policy, Path(folder) / policy, args)
+        ]
+        measured = interleaved(cases, args.rounds, lambda case: measure(case, args))
+    rows = [row_of(case, results) for case, results in measured.items()]
+    add_savings(rows)
+    if args.json:
+        document = {"rows": rows, "machine": facts, "versions": versions("torch", "numpy")}
+        print(json.dumps(document, indent=1))
+    else:
+        print(text_of(rows))
+
+
+def parse(words: Sequence[str] | None) -> argparse.Namespace:
+    """Arguments, with the changes of `--quick`."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    add_common_arguments(parser, rounds=7, steps=8)
+    parser.add_argument(
+        "--policies",
+        type=lambda text: text.split(","),
+        default=list(POLICIES),
+        metavar="P,P,...",
+        help=f"of {','.join(POLICIES)}; default: all",
+    )
+    parser.add_argument("--method", default="simclr", help="default: simclr")
+    parser.add_argument("--threads", type=int, default=2, help="of the engine; default: 2")
+    parser.add_argument("--warm-up", type=int, default=3, help="steps before; default: 3")
+    args = parser.parse_args(words)
+    if unknown := set(args.policies) - set(POLICIES):
+        parser.error(f"unknown policy {', '.join(unknown)}; known are {', '.join(POLICIES)}")
+    if args.quick:
+        args.rounds, args.steps, args.warm_up, args.depth = 1, 2, 1, 3
+    return args
+
+
+def cases_of(policy: str, package: Path, args: argparse.Namespace) -> list[Case]:
+    """The rungs of a policy, whose package is exported now."""
+    flags = [
+        *("--model", "vit_tiny", "--image-size", "48", "--patch-size", "6"),
+        *("--depth", str(args.depth), "--batch-size", str(args.batch_size)),
+        *("--method", args.method, *POLICIES[policy]),
+    ]
+    say(f"exporting {' '.join(flags)}")
+    edge_train(["export", *flags, "-o", str(package)])
+    rungs = open_package(package).manifest.rungs
+    return [Case(policy, package, rung.id, rung.flops) for rung in rungs]
+
+
+def measure(case: Case, args: argparse.Namespace) -> Row:
+    """One process of one row."""
+    job = {
+        "engine": "ort",
+        "package": str(case.package),
+        "rung": case.rung,
+        "threads": args.threads,
+        "warm_up": args.warm_up,
+        "steps": args.steps,
+    }
+    row = in_fresh_process(sys.executable, "step_ort", job)
+    say(f"{case.policy:15}{case.rung:10}{statistics.median(row['step_ms']):9.1f} ms")
+    return row
+
+
+def row_of(case: Case, results: list[Row]) -> Row:
+    """A row of all rounds."""
+    step_ms = [step for result in results for step in result["step_ms"]]
+    return {
+        "policy": case.policy,
+        "rung": case.rung,
+        "flops": case.flops,
+        **spread(step_ms, "ms"),
+        "round_medians_ms": [round(statistics.median(r["step_ms"]), 2) for r in results],
+        "peak_rss_bytes": max(result["peak_rss_bytes"] for result in results),
+        "steps": len(step_ms),
+        "onnxruntime": results[0]["runtime"],
+    }
+
+
+def add_savings(rows: list[Row]) -> None:
+    """Add what each row saves of the dense one: shares of FLOPs, time and memory.
+
+    Of time it is the median over rounds, each of which measured both.
+    """
+    dense = next(row for row in rows if row["policy"] == DENSE)
+    for row in rows:
+        pairs = zip(row["round_medians_ms"], dense["round_medians_ms"], strict=True)
+        row["flops_saved"] = round(1 - row["flops"] / dense["flops"], 4)
+        row["time_saved"] = round(statistics.median(1 - a / b for a, b in pairs), 4)
+        row["memory_saved"] = round(1 - row["peak_rss_bytes"] / dense["peak_rss_bytes"], 4)
+
+
+def text_of(rows: list[Row]) -> str:
+    """The table."""
+    lines = [
+        [
+            row["policy"],
+            row["rung"],
+            *(f"{row[key]:.0f}" for key in ("median_ms", "min_ms", "max_ms")),
+            f"{row['peak_rss_bytes'] / MIB:.0f}",
+            f"{row['flops'] / 1e9:.1f}",
+            *(f"{row[key]:.1%}" for key in ("flops_saved", "time_saved")),
+            f"{row['time_saved'] / row['flops_saved']:.2f}" if row["flops_saved"] else "-",
+        ]
+        for row in rows
+    ]
+    columns = (
+        "policy", "rung", "median ms", "min", "max", "peak MiB", "GFLOP", "FLOPs saved",
+        "time saved", "time/FLOPs saved",
+    )  # fmt: skip
+    return table(columns, lines)
+
+
+if __name__ == "__main__":
+    main()
