@@ -67,6 +67,15 @@ def test_the_same_command_gives_the_same_numbers(calibrate, tmp_path) -> None:
     assert load_calibration(tmp_path / "calibration.json").stages != before.stages
 
 
+def test_rungs_take_turns_without_an_effect(calibrate, tmp_path, monkeypatch) -> None:
+    """Every two batches, with a rest of one: the same as all three at once."""
+    assert calibrate("--batches", "3")[0] == 0
+    before = load_calibration(tmp_path / "calibration.json")
+    monkeypatch.setattr("edge_runtime.calibration.measure._HELD", 2)
+    assert calibrate("--batches", "3")[0] == 0
+    assert load_calibration(tmp_path / "calibration.json").stages == before.stages
+
+
 def test_it_measures_every_checkpoint_of_a_run(calibrate, tmp_path, capsys) -> None:
     run = tmp_path / "run"
     options = ["--images", "192", "--rung", "k050", "--checkpoint-every", "0s"]
