@@ -195,6 +195,20 @@ def test_the_governor_only_rises_and_keeps_the_budget(budget, board) -> None:
     assert budget.energy_j is None or outcome.energy_j <= budget.energy_j
 
 
+def test_the_governor_does_not_return_to_a_smaller_rung() -> None:
+    """Not even where its error becomes the smallest again."""
+    there = {"k100": (0.0, 1.0), "k075": (1.0, 1.0), "k050": (1.0, 1.0)}
+    known = calibration_of(
+        stage(0.0, **there, k025=(0.0, 1.0)),
+        stage(0.5, **there, k025=(9.0, 1.0)),
+        stage(1.0, **there, k025=(0.0, 1.0)),
+        costs={cost.rung: cost.step_s for cost in LADDER},
+    )
+    outcome = simulate(Budget(time_s=500.0), 1000, objective=GradientError(known))
+    assert set(outcome.rungs) == {"k025", "k100"}
+    assert outcome.switches == 1
+
+
 def test_a_limit_is_kept_before_the_order() -> None:
     """The board becomes twice as slow: the governor steps down rather than out of time."""
     board = Board(time_ratio=lambda step: 1.0 if step < 600 else 2.0)
@@ -204,3 +218,6 @@ def test_a_limit_is_kept_before_the_order() -> None:
     assert outcome.time_s <= budget.time_s
     heights = [RUNGS.index(rung) for rung in outcome.rungs]
     assert heights != sorted(heights)
+    reasons = " ".join(decision.reason for decision in outcome.decisions)
+    assert "the budget allows less" in reasons
+    assert "no plan fits" not in reasons
