@@ -111,9 +111,9 @@ def test_it_is_the_best_of_all_rising_paths(calibration, budget, overhead, steps
         assert fits(counts, costs, budget, overhead)
 
 
-@given(calibrations(rungs=("k025", "k100")), st.integers(201, 5000))
+@given(calibrations(rungs=("k025", "k100")), st.integers(101, 5000))
 @settings(deadline=None, max_examples=30)
-def test_beyond_the_exact_grid_a_switch_is_half_a_percent_off(calibration, steps) -> None:
+def test_beyond_the_exact_grid_a_switch_is_a_percent_off(calibration, steps) -> None:
     costs = (rung_cost("k025", 1, 1.0, 1.0), rung_cost("k100", 2, 2.0, 1.0))
     objective = GradientError(calibration)
     workload = Workload(costs=costs, steps=steps, overhead=FREE, objective=objective)
@@ -121,7 +121,7 @@ def test_beyond_the_exact_grid_a_switch_is_half_a_percent_off(calibration, steps
     ends = np.arange(steps + 1)
     low, high = (objective.value(cost, 0, ends, steps) for cost in costs)
     values = low + high[-1] - high
-    off = math.ceil(0.005 * steps)
+    off = math.ceil(0.01 * steps)
     around = np.abs(np.diff(low - high)).max() if steps else 0.0
     assert path.value >= values.max() - off * around - 1e-9
 

@@ -78,10 +78,12 @@ def render_text(facts: PlanFacts) -> str:
         ("budget", str(facts.budget) or "none"),
         ("run", _run_text(facts)),
         ("plan", steps_text((part.rung, part.steps) for part in plan.segments)),
-        ("objective", _objective_text(facts)),
         ("takes", _totals(plan, mark)),
         ("limited by", ", ".join(map(_limit_text, plan.binding)) or _unlimited(facts)),
     ]
+    if (error := plan.gradient_error) is not None:
+        text = f"by {facts.calibration_path}, {error:.3g} of the dense rung's on average"
+        rows.append(("gradient error", text))
     if facts.budget.temperature_c is not None:
         rows.append(("note", "a temperature is not planned; the run watches it, and pauses"))
     rows += [("advice", line) for line in advice(profile)]
@@ -106,13 +108,6 @@ def _limit_text(name: str) -> str:
 def _run_text(facts: PlanFacts) -> str:
     text = f"{facts.epochs} epochs of {facts.images} pictures: {facts.plan.steps} steps"
     return f"{text}; {facts.best.reason}" if facts.is_auto and facts.best else text
-
-
-def _objective_text(facts: PlanFacts) -> str:
-    error = facts.plan.gradient_error
-    if error is None:
-        return "the most token-blocks"
-    return f"the smallest gradient error by {facts.calibration_path}: {error:.3g} on average"
 
 
 def _totals(plan: "Plan", mark: str) -> str:

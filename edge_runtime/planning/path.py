@@ -4,7 +4,7 @@ With token-blocks the order of the rungs does not matter, and it is a mix of
 `edge_runtime.planning.mix`. With an objective whose values change over the run it does: rungs
 follow each other from few to many token-blocks, at most three, and the two switches are
 searched on a grid. Up to `EXACT_STEPS` steps the grid is complete, beyond that each switch is
-at most 0.5 % of the run from the best place. Pure arithmetic, as in `mix`.
+at most 1 % of the run from the best place. Pure arithmetic, as in `mix`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ from edge_runtime.planning.mix import (
 )
 from edge_runtime.planning.objective import Numbers
 
-EXACT_STEPS = 200
+EXACT_STEPS = 100
 
 
 def best_path(workload: Workload, budget: Budget) -> Mix | None:

@@ -23,12 +23,13 @@ from edge_runtime.facts.budget import (
 from edge_runtime.planning.costs import Overhead
 from edge_runtime.planning.epochs import EpochChoice, best_epochs, epochs_on
 from edge_runtime.planning.mix import Mix, Workload, best_mix, why_unusable
-from edge_runtime.planning.objective import TOKEN_BLOCKS, Objective
+from edge_runtime.planning.objective import TOKEN_BLOCKS, Objective, is_as_good
 from edge_runtime.planning.path import best_path, steady_path
 from edge_runtime.units import bytes_text, power_text
 
 FREE_MEMORY = "free memory"  # a limit that nobody has set
 _PRECISION = 1.001  # of a nearest budget
+_ROUNDING = 1e-12  # of the value of a plan
 
 
 def make_plan(
@@ -115,13 +116,17 @@ def _binding(workload: Workload, budget: Budget) -> tuple[str, ...]:
 
     room_bytes = workload.room_bytes
     kept = most(budget, room_bytes)
-    if most(Budget(), None) <= kept:
+
+    def is_better(value: float) -> bool:
+        return not is_as_good(kept, value, 1 - _ROUNDING)
+
+    if not is_better(most(Budget(), None)):
         return ()
     limits = [limit for limit in budget.limited() if limit is not TEMPERATURE]
     without = {limit.name: (budget.with_limit(limit, None), room_bytes) for limit in limits}
     if room_bytes is not None:
         without[FREE_MEMORY] = budget, None
-    alone = [name for name, (other, room) in without.items() if most(other, room) > kept]
+    alone = [name for name, (other, room) in without.items() if is_better(most(other, room))]
     return tuple(alone or without)
 
 
