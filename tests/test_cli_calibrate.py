@@ -152,8 +152,9 @@ def test_a_plan_by_gradient_errors(plan, package, tmp_path) -> None:
     code, text, _ = plan("--time", "1h", *flags)
     assert code == 0
     assert "plan            20 steps on k050, then 80 steps on k100\n" in text
-    assert f"gradient error  by {flags[-1]}, 0.962 of the dense rung's on average\n" in text
+    assert f"gradient error  by {flags[-1]}, 0.96 of the dense rung's on average\n" in text
     assert "limited by      none of the limits: it is the best\n" in text
+    assert text.endswith("  yes   not planned\n")
     code, text, _ = plan("--time", "17s", "--json", *flags)
     table = json.loads(text)
     assert table["calibration"] == flags[-1]

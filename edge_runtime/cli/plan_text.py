@@ -23,7 +23,8 @@ class PlanFacts(NamedTuple):
     budget: "Budget"
     epochs: int
     is_auto: bool  # the number of epochs is that of `best`
-    best: "EpochChoice | None"  # for this budget; None: neither time nor energy is limited
+    # For this budget; None: neither time nor energy is limited, or the objective cannot tell
+    best: "EpochChoice | None"
     images: int  # per epoch
     batch_size: int
     plan: "Plan"
@@ -162,7 +163,11 @@ def _comparison_lines(facts: PlanFacts, mark: str) -> list[str]:
         _cell(energy_text, plan.energy_j, mark),
         _cell(bytes_text, plan.peak_bytes, ""),
         "yes",
-        "any" if best is None else f"auto: {best.epochs}",
+        f"auto: {best.epochs}"
+        if best
+        else "not planned"
+        if facts.budget.is_bounded
+        else "any",
     )
     return aligned([*rows, of_plan])
 
