@@ -57,8 +57,8 @@ def squares(table, index, rung=0):
 
 PROBLEMS = {
     "an unknown unit": (
-        lambda table: table.update(cost_unit="joules"),
-        "cost_unit: 'joules' is unknown; known are seconds, flops",
+        lambda table: table.update(cost_unit="euros"),
+        "cost_unit: 'euros' is unknown; known are seconds, joules, flops",
     ),
     "no dense rung": (lambda table: table.update(dense="k999"), "dense: 'k999' is not one"),
     "no stage": (lambda table: table.update(stages=[]), "stages: the list is empty"),

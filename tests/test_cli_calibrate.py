@@ -4,15 +4,19 @@ import json
 import re
 import shutil
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import test_cli_plan
 import test_cli_run
+import test_within_budget
 from calibrations import rising
+from simulated_board import rung_cost
 
 from edge_runtime.calibration import load_calibration, save_calibration
 from edge_runtime.cli.main import main
 from edge_runtime.package import open_package
+from edge_runtime.profiling import Environment, save_profile
 from edge_runtime.records import open_run
 from edge_runtime.selftest import PACKAGE
 
@@ -48,7 +52,11 @@ def test_it_measures_the_initial_state(calibrate, tmp_path) -> None:
     assert "the cost of a step is estimated by its FLOPs" in errors
     assert re.search(r"stage 1 of 1 \(step 0 of \d+\): 2 of 2 batches", errors)
     assert "costs in flops, an estimate" in text
-    assert re.search(r"0% +k100 +1\.00 +\S+ +\S+ +\S+ +1( |$)", text, re.MULTILINE)
+    assert re.search(r"^0% +k100 +1\.00 +0 +0 +1 +1 ", text, re.MULTILINE)
+    rows = re.findall(r"^0% +k\d+ +(\S+) +(\S+) +\S+ +(\S+) +(\S+) ", text, re.MULTILINE)
+    assert len(rows) == 3
+    for cost, bias, variance, error in (map(float, row) for row in rows):
+        assert error == pytest.approx(bias + cost * variance, rel=0.03)  # three digits
     assert text.count("smallest") == 1
 
 
@@ -65,6 +73,50 @@ def test_the_same_command_gives_the_same_numbers(calibrate, tmp_path) -> None:
     assert errors == {rung: after.error(after.stages[0], rung) for rung in after.costs}
     assert calibrate("--seed", "1")[0] == 0
     assert load_calibration(tmp_path / "calibration.json").stages != before.stages
+
+
+@pytest.fixture
+def known_costs(tmp_path, monkeypatch):
+    """A cost profile of the self-test package here, in which k075 did not fit."""
+    monkeypatch.setenv("EDGE_TRAIN_CACHE", str(tmp_path / "cache"))
+    selftest, here = open_package(PACKAGE), Environment.detect(threads=1)
+    costs = []
+    for rung, step_s in (("k100", 0.4), ("k075", 1.0), ("k050", 0.1)):
+        cost = rung_cost(rung, 0, step_s, 10.0, peak_bytes=None)
+        known = selftest.rung(rung)
+        tokens = selftest.manifest.token_blocks(known)
+        costs.append(replace(cost, token_blocks=tokens, flops=known.flops))
+    nothing = dict.fromkeys(("step_s", "step_s_low", "step_s_high", "step_j", "power_w"))
+    costs[1] = replace(costs[1], source="does_not_fit", **nothing)
+    given = test_within_budget.profile_of(selftest, rungs=tuple(costs))
+    profile = replace(given, **here.key._asdict())
+
+    def save(**changes) -> None:
+        save_profile(replace(profile, **changes), here.cached_profile_path(selftest))
+
+    save()
+    return save, profile
+
+
+def test_costs_are_those_of_the_profile(calibrate, known_costs, tmp_path) -> None:
+    save, profile = known_costs
+    code, text, errors = calibrate()
+    known = load_calibration(tmp_path / "calibration.json")
+    assert (code, known.cost_unit, known.costs) == (0, "seconds", {"k100": 0.4, "k050": 0.1})
+    assert "costs in seconds\n" in text
+    assert "without rung k075: the cost profile has no time of it" in errors
+    assert calibrate("--cost", "energy")[0] == 0
+    known = load_calibration(tmp_path / "calibration.json")
+    assert (known.cost_unit, known.costs) == ("joules", {"k100": 4.0, "k050": 1.0})
+    dark = tuple(replace(cost, step_j=None, power_w=None) for cost in profile.rungs)
+    save(rungs=dark)
+    code, _, error = calibrate("--cost", "energy")
+    assert (code, "the cost profile has no energy" in error) == (4, True)
+
+
+def test_joules_need_a_profile(calibrate) -> None:
+    code, _, error = calibrate("--cost", "energy")
+    assert (code, "--cost energy needs a cost profile" in error) == (4, True)
 
 
 def test_rungs_take_turns_without_an_effect(calibrate, tmp_path, monkeypatch) -> None:

@@ -9,7 +9,8 @@ from edge_runtime.cli.profile import add_device_arguments, environment_of
 from edge_runtime.cli.quantities import count, seed
 from edge_runtime.cli.signals import stop_on_signals
 from edge_runtime.cli.table import aligned
-from edge_runtime.errors import ConfigError, EdgeRuntimeError
+from edge_runtime.errors import ConfigError, DeviceError, EdgeRuntimeError
+from edge_runtime.facts.calibration import FLOPS, JOULES, SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from edge_runtime.package import Package
     from edge_runtime.package.manifest import Rung
     from edge_runtime.profiling import Environment
+
+
+_UNITS = {"time": SECONDS, "energy": JOULES}  # of `--cost`
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,6 +67,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=any_path,
         help="cost profile; default: that of the cache; without one, costs are FLOPs",
     )
+    parser.add_argument(
+        "--cost",
+        choices=_UNITS,
+        default="time",
+        help="of a step, in the cost profile; default: time",
+    )
     add_device_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
@@ -92,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
                 f"without rung {rung.id}: it trains {rung.trained}, others {ladder[0].trained}"
             )
     rungs = supported_rungs(engine, package, ladder, say)
-    cost_unit, costs = _costs(package, rungs, environment, args.profile)
+    cost_unit, costs = _costs(package, rungs, environment, args)
     with stop_on_signals("stopping") as stop:
         calibration = calibrate(
             package,
@@ -140,39 +150,43 @@ def _costs(
     package: "Package",
     rungs: "Sequence[Rung]",
     environment: "Environment",
-    file: "Path | None",
+    args: argparse.Namespace,
 ) -> tuple[str, dict[str, float]]:
-    """The unit of costs, and the cost of a step by rung, of those that can be trained here.
+    """The unit of costs, and the cost of a step by rung; without those of unknown cost.
 
     Raises:
-        DeviceError: the given profile does not exist, or was measured elsewhere.
+        DeviceError: the given profile does not exist, or was measured elsewhere; or joules are
+            asked for, and there are none.
         RecordsError: it is damaged.
     """
-    from edge_runtime.facts.calibration import FLOPS, SECONDS
     from edge_runtime.planning import interpolate
 
-    if file is not None:
-        profile = environment.load_profile(package, file)
+    unit, command = _UNITS[args.cost], environment.key.profile_command(package.path)
+    if args.profile is not None:
+        profile = environment.load_profile(package, args.profile)
     elif (cached := environment.cached_profile(package, say)) is not None:
         profile = cached
+    elif unit == JOULES:
+        raise DeviceError(f"--cost energy needs a cost profile. Measure one with {command}.")
     else:
         say(
             "no cost profile of this package on this board: the cost of a step is estimated "
-            "by its FLOPs. To measure it, first run "
-            f"{environment.key.profile_command(package.path)}"
+            f"by its FLOPs. To measure it, first run {command}"
         )
         return FLOPS, {rung.id: float(rung.flops) for rung in rungs}
     comparable = {rung.id for rung in rungs}
-    of_ladder = [cost for cost in profile.rungs if cost.rung in comparable]
-    known = {cost.rung: cost.step_s for cost in interpolate(of_ladder)}
-    costs = {}
+    known = interpolate([cost for cost in profile.rungs if cost.rung in comparable])
+    values = {cost.rung: cost.step_s if unit == SECONDS else cost.step_j for cost in known}
+    if unit == JOULES and not any(values.values()):
+        raise DeviceError(
+            "--cost energy: the cost profile has no energy. Take --cost time, or see "
+            f"`edge-train doctor` for the sensors and measure again with {command}."
+        )
+    costs = {rung.id: value for rung in rungs if (value := values.get(rung.id))}
     for rung in rungs:
-        step_s = known.get(rung.id)
-        if step_s is None:
-            say(f"without rung {rung.id}: the cost profile has no time for it")
-        else:
-            costs[rung.id] = step_s
-    return SECONDS, costs
+        if rung.id not in costs:
+            say(f"without rung {rung.id}: the cost profile has no {args.cost} of it")
+    return unit, costs
 
 
 def _is_calibration(file: "Path") -> bool:
@@ -184,6 +198,9 @@ def _is_calibration(file: "Path") -> bool:
     except EdgeRuntimeError:
         return False
     return True
+
+
+_HEAD = "progress", "rung", "cost", "bias^2", "noise", "variance", "error", "bias^2/|g|^2", ""
 
 
 def table_of(calibration: "Calibration") -> dict[str, Any]:
@@ -199,47 +216,39 @@ def table_of(calibration: "Calibration") -> dict[str, Any]:
 
 
 def render_text(calibration: "Calibration") -> str:
-    """One row per stage and rung; values relative to the dense rung's mean gradient."""
+    """One row per stage and rung, in units of the dense rung's variance at that stage."""
     mark = ", an estimate" if calibration.cost_is_estimate else ""
     dense = calibration.dense
+    rows: list[tuple[str, ...]] = [_HEAD]
+    for stage in calibration.stages:
+        rows += _rows(calibration, stage)
     lines = [
         f"gradients of {calibration.batches} batches of {calibration.batch_size} pictures per "
         f"stage, compared with those of rung {dense}; costs in {calibration.cost_unit}{mark}",
         "",
-    ]
-    rows = [
-        ("progress", "rung", "cost", "bias^2/|g|^2", "noise", "variance/|g|^2", "error", "")
-    ]
-    for stage in calibration.stages:
-        rows += _rows(calibration, stage)
-    lines += aligned(rows)
-    lines += [
+        *aligned(rows),
         "",
-        f"error: squared bias + cost * variance, over that of {dense}: below 1 is better than "
-        f"{dense} for the same cost; a squared bias below its noise may be chance",
+        f"error = bias^2 + cost * variance, where {dense} has 1: below 1 is better than "
+        f"{dense} for the same cost; a bias^2 below its noise may be chance",
     ]
     return "\n".join(lines)
 
 
-def _rows(
-    calibration: "Calibration", stage: "CalibrationStage"
-) -> list[tuple[str, str, str, str, str, str, str, str]]:
+def _rows(calibration: "Calibration", stage: "CalibrationStage") -> list[tuple[str, ...]]:
     errors = {each.rung: calibration.error(stage, each.rung) for each in stage.rungs}
     smallest = min(errors, key=errors.__getitem__)
+    unit, norm = stage.of(calibration.dense).variance, stage.squared_norm
     return [
         (
             f"{stage.progress:.0%}",
             each.rung,
             f"{calibration.relative_cost(each.rung):.2f}",
-            _relative(each.squared_bias, stage.squared_norm),
-            _relative(each.bias_noise, stage.squared_norm),
-            _relative(each.variance, stage.squared_norm),
+            f"{each.squared_bias / unit:.3g}",
+            f"{each.bias_noise / unit:.3g}",
+            f"{each.variance / unit:.3g}",
             f"{errors[each.rung]:.3g}",
+            "unknown" if norm is None else f"{each.squared_bias / norm:.3g}",
             "smallest" if each.rung == smallest else "",
         )
         for each in stage.rungs
     ]
-
-
-def _relative(square: float, squared_norm: float | None) -> str:
-    return "unknown" if squared_norm is None else f"{square / squared_norm:.3g}"

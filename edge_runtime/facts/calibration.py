@@ -10,11 +10,11 @@ from typing import Annotated
 from edge_runtime.schema import NonNegativeInt, PositiveInt, Probability, Range
 
 Square = Annotated[float, Range(ge=0, le=1e30)]
-StepCost = Annotated[float, Range(gt=1e-9, le=1e30)]  # seconds or FLOPs of a step
+StepCost = Annotated[float, Range(gt=1e-9, le=1e30)]  # seconds, joules or FLOPs of a step
 LEAST_VARIANCE = 1e-30  # of the dense rung, by which errors are divided
 
-SECONDS, FLOPS = "seconds", "flops"
-COST_UNITS = (SECONDS, FLOPS)
+SECONDS, JOULES, FLOPS = "seconds", "joules", "flops"
+COST_UNITS = (SECONDS, JOULES, FLOPS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,7 @@ class Calibration:
 
     @property
     def cost_is_estimate(self) -> bool:
-        """Whether costs are FLOPs, not measured seconds."""
+        """Whether costs are FLOPs, not measured."""
         return self.cost_unit == FLOPS
 
     def relative_cost(self, rung: str) -> float:
