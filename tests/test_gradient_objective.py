@@ -221,3 +221,28 @@ def test_a_limit_is_kept_before_the_order() -> None:
     reasons = " ".join(decision.reason for decision in outcome.decisions)
     assert "the budget allows less" in reasons
     assert "no plan fits" not in reasons
+
+
+def drops(outcome) -> list[int]:
+    """By how many rungs each step down went."""
+    heights = [RUNGS.index(rung) for rung in outcome.rungs]
+    return [a - b for a, b in itertools.pairwise(heights) if a > b]
+
+
+def test_a_step_down_is_as_small_as_is_feasible() -> None:
+    """Costs that vary by 10 % from step to step: the plan is once too expensive."""
+    board = Board(noise=0.1)
+    outcome = simulate(
+        Budget(energy_j=1500.0), 1000, board=board, objective=GradientError(ERRORS)
+    )
+    assert outcome.steps == 1000
+    assert drops(outcome) == [1]
+
+
+def test_pressure_on_memory_lowers_by_one_for_a_while() -> None:
+    board = Board(pressure=lambda step: 50.0 if 700 < step < 720 else 0.0)
+    outcome = simulate(
+        Budget(time_s=300.0), 1000, board=board, objective=GradientError(ERRORS)
+    )
+    assert drops(outcome) == [1]
+    assert outcome.rungs[700] == outcome.rungs[-1] == "k100"

@@ -200,14 +200,14 @@ class Governor:
     def _mix(self, allowed: Sequence[str], left: int) -> Mix | None:
         """The best mix for the remaining steps.
 
-        Where rungs only rise, it begins with no lower one than the present, if possible.
+        Where rungs only rise, it begins as little below the present one as is feasible.
         """
-        rung = self._rung
-        if rung is not None and self._rungs_only_rise and rung in allowed:
-            higher = [each for each in allowed if self._height[each] >= self._height[rung]]
-            if mix := self._remaining.plan(higher, left, loaded=rung):
+        is_bound = self._rungs_only_rise and self._rung is not None
+        for least in range(self._height[self._next_rung()] if is_bound else 0, -1, -1):
+            higher = [rung for rung in allowed if self._height[rung] >= least]
+            if higher and (mix := self._remaining.plan(higher, left, loaded=self._rung)):
                 return mix
-        return self._remaining.plan(allowed, left, loaded=rung)
+        return None
 
     def _is_due(self, rung: str, done: int, now_s: float) -> bool:
         """Whether it is time to plan again."""
