@@ -127,7 +127,7 @@ def test_every_parameter_of_a_head_has_a_gradient(method):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", OBJECTIVES)
+@pytest.mark.parametrize("method", METHODS)
 def test_a_package_with_batch_norm_is_verified(method, tmp_path, monkeypatch):
     """Loss, gradients and new state on engine `ort` are PyTorch's."""
     monkeypatch.setattr(ort_training, "is_available", lambda: False)

@@ -1,7 +1,7 @@
 """What a run reports for each of twelve faults of a power sensor: never a wrong joule that is
 called measured.
 
-The sensors are real files of an emulated board. The meter's clock is fifty times as fast as
+The sensors are real files of an emulated board. The meter's clock is 25 times as fast as
 the real one, and so are the readings.
 """
 
@@ -23,7 +23,7 @@ from edge_runtime.facts import Budget, WindowEnergy
 from edge_runtime.records import events
 from edge_runtime.training import Metering, train
 
-FASTER = 50
+FASTER = 25
 TRUE_W = 7.0
 BOARD = board(total=("VDD_IN",))
 
@@ -181,7 +181,7 @@ def test_in_a_run_it_is_measured_or_unknown(tmp_path, fault) -> None:
         assert "lost" in kinds
         assert fault.in_run in (found.unknown_because or "")
         assert found.unknown_s > 30.0
-        # Every delay of the machine is fifty times as long on the fast clock, and a gap too.
+        # Every delay of the machine is 25 times as long on the fast clock, and a gap too.
         assert found.unknown_s - 2.0 <= energy.gap_s < found.unknown_s + 10.0
 
 
