@@ -140,10 +140,16 @@ def test_it_measures_every_checkpoint_of_a_run(calibrate, tmp_path, capsys) -> N
     assert [stage.step for stage in known.stages] == [0, 2, 3]
     assert [stage.progress for stage in known.stages] == [0.0, 2 / 3, 1.0]
     assert known.run == str(run)
-    (run / "checkpoints/2/checkpoint.json").write_text("{")
+    with (run / "checkpoints/2/state.safetensors").open("r+b") as file:
+        file.truncate(5000)
     code, _, errors = calibrate("--from", str(run))
     assert (code, "without a damaged checkpoint" in errors) == (0, True)
     assert len(load_calibration(tmp_path / "calibration.json").stages) == 2
+    facts = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(facts | {"total_steps": 2}))
+    code, _, error = calibrate("--from", str(run))  # which never had a third step
+    assert (code, "has no checkpoint that can be used" in error) == (6, True)
+    (run / "run.json").write_text(json.dumps(facts))
     shutil.rmtree(run / "checkpoints")
     code, _, error = calibrate("--from", str(run))
     assert (code, "has no checkpoint that can be used" in error) == (6, True)

@@ -1,6 +1,6 @@
 """States of the weights at which a calibration is measured: the initial one, checkpoints."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from typing import NamedTuple
 from edge_runtime.errors import PackageError, RecordsError
 from edge_runtime.package import Package
 from edge_runtime.records import Run
-from edge_runtime.records.checkpoints import checkpoint_paths, load_checkpoint, read_info
+from edge_runtime.records.checkpoints import Checkpoint, checkpoint_paths, load_checkpoint
 from edge_runtime.records.run import CHECKPOINTS, STEPS_FILE
 from edge_runtime.state import State
 
@@ -59,27 +59,34 @@ def stages_of_run(package: Package, run: Run, report: Callable[[str], None]) -> 
     stages = []
     for path in reversed(checkpoint_paths(run.path / CHECKPOINTS)):
         try:
-            step = read_info(path).step
+            step = _load(path, run, package, names=()).info.step  # verifies the whole file
         except RecordsError as error:
             report(f"without a damaged checkpoint: {error}")
             continue
         read_state = partial(_state_of, path, run, package)
         stages.append(Stage(step, info.steps_per_epoch, info.total_steps, read_state))
-    if not stages:
+    if not stages or stages[-1].step > info.total_steps:
         raise RecordsError(
             f"{run.path} has no checkpoint that can be used. Continue it with `edge-train run "
             "--resume`, or calibrate the initial state without --from."
         )
-    if info.settings.state_sha256 is None:
+    if info.settings.state_sha256 is None and stages[0].step > 0:
         first = Stage(0, info.steps_per_epoch, info.total_steps, package.initial_state)
         stages.insert(0, first)
     return stages
 
 
 def _state_of(checkpoint: Path, run: Run, package: Package) -> State:
+    return _load(checkpoint, run, package).state
+
+
+def _load(
+    path: Path, run: Run, package: Package, names: Collection[str] | None = None
+) -> Checkpoint:
     return load_checkpoint(
-        checkpoint,
+        path,
         package_digest=package.digest,
         steps_file=run.path / STEPS_FILE,
         expected=package.expected_state(),
-    ).state
+        names=names,
+    )
