@@ -14,6 +14,7 @@ from calibrations import rising
 from simulated_board import rung_cost
 
 from edge_runtime.calibration import load_calibration, save_calibration
+from edge_runtime.calibration.measure import dense_rung
 from edge_runtime.cli.main import main
 from edge_runtime.package import open_package
 from edge_runtime.profiling import Environment, save_profile
@@ -112,6 +113,30 @@ def test_costs_are_those_of_the_profile(calibrate, known_costs, tmp_path) -> Non
     save(rungs=dark)
     code, _, error = calibrate("--cost", "energy")
     assert (code, "the cost profile has no energy" in error) == (4, True)
+
+
+def test_rungs_that_train_other_parameters_are_left_out(
+    calibrate, tmp_path, monkeypatch
+) -> None:
+    selftest = open_package(PACKAGE)
+    first, *others = selftest.manifest.rungs
+    last = replace(first, id="last", trained="last-1")
+    grown = replace(selftest.manifest, rungs=(first, last, *others))
+    monkeypatch.setattr(
+        "edge_runtime.package.open_package", lambda path: replace(selftest, manifest=grown)
+    )
+    code, _, errors = calibrate()
+    assert (code, "without rung last: it trains last-1, others all\n" in errors) == (0, True)
+    assert "last" not in load_calibration(tmp_path / "calibration.json").costs
+
+
+def test_the_dense_rung_is_the_largest_without_micro_batches() -> None:
+    selftest = open_package(PACKAGE)
+    first, *others = selftest.manifest.rungs
+    parts = replace(first, id="k100-m2", micro_batch=2)
+    rungs = (*others, parts, first)
+    grown = replace(selftest, manifest=replace(selftest.manifest, rungs=rungs))
+    assert dense_rung(grown, rungs) == dense_rung(grown, rungs[::-1]) == first
 
 
 def test_joules_need_a_profile(calibrate) -> None:

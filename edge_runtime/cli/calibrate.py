@@ -81,12 +81,7 @@ def run(args: argparse.Namespace) -> int:
     """Measure, write, show."""
     from edge_runtime.calibration import CalibrationOptions, calibrate, save_calibration
     from edge_runtime.data import open_source
-    from edge_runtime.engines import (
-        GRADIENTS,
-        create_gradient_engine,
-        engine_name,
-        supported_rungs,
-    )
+    from edge_runtime.engines import GRADIENTS, engine_name
     from edge_runtime.package import open_package
 
     require_output(args.output, "a calibration", _is_calibration)
@@ -94,15 +89,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--engine is {args.engine}; only {GRADIENTS} can calibrate.")
     package, source = open_package(args.package), open_source(args.data)
     environment = environment_of(args, package)
-    engine = create_gradient_engine(environment.device, args.threads)
-    ladder = package.manifest.ladder()
-    for rung in package.manifest.rungs:
-        if rung not in ladder:
-            say(
-                f"without rung {rung.id}: it trains {rung.trained}, others {ladder[0].trained}"
-            )
-    rungs = supported_rungs(engine, package, ladder, say)
-    cost_unit, costs = _costs(package, rungs, environment, args)
+    cost_unit, costs = _costs(package, _rungs(package, environment), environment, args)
     with stop_on_signals("stopping") as stop:
         calibration = calibrate(
             package,
@@ -126,6 +113,23 @@ def run(args: argparse.Namespace) -> int:
     else:
         show(f"{render_text(calibration)}\ncalibration: {args.output}")
     return 0
+
+
+def _rungs(package: "Package", environment: "Environment") -> "Sequence[Rung]":
+    """The rungs that can be compared here; each other one is named.
+
+    Raises:
+        EngineError: the engine can train none of them.
+    """
+    from edge_runtime.engines import create_gradient_engine, supported_rungs
+
+    ladder = package.manifest.ladder()
+    for rung in package.manifest.rungs:
+        if rung not in ladder:
+            trained = ladder[0].trained
+            say(f"without rung {rung.id}: it trains {rung.trained}, others {trained}")
+    engine = create_gradient_engine(environment.device, environment.threads)
+    return supported_rungs(engine, package, ladder, say)
 
 
 def _stages(
