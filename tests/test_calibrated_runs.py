@@ -36,6 +36,19 @@ def test_a_calibration_is_followed_within_a_budget(package, measured, tmp_path) 
     assert next(e.rung for e in yielded if isinstance(e, events.StepRecord)) == "k050"
 
 
+def test_a_run_keeps_its_objective(package, measured, tmp_path) -> None:
+    path, stop = calibrated(package, tmp_path), stop_after(2)
+    with pytest.raises(StoppedError):
+        train_within(package, tmp_path / "run", budget=HOUR, calibration=path, stop=stop)
+    message = "objective: the run has gradient-error, this command asks for tokens"
+    with pytest.raises(ConfigError, match=message):
+        train_within(package, tmp_path / "run", budget=HOUR, resume=True)
+    yielded = train_within(
+        package, tmp_path / "run", budget=HOUR, calibration=path, resume=True
+    )
+    assert isinstance(yielded[-1], events.Finished)
+
+
 def test_a_calibration_without_a_budget_is_a_schedule(package, tmp_path) -> None:
     """Nothing is measured, and the run can be resumed exactly."""
     path = calibrated(package, tmp_path)

@@ -13,13 +13,12 @@ from edge_runtime.cli.quantities import (
     temperature_c,
 )
 from edge_runtime.errors import ConfigError
+from edge_runtime.facts.plan import GRADIENT_ERROR, TOKENS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from edge_runtime.facts import Budget
-
-TOKENS, GRADIENT_ERROR = "tokens", "gradient-error"
 
 
 def add_budget_arguments(parser: argparse.ArgumentParser) -> None:

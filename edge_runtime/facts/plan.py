@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from edge_runtime.schema import Bytes, Joules, NonNegative, NonNegativeInt, Seconds, Watts
 
+TOKENS, GRADIENT_ERROR = "tokens", "gradient-error"  # objectives of plans
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:

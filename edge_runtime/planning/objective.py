@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from typing_extensions import override
 
 from edge_runtime.facts import Calibration, RungCost
+from edge_runtime.facts.plan import GRADIENT_ERROR, TOKENS
 
 Numbers = NDArray[np.float64]
 
@@ -17,6 +18,7 @@ Numbers = NDArray[np.float64]
 class Objective(Protocol):
     """The value of steps, and its name for people."""
 
+    name: str  # as on the command line
     best: str  # of a rung: it has the highest value
     most: str  # of a plan: no other one within these limits has a higher value
     less: str  # of a rung: it has a lower value than the plan
@@ -40,6 +42,7 @@ class Objective(Protocol):
 class TokenBlocks(Objective):
     """The student's tokens times the blocks that they pass."""
 
+    name = TOKENS
     best = "keeps the most token-blocks"
     most = "the most"
     less = "keeps fewer token-blocks than the budget allows"
@@ -58,6 +61,7 @@ class GradientError(Objective):
     constant. A step has the mean over its share of the run.
     """
 
+    name = GRADIENT_ERROR
     best = "the smallest cost-adjusted error"
     most = "the smallest error"
     less = "over the whole run its cost-adjusted error is larger than the plan's"

@@ -154,6 +154,7 @@ def _settings(
         epochs=options.epochs,
         images_per_epoch=options.images_per_epoch,
         rungs=None if options.rungs is None else tuple(options.rungs),
+        objective=options.objective.name,
     )
 
 
