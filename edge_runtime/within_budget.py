@@ -4,8 +4,8 @@ Clock: monotonic seconds.
 """
 
 import logging
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,16 +23,15 @@ from edge_runtime.data import (
     steps_per_epoch,
 )
 from edge_runtime.device import Meter, cpu_threads, memory_now
-from edge_runtime.engines import Engine, create_engine, require_supported, supported_rungs
+from edge_runtime.engines import create_engine
 from edge_runtime.engines.runtime import baseline_bytes
-from edge_runtime.errors import ConfigError, DeviceError
 from edge_runtime.facts import Budget, CostProfile
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
 from edge_runtime.planning import (
     TOKEN_BLOCKS,
     GradientError,
-    interpolate,
+    first_feasible,
     require_bounded,
     with_decoding,
 )
@@ -42,6 +41,9 @@ from edge_runtime.profiling import (
     Environment,
     check_limits,
     choose_device,
+    chosen_candidates,
+    costs_for_run,
+    default_candidates,
     fitting_on_card,
     measure_for_run,
     require_readings,
@@ -50,8 +52,16 @@ from edge_runtime.records import Run, RunInfo, Settings, is_begun, open_run
 from edge_runtime.records.events import Event
 from edge_runtime.state import State
 from edge_runtime.storage import StrPath
-from edge_runtime.training import Metering, TrainingOptions, never, open_loop, prepare
+from edge_runtime.training import (
+    Metering,
+    TrainingOptions,
+    never,
+    open_loop,
+    prepare,
+)
 from edge_runtime.training.auto_epochs import with_auto_epochs
+from edge_runtime.training.job import TrainingJob
+from edge_runtime.training.selector import rung_selector
 from edge_runtime.units import bytes_text
 
 _IDLE_S = 3.0  # long enough for the slowest sensor
@@ -68,6 +78,7 @@ def train_within(
     *,
     budget: Budget = _UNLIMITED,
     rungs: Sequence[str] | None = None,
+    trained: str | None = None,
     skip_unsupported: bool = False,
     epochs: int | None = 100,
     images_per_epoch: int | None = None,
@@ -101,6 +112,9 @@ def train_within(
         rungs: ids of those that may be trained; all of them train the same parameters.
             `None`: with a budget, the ladder, as far as the engine can train it; otherwise the
             rung that keeps the most.
+        trained: the set of parameters that is trained, such as "last-2". `None`: with a
+            budget, the first of the package's sets that has a feasible plan, otherwise the
+            first; a run that is continued within a budget keeps its set.
         skip_unsupported: leave out those of `rungs` that the engine cannot train.
         epochs: of the run. `None`: as many as time and energy give; a run that is continued
             keeps its number.
@@ -143,6 +157,7 @@ def train_within(
     errors = None if calibration is None else load_calibration(Path(calibration), package)
     if errors is not None:
         require_epochs(epochs)
+        trained = trained or package.rung(errors.dense).trained
     begun = open_run(run_dir).info if resume and is_begun(run_dir) else None
     if begun is not None:
         threads = _threads_of(begun, threads, report)
@@ -173,16 +188,20 @@ def train_within(
         source, manifest.views, batch_size=manifest.batch_size, threads=None
     )
     code = decoder_code_bytes(source)
-    is_tight = _is_tight(package, rungs, recorded, decoding + code)
+    if begun is not None and trained is None and rungs is None:
+        trained = _set_of(package, begun)
+    is_tight = _is_tight(package, rungs, trained, recorded, decoding + code)
     if rungs is None:
         by_costs = budget.is_limited or is_tight or errors is not None
-        candidates = _default_candidates(package, trainer, by_costs, report)
+        sets = default_candidates(package, trainer, trained, by_costs, report)
     else:
-        candidates = _chosen(package, trainer, rungs, skip_unsupported, report)
+        sets = chosen_candidates(package, trainer, rungs, trained, skip_unsupported, report)
+    if errors is not None:
+        sets = {name: calibrated_rungs(errors, sets[name], report) for name in sets}
+    candidates = [rung for ladder in sets.values() for rung in ladder]
     schedule: Sequence[tuple[int, str]] = ((1, candidates[0].id),)
     is_chosen = errors is None and len(candidates) > 1
     if errors is not None:
-        candidates = calibrated_rungs(errors, candidates, report)
         per_epoch = steps_per_epoch(source, manifest.batch_size, images=images_per_epoch)
         schedule = unlimited_schedule(package, errors, candidates, per_epoch * (epochs or 1))
     is_governed = budget.is_limited or is_tight or is_chosen or profile is not None
@@ -214,22 +233,81 @@ def train_within(
             return open_run(run_dir)
         if is_governed:
             check_limits(package, environment, budget, metering.meter)
-            measure = partial(measure_for_run, package, environment, options, metering, report)
-            given = None if profile is None else Path(profile)
-            costs = _costs(package, environment, given, candidates, measure, report)
-            costs = fitting_on_card(costs, report)
-            limit = _decoding_limit(source, costs, budget, decoding, code, report)
-            costs = replace(costs, rungs=with_decoding(costs.rungs, limit + code))
-            require_readings(budget, metering.meter)
-            if budget.needs_energy:
-                environment.check_energy(costs)
-            if is_auto:
-                job = with_auto_epochs(job, costs, metering, report)
-            options = replace(job.options, profile=costs, decoding_limit_bytes=limit)
-        _set_idle_power(metering.meter, options.profile, report)
-        with open_loop(replace(job, options=options)) as loop:
+            governing = _Governing(
+                job=job,
+                environment=environment,
+                metering=metering,
+                file=None if profile is None else Path(profile),
+                decoding=decoding,
+                code=code,
+                is_auto=is_auto,
+                report=report,
+            )
+            job = governing.job_within_budget(sets)
+        _set_idle_power(metering.meter, job.options.profile, report)
+        with open_loop(job) as loop:
             yield from loop.run()
     return open_run(run_dir)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Governing:
+    """What a job needs whose rungs are chosen by their costs."""
+
+    job: TrainingJob
+    environment: Environment
+    metering: Metering
+    file: Path | None  # of a cost profile
+    decoding: int  # bytes that decoding the pictures takes
+    code: int  # bytes of the decoders
+    is_auto: bool  # the budget decides the number of epochs
+    report: Callable[[str], None]
+
+    def job_within_budget(self, sets: Mapping[str, Sequence[Rung]]) -> TrainingJob:
+        """The job on the first of these sets of trained parameters that has a feasible plan.
+
+        Args:
+            sets: the rungs that may be trained, by what they train.
+
+        Raises:
+            BudgetError: there is none.
+            EdgeRuntimeError: any other error of `train_within` before training.
+        """
+
+        def planned(trained: str) -> TrainingJob:
+            job = self._with_costs(sets[trained])
+            if len(sets) > 1 and not self.is_auto:  # whose plan is feasible
+                rung_selector(job, self.metering, done=0)  # refuses if no plan is
+            return job
+
+        job, refused = first_feasible(list(sets), planned)
+        return replace(job, options=replace(job.options, refused_sets=refused))
+
+    def _with_costs(self, candidates: Sequence[Rung]) -> TrainingJob:
+        """The job with the costs of its rungs, its epochs, and its limit on decoding."""
+        job, environment, report = self.job, self.environment, self.report
+        budget, metering = job.options.budget, self.metering
+        measure = partial(
+            measure_for_run, job.package, environment, job.options, metering, report
+        )
+        costs = costs_for_run(job.package, environment, self.file, candidates, measure, report)
+        costs = fitting_on_card(costs, report)
+        limit = _decoding_limit(job.source, costs, budget, self.decoding, self.code, report)
+        costs = replace(costs, rungs=with_decoding(costs.rungs, limit + self.code))
+        require_readings(budget, metering.meter)
+        if budget.needs_energy:
+            environment.check_energy(costs)
+        if self.is_auto:
+            job = with_auto_epochs(job, costs, metering, report)
+        options = replace(job.options, profile=costs, decoding_limit_bytes=limit)
+        return replace(job, options=options)
+
+
+def _set_of(package: Package, begun: RunInfo) -> str | None:
+    """What the governor trains in a run that is continued; `None`: it has no governor."""
+    if begun.profile is None or begun.settings.package_digest != package.digest:
+        return None
+    return package.rung(begun.profile.rungs[0].rung).trained
 
 
 def _threads_of(
@@ -251,6 +329,7 @@ def _threads_of(
 def _is_tight(
     package: Package,
     rungs: Sequence[str] | None,
+    trained: str | None,
     recorded: Settings | None,
     decoding: int,
 ) -> bool:
@@ -262,12 +341,13 @@ def _is_tight(
     Args:
         package: the package to train.
         rungs: that the caller names.
+        trained: the set of parameters that the caller names.
         recorded: settings of the run that is continued, if any.
         decoding: bytes that decoding the pictures takes.
     """
     if recorded is not None:
         return recorded.rungs is None
-    rung = package.rung(rungs[0]) if rungs else package.largest_rungs()[0]
+    rung = package.rung(rungs[0]) if rungs else package.largest_rungs(trained)[0]
     now = memory_now()
     needed = predicted_peak_bytes(package.manifest, rung, baseline_bytes()) + decoding
     return now.room_bytes is not None and needed > now.room_bytes
@@ -305,87 +385,6 @@ def _decoding_limit(
         more = skipped if limit < decoding else ""
         report(f"decoding these pictures takes up to {size} beside a rung{more}")
     return limit
-
-
-def _default_candidates(
-    package: Package, engine: Engine, by_costs: bool, report: Callable[[str], None]
-) -> list[Rung]:
-    """The rungs that may be trained where the caller names none.
-
-    Raises:
-        EngineError: the engine can train none of them.
-    """
-    if by_costs:
-        return supported_rungs(engine, package, package.manifest.ladder(), report)
-    return supported_rungs(engine, package, package.largest_rungs())[:1]
-
-
-def _chosen(
-    package: Package,
-    engine: Engine,
-    rungs: Sequence[str],
-    skip_unsupported: bool,
-    report: Callable[[str], None],
-) -> list[Rung]:
-    """The rungs that the caller names.
-
-    Raises:
-        ConfigError: the package has no such rung, they train different parameters, or no rung
-            is given.
-        EngineError: the engine cannot train one, or, with `skip_unsupported`, any of them.
-    """
-    if not rungs:
-        raise ConfigError("no rung to train: give at least one.")
-    chosen = [package.rung(rung) for rung in dict.fromkeys(rungs)]
-    if len({rung.trained for rung in chosen}) > 1:
-        names = ", ".join(f"{rung.id} ({rung.trained})" for rung in chosen)
-        raise ConfigError(
-            "rungs that train different parameters cannot be mixed, since their token-blocks "
-            f"do not compare: {names}. Choose rungs that train the same."
-        )
-    if skip_unsupported:
-        return supported_rungs(engine, package, chosen, report)
-    for rung in chosen:
-        require_supported(engine, package, rung)
-    return chosen
-
-
-def _costs(
-    package: Package,
-    environment: Environment,
-    file: Path | None,
-    candidates: Sequence[Rung],
-    measure: Callable[[Sequence[Rung], CostProfile | None], CostProfile],
-    report: Callable[[str], None],
-) -> CostProfile:
-    """Costs of the candidates here: given, cached, or measured now.
-
-    Raises:
-        DeviceError: the given profile was measured in another environment, or lacks a rung.
-        RecordsError: it is damaged.
-        EdgeRuntimeError: any error of `measure`.
-    """
-    ladder = [rung for rung in package.manifest.rungs if rung.trained == candidates[0].trained]
-    if file:
-        known: CostProfile | None = environment.load_profile(package, file)
-    else:
-        known = environment.cached_profile(package, report)
-    missing = _missing(candidates, known)
-    if file and missing:
-        raise DeviceError(
-            f"cost profile {file} lacks {', '.join(missing)}. Measure again with "
-            f"{environment.key.profile_command()}."
-        )
-    profile = measure(ladder, known) if known is None or missing else known
-    comparable = {rung.id for rung in ladder}
-    rungs = interpolate([cost for cost in profile.rungs if cost.rung in comparable])
-    ids = {rung.id for rung in candidates}
-    return replace(profile, rungs=tuple(cost for cost in rungs if cost.rung in ids))
-
-
-def _missing(candidates: Sequence[Rung], profile: CostProfile | None) -> list[str]:
-    known = {cost.rung for cost in profile.rungs} if profile else set()
-    return [rung.id for rung in candidates if rung.id not in known]
 
 
 def _set_idle_power(

@@ -118,7 +118,7 @@ def export_all(folder: Path) -> None:
         options = f"{SMALL} --method {method} --tokens {policy} --precision {precision}"
         options += f" --keep-ratios {','.join(map(str, ratios))} --verify full"
         if method == "paired":
-            options += " --set micro_batches=[2]"
+            options += ' --set micro_batches=[2] --set trained=["all","lora-2"]'
         with paired_method(), small_scale():
             if code := main(["export", *options.split(), "-o", str(path)]):
                 sys.exit(code)

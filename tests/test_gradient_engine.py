@@ -73,6 +73,6 @@ def test_a_teacher_stands_still_and_buffers_are_set_back(small_package) -> None:
 def test_micro_batches_give_the_gradient_of_the_batch(small_package) -> None:
     with paired_method():
         package = small_package("paired", "random")
-        (parts,) = (r for r in package.manifest.ladder()[-2:] if r.micro_batch)
+        (parts,) = (r for r in package.ladder()[-2:] if r.micro_batch)
         whole = parts.id.removesuffix("-m2")
         assert_is_the_gradient(package, parts.id, whole, trained_state(package, whole))

@@ -181,7 +181,7 @@ def test_the_document_has_the_flags():
 
 def test_the_documents_examples_are_recipes(tmp_path):
     examples = re.findall(r"```toml\n(.*?)```", DOCUMENT, re.S)
-    assert len(examples) == 3
+    assert len(examples) == 4
     for example in examples:
         path = tmp_path / "recipe.toml"
         path.write_text(example)

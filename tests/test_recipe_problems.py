@@ -122,9 +122,33 @@ WRONG = [  # what is wrong in the table, the one problem that is reported
     ({"patch_sizes": 8}, "patch_sizes: expected a list, got 8"),
     ({"trained": []}, "trained: expected at least one"),
     ({"trained": ["all", "all"]}, "trained: each at most once"),
-    ({"trained": ["last-3"]}, "trained: expected 'all', or 'last-1' to 'last-2' for the last"),
-    ({"trained": ["first-1"]}, "for the last blocks, got 'first-1'"),
-    ({"trained": ["last-0"]}, "for the last blocks, got 'last-0'"),
+    (
+        {"model": SIZES, "trained": ["last-3"]},
+        "trained: expected 'all', 'last-1' to 'last-2' for the last blocks, 'biases', or "
+        "'lora-1' to 'lora-16' for low-rank factors, got 'last-3'",
+    ),
+    ({"model": SIZES, "trained": ["first-1"]}, "for low-rank factors, got 'first-1'"),
+    ({"model": SIZES, "trained": ["last-0"]}, "for low-rank factors, got 'last-0'"),
+    ({"model": SIZES, "trained": ["lora-0"]}, "for low-rank factors, got 'lora-0'"),
+    ({"model": SIZES, "trained": ["lora-17"]}, "for low-rank factors, got 'lora-17'"),
+    (
+        {"model": SIZES, "trained": ["lora-4", "all", "lora-8"]},
+        "trained: a package has low-rank factors of one rank, and its rungs train those of 4 "
+        "and 8; choose one of them",
+    ),
+    (
+        {"model": SIZES, "trained": ["lora-4"], "parametrization": {"name": "none"}},
+        "parametrization.name: 'none' does not combine with 'lora-4' in trained, which needs "
+        "'lora', its default there",
+    ),
+    (
+        {"model": SIZES, "trained": ["lora-4"], "parametrization": {"name": "lora"}},
+        "parametrization.rank: no rung trains factors of rank 8; add 'lora-8' to trained",
+    ),
+    (
+        {"model": SIZES, "parametrization": {"name": "lora", "rank": 2}},
+        "parametrization.rank: no rung trains factors of rank 2; add 'lora-2' to trained",
+    ),
     (
         {"keep_ratios": [n / 1000 for n in range(1, 300)]},
         "ladder has 299 rungs; expected at m",
@@ -305,7 +329,7 @@ def test_all_other_problems_are_reported_at_once():
         "model": {**SIZES, "patch_size": 5},
         "method": {"temperature": -1.0},
         "tokens": {"name": "evits"},
-        "parametrization": {"name": "lora"},
+        "parametrization": {"name": "loras"},
         "keep_ratios": [0.5, 0.5],
         "micro_batches": [3],
         "trained": [],
@@ -315,7 +339,7 @@ def test_all_other_problems_are_reported_at_once():
         "not a multiple of patch size 5",
         "temperature: expected a number in [0.001, 1000]",
         "unknown token policy 'evits'",
-        "unknown parametrization 'lora'; known are none.",
+        "unknown parametrization 'loras'; known are none, lora.",
         "each at most once",
         "3 does not divide the batch size 64",
         "trained: expected at least one",
@@ -341,7 +365,7 @@ def test_all_problems_with_the_methods_declaration_are_reported_at_once():
         "micro_batches: method simclr needs the whole batch: the other pictures of the batch",
         "patch_sizes: 5 px does not divide the 16 px of view group 'global'",
         "optimizer.ema_momentum: method simclr has no EMA teacher",
-        "trained: expected 'all', or 'last-1' to 'last-2' for the last blocks, got 'last-9'",
+        "for low-rank factors, got 'last-9'",
     ):
         assert sum(part in problem for problem in found) == 1, part
     assert len(found) == 5

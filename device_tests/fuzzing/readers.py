@@ -71,7 +71,7 @@ def _fit(folder: Path, name: str) -> None:
 def _read_package(folder: Path) -> None:
     package = open_package(folder)
     state, manifest = package.initial_state(), package.manifest
-    for rung in manifest.ladder():
+    for rung in package.ladder():
         manifest.token_blocks(rung)
         predicted_peak_bytes(manifest, rung, 1 << 26)
         package.rungs_with_keep_ratio(rung.keep_ratio)

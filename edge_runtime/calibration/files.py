@@ -108,9 +108,11 @@ def _require_package(calibration: Calibration, package: Package, where: str) -> 
             f"{package.digest[:12]!r}. Measure one with "
             f"`edge-train calibrate {package.path} DATA`."
         )
-    ladder = {rung.id for rung in package.manifest.ladder()}
-    if foreign := sorted(calibration.costs.keys() - ladder):
+    rungs = {rung.id: rung.trained for rung in package.manifest.rungs}
+    if foreign := sorted(calibration.costs.keys() - rungs.keys()):
         raise RecordsError(
             f"{where}: costs: {shown(', '.join(foreign))}: not among the rungs of "
-            f"{package.path} that a plan may mix."
+            f"{package.path}."
         )
+    if len({rungs[rung] for rung in calibration.costs}) > 1:
+        raise RecordsError(f"{where}: costs: its rungs train different parameters.")

@@ -1,4 +1,4 @@
-"""The flags that `plan` and `run` share: budget, `--epochs`, objective of the plan."""
+"""The flags that `plan` and `run` share: budget, what it decides if left out, objective."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -86,6 +86,16 @@ def calibration_of(args: argparse.Namespace) -> "Path | None":
             "`edge-train calibrate PKG DATA` measures one."
         )
     return path
+
+
+def add_trained_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare `--trained`."""
+    parser.add_argument(
+        "--trained",
+        metavar="SET",
+        help="parameters that are trained, such as last-2, see `edge-train inspect PKG`; "
+        "default: the first of the package, with a budget the first that it allows",
+    )
 
 
 def budget_of(args: argparse.Namespace) -> "Budget":

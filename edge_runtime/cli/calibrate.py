@@ -3,6 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from edge_runtime.cli.budget_flags import add_trained_argument
 from edge_runtime.cli.output import say, show, show_json
 from edge_runtime.cli.paths import any_path, path_text, require_output
 from edge_runtime.cli.profile import add_device_arguments, environment_of
@@ -73,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="time",
         help="of a step, in the cost profile; default: time",
     )
+    add_trained_argument(parser)
     add_device_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
@@ -89,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--engine is {args.engine}; only {GRADIENTS} can calibrate.")
     package, source = open_package(args.package), open_source(args.data)
     environment = environment_of(args, package)
-    cost_unit, costs = _costs(package, _rungs(package, environment), environment, args)
+    cost_unit, costs = _costs(package, _rungs(package, environment, args), environment, args)
     with stop_on_signals("stopping") as stop:
         calibration = calibrate(
             package,
@@ -115,15 +117,18 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _rungs(package: "Package", environment: "Environment") -> "Sequence[Rung]":
+def _rungs(
+    package: "Package", environment: "Environment", args: argparse.Namespace
+) -> "Sequence[Rung]":
     """The rungs that can be compared here; each other one is named.
 
     Raises:
+        ConfigError: no rung trains the set that the flags name.
         EngineError: the engine can train none of them.
     """
     from edge_runtime.engines import create_gradient_engine, supported_rungs
 
-    ladder = package.manifest.ladder()
+    ladder = package.ladder(args.trained)
     for rung in package.manifest.rungs:
         if rung not in ladder:
             trained = ladder[0].trained

@@ -10,6 +10,7 @@ from edge_runtime.cli.budget_flags import (
     add_budget_arguments,
     add_epochs_argument,
     add_objective_arguments,
+    add_trained_argument,
     budget_of,
     calibration_of,
 )
@@ -23,10 +24,10 @@ from edge_runtime.errors import ConfigError, DataError, DeviceError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edge_runtime.facts import CostProfile
+    from edge_runtime.facts import Calibration, CostProfile, RungCost
     from edge_runtime.package import Package
     from edge_runtime.package.manifest import Rung
-    from edge_runtime.planning import Objective
+    from edge_runtime.planning import Workload
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help="pictures to train on; they are counted, and so is the memory to decode them",
     )
+    add_trained_argument(parser)
     add_epochs_argument(parser)
     parser.add_argument(
         "--images",
@@ -63,48 +65,94 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Plan, and show every rung."""
+    from edge_runtime.calibration import calibrated_rungs
     from edge_runtime.device import memory_now
     from edge_runtime.package import open_package
     from edge_runtime.planning import (
+        TOKEN_BLOCKS,
+        GradientError,
         Workload,
-        auto_epochs,
-        best_epochs,
-        interpolate,
-        make_plan,
+        first_feasible,
         overhead_of,
         require_state_fits,
-        single_rung_costs,
         with_decoding,
     )
-    from edge_runtime.profiling import fitting_on_card, key_of
+    from edge_runtime.profiling import fitting_on_card
 
-    budget, package = budget_of(args), open_package(args.package)
-    manifest, (per_epoch, decoding) = package.manifest, _epoch_of(package, args)
-    require_state_fits(budget, manifest.state_bytes)
+    package = open_package(args.package)
+    calibration, (per_epoch, decoding) = _calibration(package, args), _epoch_of(package, args)
+    measured = None if calibration is None else package.rung(calibration.dense).trained
+    sets = package.trained_sets(args.trained or measured)
+    require_state_fits(budget_of(args), package.manifest.state_bytes)
     path, profile = find_profile(package, args)
     if not _is_elsewhere(args):
         profile = fitting_on_card(profile, say)
-    objective, rungs = _objective_of(package, args)
+
+    def planned(trained: str) -> PlanFacts:
+        rungs: Sequence[Rung] = package.ladder(trained)
+        if calibration is not None:
+            rungs = calibrated_rungs(calibration, rungs, say)
+        costs = _costs_of(package, path, profile, rungs)
+        epoch = Workload(
+            costs=with_decoding(costs, decoding),
+            steps=per_epoch,
+            overhead=overhead_of(profile),
+            room_bytes=None if _is_elsewhere(args) else memory_now().limit_bytes,
+            objective=TOKEN_BLOCKS if calibration is None else GradientError(calibration),
+        )
+        return _planned(package, path, profile, epoch, trained, args)
+
+    facts, refused = first_feasible(sets, planned)
+    facts = facts._replace(refused_sets=refused)
+    if args.json:
+        show_json(table_of(facts))
+    else:
+        show(render_text(facts))
+    return 0
+
+
+def _costs_of(
+    package: "Package", path: Path, profile: "CostProfile", rungs: "Sequence[Rung]"
+) -> "tuple[RungCost, ...]":
+    """Costs of these rungs.
+
+    Raises:
+        DeviceError: the profile has none of them.
+    """
+    from edge_runtime.planning import interpolate
+    from edge_runtime.profiling import key_of
+
     ladder = [rung.id for rung in rungs]
-    unplanned = {rung.id for rung in manifest.rungs}.difference(ladder)
+    unplanned = {rung.id for rung in package.manifest.rungs}.difference(ladder)
     costs = [cost for cost in profile.rungs if cost.rung not in unplanned]
     if not costs:
         raise DeviceError(
             f"cost profile {path} has none of the rungs {', '.join(ladder)}. Measure them "
             f"with {key_of(profile).profile_command(package.path)}."
         )
-    epoch = Workload(
-        costs=with_decoding(interpolate(costs), decoding),
-        steps=per_epoch,
-        overhead=overhead_of(profile),
-        room_bytes=None if _is_elsewhere(args) else memory_now().limit_bytes,
-        objective=objective,
-    )
-    best, epochs = None, args.epochs
+    return interpolate(costs)
+
+
+def _planned(
+    package: "Package",
+    path: Path,
+    profile: "CostProfile",
+    epoch: "Workload",
+    trained: str,
+    args: argparse.Namespace,
+) -> PlanFacts:
+    """The plan with the rungs of one set of trained parameters.
+
+    Raises:
+        BudgetError: it is not feasible.
+    """
+    from edge_runtime.planning import auto_epochs, best_epochs, make_plan, single_rung_costs
+
+    budget, best, epochs, per_epoch = budget_of(args), None, args.epochs, epoch.steps
     if epochs is None:
         best = auto_epochs(epoch, budget)
         epochs = best.epochs
-    elif budget.is_bounded and not objective.is_staged:
+    elif budget.is_bounded and not epoch.objective.is_staged:
         best = best_epochs(epoch, budget)
     plan = make_plan(
         epoch.costs,
@@ -113,9 +161,10 @@ def run(args: argparse.Namespace) -> int:
         overhead=epoch.overhead,
         room_bytes=epoch.room_bytes,
         steps_per_epoch=per_epoch,
-        objective=objective,
+        objective=epoch.objective,
     )
-    facts = PlanFacts(
+    batch_size = package.manifest.batch_size
+    return PlanFacts(
         package=package.path,
         profile_path=path,
         profile=profile,
@@ -124,38 +173,29 @@ def run(args: argparse.Namespace) -> int:
         epochs=epochs,
         is_auto=args.epochs is None,
         best=best,
-        images=args.images or per_epoch * manifest.batch_size,
-        batch_size=manifest.batch_size,
+        images=args.images or per_epoch * batch_size,
+        batch_size=batch_size,
+        trained=trained,
         plan=plan,
         alone=single_rung_costs(
             replace(epoch, steps=plan.steps), budget, steps_per_epoch=per_epoch
         ),
     )
-    if args.json:
-        show_json(table_of(facts))
-    else:
-        show(render_text(facts))
-    return 0
 
 
-def _objective_of(
-    package: "Package", args: argparse.Namespace
-) -> "tuple[Objective, Sequence[Rung]]":
-    """The objective of the plan, and the rungs that it may mix.
+def _calibration(package: "Package", args: argparse.Namespace) -> "Calibration | None":
+    """The calibration to plan with; `None`: by token-blocks.
 
     Raises:
-        ConfigError: flags contradict each other, or the calibration is of another package.
+        ConfigError: flags contradict each other, or it is of another package.
         RecordsError: it is damaged.
     """
-    from edge_runtime.calibration import calibrated_rungs, load_calibration, require_epochs
-    from edge_runtime.planning import TOKEN_BLOCKS, GradientError
+    from edge_runtime.calibration import load_calibration, require_epochs
 
-    ladder, path = package.manifest.ladder(), calibration_of(args)
-    if path is None:
-        return TOKEN_BLOCKS, ladder
+    if (path := calibration_of(args)) is None:
+        return None
     require_epochs(args.epochs)
-    calibration = load_calibration(path, package)
-    return GradientError(calibration), calibrated_rungs(calibration, ladder, say)
+    return load_calibration(path, package)
 
 
 def _epoch_of(package: "Package", args: argparse.Namespace) -> tuple[int, int]:

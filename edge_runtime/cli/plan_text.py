@@ -1,6 +1,6 @@
 """What `edge-train plan` prints: the plan for people, or as one JSON document."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,8 +27,10 @@ class PlanFacts(NamedTuple):
     best: "EpochChoice | None"
     images: int  # per epoch
     batch_size: int
+    trained: str  # the set of parameters that its rungs train
     plan: "Plan"
     alone: "tuple[SingleRungCost, ...]"
+    refused_sets: Mapping[str, str] = {}  # preferred ones: why no plan of them is feasible
 
 
 def table_of(facts: PlanFacts) -> dict[str, Any]:
@@ -47,6 +49,8 @@ def table_of(facts: PlanFacts) -> dict[str, Any]:
         "images": facts.images,
         "batch_size": facts.batch_size,
         "energy_is_estimate": facts.profile.energy_is_estimate,
+        "trained": facts.trained,
+        "refused_sets": dict(facts.refused_sets),
         "plan": unstructure(facts.plan),
         "alone": [unstructure(run) for run in facts.alone],
         "advice": advice(facts.profile),
@@ -78,6 +82,7 @@ def render_text(facts: PlanFacts) -> str:
         ),
         ("budget", str(facts.budget) or "none"),
         ("run", _run_text(facts)),
+        *_set_rows(facts),
         ("plan", steps_text((part.rung, part.steps) for part in plan.segments)),
         ("takes", _totals(plan, mark)),
         ("limited by", ", ".join(map(_limit_text, plan.binding)) or _unlimited(facts)),
@@ -90,6 +95,14 @@ def render_text(facts: PlanFacts) -> str:
     rows += [("advice", line) for line in advice(profile)]
     tables = [*_verdict_lines(plan, mark), "", *_comparison_lines(facts, mark)]
     return "\n".join([*aligned(rows), "", *tables])
+
+
+def _set_rows(facts: PlanFacts) -> list[tuple[str, str]]:
+    """What is trained, and why nothing that is preferred to it, if another set is."""
+    if not facts.refused_sets:
+        return []
+    refused = [(f"not {name}", reason) for name, reason in facts.refused_sets.items()]
+    return [("trained", facts.trained), *refused]
 
 
 def _unlimited(facts: PlanFacts) -> str:

@@ -13,6 +13,7 @@ from edge_runtime.cli.budget_flags import (
     add_budget_arguments,
     add_epochs_argument,
     add_objective_arguments,
+    add_trained_argument,
     budget_of,
     calibration_of,
 )
@@ -55,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="or `auto`: by the budget; default: auto with a budget, otherwise the largest",
     )
     rung.add_argument("--rung", metavar="ID", help="see `edge-train inspect PKG`")
+    add_trained_argument(parser)
     add_epochs_argument(parser)
     parser.add_argument(
         "--images",
@@ -175,6 +177,7 @@ def training_of(args: argparse.Namespace) -> "partial[Generator[Event, None, Run
         args.output,
         budget=budget,
         rungs=rungs_of(package, args, budget),
+        trained=args.trained,
         skip_unsupported=args.rung is None,
         epochs=args.epochs,
         images_per_epoch=args.images,
@@ -227,11 +230,11 @@ def rungs_of(
         )
     if args.rung is not None:
         return [args.rung]
-    if ratio == AUTO:
-        return [rung.id for rung in package.manifest.ladder()]
-    if ratio is None:
+    if ratio is None or (ratio == AUTO and (budget.is_limited or args.calibration)):
         return None
-    rungs = [rung.id for rung in package.rungs_with_keep_ratio(ratio)]
+    if ratio == AUTO:
+        return [rung.id for rung in package.ladder(args.trained)]
+    rungs = [rung.id for rung in package.rungs_with_keep_ratio(ratio, args.trained)]
     return rungs if budget.is_limited else rungs[:1]
 
 

@@ -119,7 +119,9 @@ class Rung:
     id: str
     keep_ratio: Share
     patch_size_px: Pixels
-    trained: str  # parameters that its steps change: "all", or "last-2" for the last 2 blocks
+    # Parameters that its steps change: "all", "last-2" for the last 2 blocks, "biases" with
+    # norms, or "lora-8" for low-rank factors of rank 8; and what is not part of the encoder
+    trained: str
     # Images that `accumulate` takes; divides the batch size. None: `step` takes them all
     micro_batch: Batch | None
     # Student tokens in the attention of each block, class token included, by view group
@@ -232,13 +234,6 @@ class Manifest:
         return {
             name for each in artifacts for name in (each.training, each.eval, each.optimizer)
         }
-
-    def ladder(self) -> tuple[Rung, ...]:
-        """The rungs that a plan may mix: those that train the parameters of the first.
-
-        Token-blocks are comparable only between rungs that train the same parameters.
-        """
-        return tuple(rung for rung in self.rungs if rung.trained == self.rungs[0].trained)
 
     def token_blocks(self, rung: Rung) -> int:
         """Student tokens of one step, summed over blocks, views and images."""

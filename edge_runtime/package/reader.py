@@ -84,9 +84,46 @@ class Package:
         known = ", ".join(rung.id for rung in self.manifest.rungs)
         raise ConfigError(f"{self.path} has no rung {rung_id!r}; it has {known}.")
 
-    def largest_rungs(self) -> list[Rung]:
-        """The rungs with the highest keep-ratio, the one without micro-batches first."""
-        return self.rungs_with_keep_ratio(max(r.keep_ratio for r in self.manifest.ladder()))
+    def trained_sets(self, trained: str | None = None) -> tuple[str, ...]:
+        """The sets of parameters that rungs train, in the package's order.
+
+        Args:
+            trained: the only one that is wanted; `None`: all.
+
+        Raises:
+            ConfigError: no rung trains it.
+        """
+        sets = tuple(dict.fromkeys(rung.trained for rung in self.manifest.rungs))
+        if trained is None:
+            return sets
+        if trained not in sets:
+            raise ConfigError(
+                f"no rung of {self.path} trains {trained!r}; its rungs train "
+                f"{', '.join(sets)}. Choose one of these, or export again with it."
+            )
+        return (trained,)
+
+    def ladder(self, trained: str | None = None) -> tuple[Rung, ...]:
+        """The rungs that a plan may mix: those that train one set of parameters.
+
+        Token-blocks are comparable only between rungs that train the same parameters.
+
+        Args:
+            trained: the set; `None`: the package's first.
+
+        Raises:
+            ConfigError: no rung trains it.
+        """
+        wanted, *_ = self.trained_sets(trained)
+        return tuple(rung for rung in self.manifest.rungs if rung.trained == wanted)
+
+    def largest_rungs(self, trained: str | None = None) -> list[Rung]:
+        """The rungs with the highest keep-ratio, the one without micro-batches first.
+
+        Args and errors as of `ladder`.
+        """
+        ladder = self.ladder(trained)
+        return self.rungs_with_keep_ratio(max(rung.keep_ratio for rung in ladder), trained)
 
     def rung_with_keep_ratio(self, keep_ratio: float) -> Rung:
         """Of the rungs with that keep-ratio, the one with the largest micro-batch.
@@ -96,17 +133,23 @@ class Package:
         """
         return self.rungs_with_keep_ratio(keep_ratio)[0]
 
-    def rungs_with_keep_ratio(self, keep_ratio: float) -> list[Rung]:
+    def rungs_with_keep_ratio(
+        self, keep_ratio: float, trained: str | None = None
+    ) -> list[Rung]:
         """The rungs with that keep-ratio that differ from the first one only by micro-batches.
 
         The one without micro-batches comes first, then the one with the largest.
 
+        Args:
+            keep_ratio: in (0, 1].
+            trained: as of `ladder`.
+
         Raises:
-            ConfigError: outside (0, 1], or not on the ladder.
+            ConfigError: outside (0, 1], or not on the ladder; no rung trains this set.
         """
         if not 0 < keep_ratio <= 1:
             raise ConfigError(f"keep-ratio {keep_ratio:g} is outside (0, 1].")
-        ladder = self.manifest.ladder()
+        ladder = self.ladder(trained)
         ladder = tuple(r for r in ladder if r.patch_size_px == ladder[0].patch_size_px)
         rungs = [rung for rung in ladder if rung.keep_ratio == keep_ratio]
         if rungs:

@@ -17,6 +17,7 @@ from edge_runtime.planning.mix import Workload
 from edge_runtime.planning.objective import TOKEN_BLOCKS, GradientError, Objective
 from edge_runtime.planning.planner import auto_epochs, make_plan, require_state_fits
 from edge_runtime.planning.throttle import Reading
+from edge_runtime.planning.trained_sets import first_feasible
 
 __all__ = [
     "TOKEN_BLOCKS",
@@ -30,6 +31,7 @@ __all__ = [
     "Workload",
     "auto_epochs",
     "best_epochs",
+    "first_feasible",
     "interpolate",
     "make_plan",
     "overhead_of",

@@ -15,9 +15,10 @@ from edge_runtime.profiling.cache import (
     load_profile,
     save_profile,
 )
+from edge_runtime.profiling.candidates import chosen_candidates, default_candidates
 from edge_runtime.profiling.environment import Environment
 from edge_runtime.profiling.fastest import DeviceChoice, choose_device
-from edge_runtime.profiling.for_run import measure_for_run, wait_for_sensor
+from edge_runtime.profiling.for_run import costs_for_run, measure_for_run, wait_for_sensor
 from edge_runtime.profiling.limits import check_limits, fitting_on_card, require_readings
 from edge_runtime.profiling.profile import profile_package
 
@@ -32,6 +33,9 @@ __all__ = [
     "check_limits",
     "check_package",
     "choose_device",
+    "chosen_candidates",
+    "costs_for_run",
+    "default_candidates",
     "fitting_on_card",
     "forget_measurements",
     "key_of",

@@ -99,7 +99,7 @@ def _fastest(
     if not gpus:
         why = "; ".join(refused) or "no runtime of a GPU is installed"
         return DeviceChoice(device=CPU, reason=why)
-    rung = min(package.manifest.ladder(), key=lambda rung: rung.flops)
+    rung = min(package.ladder(), key=lambda rung: rung.flops)
     step_s: dict[str, float] = {}
     named: dict[str, str] = {}  # for people
     for device in (CPU, *gpus):

@@ -8,13 +8,16 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from edge_runtime.device import process_tree_rss_bytes
 from edge_runtime.engines import supported_rungs
+from edge_runtime.errors import DeviceError
 from edge_runtime.facts import Budget, CostProfile, RungCost, Spent
 from edge_runtime.facts.costs import MEASURED
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
+from edge_runtime.planning import interpolate
 from edge_runtime.profiling.bench import kept_folder
 from edge_runtime.profiling.cache import cache_writes, save_profile
 from edge_runtime.profiling.environment import Environment
@@ -82,6 +85,52 @@ def measure_for_run(
         with cache_writes():
             save_profile(whole, environment.cached_profile_path(package))
     return whole
+
+
+def costs_for_run(
+    package: Package,
+    environment: Environment,
+    file: Path | None,
+    candidates: Sequence[Rung],
+    measure: Callable[[Sequence[Rung], CostProfile | None], CostProfile],
+    report: Callable[[str], None],
+) -> CostProfile:
+    """Costs of the candidates here: given, cached, or measured now.
+
+    Args:
+        package: the package to train.
+        environment: this machine.
+        file: of a cost profile; `None`: that of the cache.
+        candidates: rungs that train the same parameters.
+        measure: `measure_for_run` with its first arguments.
+        report: called with a line of text.
+
+    Raises:
+        DeviceError: the given profile was measured in another environment, or lacks a rung.
+        RecordsError: it is damaged.
+        EdgeRuntimeError: any error of `measure`.
+    """
+    ladder = package.ladder(candidates[0].trained)
+    if file:
+        known: CostProfile | None = environment.load_profile(package, file)
+    else:
+        known = environment.cached_profile(package, report)
+    missing = _missing(candidates, known)
+    if file and missing:
+        raise DeviceError(
+            f"cost profile {file} lacks {', '.join(missing)}. Measure again with "
+            f"{environment.key.profile_command()}."
+        )
+    profile = measure(ladder, known) if known is None or missing else known
+    comparable = {rung.id for rung in ladder}
+    rungs = interpolate([cost for cost in profile.rungs if cost.rung in comparable])
+    ids = {rung.id for rung in candidates}
+    return replace(profile, rungs=tuple(cost for cost in rungs if cost.rung in ids))
+
+
+def _missing(candidates: Sequence[Rung], profile: CostProfile | None) -> list[str]:
+    known = {cost.rung for cost in profile.rungs} if profile else set()
+    return [rung.id for rung in candidates if rung.id not in known]
 
 
 def _is_complete(cost: RungCost, metering: Metering) -> bool:

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from edge_runtime.facts import Budget, Plan
 from edge_runtime.facts.budget import MEMORY, over_text
 from edge_runtime.facts.devices import CPU
 from edge_runtime.facts.plan import steps_text
@@ -34,7 +33,7 @@ def _text(event: Event, folder: Path) -> str:
                 f"{event.lost_steps} steps to repeat"
             )
         case events.Planned():
-            return _plan_text(event.plan, event.budget)
+            return _plan_text(event)
         case events.RungChanged():
             why = f": {event.reason}" if event.reason else ""
             ratio = f"keep-ratio {event.keep_ratio:g}"
@@ -127,8 +126,9 @@ def _over_memory_text(event: events.Finished) -> str:
     return f"; the limit on memory was not kept: {over_text(MEMORY, peak, limit)}"
 
 
-def _plan_text(plan: Plan, budget: Budget) -> str:
+def _plan_text(event: events.Planned) -> str:
     """Which rungs for how many steps, what they will take, and what keeps it from more."""
+    plan, budget = event.plan, event.budget
     steps = steps_text((part.rung, part.steps) for part in plan.segments)
     costs = [duration_text(plan.time_s)]
     if plan.energy_j is not None:
@@ -137,7 +137,8 @@ def _plan_text(plan: Plan, budget: Budget) -> str:
         costs.append(bytes_text(plan.peak_bytes))
     unlimited = "none of the limits" if budget.is_limited else "nothing"
     limits = ", ".join(plan.binding) or unlimited
-    return f"plan: {steps}; predicted {', '.join(costs)}; limited by {limits}"
+    refused = "".join(f"; not {name}: {why}" for name, why in event.refused_sets.items())
+    return f"plan: {steps}; predicted {', '.join(costs)}; limited by {limits}{refused}"
 
 
 def loss_text(record: StepRecord) -> str:

@@ -103,6 +103,8 @@ class Planned:
     step: NonNegativeInt
     budget: Budget
     plan: Plan
+    # Sets of trained parameters that the package prefers to the plan's: why none is feasible
+    refused_sets: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

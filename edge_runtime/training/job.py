@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 from edge_runtime.data import FrameSource, PictureSource, steps_per_epoch
 from edge_runtime.engines import Engine, create_engine, require_supported
 from edge_runtime.errors import ConfigError
-from edge_runtime.facts import Budget, CostProfile
+from edge_runtime.facts import Budget, CostProfile, Plan
 from edge_runtime.package import Package
 from edge_runtime.planning import TOKEN_BLOCKS, Objective
 from edge_runtime.records import Run, Settings, differences, events, is_begun, open_run
@@ -38,6 +38,8 @@ class TrainingOptions:
     profile: CostProfile | None = None  # of the rungs that may be trained
     budget: Budget = _UNLIMITED
     objective: Objective = TOKEN_BLOCKS  # of the plans, with a profile
+    # By set of trained parameters that is preferred to the profile's: why it is not trained
+    refused_sets: Mapping[str, str] = field(default_factory=dict)
     state: State | None = None  # initial state; None: that of the package
     metering: Metering | None = None  # entered and left by the caller; None: no joules
     images_per_epoch: int | None = None  # None: all of the source
@@ -81,6 +83,15 @@ class TrainingJob:
         """The state before the first step."""
         state = self.options.state
         return self.package.initial_state() if state is None else state
+
+    def planned(self, plan: Plan, done: int) -> events.Planned:
+        """The event of a plan for the steps after the first `done`."""
+        return events.Planned(
+            step=done,
+            budget=self.options.budget,
+            plan=plan,
+            refused_sets=dict(self.options.refused_sets),
+        )
 
     def finished(self) -> events.Finished | None:
         """The last event of a complete run; a run that its budget ended may continue.

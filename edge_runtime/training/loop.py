@@ -77,8 +77,7 @@ class Loop:
         for event in first:
             self._log(event)
         if plan := self._selector.plan:
-            budget = self._job.options.budget
-            self._log(events.Planned(step=self._done, budget=budget, plan=plan))
+            self._log(self._job.planned(plan, self._done))
 
     def run(self) -> Iterator[Event]:
         """Train the remaining steps.

@@ -26,6 +26,7 @@ class Parameter:
     fused: int = 1
     layout: str = "same"
     is_matrix: bool = False  # weight decay: usually of matrices only, see `exempt_vectors`
+    is_low_rank: bool = False  # a factor of a low-rank term, which rungs `lora-R` train
     # True if the loss does not depend on it by construction, which verification checks.
     # Rounding then decides how Adam changes it: two runtimes may end with other values.
     zero_gradient: bool = False

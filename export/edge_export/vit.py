@@ -30,6 +30,8 @@ CLASS_TOKEN, MEAN_PATCHES = "class-token", "mean-patches"
 FEATURE_KINDS = (CLASS_TOKEN, MEAN_PATCHES)  # features that an encoder may return for an image
 LAYER_NORM_EPS = 1e-6  # timm's for ViT
 MLP_RATIO = 4
+# Names of the factors of a layer's low-rank term, [in, R] and [R, out], beside its weight
+LORA_A, LORA_B = "lora_a", "lora_b"
 
 
 def encoder_parameters(model: ModelFacts) -> tuple[Parameter, ...]:
@@ -89,10 +91,17 @@ def normalise(model: ModelFacts, patches: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def affine(weights: Weights, name: str, x: Tensor) -> Tensor:
-    """`x @ weight + bias` over the last axis, as one product of the weight's dtype."""
+    """`x @ weight + bias` over the last axis, as one product of the weight's dtype.
+
+    If the layer has low-rank factors, `(x @ lora_a) @ lora_b` is added: their gradients need
+    no product of the weight's size.
+    """
     weight = weights[f"{name}.weight"]
     bias, rows = weights[f"{name}.bias"].to(weight.dtype), x.to(weight.dtype)
-    y = torch.addmm(bias, rows.reshape(-1, x.shape[-1]), weight)
+    rows = rows.reshape(-1, x.shape[-1])
+    y = torch.addmm(bias, rows, weight)
+    if f"{name}.{LORA_A}" in weights:
+        y = torch.addmm(y, rows @ weights[f"{name}.{LORA_A}"], weights[f"{name}.{LORA_B}"])
     return y.reshape(*x.shape[:-1], weight.shape[1])
 
 

@@ -1,10 +1,11 @@
 """Parametrizations of weights, one file each. A new one needs a file and a line here."""
 
 from edge_export.parametrizations.base import Parametrization, ParametrizationSetting
+from edge_export.parametrizations.lora import Lora, LoraOptions
 from edge_runtime.errors import ConfigError
 
 PARAMETRIZATIONS: dict[str, type[Parametrization]] = {
-    parametrization.name: parametrization for parametrization in (Parametrization,)
+    parametrization.name: parametrization for parametrization in (Parametrization, Lora)
 }
 
 
@@ -22,6 +23,8 @@ def parametrization_named(name: str) -> type[Parametrization]:
 
 __all__ = [
     "PARAMETRIZATIONS",
+    "Lora",
+    "LoraOptions",
     "Parametrization",
     "ParametrizationSetting",
     "parametrization_named",

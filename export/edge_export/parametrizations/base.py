@@ -56,3 +56,12 @@ class Parametrization:
             Weights by the same names; the parametrization's parameters may be left out.
         """
         return parameters
+
+    def merged(
+        self, parameters: Weights, branch: str, buffers: Mapping[str, Tensor]
+    ) -> Weights:
+        """The weights of a plain encoder that computes the same, for evaluation and export.
+
+        Arguments and result as of `weights`, whose result it is unless a subclass differs.
+        """
+        return self.weights(parameters, branch, buffers)

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Iterator
 
-from edge_export.axes import trained_names
+from edge_export.axes import rank_of, trained_names
 from edge_export.objectives import Objective, objective_named
+from edge_export.parametrizations import Lora
 from edge_export.policies import POLICIES, TokenPolicy, policies_named, uses_keep_ratio
 from edge_export.policies.base import kept_count
 from edge_export.recipe.tables import Recipe
@@ -48,7 +49,7 @@ def _policies(recipe: Recipe) -> None:
 
 def _declared(recipe: Recipe) -> Iterator[str]:
     """Problems with the method's declaration for this model."""
-    model, depth = recipe.facts(), recipe.facts().depth
+    model = recipe.facts()
     try:
         method = objective_named(recipe.method.name)(model, recipe.method_options())
     except ConfigError as error:
@@ -65,14 +66,36 @@ def _declared(recipe: Recipe) -> Iterator[str]:
                     f"view group {group.name!r}"
                 )
     yield from _teacher(recipe, method)
+    yield from _low_rank(recipe)
     if method.declaration.predicts_hidden:
         yield from _hidden(recipe, method)
     try:
         recipe.augmented(method.declaration.views)
         for trained in recipe.trained:
-            trained_names([], trained, depth=depth)
+            trained_names([], trained, model)
     except ConfigError as error:
         yield str(error)
+
+
+def _low_rank(recipe: Recipe) -> Iterator[str]:
+    """Problems of rungs that train low-rank factors, and of factors that none trains."""
+    ranks = sorted({rank for trained in recipe.trained if (rank := rank_of(trained))})
+    name = recipe.parametrization.name
+    if len(ranks) > 1:
+        yield (
+            "trained: a package has low-rank factors of one rank, and its rungs train those "
+            f"of {' and '.join(map(str, ranks))}; choose one of them"
+        )
+    elif ranks and name != Lora.name:
+        yield (
+            f"parametrization.name: {name!r} does not combine with 'lora-{ranks[0]}' in "
+            f"trained, which needs {Lora.name!r}, its default there"
+        )
+    elif name == Lora.name and ranks != [rank := recipe.parametrization_options().rank]:
+        yield (
+            f"parametrization.rank: no rung trains factors of rank {rank}; add 'lora-{rank}' "
+            "to trained"
+        )
 
 
 def _hidden(recipe: Recipe, method: Objective) -> Iterator[str]:

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from edge_export.axes import rank_of
 from edge_export.objectives import OBJECTIVES
+from edge_export.parametrizations import Lora, LoraOptions
 from edge_export.policies import policies_named, uses_keep_ratio
 from edge_export.recipe.problems import problems_of
 from edge_export.recipe.tables import CHOICES, Choice, Recipe
@@ -51,6 +53,8 @@ def make_recipe(table: Mapping[str, Any], *, where: str) -> Recipe:
     recipe = structure(Recipe, table, where=where, error=ConfigError)
     if "keep_ratios" not in table:
         recipe = dataclasses.replace(recipe, keep_ratios=_default_ratios(recipe))
+    if "parametrization" not in table:
+        recipe = dataclasses.replace(recipe, parametrization=_default_parametrization(recipe))
     if problems := problems_of(recipe):
         lines = [f"{where}: {len(problems)} problem(s)", *problems]
         raise ConfigError("\n  ".join(line.replace("\n", "\n  ") for line in lines))
@@ -69,6 +73,14 @@ def _default_ratios(recipe: Recipe) -> tuple[float, ...]:
     if method is not None and method.defaults.keep_ratios is not None:
         return method.defaults.keep_ratios
     return recipe.keep_ratios if uses_keep_ratio(recipe.tokens.name) else (1.0,)
+
+
+def _default_parametrization(recipe: Recipe) -> Choice:
+    """Low-rank factors where a rung trains them."""
+    for trained in recipe.trained:
+        if rank := rank_of(trained):
+            return Choice(name=Lora.name, options=unstructure(LoraOptions(rank=rank)))
+    return recipe.parametrization
 
 
 def _filled(choice: Choice, *options: Any) -> Choice:

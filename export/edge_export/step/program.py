@@ -119,7 +119,7 @@ class Program:
 
     def trained_names(self, trained: str) -> tuple[str, ...]:
         """Names of the parameters that a rung with this `trained` field updates."""
-        return trained_names(self.parameters, trained, depth=self.model.depth)
+        return trained_names(self.parameters.values(), trained, self.model)
 
     def grid(self, group: ViewGroup, settings: RungSettings) -> PatchGrid:
         """The patch grid of a view group on a rung; the model's for groups without pruning."""
@@ -209,7 +209,7 @@ class Program:
             name: inputs[prefix + name] for name in self.parameters if prefix + name in inputs
         }
         parametrization = self.parametrization(self.settings[0])
-        weights = parametrization.weights(parameters, branch, self.buffers_of(inputs))
+        weights = parametrization.merged(parameters, branch, self.buffers_of(inputs))
         return {name: weights[name] for name in self.encoder_names}
 
     def embed(self, weights: Weights, images: Tensor) -> Tensor:
