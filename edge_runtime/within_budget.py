@@ -9,11 +9,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from edge_runtime.calibration import (
+    calibrated_rungs,
+    load_calibration,
+    require_epochs,
+    unlimited_schedule,
+)
 from edge_runtime.data import (
     FrameSource,
     PictureSource,
     decoder_code_bytes,
     decoding_bytes,
+    steps_per_epoch,
 )
 from edge_runtime.device import Meter, cpu_threads, memory_now
 from edge_runtime.engines import create_engine
@@ -21,7 +28,13 @@ from edge_runtime.engines.runtime import baseline_bytes
 from edge_runtime.facts import Budget, CostProfile
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
-from edge_runtime.planning import first_feasible, require_bounded, with_decoding
+from edge_runtime.planning import (
+    TOKEN_BLOCKS,
+    GradientError,
+    first_feasible,
+    require_bounded,
+    with_decoding,
+)
 from edge_runtime.planning.costs import predicted_peak_bytes
 from edge_runtime.planning.decoding_limit import limit_beside, limit_that_fits
 from edge_runtime.profiling import (
@@ -76,6 +89,7 @@ def train_within(
     device: str | None = None,
     threads: int | None = None,
     profile: StrPath | None = None,
+    calibration: StrPath | None = None,
     resume: bool = False,
     checkpoint_every_s: float = 300.0,
     began_s: float | None = None,
@@ -114,6 +128,8 @@ def train_within(
         threads: of the engine; `None`: one per processor; a run that is continued keeps its
             number, since sums in another order are rounded otherwise.
         profile: file of a cost profile that was measured here.
+        calibration: file of a calibration: steps are planned by the errors of their gradients,
+            also without a budget. `None`: by token-blocks.
         resume: continue the run in `run_dir`, if it exists.
         checkpoint_every_s: time between two checkpoints.
         began_s: start of the budget, by the monotonic clock; `None`: now.
@@ -129,14 +145,19 @@ def train_within(
     Raises:
         EdgeRuntimeError: any error of `train`, and before training:
         BudgetError: no plan is feasible.
-        ConfigError: the package has no such rungs, they train different parameters, or the
-            budget does not limit the number of epochs that it has to decide.
+        ConfigError: the package has no such rungs, they train different parameters, the
+            budget does not limit the number of epochs that it has to decide, or the
+            calibration is of another package.
         DeviceError: `profile` was measured elsewhere, a limit is set on a quantity that
             no sensor measures, or the board is unknown.
         EngineError: the engine is not installed, it cannot train a rung, or no rung fits into
             this machine.
     """
-    run_dir = Path(run_dir)
+    run_dir, manifest = Path(run_dir), package.manifest
+    errors = None if calibration is None else load_calibration(Path(calibration), package)
+    if errors is not None:
+        require_epochs(epochs)
+        trained = trained or package.rung(errors.dense).trained
     begun = open_run(run_dir).info if resume and is_begun(run_dir) else None
     if begun is not None:
         threads = _threads_of(begun, threads, report)
@@ -164,27 +185,35 @@ def train_within(
     if is_auto:
         require_bounded(budget)
     decoding = decoding_bytes(
-        source, package.manifest.views, batch_size=package.manifest.batch_size, threads=None
+        source, manifest.views, batch_size=manifest.batch_size, threads=None
     )
     code = decoder_code_bytes(source)
     if begun is not None and trained is None and rungs is None:
         trained = _set_of(package, begun)
     is_tight = _is_tight(package, rungs, trained, recorded, decoding + code)
     if rungs is None:
-        by_costs = budget.is_limited or is_tight
+        by_costs = budget.is_limited or is_tight or errors is not None
         sets = default_candidates(package, trainer, trained, by_costs, report)
     else:
         sets = chosen_candidates(package, trainer, rungs, trained, skip_unsupported, report)
+    if errors is not None:
+        sets = {name: calibrated_rungs(errors, sets[name], report) for name in sets}
     candidates = [rung for ladder in sets.values() for rung in ladder]
-    is_governed = budget.is_limited or is_tight or len(candidates) > 1 or profile is not None
+    schedule: Sequence[tuple[int, str]] = ((1, candidates[0].id),)
+    is_chosen = errors is None and len(candidates) > 1
+    if errors is not None:
+        per_epoch = steps_per_epoch(source, manifest.batch_size, images=images_per_epoch)
+        schedule = unlimited_schedule(package, errors, candidates, per_epoch * (epochs or 1))
+    is_governed = budget.is_limited or is_tight or is_chosen or profile is not None
     with Metering(
         environment.sensor, board=environment.board, began_s=began_s, meter=meter
     ) as metering:
         options = TrainingOptions(
             engine=trainer,
             device_reason=choice.reason,
-            rungs=None if is_governed else ((1, candidates[0].id),),
+            rungs=None if is_governed else schedule,
             budget=budget,
+            objective=TOKEN_BLOCKS if errors is None else GradientError(errors),
             state=state,
             metering=metering,
             # Until the costs are known, a new run has one epoch: its pictures are checked.
@@ -195,7 +224,7 @@ def train_within(
             checkpoint_every_s=checkpoint_every_s,
             decoding_limit_bytes=None
             if is_governed
-            else _limit_beside(package, candidates[0]),
+            else _limit_beside(package, package.rung(schedule[-1][1])),
             stop=stop,
         )
         job = prepare(package, source, run_dir, options)

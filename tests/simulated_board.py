@@ -9,7 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from edge_runtime.facts import Budget, RungCost
-from edge_runtime.planning import Decision, Governor, Overhead, Reading
+from edge_runtime.planning import (
+    TOKEN_BLOCKS,
+    Decision,
+    Governor,
+    Objective,
+    Overhead,
+    Reading,
+)
 from edge_runtime.planning.mix import Workload, best_mix
 
 OVERHEAD = Overhead(
@@ -168,9 +175,10 @@ def simulate(
     costs=LADDER,
     overhead: Overhead = OVERHEAD,
     board: Board | None = None,
+    objective: Objective = TOKEN_BLOCKS,
 ) -> Outcome:
     """A run from process start to exit."""
-    governor = Governor(costs, budget, steps=steps, overhead=overhead)
+    governor = Governor(costs, budget, steps=steps, overhead=overhead, objective=objective)
     board = board or Board()
     simulation = _Simulation(costs, overhead, board)
     outcome, rung = simulation.outcome, None

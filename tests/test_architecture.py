@@ -29,7 +29,7 @@ LAYERS = [
     {"data"},
     {"engines"},
     {"training", "selftest"},
-    {"profiling"},
+    {"calibration", "profiling"},
     {"within_budget"},
     {"evaluation", "live", "report"},
     {"cli"},

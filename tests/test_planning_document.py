@@ -6,7 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from edge_runtime.facts import Budget, CostProfile, Plan, RungCost, RungVerdict, SingleRungCost
+from edge_runtime.facts import (
+    Budget,
+    Calibration,
+    CalibrationStage,
+    CostProfile,
+    Plan,
+    RungCost,
+    RungGradient,
+    RungVerdict,
+    SingleRungCost,
+)
 from edge_runtime.facts.budget import LIMITS
 from edge_runtime.planning import Decision
 
@@ -31,6 +41,9 @@ def keys(heading: str) -> set[str]:
         (RungVerdict, "## Plan\n", "key of a verdict"),
         (SingleRungCost, "## Plan\n", "key of a rung alone"),
         (Decision, "## Decision", "key"),
+        (Calibration, "### Calibration, format 1", "key of a calibration"),
+        (CalibrationStage, "### Calibration, format 1", "key of a stage"),
+        (RungGradient, "### Calibration, format 1", "key of a rung's gradient"),
     ],
 )
 def test_every_field_is_documented(kind, section, heading, monkeypatch) -> None:

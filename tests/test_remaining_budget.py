@@ -17,7 +17,7 @@ def outlook(
 ) -> RemainingBudget:
     ledger = Ledger(costs, overhead)
     ledger.update(Total(time_s=time_s, energy_j=energy_j), None, cooling=False)
-    return RemainingBudget(budget, ledger)
+    return RemainingBudget(budget, ledger, steps=1000)
 
 
 def test_reach_is_what_time_and_energy_allow() -> None:
@@ -86,6 +86,6 @@ def test_costs_without_energy_reach_as_far_as_time() -> None:
     overhead = replace(FREE, startup_j=None, checkpoint_j=None)
     ledger = Ledger(dark, overhead)
     ledger.update(Total(time_s=0.0, energy_j=None), "k100", cooling=False)
-    view = RemainingBudget(Budget(time_s=194), ledger)
+    view = RemainingBudget(Budget(time_s=194), ledger, steps=1000)
     mix = view.plan(RUNGS, 1000, loaded="k100")
     assert view.is_as_good_on("k100", mix, RUNGS, 1000)

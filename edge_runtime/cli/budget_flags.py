@@ -1,8 +1,9 @@
-"""The budget flags of `plan` and `run`, and those that a budget decides if left out."""
+"""The flags that `plan` and `run` share: budget, what it decides if left out, objective."""
 
 import argparse
 from typing import TYPE_CHECKING
 
+from edge_runtime.cli.paths import any_path
 from edge_runtime.cli.quantities import (
     duration_s,
     energy_j,
@@ -11,8 +12,12 @@ from edge_runtime.cli.quantities import (
     size_bytes,
     temperature_c,
 )
+from edge_runtime.errors import ConfigError
+from edge_runtime.facts.plan import GRADIENT_ERROR, TOKENS
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from edge_runtime.facts import Budget
 
 
@@ -49,6 +54,38 @@ def add_epochs_argument(parser: argparse.ArgumentParser) -> None:
         default=100,
         help="or `auto`: as many as --time and --energy give; default: 100",
     )
+
+
+def add_objective_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare `--objective` and `--calibration`."""
+    parser.add_argument(
+        "--objective",
+        choices=(TOKENS, GRADIENT_ERROR),
+        default=TOKENS,
+        help="of the plan: keep the most token-blocks (default), or take the smallest "
+        "cost-adjusted errors of the gradients, from few to many tokens",
+    )
+    parser.add_argument(
+        "--calibration",
+        metavar="FILE",
+        type=any_path,
+        help="written by `edge-train calibrate`; for --objective gradient-error",
+    )
+
+
+def calibration_of(args: argparse.Namespace) -> "Path | None":
+    """The file of the calibration to plan with; `None`: by token-blocks.
+
+    Raises:
+        ConfigError: one of the two flags is given without the other, or contradicts a third.
+    """
+    path: Path | None = args.calibration
+    if (args.objective == GRADIENT_ERROR) != (path is not None):
+        raise ConfigError(
+            "--objective gradient-error and --calibration FILE are given together; "
+            "`edge-train calibrate PKG DATA` measures one."
+        )
+    return path
 
 
 def add_trained_argument(parser: argparse.ArgumentParser) -> None:

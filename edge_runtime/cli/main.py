@@ -31,6 +31,10 @@ COMMANDS = {  # command -> (module, help)
     "export": ("edge_runtime.cli.export", "write a training package from a recipe"),
     "inspect": ("edge_runtime.cli.inspect", "show what a training package trains"),
     "profile": ("edge_runtime.cli.profile", "measure what every rung costs on this board"),
+    "calibrate": (
+        "edge_runtime.cli.calibrate",
+        "measure how far the gradients of every rung are from the largest rung's",
+    ),
     "plan": ("edge_runtime.cli.plan", "show which rungs a budget allows"),
     "run": ("edge_runtime.cli.run", "train a package on pictures"),
     "watch": ("edge_runtime.cli.watch", "watch a run of another process, or a finished one"),

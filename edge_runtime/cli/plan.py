@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from edge_runtime.cli.budget_flags import (
     add_budget_arguments,
     add_epochs_argument,
+    add_objective_arguments,
     add_trained_argument,
     budget_of,
+    calibration_of,
 )
 from edge_runtime.cli.output import say, show, show_json
 from edge_runtime.cli.paths import any_path, path_text
@@ -20,8 +22,11 @@ from edge_runtime.cli.quantities import count
 from edge_runtime.errors import ConfigError, DataError, DeviceError
 
 if TYPE_CHECKING:
-    from edge_runtime.facts import CostProfile, RungCost
+    from collections.abc import Sequence
+
+    from edge_runtime.facts import Calibration, CostProfile, RungCost
     from edge_runtime.package import Package
+    from edge_runtime.package.manifest import Rung
     from edge_runtime.planning import Workload
 
 
@@ -53,15 +58,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "machine",
     )
     add_device_arguments(parser)
+    add_objective_arguments(parser)
     add_budget_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def run(args: argparse.Namespace) -> int:
     """Plan, and show every rung."""
+    from edge_runtime.calibration import calibrated_rungs
     from edge_runtime.device import memory_now
     from edge_runtime.package import open_package
     from edge_runtime.planning import (
+        TOKEN_BLOCKS,
+        GradientError,
         Workload,
         first_feasible,
         overhead_of,
@@ -71,19 +80,25 @@ def run(args: argparse.Namespace) -> int:
     from edge_runtime.profiling import fitting_on_card
 
     package = open_package(args.package)
-    sets, (per_epoch, decoding) = package.trained_sets(args.trained), _epoch_of(package, args)
+    calibration, (per_epoch, decoding) = _calibration(package, args), _epoch_of(package, args)
+    measured = None if calibration is None else package.rung(calibration.dense).trained
+    sets = package.trained_sets(args.trained or measured)
     require_state_fits(budget_of(args), package.manifest.state_bytes)
     path, profile = find_profile(package, args)
     if not _is_elsewhere(args):
         profile = fitting_on_card(profile, say)
 
     def planned(trained: str) -> PlanFacts:
-        costs = _costs_of(package, path, profile, trained)
+        rungs: Sequence[Rung] = package.ladder(trained)
+        if calibration is not None:
+            rungs = calibrated_rungs(calibration, rungs, say)
+        costs = _costs_of(package, path, profile, rungs)
         epoch = Workload(
             costs=with_decoding(costs, decoding),
             steps=per_epoch,
             overhead=overhead_of(profile),
             room_bytes=None if _is_elsewhere(args) else memory_now().limit_bytes,
+            objective=TOKEN_BLOCKS if calibration is None else GradientError(calibration),
         )
         return _planned(package, path, profile, epoch, trained, args)
 
@@ -97,9 +112,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _costs_of(
-    package: "Package", path: Path, profile: "CostProfile", trained: str
+    package: "Package", path: Path, profile: "CostProfile", rungs: "Sequence[Rung]"
 ) -> "tuple[RungCost, ...]":
-    """Costs of the rungs that train this set.
+    """Costs of these rungs.
 
     Raises:
         DeviceError: the profile has none of them.
@@ -107,7 +122,7 @@ def _costs_of(
     from edge_runtime.planning import interpolate
     from edge_runtime.profiling import key_of
 
-    ladder = [rung.id for rung in package.ladder(trained)]
+    ladder = [rung.id for rung in rungs]
     unplanned = {rung.id for rung in package.manifest.rungs}.difference(ladder)
     costs = [cost for cost in profile.rungs if cost.rung not in unplanned]
     if not costs:
@@ -137,7 +152,7 @@ def _planned(
     if epochs is None:
         best = auto_epochs(epoch, budget)
         epochs = best.epochs
-    elif budget.is_bounded:
+    elif budget.is_bounded and not epoch.objective.is_staged:
         best = best_epochs(epoch, budget)
     plan = make_plan(
         epoch.costs,
@@ -146,12 +161,14 @@ def _planned(
         overhead=epoch.overhead,
         room_bytes=epoch.room_bytes,
         steps_per_epoch=per_epoch,
+        objective=epoch.objective,
     )
     batch_size = package.manifest.batch_size
     return PlanFacts(
         package=package.path,
         profile_path=path,
         profile=profile,
+        calibration_path=args.calibration,
         budget=budget,
         epochs=epochs,
         is_auto=args.epochs is None,
@@ -164,6 +181,21 @@ def _planned(
             replace(epoch, steps=plan.steps), budget, steps_per_epoch=per_epoch
         ),
     )
+
+
+def _calibration(package: "Package", args: argparse.Namespace) -> "Calibration | None":
+    """The calibration to plan with; `None`: by token-blocks.
+
+    Raises:
+        ConfigError: flags contradict each other, or it is of another package.
+        RecordsError: it is damaged.
+    """
+    from edge_runtime.calibration import load_calibration, require_epochs
+
+    if (path := calibration_of(args)) is None:
+        return None
+    require_epochs(args.epochs)
+    return load_calibration(path, package)
 
 
 def _epoch_of(package: "Package", args: argparse.Namespace) -> tuple[int, int]:

@@ -19,10 +19,12 @@ class PlanFacts(NamedTuple):
     package: Path
     profile_path: Path
     profile: "CostProfile"
+    calibration_path: Path | None  # None: the objective is token-blocks
     budget: "Budget"
     epochs: int
     is_auto: bool  # the number of epochs is that of `best`
-    best: "EpochChoice | None"  # for this budget; None: neither time nor energy is limited
+    # For this budget; None: neither time nor energy is limited, or the objective cannot tell
+    best: "EpochChoice | None"
     images: int  # per epoch
     batch_size: int
     trained: str  # the set of parameters that its rungs train
@@ -40,6 +42,7 @@ def table_of(facts: PlanFacts) -> dict[str, Any]:
     return {
         "package": str(facts.package),
         "profile": {"path": str(facts.profile_path), **profile},
+        "calibration": None if facts.calibration_path is None else str(facts.calibration_path),
         "budget": unstructure(facts.budget),
         "epochs": facts.epochs,
         "auto_epochs": None if facts.best is None else facts.best.epochs,
@@ -82,8 +85,11 @@ def render_text(facts: PlanFacts) -> str:
         *_set_rows(facts),
         ("plan", steps_text((part.rung, part.steps) for part in plan.segments)),
         ("takes", _totals(plan, mark)),
-        ("limited by", ", ".join(map(_limit_text, plan.binding)) or _unlimited(facts.budget)),
+        ("limited by", ", ".join(map(_limit_text, plan.binding)) or _unlimited(facts)),
     ]
+    if (error := plan.gradient_error) is not None:
+        text = f"by {facts.calibration_path}, {error:.3g} of the dense rung's on average"
+        rows.append(("gradient error", text))
     if facts.budget.temperature_c is not None:
         rows.append(("note", "a temperature is not planned; the run watches it, and pauses"))
     rows += [("advice", line) for line in advice(profile)]
@@ -99,8 +105,11 @@ def _set_rows(facts: PlanFacts) -> list[tuple[str, str]]:
     return [("trained", facts.trained), *refused]
 
 
-def _unlimited(budget: "Budget") -> str:
-    return "none of the limits: all steps keep the most" if budget.is_limited else "nothing"
+def _unlimited(facts: PlanFacts) -> str:
+    if not facts.budget.is_limited:
+        return "nothing"
+    is_best = "all steps keep the most" if facts.calibration_path is None else "it is the best"
+    return f"none of the limits: {is_best}"
 
 
 def _limit_text(name: str) -> str:
@@ -167,7 +176,11 @@ def _comparison_lines(facts: PlanFacts, mark: str) -> list[str]:
         _cell(energy_text, plan.energy_j, mark),
         _cell(bytes_text, plan.peak_bytes, ""),
         "yes",
-        "any" if best is None else f"auto: {best.epochs}",
+        f"auto: {best.epochs}"
+        if best
+        else "not planned"
+        if facts.budget.is_bounded
+        else "any",
     )
     return aligned([*rows, of_plan])
 

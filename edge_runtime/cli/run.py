@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 from edge_runtime.cli.budget_flags import (
     add_budget_arguments,
     add_epochs_argument,
+    add_objective_arguments,
     add_trained_argument,
     budget_of,
+    calibration_of,
 )
 from edge_runtime.cli.output import discard_output, say, show_json
 from edge_runtime.cli.paths import any_path, path_text, require_place
@@ -70,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_device_arguments(parser)
     add_nice_argument(parser)
+    add_objective_arguments(parser)
     add_budget_arguments(parser)
     parser.add_argument("--seed", metavar="S", type=seed, default=0, help="default: 0")
     parser.add_argument(
@@ -184,6 +187,7 @@ def training_of(args: argparse.Namespace) -> "partial[Generator[Event, None, Run
         device=args.device,
         threads=args.threads,
         profile=args.profile,
+        calibration=calibration_of(args),
         resume=args.resume,
         checkpoint_every_s=args.checkpoint_every,
     )
@@ -219,9 +223,14 @@ def rungs_of(
     ratio = args.keep_ratio
     if not budget.is_limited and ratio != AUTO and args.profile:
         raise ConfigError("--profile needs a budget, or --keep-ratio auto.")
+    if args.calibration and (args.rung is not None or ratio not in (None, AUTO)):
+        raise ConfigError(
+            "--objective gradient-error chooses among all rungs: leave out --rung and "
+            "--keep-ratio, or give --keep-ratio auto."
+        )
     if args.rung is not None:
         return [args.rung]
-    if ratio is None or (ratio == AUTO and budget.is_limited):
+    if ratio is None or (ratio == AUTO and (budget.is_limited or args.calibration)):
         return None
     if ratio == AUTO:
         return [rung.id for rung in package.ladder(args.trained)]

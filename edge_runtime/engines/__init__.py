@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from edge_runtime.engines.base import (
     Batch,
@@ -24,6 +24,9 @@ from edge_runtime.engines.merge import encoder_state_names, encoder_weights
 from edge_runtime.engines.placement import Placement, placement_of
 from edge_runtime.errors import ConfigError
 from edge_runtime.facts.devices import CPU, CUDA, WEBGPU
+
+if TYPE_CHECKING:
+    from edge_runtime.engines.gradients import GradientEngine
 
 AnyEngine = TypeVar("AnyEngine", Engine, ForwardEngine)
 
@@ -65,6 +68,9 @@ ENGINES: dict[str, EngineEntry[Engine]] = {
 FORWARD_ENGINES: dict[str, EngineEntry[ForwardEngine]] = {
     "ort": EngineEntry(_ort_forward, (CPU, WEBGPU, CUDA))
 }
+
+
+GRADIENTS = "ort"  # the other one has no graph whose result is a gradient
 
 
 def engine_name(name: str) -> str:
@@ -138,6 +144,22 @@ def create_forward_engine(
     return entry.create(device=_device_of(entry, known, device), threads=threads)
 
 
+def create_gradient_engine(device: str = CPU, threads: int | None = None) -> "GradientEngine":
+    """An engine for gradients, not opened yet: `GRADIENTS`, the only one that can.
+
+    Args:
+        device: where it computes.
+        threads: of the runtime; `None`: one per core.
+
+    Raises:
+        ConfigError: the engine has no such device.
+        EngineError: not installed.
+    """
+    from edge_runtime.engines.gradients import GradientEngine
+
+    return GradientEngine(device=engine_device(GRADIENTS, device), threads=threads)
+
+
 def _device_of(entry: EngineEntry[AnyEngine], name: str, device: str) -> str:
     known = device_name(device)
     if known.partition(":")[0] not in entry.devices:
@@ -157,6 +179,7 @@ def _known(name: str, names: list[str], kind: str) -> str:
 __all__ = [
     "ENGINES",
     "FORWARD_ENGINES",
+    "GRADIENTS",
     "Batch",
     "Engine",
     "EngineEntry",
@@ -166,6 +189,7 @@ __all__ = [
     "StepResult",
     "create_engine",
     "create_forward_engine",
+    "create_gradient_engine",
     "device_gpu",
     "encoder_state_names",
     "encoder_weights",

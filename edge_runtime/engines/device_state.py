@@ -40,12 +40,21 @@ class DeviceState:
         for name in names:
             self._current[name] = 1 - self._current[name]
 
-    def view(self) -> State:
+    def view(self, names: Iterable[str] | None = None) -> State:
         """The current values: valid until the next step or periodic graph.
 
         On the CPU without a copy.
+
+        Args:
+            names: of the tensors to read; `None`: all of them.
         """
-        return {n: self._buffer_sets[i].read(n) for n, i in self._current.items()}
+        chosen = self._current if names is None else names
+        return {name: self._buffer_sets[self._current[name]].read(name) for name in chosen}
+
+    def write(self, values: State) -> None:
+        """Set the current values of these tensors."""
+        for name, array in values.items():
+            self._buffer_sets[self._current[name]].write(name, array)
 
     def copy(self) -> State:
         """A copy of the current values."""

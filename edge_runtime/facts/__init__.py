@@ -4,6 +4,7 @@ Nothing here reads a file, a clock or a sensor. Units are in the names; `None` i
 """
 
 from edge_runtime.facts.budget import Budget
+from edge_runtime.facts.calibration import Calibration, CalibrationStage, RungGradient
 from edge_runtime.facts.costs import CostProfile, RungCost
 from edge_runtime.facts.energy import Spent, WindowEnergy
 from edge_runtime.facts.plan import Plan, RungVerdict, Segment, SingleRungCost
@@ -11,6 +12,8 @@ from edge_runtime.facts.scores import EvaluationResults, KnnResult, Pictures, Pr
 
 __all__ = [
     "Budget",
+    "Calibration",
+    "CalibrationStage",
     "CostProfile",
     "EvaluationResults",
     "KnnResult",
@@ -18,6 +21,7 @@ __all__ = [
     "Plan",
     "ProbeResult",
     "RungCost",
+    "RungGradient",
     "RungVerdict",
     "Segment",
     "SingleRungCost",

@@ -3,7 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from edge_runtime.schema import Bytes, Joules, NonNegativeInt, Seconds, Watts
+from edge_runtime.schema import Bytes, Joules, NonNegative, NonNegativeInt, Seconds, Watts
+
+TOKENS, GRADIENT_ERROR = "tokens", "gradient-error"  # objectives of plans
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +47,9 @@ class Plan:
     power_w: Watts | None  # mean
     peak_bytes: Bytes | None
     verdicts: tuple[RungVerdict, ...]  # in the order of the costs
-    binding: tuple[str, ...]  # names of the limits that prevent more token-blocks
+    binding: tuple[str, ...]  # names of the limits that prevent a better plan
+    # Mean cost-adjusted error of the steps, 1 on the dense rung; None: not an objective
+    gradient_error: NonNegative | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,8 @@ FEATURES_OUTPUT = "features"
 
 # Hyper-parameters that several parts use
 LEARNING_RATE = "lr"
+WEIGHT_DECAY = "weight_decay"
+BETA1 = "beta1"  # decay of AdamW's first moment
 STEP_COUNT = "step"  # from 1
 EMA_MOMENTUM = "ema_momentum"  # of methods with a teacher
 

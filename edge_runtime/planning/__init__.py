@@ -14,14 +14,18 @@ from edge_runtime.planning.costs import (
 from edge_runtime.planning.epochs import EpochChoice, best_epochs, require_bounded
 from edge_runtime.planning.governor import Decision, Governor
 from edge_runtime.planning.mix import Workload
+from edge_runtime.planning.objective import TOKEN_BLOCKS, GradientError, Objective
 from edge_runtime.planning.planner import auto_epochs, make_plan, require_state_fits
 from edge_runtime.planning.throttle import Reading
 from edge_runtime.planning.trained_sets import first_feasible
 
 __all__ = [
+    "TOKEN_BLOCKS",
     "Decision",
     "EpochChoice",
     "Governor",
+    "GradientError",
+    "Objective",
     "Overhead",
     "Reading",
     "Workload",

@@ -18,6 +18,7 @@ from edge_runtime.facts.plan import steps_text
 from edge_runtime.planning.costs import Overhead
 from edge_runtime.planning.ledger import Ledger, RemainingBudget
 from edge_runtime.planning.mix import Mix, Workload, require_energy, usable_costs
+from edge_runtime.planning.objective import TOKEN_BLOCKS, Objective
 from edge_runtime.planning.planner import infeasible_text
 from edge_runtime.planning.throttle import IdlePacer, Reading, Throttle
 
@@ -53,6 +54,7 @@ class Governor:
         earlier: Spent | None = None,
         room_bytes: int | None = None,
         replan_every_s: float = REPLAN_EVERY_S,
+        objective: Objective = TOKEN_BLOCKS,
     ) -> None:
         """Prepare for a run for which `make_plan` has a plan.
 
@@ -64,6 +66,7 @@ class Governor:
             earlier: spent by earlier processes of the run.
             room_bytes: memory that the machine or container leaves to it; `None`: unknown.
             replan_every_s: at least this often; more often in a run of a few minutes.
+            objective: what its plans maximise.
 
         Raises:
             BudgetError: no rung can be trained at all.
@@ -82,7 +85,10 @@ class Governor:
         self._ledger = Ledger(usable, overhead)
         if earlier is not None:
             self._ledger.update(earlier, None, cooling=False)
-        self._remaining = RemainingBudget(budget, self._ledger)
+        self._rungs_only_rise = objective.is_staged
+        self._remaining = RemainingBudget(
+            budget, self._ledger, steps=steps, objective=objective
+        )
         self._throttle, self._pacer = Throttle(usable, budget), IdlePacer(budget)
         self._rung: str | None = None
         self._plan = _LastPlan(mix=None, steps=0, at_s=-math.inf, ratios=(1.0, 1.0), wish=0)
@@ -173,7 +179,7 @@ class Governor:
         rung, before = self._rung, self._plan
         if rung and rung in allowed and not self._is_due(rung, done, now_s):
             return _NextRung(rung, "as planned")
-        mix = self._remaining.plan(allowed, left, loaded=rung)
+        mix = self._mix(allowed, left)
         wish = self._wish(mix, allowed, left) if mix else 0
         ratios = self._ledger.ratios(rung) if rung else (1.0, 1.0)
         self._plan = _LastPlan(mix=mix, steps=done, at_s=now_s, ratios=ratios, wish=wish)
@@ -190,6 +196,18 @@ class Governor:
         if wish > 0 and before.wish > 0 and self._may_rise(left, now_s):
             return _NextRung(lowest, f"the budget allows more: {self._text(mix, lowest)}")
         return _NextRung(rung, self._text(mix, rung))
+
+    def _mix(self, allowed: Sequence[str], left: int) -> Mix | None:
+        """The best mix for the remaining steps.
+
+        Where rungs only rise, it begins as little below the present one as is feasible.
+        """
+        is_bound = self._rungs_only_rise and self._rung is not None
+        for least in range(self._height[self._next_rung()] if is_bound else 0, -1, -1):
+            higher = [rung for rung in allowed if self._height[rung] >= least]
+            if higher and (mix := self._remaining.plan(higher, left, loaded=self._rung)):
+                return mix
+        return None
 
     def _is_due(self, rung: str, done: int, now_s: float) -> bool:
         """Whether it is time to plan again."""

@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 from edge_runtime.facts import Budget, RungCost, Spent
 from edge_runtime.facts.budget import ENERGY, TIME, Limit
 from edge_runtime.planning.costs import Overhead
-from edge_runtime.planning.mix import Mix, Workload, steady_mix
+from edge_runtime.planning.mix import Mix, Workload
+from edge_runtime.planning.objective import TOKEN_BLOCKS, Objective, is_as_good
+from edge_runtime.planning.path import steady_path
 from edge_runtime.units import duration_text, energy_text
 
 _MEMORY_S = 20.0  # of training; older steps count less
@@ -28,7 +30,7 @@ _RESERVE = (
     0.01  # of the remaining budget, and one step: against costs that rise towards the end
 )
 _LATER = 0.1  # of the remaining steps: may use lower rungs later, instead of stepping down now
-_AS_GOOD = 0.98  # of the token-blocks
+_AS_GOOD = 0.98  # of the value
 
 
 @dataclass(slots=True)
@@ -196,8 +198,17 @@ class Ledger:
 class RemainingBudget:
     """The remaining budget: the mixes that fit into it, and how many steps of a rung."""
 
-    def __init__(self, budget: Budget, ledger: Ledger) -> None:
+    def __init__(
+        self,
+        budget: Budget,
+        ledger: Ledger,
+        *,
+        steps: int,
+        objective: Objective = TOKEN_BLOCKS,
+    ) -> None:
+        """`steps` are those of the whole run."""
         self._budget, self._ledger = budget, ledger
+        self._steps, self._objective = steps, objective
 
     def plan(
         self,
@@ -213,8 +224,10 @@ class RemainingBudget:
             steps=steps,
             overhead=rest or self._ledger.rest(),
             loaded=loaded,
+            objective=self._objective,
+            done=self._steps - steps,
         )
-        return steady_mix(workload, self._with_reserve(loaded)) or steady_mix(
+        return steady_path(workload, self._with_reserve(loaded)) or steady_path(
             workload, self._budget
         )
 
@@ -222,16 +235,17 @@ class RemainingBudget:
         """Whether the mix can wait: most steps on the loaded rung, and a plan for the rest."""
         later = int(_LATER * steps)
         now, cost = steps - later, self._ledger.cost(rung)
-        token_blocks = cost.token_blocks * now
+        done = self._steps - steps
+        value = float(self._objective.value(cost, done, done + now, self._steps))
         if later:
             rest = _after(self._ledger.rest(), cost, now)
             tail = self.plan(rungs, later, loaded=rung, rest=rest)
             if tail is None:
                 return False
-            token_blocks += tail.token_blocks
+            value += tail.value
         elif self.reach(rung, loaded=rung)[0] < now:
             return False
-        return token_blocks >= _AS_GOOD * mix.token_blocks
+        return is_as_good(value, mix.value, _AS_GOOD)
 
     def reach(self, rung: str, *, loaded: str | None) -> tuple[float, Limit | None]:
         """Steps on one rung that time and energy allow, and the limit that ends them.

@@ -22,17 +22,15 @@ from edge_runtime.errors import DeviceError
 from edge_runtime.facts import Budget, RungCost
 from edge_runtime.facts.budget import ENERGY, MEMORY, POWER, over_text
 from edge_runtime.facts.costs import DOES_NOT_FIT, UNMEASURED
+from edge_runtime.planning.constraints import Constraint, constraints_of
 from edge_runtime.planning.costs import Overhead
+from edge_runtime.planning.objective import TOKEN_BLOCKS, Numbers, Objective
 from edge_runtime.units import bytes_text
 
-Numbers = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 EXACT_STEPS = 1000
 _COARSE = 334  # points of the grid, for more steps than that
-_SLACK = 1e-9  # of a limit, for rounding
-
-_ROUNDING = 1e-9
 _AS_GOOD = 0.99  # of the token-blocks
 
 
@@ -45,6 +43,8 @@ class Workload:
     overhead: Overhead
     loaded: str | None = None  # the rung that needs no switch
     room_bytes: int | None = None  # of memory that the run may hold; None: unknown
+    objective: Objective = TOKEN_BLOCKS
+    done: int = 0  # steps of the run before these
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,19 +53,10 @@ class Mix:
 
     counts: dict[str, int]  # rung -> steps, from 1; fewest token-blocks first
     token_blocks: int
+    value: float  # of the workload's objective, in this order
     time_s: float
     energy_j: float | None
     wait_s: float  # part of `time_s`: idle, to keep the mean power
-
-
-@dataclass(frozen=True, slots=True)
-class _Constraint:
-    """`sum(use * counts) + fixed + per_choice * (choices that are switched to) <= limit`."""
-
-    use: Numbers  # (R,) per step
-    fixed: float
-    per_choice: float
-    limit: float
 
 
 def best_mix(workload: Workload, budget: Budget) -> Mix | None:
@@ -91,7 +82,7 @@ def best_mix(workload: Workload, budget: Budget) -> Mix | None:
     counts = _best_counts(
         np.array([cost.token_blocks for cost in chosen], np.float64),
         step_s,
-        _constraints(workload, chosen, step_s, budget),
+        constraints_of(chosen, budget, overhead=workload.overhead, steps=workload.steps),
         workload.steps,
         next(
             (index for index, cost in enumerate(chosen) if cost.rung == workload.loaded), None
@@ -101,7 +92,7 @@ def best_mix(workload: Workload, budget: Budget) -> Mix | None:
         return None
     used = [(cost, count) for cost, count in zip(chosen, counts, strict=True) if count]
     used.sort(key=lambda pair: (pair[0].token_blocks, pair[0].step_s))
-    return _mix(workload, used, budget)
+    return mix_of(workload, used, budget)
 
 
 def steady_mix(workload: Workload, budget: Budget) -> Mix | None:
@@ -182,48 +173,8 @@ def why_unusable(cost: RungCost, budget: Budget, room_bytes: int | None) -> str 
     return None
 
 
-def _constraints(
-    workload: Workload, costs: Sequence[RungCost], step_s: Numbers, budget: Budget
-) -> list[_Constraint]:
-    overhead, time_s, energy_j = workload.overhead, budget.time_s, budget.energy_j
-    fixed_s, fixed_j = overhead.fixed_s, overhead.fixed_j or 0.0
-    constraints = []
-    if time_s is not None:
-        constraints.append(_Constraint(step_s, fixed_s, overhead.switch_s, time_s))
-    if not budget.needs_energy:
-        return constraints
-    step_j = np.array([cost.step_j for cost in costs], np.float64)
-    switch_j = overhead.switch_j or 0.0
-    if energy_j is not None:
-        constraints.append(_Constraint(step_j, fixed_j, switch_j, energy_j))
-
-    def above(power_w: float, limit_j: float) -> _Constraint:
-        """The energy above that power must stay below the limit."""
-        return _Constraint(
-            step_j - power_w * step_s,
-            fixed_j - power_w * fixed_s,
-            max(0.0, switch_j - power_w * overhead.switch_s),
-            limit_j,
-        )
-
-    if (power_w := budget.power_w) is None:
-        return constraints
-    idle_w = overhead.idle_w
-    if idle_w is None or idle_w >= power_w:  # waiting does not help
-        return [
-            *constraints,
-            above(power_w, _ROUNDING * power_w * workload.steps * step_s.min()),
-        ]
-    # With the wait that brings the mean down to `power_w`, the whole takes
-    # above(idle_w) / (power_w - idle_w) seconds, at `power_w`.
-    if time_s is not None:
-        constraints.append(above(idle_w, time_s * (power_w - idle_w)))
-    if energy_j is not None:
-        constraints.append(above(idle_w, energy_j * (power_w - idle_w) / power_w))
-    return constraints
-
-
-def _mix(workload: Workload, used: Sequence[tuple[RungCost, int]], budget: Budget) -> Mix:
+def mix_of(workload: Workload, used: Sequence[tuple[RungCost, int]], budget: Budget) -> Mix:
+    """The totals of rungs with their steps, in the order of training."""
     overhead = workload.overhead
     switches = sum(cost.rung != workload.loaded for cost, _ in used)
     time_s = overhead.fixed_s + switches * overhead.switch_s
@@ -239,10 +190,20 @@ def _mix(workload: Workload, used: Sequence[tuple[RungCost, int]], budget: Budge
     return Mix(
         counts={cost.rung: count for cost, count in used},
         token_blocks=sum(cost.token_blocks * count for cost, count in used),
+        value=_value(workload, used),
         time_s=time_s + wait_s,
         energy_j=energy_j,
         wait_s=wait_s,
     )
+
+
+def _value(workload: Workload, used: Sequence[tuple[RungCost, int]]) -> float:
+    value, done = 0.0, workload.done
+    for cost, count in used:
+        end, total = done + count, workload.done + workload.steps
+        value += float(workload.objective.value(cost, done, end, total))
+        done = end
+    return value
 
 
 def _wait_s(
@@ -257,7 +218,7 @@ def _wait_s(
 def _best_counts(
     gain: Numbers,
     order: Numbers,
-    constraints: Sequence[_Constraint],
+    constraints: Sequence[Constraint],
     steps: int,
     loaded: int | None,
 ) -> tuple[int, ...] | None:
@@ -288,7 +249,7 @@ def _best_counts(
 
 
 def _undominated(
-    gain: Numbers, order: Numbers, constraints: Sequence[_Constraint], loaded: int | None
+    gain: Numbers, order: Numbers, constraints: Sequence[Constraint], loaded: int | None
 ) -> list[int]:
     """Choices that no other one dominates: no less gain at no higher use of anything."""
     costs = np.stack([-gain, order, *(constraint.use for constraint in constraints)])
@@ -332,7 +293,7 @@ def _best_of(
     trios: Indices,
     gain: Numbers,
     order: Numbers,
-    constraints: Sequence[_Constraint],
+    constraints: Sequence[Constraint],
     steps: int,
     loaded: int | None,
 ) -> tuple[float, float, tuple[int, ...]] | None:
@@ -364,7 +325,7 @@ def _most_of_c(
     of_a: Indices,
     rest: Indices,
     switches: Indices,
-    constraints: Sequence[_Constraint],
+    constraints: Sequence[Constraint],
 ) -> Numbers:
     """(C, G) the largest possible count of c among the rest; -1 where none is feasible."""
     a, b, c = trios.T[..., None]
@@ -372,8 +333,9 @@ def _most_of_c(
     most = np.broadcast_to(rest, least.shape).astype(np.float64)
     for constraint in constraints:
         use = constraint.use
-        room = constraint.limit + _SLACK * abs(constraint.limit) - constraint.fixed
-        left = room - constraint.per_choice * switches - use[a] * of_a - use[b] * rest
+        left = (
+            constraint.room - constraint.per_choice * switches - use[a] * of_a - use[b] * rest
+        )
         slope = use[c] - use[b]  # (C, 1)
         with np.errstate(divide="ignore", invalid="ignore"):
             bound = left / slope

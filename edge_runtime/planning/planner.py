@@ -22,11 +22,14 @@ from edge_runtime.facts.budget import (
 )
 from edge_runtime.planning.costs import Overhead
 from edge_runtime.planning.epochs import EpochChoice, best_epochs, epochs_on
-from edge_runtime.planning.mix import Mix, Workload, best_mix, steady_mix, why_unusable
+from edge_runtime.planning.mix import Mix, Workload, best_mix, why_unusable
+from edge_runtime.planning.objective import TOKEN_BLOCKS, Objective, is_as_good
+from edge_runtime.planning.path import best_path, steady_path
 from edge_runtime.units import bytes_text, power_text
 
 FREE_MEMORY = "free memory"  # a limit that nobody has set
 _PRECISION = 1.001  # of a nearest budget
+_ROUNDING = 1e-12  # of the value of a plan
 
 
 def make_plan(
@@ -37,8 +40,10 @@ def make_plan(
     overhead: Overhead,
     room_bytes: int | None = None,
     steps_per_epoch: int | None = None,
+    objective: Objective = TOKEN_BLOCKS,
+    done: int = 0,
 ) -> Plan:
-    """The plan that keeps the most token-blocks within a budget.
+    """The best plan within a budget.
 
     Args:
         costs: of every rung.
@@ -48,15 +53,22 @@ def make_plan(
         room_bytes: memory that the machine or container leaves to it; `None`: unknown.
         steps_per_epoch: of a run of whole epochs, for the message of a refusal; `None`: a
             part of a run.
+        objective: what the plan maximises.
+        done: steps of the run before these.
 
     Raises:
         BudgetError: infeasible; the message has the binding limit and the nearest budget.
         DeviceError: energy or power is limited and unknown.
     """
     workload = Workload(
-        costs=tuple(costs), steps=steps, overhead=overhead, room_bytes=room_bytes
+        costs=tuple(costs),
+        steps=steps,
+        overhead=overhead,
+        room_bytes=room_bytes,
+        objective=objective,
+        done=done,
     )
-    mix = steady_mix(workload, budget)
+    mix = steady_path(workload, budget)
     if mix is None:
         raise BudgetError(infeasible_text(workload, budget, steps_per_epoch))
     binding = _binding(workload, budget)
@@ -73,6 +85,7 @@ def make_plan(
         peak_bytes=max(known) if len(known) == len(peaks) else None,
         verdicts=tuple(_verdict(cost, workload, budget, mix, binding) for cost in costs),
         binding=binding,
+        gradient_error=-mix.value / steps if objective.is_staged else None,
     )
 
 
@@ -95,21 +108,25 @@ def auto_epochs(epoch: Workload, budget: Budget) -> EpochChoice:
 
 
 def _binding(workload: Workload, budget: Budget) -> tuple[str, ...]:
-    """Limits without which more would be kept; if no single one, all of them together."""
+    """Limits without which a plan is better; if no single one, all of them together."""
 
-    def most(limits: Budget, room_bytes: int | None) -> int:
-        mix = best_mix(replace(workload, room_bytes=room_bytes), limits)
-        return 0 if mix is None else mix.token_blocks
+    def most(limits: Budget, room_bytes: int | None) -> float:
+        mix = best_path(replace(workload, room_bytes=room_bytes), limits)
+        return -math.inf if mix is None else mix.value
 
     room_bytes = workload.room_bytes
     kept = most(budget, room_bytes)
-    if most(Budget(), None) <= kept:
+
+    def is_better(value: float) -> bool:
+        return not is_as_good(kept, value, 1 - _ROUNDING)
+
+    if not is_better(most(Budget(), None)):
         return ()
     limits = [limit for limit in budget.limited() if limit is not TEMPERATURE]
     without = {limit.name: (budget.with_limit(limit, None), room_bytes) for limit in limits}
     if room_bytes is not None:
         without[FREE_MEMORY] = budget, None
-    alone = [name for name, (other, room) in without.items() if most(other, room) > kept]
+    alone = [name for name, (other, room) in without.items() if is_better(most(other, room))]
     return tuple(alone or without)
 
 
@@ -129,7 +146,7 @@ def _verdict(
         source=cost.source,
         steps=count,
         reason=(
-            _why_used(count / workload.steps, flags)
+            _why_used(count / workload.steps, flags, workload.objective)
             if count
             else _why_not_used(cost, workload, budget, mix)
         ),
@@ -142,24 +159,25 @@ def _listed(words: Sequence[str]) -> str:
     return f"{', '.join(others)} and {last}" if others else last
 
 
-def _why_used(share: float, binding: Sequence[str]) -> str:
+def _why_used(share: float, binding: Sequence[str], objective: Objective) -> str:
     """For a rung that is used for that share of the steps, under these binding flags."""
     part = "all steps" if share == 1 else f"{share:.0%} of the steps"
     if not binding:
-        return f"{part}: keeps the most token-blocks"
+        return f"{part}: {objective.best}"
     allow = "allows" if len(binding) == 1 else "allow"
-    return f"{part}: the most that {_listed(binding)} {allow}"
+    return f"{part}: {objective.most} that {_listed(binding)} {allow}"
 
 
 def _why_not_used(cost: RungCost, workload: Workload, budget: Budget, mix: Mix) -> str:
     """For a rung that the mix does not use."""
     if reason := why_unusable(cost, budget, workload.room_bytes):
         return reason
-    kept = cost.token_blocks * workload.steps
-    if kept < mix.token_blocks:
-        return "keeps fewer token-blocks than the budget allows"
-    if kept == mix.token_blocks:
-        return "keeps no more token-blocks and is no faster"
+    objective, steps, done = workload.objective, workload.steps, workload.done
+    value = float(objective.value(cost, done, done + steps, done + steps))
+    if value < mix.value:
+        return objective.less
+    if value == mix.value:
+        return objective.no_more
     # Idling for the mean power counts: it takes time and energy.
     alone = best_mix(replace(workload, costs=(cost,)), Budget(power_w=budget.power_w))
     if alone is None:
@@ -283,7 +301,8 @@ def _least(works: Callable[[float], bool]) -> float:
 
 def _fewer_text(workload: Workload, budget: Budget, steps_per_epoch: int | None) -> str:
     """The number of epochs, or else of steps, that this budget allows."""
-    if steps_per_epoch is not None and budget.is_bounded:
+    has_auto = not workload.objective.is_staged  # `--epochs auto`: token-blocks decide
+    if steps_per_epoch is not None and budget.is_bounded and has_auto:
         epoch = replace(workload, steps=steps_per_epoch)
         if choice := best_epochs(epoch, budget):
             epochs, each = _epochs_text(choice.epochs), _each(epoch, budget)

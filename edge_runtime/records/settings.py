@@ -6,6 +6,7 @@ from typing import Any
 from edge_runtime.facts import Budget, CostProfile
 from edge_runtime.facts.costs import Correction
 from edge_runtime.facts.devices import CPU
+from edge_runtime.facts.plan import TOKENS
 from edge_runtime.schema import Hertz, NonNegativeInt, PositiveInt, Watts, unstructure
 
 FORMAT = 2
@@ -24,6 +25,7 @@ class Settings:
     images_per_epoch: PositiveInt | None  # None: all pictures of the source
     # (first step, rung id), ascending; None: the budget decides, and the steps have the rungs
     rungs: tuple[tuple[PositiveInt, str], ...] | None
+    objective: str = TOKENS  # of the plans that decide the rungs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,4 +89,6 @@ def _text(name: str, value: Any) -> str:
         }[name]
     if name == "rungs":
         return ", ".join(f"{rung} from step {first}" for first, rung in value)
+    if name == "objective":
+        return str(value)
     return f"{value[:12]}..." if isinstance(value, str) else str(value)

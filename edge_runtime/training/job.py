@@ -12,6 +12,7 @@ from edge_runtime.engines import Engine, create_engine, require_supported
 from edge_runtime.errors import ConfigError
 from edge_runtime.facts import Budget, CostProfile, Plan
 from edge_runtime.package import Package
+from edge_runtime.planning import TOKEN_BLOCKS, Objective
 from edge_runtime.records import Run, Settings, differences, events, is_begun, open_run
 from edge_runtime.state import State, problems_with, state_chunks
 from edge_runtime.training.metering import Metering
@@ -36,6 +37,7 @@ class TrainingOptions:
     rungs: Sequence[tuple[int, str]] | None = None
     profile: CostProfile | None = None  # of the rungs that may be trained
     budget: Budget = _UNLIMITED
+    objective: Objective = TOKEN_BLOCKS  # of the plans, with a profile
     # By set of trained parameters that is preferred to the profile's: why it is not trained
     refused_sets: Mapping[str, str] = field(default_factory=dict)
     state: State | None = None  # initial state; None: that of the package
@@ -163,6 +165,7 @@ def _settings(
         epochs=options.epochs,
         images_per_epoch=options.images_per_epoch,
         rungs=None if options.rungs is None else tuple(options.rungs),
+        objective=options.objective.name,
     )
 
 

@@ -16,8 +16,10 @@ from edge_runtime.errors import ConfigError, DeviceError
 from edge_runtime.facts import Budget, CostProfile, Plan
 from edge_runtime.facts.budget import ENERGY, MEMORY, POWER, TEMPERATURE
 from edge_runtime.planning import (
+    TOKEN_BLOCKS,
     Decision,
     Governor,
+    Objective,
     Reading,
     interpolate,
     make_plan,
@@ -154,6 +156,7 @@ class GovernedSelector(RungSelector):
         done: int,
         total_steps: int,
         steps_per_epoch: int,
+        objective: Objective = TOKEN_BLOCKS,
     ) -> None:
         """Plan the remaining steps with the remaining budget.
 
@@ -173,6 +176,7 @@ class GovernedSelector(RungSelector):
             overhead=overhead,
             earlier=metering.earlier,
             room_bytes=room_bytes,
+            objective=objective,
         )
         rest = self._governor.overhead_after(metering.spent(time.monotonic()))
         self.plan = make_plan(
@@ -182,6 +186,8 @@ class GovernedSelector(RungSelector):
             overhead=rest,
             room_bytes=room_bytes,
             steps_per_epoch=None if done else steps_per_epoch,
+            objective=objective,
+            done=done,
         )
         self._memory = _MemoryReader()
 
@@ -277,4 +283,5 @@ def rung_selector(job: TrainingJob, metering: Metering, *, done: int) -> RungSel
         done=done,
         total_steps=job.total_steps,
         steps_per_epoch=job.steps_per_epoch,
+        objective=options.objective,
     )

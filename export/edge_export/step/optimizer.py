@@ -11,6 +11,7 @@ from torch import Tensor
 
 from edge_export.parameters import Parameter
 from edge_runtime.package.names import (
+    BETA1,
     EMA,
     EMA_MOMENTUM,
     EXP_AVG,
@@ -19,9 +20,10 @@ from edge_runtime.package.names import (
     PARAM,
     STEP_COUNT,
     UPDATES,
+    WEIGHT_DECAY,
 )
 
-ADAMW = (LEARNING_RATE, "weight_decay", "beta1", "beta2", "eps")  # hyper-parameters
+ADAMW = (LEARNING_RATE, WEIGHT_DECAY, BETA1, "beta2", "eps")  # hyper-parameters
 
 Tensors = Mapping[str, Tensor]
 

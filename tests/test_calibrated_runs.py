@@ -1,0 +1,69 @@
+"""Runs that follow a calibration: within a budget, and as a schedule without one."""
+
+from pathlib import Path
+
+import pytest
+import test_within_budget
+from calibrations import rising
+from test_within_budget import HOUR, train_within
+from training_fakes import stop_after
+
+from edge_runtime.calibration import save_calibration
+from edge_runtime.errors import ConfigError, StoppedError
+from edge_runtime.facts import Segment
+from edge_runtime.records import events, open_run
+
+package, measured = test_within_budget.package, test_within_budget.measured
+
+
+def calibrated(package, tmp_path) -> Path:
+    """The file of a calibration of the package."""
+    path = tmp_path / "calibration.json"
+    save_calibration(rising(package_digest=package.digest), path)
+    return path
+
+
+def test_a_calibration_is_followed_within_a_budget(package, measured, tmp_path) -> None:
+    yielded = train_within(
+        package, tmp_path / "run", budget=HOUR, calibration=calibrated(package, tmp_path)
+    )
+    (planned,) = (event for event in yielded if isinstance(event, events.Planned))
+    assert planned.plan.segments == (
+        Segment(rung="k050", steps=2),
+        Segment(rung="k100", steps=8),
+    )
+    assert planned.plan.gradient_error == pytest.approx((2 * 0.8 + 8) / 10)
+    assert next(e.rung for e in yielded if isinstance(e, events.StepRecord)) == "k050"
+
+
+def test_a_run_keeps_its_objective(package, measured, tmp_path) -> None:
+    path, stop = calibrated(package, tmp_path), stop_after(2)
+    with pytest.raises(StoppedError):
+        train_within(package, tmp_path / "run", budget=HOUR, calibration=path, stop=stop)
+    message = "objective: the run has gradient-error, this command asks for tokens"
+    with pytest.raises(ConfigError, match=message):
+        train_within(package, tmp_path / "run", budget=HOUR, resume=True)
+    yielded = train_within(
+        package, tmp_path / "run", budget=HOUR, calibration=path, resume=True
+    )
+    assert isinstance(yielded[-1], events.Finished)
+
+
+def test_a_calibration_without_a_budget_is_a_schedule(package, tmp_path) -> None:
+    """Nothing is measured, and the run can be resumed exactly."""
+    path = calibrated(package, tmp_path)
+    with pytest.raises(StoppedError):
+        train_within(package, tmp_path / "run", calibration=path, stop=stop_after(2))
+    yielded = train_within(package, tmp_path / "run", calibration=path, resume=True)
+    assert {e.rung for e in yielded if isinstance(e, events.StepRecord)} == {"k100"}
+    run = open_run(tmp_path / "run")
+    assert run.info.settings.rungs == ((1, "k050"), (3, "k100"))
+    assert [record.rung for record in run.each_step()] == ["k050"] * 2 + ["k100"] * 8
+    with pytest.raises(ConfigError, match="cannot be resumed with other settings"):
+        train_within(package, tmp_path / "run", resume=True, rungs=["k100"], epochs=2)
+
+
+def test_a_calibration_does_not_decide_the_epochs(package, measured, tmp_path) -> None:
+    path = calibrated(package, tmp_path)
+    with pytest.raises(ConfigError, match=r"Give --epochs N\.$"):
+        train_within(package, tmp_path / "run", budget=HOUR, calibration=path, epochs=None)

@@ -1,0 +1,281 @@
+"""`edge-train calibrate` on the pictures of `digits`, and what `plan` and `run` do with it."""
+
+import json
+import re
+import shutil
+from contextlib import nullcontext
+from dataclasses import replace
+
+import pytest
+import test_cli_plan
+import test_cli_run
+import test_within_budget
+from calibrations import rising
+from simulated_board import rung_cost
+
+from edge_runtime.calibration import load_calibration, save_calibration
+from edge_runtime.calibration.measure import dense_rung
+from edge_runtime.cli.main import main
+from edge_runtime.package import open_package
+from edge_runtime.profiling import Environment, save_profile
+from edge_runtime.records import open_run
+from edge_runtime.selftest import PACKAGE
+
+SELFTEST = ["calibrate", str(PACKAGE), "digits", "--batches", "2", "--threads", "1"]
+
+plan, package, profile = test_cli_plan.plan, test_cli_plan.package, test_cli_plan.profile
+words = test_cli_run.words
+
+
+@pytest.fixture
+def calibrate(tmp_path, monkeypatch, capsys):
+    """Runs the command on the self-test package: exit code, stdout, stderr."""
+    monkeypatch.setenv("EDGE_TRAIN_CACHE", str(tmp_path / "cache"))
+
+    def run(*more: str) -> tuple[int, str, str]:
+        code = main([*SELFTEST, "-o", str(tmp_path / "calibration.json"), *more])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_it_measures_the_initial_state(calibrate, tmp_path) -> None:
+    code, text, errors = calibrate()
+    assert code == 0
+    known = load_calibration(tmp_path / "calibration.json")
+    assert list(known.costs) == ["k100", "k075", "k050"]
+    assert (known.dense, known.cost_unit, known.batches) == ("k100", "flops", 2)
+    (stage,) = known.stages
+    assert (stage.step, stage.progress) == (0, 0.0)
+    dense, *others = stage.rungs
+    assert (dense.squared_bias, dense.bias_noise) == (0.0, 0.0)
+    assert all(other.bias_noise > 0 < other.variance for other in others)
+    assert "the cost of a step is estimated by its FLOPs" in errors
+    assert re.search(r"stage 1 of 1 \(step 0 of \d+\): 2 of 2 batches", errors)
+    assert "costs in flops, an estimate" in text
+    assert re.search(r"^0% +k100 +1\.00 +0 +0 +1 +1 ", text, re.MULTILINE)
+    rows = re.findall(r"^0% +k\d+ +(\S+) +(\S+) +\S+ +(\S+) +(\S+) ", text, re.MULTILINE)
+    assert len(rows) == 3
+    for cost, bias, variance, error in (map(float, row) for row in rows):
+        assert error == pytest.approx(bias + cost * variance, rel=0.03)  # three digits
+    assert text.count("smallest") == 1
+
+
+def test_the_same_command_gives_the_same_numbers(calibrate, tmp_path) -> None:
+    """Also with --json, which has the errors beside the file's content."""
+    assert calibrate()[0] == 0
+    before = load_calibration(tmp_path / "calibration.json")
+    code, text, _ = calibrate("--json")  # replaces the file
+    table = json.loads(text)
+    after = load_calibration(tmp_path / "calibration.json")
+    assert code == 0
+    assert after.stages == before.stages
+    errors = table["stages"][0]["errors"]
+    assert errors == {rung: after.error(after.stages[0], rung) for rung in after.costs}
+    assert calibrate("--seed", "1")[0] == 0
+    assert load_calibration(tmp_path / "calibration.json").stages != before.stages
+
+
+@pytest.fixture
+def known_costs(tmp_path, monkeypatch):
+    """A cost profile of the self-test package here, in which k075 did not fit."""
+    monkeypatch.setenv("EDGE_TRAIN_CACHE", str(tmp_path / "cache"))
+    selftest, here = open_package(PACKAGE), Environment.detect(threads=1)
+    costs = []
+    for rung, step_s in (("k100", 0.4), ("k075", 1.0), ("k050", 0.1)):
+        cost = rung_cost(rung, 0, step_s, 10.0, peak_bytes=None)
+        known = selftest.rung(rung)
+        tokens = selftest.manifest.token_blocks(known)
+        costs.append(replace(cost, token_blocks=tokens, flops=known.flops))
+    nothing = dict.fromkeys(("step_s", "step_s_low", "step_s_high", "step_j", "power_w"))
+    costs[1] = replace(costs[1], source="does_not_fit", **nothing)
+    given = test_within_budget.profile_of(selftest, rungs=tuple(costs))
+    profile = replace(given, **here.key._asdict())
+
+    def save(**changes) -> None:
+        save_profile(replace(profile, **changes), here.cached_profile_path(selftest))
+
+    save()
+    return save, profile
+
+
+def test_costs_are_those_of_the_profile(calibrate, known_costs, tmp_path) -> None:
+    save, profile = known_costs
+    code, text, errors = calibrate()
+    known = load_calibration(tmp_path / "calibration.json")
+    assert (code, known.cost_unit, known.costs) == (0, "seconds", {"k100": 0.4, "k050": 0.1})
+    assert "costs in seconds\n" in text
+    assert "without rung k075: the cost profile has no time of it" in errors
+    assert calibrate("--cost", "energy")[0] == 0
+    known = load_calibration(tmp_path / "calibration.json")
+    assert (known.cost_unit, known.costs) == ("joules", {"k100": 4.0, "k050": 1.0})
+    dark = tuple(replace(cost, step_j=None, power_w=None) for cost in profile.rungs)
+    save(rungs=dark)
+    code, _, error = calibrate("--cost", "energy")
+    assert (code, "the cost profile has no energy" in error) == (4, True)
+
+
+def test_rungs_that_train_other_parameters_are_left_out(
+    calibrate, tmp_path, monkeypatch
+) -> None:
+    selftest = open_package(PACKAGE)
+    first, *others = selftest.manifest.rungs
+    last = replace(first, id="last", trained="last-1")
+    grown = replace(selftest.manifest, rungs=(first, last, *others))
+    monkeypatch.setattr(
+        "edge_runtime.package.open_package", lambda path: replace(selftest, manifest=grown)
+    )
+    code, _, errors = calibrate()
+    assert (code, "without rung last: it trains last-1, others all\n" in errors) == (0, True)
+    assert "last" not in load_calibration(tmp_path / "calibration.json").costs
+
+
+def test_the_dense_rung_is_the_largest_without_micro_batches() -> None:
+    selftest = open_package(PACKAGE)
+    first, *others = selftest.manifest.rungs
+    parts = replace(first, id="k100-m2", micro_batch=2)
+    rungs = (*others, parts, first)
+    grown = replace(selftest, manifest=replace(selftest.manifest, rungs=rungs))
+    assert dense_rung(grown, rungs) == dense_rung(grown, rungs[::-1]) == first
+
+
+def test_joules_need_a_profile(calibrate) -> None:
+    code, _, error = calibrate("--cost", "energy")
+    assert (code, "--cost energy needs a cost profile" in error) == (4, True)
+
+
+def test_rungs_take_turns_without_an_effect(calibrate, tmp_path, monkeypatch) -> None:
+    """Every two batches, with a rest of one: the same as all three at once."""
+    assert calibrate("--batches", "3")[0] == 0
+    before = load_calibration(tmp_path / "calibration.json")
+    monkeypatch.setattr("edge_runtime.calibration.measure._HELD", 2)
+    assert calibrate("--batches", "3")[0] == 0
+    assert load_calibration(tmp_path / "calibration.json").stages == before.stages
+
+
+def test_it_measures_every_checkpoint_of_a_run(calibrate, tmp_path, capsys) -> None:
+    run = tmp_path / "run"
+    options = ["--images", "192", "--rung", "k050", "--checkpoint-every", "0s"]
+    assert (
+        main(["run", str(PACKAGE), "digits", "-o", str(run), "--epochs", "1", *options]) == 0
+    )
+    capsys.readouterr()
+    assert calibrate("--from", str(run))[0] == 0
+    known = load_calibration(tmp_path / "calibration.json")
+    assert [stage.step for stage in known.stages] == [0, 2, 3]
+    assert [stage.progress for stage in known.stages] == [0.0, 2 / 3, 1.0]
+    assert known.run == str(run)
+    with (run / "checkpoints/2/state.safetensors").open("r+b") as file:
+        file.truncate(5000)
+    code, _, errors = calibrate("--from", str(run))
+    assert (code, "without a damaged checkpoint" in errors) == (0, True)
+    assert len(load_calibration(tmp_path / "calibration.json").stages) == 2
+    facts = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(facts | {"total_steps": 2}))
+    code, _, error = calibrate("--from", str(run))  # which never had a third step
+    assert (code, "has no checkpoint that can be used" in error) == (6, True)
+    (run / "run.json").write_text(json.dumps(facts))
+    shutil.rmtree(run / "checkpoints")
+    code, _, error = calibrate("--from", str(run))
+    assert (code, "has no checkpoint that can be used" in error) == (6, True)
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "message"),
+    [
+        (["--batches", "1"], 2, "a variance needs at least 2"),
+        (["--engine", "ort-training"], 2, "only ort can calibrate"),
+        (["--profile", "none.json"], 4, "cost profile none.json does not exist"),
+        (["--from", "nowhere"], 6, "nowhere is not a run folder"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(calibrate, tmp_path, more, code, message) -> None:
+    actual, _, error = calibrate(*more)
+    assert (actual, message in error) == (code, True), error
+    assert not (tmp_path / "calibration.json").exists()
+
+
+def test_a_run_of_another_package_is_refused(calibrate, words, tmp_path) -> None:
+    assert main(words) == 0
+    code, _, error = calibrate("--from", str(tmp_path / "run"))
+    assert code == 3
+    assert "was trained from another package" in error
+
+
+def test_other_files_are_not_replaced(calibrate, tmp_path) -> None:
+    (tmp_path / "calibration.json").write_text("notes")
+    code, _, error = calibrate()
+    assert code == 2
+    assert "is not a calibration that could be replaced" in error
+    assert (tmp_path / "calibration.json").read_text() == "notes"
+
+
+def test_an_interrupted_one_leaves_no_file(calibrate, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("edge_runtime.cli.calibrate.stop_on_signals", _stopped_after(calls=3))
+    code, _, error = calibrate()
+    assert code == 130
+    assert "an incomplete calibration is not written" in error
+    assert not (tmp_path / "calibration.json").exists()
+
+
+def _stopped_after(calls: int):
+    left = iter([False] * calls)
+    return lambda notice: nullcontext(lambda: next(left, True))
+
+
+def calibrated(package, tmp_path) -> str:
+    """The file of a calibration of the package with rungs k100 and k050."""
+    path = tmp_path / "calibration.json"
+    save_calibration(rising(package_digest=package.digest), path)
+    return str(path)
+
+
+def test_a_plan_by_gradient_errors(plan, package, tmp_path) -> None:
+    flags = ["--objective", "gradient-error", "--calibration", calibrated(package, tmp_path)]
+    code, text, _ = plan("--time", "1h", *flags)
+    assert code == 0
+    assert "plan            20 steps on k050, then 80 steps on k100\n" in text
+    assert f"gradient error  by {flags[-1]}, 0.96 of the dense rung's on average\n" in text
+    assert "limited by      none of the limits: it is the best\n" in text
+    assert text.endswith("  yes   not planned\n")
+    code, text, _ = plan("--time", "17s", "--json", *flags)
+    table = json.loads(text)
+    assert table["calibration"] == flags[-1]
+    assert table["plan"]["binding"] == ["time"]
+    assert table["plan"]["gradient_error"] > 0.96
+    counts = {part["rung"]: part["steps"] for part in table["plan"]["segments"]}
+    assert counts == {"k050": 45, "k100": 55}  # 1 s of start, 45 * 0.11 s, 55 * 0.2 s
+    code, _, error = plan("--time", "5s", *flags)
+    assert (code, "reduce them with --epochs" in error) == (7, True)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--objective", "gradient-error"], "and --calibration FILE are given together"),
+        (["--calibration", "FILE"], "and --calibration FILE are given together"),
+        (
+            ["--objective", "gradient-error", "--calibration", "FILE", "--epochs", "auto"],
+            "--epochs auto cannot be combined with --objective gradient-error",
+        ),
+    ],
+)
+def test_flags_that_contradict_each_other(plan, package, tmp_path, flags, message) -> None:
+    path = calibrated(package, tmp_path)
+    flags = [path if flag == "FILE" else flag for flag in flags]
+    code, _, error = plan("--time", "1h", *flags)
+    assert (code, message in error) == (2, True), error
+
+
+def test_a_run_without_a_budget_takes_the_best_rung_of_each_stage(
+    words, tmp_path, capsys
+) -> None:
+    path = calibrated(open_package(tmp_path / "package"), tmp_path)
+    flags = ["--objective", "gradient-error", "--calibration", path]
+    assert main([*words, *flags]) == 0
+    run = open_run(tmp_path / "run")
+    assert [record.rung for record in run.each_step()] == ["k050"] * 2 + ["k100"] * 8
+    assert run.info.settings.rungs == ((1, "k050"), (3, "k100"))
+    capsys.readouterr()
+    assert main([*words, *flags, "--rung", "k050"]) == 2
+    assert "leave out --rung and --keep-ratio" in capsys.readouterr().err
