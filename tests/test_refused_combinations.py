@@ -15,7 +15,7 @@ from combinations import MODEL  # noqa: E402
 from edge_export.objectives import OBJECTIVES  # noqa: E402
 from edge_export.policies import POLICIES  # noqa: E402
 from edge_export.recipe import make_recipe  # noqa: E402
-from edge_export.step.example import example_draws, example_images  # noqa: E402
+from edge_export.step.example import example_draws, example_images, example_targets  # noqa: E402
 from edge_export.step.program import Program  # noqa: E402
 from edge_runtime.errors import ConfigError  # noqa: E402
 from edge_runtime.package.names import PARAM  # noqa: E402
@@ -50,6 +50,7 @@ def table_of(method, tokens="random", options=None, **others):
         "method": {"name": method, **(options or {})},
         "tokens": {"name": tokens},
         "keep_ratios": [1.0] if tokens == "none" else [0.5],
+        "distillation": {"weight": float(method == "distillation")},
         **others,
     }
 
@@ -180,6 +181,7 @@ def loss_of(program: Program):
         **program.initial_state(),
         **example_images(rung),
         **example_draws(rung),
+        **example_targets(rung),
         **hyper,
     }
     parameters = {name: inputs[PARAM + name] for name in program.parameters}
