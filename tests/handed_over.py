@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import product
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,7 @@ CHOOSING = ("simprune", "evit", "tome")  # by features of the step
 STEPS = 4
 # Of the half-precision packages here: no step overflows, whatever a device adds up in float16
 SCALE = 2.0**4
+TEACHER, TEACHER_SIZES = "teacher.safetensors", {"width": 24, "depth": 2, "heads": 3}
 SMALL = (
     "--model vit_tiny --image-size 16 --patch-size 4 --depth 3 --width 48 --heads 2 "
     "--batch-size 8"
@@ -105,27 +106,55 @@ def _noise(group: ViewGroup, pictures: Sequence[int]) -> NDArray[np.uint8]:
 
 def export_all(folder: Path) -> None:
     """Write every package and its losses."""
-    from combinations import METHODS_AND_POLICIES, keep_ratios
+    from combinations import METHODS_AND_POLICIES, MODEL
+    from teacher_file import write_teacher
+
+    from edge_export.recipe import make_recipe
+
+    folder.mkdir(parents=True, exist_ok=True)
+    model = make_recipe({"model": MODEL}, where="test").facts()
+    write_teacher(folder / TEACHER, replace(model, **TEACHER_SIZES))
+    cases = [*METHODS_AND_POLICIES, ("paired", "random")]
+    for method, policy in [*cases, ("distillation", "random")]:
+        export_one(folder, method, policy, "fp32")
+    for method, policy in cases:
+        if method == "simclr" or policy == "random":  # each method and each policy once
+            export_one(folder, method, policy, "fp16")
+
+
+def export_one(folder: Path, method: str, policy: str, precision: str) -> None:
+    """Write one package and its losses."""
     from paired_objective import paired_method
     from reference_engine import TorchEngine
 
     from edge_runtime.cli.main import main
 
-    cases = [*METHODS_AND_POLICIES, ("paired", "random")]
-    for (method, policy), precision in product(cases, ("fp32", "fp16")):
-        is_half = precision == "fp16"
-        with paired_method():
-            ratios = keep_ratios(method, policy) if policy != "none" else [1.0]
-        path = folder / f"{method}-{policy}{'-fp16' if is_half else ''}"
-        options = f"{SMALL} --method {method} --tokens {policy} --precision {precision}"
-        options += f" --keep-ratios {','.join(map(str, ratios))} --verify full"
-        if method == "paired":
-            options += ' --set micro_batches=[2] --set trained=["all","lora-2"]'
-        with paired_method(), small_scale():
-            if code := main(["export", *options.split(), "-o", str(path)]):
-                sys.exit(code)
-            losses = first_losses(path, TorchEngine if is_half else engine_of_device)
-        path.with_suffix(".json").write_text(json.dumps(losses))
+    is_half = precision == "fp16"
+    path = folder / f"{method}-{policy}{'-fp16' if is_half else ''}"
+    options = f"{SMALL} --method {method} --tokens {policy} --precision {precision}"
+    with paired_method(), small_scale():
+        options += f" --verify full {flags_of(folder, method, policy)}"
+        if code := main(["export", *options.split(), "-o", str(path)]):
+            sys.exit(code)
+        losses = first_losses(path, TorchEngine if is_half else engine_of_device)
+    path.with_suffix(".json").write_text(json.dumps(losses))
+
+
+def flags_of(folder: Path, method: str, policy: str) -> str:
+    """The flags that are not the same in all packages."""
+    from combinations import RATIOS, keep_ratios
+
+    ratios = keep_ratios(method, policy) if policy != "none" else [1.0]
+    more = ""
+    if method == "paired":
+        more = '--set micro_batches=[2] --set trained=["all","lora-2"]'
+    if method == "distillation":
+        ratios = list(RATIOS)
+        sizes = {f"teacher.{key}": value for key, value in TEACHER_SIZES.items()}
+        keys = {"weight": 1, **sizes}
+        more = " ".join(f"--set distillation.{key}={value}" for key, value in keys.items())
+        more += f" --teacher {folder / TEACHER}"
+    return f"--keep-ratios {','.join(map(str, ratios))} {more}"
 
 
 @contextmanager

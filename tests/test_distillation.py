@@ -12,20 +12,17 @@ import onnx  # noqa: E402
 from safetensors.numpy import load_file, save_file  # noqa: E402
 from spoilt_package import edit, problems, set_in, sha256  # noqa: E402
 from steps import hyper_of, noise_batch  # noqa: E402
+from teacher_file import write_teacher  # noqa: E402
 
 from edge_export.analysis.liveness import arena_bytes  # noqa: E402
 from edge_export.package.build import export_package  # noqa: E402
-from edge_export.package.initial import encoder_tensors  # noqa: E402
-from edge_export.parameters import initial_values  # noqa: E402
 from edge_export.recipe import make_recipe  # noqa: E402
 from edge_export.step.program import Program  # noqa: E402
-from edge_export.vit import encoder_parameters  # noqa: E402
 from edge_runtime.cli.main import main  # noqa: E402
 from edge_runtime.engines import create_engine  # noqa: E402
 from edge_runtime.engines.targets import Targets  # noqa: E402
 from edge_runtime.errors import ConfigError, PackageError  # noqa: E402
 from edge_runtime.package import open_package  # noqa: E402
-from edge_runtime.package.encoder import to_timm  # noqa: E402
 from edge_runtime.planning.costs import NODE_BYTES, predicted_peak_bytes  # noqa: E402
 from edge_runtime.profiling.worker import Noise  # noqa: E402
 from edge_runtime.training import TrainingOptions, train  # noqa: E402
@@ -49,16 +46,8 @@ def frozen_facts():
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
     """A timm checkpoint of random weights, and these by parameter name."""
-    declared = encoder_parameters(frozen_facts())
-    generator = torch.Generator().manual_seed(7)
-    weights = {
-        name: (value + 0.1 * torch.randn(value.shape, generator=generator)).numpy()
-        for name, value in initial_values(declared, seed=5).items()
-    }
     path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
-    arrays = to_timm(encoder_tensors(declared), weights)
-    save_file({name: np.ascontiguousarray(v) for name, v in arrays.items()}, path)
-    return path, weights
+    return path, write_teacher(path, frozen_facts())
 
 
 def export(folder, teacher, **changes):
