@@ -68,20 +68,25 @@ def test_a_value_is_the_sum_of_the_errors(calibration, total, data) -> None:
     assert value == pytest.approx(-mean * (end - first), rel=1e-4, abs=1e-9)
 
 
+four_times = st.lists(st.integers(1, 40), min_size=4, max_size=4, unique=True)
+
+
 @given(calibrations(), budgets, overheads(), st.integers(1, 7), st.data())
 @settings(deadline=None, max_examples=150)
 def test_it_is_the_best_of_all_rising_paths(calibration, budget, overhead, steps, data):
     costs = [
         rung_cost(
             rung,
-            height + 1,
-            data.draw(st.integers(1, 40)) / 10,
+            data.draw(st.integers(1, 4)),
+            tenths / 10,
             data.draw(st.integers(4, 12)),
             peak_bytes=data.draw(st.integers(1, 5)) * 1000,
         )
-        for height, rung in enumerate(RUNGS)
+        for rung, tenths in zip(RUNGS, data.draw(four_times), strict=True)
     ]
-    done = data.draw(st.integers(0, 5))
+    costs.sort(key=lambda cost: (cost.token_blocks, -cost.step_s))
+    order = [cost.rung for cost in costs]
+    done, loaded = data.draw(st.integers(0, 5)), data.draw(st.sampled_from((None, *RUNGS)))
     objective = GradientError(calibration)
     total = done + steps
 
@@ -91,13 +96,14 @@ def test_it_is_the_best_of_all_rising_paths(calibration, budget, overhead, steps
     best = None
     for path in itertools.combinations_with_replacement(range(4), steps):
         counts = [path.count(index) for index in range(4)]
-        if len(set(path)) <= 3 and fits(counts, costs, budget, overhead):
+        if len(set(path)) <= 3 and fits(counts, costs, budget, overhead, loaded=loaded):
             value = sum(of_step(costs[i], done + step) for step, i in enumerate(path))
             best = value if best is None else max(best, value)
     workload = Workload(
         costs=tuple(reversed(costs)),
         steps=steps,
         overhead=overhead,
+        loaded=loaded,
         objective=objective,
         done=done,
     )
@@ -105,10 +111,10 @@ def test_it_is_the_best_of_all_rising_paths(calibration, budget, overhead, steps
     assert (path is None) == (best is None)
     if path is not None:
         assert path.value == pytest.approx(best, rel=1e-9, abs=1e-9)
-        heights = [RUNGS.index(rung) for rung in path.counts]
+        heights = [order.index(rung) for rung in path.counts]
         assert heights == sorted(heights)
-        counts = [path.counts.get(rung, 0) for rung in RUNGS]
-        assert fits(counts, costs, budget, overhead)
+        counts = [path.counts.get(rung, 0) for rung in order]
+        assert fits(counts, costs, budget, overhead, loaded=loaded)
 
 
 @given(calibrations(rungs=("k025", "k100")), st.integers(101, 5000))

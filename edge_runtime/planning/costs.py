@@ -75,6 +75,14 @@ def overhead_of(
     )
 
 
+def training_order(cost: RungCost) -> tuple[int, float]:
+    """Sorts rungs as a run trains them: from few to many token-blocks.
+
+    Of equal ones the slower is first: it has micro-batches, and needs less memory.
+    """
+    return cost.token_blocks, -(cost.step_s or 0.0)
+
+
 def interpolate(costs: Sequence[RungCost]) -> tuple[RungCost, ...]:
     """Estimate time and energy of unmeasured rungs from those of the measured ones.
 

@@ -15,7 +15,7 @@ from edge_runtime.errors import BudgetError
 from edge_runtime.facts import Budget, RungCost, Spent
 from edge_runtime.facts.budget import MEMORY, Limit
 from edge_runtime.facts.plan import steps_text
-from edge_runtime.planning.costs import Overhead
+from edge_runtime.planning.costs import Overhead, training_order
 from edge_runtime.planning.ledger import Ledger, RemainingBudget
 from edge_runtime.planning.mix import Mix, Workload, require_energy, usable_costs
 from edge_runtime.planning.objective import TOKEN_BLOCKS, Objective
@@ -79,7 +79,7 @@ class Governor:
         usable = usable_costs(workload, budget)
         if not usable:
             raise BudgetError(infeasible_text(workload, budget))
-        usable.sort(key=lambda cost: (cost.token_blocks, -(cost.step_s or 0.0)))
+        usable.sort(key=training_order)
         self._height = {cost.rung: height for height, cost in enumerate(usable)}
         self._steps, self._every_s = steps, replan_every_s
         self._ledger = Ledger(usable, overhead)

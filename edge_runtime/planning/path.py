@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from edge_runtime.facts import Budget, RungCost
 from edge_runtime.planning.constraints import constraints_of
+from edge_runtime.planning.costs import training_order
 from edge_runtime.planning.mix import (
     Indices,
     Mix,
@@ -46,7 +47,7 @@ def _staged(workload: Workload, budget: Budget) -> Mix | None:
     if feasible is None:
         return None
     usable = usable_costs(workload, budget)
-    usable.sort(key=lambda cost: (cost.token_blocks, cost.step_s))
+    usable.sort(key=training_order)
     paths = [feasible, *_paths(workload, budget, usable)]
     return max(paths, key=lambda path: (path.value, -path.time_s))
 
