@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import test_within_budget
-from calibrations import rising
+from calibrations import calibration_of, rising, stage
 from test_within_budget import HOUR, train_within
 from training_fakes import stop_after
 
@@ -47,6 +47,29 @@ def test_a_run_keeps_its_objective(package, measured, tmp_path) -> None:
         package, tmp_path / "run", budget=HOUR, calibration=path, resume=True
     )
     assert isinstance(yielded[-1], events.Finished)
+
+
+def test_a_resumed_run_does_not_return_to_a_smaller_rung(package, measured, tmp_path) -> None:
+    """Not even where its error becomes the smallest again."""
+    path = tmp_path / "calibration.json"
+    best_twice = calibration_of(
+        *(stage(n / 2, k100=(0.0, 1.0), k050=(n % 2, 1.0)) for n in range(3)),
+        package_digest=package.digest,
+    )
+    save_calibration(best_twice, path)
+    given = {"budget": HOUR, "calibration": path}
+    with pytest.raises(StoppedError):
+        train_within(package, tmp_path / "run", **given, stop=stop_after(6))
+    yielded = train_within(package, tmp_path / "run", **given, resume=True)
+    (planned,) = (event for event in yielded if isinstance(event, events.Planned))
+    run = open_run(tmp_path / "run")
+    rungs = [record.rung for record in run.each_step()]
+    assert planned.plan.segments == (Segment(rung="k100", steps=10 - planned.step),)
+    assert 3 <= planned.step < 8
+    small = rungs.count("k050")
+    assert rungs == ["k050"] * small + ["k100"] * (10 - small)
+    assert small > 0
+    assert [run.rung_at(step) for step in range(11)] == [None, *rungs]
 
 
 def test_a_calibration_without_a_budget_is_a_schedule(package, tmp_path) -> None:

@@ -8,11 +8,11 @@ import pytest
 from calibrations import calibration_of, rising, stage
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulated_board import FREE, LADDER, OVERHEAD, Board, rung_cost, simulate
+from simulated_board import FREE, LADDER, OVERHEAD, Board, Total, rung_cost, simulate
 from test_planner import budgets, fits, overheads
 
 from edge_runtime.facts import Budget
-from edge_runtime.planning import GradientError, make_plan
+from edge_runtime.planning import Governor, GradientError, Reading, make_plan
 from edge_runtime.planning.mix import Workload
 from edge_runtime.planning.path import best_path
 
@@ -201,18 +201,53 @@ def test_the_governor_only_rises_and_keeps_the_budget(budget, board) -> None:
     assert budget.energy_j is None or outcome.energy_j <= budget.energy_j
 
 
-def test_the_governor_does_not_return_to_a_smaller_rung() -> None:
-    """Not even where its error becomes the smallest again."""
-    there = {"k100": (0.0, 1.0), "k075": (1.0, 1.0), "k050": (1.0, 1.0)}
-    known = calibration_of(
-        stage(0.0, **there, k025=(0.0, 1.0)),
-        stage(0.5, **there, k025=(9.0, 1.0)),
-        stage(1.0, **there, k025=(0.0, 1.0)),
+THERE = {"k100": (0.0, 1.0), "k075": (1.0, 1.0), "k050": (1.0, 1.0)}
+# The smallest rung is the best at first and at the end.
+BEST_TWICE = GradientError(
+    calibration_of(
+        stage(0.0, **THERE, k025=(0.0, 1.0)),
+        stage(0.5, **THERE, k025=(9.0, 1.0)),
+        stage(1.0, **THERE, k025=(0.0, 1.0)),
         costs={cost.rung: cost.step_s for cost in LADDER},
     )
-    outcome = simulate(Budget(time_s=500.0), 1000, objective=GradientError(known))
+)
+
+
+def test_the_governor_does_not_return_to_a_smaller_rung() -> None:
+    """Not even where its error becomes the smallest again."""
+    outcome = simulate(Budget(time_s=500.0), 1000, objective=BEST_TWICE)
     assert set(outcome.rungs) == {"k025", "k100"}
     assert outcome.switches == 1
+
+
+RESUMED = [
+    (500.0, "k100", "k100"),
+    (500.0, None, "k025"),
+    (500.0, "elsewhere", "k025"),
+    (7.2, "k100", "k075"),  # 40 steps on k100 take 8 s: as little below it as is feasible
+]
+
+
+@pytest.mark.parametrize(("time_s", "reached", "first"), RESUMED)
+def test_nor_does_a_governor_that_continues_a_run(time_s, reached, first) -> None:
+    budget = Budget(time_s=time_s)
+    governor = Governor(
+        LADDER, budget, steps=1000, overhead=FREE, objective=BEST_TWICE, reached=reached
+    )
+    spent = Total(time_s=0.0, energy_j=None)
+    assert governor.decide(960, 0.0, spent, Reading()).rung == first
+    plan = make_plan(
+        LADDER,
+        budget,
+        steps=40,
+        overhead=FREE,
+        objective=BEST_TWICE,
+        done=960,
+        reached=reached,
+    )
+    assert plan.segments[0].rung == first
+    if reached == first:
+        assert plan.verdicts[-1].reason == "the run has reached k100 and does not go back"
 
 
 def test_a_limit_is_kept_before_the_order() -> None:

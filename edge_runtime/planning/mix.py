@@ -45,6 +45,7 @@ class Workload:
     room_bytes: int | None = None  # of memory that the run may hold; None: unknown
     objective: Objective = TOKEN_BLOCKS
     done: int = 0  # steps of the run before these
+    reached: str | None = None  # the rung of the last of them, for a staged objective
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

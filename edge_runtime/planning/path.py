@@ -8,6 +8,7 @@ at most 1 % of the run from the best place. Pure arithmetic, as in `mix`.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -43,12 +44,22 @@ def steady_path(workload: Workload, budget: Budget) -> Mix | None:
 
 
 def _staged(workload: Workload, budget: Budget) -> Mix | None:
+    """The best path that begins as little below the rung that is reached as is feasible."""
+    rungs = sorted(workload.costs, key=training_order)
+    names = [cost.rung for cost in rungs]
+    reached = names.index(workload.reached) if workload.reached in names else 0
+    for least in range(reached, -1, -1):
+        if path := _rising(replace(workload, costs=tuple(rungs[least:])), budget):
+            return path
+    return None
+
+
+def _rising(workload: Workload, budget: Budget) -> Mix | None:
+    """The best path, whose rungs follow each other in the order of the costs."""
     feasible = best_mix(workload, budget)  # off the grid, where the budget is just enough
     if feasible is None:
         return None
-    usable = usable_costs(workload, budget)
-    usable.sort(key=training_order)
-    paths = [feasible, *_paths(workload, budget, usable)]
+    paths = [feasible, *_paths(workload, budget, usable_costs(workload, budget))]
     return max(paths, key=lambda path: (path.value, -path.time_s))
 
 
