@@ -224,7 +224,7 @@ def train_within(
             checkpoint_every_s=checkpoint_every_s,
             decoding_limit_bytes=None
             if is_governed
-            else _limit_beside(package, package.rung(schedule[-1][1])),
+            else _limit_beside(package, [rung for _, rung in schedule]),
             stop=stop,
         )
         job = prepare(package, source, run_dir, options)
@@ -353,10 +353,11 @@ def _is_tight(
     return now.room_bytes is not None and needed > now.room_bytes
 
 
-def _limit_beside(package: Package, rung: Rung) -> int | None:
-    """The limit on decoding for a run on one rung."""
-    needed = predicted_peak_bytes(package.manifest, rung, baseline_bytes())
-    return limit_beside(needed, memory_now().room_bytes)
+def _limit_beside(package: Package, rungs: Sequence[str]) -> int | None:
+    """The limit on decoding for a run on these rungs, beside the largest of them."""
+    manifest, baseline = package.manifest, baseline_bytes()
+    peaks = [predicted_peak_bytes(manifest, package.rung(rung), baseline) for rung in rungs]
+    return limit_beside(max(peaks), memory_now().room_bytes)
 
 
 def _decoding_limit(

@@ -5,13 +5,16 @@ from pathlib import Path
 import pytest
 import test_within_budget
 from calibrations import calibration_of, rising, stage
+from test_free_memory import leave
 from test_within_budget import HOUR, train_within
 from training_fakes import stop_after
 
+from edge_runtime import within_budget
 from edge_runtime.calibration import save_calibration
 from edge_runtime.errors import ConfigError, StoppedError
 from edge_runtime.facts import Segment
 from edge_runtime.records import events, open_run
+from edge_runtime.training import prepare
 
 package, measured = test_within_budget.package, test_within_budget.measured
 
@@ -84,6 +87,26 @@ def test_a_calibration_without_a_budget_is_a_schedule(package, tmp_path) -> None
     assert [record.rung for record in run.each_step()] == ["k050"] * 2 + ["k100"] * 8
     with pytest.raises(ConfigError, match="cannot be resumed with other settings"):
         train_within(package, tmp_path / "run", resume=True, rungs=["k100"], epochs=2)
+
+
+def test_the_largest_rung_of_a_schedule_limits_decoding(
+    package, tmp_path, monkeypatch
+) -> None:
+    """It need not be the last one."""
+    limits, peaks = [], {"k100": 1 << 28, "k050": 1 << 30}
+    leave(monkeypatch, 3 << 30)
+    monkeypatch.setattr(
+        within_budget, "predicted_peak_bytes", lambda manifest, rung, _: peaks[rung.id]
+    )
+
+    def prepared(package, source, run_dir, options):
+        limits.append(options.decoding_limit_bytes)
+        return prepare(package, source, run_dir, options)
+
+    monkeypatch.setattr(within_budget, "prepare", prepared)
+    train_within(package, tmp_path / "run", calibration=calibrated(package, tmp_path))
+    assert open_run(tmp_path / "run").info.settings.rungs == ((1, "k050"), (3, "k100"))
+    assert limits == [2 << 30]
 
 
 def test_a_calibration_does_not_decide_the_epochs(package, measured, tmp_path) -> None:
