@@ -279,3 +279,14 @@ def test_a_run_without_a_budget_takes_the_best_rung_of_each_stage(
     capsys.readouterr()
     assert main([*words, *flags, "--rung", "k050"]) == 2
     assert "leave out --rung and --keep-ratio" in capsys.readouterr().err
+
+
+def test_a_profile_makes_a_run_without_a_budget_a_governed_one(words, tmp_path) -> None:
+    path = calibrated(open_package(tmp_path / "package"), tmp_path)
+    flags = ["--objective", "gradient-error", "--calibration", path]
+    profile = str(test_cli_run.written_profile(tmp_path))
+    assert main([*words, *flags, "--profile", profile]) == 0
+    run = open_run(tmp_path / "run")
+    assert [record.rung for record in run.each_step()] == ["k050"] * 2 + ["k100"] * 8
+    assert run.info.settings.rungs is None
+    assert {cost.rung for cost in run.info.profile.rungs} == {"k050", "k100"}

@@ -221,8 +221,9 @@ def rungs_of(
         ConfigError: the package has no such rung, or flags contradict each other.
     """
     ratio = args.keep_ratio
-    if not budget.is_limited and ratio != AUTO and args.profile:
-        raise ConfigError("--profile needs a budget, or --keep-ratio auto.")
+    is_planned = budget.is_limited or ratio == AUTO or args.calibration
+    if args.profile and not is_planned:
+        raise ConfigError("--profile needs a budget, --keep-ratio auto, or --calibration.")
     if args.calibration and (args.rung is not None or ratio not in (None, AUTO)):
         raise ConfigError(
             "--objective gradient-error chooses among all rungs: leave out --rung and "
