@@ -6,6 +6,7 @@ import shutil
 from contextlib import nullcontext
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import test_cli_plan
 import test_cli_run
@@ -13,9 +14,16 @@ import test_within_budget
 from calibrations import rising
 from simulated_board import rung_cost
 
-from edge_runtime.calibration import load_calibration, save_calibration
+from edge_runtime.calibration import (
+    CalibrationOptions,
+    load_calibration,
+    measure,
+    save_calibration,
+)
 from edge_runtime.calibration.measure import dense_rung
 from edge_runtime.cli.main import main
+from edge_runtime.engines.gradients import GradientEngine
+from edge_runtime.errors import ConfigError
 from edge_runtime.package import open_package
 from edge_runtime.profiling import Environment, save_profile
 from edge_runtime.records import open_run
@@ -183,7 +191,6 @@ def test_it_measures_every_checkpoint_of_a_run(calibrate, tmp_path, capsys) -> N
 @pytest.mark.parametrize(
     ("more", "code", "message"),
     [
-        (["--batches", "1"], 2, "a variance needs at least 2"),
         (["--engine", "ort-training"], 2, "only ort can calibrate"),
         (["--profile", "none.json"], 4, "cost profile none.json does not exist"),
         (["--from", "nowhere"], 6, "nowhere is not a run folder"),
@@ -192,6 +199,31 @@ def test_it_measures_every_checkpoint_of_a_run(calibrate, tmp_path, capsys) -> N
 def test_what_cannot_be_measured_is_refused(calibrate, tmp_path, more, code, message) -> None:
     actual, _, error = calibrate(*more)
     assert (actual, message in error) == (code, True), error
+    assert not (tmp_path / "calibration.json").exists()
+
+
+@pytest.mark.parametrize("batches", ["1", "1000001"])
+def test_no_more_batches_are_taken_than_the_file_may_have(calibrate, capsys, batches) -> None:
+    with pytest.raises(SystemExit, match=r"^2$"):
+        calibrate("--batches", batches)
+    assert "expected a whole number from 2 to 1000000" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match=f"^batches is {batches}; take 2 to 1000000"):
+        measure.calibrate(
+            open_package(PACKAGE),
+            None,
+            [],
+            {},
+            CalibrationOptions(cost_unit="flops", batches=int(batches)),
+        )
+
+
+def test_gradients_that_are_all_the_same_are_no_measurement(
+    calibrate, tmp_path, monkeypatch
+) -> None:
+    gradient = {"w": np.ones(3, np.float32)}
+    monkeypatch.setattr(GradientEngine, "gradient", lambda *_: gradient)
+    code, _, error = calibrate()
+    assert (code, "there is nothing to compare" in error) == (6, True)
     assert not (tmp_path / "calibration.json").exists()
 
 

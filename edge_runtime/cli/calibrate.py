@@ -7,11 +7,11 @@ from edge_runtime.cli.budget_flags import add_trained_argument
 from edge_runtime.cli.output import say, show, show_json
 from edge_runtime.cli.paths import any_path, path_text, require_output
 from edge_runtime.cli.profile import add_device_arguments, environment_of
-from edge_runtime.cli.quantities import count, seed
+from edge_runtime.cli.quantities import seed, whole
 from edge_runtime.cli.signals import stop_on_signals
 from edge_runtime.cli.table import aligned
 from edge_runtime.errors import ConfigError, DeviceError, EdgeRuntimeError
-from edge_runtime.facts.calibration import FLOPS, JOULES, SECONDS
+from edge_runtime.facts.calibration import FLOPS, JOULES, LEAST_BATCHES, MOST_BATCHES, SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,9 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batches",
         metavar="N",
-        type=count,
+        type=whole(LEAST_BATCHES, MOST_BATCHES),
         default=16,
-        help="per stage and rung, at least 2; default: 16",
+        help="per stage and rung, from 2; default: 16",
     )
     parser.add_argument("--seed", metavar="S", type=seed, default=0, help="default: 0")
     parser.add_argument(

@@ -13,6 +13,8 @@ Square = Annotated[float, Range(ge=0, le=1e30)]
 StepCost = Annotated[float, Range(gt=1e-9, le=1e30)]  # seconds, joules or FLOPs of a step
 LEAST_VARIANCE = 1e-30  # of the dense rung, by which errors are divided
 
+LEAST_BATCHES, MOST_BATCHES = 2, 1_000_000  # a variance needs two
+
 SECONDS, JOULES, FLOPS = "seconds", "joules", "flops"
 COST_UNITS = (SECONDS, JOULES, FLOPS)
 
@@ -50,7 +52,7 @@ class Calibration:
     package_digest: str
     source: str  # of the pictures
     run: str | None  # whose checkpoints were measured; None: the initial state only
-    batches: Annotated[int, Range(ge=2, le=1_000_000)]  # per stage and rung
+    batches: Annotated[int, Range(ge=LEAST_BATCHES, le=MOST_BATCHES)]  # per stage and rung
     batch_size: PositiveInt
     seed: NonNegativeInt
     runtime: str
