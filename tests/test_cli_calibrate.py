@@ -22,6 +22,7 @@ from edge_runtime.calibration import (
 )
 from edge_runtime.calibration.measure import dense_rung
 from edge_runtime.cli.main import main
+from edge_runtime.cli.plan import costs_of
 from edge_runtime.engines.gradients import GradientEngine
 from edge_runtime.errors import ConfigError
 from edge_runtime.package import open_package
@@ -117,10 +118,55 @@ def test_costs_are_those_of_the_profile(calibrate, known_costs, tmp_path) -> Non
     assert calibrate("--cost", "energy")[0] == 0
     known = load_calibration(tmp_path / "calibration.json")
     assert (known.cost_unit, known.costs) == ("joules", {"k100": 4.0, "k050": 1.0})
+    assert "the largest rung" not in errors
     dark = tuple(replace(cost, step_j=None, power_w=None) for cost in profile.rungs)
     save(rungs=dark)
     code, _, error = calibrate("--cost", "energy")
     assert (code, "the cost profile has no energy" in error) == (4, True)
+
+
+def test_without_the_cost_of_the_largest_rung_another_is_the_dense_one(
+    calibrate, known_costs, tmp_path
+) -> None:
+    save, profile = known_costs
+    dense, tight, small = profile.rungs
+    sizes = [
+        {"rung": c.rung, "token_blocks": c.token_blocks, "flops": c.flops}
+        for c in (dense, tight)
+    ]
+    save(rungs=(replace(tight, **sizes[0]), replace(dense, **sizes[1]), small))
+    code, _, errors = calibrate()
+    assert code == 0
+    assert load_calibration(tmp_path / "calibration.json").dense == "k075"
+    assert "without rung k100: the cost profile has no time of it" in errors
+    assert "compared with those of k075, not of the largest rung k100\n" in errors
+
+
+def test_costs_are_estimated_from_the_whole_ladder(known_costs, tmp_path) -> None:
+    """Also from rungs that are not planned, as in a run."""
+    selftest, profile = open_package(PACKAGE), known_costs[1]
+    unmeasured = replace(profile.rungs[1], source="unmeasured")
+    known = replace(profile, rungs=(profile.rungs[0], unmeasured, profile.rungs[2]))
+    (cost,) = costs_of(selftest, tmp_path, known, [selftest.rung("k075")])
+    assert cost.source == "interpolated"
+    assert 0.1 < cost.step_s < 0.4
+
+
+def test_a_profile_of_another_set_is_not_taken_for_one_of_few_rungs(
+    calibrate, known_costs, monkeypatch
+) -> None:
+    """A run measures only the set that it trains."""
+    selftest = open_package(PACKAGE)
+    first, *others = selftest.manifest.rungs
+    more = [replace(rung, id=f"{rung.id}-b", trained="biases") for rung in (first, *others)]
+    grown = replace(selftest.manifest, rungs=(first, *others, *more))
+    monkeypatch.setattr(
+        "edge_runtime.package.open_package", lambda path: replace(selftest, manifest=grown)
+    )
+    for cost in ("time", "energy"):
+        code, _, error = calibrate("--trained", "biases", "--cost", cost)
+        assert code == 4
+        assert "has none of the rungs k100-b, k075-b, k050-b. Measure them with" in error
 
 
 def test_rungs_that_train_other_parameters_are_left_out(

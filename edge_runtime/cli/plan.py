@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         rungs: Sequence[Rung] = package.ladder(trained)
         if calibration is not None:
             rungs = calibrated_rungs(calibration, rungs, say)
-        costs = _costs_of(package, path, profile, rungs)
+        costs = costs_of(package, path, profile, rungs)
         epoch = Workload(
             costs=with_decoding(costs, decoding),
             steps=per_epoch,
@@ -111,26 +111,26 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _costs_of(
+def costs_of(
     package: "Package", path: Path, profile: "CostProfile", rungs: "Sequence[Rung]"
 ) -> "tuple[RungCost, ...]":
-    """Costs of these rungs.
+    """Costs of these rungs of one ladder; those that the profile lacks are left out.
 
     Raises:
-        DeviceError: the profile has none of them.
+        DeviceError: it has none of them.
     """
-    from edge_runtime.planning import interpolate
+    from edge_runtime.planning import ladder_costs
     from edge_runtime.profiling import key_of
 
-    ladder = [rung.id for rung in rungs]
-    unplanned = {rung.id for rung in package.manifest.rungs}.difference(ladder)
-    costs = [cost for cost in profile.rungs if cost.rung not in unplanned]
+    ids = [rung.id for rung in rungs]
+    ladder = ladder_costs(profile, package.ladder(rungs[0].trained))
+    costs = tuple(cost for cost in ladder if cost.rung in ids)
     if not costs:
         raise DeviceError(
-            f"cost profile {path} has none of the rungs {', '.join(ladder)}. Measure them "
+            f"cost profile {path} has none of the rungs {', '.join(ids)}. Measure them "
             f"with {key_of(profile).profile_command(package.path)}."
         )
-    return interpolate(costs)
+    return costs
 
 
 def _planned(

@@ -7,6 +7,7 @@ from edge_runtime.planning.alone import single_rung_costs
 from edge_runtime.planning.costs import (
     Overhead,
     interpolate,
+    ladder_costs,
     overhead_of,
     smooth,
     with_decoding,
@@ -33,6 +34,7 @@ __all__ = [
     "best_epochs",
     "first_feasible",
     "interpolate",
+    "ladder_costs",
     "make_plan",
     "overhead_of",
     "require_bounded",

@@ -96,6 +96,16 @@ def interpolate(costs: Sequence[RungCost]) -> tuple[RungCost, ...]:
     )
 
 
+def ladder_costs(profile: CostProfile, ladder: Sequence[Rung]) -> tuple[RungCost, ...]:
+    """Costs of the rungs of a ladder, all of which train the same parameters.
+
+    Unmeasured ones are estimated from the others. In the order of the profile, without those
+    that it lacks.
+    """
+    ids = {rung.id for rung in ladder}
+    return interpolate([cost for cost in profile.rungs if cost.rung in ids])
+
+
 def with_decoding(costs: Sequence[RungCost], decoding_bytes: int) -> tuple[RungCost, ...]:
     """Costs on pictures whose decoding takes that memory; they were measured on tiny ones."""
 
