@@ -214,6 +214,7 @@ def train_within(
             rungs=None if is_governed else schedule,
             budget=budget,
             objective=TOKEN_BLOCKS if errors is None else GradientError(errors),
+            calibration_sha256=None if errors is None else errors.sha256,
             state=state,
             metering=metering,
             # Until the costs are known, a new run has one epoch: its pictures are checked.

@@ -1,5 +1,7 @@
 """Runs that follow a calibration: within a budget, and as a schedule without one."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from test_within_budget import HOUR, train_within
 from training_fakes import stop_after
 
 from edge_runtime import within_budget
-from edge_runtime.calibration import save_calibration
+from edge_runtime.calibration import load_calibration, save_calibration
 from edge_runtime.errors import ConfigError, StoppedError
 from edge_runtime.facts import Segment
 from edge_runtime.records import events, open_run
@@ -39,17 +41,28 @@ def test_a_calibration_is_followed_within_a_budget(package, measured, tmp_path) 
     assert next(e.rung for e in yielded if isinstance(e, events.StepRecord)) == "k050"
 
 
-def test_a_run_keeps_its_objective(package, measured, tmp_path) -> None:
+def test_a_run_keeps_its_objective_and_its_calibration(package, measured, tmp_path) -> None:
     path, stop = calibrated(package, tmp_path), stop_after(2)
     with pytest.raises(StoppedError):
         train_within(package, tmp_path / "run", budget=HOUR, calibration=path, stop=stop)
     message = "objective: the run has gradient-error, this command asks for tokens"
     with pytest.raises(ConfigError, match=message):
         train_within(package, tmp_path / "run", budget=HOUR, resume=True)
-    yielded = train_within(
-        package, tmp_path / "run", budget=HOUR, calibration=path, resume=True
+    another = replace(rising(package_digest=package.digest), seed=1)
+    save_calibration(another, path.with_name("another.json"))
+    flags = {"budget": HOUR, "resume": True}
+    message = (
+        rf"calibration_sha256: the run has \w+\.\.\., this .* {another.sha256[:12]}\.\.\."
     )
+    with pytest.raises(ConfigError, match=message):
+        train_within(
+            package, tmp_path / "run", calibration=path.with_name("another.json"), **flags
+        )
+    path.write_text(json.dumps(json.loads(path.read_text())))  # on one line
+    yielded = train_within(package, tmp_path / "run", calibration=path, **flags)
     assert isinstance(yielded[-1], events.Finished)
+    settings = open_run(tmp_path / "run").info.settings
+    assert settings.calibration_sha256 == load_calibration(path).sha256
 
 
 def test_a_resumed_run_does_not_return_to_a_smaller_rung(package, measured, tmp_path) -> None:

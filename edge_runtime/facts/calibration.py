@@ -4,10 +4,12 @@ docs/planning.md explains every field and the formula. Squares are of Euclidean 
 trained parameters, in units of the loss's gradient; progress is a share of a run's steps.
 """
 
+import hashlib
+import json
 from dataclasses import dataclass
 from typing import Annotated
 
-from edge_runtime.schema import NonNegativeInt, PositiveInt, Probability, Range
+from edge_runtime.schema import NonNegativeInt, PositiveInt, Probability, Range, unstructure
 
 Square = Annotated[float, Range(ge=0, le=1e30)]
 StepCost = Annotated[float, Range(gt=1e-9, le=1e30)]  # seconds, joules or FLOPs of a step
@@ -61,6 +63,13 @@ class Calibration:
     cost_unit: str  # one of `COST_UNITS`; FLOPs are an estimate of the time
     costs: dict[str, StepCost]  # of a step, by rung
     stages: tuple[CalibrationStage, ...]  # by progress, ascending
+
+    @property
+    def sha256(self) -> str:
+        """Of its content, as JSON with sorted keys: the layout of a file does not matter."""
+        return hashlib.sha256(
+            json.dumps(unstructure(self), sort_keys=True).encode()
+        ).hexdigest()
 
     @property
     def cost_is_estimate(self) -> bool:
