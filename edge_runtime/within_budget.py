@@ -29,9 +29,8 @@ from edge_runtime.facts import Budget, CostProfile
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
 from edge_runtime.planning import (
-    TOKEN_BLOCKS,
-    GradientError,
     first_feasible,
+    objective_of,
     require_bounded,
     with_decoding,
 )
@@ -154,10 +153,10 @@ def train_within(
             this machine.
     """
     run_dir, manifest = Path(run_dir), package.manifest
-    errors = None if calibration is None else load_calibration(Path(calibration), package)
-    if errors is not None:
+    calibrated = None if calibration is None else load_calibration(Path(calibration), package)
+    if calibrated is not None:
         require_epochs(epochs)
-        trained = trained or package.rung(errors.dense).trained
+        trained = trained or package.rung(calibrated.dense).trained
     begun = open_run(run_dir).info if resume and is_begun(run_dir) else None
     if begun is not None:
         threads = _threads_of(begun, threads, report)
@@ -192,18 +191,20 @@ def train_within(
         trained = _set_of(package, begun)
     is_tight = _is_tight(package, rungs, trained, recorded, decoding + code)
     if rungs is None:
-        by_costs = budget.is_limited or is_tight or errors is not None
+        by_costs = budget.is_limited or is_tight or calibrated is not None
         sets = default_candidates(package, trainer, trained, by_costs, report)
     else:
         sets = chosen_candidates(package, trainer, rungs, trained, skip_unsupported, report)
-    if errors is not None:
-        sets = {name: calibrated_rungs(errors, sets[name], report) for name in sets}
+    if calibrated is not None:
+        sets = {name: calibrated_rungs(calibrated, sets[name], report) for name in sets}
     candidates = [rung for ladder in sets.values() for rung in ladder]
     schedule: Sequence[tuple[int, str]] = ((1, candidates[0].id),)
-    is_chosen = errors is None and len(candidates) > 1
-    if errors is not None:
+    is_chosen = calibrated is None and len(candidates) > 1
+    if calibrated is not None:
         per_epoch = steps_per_epoch(source, manifest.batch_size, images=images_per_epoch)
-        schedule = unlimited_schedule(package, errors, candidates, per_epoch * (epochs or 1))
+        schedule = unlimited_schedule(
+            package, calibrated, candidates, per_epoch * (epochs or 1)
+        )
     is_governed = budget.is_limited or is_tight or is_chosen or profile is not None
     with Metering(
         environment.sensor, board=environment.board, began_s=began_s, meter=meter
@@ -213,8 +214,8 @@ def train_within(
             device_reason=choice.reason,
             rungs=None if is_governed else schedule,
             budget=budget,
-            objective=TOKEN_BLOCKS if errors is None else GradientError(errors),
-            calibration_sha256=None if errors is None else errors.sha256,
+            objective=objective_of(calibrated),
+            calibration_sha256=None if calibrated is None else calibrated.sha256,
             state=state,
             metering=metering,
             # Until the costs are known, a new run has one epoch: its pictures are checked.

@@ -12,7 +12,7 @@ from edge_runtime.cli.budget_flags import (
     add_objective_arguments,
     add_trained_argument,
     budget_of,
-    calibration_of,
+    calibration_path,
 )
 from edge_runtime.cli.output import say, show, show_json
 from edge_runtime.cli.paths import any_path, path_text
@@ -69,10 +69,9 @@ def run(args: argparse.Namespace) -> int:
     from edge_runtime.device import memory_now
     from edge_runtime.package import open_package
     from edge_runtime.planning import (
-        TOKEN_BLOCKS,
-        GradientError,
         Workload,
         first_feasible,
+        objective_of,
         overhead_of,
         require_state_fits,
         with_decoding,
@@ -98,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
             steps=per_epoch,
             overhead=overhead_of(profile),
             room_bytes=None if _is_elsewhere(args) else memory_now().limit_bytes,
-            objective=TOKEN_BLOCKS if calibration is None else GradientError(calibration),
+            objective=objective_of(calibration),
         )
         return _planned(package, path, profile, epoch, trained, args)
 
@@ -192,7 +191,7 @@ def _calibration(package: "Package", args: argparse.Namespace) -> "Calibration |
     """
     from edge_runtime.calibration import load_calibration, require_epochs
 
-    if (path := calibration_of(args)) is None:
+    if (path := calibration_path(args)) is None:
         return None
     require_epochs(args.epochs)
     return load_calibration(path, package)

@@ -3,7 +3,7 @@
 With token-blocks the order of the rungs does not matter, and it is a mix of
 `edge_runtime.planning.mix`. With an objective whose values change over the run it does: rungs
 follow each other from few to many token-blocks, at most three, and the two switches are
-searched on a grid. Up to `EXACT_STEPS` steps the grid is complete, beyond that each switch is
+searched on a grid. Up to `_GRID_STEPS` steps the grid is complete, beyond that each switch is
 at most 1 % of the run from the best place. Pure arithmetic, as in `mix`.
 """
 
@@ -28,7 +28,7 @@ from edge_runtime.planning.mix import (
 )
 from edge_runtime.planning.objective import Numbers
 
-EXACT_STEPS = 100
+_GRID_STEPS = 100
 
 
 def best_path(workload: Workload, budget: Budget) -> Mix | None:
@@ -66,7 +66,7 @@ def _rising(workload: Workload, budget: Budget) -> Mix | None:
 def _paths(workload: Workload, budget: Budget, costs: Sequence[RungCost]) -> Iterator[Mix]:
     """The best path of every three rungs, in this order; of fewer, where there are no more."""
     steps = workload.steps
-    points = min(steps, EXACT_STEPS) + 1
+    points = min(steps, _GRID_STEPS) + 1
     grid = np.unique(np.linspace(0, steps, points).round().astype(np.int64))
     for chosen in combinations(costs, min(3, len(costs))):
         trio = (*chosen[:1] * (3 - len(chosen)), *chosen)
