@@ -198,14 +198,13 @@ def train_within(
     if calibrated is not None:
         sets = {name: calibrated_rungs(calibrated, sets[name], report) for name in sets}
     candidates = [rung for ladder in sets.values() for rung in ladder]
-    schedule: Sequence[tuple[int, str]] = ((1, candidates[0].id),)
     is_chosen = calibrated is None and len(candidates) > 1
-    if calibrated is not None:
-        per_epoch = steps_per_epoch(source, manifest.batch_size, images=images_per_epoch)
-        schedule = unlimited_schedule(
-            package, calibrated, candidates, per_epoch * (epochs or 1)
-        )
     is_governed = budget.is_limited or is_tight or is_chosen or profile is not None
+    schedule: Sequence[tuple[int, str]] = ((1, candidates[0].id),)
+    if calibrated is not None and not is_governed:
+        per_epoch = steps_per_epoch(source, manifest.batch_size, images=images_per_epoch)
+        steps = per_epoch * require_epochs(epochs)
+        schedule = unlimited_schedule(package, calibrated, candidates, steps)
     with Metering(
         environment.sensor, board=environment.board, began_s=began_s, meter=meter
     ) as metering:
