@@ -29,9 +29,8 @@ from edge_runtime.facts import Budget, CostProfile
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
 from edge_runtime.planning import (
-    TOKEN_BLOCKS,
-    GradientError,
     first_feasible,
+    objective_of,
     require_bounded,
     with_decoding,
 )
@@ -154,10 +153,10 @@ def train_within(
             this machine.
     """
     run_dir, manifest = Path(run_dir), package.manifest
-    errors = None if calibration is None else load_calibration(Path(calibration), package)
-    if errors is not None:
+    calibrated = None if calibration is None else load_calibration(Path(calibration), package)
+    if calibrated is not None:
         require_epochs(epochs)
-        trained = trained or package.rung(errors.dense).trained
+        trained = trained or package.rung(calibrated.dense).trained
     begun = open_run(run_dir).info if resume and is_begun(run_dir) else None
     if begun is not None:
         threads = _threads_of(begun, threads, report)
@@ -192,19 +191,20 @@ def train_within(
         trained = _set_of(package, begun)
     is_tight = _is_tight(package, rungs, trained, recorded, decoding + code)
     if rungs is None:
-        by_costs = budget.is_limited or is_tight or errors is not None
+        by_costs = budget.is_limited or is_tight or calibrated is not None
         sets = default_candidates(package, trainer, trained, by_costs, report)
     else:
         sets = chosen_candidates(package, trainer, rungs, trained, skip_unsupported, report)
-    if errors is not None:
-        sets = {name: calibrated_rungs(errors, sets[name], report) for name in sets}
+    if calibrated is not None:
+        sets = {name: calibrated_rungs(calibrated, sets[name], report) for name in sets}
     candidates = [rung for ladder in sets.values() for rung in ladder]
-    schedule: Sequence[tuple[int, str]] = ((1, candidates[0].id),)
-    is_chosen = errors is None and len(candidates) > 1
-    if errors is not None:
-        per_epoch = steps_per_epoch(source, manifest.batch_size, images=images_per_epoch)
-        schedule = unlimited_schedule(package, errors, candidates, per_epoch * (epochs or 1))
+    is_chosen = calibrated is None and len(candidates) > 1
     is_governed = budget.is_limited or is_tight or is_chosen or profile is not None
+    schedule: Sequence[tuple[int, str]] = ((1, candidates[0].id),)
+    if calibrated is not None and not is_governed:
+        per_epoch = steps_per_epoch(source, manifest.batch_size, images=images_per_epoch)
+        steps = per_epoch * require_epochs(epochs)
+        schedule = unlimited_schedule(package, calibrated, candidates, steps)
     with Metering(
         environment.sensor, board=environment.board, began_s=began_s, meter=meter
     ) as metering:
@@ -213,7 +213,8 @@ def train_within(
             device_reason=choice.reason,
             rungs=None if is_governed else schedule,
             budget=budget,
-            objective=TOKEN_BLOCKS if errors is None else GradientError(errors),
+            objective=objective_of(calibrated),
+            calibration_sha256=None if calibrated is None else calibrated.sha256,
             state=state,
             metering=metering,
             # Until the costs are known, a new run has one epoch: its pictures are checked.
@@ -224,7 +225,7 @@ def train_within(
             checkpoint_every_s=checkpoint_every_s,
             decoding_limit_bytes=None
             if is_governed
-            else _limit_beside(package, package.rung(schedule[-1][1])),
+            else _limit_beside(package, [rung for _, rung in schedule]),
             stop=stop,
         )
         job = prepare(package, source, run_dir, options)
@@ -353,10 +354,11 @@ def _is_tight(
     return now.room_bytes is not None and needed > now.room_bytes
 
 
-def _limit_beside(package: Package, rung: Rung) -> int | None:
-    """The limit on decoding for a run on one rung."""
-    needed = predicted_peak_bytes(package.manifest, rung, baseline_bytes())
-    return limit_beside(needed, memory_now().room_bytes)
+def _limit_beside(package: Package, rungs: Sequence[str]) -> int | None:
+    """The limit on decoding for a run on these rungs, beside the largest of them."""
+    manifest, baseline = package.manifest, baseline_bytes()
+    peaks = [predicted_peak_bytes(manifest, package.rung(rung), baseline) for rung in rungs]
+    return limit_beside(max(peaks), memory_now().room_bytes)
 
 
 def _decoding_limit(

@@ -7,7 +7,7 @@ from edge_runtime.facts import Budget, Calibration, RungCost
 from edge_runtime.facts.costs import MEASURED
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
-from edge_runtime.planning import GradientError, Overhead, Workload
+from edge_runtime.planning import GradientErrorObjective, Overhead, Workload
 from edge_runtime.planning.path import best_path
 
 _NONE = Overhead(
@@ -76,7 +76,7 @@ def unlimited_schedule(
         costs=tuple(_cost(package, calibration, rung) for rung in rungs),
         steps=steps,
         overhead=_NONE,
-        objective=GradientError(calibration),
+        objective=GradientErrorObjective(calibration),
     )
     path = best_path(workload, Budget())
     assert path is not None  # nothing limits it

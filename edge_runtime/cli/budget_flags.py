@@ -73,11 +73,11 @@ def add_objective_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def calibration_of(args: argparse.Namespace) -> "Path | None":
+def calibration_path(args: argparse.Namespace) -> "Path | None":
     """The file of the calibration to plan with; `None`: by token-blocks.
 
     Raises:
-        ConfigError: one of the two flags is given without the other, or contradicts a third.
+        ConfigError: one of the two flags is given without the other.
     """
     path: Path | None = args.calibration
     if (args.objective == GRADIENT_ERROR) != (path is not None):

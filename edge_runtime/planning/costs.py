@@ -75,6 +75,14 @@ def overhead_of(
     )
 
 
+def training_order(cost: RungCost) -> tuple[int, float]:
+    """Sorts rungs as a run trains them: from few to many token-blocks.
+
+    Of equal ones the slower is first: it has micro-batches, and needs less memory.
+    """
+    return cost.token_blocks, -(cost.step_s or 0.0)
+
+
 def interpolate(costs: Sequence[RungCost]) -> tuple[RungCost, ...]:
     """Estimate time and energy of unmeasured rungs from those of the measured ones.
 
@@ -86,6 +94,16 @@ def interpolate(costs: Sequence[RungCost]) -> tuple[RungCost, ...]:
     return tuple(
         _estimated(cost, costs) if cost.source == UNMEASURED else cost for cost in costs
     )
+
+
+def ladder_costs(profile: CostProfile, ladder: Sequence[Rung]) -> tuple[RungCost, ...]:
+    """Costs of the rungs of a ladder, all of which train the same parameters.
+
+    Unmeasured ones are estimated from the others. In the order of the profile, without those
+    that it lacks.
+    """
+    ids = {rung.id for rung in ladder}
+    return interpolate([cost for cost in profile.rungs if cost.rung in ids])
 
 
 def with_decoding(costs: Sequence[RungCost], decoding_bytes: int) -> tuple[RungCost, ...]:

@@ -39,7 +39,7 @@ class Objective(Protocol):
         """
 
 
-class TokenBlocks(Objective):
+class TokenBlocksObjective(Objective):
     """The student's tokens times the blocks that they pass."""
 
     name = TOKENS
@@ -54,7 +54,7 @@ class TokenBlocks(Objective):
         return cost.token_blocks * (np.asarray(end, np.float64) - first)
 
 
-class GradientError(Objective):
+class GradientErrorObjective(Objective):
     """The cost-adjusted error of the gradients, negative; see `facts.Calibration.error`.
 
     Between two stages it is linear in the progress, before the first and after the last one
@@ -96,7 +96,12 @@ class GradientError(Objective):
         return result
 
 
-TOKEN_BLOCKS = TokenBlocks()
+TOKEN_BLOCKS = TokenBlocksObjective()
+
+
+def objective_of(calibration: Calibration | None) -> Objective:
+    """What plans maximise with this calibration; `None`: token-blocks."""
+    return TOKEN_BLOCKS if calibration is None else GradientErrorObjective(calibration)
 
 
 def is_as_good(value: float, best: float, share: float) -> bool:

@@ -3,11 +3,12 @@
 With token-blocks the order of the rungs does not matter, and it is a mix of
 `edge_runtime.planning.mix`. With an objective whose values change over the run it does: rungs
 follow each other from few to many token-blocks, at most three, and the two switches are
-searched on a grid. Up to `EXACT_STEPS` steps the grid is complete, beyond that each switch is
+searched on a grid. Up to `_GRID_STEPS` steps the grid is complete, beyond that each switch is
 at most 1 % of the run from the best place. Pure arithmetic, as in `mix`.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from edge_runtime.facts import Budget, RungCost
 from edge_runtime.planning.constraints import constraints_of
+from edge_runtime.planning.costs import training_order
 from edge_runtime.planning.mix import (
     Indices,
     Mix,
@@ -26,7 +28,7 @@ from edge_runtime.planning.mix import (
 )
 from edge_runtime.planning.objective import Numbers
 
-EXACT_STEPS = 100
+_GRID_STEPS = 100
 
 
 def best_path(workload: Workload, budget: Budget) -> Mix | None:
@@ -42,19 +44,29 @@ def steady_path(workload: Workload, budget: Budget) -> Mix | None:
 
 
 def _staged(workload: Workload, budget: Budget) -> Mix | None:
+    """The best path that begins as little below the rung that is reached as is feasible."""
+    rungs = sorted(workload.costs, key=training_order)
+    names = [cost.rung for cost in rungs]
+    reached = names.index(workload.reached) if workload.reached in names else 0
+    for least in range(reached, -1, -1):
+        if path := _rising(replace(workload, costs=tuple(rungs[least:])), budget):
+            return path
+    return None
+
+
+def _rising(workload: Workload, budget: Budget) -> Mix | None:
+    """The best path, whose rungs follow each other in the order of the costs."""
     feasible = best_mix(workload, budget)  # off the grid, where the budget is just enough
     if feasible is None:
         return None
-    usable = usable_costs(workload, budget)
-    usable.sort(key=lambda cost: (cost.token_blocks, cost.step_s))
-    paths = [feasible, *_paths(workload, budget, usable)]
+    paths = [feasible, *_paths(workload, budget, usable_costs(workload, budget))]
     return max(paths, key=lambda path: (path.value, -path.time_s))
 
 
 def _paths(workload: Workload, budget: Budget, costs: Sequence[RungCost]) -> Iterator[Mix]:
     """The best path of every three rungs, in this order; of fewer, where there are no more."""
     steps = workload.steps
-    points = min(steps, EXACT_STEPS) + 1
+    points = min(steps, _GRID_STEPS) + 1
     grid = np.unique(np.linspace(0, steps, points).round().astype(np.int64))
     for chosen in combinations(costs, min(3, len(costs))):
         trio = (*chosen[:1] * (3 - len(chosen)), *chosen)

@@ -38,6 +38,7 @@ class TrainingOptions:
     profile: CostProfile | None = None  # of the rungs that may be trained
     budget: Budget = _UNLIMITED
     objective: Objective = TOKEN_BLOCKS  # of the plans, with a profile
+    calibration_sha256: str | None = None  # from which the objective or the rungs come
     # By set of trained parameters that is preferred to the profile's: why it is not trained
     refused_sets: Mapping[str, str] = field(default_factory=dict)
     state: State | None = None  # initial state; None: that of the package
@@ -166,6 +167,7 @@ def _settings(
         images_per_epoch=options.images_per_epoch,
         rungs=None if options.rungs is None else tuple(options.rungs),
         objective=options.objective.name,
+        calibration_sha256=options.calibration_sha256,
     )
 
 
