@@ -291,7 +291,7 @@ def _verify_frozen(package: Package, program: Program) -> None:
         return
     inputs = package.manifest.graphs[encoder.graph].inputs
     (count,) = (spec.shape[0] for spec in inputs if spec.role == IMAGES)
-    shape = (count, size_px, size_px, 3)
+    shape = (count or 1, size_px, size_px, 3)
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     with create_forward_engine() as engine:
         engine.open(package, encoder.graph, package.frozen_weights())
