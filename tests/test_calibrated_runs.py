@@ -15,6 +15,7 @@ from edge_runtime import within_budget
 from edge_runtime.calibration import load_calibration, save_calibration
 from edge_runtime.errors import ConfigError, StoppedError
 from edge_runtime.facts import Segment
+from edge_runtime.profiling import free_memory
 from edge_runtime.records import events, open_run
 from edge_runtime.training import prepare
 
@@ -109,7 +110,7 @@ def test_the_largest_rung_of_a_schedule_limits_decoding(
     limits, peaks = [], {"k100": 1 << 28, "k050": 1 << 30}
     leave(monkeypatch, 3 << 30)
     monkeypatch.setattr(
-        within_budget, "predicted_peak_bytes", lambda manifest, rung, _: peaks[rung.id]
+        free_memory, "predicted_peak_bytes", lambda manifest, rung, _: peaks[rung.id]
     )
 
     def prepared(package, source, run_dir, options):
