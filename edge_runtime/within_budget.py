@@ -274,13 +274,13 @@ class _Governing:
             EdgeRuntimeError: any other error of `train_within` before training.
         """
 
-        def planned(trained: str) -> TrainingJob:
+        def job_of_set(trained: str) -> TrainingJob:
             job = self._with_costs(sets[trained])
             if len(sets) > 1 and not self.is_auto:  # whose plan is feasible
                 rung_selector(job, self.metering, done=0)  # refuses if no plan is
             return job
 
-        job, refused = first_feasible(list(sets), planned)
+        job, refused = first_feasible(list(sets), job_of_set)
         return replace(job, options=replace(job.options, refused_sets=refused))
 
     def _with_costs(self, candidates: Sequence[Rung]) -> TrainingJob:
