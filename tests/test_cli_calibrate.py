@@ -29,7 +29,7 @@ from edge_runtime.errors import ConfigError
 from edge_runtime.package import open_package
 from edge_runtime.package.names import PARAM
 from edge_runtime.profiling import Environment, save_profile
-from edge_runtime.records import open_run
+from edge_runtime.records import events, open_run
 from edge_runtime.selftest import PACKAGE
 
 SELFTEST = ["calibrate", str(PACKAGE), "digits", "--batches", "2", "--threads", "1"]
@@ -402,6 +402,7 @@ def test_a_profile_makes_a_run_without_a_budget_a_governed_one(words, tmp_path) 
     profile = str(test_cli_run.written_profile(tmp_path))
     assert main([*words, *flags, "--profile", profile]) == 0
     run = open_run(tmp_path / "run")
-    assert [record.rung for record in run.each_step()] == ["k050"] * 2 + ["k100"] * 8
+    (planned,) = (e.event for e in run.events() if isinstance(e.event, events.Planned))
+    assert [part.rung for part in planned.plan.segments] == ["k050", "k100"]
     assert run.info.settings.rungs is None
     assert {cost.rung for cost in run.info.profile.rungs} == {"k050", "k100"}
