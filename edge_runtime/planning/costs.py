@@ -222,14 +222,14 @@ def predicted_peak_bytes(manifest: Manifest, rung: Rung, baseline_bytes: int) ->
             state and weights.
     """
     paths = [*rung.graphs.values(), *(periodic.graph for periodic in manifest.periodic)]
-    if manifest.target_encoder is not None:
-        paths.append(manifest.target_encoder.graph)
+    if manifest.frozen_encoder is not None:
+        paths.append(manifest.frozen_encoder.graph)
     graphs = [manifest.graphs[path] for path in paths]
     outputs = [spec for graph in graphs for spec in graph.outputs if spec.role == STATE]
     changed = {spec.name.removeprefix(NEXT) for spec in outputs}
     # These graphs read the old state and write the new values of what they change.
     written_bytes = sum(spec.size_bytes for spec in manifest.state if spec.name in changed)
     nodes = sum(graph.nodes for graph in graphs)
-    kept_bytes = manifest.state_bytes + manifest.target_weight_bytes
+    kept_bytes = manifest.state_bytes + manifest.frozen_weight_bytes
     held_bytes = baseline_bytes + kept_bytes + written_bytes + NODE_BYTES * nodes
     return held_bytes + round(ARENA * rung.peak_activation_bytes)
