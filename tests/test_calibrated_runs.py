@@ -15,6 +15,8 @@ from edge_runtime import within_budget
 from edge_runtime.calibration import load_calibration, save_calibration
 from edge_runtime.errors import ConfigError, StoppedError
 from edge_runtime.facts import Segment
+from edge_runtime.planning import governor
+from edge_runtime.profiling import free_memory
 from edge_runtime.records import events, open_run
 from edge_runtime.training import prepare
 
@@ -65,8 +67,11 @@ def test_a_run_keeps_its_objective_and_its_calibration(package, measured, tmp_pa
     assert settings.calibration_sha256 == load_calibration(path).sha256
 
 
-def test_a_resumed_run_does_not_return_to_a_smaller_rung(package, measured, tmp_path) -> None:
+def test_a_resumed_run_does_not_return_to_a_smaller_rung(
+    package, measured, tmp_path, monkeypatch
+) -> None:
     """Not even where its error becomes the smallest again."""
+    monkeypatch.setattr(governor, "_SOONER", 0.0)  # the fake's steps take no time
     path = tmp_path / "calibration.json"
     best_twice = calibration_of(
         *(stage(n / 2, k100=(0.0, 1.0), k050=(n % 2, 1.0)) for n in range(3)),
@@ -75,16 +80,15 @@ def test_a_resumed_run_does_not_return_to_a_smaller_rung(package, measured, tmp_
     save_calibration(best_twice, path)
     given = {"budget": HOUR, "calibration": path}
     with pytest.raises(StoppedError):
-        train_within(package, tmp_path / "run", **given, stop=stop_after(6))
+        train_within(package, tmp_path / "run", **given, stop=stop_after(7))
     yielded = train_within(package, tmp_path / "run", **given, resume=True)
     (planned,) = (event for event in yielded if isinstance(event, events.Planned))
     run = open_run(tmp_path / "run")
     rungs = [record.rung for record in run.each_step()]
     assert planned.plan.segments == (Segment(rung="k100", steps=10 - planned.step),)
-    assert 3 <= planned.step < 8
     small = rungs.count("k050")
     assert rungs == ["k050"] * small + ["k100"] * (10 - small)
-    assert small > 0
+    assert 0 < small < planned.step < 10
     assert [run.rung_at(step) for step in range(11)] == [None, *rungs]
 
 
@@ -109,7 +113,7 @@ def test_the_largest_rung_of_a_schedule_limits_decoding(
     limits, peaks = [], {"k100": 1 << 28, "k050": 1 << 30}
     leave(monkeypatch, 3 << 30)
     monkeypatch.setattr(
-        within_budget, "predicted_peak_bytes", lambda manifest, rung, _: peaks[rung.id]
+        free_memory, "predicted_peak_bytes", lambda manifest, rung, _: peaks[rung.id]
     )
 
     def prepared(package, source, run_dir, options):

@@ -23,11 +23,13 @@ from edge_runtime.calibration import (
 from edge_runtime.calibration.measure import dense_rung
 from edge_runtime.cli.main import main
 from edge_runtime.cli.plan import costs_of
+from edge_runtime.device import memory_now, require_room
 from edge_runtime.engines.gradients import GradientEngine
 from edge_runtime.errors import ConfigError
 from edge_runtime.package import open_package
+from edge_runtime.package.names import PARAM
 from edge_runtime.profiling import Environment, save_profile
-from edge_runtime.records import open_run
+from edge_runtime.records import events, open_run
 from edge_runtime.selftest import PACKAGE
 
 SELFTEST = ["calibrate", str(PACKAGE), "digits", "--batches", "2", "--threads", "1"]
@@ -273,6 +275,41 @@ def test_gradients_that_are_all_the_same_are_no_measurement(
     assert not (tmp_path / "calibration.json").exists()
 
 
+def test_a_package_whose_steps_cannot_stand_still_is_refused(
+    calibrate, tmp_path, monkeypatch
+) -> None:
+    """In its moment would be a mean over earlier gradients."""
+    selftest = open_package(PACKAGE)
+    hyper = {k: v for k, v in selftest.manifest.hyper_parameters.items() if k != "beta1"}
+    older = replace(selftest, manifest=replace(selftest.manifest, hyper_parameters=hyper))
+    monkeypatch.setattr("edge_runtime.package.open_package", lambda path: older)
+    code, _, error = calibrate()
+    assert (code, "has no hyper-parameter beta1: its steps cannot" in error) == (3, True)
+    assert not (tmp_path / "calibration.json").exists()
+
+
+def test_too_little_memory_is_refused_with_the_need_of_every_rung(
+    calibrate, tmp_path, monkeypatch
+) -> None:
+    needs = []
+
+    def require(action, more_bytes, advice) -> None:
+        needs.append((action, more_bytes))
+        none = replace(memory_now(), available_bytes=0)
+        require_room(action, more_bytes, advice, read_memory=lambda: none)
+
+    monkeypatch.setattr(measure, "require_room", require)
+    code, _, error = calibrate()
+    assert (code, "a calibration of 3 rungs needs about" in error) == (4, True)
+    assert not (tmp_path / "calibration.json").exists()
+    monkeypatch.setattr(measure, "_HELD", measure._HELD + 1)
+    assert calibrate()[0] == 4
+    (_, before), (_, after) = needs
+    state = open_package(PACKAGE).initial_state()
+    vector_bytes = sum(v.nbytes for name, v in state.items() if name.startswith(PARAM))
+    assert after - before == vector_bytes
+
+
 def test_a_run_of_another_package_is_refused(calibrate, words, tmp_path) -> None:
     assert main(words) == 0
     code, _, error = calibrate("--from", str(tmp_path / "run"))
@@ -365,6 +402,7 @@ def test_a_profile_makes_a_run_without_a_budget_a_governed_one(words, tmp_path) 
     profile = str(test_cli_run.written_profile(tmp_path))
     assert main([*words, *flags, "--profile", profile]) == 0
     run = open_run(tmp_path / "run")
-    assert [record.rung for record in run.each_step()] == ["k050"] * 2 + ["k100"] * 8
+    (planned,) = (e.event for e in run.events() if isinstance(e.event, events.Planned))
+    assert [part.rung for part in planned.plan.segments] == ["k050", "k100"]
     assert run.info.settings.rungs is None
     assert {cost.rung for cost in run.info.profile.rungs} == {"k050", "k100"}

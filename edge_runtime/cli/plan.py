@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     if not _is_elsewhere(args):
         profile = fitting_on_card(profile, say)
 
-    def planned(trained: str) -> PlanFacts:
+    def plan_of_set(trained: str) -> PlanFacts:
         rungs: Sequence[Rung] = package.ladder(trained)
         if calibration is not None:
             rungs = calibrated_rungs(calibration, rungs, say)
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
         )
         return _planned(package, path, profile, epoch, trained, args)
 
-    facts, refused = first_feasible(sets, planned)
+    facts, refused = first_feasible(sets, plan_of_set)
     facts = facts._replace(refused_sets=refused)
     if args.json:
         show_json(table_of(facts))

@@ -69,12 +69,11 @@ class GradientErrorObjective(Objective):
     is_staged = True
 
     def __init__(self, calibration: Calibration) -> None:
-        self.rungs = tuple(calibration.costs)
         inner = [stage.progress for stage in calibration.stages]
         self._knots = np.array([0.0, *inner, 1.0])  # of progress; equal ones do no harm
         self._errors: dict[str, Numbers] = {}
         self._sums: dict[str, Numbers] = {}  # integrals of the errors up to each knot
-        for rung in self.rungs:
+        for rung in calibration.costs:
             errors = [calibration.error(stage, rung) for stage in calibration.stages]
             at_knots = np.array([errors[0], *errors, errors[-1]])
             parts = np.diff(self._knots) * (at_knots[1:] + at_knots[:-1]) / 2

@@ -11,6 +11,7 @@ from edge_runtime.data import FrameSource, PictureSource, steps_per_epoch
 from edge_runtime.engines import Engine, create_engine, require_supported
 from edge_runtime.errors import ConfigError
 from edge_runtime.facts import Budget, CostProfile, Plan
+from edge_runtime.facts.plan import EPOCHS
 from edge_runtime.package import Package
 from edge_runtime.planning import TOKEN_BLOCKS, Objective
 from edge_runtime.records import Run, Settings, differences, events, is_begun, open_run
@@ -32,7 +33,7 @@ class TrainingOptions:
     # Not opened yet; `train` opens and closes it
     engine: Engine = field(default_factory=create_engine)
     device_reason: str | None = None  # why the engine's device was chosen; None: it was named
-    epochs: int = 100
+    epochs: int = EPOCHS
     # (first step, rung id), ascending, from step 1; None: `profile` and `budget` decide
     rungs: Sequence[tuple[int, str]] | None = None
     profile: CostProfile | None = None  # of the rungs that may be trained

@@ -287,5 +287,5 @@ def rung_selector(job: TrainingJob, metering: Metering, *, done: int) -> RungSel
         total_steps=job.total_steps,
         steps_per_epoch=job.steps_per_epoch,
         objective=options.objective,
-        reached=job.run.rung_at(done) if job.run else None,
+        reached=job.run.rung_at(done) if job.run and options.objective.is_staged else None,
     )
