@@ -31,7 +31,7 @@ from edge_runtime.selftest import PACKAGE
 
 SELFTEST = ["calibrate", str(PACKAGE), "digits", "--batches", "2", "--threads", "1"]
 
-plan, package, profile = test_cli_plan.plan, test_cli_plan.package, test_cli_plan.profile
+package, profile = test_cli_plan.package, test_cli_plan.profile
 words = test_cli_run.words
 
 
