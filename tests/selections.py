@@ -18,7 +18,7 @@ Call = tuple[tuple[Any, ...], Selection]  # arguments of a choice, and what it c
 
 CHOOSERS = {
     "simprune": (simprune, "select_pairs"),
-    "evit": (evit, "most_attended"),
+    "evit": (evit, "largest"),
     "tome": (tome, "matched"),
 }
 
