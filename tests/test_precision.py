@@ -15,6 +15,7 @@ import onnx  # noqa: E402
 from combinations import METHODS_AND_POLICIES, keep_ratios  # noqa: E402
 from lowered import lowered  # noqa: E402
 from paired_objective import paired_method  # noqa: E402
+from ranker_file import ranker_for  # noqa: E402
 from selections import CHOOSERS  # noqa: E402
 from steps import hyper_of, noise_batch  # noqa: E402
 
@@ -49,7 +50,12 @@ def recipe_of(method="simclr", policy="random", **changes):
 
 def export(folder, recipe):
     return export_package(
-        recipe, folder / "package", init=None, report=lambda *_: None, verify_all=True
+        recipe,
+        folder / "package",
+        init=None,
+        ranker=ranker_for(recipe, folder),
+        report=lambda *_: None,
+        verify_all=True,
     )
 
 
