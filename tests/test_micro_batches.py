@@ -11,7 +11,6 @@ import pytest
 torch = pytest.importorskip("torch", reason="packages are exported with PyTorch")
 
 from paired_objective import Paired, paired_method  # noqa: E402
-from ranker_file import ranker_for  # noqa: E402
 from steps import hyper_of, noise_batch  # noqa: E402
 
 from edge_export.declaration import Declaration, LossResult  # noqa: E402
@@ -55,13 +54,7 @@ def export(folder, method, policy, micro_batches, keep_ratios=(0.5,), **options)
         "micro_batches": micro_batches,
     }
     recipe = make_recipe(table, where="test")
-    return export_package(
-        recipe,
-        folder / "package",
-        init=None,
-        ranker=ranker_for(recipe, folder),
-        report=lambda *_: None,
-    )
+    return export_package(recipe, folder / "package", init=None, report=lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -102,13 +95,7 @@ def assert_equal(actual, wanted):
 
 @pytest.mark.parametrize(
     ("method", "policy"),
-    [
-        ("byol", "simprune"),
-        ("simsiam", "random"),
-        ("byol", "evit"),
-        ("byol", "tome"),
-        ("byol", "ranked"),
-    ],
+    [("byol", "simprune"), ("simsiam", "random"), ("byol", "evit"), ("byol", "tome")],
 )
 def test_micro_batches_are_the_step_of_the_whole_batch(tmp_path, method, policy):
     package = export(tmp_path, method, policy, [2, 1])

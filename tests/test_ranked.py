@@ -222,14 +222,12 @@ def test_what_cannot_work_is_refused():
         program("simclr", "ranked", repair=5)
     setting = rung_of(program("simclr", "ranked", repair=1), 0.5).policy.setting
     mean = replace(setting, model=replace(setting.model, features="mean-patches"))
-    with pytest.raises(
-        ConfigError, match=r"tokens.repair: with model.features 'mean-patches'"
-    ):
+    with pytest.raises(ConfigError, match=r"tokens.repair: with .* 'mean-patches'"):
         RankedPolicy(mean)
     (group,) = setting.groups
     views = (replace(group, patch_tokens=True),)
     single = replace(setting, method=replace(setting.method, views=views))
-    with pytest.raises(ConfigError, match="ranked with tokens.repair adds tokens of none"):
+    with pytest.raises(ConfigError, match=r"ranked with tokens.repair adds tokens of none"):
         RankedPolicy(single)
     for refused in (mean, single):
         RankedPolicy(replace(refused, options=Options()))
