@@ -30,6 +30,7 @@ from edge_export.policies.base import (
     Branches,
     PolicySetting,
     TokenPolicy,
+    Tokens,
     kept_count,
     largest,
     refuse_single_patches,
@@ -85,18 +86,25 @@ class RankedPolicy(TokenPolicy):
     def before_block(self, block: int, branches: Branches) -> None:
         if block != self._after:
             return
-        ranker = {name: branches.inputs[BUFFER + name] for name in self._names}
         for branch, tokens in branches.present.items():
             patches = tokens.kept.shape[1]
             kept = kept_count(self.setting.keep_ratio, patches)
-            if kept == patches:
-                continue
-            index = largest(importance(ranker, tokens.x), kept)
-            branches.selected[f"kept.{branch}.{branches.group.name}.{block}"] = index
-            tokens.keep(index)
-            if self.setting.options.repair:
-                own = branches.weights if branch == STUDENT else branches.teacher_weights
-                tokens.append(own[REPAIR_TOKENS].expand(index.shape[0], -1, -1))
+            if kept < patches:
+                place = f"{branch}.{branches.group.name}.{block}"
+                branches.selected[f"kept.{place}"] = self._prune(tokens, kept, branches)
+                self._repair(tokens, branch, branches)
+
+    def _prune(self, tokens: Tokens, kept: int, branches: Branches) -> Tensor:
+        """Keep the most important tokens; returns their places, (S, K) int64."""
+        ranker = {name: branches.inputs[BUFFER + name] for name in self._names}
+        index = largest(importance(ranker, tokens.x), kept)
+        tokens.keep(index)
+        return index
+
+    def _repair(self, tokens: Tokens, branch: str, branches: Branches) -> None:
+        if self.setting.options.repair:
+            weights = branches.weights if branch == STUDENT else branches.teacher_weights
+            tokens.append(weights[REPAIR_TOKENS].expand(tokens.x.shape[0], -1, -1))
 
 
 def blocks_before(model: ModelFacts, options: Options) -> int:
