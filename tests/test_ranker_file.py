@@ -131,7 +131,7 @@ def test_rank_replaces_nothing_else(tmp_path, capsys):
     words[-1] = str(tmp_path / "ranker.safetensors")
     assert main([*words, "--tokens", "evit"]) == 2
     assert "'evit' has no ranker" in capsys.readouterr().err
-    assert main([*words, "--pictures", "32"]) == 2
+    assert main(words) == 2
     assert "--init x cannot be read" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["notes"]
 

@@ -23,6 +23,7 @@ from edge_export.ranking import (  # noqa: E402
     leave_one_out,
     overlap,
     ranking_loss,
+    split_encoder,
     train_ranker,
     view_group,
 )
@@ -183,8 +184,8 @@ def test_a_trained_ranker_has_what_its_file_says(tmp_path):
     write_teacher(tmp_path / "encoder.safetensors", recipe.facts())
     generator, lines = np.random.default_rng(0), []
     pictures = generator.integers(0, 256, (40, 16, 16, 3), np.uint8)
-    path = tmp_path / "encoder.safetensors"
-    trained = train_ranker(recipe, path, pictures, lines.append)
+    encoder = split_encoder(recipe, tmp_path / "encoder.safetensors")
+    trained = train_ranker(encoder, pictures, seed=0, report=lines.append)
     assert trained.metadata["after"] == "2"
     assert trained.weights["ranker.norm.weight"].shape == (12,)
     assert trained.overlap.random == 0.25

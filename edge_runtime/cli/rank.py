@@ -53,8 +53,9 @@ def run(args: argparse.Namespace) -> int:
     from edge_runtime.storage import write_chunks
 
     recipe = recipe_of(args)
-    images = _images(args.data, ranking.view_group(recipe), args.pictures, recipe.seed)
-    trained = ranking.train_ranker(recipe, args.init, images, report=say)
+    group, encoder = ranking.view_group(recipe), ranking.split_encoder(recipe, args.init)
+    images = _images(args.data, group, args.pictures, recipe.seed)
+    trained = ranking.train_ranker(encoder, images, seed=recipe.seed, report=say)
     write_chunks(args.output, state_chunks(trained.weights, trained.metadata))
     facts: dict[str, Any] = {"path": str(args.output), "pictures": len(images)}
     facts["overlap"] = trained.overlap._asdict()
@@ -92,7 +93,12 @@ def _images(data: str, group: "ViewGroup", pictures: int, seed: int) -> "Array":
         last_step=steps,
         threads=None,
     ) as batches:
-        return np.concatenate([b.images[f"images.{group.name}"][0] for b in batches])
+        views = []
+        for batch in batches:
+            views.append(batch.images[f"images.{group.name}"][0])
+            for bad in batch.skipped:
+                say(f"{bad.key} cannot be read and is skipped: {bad.reason}")
+    return np.concatenate(views)
 
 
 def _is_ranker(file: "Path") -> bool:

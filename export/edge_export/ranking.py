@@ -108,7 +108,7 @@ class SplitEncoder:
 
 
 def view_group(recipe: Recipe) -> ViewGroup:
-    """What the pictures of `train_ranker` are: a view of the recipe's method.
+    """The view of the recipe's method that the pictures of `train_ranker` show.
 
     Raises:
         ConfigError: its token policy has no ranker.
@@ -121,20 +121,33 @@ def view_group(recipe: Recipe) -> ViewGroup:
     return ViewGroup(name=group.name, size_px=group.size_px, views=group.views[:1])
 
 
-@torch.no_grad()
-def train_ranker(recipe: Recipe, init: Path, images: Array, report: Report) -> TrainedRanker:
-    """Rank the patches of pictures by leaving them out, and train a ranker on that.
-
-    Args:
-        recipe: that of the package which it is for.
-        init: a timm checkpoint of the frozen encoder.
-        images: uint8 (S, size, size, 3), of `view_group`; at least two.
-        report: called with a line for each stage.
+def split_encoder(recipe: Recipe, init: Path) -> SplitEncoder:
+    """The encoder of a timm checkpoint, at the place where the recipe prunes.
 
     Raises:
         ConfigError: the checkpoint is missing, or of another model.
     """
-    encoder = _split_encoder(recipe, init)
+    model = recipe.facts()
+    declared = vit.encoder_parameters(model)
+    return SplitEncoder(
+        model=model,
+        weights=encoder_from_timm(encoder_source(init), model, declared),
+        after=blocks_before(model, recipe.token_options(RankedPolicy)),
+    )
+
+
+@torch.no_grad()
+def train_ranker(
+    encoder: SplitEncoder, images: Array, *, seed: int, report: Report
+) -> TrainedRanker:
+    """Rank the patches of pictures by leaving them out, and train a ranker on that.
+
+    Args:
+        encoder: of the recipe.
+        images: uint8 (S, size, size, 3), of `view_group`; at least two.
+        seed: of the ranker.
+        report: called with a line for each stage.
+    """
     pictures = torch.from_numpy(images)
     held_out = max(1, round(HELD_OUT * len(pictures)))
     chunk = max(1, VARIANTS // (encoder.model.tokens - 1))
@@ -146,21 +159,11 @@ def train_ranker(recipe: Recipe, init: Path, images: Array, report: Report) -> T
         report(f"golden rankings of {done} of {len(pictures)} pictures")
     x, ranking = torch.cat(tokens), torch.cat(golden)
     report(f"training on {len(pictures) - held_out} pictures")
-    weights = fitted(x[held_out:], ranking[held_out:], seed=recipe.seed)
+    weights = fitted(x[held_out:], ranking[held_out:], seed=seed)
     return TrainedRanker(
         weights={name: value.numpy() for name, value in weights.items()},
         metadata={"producer": f"edge-train {__version__}", AFTER: str(encoder.after)},
         overlap=_overlaps(encoder, weights, x[:held_out], ranking[:held_out]),
-    )
-
-
-def _split_encoder(recipe: Recipe, init: Path) -> SplitEncoder:
-    model = recipe.facts()
-    declared = vit.encoder_parameters(model)
-    return SplitEncoder(
-        model=model,
-        weights=encoder_from_timm(encoder_source(init), model, declared),
-        after=blocks_before(model, recipe.token_options(RankedPolicy)),
     )
 
 
