@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from edge_runtime.state import Array
 
 BATCH = 32  # pictures that are read at a time
+_ADVICE = "Rank fewer pictures, or on a machine with more memory and copy the file."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,10 +50,13 @@ def run(args: argparse.Namespace) -> int:
     """Rank, train, write; stages go to stderr."""
     require_output(args.output, "a ranker", _is_ranker)
     ranking = load_export("edge_export.ranking")
+    from edge_runtime.device import require_room
     from edge_runtime.state import state_chunks
     from edge_runtime.storage import write_chunks
 
     recipe = recipe_of(args)
+    needed_bytes = ranking.ranking_bytes(recipe, args.pictures)
+    require_room("the ranking", needed_bytes, _ADVICE)
     group, encoder = ranking.view_group(recipe), ranking.split_encoder(recipe, args.init)
     images = _images(args.data, group, args.pictures, recipe.seed)
     trained = ranking.train_ranker(encoder, images, seed=recipe.seed, report=say)

@@ -54,6 +54,8 @@ HELD_OUT = 0.2  # share of the pictures
 QUARTER = 0.25
 EPOCHS, BATCH = 50, 32
 FIRST_RATE, LAST_RATE, DECAY = 1e-3, 1e-4, 1e-4
+_PROCESS_BYTES = 500 << 20  # libraries, and decoding
+_BLOCK_TENSORS = 12  # of (variants, tokens, width), in a block without gradient
 
 Report = Callable[[str], None]
 
@@ -119,6 +121,15 @@ def view_group(recipe: Recipe) -> ViewGroup:
         )
     group = next(group for group in Program(recipe).views if group.pruned)
     return ViewGroup(name=group.name, size_px=group.size_px, views=group.views[:1])
+
+
+def ranking_bytes(recipe: Recipe, pictures: int) -> int:
+    """Peak bytes of `train_ranker`, within about a factor of 2."""
+    model = recipe.facts()
+    kept = 3 * model.image_size_px**2 + 4 * model.tokens * model.width
+    variants = max(VARIANTS, model.tokens) * model.tokens
+    numbers = variants * (_BLOCK_TENSORS * model.width + 2 * model.heads * model.tokens)
+    return _PROCESS_BYTES + 2 * pictures * kept + 4 * numbers
 
 
 def split_encoder(recipe: Recipe, init: Path) -> SplitEncoder:
