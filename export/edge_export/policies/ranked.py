@@ -6,11 +6,12 @@ the *golden ranking* (`edge_export.ranking`). From the authors' code (CEWu/Patch
 reported): its input are the tokens after block 3 of 12, its width is 64. From the paper:
 learnable tokens that are appended after the pruning.
 
-Chosen here: the predictor is that of DynamicViT (Rao et al. 2021, arXiv 2106.02034, section
-3.2), each token beside the mean of all, instead of a block of an MLP-Mixer. It has no weight
-per place, so it also ranks tokens that another policy has left, or those of another patch
-size. Student and teacher prune by their own tokens. The predictor is trained before the run
-and stays as it is.
+Chosen here: instead of a block of an MLP-Mixer, a small form of DynamicViT's predictor (Rao et
+al. 2021, arXiv 2106.02034): each token is seen beside the mean of all; in their code half of
+the channels are of the token and the other half of the mean, here all of them are of both. It
+has no weight per place, so it also ranks tokens that another policy has left, or those of
+another patch size. Student and teacher prune by their own tokens. The predictor is trained
+before the run and stays as it is.
 
 Letters as in `edge_export.policies.base`; R repair tokens.
 """
