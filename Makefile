@@ -14,12 +14,16 @@
 #
 # Needs Python 3.10 to 3.13 with its venv module, and make; the rest goes into $(VENV).
 # Variables: PYTHON, VENV, EXTRAS, PIP_ARGS (for every pip install), TORCH_INDEX (where pip
-# looks for PyTorch's CPU build besides its usual index; empty: nowhere else), PYTEST_ARGS.
+# looks for PyTorch's CPU build besides its usual index; empty: nowhere else), PYTEST_ARGS,
+# TEST_PROCESSES (at once, each with up to 1 GB; the processors, but at most four).
 
 PYTHON ?= python3
 VENV ?= .venv
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := $(VENV)/bin
+TEST_PROCESSES ?= $(shell nproc | awk '{print ($$1 < 4 ? $$1 : 4)}')
+# A file's tests stay in one process: they share the packages that they export
+IN_PROCESSES = --numprocesses $(TEST_PROCESSES) --dist loadfile
 # Named after the Python: with another one, the environment is made anew.
 INSTALLED = $(VENV)/.installed-$(PYTHON_VERSION)
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS)
@@ -55,13 +59,13 @@ demo: $(INSTALLED)
 	$(BIN)/edge-train demo -o demo
 
 test: $(INSTALLED)-dev
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(IN_PROCESSES) $(PYTEST_ARGS)
 
 test-fast: $(INSTALLED)-dev
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow" $(IN_PROCESSES) $(PYTEST_ARGS)
 
 test-matrix: $(INSTALLED)-dev
-	EDGE_TRAIN_TEST_MATRIX=1 $(BIN)/python -m pytest tests/test_parity.py tests/test_policies.py tests/test_ort_training_artifacts.py tests/test_precision.py tests/test_cuda_kernels.py $(PYTEST_ARGS)
+	EDGE_TRAIN_TEST_MATRIX=1 $(BIN)/python -m pytest tests/test_parity.py tests/test_policies.py tests/test_ort_training_artifacts.py tests/test_precision.py tests/test_flops.py tests/test_cuda_kernels.py $(IN_PROCESSES) $(PYTEST_ARGS)
 
 check: $(INSTALLED)-dev
 	$(BIN)/ruff format --check

@@ -35,11 +35,11 @@ SETTINGS = ("method", "images", "epochs", "batch_size", "width", "heads", "depth
 def main(words: Sequence[str] | None = None) -> None:
     """Pre-train, adapt, evaluate, print."""
     args = parse(words)
-    settings: Row = {name: getattr(args, name) for name in SETTINGS}
     rows = []
-    with work_folder(args.work) as folder:
+    with work_folder(args.work) as work:
+        folder = folder_of(args, work)
         for arm in args.arms:
-            trial = {"trained": arm, **settings}
+            trial = {"trained": arm, **settings_of(args)}
             row = known_row(args.output, trial)
             if row is None:
                 row = {**trial, **adapted(arm, folder, args), "machine": machine()}
@@ -82,6 +82,21 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     return parser.parse_args(words)
+
+
+def settings_of(args: argparse.Namespace) -> Row:
+    """What the arms of one comparison have in common."""
+    return {
+        "data": args.data.resolve().name,
+        **{name: getattr(args, name) for name in SETTINGS},
+    }
+
+
+def folder_of(args: argparse.Namespace, work: Path) -> Path:
+    """The folder of these settings alone, which a later call with them finds again."""
+    folder = work / "-".join(map(str, settings_of(args).values()))
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def known_row(output: Path | None, trial: Row) -> Row | None:

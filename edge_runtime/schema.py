@@ -12,6 +12,7 @@ import reprlib
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
@@ -257,11 +258,15 @@ def structure(cls: type[T], table: Any, *, where: str, error: type[EdgeRuntimeEr
         return _CONVERTER.structure(table, cls)
     except ClassValidationError as invalid:
         problems = cattrs.transform_error(invalid, format_exception=_message)
-        is_more = len(problems) > _MOST_PROBLEMS
-        count = f"more than {_MOST_PROBLEMS}" if is_more else len(problems)
-        lines = [f"{where}: {count} problem(s)"]
-        lines += [f"  {_with_place(problem)}" for problem in problems[:_MOST_PROBLEMS]]
-        raise error("\n".join(lines)) from invalid
+        raise error(problems_text(where, map(_with_place, problems))) from invalid
+
+
+def problems_text(where: str, problems: Iterable[str]) -> str:
+    """A file's problems for people, one per line; of many only the first."""
+    first = list(islice(problems, _MOST_PROBLEMS + 1))
+    is_more = len(first) > _MOST_PROBLEMS
+    count = f"more than {_MOST_PROBLEMS}" if is_more else len(first)
+    return "\n  ".join([f"{where}: {count} problem(s)", *first[:_MOST_PROBLEMS]])
 
 
 def _with_place(problem: str) -> str:

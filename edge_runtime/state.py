@@ -95,13 +95,29 @@ def load_state(path: Path, names: Collection[str] | None = None) -> State:
         OSError: it cannot be read, or is not a regular file.
     """
     with open_regular(path, MAX_STATE_BYTES) as file:
-        length = _header_bytes(file, path)
-        _check_complete(path)
-        header = parse_json(file.read(length))
-        header.pop("__metadata__", None)
+        first, header = _header(file, path)
         chosen = header if names is None else {n: header[n] for n in names if n in header}
-        first = _LENGTH_BYTES + length
         return {name: _read_tensor(file, first, chosen[name], path) for name in chosen}
+
+
+def tensor_names(path: Path) -> set[str]:
+    """Names of the tensors in a safetensors file, none of which is read.
+
+    Raises:
+        ValueError: it is not a complete safetensors file.
+        OSError: it cannot be read, or is not a regular file.
+    """
+    with open_regular(path, MAX_STATE_BYTES) as file:
+        return set(_header(file, path)[1])
+
+
+def _header(file: FileIO, path: Path) -> tuple[int, dict[str, Any]]:
+    """Where the values begin, and the entry of each tensor."""
+    length = _header_bytes(file, path)
+    _check_complete(path)
+    header = parse_json(file.read(length))
+    header.pop("__metadata__", None)
+    return _LENGTH_BYTES + length, header
 
 
 def _header_bytes(file: FileIO, path: Path) -> int:

@@ -22,21 +22,18 @@ from edge_runtime.data import (
     decoding_bytes,
     steps_per_epoch,
 )
-from edge_runtime.device import Meter, cpu_threads, memory_now
+from edge_runtime.device import Meter, cpu_threads
 from edge_runtime.engines import create_engine
-from edge_runtime.engines.runtime import baseline_bytes
 from edge_runtime.facts import Budget, CostProfile
+from edge_runtime.facts.plan import EPOCHS
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
 from edge_runtime.planning import (
-    TOKEN_BLOCKS,
-    GradientError,
     first_feasible,
+    objective_of,
     require_bounded,
     with_decoding,
 )
-from edge_runtime.planning.costs import predicted_peak_bytes
-from edge_runtime.planning.decoding_limit import limit_beside, limit_that_fits
 from edge_runtime.profiling import (
     Environment,
     check_limits,
@@ -45,10 +42,13 @@ from edge_runtime.profiling import (
     costs_for_run,
     default_candidates,
     fitting_on_card,
+    is_memory_tight,
+    limit_beside_costs,
+    limit_beside_rungs,
     measure_for_run,
     require_readings,
 )
-from edge_runtime.records import Run, RunInfo, Settings, is_begun, open_run
+from edge_runtime.records import Run, RunInfo, is_begun, open_run
 from edge_runtime.records.events import Event
 from edge_runtime.state import State
 from edge_runtime.storage import StrPath
@@ -62,10 +62,8 @@ from edge_runtime.training import (
 from edge_runtime.training.auto_epochs import with_auto_epochs
 from edge_runtime.training.job import TrainingJob
 from edge_runtime.training.selector import rung_selector
-from edge_runtime.units import bytes_text
 
 _IDLE_S = 3.0  # long enough for the slowest sensor
-_NOTABLE_BYTES = 16 << 20
 _UNLIMITED = Budget()
 
 logger = logging.getLogger(__name__)
@@ -80,7 +78,7 @@ def train_within(
     rungs: Sequence[str] | None = None,
     trained: str | None = None,
     skip_unsupported: bool = False,
-    epochs: int | None = 100,
+    epochs: int | None = EPOCHS,
     images_per_epoch: int | None = None,
     seed: int = 0,
     state: State | None = None,
@@ -112,9 +110,9 @@ def train_within(
         rungs: ids of those that may be trained; all of them train the same parameters.
             `None`: with a budget, the ladder, as far as the engine can train it; otherwise the
             rung that keeps the most.
-        trained: the set of parameters that is trained, such as "last-2". `None`: with a
-            budget, the first of the package's sets that has a feasible plan, otherwise the
-            first; a run that is continued within a budget keeps its set.
+        trained: the set of parameters that is trained, such as "last-2". `None`: with a budget
+            or too little free memory, the first of the package's sets that has a feasible
+            plan, otherwise the first; a run that is continued by a plan keeps its set.
         skip_unsupported: leave out those of `rungs` that the engine cannot train.
         epochs: of the run. `None`: as many as time and energy give; a run that is continued
             keeps its number.
@@ -154,10 +152,10 @@ def train_within(
             this machine.
     """
     run_dir, manifest = Path(run_dir), package.manifest
-    errors = None if calibration is None else load_calibration(Path(calibration), package)
-    if errors is not None:
+    calibrated = None if calibration is None else load_calibration(Path(calibration), package)
+    if calibrated is not None:
         require_epochs(epochs)
-        trained = trained or package.rung(errors.dense).trained
+        trained = trained or package.rung(calibrated.dense).trained
     begun = open_run(run_dir).info if resume and is_begun(run_dir) else None
     if begun is not None:
         threads = _threads_of(begun, threads, report)
@@ -190,21 +188,22 @@ def train_within(
     code = decoder_code_bytes(source)
     if begun is not None and trained is None and rungs is None:
         trained = _set_of(package, begun)
-    is_tight = _is_tight(package, rungs, trained, recorded, decoding + code)
+    is_tight = is_memory_tight(package, rungs, trained, recorded, decoding + code)
     if rungs is None:
-        by_costs = budget.is_limited or is_tight or errors is not None
+        by_costs = budget.is_limited or is_tight or calibrated is not None
         sets = default_candidates(package, trainer, trained, by_costs, report)
     else:
         sets = chosen_candidates(package, trainer, rungs, trained, skip_unsupported, report)
-    if errors is not None:
-        sets = {name: calibrated_rungs(errors, sets[name], report) for name in sets}
+    if calibrated is not None:
+        sets = {name: calibrated_rungs(calibrated, sets[name], report) for name in sets}
     candidates = [rung for ladder in sets.values() for rung in ladder]
-    schedule: Sequence[tuple[int, str]] = ((1, candidates[0].id),)
-    is_chosen = errors is None and len(candidates) > 1
-    if errors is not None:
-        per_epoch = steps_per_epoch(source, manifest.batch_size, images=images_per_epoch)
-        schedule = unlimited_schedule(package, errors, candidates, per_epoch * (epochs or 1))
+    is_chosen = calibrated is None and len(candidates) > 1
     is_governed = budget.is_limited or is_tight or is_chosen or profile is not None
+    schedule: Sequence[tuple[int, str]] = ((1, candidates[0].id),)
+    if calibrated is not None and not is_governed:
+        per_epoch = steps_per_epoch(source, manifest.batch_size, images=images_per_epoch)
+        steps = per_epoch * require_epochs(epochs)
+        schedule = unlimited_schedule(package, calibrated, candidates, steps)
     with Metering(
         environment.sensor, board=environment.board, began_s=began_s, meter=meter
     ) as metering:
@@ -213,7 +212,8 @@ def train_within(
             device_reason=choice.reason,
             rungs=None if is_governed else schedule,
             budget=budget,
-            objective=TOKEN_BLOCKS if errors is None else GradientError(errors),
+            objective=objective_of(calibrated),
+            calibration_sha256=None if calibrated is None else calibrated.sha256,
             state=state,
             metering=metering,
             # Until the costs are known, a new run has one epoch: its pictures are checked.
@@ -224,7 +224,7 @@ def train_within(
             checkpoint_every_s=checkpoint_every_s,
             decoding_limit_bytes=None
             if is_governed
-            else _limit_beside(package, package.rung(schedule[-1][1])),
+            else limit_beside_rungs(package, [rung for _, rung in schedule]),
             stop=stop,
         )
         job = prepare(package, source, run_dir, options)
@@ -274,13 +274,13 @@ class _Governing:
             EdgeRuntimeError: any other error of `train_within` before training.
         """
 
-        def planned(trained: str) -> TrainingJob:
+        def job_of_set(trained: str) -> TrainingJob:
             job = self._with_costs(sets[trained])
             if len(sets) > 1 and not self.is_auto:  # whose plan is feasible
                 rung_selector(job, self.metering, done=0)  # refuses if no plan is
             return job
 
-        job, refused = first_feasible(list(sets), planned)
+        job, refused = first_feasible(list(sets), job_of_set)
         return replace(job, options=replace(job.options, refused_sets=refused))
 
     def _with_costs(self, candidates: Sequence[Rung]) -> TrainingJob:
@@ -292,7 +292,7 @@ class _Governing:
         )
         costs = costs_for_run(job.package, environment, self.file, candidates, measure, report)
         costs = fitting_on_card(costs, report)
-        limit = _decoding_limit(job.source, costs, budget, self.decoding, self.code, report)
+        limit = limit_beside_costs(job.source, costs, budget, self.decoding, self.code, report)
         costs = replace(costs, rungs=with_decoding(costs.rungs, limit + self.code))
         require_readings(budget, metering.meter)
         if budget.needs_energy:
@@ -324,67 +324,6 @@ def _threads_of(
         return threads
     # Costs are measured for `None` where that is the same number.
     return None if begun.threads == cpu_threads() else begun.threads
-
-
-def _is_tight(
-    package: Package,
-    rungs: Sequence[str] | None,
-    trained: str | None,
-    recorded: Settings | None,
-    decoding: int,
-) -> bool:
-    """Whether the rung that would be trained may not fit into the memory that is free.
-
-    Rungs are then chosen by their costs, without a limit as well. A run that is continued
-    keeps its way.
-
-    Args:
-        package: the package to train.
-        rungs: that the caller names.
-        trained: the set of parameters that the caller names.
-        recorded: settings of the run that is continued, if any.
-        decoding: bytes that decoding the pictures takes.
-    """
-    if recorded is not None:
-        return recorded.rungs is None
-    rung = package.rung(rungs[0]) if rungs else package.largest_rungs(trained)[0]
-    now = memory_now()
-    needed = predicted_peak_bytes(package.manifest, rung, baseline_bytes()) + decoding
-    return now.room_bytes is not None and needed > now.room_bytes
-
-
-def _limit_beside(package: Package, rung: Rung) -> int | None:
-    """The limit on decoding for a run on one rung."""
-    needed = predicted_peak_bytes(package.manifest, rung, baseline_bytes())
-    return limit_beside(needed, memory_now().room_bytes)
-
-
-def _decoding_limit(
-    source: PictureSource | FrameSource,
-    costs: CostProfile,
-    budget: Budget,
-    decoding: int,
-    code: int,
-    report: Callable[[str], None],
-) -> int:
-    """The limit on decoding for a run whose rungs are chosen by their costs.
-
-    Pictures for which even the smallest rung leaves too little memory are skipped; a stream
-    of frames cannot be read without its decoder.
-    """
-    limits = (budget.memory_bytes, memory_now().room_bytes)
-    room = min((limit for limit in limits if limit is not None), default=None)
-    limit = decoding
-    if isinstance(source, PictureSource):
-        limit = limit_that_fits(costs.rungs, decoding, code, room)
-    if decoding >= _NOTABLE_BYTES:
-        size = bytes_text(decoding)
-        skipped = (
-            f"; there is memory for {bytes_text(limit)}: pictures that need more are skipped"
-        )
-        more = skipped if limit < decoding else ""
-        report(f"decoding these pictures takes up to {size} beside a rung{more}")
-    return limit
 
 
 def _set_idle_power(

@@ -1,6 +1,7 @@
 """The file of a calibration: what is written is read, everything else is refused."""
 
 import json
+import math
 import os
 from dataclasses import replace
 
@@ -33,6 +34,30 @@ def test_what_is_written_is_read(tmp_path) -> None:
     path = tmp_path / "folder" / "calibration.json"
     save_calibration(rising(), path)
     assert load_calibration(path) == rising()
+
+
+@pytest.mark.parametrize("variance", [math.inf, math.nan, 1e31])
+def test_what_would_not_be_read_is_not_written(tmp_path, variance) -> None:
+    path = tmp_path / "calibration.json"
+    endless = calibration_of(stage(0.5, k100=(0.0, 1.0), k050=(0.1, variance)))
+    message = r"is not written: 1 problem\(s\)\n  stages\[0\]\.rungs\[1\]\.variance: expected"
+    with pytest.raises(RecordsError, match=message):
+        save_calibration(endless, path)
+    backwards = replace(rising(), stages=rising().stages[::-1])
+    with pytest.raises(RecordsError, match="their progress does not ascend"):
+        save_calibration(backwards, path)
+    assert not path.exists()
+
+
+def test_of_many_problems_the_first_are_shown(tmp_path) -> None:
+    def spoil(table):
+        table["stages"] *= 20  # each twice in disorder
+        for index in range(40):
+            table["stages"][index] = table["stages"][index] | {"rungs": []}
+
+    problems = refusal(written(tmp_path, spoil)).splitlines()
+    assert problems[0].endswith("more than 20 problem(s)")
+    assert len(problems) == 21
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path) -> None:

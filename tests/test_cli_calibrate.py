@@ -6,6 +6,7 @@ import shutil
 from contextlib import nullcontext
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import test_cli_plan
 import test_cli_run
@@ -13,12 +14,22 @@ import test_within_budget
 from calibrations import rising
 from simulated_board import rung_cost
 
-from edge_runtime.calibration import load_calibration, save_calibration
+from edge_runtime.calibration import (
+    CalibrationOptions,
+    load_calibration,
+    measure,
+    save_calibration,
+)
 from edge_runtime.calibration.measure import dense_rung
 from edge_runtime.cli.main import main
+from edge_runtime.cli.plan import costs_of
+from edge_runtime.device import memory_now, require_room
+from edge_runtime.engines.gradients import GradientEngine
+from edge_runtime.errors import ConfigError
 from edge_runtime.package import open_package
+from edge_runtime.package.names import PARAM
 from edge_runtime.profiling import Environment, save_profile
-from edge_runtime.records import open_run
+from edge_runtime.records import events, open_run
 from edge_runtime.selftest import PACKAGE
 
 SELFTEST = ["calibrate", str(PACKAGE), "digits", "--batches", "2", "--threads", "1"]
@@ -109,10 +120,55 @@ def test_costs_are_those_of_the_profile(calibrate, known_costs, tmp_path) -> Non
     assert calibrate("--cost", "energy")[0] == 0
     known = load_calibration(tmp_path / "calibration.json")
     assert (known.cost_unit, known.costs) == ("joules", {"k100": 4.0, "k050": 1.0})
+    assert "the largest rung" not in errors
     dark = tuple(replace(cost, step_j=None, power_w=None) for cost in profile.rungs)
     save(rungs=dark)
     code, _, error = calibrate("--cost", "energy")
     assert (code, "the cost profile has no energy" in error) == (4, True)
+
+
+def test_without_the_cost_of_the_largest_rung_another_is_the_dense_one(
+    calibrate, known_costs, tmp_path
+) -> None:
+    save, profile = known_costs
+    dense, tight, small = profile.rungs
+    sizes = [
+        {"rung": c.rung, "token_blocks": c.token_blocks, "flops": c.flops}
+        for c in (dense, tight)
+    ]
+    save(rungs=(replace(tight, **sizes[0]), replace(dense, **sizes[1]), small))
+    code, _, errors = calibrate()
+    assert code == 0
+    assert load_calibration(tmp_path / "calibration.json").dense == "k075"
+    assert "without rung k100: the cost profile has no time of it" in errors
+    assert "compared with those of k075, not of the largest rung k100\n" in errors
+
+
+def test_costs_are_estimated_from_the_whole_ladder(known_costs, tmp_path) -> None:
+    """Also from rungs that are not planned, as in a run."""
+    selftest, profile = open_package(PACKAGE), known_costs[1]
+    unmeasured = replace(profile.rungs[1], source="unmeasured")
+    known = replace(profile, rungs=(profile.rungs[0], unmeasured, profile.rungs[2]))
+    (cost,) = costs_of(selftest, tmp_path, known, [selftest.rung("k075")])
+    assert cost.source == "interpolated"
+    assert 0.1 < cost.step_s < 0.4
+
+
+def test_a_profile_of_another_set_is_not_taken_for_one_of_few_rungs(
+    calibrate, known_costs, monkeypatch
+) -> None:
+    """A run measures only the set that it trains."""
+    selftest = open_package(PACKAGE)
+    first, *others = selftest.manifest.rungs
+    more = [replace(rung, id=f"{rung.id}-b", trained="biases") for rung in (first, *others)]
+    grown = replace(selftest.manifest, rungs=(first, *others, *more))
+    monkeypatch.setattr(
+        "edge_runtime.package.open_package", lambda path: replace(selftest, manifest=grown)
+    )
+    for cost in ("time", "energy"):
+        code, _, error = calibrate("--trained", "biases", "--cost", cost)
+        assert code == 4
+        assert "has none of the rungs k100-b, k075-b, k050-b. Measure them with" in error
 
 
 def test_rungs_that_train_other_parameters_are_left_out(
@@ -183,7 +239,6 @@ def test_it_measures_every_checkpoint_of_a_run(calibrate, tmp_path, capsys) -> N
 @pytest.mark.parametrize(
     ("more", "code", "message"),
     [
-        (["--batches", "1"], 2, "a variance needs at least 2"),
         (["--engine", "ort-training"], 2, "only ort can calibrate"),
         (["--profile", "none.json"], 4, "cost profile none.json does not exist"),
         (["--from", "nowhere"], 6, "nowhere is not a run folder"),
@@ -193,6 +248,66 @@ def test_what_cannot_be_measured_is_refused(calibrate, tmp_path, more, code, mes
     actual, _, error = calibrate(*more)
     assert (actual, message in error) == (code, True), error
     assert not (tmp_path / "calibration.json").exists()
+
+
+@pytest.mark.parametrize("batches", ["1", "1000001"])
+def test_no_more_batches_are_taken_than_the_file_may_have(calibrate, capsys, batches) -> None:
+    with pytest.raises(SystemExit, match=r"^2$"):
+        calibrate("--batches", batches)
+    assert "expected a whole number from 2 to 1000000" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match=f"^batches is {batches}; take 2 to 1000000"):
+        measure.calibrate(
+            open_package(PACKAGE),
+            None,
+            [],
+            {},
+            CalibrationOptions(cost_unit="flops", batches=int(batches)),
+        )
+
+
+def test_gradients_that_are_all_the_same_are_no_measurement(
+    calibrate, tmp_path, monkeypatch
+) -> None:
+    gradient = {"w": np.ones(3, np.float32)}
+    monkeypatch.setattr(GradientEngine, "gradient", lambda *_: gradient)
+    code, _, error = calibrate()
+    assert (code, "there is nothing to compare" in error) == (6, True)
+    assert not (tmp_path / "calibration.json").exists()
+
+
+def test_a_package_whose_steps_cannot_stand_still_is_refused(
+    calibrate, tmp_path, monkeypatch
+) -> None:
+    """In its moment would be a mean over earlier gradients."""
+    selftest = open_package(PACKAGE)
+    hyper = {k: v for k, v in selftest.manifest.hyper_parameters.items() if k != "beta1"}
+    older = replace(selftest, manifest=replace(selftest.manifest, hyper_parameters=hyper))
+    monkeypatch.setattr("edge_runtime.package.open_package", lambda path: older)
+    code, _, error = calibrate()
+    assert (code, "has no hyper-parameter beta1: its steps cannot" in error) == (3, True)
+    assert not (tmp_path / "calibration.json").exists()
+
+
+def test_too_little_memory_is_refused_with_the_need_of_every_rung(
+    calibrate, tmp_path, monkeypatch
+) -> None:
+    needs = []
+
+    def require(action, more_bytes, advice) -> None:
+        needs.append((action, more_bytes))
+        none = replace(memory_now(), available_bytes=0)
+        require_room(action, more_bytes, advice, read_memory=lambda: none)
+
+    monkeypatch.setattr(measure, "require_room", require)
+    code, _, error = calibrate()
+    assert (code, "a calibration of 3 rungs needs about" in error) == (4, True)
+    assert not (tmp_path / "calibration.json").exists()
+    monkeypatch.setattr(measure, "_HELD", measure._HELD + 1)
+    assert calibrate()[0] == 4
+    (_, before), (_, after) = needs
+    state = open_package(PACKAGE).initial_state()
+    vector_bytes = sum(v.nbytes for name, v in state.items() if name.startswith(PARAM))
+    assert after - before == vector_bytes
 
 
 def test_a_run_of_another_package_is_refused(calibrate, words, tmp_path) -> None:
@@ -279,3 +394,15 @@ def test_a_run_without_a_budget_takes_the_best_rung_of_each_stage(
     capsys.readouterr()
     assert main([*words, *flags, "--rung", "k050"]) == 2
     assert "leave out --rung and --keep-ratio" in capsys.readouterr().err
+
+
+def test_a_profile_makes_a_run_without_a_budget_a_governed_one(words, tmp_path) -> None:
+    path = calibrated(open_package(tmp_path / "package"), tmp_path)
+    flags = ["--objective", "gradient-error", "--calibration", path]
+    profile = str(test_cli_run.written_profile(tmp_path))
+    assert main([*words, *flags, "--profile", profile]) == 0
+    run = open_run(tmp_path / "run")
+    (planned,) = (e.event for e in run.events() if isinstance(e.event, events.Planned))
+    assert [part.rung for part in planned.plan.segments] == ["k050", "k100"]
+    assert run.info.settings.rungs is None
+    assert {cost.rung for cost in run.info.profile.rungs} == {"k050", "k100"}

@@ -200,7 +200,7 @@ def test_a_batch_larger_than_the_data_set_is_explained(words, tmp_path, capsys) 
     [
         (["--energy", "1kJ"], 4, "a limit on energy or power needs a power sensor"),
         (["--power", "5W"], 4, "a limit on energy or power needs a power sensor"),
-        (["--profile", "p.json"], 2, "--profile needs a budget, or --keep-ratio auto"),
+        (["--profile", "p.json"], 2, "--profile needs a budget, --keep-ratio auto"),
         (["--time", "1h", "--images", "3"], 6, "a batch of 4 is larger than the data set"),
     ],
 )

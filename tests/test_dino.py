@@ -245,14 +245,6 @@ def test_dino_is_its_definition(local_views):
     assert (result.buffers.keys(), result.metrics) == ({"centre"}, {})
 
 
-def test_the_centre_keeps_one_prototype_from_winning():
-    """A teacher whose scores are the centre's is uniform: the others get their share."""
-    biased = torch.zeros(2, BATCH, PROTOTYPES, dtype=torch.float64)
-    biased[:, :, 0] = 1
-    uniform = (biased - biased.mean(dim=(0, 1))).softmax(dim=2)
-    np.testing.assert_allclose(uniform, 1 / PROTOTYPES, rtol=1e-12)
-
-
 # Declarations.
 
 
@@ -304,6 +296,11 @@ def test_local_views_of_other_sizes_are_refused(given_px, nearest):
     )
     with pytest.raises(ConfigError, match=message):
         make_recipe(table, where="test")
+
+
+def test_a_size_of_local_views_that_are_not_there_is_refused():
+    with pytest.raises(ConfigError, match=r"method\.local_size: there are no local views"):
+        make_recipe({"method": {"name": "dino", "local_size": 96}}, where="test")
 
 
 def test_the_teachers_temperature_warms_up():

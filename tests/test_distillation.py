@@ -16,6 +16,7 @@ from teacher_file import write_teacher  # noqa: E402
 
 from edge_export.analysis.liveness import arena_bytes  # noqa: E402
 from edge_export.package.build import export_package  # noqa: E402
+from edge_export.package.verify import verify_other_graphs  # noqa: E402
 from edge_export.recipe import make_recipe  # noqa: E402
 from edge_export.step.program import Program  # noqa: E402
 from edge_runtime.cli.main import main  # noqa: E402
@@ -28,7 +29,7 @@ from edge_runtime.profiling.worker import Noise  # noqa: E402
 from edge_runtime.training import TrainingOptions, train  # noqa: E402
 
 TERM = "distillation"
-TARGET, WEIGHTS = "graphs/target.onnx", "target.safetensors"
+FROZEN, WEIGHTS = "graphs/frozen_encoder.onnx", "frozen_encoder.safetensors"
 TEACHER = {"name": "vit_tiny", "patch_size": 8, "width": 24, "depth": 2, "heads": 3}
 SMALL = {
     "model": {"image_size": 16, "patch_size": 4, "depth": 2, "width": 16, "heads": 2},
@@ -85,7 +86,7 @@ def after_a_step(package, rung_id, engine="ort"):
 
 
 def test_the_package_has_the_teachers_weights_and_its_state_does_not(alone, teacher):
-    weights = alone.target_weights()
+    weights = alone.frozen_weights()
     assert weights.keys() == teacher[1].keys()
     for name, value in teacher[1].items():
         np.testing.assert_array_equal(weights[name], value)
@@ -140,19 +141,19 @@ def test_micro_batches_are_exact(beside):
 def test_flops_and_memory_have_the_teachers_part(beside):
     """Two views of four pictures, two at a time."""
     manifest = beside.manifest
-    spec, (whole, parts) = manifest.graphs[TARGET], manifest.rungs
+    spec, (whole, parts) = manifest.graphs[FROZEN], manifest.rungs
     assert [each.shape[0] for each in spec.inputs if each.role == "images"] == [2]
     step_path = whole.graphs["step"]
     step = manifest.graphs[step_path]
     assert spec.flops > 0
     assert whole.flops == step.flops + 4 * spec.flops
     assert parts.flops == whole.flops
-    weights = manifest.target_weight_bytes
-    assert weights == sum(value.nbytes for value in beside.target_weights().values())
-    without = predicted_peak_bytes(replace(manifest, target_encoder=None), whole, 0)
+    weights = manifest.frozen_weight_bytes
+    assert weights == sum(value.nbytes for value in beside.frozen_weights().values())
+    without = predicted_peak_bytes(replace(manifest, frozen_encoder=None), whole, 0)
     more = predicted_peak_bytes(manifest, whole, 0) - without
     assert more == weights + NODE_BYTES * spec.nodes
-    arenas = [arena_bytes(onnx.load(beside.file(path))) for path in (step_path, TARGET)]
+    arenas = [arena_bytes(onnx.load(beside.file(path))) for path in (step_path, FROZEN)]
     assert whole.peak_activation_bytes == sum(arenas)
 
 
@@ -171,7 +172,7 @@ def test_half_precision_and_local_views(tmp_path, teacher):
     sizes = {"projector_width": 16, "projector_out": 8, "prototypes": 16}
     method = {"name": "dino", "local_views": 1, **sizes}
     package = export(tmp_path, teacher[0], method=method, precision="fp16")
-    assert package.manifest.target_encoder.groups == ("global",)
+    assert package.manifest.frozen_encoder.groups == ("global",)
     step = package.manifest.graphs["graphs/k050/step.onnx"]
     targets = [(each.name, each.shape) for each in step.inputs if each.role == "target"]
     assert targets == [("target.global", (2, 4, 24))]
@@ -190,35 +191,38 @@ def folder(tmp_path, alone):
     ("change", "wanted"),
     [
         (
-            set_in("target_encoder", "groups", ["local"]),
-            "target_encoder: unknown view group 'local'",
+            set_in("frozen_encoder", "groups", ["local"]),
+            "frozen_encoder: unknown view group 'local'",
         ),
         (
-            set_in("target_encoder", None),
+            set_in("frozen_encoder", "groups", ["global", "global"]),
+            "group of the frozen encoder 'global' appears 2 times",
+        ),
+        (
+            set_in("frozen_encoder", None),
             "graphs/k050/step.onnx: no view group or draw feeds 'target.global'",
         ),
         (
-            set_in("target_encoder", "graph", "graphs/embed.onnx"),
+            set_in("frozen_encoder", "graph", "graphs/embed.onnx"),
             "graphs/embed.onnx: images (None, 16, 16, 3) do not give features (None, 16) of a "
             "batch",
         ),
         (
-            set_in("target_encoder", "graph", "graphs/k050/step.onnx"),
+            set_in("frozen_encoder", "graph", "graphs/k050/step.onnx"),
             "graphs/k050/step.onnx: expected one tensor of role 'features', got 0",
         ),
-        (set_in("target_encoder", "graph", "x"), "graph 'x' is not described in graphs"),
+        (set_in("frozen_encoder", "graph", "x"), "graph 'x' is not described in graphs"),
         (
-            set_in("target_encoder", "weights_file", "x"),
+            set_in("frozen_encoder", "weights_file", "x"),
             "the SHA-256 of 'x' is missing",
         ),
         (
             set_in("batch_size", 6),
-            "graphs/target.onnx: images (4, 16, 16, 3) do not give features (4, 24) of a "
-            "batch",
+            f"{FROZEN}: images (4, 16, 16, 3) do not give features (4, 24) of a batch",
         ),
         (
             set_in("views", 0, "size_px", 12),
-            "graphs/target.onnx: images (4, 16, 16, 3) are not views of group 'global'",
+            f"{FROZEN}: images (4, 16, 16, 3) are not views of group 'global'",
         ),
     ],
 )
@@ -227,28 +231,56 @@ def test_an_inconsistent_manifest_is_refused(folder, change, wanted):
     assert wanted in problems(folder)
 
 
-def test_steps_that_read_other_features_are_refused(folder):
+@pytest.mark.parametrize(
+    ("key", "value", "found"),
+    [
+        ("shape", [1, 4, 25], "float32 (1, 4, 25)"),
+        ("shape", [2, 4, 24], "float32 (2, 4, 24)"),  # would be filled with copies
+        ("dtype", "int32", "int32 (1, 4, 24)"),
+    ],
+)
+def test_steps_that_read_other_features_are_refused(folder, key, value, found):
     def change(table):
         for spec in table["graphs"]["graphs/k050/step.onnx"]["inputs"]:
             if spec["role"] == "target":
-                spec["shape"] = [1, 4, 25]
+                spec[key] = value
 
     edit(folder, change)
-    assert (
-        "graphs/k050/step.onnx: 'target.global' is (1, 4, 25), not features of width 24"
-        in problems(folder)
-    )
+    wanted = f"'target.global' is {found}, expected float32 (1, 4, 24)"
+    assert f"graphs/k050/step.onnx: {wanted}" in problems(folder)
 
 
-def test_other_weights_than_the_manifests_are_refused(folder):
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("encoder.cls_token", "encoder.cls_token: expected"),
+        ("encoder.another", "encoder.another: not expected"),
+    ],
+)
+def test_other_weights_than_the_manifests_are_refused(folder, name, problem):
     weights = load_file(folder / WEIGHTS)
-    weights["encoder.cls_token"] = np.zeros((1, 2, 24), np.float32)
+    weights[name] = np.zeros((1, 2, 24), np.float32)
     save_file(weights, folder / WEIGHTS)
     edit(folder, set_in("sha256", WEIGHTS, sha256((folder / WEIGHTS).read_bytes())))
     package = open_package(folder)
     engine = create_engine("ort", threads=1)
-    with pytest.raises(PackageError, match=r"target.safetensors differs from the manifest"):
+    with pytest.raises(PackageError, match=f"{WEIGHTS} differs from the manifest: {problem}"):
         engine.open(package, package.initial_state())
+
+
+def test_the_graph_of_the_frozen_encoder_is_verified(alone, monkeypatch):
+    program = Program(make_recipe(SMALL, where="test"))
+    verify_other_graphs(alone, program)
+    right = Program.targets
+    monkeypatch.setattr(Program, "targets", lambda *given: right(*given) + 0.01)
+    with pytest.raises(PackageError, match=FROZEN):
+        verify_other_graphs(alone, program)
+
+
+def test_with_batch_norm_the_term_still_has_a_gradient_for_every_parameter(tmp_path, teacher):
+    """The method's head cancels a shift of all features, which that of distillation sees."""
+    method = {"name": "byol", "projector_width": 16, "head_norm": "batch"}
+    export(tmp_path, teacher[0], method=method)
 
 
 # Recipes and files that cannot work.

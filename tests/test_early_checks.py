@@ -104,17 +104,6 @@ def known_policy(monkeypatch, kind):
 # Parts that do not fit together
 
 
-def test_pairs_of_branches_of_different_lengths(tmp_path):
-    message = refused(
-        tmp_path,
-        method={"name": "mocov3"},
-        tokens={"name": "random+simprune"},
-        keep_ratios=[1.0, 0.5],
-    )
-    assert message.startswith("rung k050: ")
-    assert "another policy has shortened only one branch" in message
-
-
 def test_a_loss_that_takes_no_other_patch_size(tmp_path, probe, caplog):
     method = probe(patch_px=4)
     message = refused(tmp_path, method=method, tokens={"name": "none"}, patch_sizes=[4, 8])

@@ -15,7 +15,7 @@ from edge_runtime.data import FrameSource
 from edge_runtime.device import memory_now
 from edge_runtime.errors import BudgetError, StoppedError
 from edge_runtime.facts import Budget, CostProfile
-from edge_runtime.profiling import save_profile
+from edge_runtime.profiling import free_memory, save_profile
 from edge_runtime.records import events, open_run
 from edge_runtime.records.event_text import event_text
 from edge_runtime.training import selector
@@ -31,8 +31,8 @@ def leave(monkeypatch, room_bytes: int) -> None:
         available_bytes = max(0, room_bytes - here.rss_bytes)
         return replace(here, available_bytes=available_bytes, limit_bytes=room_bytes)
 
-    monkeypatch.setattr(within_budget, "predicted_peak_bytes", lambda *_: 1 << 30)
-    for module in (within_budget, selector):
+    monkeypatch.setattr(free_memory, "predicted_peak_bytes", lambda *_: 1 << 30)
+    for module in (free_memory, selector):
         monkeypatch.setattr(module, "memory_now", now)
 
 
@@ -94,7 +94,7 @@ def test_a_stream_that_cannot_be_decoded_in_the_memory_is_refused(
     save_profile(tight_profile(package), environment().cached_profile_path(package))
     leave(monkeypatch, 1300 << 20)
     monkeypatch.setattr(within_budget, "decoding_bytes", lambda *_, **__: 900 << 20)
-    monkeypatch.setattr(within_budget, "PictureSource", FrameSource)
+    monkeypatch.setattr(free_memory, "PictureSource", FrameSource)
     with pytest.raises(BudgetError, match=r"k050 needs 1\.4 GiB, over the 1\.3 GiB free here"):
         train_within(package, tmp_path / "run", budget=HOUR)
 

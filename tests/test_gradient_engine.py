@@ -12,8 +12,9 @@ from paired_objective import paired_method  # noqa: E402
 from reference_engine import program_of, rung_of  # noqa: E402
 from steps import hyper_of, noise_batch  # noqa: E402
 
-from edge_runtime.engines import create_engine  # noqa: E402
+from edge_runtime.engines import create_engine, gradients  # noqa: E402
 from edge_runtime.engines.gradients import GradientEngine  # noqa: E402
+from edge_runtime.errors import DivergedError  # noqa: E402
 from edge_runtime.package.names import BUFFER, EMA, PARAM  # noqa: E402
 
 RELATIVE = 1e-4  # of the norm of a parameter's gradient
@@ -76,3 +77,39 @@ def test_micro_batches_give_the_gradient_of_the_batch(small_package) -> None:
         (parts,) = (r for r in package.ladder()[-2:] if r.micro_batch)
         whole = parts.id.removesuffix("-m2")
         assert_is_the_gradient(package, parts.id, whole, trained_state(package, whole))
+
+
+class Overflowing(GradientEngine):
+    """The first `left` steps of half precision overflow."""
+
+    left = 2
+
+    def step(self, rung_id, batch, hyper):
+        self.left -= 1
+        return super().step(rung_id, batch, hyper)._replace(applied=self.left < 0)
+
+
+def test_a_step_that_overflows_is_tried_again_and_its_scale_kept(
+    small_package, monkeypatch
+) -> None:
+    """No processor trains in half precision: a buffer of dino stands for the loss's scale."""
+    package = small_package("dino", "random")
+    rung_id = package.manifest.rungs[-1].id
+    state, hyper = trained_state(package, rung_id), hyper_of(package, 5)
+    scale, *others = sorted(name for name in state if name.startswith(BUFFER))
+    monkeypatch.setattr(gradients, "LOSS_SCALE", scale.removeprefix(BUFFER))
+    batch = noise_batch(package, rung_id, 7)
+    with Overflowing(threads=1) as engine:
+        engine.open(package, state)
+        engine.gradient(rung_id, batch, hyper)
+        assert engine.left == -1
+        after = engine.snapshot()
+        assert not np.array_equal(after[scale], state[scale])
+        for name in others:
+            np.testing.assert_array_equal(after[name], state[name])
+        engine.gradient(rung_id, batch, hyper)
+        np.testing.assert_array_equal(engine.snapshot()[scale], after[scale])
+        monkeypatch.setattr(gradients, "_MOST_TRIES", 3)
+        engine.left = 3
+        with pytest.raises(DivergedError, match=f"the gradient of rung {rung_id} is not fin"):
+            engine.gradient(rung_id, batch, hyper)

@@ -8,11 +8,11 @@ import pytest
 from calibrations import calibration_of, rising, stage
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulated_board import FREE, LADDER, OVERHEAD, Board, rung_cost, simulate
+from simulated_board import FREE, LADDER, OVERHEAD, Board, Total, rung_cost, simulate
 from test_planner import budgets, fits, overheads
 
 from edge_runtime.facts import Budget
-from edge_runtime.planning import GradientError, make_plan
+from edge_runtime.planning import Governor, GradientErrorObjective, Reading, make_plan
 from edge_runtime.planning.mix import Workload
 from edge_runtime.planning.path import best_path
 
@@ -64,8 +64,11 @@ def test_a_value_is_the_sum_of_the_errors(calibration, total, data) -> None:
     progress = [(first + (end - first) * point) / total for point in points]
     mean = math.fsum(error_slowly(calibration, rung, each) for each in progress) / 4000
     cost = rung_cost(rung, 1, 1.0, None)
-    value = GradientError(calibration).value(cost, first, end, total)
+    value = GradientErrorObjective(calibration).value(cost, first, end, total)
     assert value == pytest.approx(-mean * (end - first), rel=1e-4, abs=1e-9)
+
+
+four_times = st.lists(st.integers(1, 40), min_size=4, max_size=4, unique=True)
 
 
 @given(calibrations(), budgets, overheads(), st.integers(1, 7), st.data())
@@ -74,15 +77,17 @@ def test_it_is_the_best_of_all_rising_paths(calibration, budget, overhead, steps
     costs = [
         rung_cost(
             rung,
-            height + 1,
-            data.draw(st.integers(1, 40)) / 10,
+            data.draw(st.integers(1, 4)),
+            tenths / 10,
             data.draw(st.integers(4, 12)),
             peak_bytes=data.draw(st.integers(1, 5)) * 1000,
         )
-        for height, rung in enumerate(RUNGS)
+        for rung, tenths in zip(RUNGS, data.draw(four_times), strict=True)
     ]
-    done = data.draw(st.integers(0, 5))
-    objective = GradientError(calibration)
+    costs.sort(key=lambda cost: (cost.token_blocks, -cost.step_s))
+    order = [cost.rung for cost in costs]
+    done, loaded = data.draw(st.integers(0, 5)), data.draw(st.sampled_from((None, *RUNGS)))
+    objective = GradientErrorObjective(calibration)
     total = done + steps
 
     def of_step(cost, step):
@@ -91,13 +96,14 @@ def test_it_is_the_best_of_all_rising_paths(calibration, budget, overhead, steps
     best = None
     for path in itertools.combinations_with_replacement(range(4), steps):
         counts = [path.count(index) for index in range(4)]
-        if len(set(path)) <= 3 and fits(counts, costs, budget, overhead):
+        if len(set(path)) <= 3 and fits(counts, costs, budget, overhead, loaded=loaded):
             value = sum(of_step(costs[i], done + step) for step, i in enumerate(path))
             best = value if best is None else max(best, value)
     workload = Workload(
         costs=tuple(reversed(costs)),
         steps=steps,
         overhead=overhead,
+        loaded=loaded,
         objective=objective,
         done=done,
     )
@@ -105,17 +111,17 @@ def test_it_is_the_best_of_all_rising_paths(calibration, budget, overhead, steps
     assert (path is None) == (best is None)
     if path is not None:
         assert path.value == pytest.approx(best, rel=1e-9, abs=1e-9)
-        heights = [RUNGS.index(rung) for rung in path.counts]
+        heights = [order.index(rung) for rung in path.counts]
         assert heights == sorted(heights)
-        counts = [path.counts.get(rung, 0) for rung in RUNGS]
-        assert fits(counts, costs, budget, overhead)
+        counts = [path.counts.get(rung, 0) for rung in order]
+        assert fits(counts, costs, budget, overhead, loaded=loaded)
 
 
 @given(calibrations(rungs=("k025", "k100")), st.integers(101, 5000))
 @settings(deadline=None, max_examples=30)
 def test_beyond_the_exact_grid_a_switch_is_a_percent_off(calibration, steps) -> None:
     costs = (rung_cost("k025", 1, 1.0, 1.0), rung_cost("k100", 2, 2.0, 1.0))
-    objective = GradientError(calibration)
+    objective = GradientErrorObjective(calibration)
     workload = Workload(costs=costs, steps=steps, overhead=FREE, objective=objective)
     path = best_path(workload, Budget())
     ends = np.arange(steps + 1)
@@ -130,7 +136,11 @@ def test_the_plan_switches_where_the_errors_cross() -> None:
     """At first 0.6 of the dense rung's error, at the end 2.6: both are 1 after a fifth."""
     costs = (rung_cost("k100", 400, 0.2, 10.0), rung_cost("k050", 200, 0.1, 10.0))
     plan = make_plan(
-        costs, Budget(), steps=100, overhead=OVERHEAD, objective=GradientError(rising())
+        costs,
+        Budget(),
+        steps=100,
+        overhead=OVERHEAD,
+        objective=GradientErrorObjective(rising()),
     )
     assert [(part.rung, part.steps) for part in plan.segments] == [("k050", 20), ("k100", 80)]
     # 20 steps from 0.6 to 1.0, then 1 each
@@ -149,7 +159,7 @@ def test_a_budget_moves_the_switch_and_is_named() -> None:
         Budget(time_s=15.0),
         steps=100,
         overhead=FREE,
-        objective=GradientError(rising()),
+        objective=GradientErrorObjective(rising()),
     )
     assert [(part.rung, part.steps) for part in plan.segments] == [("k050", 50), ("k100", 50)]
     assert plan.binding == ("time",)
@@ -159,7 +169,9 @@ def test_a_budget_moves_the_switch_and_is_named() -> None:
 def test_a_rung_that_is_never_best_is_explained() -> None:
     known = calibration_of(stage(0.5, k100=(0.0, 1.0), k050=(9.0, 1.0)))
     costs = (rung_cost("k100", 400, 0.2, 10.0), rung_cost("k050", 200, 0.1, 10.0))
-    plan = make_plan(costs, Budget(), steps=10, overhead=FREE, objective=GradientError(known))
+    plan = make_plan(
+        costs, Budget(), steps=10, overhead=FREE, objective=GradientErrorObjective(known)
+    )
     assert plan.verdicts[1].steps == 0
     assert plan.verdicts[1].reason == (
         "over the whole run its cost-adjusted error is larger than the plan's"
@@ -185,7 +197,7 @@ ERRORS = calibration_of(
 )
 def test_the_governor_only_rises_and_keeps_the_budget(budget, board) -> None:
     steps = 1000
-    outcome = simulate(budget, steps, board=board, objective=GradientError(ERRORS))
+    outcome = simulate(budget, steps, board=board, objective=GradientErrorObjective(ERRORS))
     assert outcome.steps == steps
     heights = [RUNGS.index(rung) for rung in outcome.rungs]
     assert heights == sorted(heights)
@@ -195,25 +207,60 @@ def test_the_governor_only_rises_and_keeps_the_budget(budget, board) -> None:
     assert budget.energy_j is None or outcome.energy_j <= budget.energy_j
 
 
-def test_the_governor_does_not_return_to_a_smaller_rung() -> None:
-    """Not even where its error becomes the smallest again."""
-    there = {"k100": (0.0, 1.0), "k075": (1.0, 1.0), "k050": (1.0, 1.0)}
-    known = calibration_of(
-        stage(0.0, **there, k025=(0.0, 1.0)),
-        stage(0.5, **there, k025=(9.0, 1.0)),
-        stage(1.0, **there, k025=(0.0, 1.0)),
+THERE = {"k100": (0.0, 1.0), "k075": (1.0, 1.0), "k050": (1.0, 1.0)}
+# The smallest rung is the best at first and at the end.
+BEST_TWICE = GradientErrorObjective(
+    calibration_of(
+        stage(0.0, **THERE, k025=(0.0, 1.0)),
+        stage(0.5, **THERE, k025=(9.0, 1.0)),
+        stage(1.0, **THERE, k025=(0.0, 1.0)),
         costs={cost.rung: cost.step_s for cost in LADDER},
     )
-    outcome = simulate(Budget(time_s=500.0), 1000, objective=GradientError(known))
+)
+
+
+def test_the_governor_does_not_return_to_a_smaller_rung() -> None:
+    """Not even where its error becomes the smallest again."""
+    outcome = simulate(Budget(time_s=500.0), 1000, objective=BEST_TWICE)
     assert set(outcome.rungs) == {"k025", "k100"}
     assert outcome.switches == 1
+
+
+RESUMED = [
+    (500.0, "k100", "k100"),
+    (500.0, None, "k025"),
+    (500.0, "elsewhere", "k025"),
+    (7.2, "k100", "k075"),  # 40 steps on k100 take 8 s: as little below it as is feasible
+]
+
+
+@pytest.mark.parametrize(("time_s", "reached", "first"), RESUMED)
+def test_nor_does_a_governor_that_continues_a_run(time_s, reached, first) -> None:
+    budget = Budget(time_s=time_s)
+    governor = Governor(
+        LADDER, budget, steps=1000, overhead=FREE, objective=BEST_TWICE, reached=reached
+    )
+    spent = Total(time_s=0.0, energy_j=None)
+    assert governor.decide(960, 0.0, spent, Reading()).rung == first
+    plan = make_plan(
+        LADDER,
+        budget,
+        steps=40,
+        overhead=FREE,
+        objective=BEST_TWICE,
+        done=960,
+        reached=reached,
+    )
+    assert plan.segments[0].rung == first
+    if reached == first:
+        assert plan.verdicts[-1].reason == "the run has reached k100 and does not go back"
 
 
 def test_a_limit_is_kept_before_the_order() -> None:
     """The board becomes twice as slow: the governor steps down rather than out of time."""
     board = Board(time_ratio=lambda step: 1.0 if step < 600 else 2.0)
     budget = Budget(time_s=160.0)
-    outcome = simulate(budget, 1000, board=board, objective=GradientError(ERRORS))
+    outcome = simulate(budget, 1000, board=board, objective=GradientErrorObjective(ERRORS))
     assert outcome.steps == 1000
     assert outcome.time_s <= budget.time_s
     heights = [RUNGS.index(rung) for rung in outcome.rungs]
@@ -233,7 +280,7 @@ def test_a_step_down_is_as_small_as_is_feasible() -> None:
     """Costs that vary by 10 % from step to step: the plan is once too expensive."""
     board = Board(noise=0.1)
     outcome = simulate(
-        Budget(energy_j=1500.0), 1000, board=board, objective=GradientError(ERRORS)
+        Budget(energy_j=1500.0), 1000, board=board, objective=GradientErrorObjective(ERRORS)
     )
     assert outcome.steps == 1000
     assert drops(outcome) == [1]
@@ -242,7 +289,7 @@ def test_a_step_down_is_as_small_as_is_feasible() -> None:
 def test_pressure_on_memory_lowers_by_one_for_a_while() -> None:
     board = Board(pressure=lambda step: 50.0 if 700 < step < 720 else 0.0)
     outcome = simulate(
-        Budget(time_s=300.0), 1000, board=board, objective=GradientError(ERRORS)
+        Budget(time_s=300.0), 1000, board=board, objective=GradientErrorObjective(ERRORS)
     )
     assert drops(outcome) == [1]
     assert outcome.rungs[700] == outcome.rungs[-1] == "k100"

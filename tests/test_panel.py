@@ -312,7 +312,8 @@ def test_what_goes_to_stderr_is_shown_above(tmp_path) -> None:
     terminal = Terminal()
     path = os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parents[1])))
     child = subprocess.Popen(
-        [sys.executable, "-c", NOISY, str(tmp_path / "run")],
+        [sys.executable, "-c", NOISY, "run"],  # a long path would fill the panel's first line
+        cwd=tmp_path,
         stdout=terminal.stream,
         stderr=terminal.stream,
         env={**os.environ, "PYTHONPATH": path, "TERM": "xterm"},

@@ -62,9 +62,10 @@ budgets = st.builds(
 )
 
 
-def totals(counts, costs, overhead, power_w):
+def totals(counts, costs, overhead, power_w, loaded=None):
     """Time and energy of a schedule, from the definitions: with the wait for mean power."""
-    used = sum(count > 0 for count in counts)
+    pairs = zip(counts, costs, strict=True)
+    used = sum(count > 0 and cost.rung != loaded for count, cost in pairs)
     time_s = overhead.startup_s + overhead.checkpoint_s + used * overhead.switch_s
     energy_j = overhead.startup_j + overhead.checkpoint_j + used * overhead.switch_j
     for count, cost in zip(counts, costs, strict=True):
@@ -77,9 +78,9 @@ def totals(counts, costs, overhead, power_w):
     return time_s, energy_j
 
 
-def fits(counts, costs, budget, overhead, tolerance=TOLERANCE):
+def fits(counts, costs, budget, overhead, tolerance=TOLERANCE, loaded=None):
     needs = [cost.need_bytes for count, cost in zip(counts, costs, strict=True) if count]
-    time_s, energy_j = totals(counts, costs, overhead, budget.power_w)
+    time_s, energy_j = totals(counts, costs, overhead, budget.power_w, loaded)
     return (
         (budget.memory_bytes is None or max(needs) <= budget.memory_bytes)
         and (budget.time_s is None or time_s <= budget.time_s * tolerance)

@@ -13,7 +13,7 @@ from test_within_budget import profile_of, train_within, with_rungs
 from training_fakes import kinds, stop_after
 
 from edge_runtime.cli.main import main
-from edge_runtime.errors import BudgetError, ConfigError, StoppedError
+from edge_runtime.errors import BudgetError, ConfigError, DeviceError, StoppedError
 from edge_runtime.facts import Budget
 from edge_runtime.planning import first_feasible
 from edge_runtime.profiling import save_profile
@@ -67,6 +67,18 @@ def test_the_first_feasible_set_is_taken(feasible) -> None:
         several = f"no set of trained parameters has a feasible plan:{each}"
         assert str(caught.value) == (one if len(names) == 1 else several)
     assert asked == names[: first + 1]
+
+
+def test_a_set_that_cannot_be_planned_hides_no_refusal() -> None:
+    errors = {"all": BudgetError("too slow"), "last-1": DeviceError("no costs")}
+
+    def plan(trained: str) -> str:
+        raise errors[trained]
+
+    with pytest.raises(BudgetError, match=r":\n  all: too slow\n  last-1: no costs$"):
+        first_feasible(["all", "last-1", "biases"], plan)
+    with pytest.raises(DeviceError, match=r"^no costs$"):
+        first_feasible(["last-1", "all"], plan)
 
 
 def test_a_run_takes_the_first_set_that_the_budget_allows(sets, costs, tmp_path) -> None:
@@ -211,3 +223,16 @@ def test_a_plan_shows_the_set_and_why_no_other(sets, costs, monkeypatch, capsys)
     code, _, error = planned(monkeypatch, capsys, sets, costs, "--trained", "none")
     assert code == 2
     assert "trains 'none'" in error
+
+
+def test_a_plan_with_costs_of_the_first_set_alone_names_its_nearest_budget(
+    sets, tmp_path, monkeypatch, capsys
+) -> None:
+    slow = [rung_cost(*rung, SLOW_S, 10.0) for rung in (("k100", 80), ("k050", 48))]
+    save_profile(profile_of(sets, rungs=tuple(slow)), tmp_path / "first.json")
+    code, _, error = planned(monkeypatch, capsys, sets, tmp_path / "first.json")
+    assert code == 7
+    assert "  all: no plan of 2 epochs (10 steps) fits --time" in error
+    assert "The nearest budget that works is --time" in error
+    assert "  last-1: cost profile" in error
+    assert "has none of the rungs last. Measure them with" in error

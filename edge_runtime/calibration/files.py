@@ -4,13 +4,14 @@ import json
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from edge_runtime.errors import ConfigError, RecordsError
 from edge_runtime.facts import Calibration, CalibrationStage
 from edge_runtime.facts.calibration import COST_UNITS, LEAST_VARIANCE
 from edge_runtime.package import Package
 from edge_runtime.reading import read_json
-from edge_runtime.schema import shown, structure, unstructure
+from edge_runtime.schema import problems_text, shown, structure, unstructure
 from edge_runtime.storage import storage_errors, write_file
 
 FORMAT = 1
@@ -21,11 +22,14 @@ def save_calibration(calibration: Calibration, path: Path) -> None:
     """Write a calibration, complete or not at all.
 
     Raises:
+        RecordsError: `load_calibration` would refuse it; every problem is listed.
         StorageError: the disk is full, read-only or gone.
     """
+    table = unstructure(calibration)
+    _checked(table, f"calibration {path} is not written")
     with storage_errors("write", path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    write_file(path, (json.dumps(unstructure(calibration), indent=2) + "\n").encode())
+    write_file(path, (json.dumps(table, indent=2) + "\n").encode())
 
 
 def load_calibration(path: Path, package: Package | None = None) -> Calibration:
@@ -57,11 +61,21 @@ def load_calibration(path: Path, package: Package | None = None) -> Calibration:
             f"format {FORMAT}. Measure again with {_COMMAND}."
         )
     where = f"calibration {path}"
-    calibration = structure(Calibration, table, where=where, error=RecordsError)
-    if problems := list(_problems_of(calibration)):
-        raise RecordsError("\n  ".join([f"{where}: {len(problems)} problem(s)", *problems]))
+    calibration = _checked(table, where)
     if package is not None:
         _require_package(calibration, package, where)
+    return calibration
+
+
+def _checked(table: Any, where: str) -> Calibration:
+    """A calibration with nothing that no measurement can give.
+
+    Raises:
+        RecordsError: it has problems.
+    """
+    calibration = structure(Calibration, table, where=where, error=RecordsError)
+    if problems := list(_problems_of(calibration)):
+        raise RecordsError(problems_text(where, problems))
     return calibration
 
 

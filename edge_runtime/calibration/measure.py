@@ -36,9 +36,9 @@ from edge_runtime.device import require_room
 from edge_runtime.engines import GRADIENTS, create_gradient_engine, engine_runtime
 from edge_runtime.engines.gradients import GradientEngine
 from edge_runtime.engines.runtime import baseline_bytes
-from edge_runtime.errors import ConfigError, DivergedError, StoppedError
+from edge_runtime.errors import ConfigError, DataError, DivergedError, StoppedError
 from edge_runtime.facts import Calibration, CalibrationStage, RungGradient
-from edge_runtime.facts.calibration import LEAST_VARIANCE
+from edge_runtime.facts.calibration import LEAST_BATCHES, LEAST_VARIANCE, MOST_BATCHES
 from edge_runtime.facts.devices import CPU
 from edge_runtime.package import Package
 from edge_runtime.package.curves import hyper_parameters
@@ -57,7 +57,7 @@ class CalibrationOptions:
     """Options of `calibrate`."""
 
     cost_unit: str  # of `facts.calibration.COST_UNITS`
-    batches: int = 16  # per stage and rung, from 2
+    batches: int = 16  # per stage and rung
     seed: int = 0
     device: str = CPU
     threads: int | None = None  # of the engine; None: one per processor
@@ -86,15 +86,18 @@ def calibrate(
         options: the others.
 
     Raises:
-        ConfigError: fewer than two batches, or no rung beside the dense one.
-        DataError: there are fewer pictures than in a batch, or they cannot be read.
+        ConfigError: too few or too many batches, or no rung beside the dense one.
+        DataError: there are fewer pictures than in a batch, they cannot be read, or all
+            batches give the dense rung the same gradient.
         DeviceError: there is too little memory.
         DivergedError: a gradient is not finite.
         EngineError: the engine cannot train the package on this device.
         StoppedError: `stop` returned `True`.
     """
-    if options.batches < 2:
-        raise ConfigError(f"--batches is {options.batches}; a variance needs at least 2.")
+    if not LEAST_BATCHES <= options.batches <= MOST_BATCHES:
+        raise ConfigError(
+            f"batches is {options.batches}; take {LEAST_BATCHES} to {MOST_BATCHES}."
+        )
     rungs = [package.rung(rung) for rung in costs]
     if len(rungs) < 2:
         raise ConfigError(
@@ -217,9 +220,9 @@ class _StageMeasurement:
             rungs=rungs,
         )
         if stage.of(self._dense.id).variance < LEAST_VARIANCE:
-            raise DivergedError(
+            raise DataError(
                 f"{name}: the gradients of rung {self._dense.id} are zero or all the same: "
-                "there is nothing to compare."
+                "there is nothing to compare. Calibrate with more, and more varied, pictures."
             )
         return stage
 

@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 
 from edge_runtime.errors import ConfigError
 from edge_runtime.facts import Budget, Calibration, RungCost
-from edge_runtime.facts.costs import MEASURED
+from edge_runtime.facts.costs import EXTRAPOLATED, MEASURED
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
-from edge_runtime.planning import GradientError, Overhead, Workload
+from edge_runtime.planning import GradientErrorObjective, Overhead, Workload
 from edge_runtime.planning.path import best_path
 
 _NONE = Overhead(
@@ -76,7 +76,7 @@ def unlimited_schedule(
         costs=tuple(_cost(package, calibration, rung) for rung in rungs),
         steps=steps,
         overhead=_NONE,
-        objective=GradientError(calibration),
+        objective=GradientErrorObjective(calibration),
     )
     path = best_path(workload, Budget())
     assert path is not None  # nothing limits it
@@ -88,18 +88,21 @@ def unlimited_schedule(
 
 
 def _cost(package: Package, calibration: Calibration, rung: Rung) -> RungCost:
-    """As the search takes it: of equally good rungs it chooses the cheapest."""
+    """As the search takes it: of equally good rungs it chooses the cheapest.
+
+    Only the order of costs matters, so the unit of time is a step of the dense rung.
+    """
     return RungCost(
         rung=rung.id,
         token_blocks=package.manifest.token_blocks(rung),
         flops=rung.flops,
-        step_s=calibration.costs[rung.id],
+        step_s=calibration.relative_cost(rung.id),
         step_s_low=None,
         step_s_high=None,
         step_j=None,
         power_w=None,
         peak_bytes=None,
         predicted_peak_bytes=None,
-        source=MEASURED,
+        source=EXTRAPOLATED if calibration.cost_is_estimate else MEASURED,
         micro_batch=rung.micro_batch,
     )

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge_runtime.errors import PackageError, RecordsError
+from edge_runtime.facts.plan import EPOCHS
 from edge_runtime.package import Package
 from edge_runtime.records import Run
 from edge_runtime.records.checkpoints import Checkpoint, checkpoint_paths, load_checkpoint
 from edge_runtime.records.run import CHECKPOINTS, STEPS_FILE
 from edge_runtime.state import State
-
-_EPOCHS = 100  # of the run that begins with an initial state: that of `run` without a flag
 
 
 class Stage(NamedTuple):
@@ -31,7 +30,7 @@ class Stage(NamedTuple):
 
 def initial_stage(package: Package, steps_per_epoch: int) -> Stage:
     """The package's initial state, before the first step of a run of many epochs."""
-    total_steps = _EPOCHS * steps_per_epoch
+    total_steps = EPOCHS * steps_per_epoch
     return Stage(0, steps_per_epoch, total_steps, package.initial_state)
 
 

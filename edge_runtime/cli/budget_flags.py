@@ -13,7 +13,7 @@ from edge_runtime.cli.quantities import (
     temperature_c,
 )
 from edge_runtime.errors import ConfigError
-from edge_runtime.facts.plan import GRADIENT_ERROR, TOKENS
+from edge_runtime.facts.plan import EPOCHS, GRADIENT_ERROR, TOKENS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,8 +51,8 @@ def add_epochs_argument(parser: argparse.ArgumentParser) -> None:
         "--epochs",
         metavar="N",
         type=epochs_or_auto,
-        default=100,
-        help="or `auto`: as many as --time and --energy give; default: 100",
+        default=EPOCHS,
+        help=f"or `auto`: as many as --time and --energy give; default: {EPOCHS}",
     )
 
 
@@ -73,11 +73,11 @@ def add_objective_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def calibration_of(args: argparse.Namespace) -> "Path | None":
+def calibration_path(args: argparse.Namespace) -> "Path | None":
     """The file of the calibration to plan with; `None`: by token-blocks.
 
     Raises:
-        ConfigError: one of the two flags is given without the other, or contradicts a third.
+        ConfigError: one of the two flags is given without the other.
     """
     path: Path | None = args.calibration
     if (args.objective == GRADIENT_ERROR) != (path is not None):
@@ -94,7 +94,8 @@ def add_trained_argument(parser: argparse.ArgumentParser) -> None:
         "--trained",
         metavar="SET",
         help="parameters that are trained, such as last-2, see `edge-train inspect PKG`; "
-        "default: the first of the package, with a budget the first that it allows",
+        "default: the first of the package, with a budget or too little free memory the first "
+        "that they allow",
     )
 
 

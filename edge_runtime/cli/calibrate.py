@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 from edge_runtime.cli.budget_flags import add_trained_argument
 from edge_runtime.cli.output import say, show, show_json
 from edge_runtime.cli.paths import any_path, path_text, require_output
+from edge_runtime.cli.plan import costs_of
 from edge_runtime.cli.profile import add_device_arguments, environment_of
-from edge_runtime.cli.quantities import count, seed
+from edge_runtime.cli.quantities import seed, whole
 from edge_runtime.cli.signals import stop_on_signals
 from edge_runtime.cli.table import aligned
 from edge_runtime.errors import ConfigError, DeviceError, EdgeRuntimeError
-from edge_runtime.facts.calibration import FLOPS, JOULES, SECONDS
+from edge_runtime.facts.calibration import FLOPS, JOULES, LEAST_BATCHES, MOST_BATCHES, SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,9 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batches",
         metavar="N",
-        type=count,
+        type=whole(LEAST_BATCHES, MOST_BATCHES),
         default=16,
-        help="per stage and rung, at least 2; default: 16",
+        help="per stage and rung, from 2; default: 16",
     )
     parser.add_argument("--seed", metavar="S", type=seed, default=0, help="default: 0")
     parser.add_argument(
@@ -164,15 +165,16 @@ def _costs(
     """The unit of costs, and the cost of a step by rung; without those of unknown cost.
 
     Raises:
-        DeviceError: the given profile does not exist, or was measured elsewhere; or joules are
-            asked for, and there are none.
+        DeviceError: the given profile does not exist, or was measured elsewhere; the profile
+            has none of the rungs; or joules are asked for, and there are none.
         RecordsError: it is damaged.
     """
-    from edge_runtime.planning import interpolate
+    from edge_runtime.calibration.measure import dense_rung
 
     unit, command = _UNITS[args.cost], environment.key.profile_command(package.path)
+    path = args.profile or environment.cached_profile_path(package)
     if args.profile is not None:
-        profile = environment.load_profile(package, args.profile)
+        profile = environment.load_profile(package, path)
     elif (cached := environment.cached_profile(package, say)) is not None:
         profile = cached
     elif unit == JOULES:
@@ -183,8 +185,7 @@ def _costs(
             f"by its FLOPs. To measure it, first run {command}"
         )
         return FLOPS, {rung.id: float(rung.flops) for rung in rungs}
-    comparable = {rung.id for rung in rungs}
-    known = interpolate([cost for cost in profile.rungs if cost.rung in comparable])
+    known = costs_of(package, path, profile, rungs)
     values = {cost.rung: cost.step_s if unit == SECONDS else cost.step_j for cost in known}
     if unit == JOULES and not any(values.values()):
         raise DeviceError(
@@ -195,6 +196,9 @@ def _costs(
     for rung in rungs:
         if rung.id not in costs:
             say(f"without rung {rung.id}: the cost profile has no {args.cost} of it")
+    if costs and (largest := dense_rung(package, rungs).id) not in costs:
+        dense = dense_rung(package, map(package.rung, costs)).id
+        say(f"gradients are compared with those of {dense}, not of the largest rung {largest}")
     return unit, costs
 
 

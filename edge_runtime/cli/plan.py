@@ -12,7 +12,7 @@ from edge_runtime.cli.budget_flags import (
     add_objective_arguments,
     add_trained_argument,
     budget_of,
-    calibration_of,
+    calibration_path,
 )
 from edge_runtime.cli.output import say, show, show_json
 from edge_runtime.cli.paths import any_path, path_text
@@ -69,10 +69,9 @@ def run(args: argparse.Namespace) -> int:
     from edge_runtime.device import memory_now
     from edge_runtime.package import open_package
     from edge_runtime.planning import (
-        TOKEN_BLOCKS,
-        GradientError,
         Workload,
         first_feasible,
+        objective_of,
         overhead_of,
         require_state_fits,
         with_decoding,
@@ -88,21 +87,21 @@ def run(args: argparse.Namespace) -> int:
     if not _is_elsewhere(args):
         profile = fitting_on_card(profile, say)
 
-    def planned(trained: str) -> PlanFacts:
+    def plan_of_set(trained: str) -> PlanFacts:
         rungs: Sequence[Rung] = package.ladder(trained)
         if calibration is not None:
             rungs = calibrated_rungs(calibration, rungs, say)
-        costs = _costs_of(package, path, profile, rungs)
+        costs = costs_of(package, path, profile, rungs)
         epoch = Workload(
             costs=with_decoding(costs, decoding),
             steps=per_epoch,
             overhead=overhead_of(profile),
             room_bytes=None if _is_elsewhere(args) else memory_now().limit_bytes,
-            objective=TOKEN_BLOCKS if calibration is None else GradientError(calibration),
+            objective=objective_of(calibration),
         )
         return _planned(package, path, profile, epoch, trained, args)
 
-    facts, refused = first_feasible(sets, planned)
+    facts, refused = first_feasible(sets, plan_of_set)
     facts = facts._replace(refused_sets=refused)
     if args.json:
         show_json(table_of(facts))
@@ -111,26 +110,26 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _costs_of(
+def costs_of(
     package: "Package", path: Path, profile: "CostProfile", rungs: "Sequence[Rung]"
 ) -> "tuple[RungCost, ...]":
-    """Costs of these rungs.
+    """Costs of these rungs of one ladder; those that the profile lacks are left out.
 
     Raises:
-        DeviceError: the profile has none of them.
+        DeviceError: it has none of them.
     """
-    from edge_runtime.planning import interpolate
+    from edge_runtime.planning import ladder_costs
     from edge_runtime.profiling import key_of
 
-    ladder = [rung.id for rung in rungs]
-    unplanned = {rung.id for rung in package.manifest.rungs}.difference(ladder)
-    costs = [cost for cost in profile.rungs if cost.rung not in unplanned]
+    ids = [rung.id for rung in rungs]
+    ladder = ladder_costs(profile, package.ladder(rungs[0].trained))
+    costs = tuple(cost for cost in ladder if cost.rung in ids)
     if not costs:
         raise DeviceError(
-            f"cost profile {path} has none of the rungs {', '.join(ladder)}. Measure them "
+            f"cost profile {path} has none of the rungs {', '.join(ids)}. Measure them "
             f"with {key_of(profile).profile_command(package.path)}."
         )
-    return interpolate(costs)
+    return costs
 
 
 def _planned(
@@ -192,7 +191,7 @@ def _calibration(package: "Package", args: argparse.Namespace) -> "Calibration |
     """
     from edge_runtime.calibration import load_calibration, require_epochs
 
-    if (path := calibration_of(args)) is None:
+    if (path := calibration_path(args)) is None:
         return None
     require_epochs(args.epochs)
     return load_calibration(path, package)

@@ -15,7 +15,7 @@ from edge_runtime.cli.budget_flags import (
     add_objective_arguments,
     add_trained_argument,
     budget_of,
-    calibration_of,
+    calibration_path,
 )
 from edge_runtime.cli.output import discard_output, say, show_json
 from edge_runtime.cli.paths import any_path, path_text, require_place
@@ -187,7 +187,7 @@ def training_of(args: argparse.Namespace) -> "partial[Generator[Event, None, Run
         device=args.device,
         threads=args.threads,
         profile=args.profile,
-        calibration=calibration_of(args),
+        calibration=calibration_path(args),
         resume=args.resume,
         checkpoint_every_s=args.checkpoint_every,
     )
@@ -221,8 +221,9 @@ def rungs_of(
         ConfigError: the package has no such rung, or flags contradict each other.
     """
     ratio = args.keep_ratio
-    if not budget.is_limited and ratio != AUTO and args.profile:
-        raise ConfigError("--profile needs a budget, or --keep-ratio auto.")
+    is_planned = budget.is_limited or ratio == AUTO or args.calibration
+    if args.profile and not is_planned:
+        raise ConfigError("--profile needs a budget, --keep-ratio auto, or --calibration.")
     if args.calibration and (args.rung is not None or ratio not in (None, AUTO)):
         raise ConfigError(
             "--objective gradient-error chooses among all rungs: leave out --rung and "

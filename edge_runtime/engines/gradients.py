@@ -64,7 +64,8 @@ class GradientEngine(OrtEngine):
         for _ in range(_MOST_TRIES):
             if self.step(rung_id, batch, still).applied:
                 break
-            scale = BUFFER + LOSS_SCALE  # the smaller one is kept: it changes no gradient
+            # The smaller scale is kept for all rungs: only the rounding depends on it.
+            scale = BUFFER + LOSS_SCALE
             self._buffers[scale] = self._held_state.view([scale])[scale].copy()
         else:
             raise DivergedError(f"the gradient of rung {rung_id} is not finite.")

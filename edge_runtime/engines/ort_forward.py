@@ -21,8 +21,21 @@ class OrtForwardEngine(BaseEngine, ForwardEngine):
 
     name = "ort"
 
-    def __init__(self, *, device: str = CPU, threads: int | None = None) -> None:
+    def __init__(
+        self, *, device: str = CPU, threads: int | None = None, may_spin: bool = True
+    ) -> None:
+        """Choose the device.
+
+        Args:
+            device: on which the graph runs.
+            threads: of the graph; `None`: all processors.
+            may_spin: whether its threads may wait in a loop between two runs.
+
+        Raises:
+            EngineError: the device cannot be used.
+        """
         super().__init__(f"{self.name} (forward)")
+        self._may_spin = may_spin
         self._spinning = SpinPolicy()
         self._on = open_device(device)
         self.runtime = device_runtime(device)
@@ -43,7 +56,7 @@ class OrtForwardEngine(BaseEngine, ForwardEngine):
             graph,
             device=self._on,
             threads=self.threads,
-            spinning=self._on.is_host and self._spinning.is_allowed(),
+            spinning=self._may_spin and self._on.is_host and self._spinning.is_allowed(),
         )
         with native_errors(f"bind the weights of {graph}"):
             self._binding = self._session.io_binding()

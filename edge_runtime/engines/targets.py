@@ -17,11 +17,11 @@ class _WeightsInFile(Mapping[str, Array]):
 
     def __init__(self, package: Package) -> None:
         self._package = package
-        self._names = [spec.name for spec in package.manifest.target_weights]
+        self._names = [spec.name for spec in package.manifest.frozen_weights]
 
     @override
     def __getitem__(self, name: str) -> Array:
-        return self._package.target_weights([name])[name]
+        return self._package.frozen_weights([name])[name]
 
     @override
     def __iter__(self) -> Iterator[str]:
@@ -44,13 +44,14 @@ class Targets:
         """
         self._groups: tuple[str, ...] = ()
         self._engine: OrtForwardEngine | None = None
-        encoder = package.manifest.target_encoder
+        encoder = package.manifest.frozen_encoder
         if encoder is None:
             return
         inputs = package.manifest.graphs[encoder.graph].inputs
         (shape,) = (spec.shape for spec in inputs if spec.role == IMAGES)
         self._groups, self._images = encoder.groups, shape[0] or 1
-        self._engine = OrtForwardEngine(device=device, threads=threads)
+        # Between its runs the processors belong to the step
+        self._engine = OrtForwardEngine(device=device, threads=threads, may_spin=False)
         self._engine.open(package, encoder.graph, _WeightsInFile(package))
 
     def added_to(self, batch: Batch) -> Batch:

@@ -4,14 +4,18 @@ docs/planning.md explains every field and the formula. Squares are of Euclidean 
 trained parameters, in units of the loss's gradient; progress is a share of a run's steps.
 """
 
+import hashlib
+import json
 from dataclasses import dataclass
 from typing import Annotated
 
-from edge_runtime.schema import NonNegativeInt, PositiveInt, Probability, Range
+from edge_runtime.schema import NonNegativeInt, PositiveInt, Probability, Range, unstructure
 
 Square = Annotated[float, Range(ge=0, le=1e30)]
 StepCost = Annotated[float, Range(gt=1e-9, le=1e30)]  # seconds, joules or FLOPs of a step
 LEAST_VARIANCE = 1e-30  # of the dense rung, by which errors are divided
+
+LEAST_BATCHES, MOST_BATCHES = 2, 1_000_000  # a variance needs two
 
 SECONDS, JOULES, FLOPS = "seconds", "joules", "flops"
 COST_UNITS = (SECONDS, JOULES, FLOPS)
@@ -50,7 +54,7 @@ class Calibration:
     package_digest: str
     source: str  # of the pictures
     run: str | None  # whose checkpoints were measured; None: the initial state only
-    batches: Annotated[int, Range(ge=2, le=1_000_000)]  # per stage and rung
+    batches: Annotated[int, Range(ge=LEAST_BATCHES, le=MOST_BATCHES)]  # per stage and rung
     batch_size: PositiveInt
     seed: NonNegativeInt
     runtime: str
@@ -59,6 +63,13 @@ class Calibration:
     cost_unit: str  # one of `COST_UNITS`; FLOPs are an estimate of the time
     costs: dict[str, StepCost]  # of a step, by rung
     stages: tuple[CalibrationStage, ...]  # by progress, ascending
+
+    @property
+    def sha256(self) -> str:
+        """Of its content, as JSON with sorted keys: the layout of a file does not matter."""
+        return hashlib.sha256(
+            json.dumps(unstructure(self), sort_keys=True).encode()
+        ).hexdigest()
 
     @property
     def cost_is_estimate(self) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from edge_runtime.schema import Bytes, Joules, NonNegative, NonNegativeInt, Seconds, Watts
 
 TOKENS, GRADIENT_ERROR = "tokens", "gradient-error"  # objectives of plans
+EPOCHS = 100  # of a run for which no number is given
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -158,7 +158,7 @@ class PeriodicGraph:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TargetEncoder:
+class FrozenEncoder:
     """A frozen encoder from a file, whose features of the views a step learns.
 
     They are the graph inputs `target.<view group>`, computed before each step: the whole
@@ -244,7 +244,7 @@ class Manifest:
     rungs: tuple[Rung, ...]
     periodic: tuple[PeriodicGraph, ...]
     ort_training: OrtTraining
-    target_encoder: TargetEncoder | None = None
+    frozen_encoder: FrozenEncoder | None = None
     graphs: dict[str, GraphSpec]
     sha256: dict[str, str] = field(default_factory=dict)
 
@@ -254,17 +254,17 @@ class Manifest:
         return sum(tensor.size_bytes for tensor in self.state)
 
     @property
-    def target_weights(self) -> tuple[TensorSpec, ...]:
+    def frozen_weights(self) -> tuple[TensorSpec, ...]:
         """Weights of the frozen encoder, if there is one."""
-        if self.target_encoder is None:
+        if self.frozen_encoder is None:
             return ()
-        inputs = self.graphs[self.target_encoder.graph].inputs
+        inputs = self.graphs[self.frozen_encoder.graph].inputs
         return tuple(spec for spec in inputs if spec.role == WEIGHT)
 
     @property
-    def target_weight_bytes(self) -> int:
+    def frozen_weight_bytes(self) -> int:
         """Size of these weights."""
-        return sum(spec.size_bytes for spec in self.target_weights)
+        return sum(spec.size_bytes for spec in self.frozen_weights)
 
     def is_graph(self, name: str) -> bool:
         """Whether a file of the package is a graph."""

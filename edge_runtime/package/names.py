@@ -30,7 +30,7 @@ EMA_MOMENTUM = "ema_momentum"  # of methods with a teacher
 # Roles of graph inputs
 STATE = "state"  # a state tensor, by its state name
 IMAGES = "images"  # uint8 [views, batch, height, width, 3], RGB
-TARGET = "target"  # float32 [views, batch, width]: the images' features, see `TargetEncoder`
+TARGET = "target"  # float32 [views, batch, width]: the images' features, see `FrozenEncoder`
 DRAW = "draw"  # random numbers drawn by the host, see `DrawSpec`
 HYPER = "hyper"  # float32 scalar, see `edge_runtime.package.curves`
 WEIGHT = "weight"  # a weight of a forward graph, by its name without `param.` or `ema.`

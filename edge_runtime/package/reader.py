@@ -14,7 +14,7 @@ from edge_runtime.package.names import BUFFER, LOSS_SCALE
 from edge_runtime.package.references import problems_of
 from edge_runtime.reading import MAX_TABLE_BYTES, parse_json, read_file
 from edge_runtime.schema import shown, structure
-from edge_runtime.state import State, TensorKind, load_state, problems_with
+from edge_runtime.state import State, TensorKind, load_state, problems_with, tensor_names
 from edge_runtime.storage import StrPath, file_sha256
 
 MANIFEST = "manifest.json"
@@ -51,7 +51,7 @@ class Package:
             )
         return state
 
-    def target_weights(self, names: Collection[str] | None = None) -> State:
+    def frozen_weights(self, names: Collection[str] | None = None) -> State:
         """The weights of the frozen encoder, by name; empty if there is none.
 
         Args:
@@ -60,10 +60,10 @@ class Package:
         Raises:
             PackageError: they differ from the manifest's declaration.
         """
-        encoder = self.manifest.target_encoder
+        encoder = self.manifest.frozen_encoder
         if encoder is None:
             return {}
-        expected = _kinds(self.manifest.target_weights)
+        expected = _kinds(self.manifest.frozen_weights)
         return self._tensors(encoder.weights_file, expected, names)
 
     def expected_state(self) -> dict[str, TensorKind]:
@@ -77,15 +77,16 @@ class Package:
         names: Collection[str] | None = None,
     ) -> State:
         """Tensors of a file, as declared; `names`: those to read."""
-        if names is not None:
-            expected = {name: expected[name] for name in names}
+        chosen = expected if names is None else {name: expected[name] for name in names}
         try:
+            others = tensor_names(self.file(name)) - expected.keys()
             tensors = load_state(self.file(name), names)
         except (OSError, ValueError) as error:
             raise PackageError(
                 f"{self.path}: {name} cannot be read: {error}. Export the package again."
             ) from error
-        if problems := problems_with(tensors, expected):
+        problems = [f"{other}: not expected" for other in sorted(others)]
+        if problems := problems or problems_with(tensors, chosen):
             raise PackageError(
                 f"{self.path}: {name} differs from the manifest: {problems[0]} "
                 f"({len(problems)} differences). Export the package again."

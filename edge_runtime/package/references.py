@@ -86,7 +86,7 @@ def _uses(manifest: Manifest) -> Iterator[_Use]:
         if path is not None:
             yield _Use(path, PARAM, set())
     batch = {IMAGES_PREFIX + group.name for group in manifest.views}
-    if (target := manifest.target_encoder) is not None:
+    if (target := manifest.frozen_encoder) is not None:
         yield _Use(target.graph, None, None)
         batch |= {TARGET_PREFIX + group for group in target.groups}
     for rung in manifest.rungs:
@@ -109,8 +109,8 @@ def _files(manifest: Manifest) -> Iterator[str]:
     used |= {files.optimizer for files in artifacts if files is not None}
     if manifest.ort_training.checkpoint is not None:
         used.add(manifest.ort_training.checkpoint)
-    if manifest.target_encoder is not None:
-        used.add(manifest.target_encoder.weights_file)
+    if manifest.frozen_encoder is not None:
+        used.add(manifest.frozen_encoder.weights_file)
     for name in sorted(used - manifest.sha256.keys()):
         yield f"the SHA-256 of {name!r} is missing"
     for name in sorted(manifest.sha256):
@@ -119,10 +119,12 @@ def _files(manifest: Manifest) -> Iterator[str]:
 
 
 def _repetitions(manifest: Manifest) -> Iterator[str]:
+    frozen = manifest.frozen_encoder
     for what, names in (
         ("rung", [rung.id for rung in manifest.rungs]),
         ("state tensor", [spec.name for spec in manifest.state]),
         ("view group", [group.name for group in manifest.views]),
+        ("group of the frozen encoder", [] if frozen is None else frozen.groups),
     ):
         for name, count in Counter(names).items():
             if count > 1:
@@ -269,7 +271,7 @@ def _forward(manifest: Manifest, path: str) -> Iterator[str]:
 
 def _target(manifest: Manifest) -> Iterator[str]:
     """Check that the frozen encoder takes the views, and gives what the steps read."""
-    target = manifest.target_encoder
+    target = manifest.frozen_encoder
     graph = None if target is None else manifest.graphs.get(target.graph)
     if target is None or graph is None:
         return  # reported by _files
@@ -285,14 +287,21 @@ def _target(manifest: Manifest) -> Iterator[str]:
     groups = {group.name: group for group in manifest.views}
     for name in target.groups:
         if name not in groups:
-            yield f"target_encoder: unknown view group {name!r}"
+            yield f"frozen_encoder: unknown view group {name!r}"
         elif images != (count, groups[name].size_px, groups[name].size_px, 3):
             yield f"{target.graph}: images {images} are not views of group {name!r}"
-    for path in dict.fromkeys(path for rung in manifest.rungs for path in _graphs_of(rung)):
-        step = manifest.graphs.get(path)
-        for spec in step.inputs if step is not None else ():
-            if spec.role == TARGET and (len(spec.shape) != 3 or spec.shape[2] != width):
-                yield f"{path}: {spec.name!r} is {spec.shape}, not features of width {width}"
+    for rung in manifest.rungs:
+        pictures = rung.micro_batch or manifest.batch_size
+        for path in _graphs_of(rung):
+            step = manifest.graphs.get(path)
+            for spec in step.inputs if step is not None else ():
+                group = groups.get(spec.name.removeprefix(TARGET_PREFIX))
+                if spec.role != TARGET or group is None:
+                    continue  # an unknown one is reported by _interfaces
+                expected = (len(group.views), pictures, width)
+                if spec.dtype != "float32" or spec.shape != expected:
+                    given = f"{spec.dtype} {spec.shape}"
+                    yield f"{path}: {spec.name!r} is {given}, expected float32 {expected}"
 
 
 def _outputs(manifest: Manifest, kind: str, path: str) -> Iterator[str]:

@@ -7,6 +7,7 @@ from edge_runtime.planning.alone import single_rung_costs
 from edge_runtime.planning.costs import (
     Overhead,
     interpolate,
+    ladder_costs,
     overhead_of,
     smooth,
     with_decoding,
@@ -14,7 +15,12 @@ from edge_runtime.planning.costs import (
 from edge_runtime.planning.epochs import EpochChoice, best_epochs, require_bounded
 from edge_runtime.planning.governor import Decision, Governor
 from edge_runtime.planning.mix import Workload
-from edge_runtime.planning.objective import TOKEN_BLOCKS, GradientError, Objective
+from edge_runtime.planning.objective import (
+    TOKEN_BLOCKS,
+    GradientErrorObjective,
+    Objective,
+    objective_of,
+)
 from edge_runtime.planning.planner import auto_epochs, make_plan, require_state_fits
 from edge_runtime.planning.throttle import Reading
 from edge_runtime.planning.trained_sets import first_feasible
@@ -24,7 +30,7 @@ __all__ = [
     "Decision",
     "EpochChoice",
     "Governor",
-    "GradientError",
+    "GradientErrorObjective",
     "Objective",
     "Overhead",
     "Reading",
@@ -33,7 +39,9 @@ __all__ = [
     "best_epochs",
     "first_feasible",
     "interpolate",
+    "ladder_costs",
     "make_plan",
+    "objective_of",
     "overhead_of",
     "require_bounded",
     "require_state_fits",

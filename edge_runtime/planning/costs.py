@@ -75,6 +75,14 @@ def overhead_of(
     )
 
 
+def training_order(cost: RungCost) -> tuple[int, float]:
+    """Sorts rungs as a run trains them: from few to many token-blocks.
+
+    Of equal ones the slower is first: it has micro-batches, and needs less memory.
+    """
+    return cost.token_blocks, -(cost.step_s or 0.0)
+
+
 def interpolate(costs: Sequence[RungCost]) -> tuple[RungCost, ...]:
     """Estimate time and energy of unmeasured rungs from those of the measured ones.
 
@@ -86,6 +94,16 @@ def interpolate(costs: Sequence[RungCost]) -> tuple[RungCost, ...]:
     return tuple(
         _estimated(cost, costs) if cost.source == UNMEASURED else cost for cost in costs
     )
+
+
+def ladder_costs(profile: CostProfile, ladder: Sequence[Rung]) -> tuple[RungCost, ...]:
+    """Costs of the rungs of a ladder, all of which train the same parameters.
+
+    Unmeasured ones are estimated from the others. In the order of the profile, without those
+    that it lacks.
+    """
+    ids = {rung.id for rung in ladder}
+    return interpolate([cost for cost in profile.rungs if cost.rung in ids])
 
 
 def with_decoding(costs: Sequence[RungCost], decoding_bytes: int) -> tuple[RungCost, ...]:
@@ -204,14 +222,14 @@ def predicted_peak_bytes(manifest: Manifest, rung: Rung, baseline_bytes: int) ->
             state and weights.
     """
     paths = [*rung.graphs.values(), *(periodic.graph for periodic in manifest.periodic)]
-    if manifest.target_encoder is not None:
-        paths.append(manifest.target_encoder.graph)
+    if manifest.frozen_encoder is not None:
+        paths.append(manifest.frozen_encoder.graph)
     graphs = [manifest.graphs[path] for path in paths]
     outputs = [spec for graph in graphs for spec in graph.outputs if spec.role == STATE]
     changed = {spec.name.removeprefix(NEXT) for spec in outputs}
     # These graphs read the old state and write the new values of what they change.
     written_bytes = sum(spec.size_bytes for spec in manifest.state if spec.name in changed)
     nodes = sum(graph.nodes for graph in graphs)
-    kept_bytes = manifest.state_bytes + manifest.target_weight_bytes
+    kept_bytes = manifest.state_bytes + manifest.frozen_weight_bytes
     held_bytes = baseline_bytes + kept_bytes + written_bytes + NODE_BYTES * nodes
     return held_bytes + round(ARENA * rung.peak_activation_bytes)

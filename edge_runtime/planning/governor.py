@@ -15,7 +15,7 @@ from edge_runtime.errors import BudgetError
 from edge_runtime.facts import Budget, RungCost, Spent
 from edge_runtime.facts.budget import MEMORY, Limit
 from edge_runtime.facts.plan import steps_text
-from edge_runtime.planning.costs import Overhead
+from edge_runtime.planning.costs import Overhead, training_order
 from edge_runtime.planning.ledger import Ledger, RemainingBudget
 from edge_runtime.planning.mix import Mix, Workload, require_energy, usable_costs
 from edge_runtime.planning.objective import TOKEN_BLOCKS, Objective
@@ -55,6 +55,7 @@ class Governor:
         room_bytes: int | None = None,
         replan_every_s: float = REPLAN_EVERY_S,
         objective: Objective = TOKEN_BLOCKS,
+        reached: str | None = None,
     ) -> None:
         """Prepare for a run for which `make_plan` has a plan.
 
@@ -67,6 +68,7 @@ class Governor:
             room_bytes: memory that the machine or container leaves to it; `None`: unknown.
             replan_every_s: at least this often; more often in a run of a few minutes.
             objective: what its plans maximise.
+            reached: the rung of the last step of the process before; `None`: a new run.
 
         Raises:
             BudgetError: no rung can be trained at all.
@@ -79,13 +81,17 @@ class Governor:
         usable = usable_costs(workload, budget)
         if not usable:
             raise BudgetError(infeasible_text(workload, budget))
-        usable.sort(key=lambda cost: (cost.token_blocks, -(cost.step_s or 0.0)))
+        usable.sort(key=training_order)
         self._height = {cost.rung: height for height, cost in enumerate(usable)}
         self._steps, self._every_s = steps, replan_every_s
         self._ledger = Ledger(usable, overhead)
         if earlier is not None:
             self._ledger.update(earlier, None, cooling=False)
         self._rungs_only_rise = objective.is_staged
+        order = {cost.rung: training_order(cost) for cost in costs}
+        self._first_height = 0  # usable rungs below the one that is reached
+        if reached in order:
+            self._first_height = sum(order[rung] < order[reached] for rung in self._height)
         self._remaining = RemainingBudget(
             budget, self._ledger, steps=steps, objective=objective
         )
@@ -200,10 +206,11 @@ class Governor:
     def _mix(self, allowed: Sequence[str], left: int) -> Mix | None:
         """The best mix for the remaining steps.
 
-        Where rungs only rise, it begins as little below the present one as is feasible.
+        Where rungs only rise, it begins as little below the present one as is feasible; in a
+        run that is continued, below that of its last step.
         """
-        is_bound = self._rungs_only_rise and self._rung is not None
-        for least in range(self._height[self._next_rung()] if is_bound else 0, -1, -1):
+        height = self._height[self._rung] if self._rung else self._first_height
+        for least in range(height if self._rungs_only_rise else 0, -1, -1):
             higher = [rung for rung in allowed if self._height[rung] >= least]
             if higher and (mix := self._remaining.plan(higher, left, loaded=self._rung)):
                 return mix

@@ -23,7 +23,7 @@ from edge_runtime.facts import Budget, RungCost
 from edge_runtime.facts.budget import ENERGY, MEMORY, POWER, over_text
 from edge_runtime.facts.costs import DOES_NOT_FIT, UNMEASURED
 from edge_runtime.planning.constraints import Constraint, constraints_of
-from edge_runtime.planning.costs import Overhead
+from edge_runtime.planning.costs import Overhead, training_order
 from edge_runtime.planning.objective import TOKEN_BLOCKS, Numbers, Objective
 from edge_runtime.units import bytes_text
 
@@ -45,13 +45,14 @@ class Workload:
     room_bytes: int | None = None  # of memory that the run may hold; None: unknown
     objective: Objective = TOKEN_BLOCKS
     done: int = 0  # steps of the run before these
+    reached: str | None = None  # the rung of the last of them, for a staged objective
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mix:
     """Steps per rung, and their total costs, the overhead included."""
 
-    counts: dict[str, int]  # rung -> steps, from 1; fewest token-blocks first
+    counts: dict[str, int]  # rung -> steps, from 1; in the order of training
     token_blocks: int
     value: float  # of the workload's objective, in this order
     time_s: float
@@ -91,7 +92,7 @@ def best_mix(workload: Workload, budget: Budget) -> Mix | None:
     if counts is None:
         return None
     used = [(cost, count) for cost, count in zip(chosen, counts, strict=True) if count]
-    used.sort(key=lambda pair: (pair[0].token_blocks, pair[0].step_s))
+    used.sort(key=lambda pair: training_order(pair[0]))
     return mix_of(workload, used, budget)
 
 

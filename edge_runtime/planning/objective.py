@@ -39,7 +39,7 @@ class Objective(Protocol):
         """
 
 
-class TokenBlocks(Objective):
+class TokenBlocksObjective(Objective):
     """The student's tokens times the blocks that they pass."""
 
     name = TOKENS
@@ -54,7 +54,7 @@ class TokenBlocks(Objective):
         return cost.token_blocks * (np.asarray(end, np.float64) - first)
 
 
-class GradientError(Objective):
+class GradientErrorObjective(Objective):
     """The cost-adjusted error of the gradients, negative; see `facts.Calibration.error`.
 
     Between two stages it is linear in the progress, before the first and after the last one
@@ -69,12 +69,11 @@ class GradientError(Objective):
     is_staged = True
 
     def __init__(self, calibration: Calibration) -> None:
-        self.rungs = tuple(calibration.costs)
         inner = [stage.progress for stage in calibration.stages]
         self._knots = np.array([0.0, *inner, 1.0])  # of progress; equal ones do no harm
         self._errors: dict[str, Numbers] = {}
         self._sums: dict[str, Numbers] = {}  # integrals of the errors up to each knot
-        for rung in self.rungs:
+        for rung in calibration.costs:
             errors = [calibration.error(stage, rung) for stage in calibration.stages]
             at_knots = np.array([errors[0], *errors, errors[-1]])
             parts = np.diff(self._knots) * (at_knots[1:] + at_knots[:-1]) / 2
@@ -96,7 +95,12 @@ class GradientError(Objective):
         return result
 
 
-TOKEN_BLOCKS = TokenBlocks()
+TOKEN_BLOCKS = TokenBlocksObjective()
+
+
+def objective_of(calibration: Calibration | None) -> Objective:
+    """What plans maximise with this calibration; `None`: token-blocks."""
+    return TOKEN_BLOCKS if calibration is None else GradientErrorObjective(calibration)
 
 
 def is_as_good(value: float, best: float, share: float) -> bool:

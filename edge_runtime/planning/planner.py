@@ -42,6 +42,7 @@ def make_plan(
     steps_per_epoch: int | None = None,
     objective: Objective = TOKEN_BLOCKS,
     done: int = 0,
+    reached: str | None = None,
 ) -> Plan:
     """The best plan within a budget.
 
@@ -55,6 +56,8 @@ def make_plan(
             part of a run.
         objective: what the plan maximises.
         done: steps of the run before these.
+        reached: the rung of the last of them; a staged objective goes below it only as far as
+            the budget asks for.
 
     Raises:
         BudgetError: infeasible; the message has the binding limit and the nearest budget.
@@ -67,6 +70,7 @@ def make_plan(
         room_bytes=room_bytes,
         objective=objective,
         done=done,
+        reached=reached,
     )
     mix = steady_path(workload, budget)
     if mix is None:
@@ -189,6 +193,8 @@ def _why_not_used(cost: RungCost, workload: Workload, budget: Budget, mix: Mix) 
         if (allowed := budget.value(limit)) is not None and value is not None
         if value > allowed
     ]
+    if workload.reached is not None and not over:
+        return f"the run has reached {workload.reached} and does not go back"
     return f"all steps on it take {' and '.join(over)}"
 
 

@@ -7,7 +7,7 @@ them. The order of the sets in a package is the owner's preference.
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from edge_runtime.errors import BudgetError
+from edge_runtime.errors import BudgetError, DeviceError
 
 T = TypeVar("T")
 
@@ -23,7 +23,9 @@ def first_feasible(sets: Sequence[str], plan: Callable[[str], T]) -> tuple[T, di
         The plan, and by preferred set the reason why it has none.
 
     Raises:
-        BudgetError: no set has a feasible plan; the message has the reason of each.
+        BudgetError: no set has a feasible plan, or after such a set comes one that cannot be
+            planned; the message has the reason of each.
+        DeviceError: the first set cannot be planned.
     """
     refused: dict[str, str] = {}
     for trained in sets:
@@ -33,5 +35,10 @@ def first_feasible(sets: Sequence[str], plan: Callable[[str], T]) -> tuple[T, di
             if len(sets) == 1:
                 raise
             refused[trained] = str(error)
+        except DeviceError as error:  # its costs are unknown, say
+            if not refused:
+                raise
+            refused[trained] = str(error)
+            break
     lines = "".join(f"\n  {trained}: {reason}" for trained, reason in refused.items())
     raise BudgetError(f"no set of trained parameters has a feasible plan:{lines}")

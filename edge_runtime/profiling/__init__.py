@@ -19,6 +19,11 @@ from edge_runtime.profiling.candidates import chosen_candidates, default_candida
 from edge_runtime.profiling.environment import Environment
 from edge_runtime.profiling.fastest import DeviceChoice, choose_device
 from edge_runtime.profiling.for_run import costs_for_run, measure_for_run, wait_for_sensor
+from edge_runtime.profiling.free_memory import (
+    is_memory_tight,
+    limit_beside_costs,
+    limit_beside_rungs,
+)
 from edge_runtime.profiling.limits import check_limits, fitting_on_card, require_readings
 from edge_runtime.profiling.profile import profile_package
 
@@ -38,7 +43,10 @@ __all__ = [
     "default_candidates",
     "fitting_on_card",
     "forget_measurements",
+    "is_memory_tight",
     "key_of",
+    "limit_beside_costs",
+    "limit_beside_rungs",
     "load_profile",
     "measure_for_run",
     "profile_package",

@@ -17,7 +17,7 @@ from edge_runtime.facts import Budget, CostProfile, RungCost, Spent
 from edge_runtime.facts.costs import MEASURED
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
-from edge_runtime.planning import interpolate
+from edge_runtime.planning import ladder_costs
 from edge_runtime.profiling.bench import kept_folder
 from edge_runtime.profiling.cache import cache_writes, save_profile
 from edge_runtime.profiling.environment import Environment
@@ -122,9 +122,7 @@ def costs_for_run(
             f"{environment.key.profile_command()}."
         )
     profile = measure(ladder, known) if known is None or missing else known
-    comparable = {rung.id for rung in ladder}
-    rungs = interpolate([cost for cost in profile.rungs if cost.rung in comparable])
-    ids = {rung.id for rung in candidates}
+    ids, rungs = {rung.id for rung in candidates}, ladder_costs(profile, ladder)
     return replace(profile, rungs=tuple(cost for cost in rungs if cost.rung in ids))
 
 

@@ -293,7 +293,7 @@ class _WatchedEngine(BaseEngine, Engine):
     @override
     def open(self, package: Package, state: State) -> None:
         # A frozen encoder's weights are predicted from the manifest, too
-        held_bytes = package.manifest.target_weight_bytes
+        held_bytes = package.manifest.frozen_weight_bytes
         self._held_bytes = held_bytes + sum(tensor.nbytes for tensor in state.values())
         self._engine.open(package, state)
 

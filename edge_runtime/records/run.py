@@ -29,6 +29,7 @@ from edge_runtime.records.events import (
     Event,
     Finished,
     Moment,
+    RungChanged,
     StepRecord,
     WindowEnded,
     event_of,
@@ -87,6 +88,18 @@ class Run:
         """
         file = self.path / EVENTS_FILE
         return [logged_event(table, where=str(file)) for table in LineReader(file)]
+
+    def rung_at(self, step: int) -> str | None:
+        """The rung of a step that is done, by the events; `None`: there is none.
+
+        Raises:
+            RecordsError: events.jsonl is missing or damaged.
+        """
+        # Every process logs its first rung, so what was lost is before it in the file.
+        for entry in reversed(self.events()):
+            if isinstance(entry.event, RungChanged) and entry.event.step <= step:
+                return entry.event.rung
+        return None
 
     def power(self) -> list[PowerRecord]:
         """All samples of the meter, in the order in which they were taken.

@@ -26,6 +26,7 @@ class Settings:
     # (first step, rung id), ascending; None: the budget decides, and the steps have the rungs
     rungs: tuple[tuple[PositiveInt, str], ...] | None
     objective: str = TOKENS  # of the plans that decide the rungs
+    calibration_sha256: str | None = None  # of the calibration that they follow; None: none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +87,7 @@ def _text(name: str, value: Any) -> str:
             "state_sha256": "the package's initial state",
             "images_per_epoch": "all pictures",
             "rungs": "those that the budget decides",
+            "calibration_sha256": "no calibration",
         }[name]
     if name == "rungs":
         return ", ".join(f"{rung} from step {first}" for first, rung in value)

@@ -11,6 +11,7 @@ from edge_runtime.data import FrameSource, PictureSource, steps_per_epoch
 from edge_runtime.engines import Engine, create_engine, require_supported
 from edge_runtime.errors import ConfigError
 from edge_runtime.facts import Budget, CostProfile, Plan
+from edge_runtime.facts.plan import EPOCHS
 from edge_runtime.package import Package
 from edge_runtime.planning import TOKEN_BLOCKS, Objective
 from edge_runtime.records import Run, Settings, differences, events, is_begun, open_run
@@ -32,12 +33,13 @@ class TrainingOptions:
     # Not opened yet; `train` opens and closes it
     engine: Engine = field(default_factory=create_engine)
     device_reason: str | None = None  # why the engine's device was chosen; None: it was named
-    epochs: int = 100
+    epochs: int = EPOCHS
     # (first step, rung id), ascending, from step 1; None: `profile` and `budget` decide
     rungs: Sequence[tuple[int, str]] | None = None
     profile: CostProfile | None = None  # of the rungs that may be trained
     budget: Budget = _UNLIMITED
     objective: Objective = TOKEN_BLOCKS  # of the plans, with a profile
+    calibration_sha256: str | None = None  # from which the objective or the rungs come
     # By set of trained parameters that is preferred to the profile's: why it is not trained
     refused_sets: Mapping[str, str] = field(default_factory=dict)
     state: State | None = None  # initial state; None: that of the package
@@ -166,6 +168,7 @@ def _settings(
         images_per_epoch=options.images_per_epoch,
         rungs=None if options.rungs is None else tuple(options.rungs),
         objective=options.objective.name,
+        calibration_sha256=options.calibration_sha256,
     )
 
 

@@ -157,6 +157,7 @@ class GovernedSelector(RungSelector):
         total_steps: int,
         steps_per_epoch: int,
         objective: Objective = TOKEN_BLOCKS,
+        reached: str | None = None,
     ) -> None:
         """Plan the remaining steps with the remaining budget.
 
@@ -177,6 +178,7 @@ class GovernedSelector(RungSelector):
             earlier=metering.earlier,
             room_bytes=room_bytes,
             objective=objective,
+            reached=reached,
         )
         rest = self._governor.overhead_after(metering.spent(time.monotonic()))
         self.plan = make_plan(
@@ -188,6 +190,7 @@ class GovernedSelector(RungSelector):
             steps_per_epoch=None if done else steps_per_epoch,
             objective=objective,
             done=done,
+            reached=reached,
         )
         self._memory = _MemoryReader()
 
@@ -284,4 +287,5 @@ def rung_selector(job: TrainingJob, metering: Metering, *, done: int) -> RungSel
         total_steps=job.total_steps,
         steps_per_epoch=job.steps_per_epoch,
         objective=options.objective,
+        reached=job.run.rung_at(done) if job.run and options.objective.is_staged else None,
     )

@@ -19,7 +19,7 @@ class Encoding:
     features: (
         Tensor  # (V, B, D): class token or mean of the patch tokens, see `ModelFacts.features`
     )
-    kept: Tensor  # (V, B, K) int64, the patch of each patch token
+    kept: Tensor  # (V, B, K) int64, the patch of each patch token; -1: of no single one
     tokens: Tensor | None  # (V, B, 1 + K, D); None: the view group does not declare them
     # (V, B, D) each: features after so many blocks, before the final norm; only where a part
     # of the step asks for them

@@ -160,6 +160,8 @@ def _view_groups(model: ModelFacts, options: DINOOptions) -> tuple[ViewGroup, ..
     pair = crop_views(size_px, min_area=area, asymmetric=True)
     whole = ViewGroup(name=GLOBAL, size_px=size_px, views=pair)
     if not options.local_views:
+        if options.local_size is not None:
+            raise ConfigError("method.local_size: there are no local views; leave it out")
         return (whole,)
     blur = 0.0 if is_small else 0.5
     crop = replace(pair[0], min_area=0.05, max_area=0.4, blur=blur)

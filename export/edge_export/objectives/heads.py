@@ -76,7 +76,7 @@ class Head:
     name: str  # prefix of its parameters
     widths: tuple[int, ...]  # input first
     norm: str = LAYER
-    # With batch norm, one without scale and shift behind the last layer
+    # With batch norm, one without scale and shift after the last layer
     output_norm: bool = False
     output_bias: bool = True  # a bias in the last layer
 

@@ -7,7 +7,7 @@ gradient goes through the final features. Heads are not exported.
 Source: of arXiv 2112.13642 (self-distillation from features of several levels of one network)
 only the abstract was at hand, which gives no detail. All of this is ours, after the
 reconstruction in the style of Be Your Own Teacher (Zhang et al. 2019, arXiv 1905.08094), which
-has labels: heads behind shallow blocks that learn from the deepest one and are dropped.
+has labels: heads after shallow blocks that learn from the deepest one and are dropped.
 
 Letters: V views of all view groups, B images, D encoder width.
 """

@@ -145,7 +145,7 @@ def embed_graph(program: Program, state: Tensors) -> Graph:
     return _lowered(features, inputs, name="embed", free_batch=[EMBEDDED])
 
 
-def target_graph(program: Program, weights: Tensors, images: int) -> Graph:
+def frozen_graph(program: Program, weights: Tensors, images: int) -> Graph:
     """Features of so many images by the frozen encoder, weights as inputs."""
     size = program.model.image_size_px
     example = torch.zeros(images, size, size, 3, dtype=torch.uint8)
@@ -155,7 +155,7 @@ def target_graph(program: Program, weights: Tensors, images: int) -> Graph:
         of_images = program.targets(given, given[EMBEDDED])
         return Border().add(FEATURES, {FEATURES_OUTPUT: of_images})
 
-    return _lowered(features, inputs, name="target")
+    return _lowered(features, inputs, name="frozen_encoder")
 
 
 def tokens_per_block(rung: RungProgram, state: Tensors) -> dict[str, tuple[int, ...]]:

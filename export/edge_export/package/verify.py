@@ -38,6 +38,7 @@ from edge_runtime.package.names import (
     BUFFER,
     EXP_AVG,
     FEATURES_OUTPUT,
+    IMAGES,
     IMAGES_PREFIX,
     TARGET_PREFIX,
 )
@@ -87,7 +88,7 @@ def verify_rungs(package: Package, program: Program, stage: Stage = nullcontext)
 
 
 def verify_other_graphs(package: Package, program: Program) -> None:
-    """Every graph besides steps: periodic updates, merge and embedding.
+    """Every graph besides steps: periodic updates, merge, embedding and the frozen encoder.
 
     Raises:
         PackageError: a result differs.
@@ -97,6 +98,7 @@ def verify_other_graphs(package: Package, program: Program) -> None:
     with in_float32(package, program) as (wide, same):
         _verify_periodic(wide, same, state)
         _verify_forward(wide, same, state)
+        _verify_frozen(wide, same)
 
 
 def artifacts_problem(
@@ -161,7 +163,7 @@ def _verify_rung(
 
 def frozen_tensors(package: Package) -> dict[str, Tensor]:
     """The weights of the frozen encoder, by name; empty if there is none."""
-    return {name: torch.from_numpy(v) for name, v in package.target_weights().items()}
+    return {name: torch.from_numpy(v) for name, v in package.frozen_weights().items()}
 
 
 def _difference(
@@ -280,6 +282,23 @@ def _verify_forward(package: Package, program: Program, state: State) -> None:
         features = torch.from_numpy(engine.run(images))
     expected = program.embed(weights, torch.from_numpy(images))
     _refuse(manifest.embed, {FEATURES_OUTPUT: features}, {FEATURES_OUTPUT: expected})
+
+
+def _verify_frozen(package: Package, program: Program) -> None:
+    """The graph of the frozen encoder, if any, with the weights of the package."""
+    encoder, size_px = package.manifest.frozen_encoder, program.model.image_size_px
+    if encoder is None:
+        return
+    inputs = package.manifest.graphs[encoder.graph].inputs
+    (count,) = (spec.shape[0] for spec in inputs if spec.role == IMAGES)
+    shape = (count or 1, size_px, size_px, 3)
+    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    with create_forward_engine() as engine:
+        engine.open(package, encoder.graph, package.frozen_weights())
+        features = torch.from_numpy(engine.run(images))
+    with torch.no_grad():
+        expected = program.targets(frozen_tensors(package), torch.from_numpy(images))
+    _refuse(encoder.graph, {FEATURES_OUTPUT: features}, {FEATURES_OUTPUT: expected})
 
 
 def _refuse(graph: str, given: Tensors, expected: Tensors) -> None:

@@ -38,8 +38,8 @@ def in_float32(package: Package, program: Program) -> Iterator[tuple[Package, Pr
         return
     beside, manifest = package.path.parent, package.manifest
     files = [manifest.state_file]
-    if manifest.target_encoder is not None:
-        files.append(manifest.target_encoder.weights_file)
+    if manifest.frozen_encoder is not None:
+        files.append(manifest.frozen_encoder.weights_file)
     with storage_errors("write to", beside):
         temporary = tempfile.TemporaryDirectory(dir=beside, prefix=f"{package.path.name}-")
     with temporary as folder:

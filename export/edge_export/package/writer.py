@@ -25,13 +25,13 @@ from edge_export.vit import encoder_parameters
 from edge_runtime.errors import EngineError
 from edge_runtime.package.manifest import (
     FORMAT,
+    FrozenEncoder,
     GraphSpec,
     Manifest,
     OrtTraining,
     OrtTrainingGraphs,
     PeriodicGraph,
     Rung,
-    TargetEncoder,
     TensorSpec,
     ViewGroup,
 )
@@ -42,9 +42,9 @@ from edge_runtime.state import encode_state
 from edge_runtime.storage import storage_errors
 from edge_runtime.version import __version__
 
-STATE_FILE, TARGET_WEIGHTS = "state.safetensors", "target.safetensors"
-EMBED, MERGE, UPDATE, TARGET = (
-    f"graphs/{name}.onnx" for name in ("embed", "merge", "update", "target")
+STATE_FILE, FROZEN_WEIGHTS = "state.safetensors", "frozen_encoder.safetensors"
+EMBED, MERGE, UPDATE, FROZEN = (
+    f"graphs/{name}.onnx" for name in ("embed", "merge", "update", "frozen_encoder")
 )
 
 Tensors = Mapping[str, Tensor]
@@ -80,7 +80,7 @@ class PackageWriter:
         self._stage = stage
         self._settings = settings or program.settings
         self._frozen = frozen
-        self._target_bytes = 0  # of the frozen encoder's tensors in a run of its graph
+        self._frozen_bytes = 0  # of the frozen encoder's tensors in a run of its graph
         self._specs: dict[str, GraphSpec] = {}
         self._sha256: dict[str, str] = {}
         # File and peak memory of each optimizer graph, by the sums that it takes
@@ -102,7 +102,7 @@ class PackageWriter:
         if self._program.recipe.parametrization.name != "none":
             self._graph(MERGE, graphs.merge_graph(self._program, self._state))
         if self._frozen:
-            self._write_target(self._frozen)
+            self._write_frozen(self._frozen)
         for update in self._program.declaration.periodic:
             graph = graphs.periodic_graph(self._program, update, self._state)
             self._graph(_periodic_file(update), graph)
@@ -113,15 +113,15 @@ class PackageWriter:
             self._write_artifacts()
         self.write_manifest()
 
-    def _write_target(self, weights: Tensors) -> None:
+    def _write_frozen(self, weights: Tensors) -> None:
         """The frozen encoder: its weights, and its graph for the images of a micro-batch."""
         arrays = {name: value.numpy() for name, value in weights.items()}
-        self._file(TARGET_WEIGHTS, encode_state(arrays))
+        self._file(FROZEN_WEIGHTS, encode_state(arrays))
         images = min(self._program.bind(settings).images for settings in self._settings)
         with self._stage("frozen encoder"):
-            graph = graphs.target_graph(self._program, weights, images)
-            self._graph(TARGET, graph)
-        self._target_bytes = arena_bytes(graph.model)
+            graph = graphs.frozen_graph(self._program, weights, images)
+            self._graph(FROZEN, graph)
+        self._frozen_bytes = arena_bytes(graph.model)
 
     def refuse_artifacts(self, reason: str) -> None:
         """Remove the ort-training artifacts: the package is complete without them."""
@@ -154,7 +154,7 @@ class PackageWriter:
             micro_batch=settings.micro_batch,
             tokens_per_block=tokens,
             flops=self._step_flops(rung, files),
-            peak_activation_bytes=activation_bytes + self._target_bytes,
+            peak_activation_bytes=activation_bytes + self._frozen_bytes,
             draws=rung.draws,
             graphs=files,
             ort_training=None,
@@ -198,16 +198,16 @@ class PackageWriter:
         parts = self._program.recipe.batch_size // rung.images
         runs = {STEP: 1, ACCUMULATE: parts, APPLY: 1}
         trained = sum(runs[kind] * (self._specs[p].flops or 0) for kind, p in files.items())
-        return trained + self._target_flops()
+        return trained + self._frozen_flops()
 
-    def _target_flops(self) -> int:
+    def _frozen_flops(self) -> int:
         """Of the frozen encoder on the views of a batch."""
-        if TARGET not in self._specs:
+        if FROZEN not in self._specs:
             return 0
-        (images,) = (s.shape[0] for s in self._specs[TARGET].inputs if s.role == IMAGES)
+        (images,) = (s.shape[0] for s in self._specs[FROZEN].inputs if s.role == IMAGES)
         views = sum(len(group.views) for group in self._program.target_groups)
         batch_size = self._program.recipe.batch_size
-        return views * batch_size // (images or 1) * (self._specs[TARGET].flops or 0)
+        return views * batch_size // (images or 1) * (self._specs[FROZEN].flops or 0)
 
     def _write_artifacts(self) -> None:
         """The ort-training artifacts of all rungs, or none if the generator fails."""
@@ -277,14 +277,14 @@ class PackageWriter:
                 checkpoint=ort_training.CHECKPOINT if self._refused is None else None,
                 update=UPDATE if UPDATE in self._specs else None,
             ),
-            target_encoder=None if TARGET not in self._specs else self._target_encoder(),
+            frozen_encoder=None if FROZEN not in self._specs else self._frozen_encoder(),
             graphs=self._specs,
             sha256=self._sha256,
         )
 
-    def _target_encoder(self) -> TargetEncoder:
+    def _frozen_encoder(self) -> FrozenEncoder:
         groups = tuple(group.name for group in self._program.target_groups)
-        return TargetEncoder(graph=TARGET, weights_file=TARGET_WEIGHTS, groups=groups)
+        return FrozenEncoder(graph=FROZEN, weights_file=FROZEN_WEIGHTS, groups=groups)
 
     def _graph(self, path: str, graph: graphs.Graph) -> None:
         self._file(path, _bytes(graph.model))

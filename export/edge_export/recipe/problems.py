@@ -59,24 +59,9 @@ def _declared(recipe: Recipe) -> Iterator[str]:
     refusal = method.declaration.micro_batch_refusal
     if refusal is not None and any(n < recipe.batch_size for n in recipe.micro_batches):
         yield f"micro_batches: method {method.name} needs the whole batch: {refusal}"
-    for size_px in recipe.patch_sizes:
-        for group in method.declaration.views:
-            if group.pruned and group.size_px % size_px:
-                yield (
-                    f"patch_sizes: {size_px} px does not divide the {group.size_px} px of "
-                    f"view group {group.name!r}"
-                )
+    yield from _patch_sizes(recipe, method)
     yield from _teacher(recipe, method)
-    if method.name == DistillationAlone.name and not recipe.distillation.weight:
-        yield (
-            f"distillation.weight: method {method.name} has no other loss; give a weight, "
-            "such as 1.0, and a teacher"
-        )
-    if recipe.self_distillation.weight and model.depth < 2:
-        yield (
-            "self_distillation.weight: a model of one block has no features before its last; "
-            "use model.depth 2 or more, or weight 0"
-        )
+    yield from _distillation(recipe, method)
     if method.declaration.predicts_hidden and _embeds_all(recipe):
         yield _sees_hidden(recipe, method)
     else:
@@ -90,6 +75,31 @@ def _declared(recipe: Recipe) -> Iterator[str]:
             trained_names([], trained, model)
     except ConfigError as error:
         yield str(error)
+
+
+def _patch_sizes(recipe: Recipe, method: Objective) -> Iterator[str]:
+    """Patch sizes that do not divide the views."""
+    for size_px in recipe.patch_sizes:
+        for group in method.declaration.views:
+            if group.pruned and group.size_px % size_px:
+                yield (
+                    f"patch_sizes: {size_px} px does not divide the {group.size_px} px of "
+                    f"view group {group.name!r}"
+                )
+
+
+def _distillation(recipe: Recipe, method: Objective) -> Iterator[str]:
+    """Terms of distillation that are missing, or cannot be."""
+    if method.name == DistillationAlone.name and not recipe.distillation.weight:
+        yield (
+            f"distillation.weight: method {method.name} has no other loss; give a weight, "
+            "such as 1.0, and a teacher"
+        )
+    if recipe.self_distillation.weight and recipe.facts().depth < 2:
+        yield (
+            "self_distillation.weight: a model of one block has no features before its last; "
+            "use model.depth 2 or more, or weight 0"
+        )
 
 
 def _token_policy(recipe: Recipe, method: Objective) -> Iterator[str]:

@@ -101,7 +101,8 @@ class Program:
 
     def _encoder_parameters(self) -> tuple[Parameter, ...]:
         """The encoder's parameters, those that the method's loss does not depend on marked."""
-        unused = self.objective.declaration.zero_gradient
+        # What the method's own head cancels, that of distillation does not
+        unused = self.objective.declaration.zero_gradient if self.frozen is None else ()
         parameters = vit.encoder_parameters(self.model)
         return tuple(replace(each, zero_gradient=each.name in unused) for each in parameters)
 
