@@ -49,14 +49,8 @@ def recipe_of(method="simclr", policy="random", **changes):
 
 
 def export(folder, recipe):
-    return export_package(
-        recipe,
-        folder / "package",
-        init=None,
-        ranker=ranker_for(recipe, folder),
-        report=lambda *_: None,
-        verify_all=True,
-    )
+    given = {"init": None, "ranker": ranker_for(recipe, folder), "verify_all": True}
+    return export_package(recipe, folder / "package", report=lambda *_: None, **given)
 
 
 def test_the_defaults_are_those_of_grad_scaler() -> None:
