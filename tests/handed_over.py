@@ -118,7 +118,8 @@ def export_all(folder: Path) -> None:
     for method, policy in [*cases, ("distillation", "random")]:
         export_one(folder, method, policy, "fp32")
     for method, policy in cases:
-        if method == "simclr" or policy == "random":  # each method and each policy once
+        # Each method and each policy; with a teacher, simprune couples the branches
+        if method == "simclr" or policy in ("random", "simprune"):
             export_one(folder, method, policy, "fp16")
 
 
