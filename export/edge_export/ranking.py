@@ -240,7 +240,8 @@ def fitted(
     for _ in range(epochs):
         for batch in torch.randperm(len(x), generator=generator).split(BATCH):
             optimizer.zero_grad()
-            ranking_loss(importance(weights, x[batch]), ranks[batch]).backward()
+            loss = ranking_loss(importance(weights, x[batch]), ranks[batch])
+            torch.autograd.backward(loss)
             optimizer.step()
         schedule.step()
     return {name: value.detach() for name, value in weights.items()}
