@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch", reason="rankings are computed on the torch 
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from teacher_file import write_teacher  # noqa: E402
-from torch.nn.functional import cosine_similarity, normalize  # noqa: E402
+from torch.nn.functional import cosine_similarity, layer_norm, normalize  # noqa: E402
 
 from edge_export import vit  # noqa: E402
 from edge_export.parameters import initial_values  # noqa: E402
@@ -167,10 +167,10 @@ def test_the_overlap_is_the_share_of_the_first_in_common():
 
 
 def test_a_ranker_learns_a_ranking_and_its_scores_rise_with_importance():
-    """Importance is a direction of the tokens here; other pictures are judged."""
+    """Importance is a direction of the normalised tokens; other pictures are judged."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(96, 17, 8, generator=generator)
-    golden = x[:, 1:, 0].argsort(dim=1)
+    golden = layer_norm(x, [8])[:, 1:, 0].argsort(dim=1)
     weights = fitted(x[:64], golden[:64], seed=0, epochs=100)
     scores = importance(weights, x[64:])
     assert overlap(scores.argsort(dim=1), golden[64:], 4) > 0.8
