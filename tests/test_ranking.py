@@ -171,11 +171,11 @@ def test_a_ranker_learns_a_ranking_and_its_scores_rise_with_importance():
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(96, 17, 8, generator=generator)
     golden = layer_norm(x, [8])[:, 1:, 0].argsort(dim=1)
-    weights = fitted(x[:64], golden[:64], seed=0, epochs=100)
+    weights = fitted(x[:64], golden[:64], seed=0)
     scores = importance(weights, x[64:])
     assert overlap(scores.argsort(dim=1), golden[64:], 4) > 0.8
     assert overlap(scores.argsort(dim=1, descending=True), golden[64:], 4) < 0.1
-    again = fitted(x[:64], golden[:64], seed=0, epochs=100)
+    again = fitted(x[:64], golden[:64], seed=0)
     assert all(torch.equal(value, again[name]) for name, value in weights.items())
 
 

@@ -222,22 +222,19 @@ def leave_one_out(features: Callable[[Tensor], Tensor], x: Tensor, whole: Tensor
 
 
 @torch.enable_grad()
-def fitted(
-    x: Tensor, ranking: Tensor, *, seed: int, epochs: int = EPOCHS
-) -> dict[str, Tensor]:
+def fitted(x: Tensor, ranking: Tensor, *, seed: int) -> dict[str, Tensor]:
     """The weights of a ranker that imitates rankings.
 
     Args:
         x: (S, 1 + N, D), tokens of the frozen encoder.
         ranking: (S, N) int64, of `golden_ranking`.
         seed: of initial weights and batches.
-        epochs: passes over the pictures.
     """
     weights = {name: v.requires_grad_() for name, v in untrained(x.shape[2], seed).items()}
     optimizer = torch.optim.Adam(weights.values(), lr=FIRST_RATE, weight_decay=DECAY)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs, LAST_RATE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS, LAST_RATE)
     ranks, generator = ranking.argsort(dim=1), torch.Generator().manual_seed(seed)
-    for _ in range(epochs):
+    for _ in range(EPOCHS):
         for batch in torch.randperm(len(x), generator=generator).split(BATCH):
             optimizer.zero_grad()
             loss = ranking_loss(importance(weights, x[batch]), ranks[batch])
