@@ -29,7 +29,7 @@ SLOW_FILES = {
     "test_engine_memory", "test_evaluation_room", "test_flops", "test_growth",
     "test_liveness", "test_measuring_within_budget", "test_micro_batches",
     "test_ort_training_artifacts", "test_package_format", "test_partial_training",
-    "test_policies", "test_profiling", "test_report_room", "test_selftest",
+    "test_policies", "test_profiling", "test_ranker_file", "test_report_room", "test_selftest",
     "test_sensor_faults", "test_training_budget", "test_training_resume", "test_verify",
     "test_wheel",
 }  # fmt: skip
