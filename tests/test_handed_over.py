@@ -26,11 +26,13 @@ def test_losses_are_those_of_the_exporting_environment(path: Path) -> None:
     assert here.keys() == expected.keys()
     for rung, losses in here.items():
         # Other versions add up in another order, and every step builds on the one before.
-        assert losses == pytest.approx(expected[rung], rel=tolerance(path.name)), rung
+        # Of a loss near 0 it is the terms, cosines, that are rounded.
+        allowed = tolerance(path.name)
+        assert losses == pytest.approx(expected[rung], rel=allowed, abs=allowed), rung
 
 
 def tolerance(package: str) -> float:
-    """Relative, of a loss. Float16 rounds by 5e-4 at most, and a loss is a mean.
+    """Of a loss. Float16 rounds by 5e-4 at most, and a loss is a mean.
 
     Where that tips over a policy's choice, another token is kept, of nearly the same score.
     """

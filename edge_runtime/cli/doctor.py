@@ -44,9 +44,9 @@ _LIBRARIES = (
     "onnx",
 )  # fmt: skip
 # Upper bounds of a trial's memory, without the libraries that it shares with this process.
-_ENGINE_TRIAL_BYTES = 96 << 20
+_ENGINE_TRIAL_BYTES = 88 << 20
 _TRIAL_BYTES = {
-    "pictures": 96 << 20,
+    "pictures": 88 << 20,
     **dict.fromkeys(ENGINES, _ENGINE_TRIAL_BYTES),
     "export": 60 << 20,
 }
