@@ -23,7 +23,7 @@ LAYERS = [
     {"reading"},
     {"storage"},
     {"state", "schema"},
-    {"facts"},
+    {"documents", "facts"},
     {"package", "device", "records"},
     {"planning"},
     {"data"},

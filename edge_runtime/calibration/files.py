@@ -1,21 +1,19 @@
 """The file of a calibration, format 1: written whole, read strictly."""
 
-import json
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from edge_runtime.documents import read_document, write_document
 from edge_runtime.errors import ConfigError, RecordsError
 from edge_runtime.facts import Calibration, CalibrationStage
 from edge_runtime.facts.calibration import COST_UNITS, LEAST_VARIANCE
 from edge_runtime.package import Package
-from edge_runtime.reading import read_json
 from edge_runtime.schema import problems_text, shown, structure, unstructure
-from edge_runtime.storage import storage_errors, write_file
 
 FORMAT = 1
-_COMMAND = "`edge-train calibrate PKG DATA`"
+_COMMAND = "edge-train calibrate PKG DATA"
 
 
 def save_calibration(calibration: Calibration, path: Path) -> None:
@@ -27,9 +25,7 @@ def save_calibration(calibration: Calibration, path: Path) -> None:
     """
     table = unstructure(calibration)
     _checked(table, f"calibration {path} is not written")
-    with storage_errors("write", path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    write_file(path, (json.dumps(table, indent=2) + "\n").encode())
+    write_document(path, table)
 
 
 def load_calibration(path: Path, package: Package | None = None) -> Calibration:
@@ -44,22 +40,11 @@ def load_calibration(path: Path, package: Package | None = None) -> Calibration:
         RecordsError: it is damaged or of another format; every problem is listed.
     """
     try:
-        table = read_json(path)
+        table = read_document(path, "calibration", version=FORMAT, command=_COMMAND)
     except FileNotFoundError as error:
         raise ConfigError(
-            f"calibration {path} does not exist. Measure one with {_COMMAND}."
+            f"calibration {path} does not exist. Measure one with `{_COMMAND}`."
         ) from error
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise RecordsError(
-            f"calibration {path} cannot be read ({reason}). Measure again with {_COMMAND}."
-        ) from error
-    version = table.get("format") if isinstance(table, dict) else None
-    if version != FORMAT:
-        raise RecordsError(
-            f"calibration {path}: format {shown(version)} is unknown; this edge-train reads "
-            f"format {FORMAT}. Measure again with {_COMMAND}."
-        )
     where = f"calibration {path}"
     calibration = _checked(table, where)
     if package is not None:

@@ -4,7 +4,6 @@ docs/planning.md explains every field.
 """
 
 import hashlib
-import json
 import logging
 import os
 import re
@@ -13,15 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from edge_runtime.documents import read_document, write_document
 from edge_runtime.engines import engine_name
 from edge_runtime.errors import ConfigError, DeviceError, RecordsError, StorageError
 from edge_runtime.facts import CostProfile, RungCost
 from edge_runtime.facts.costs import EXTRAPOLATED, INTERPOLATED, MEASURED, SOURCES
 from edge_runtime.facts.devices import AUTO, CPU
 from edge_runtime.package import Package
-from edge_runtime.reading import read_json
-from edge_runtime.schema import shown, structure, unstructure
-from edge_runtime.storage import storage_errors, write_file
+from edge_runtime.schema import structure, unstructure
 from edge_runtime.units import bytes_text
 
 logger = logging.getLogger(__name__)
@@ -140,9 +138,7 @@ def save_profile(profile: CostProfile, path: Path) -> None:
         raise DeviceError(
             f"{error}\nSee `edge-train doctor` for the sensors, and measure again."
         ) from error
-    with storage_errors("write", path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    write_file(path, (json.dumps(unstructure(profile), indent=2) + "\n").encode())
+    write_document(path, unstructure(profile))
 
 
 def load_profile(path: Path) -> CostProfile:
@@ -153,24 +149,14 @@ def load_profile(path: Path) -> CostProfile:
         RecordsError: it is damaged or of another format; every problem is listed.
     """
     try:
-        table = read_json(path)
+        table = read_document(
+            path, "cost profile", version=FORMAT, command="edge-train profile PKG"
+        )
     except FileNotFoundError as error:
         raise DeviceError(
             f"cost profile {path} does not exist. Measure one on the board with "
             f"`edge-train profile PKG -o {path}`."
         ) from error
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise RecordsError(
-            f"cost profile {path} cannot be read ({reason}). Measure again with "
-            "`edge-train profile PKG`."
-        ) from error
-    version = table.get("format") if isinstance(table, dict) else None
-    if version != FORMAT:
-        raise RecordsError(
-            f"cost profile {path}: format {shown(version)} is unknown; this edge-train reads "
-            f"format {FORMAT}. Measure again with `edge-train profile PKG`."
-        )
     return _checked(table, f"cost profile {path}")
 
 
