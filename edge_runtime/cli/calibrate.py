@@ -5,7 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 from edge_runtime.cli.budget_flags import add_trained_argument
 from edge_runtime.cli.output import say, show, show_json
-from edge_runtime.cli.paths import any_path, path_text, require_output
+from edge_runtime.cli.paths import (
+    add_data_argument,
+    add_package_argument,
+    any_path,
+    require_output,
+)
 from edge_runtime.cli.plan import costs_of
 from edge_runtime.cli.profile import add_device_arguments, environment_of
 from edge_runtime.cli.quantities import seed, whole
@@ -31,15 +36,8 @@ _UNITS = {"time": SECONDS, "energy": JOULES}  # of `--cost`
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument(
-        "package", metavar="PKG", type=any_path, help="written by `edge-train export`"
-    )
-    parser.add_argument(
-        "data",
-        metavar="DATA",
-        type=path_text,
-        help="a folder or .tar of pictures, a video file, camera:N, or digits",
-    )
+    add_package_argument(parser)
+    add_data_argument(parser)
     parser.add_argument(
         "--from",
         metavar="RUN",

@@ -6,7 +6,9 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from edge_runtime.cli.output import show, show_json
-from edge_runtime.cli.paths import any_path
+from edge_runtime.cli.paths import (
+    add_package_argument,
+)
 from edge_runtime.cli.quantities import count_text
 from edge_runtime.cli.table import aligned
 from edge_runtime.units import bytes_text
@@ -17,9 +19,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument(
-        "package", metavar="PKG", type=any_path, help="written by `edge-train export`"
-    )
+    add_package_argument(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 

@@ -84,3 +84,20 @@ def require_place(target: Path) -> None:
             raise ConfigError(
                 f"{target} is a place for records of the run {folder}. Choose another name."
             )
+
+
+def add_package_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare `PKG`."""
+    parser.add_argument(
+        "package", metavar="PKG", type=any_path, help="written by `edge-train export`"
+    )
+
+
+def add_data_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare `DATA`, the pictures to train or to measure with."""
+    parser.add_argument(
+        "data",
+        metavar="DATA",
+        type=path_text,
+        help="a folder or .tar of pictures, a video file, camera:N, or digits",
+    )

@@ -15,7 +15,11 @@ from edge_runtime.cli.budget_flags import (
     calibration_path,
 )
 from edge_runtime.cli.output import say, show, show_json
-from edge_runtime.cli.paths import any_path, path_text
+from edge_runtime.cli.paths import (
+    add_package_argument,
+    any_path,
+    path_text,
+)
 from edge_runtime.cli.plan_text import PlanFacts, render_text, table_of
 from edge_runtime.cli.profile import add_device_arguments, environment_of
 from edge_runtime.cli.quantities import count
@@ -32,9 +36,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument(
-        "package", metavar="PKG", type=any_path, help="written by `edge-train export`"
-    )
+    add_package_argument(parser)
     parser.add_argument(
         "data",
         metavar="DATA",

@@ -6,7 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_runtime.cli.output import say, show, show_json
-from edge_runtime.cli.paths import any_path, require_output
+from edge_runtime.cli.paths import (
+    add_package_argument,
+    any_path,
+    require_output,
+)
 from edge_runtime.cli.quantities import duration_s, niceness, size_bytes, threads
 from edge_runtime.cli.signals import stop_on_signals
 from edge_runtime.errors import ConfigError, EdgeRuntimeError
@@ -21,9 +25,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument(
-        "package", metavar="PKG", type=any_path, help="written by `edge-train export`"
-    )
+    add_package_argument(parser)
     parser.add_argument(
         "-o",
         "--output",

@@ -18,7 +18,12 @@ from edge_runtime.cli.budget_flags import (
     calibration_path,
 )
 from edge_runtime.cli.output import discard_output, say, show_json
-from edge_runtime.cli.paths import any_path, path_text, require_place
+from edge_runtime.cli.paths import (
+    add_data_argument,
+    add_package_argument,
+    any_path,
+    require_place,
+)
 from edge_runtime.cli.profile import add_device_arguments, add_nice_argument
 from edge_runtime.cli.quantities import AUTO, count, duration_s, port, seed, shortened
 from edge_runtime.cli.signals import stop_on_signals
@@ -36,15 +41,8 @@ _STOPPING = "stopping after this step and saving"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument(
-        "package", metavar="PKG", type=any_path, help="written by `edge-train export`"
-    )
-    parser.add_argument(
-        "data",
-        metavar="DATA",
-        type=path_text,
-        help="a folder or .tar of pictures, a video file, camera:N, or digits",
-    )
+    add_package_argument(parser)
+    add_data_argument(parser)
     parser.add_argument(
         "-o", "--output", metavar="RUN", type=any_path, required=True, help="folder to create"
     )
