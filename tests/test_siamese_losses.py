@@ -33,7 +33,8 @@ from losses import (  # noqa: E402
 )
 
 from edge_export.objectives.barlowtwins import BarlowTwins, barlow_twins  # noqa: E402
-from edge_export.objectives.byol import BYOL, negative_cosine  # noqa: E402
+from edge_export.objectives.byol import BYOL  # noqa: E402
+from edge_export.objectives.cosine import negative_cosine  # noqa: E402
 from edge_export.objectives.simsiam import SimSiam  # noqa: E402
 from edge_export.objectives.vicreg import VICReg, vicreg_terms  # noqa: E402
 from edge_export.vit import ENCODER  # noqa: E402

@@ -3,13 +3,12 @@
 docs/methods.md lists what differs from the paper.
 """
 
-from torch import Tensor
-from torch.nn.functional import normalize
 from typing_extensions import override
 
 from edge_export.context import StepContext
 from edge_export.declaration import LossResult, ObjectiveDeclaration, ViewGroup
 from edge_export.objectives.base import Defaults, Objective
+from edge_export.objectives.cosine import both_ways
 from edge_export.objectives.heads import Head, HeadOptions, bottleneck, crop_views
 from edge_export.vit import ENCODER
 from edge_runtime.package.manifest import ModelFacts
@@ -55,23 +54,3 @@ class BYOL(Objective):
         predicted = self._predictor(step.weights, projected)  # (2, B, P)
         targets = self._projector(step.teacher_weights, teacher)
         return LossResult(loss=4 + 2 * both_ways(predicted, targets))
-
-
-def both_ways(predicted: Tensor, targets: Tensor) -> Tensor:
-    """Sum of the negative cosines of each view's prediction and the other view's target.
-
-    Args:
-        predicted: (2, B, P), with gradient.
-        targets: (2, B, P), without gradient.
-    """
-    return negative_cosine(predicted[0], targets[1]) + negative_cosine(
-        predicted[1], targets[0]
-    )
-
-
-def negative_cosine(predicted: Tensor, targets: Tensor) -> Tensor:
-    """Mean over the batch of -cos (SimSiam, equation 1): (B, P) each.
-
-    BYOL's squared distance of the normalised vectors (equation 2) is 2 + 2 times this.
-    """
-    return -(normalize(predicted, dim=1) * normalize(targets, dim=1)).sum(dim=1).mean()

@@ -26,7 +26,7 @@ from edge_export.declaration import (
     ViewGroup,
 )
 from edge_export.objectives.base import Defaults, Objective
-from edge_export.objectives.byol import negative_cosine
+from edge_export.objectives.cosine import cosine_distance
 from edge_export.objectives.heads import Head, crop_views
 from edge_runtime.package.manifest import ModelFacts
 
@@ -58,7 +58,7 @@ class Distillation:
         targets = torch.cat(list(step.targets.values()))  # (V, B, E)
         features = torch.cat([step.student[name].features for name in step.targets])
         predicted = self._head(step.weights, features)  # (V, B, E)
-        distance = 1 + negative_cosine(predicted.flatten(0, 1), targets.flatten(0, 1))
+        distance = cosine_distance(predicted, targets)
         return LossResult(loss=distance * self.weight, metrics={NAME: distance})
 
 

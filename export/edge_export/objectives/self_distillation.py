@@ -18,7 +18,7 @@ import torch
 
 from edge_export.context import StepContext
 from edge_export.declaration import Declaration, LossResult
-from edge_export.objectives.byol import negative_cosine
+from edge_export.objectives.cosine import cosine_distance
 from edge_export.objectives.heads import Head
 from edge_runtime.package.manifest import ModelFacts
 
@@ -67,6 +67,6 @@ class SelfDistillation:
         for blocks, head in self._heads.items():
             inner = torch.cat([each.taps[blocks] for each in encodings])
             predicted = head(step.weights, inner)  # (V, B, D)
-            distances.append(1 + negative_cosine(predicted.flatten(0, 1), final.flatten(0, 1)))
+            distances.append(cosine_distance(predicted, final))
         distance = torch.stack(distances).mean()
         return LossResult(loss=distance * self.weight, metrics={NAME: distance})

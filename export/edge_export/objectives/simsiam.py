@@ -8,7 +8,7 @@ from typing_extensions import override
 from edge_export.context import StepContext
 from edge_export.declaration import LossResult, ObjectiveDeclaration, ViewGroup
 from edge_export.objectives.base import Defaults, Objective
-from edge_export.objectives.byol import both_ways
+from edge_export.objectives.cosine import both_ways
 from edge_export.objectives.heads import Head, HeadOptions, bottleneck, crop_views
 from edge_runtime.package.manifest import ModelFacts
 
