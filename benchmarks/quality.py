@@ -3,14 +3,17 @@
 Trains a small ViT with the user's commands (export, run, eval) once per arm and seed. Arms of
 one seed see the same pictures in the same order and begin with the same weights, so they are
 compared in pairs. Quality is the accuracy of kNN and of a linear probe on all test pictures;
-cost is the FLOPs of all training steps, and their time, waits for pictures included.
+cost is the FLOPs of all training steps, and their time at the pace of the fastest tenth of
+their rung's steps, so that other programs on the machine make no arm slower than another.
 
     python benchmarks/quality.py --data cifar10 -o docs/results/quality.jsonl
     python benchmarks/quality.py --summary docs/results/quality.jsonl
 
 The data folder holds train/<class>/ and test/<class>/; training takes the first pictures of
 each class. Each finished run appends one JSON line to the output file, and is not repeated
-when the benchmark is called again. With --work FOLDER an aborted run continues, too.
+when the benchmark is called again. With --work FOLDER an aborted run continues, too. The
+accelerated arm is calibrated at the checkpoints of the dense run of its seed, once, if
+--calibrations names a folder to keep.
 """
 
 import argparse
@@ -21,7 +24,7 @@ import shutil
 import statistics
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -30,6 +33,7 @@ from parts.common import Row, add_line, edge_train, machine, say, table, version
 
 from edge_runtime.package import open_package
 from edge_runtime.records import Run, open_run
+from edge_runtime.records.events import StepRecord
 
 IMAGE_PX, PATCH_PX = 32, 4
 BASELINE = "dense"
@@ -48,10 +52,10 @@ LADDER = (1.0, 0.75, 0.5, 0.25)
 # With a teacher, `random` shortens the student alone, `evit` and `simprune` shorten both.
 ARMS = {
     BASELINE: Arm("random", LADDER),
+    "accelerated": Arm("random", LADDER, is_accelerated=True),
     "random": Arm("random", (0.68,)),
     "evit": Arm("evit", (0.78,)),
     "simprune": Arm("simprune", (0.78,)),
-    "accelerated": Arm("random", LADDER, is_accelerated=True),
 }
 # Two-sided 95 % quantiles of Student's t, by degrees of freedom.
 T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306}
@@ -103,6 +107,12 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--summary", metavar="FILE", type=Path, help="only compare the arms in such a file"
     )
+    parser.add_argument(
+        "--calibrations",
+        metavar="FOLDER",
+        type=Path,
+        help="where the accelerated arm's are kept; default: the work folder",
+    )
     parser.add_argument("--arms", type=lambda text: text.split(","), default=list(ARMS))
     parser.add_argument("--method", default="mocov3", help="default: mocov3")
     parser.add_argument(
@@ -116,7 +126,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
         "--images", type=int, default=10_000, help="to train on; default: 10000"
     )
     parser.add_argument("--epochs", type=int, default=10, help="default: 10")
-    parser.add_argument("--batch-size", type=int, default=256, help="default: 256")
+    parser.add_argument("--batch-size", type=int, default=64, help="default: 64")
     parser.add_argument("--depth", type=int, default=6, help="blocks; default: 6")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     args = parser.parse_args(words)
@@ -171,7 +181,7 @@ def link_pictures(source: Path, target: Path, images: int) -> Path:
 def measure(trial: Trial, pictures: Path, folder: Path, args: argparse.Namespace) -> Row:
     """Train and evaluate; the row is in the output file."""
     package = package_of(trial, folder)
-    run = train(trial, package, pictures, folder)
+    run = train(trial, package, pictures, folder, args)
     row = row_of(trial, run, package, pictures, args.data / "test")
     context = {"machine": machine(), "versions": {**versions(), **run.info.versions}}
     add_line(args.output, {**row, **context})
@@ -205,12 +215,14 @@ def name_of(trial: Trial) -> str:
     return "-".join(str(value) for key, value in asdict(trial).items() if key != "arm")
 
 
-def train(trial: Trial, package: Path, pictures: Path, folder: Path) -> Run:
+def train(
+    trial: Trial, package: Path, pictures: Path, folder: Path, args: argparse.Namespace
+) -> Run:
     """Train to the end, from where an earlier call stopped."""
     arm, run = ARMS[trial.arm], folder / f"run-{trial.arm}-{name_of(trial)}"
     rungs = ["--keep-ratio", f"{arm.keep_ratios[0]:g}"]
     if arm.is_accelerated:
-        calibration = calibrated(trial, package, pictures, folder)
+        calibration = calibrated(trial, package, pictures, folder, args)
         rungs = ["--objective", "gradient-error", "--calibration", str(calibration)]
     command = [
         *("run", str(package), str(pictures), "-o", str(run), "--resume", *rungs),
@@ -221,14 +233,17 @@ def train(trial: Trial, package: Path, pictures: Path, folder: Path) -> Run:
     return open_run(run)
 
 
-def calibrated(trial: Trial, package: Path, pictures: Path, folder: Path) -> Path:
+def calibrated(
+    trial: Trial, package: Path, pictures: Path, folder: Path, args: argparse.Namespace
+) -> Path:
     """Gradient errors at the checkpoints of the dense run, which is trained if it is missing.
 
     Costs are FLOPs, since there is no cost profile in an empty cache: not the moment decides.
     """
-    file = folder / f"calibration-{name_of(trial)}.json"
+    kept: Path = args.calibrations or folder
+    file = kept / f"calibration-{name_of(trial)}.json"
     if not file.exists():
-        dense = train(replace(trial, arm=BASELINE), package, pictures, folder)
+        dense = train(replace(trial, arm=BASELINE), package, pictures, folder, args)
         command = ["calibrate", str(package), str(pictures), "--from", str(dense.path)]
         say(f"edge-train {shlex.join(command)}")
         cache = {"EDGE_TRAIN_CACHE": str(folder / "cache")}
@@ -241,18 +256,30 @@ def row_of(trial: Trial, run: Run, package: Path, pictures: Path, test: Path) ->
     command = ["eval", str(run.path), "--train", str(pictures), "--test", str(test)]
     scores = json.loads(edge_train([*command, "--linear", "--json"]))
     steps, exported = run.steps(), open_package(package)
-    step_s = [step.measured.step_s for step in steps]
     return {
         **asdict(trial),
         "knn": scores["knn"],
         "linear": scores["linear"],
         "last_epoch_loss": last_epoch_loss(run),
         "training_flops": sum(exported.rung(step.rung).flops for step in steps),
-        "median_step_s": round(statistics.median(step_s), 4),
-        "train_s": round(sum(step_s) + sum(step.measured.wait_s for step in steps), 1),
+        "train_s": round(sum(s.measured.step_s + s.measured.wait_s for s in steps), 1),
         "steps": dict(Counter(step.rung for step in steps)),  # by rung, in their order
+        "fast_step_s": fast_step_s(steps),
         "test_pictures": scores["test"]["pictures"],
     }
+
+
+def fast_step_s(steps: list[StepRecord]) -> dict[str, float]:
+    """By rung, the time that a tenth of its steps took at most."""
+    by_rung: dict[str, list[float]] = {}
+    for step in steps:
+        by_rung.setdefault(step.rung, []).append(step.measured.step_s)
+    return {rung: sorted(times)[len(times) // 10] for rung, times in by_rung.items()}
+
+
+def undisturbed_s(row: Row) -> float:
+    """Time of all steps, each at the fast pace of its rung."""
+    return float(sum(count * row["fast_step_s"][rung] for rung, count in row["steps"].items()))
 
 
 def last_epoch_loss(run: Run) -> float:
@@ -284,7 +311,8 @@ def table_of(rows: list[Row]) -> str:
                 str(len(of_arm)),
                 *(mean_percent(of_arm, score) for score in ("knn", "linear")),
                 *(difference_text(pairs, score) for score in ("knn", "linear")),
-                *(share_text(pairs, key) for key in ("training_flops", "train_s")),
+                share_text(pairs, lambda row: row["training_flops"]),
+                share_text(pairs, undisturbed_s),
             ]
         )
     columns = (
@@ -317,9 +345,9 @@ def difference_text(pairs: list[tuple[Row, Row]], score: str) -> str:
     return f"{statistics.mean(points):+.2f} +- {half:.2f}"
 
 
-def share_text(pairs: list[tuple[Row, Row]], key: str) -> str:
+def share_text(pairs: list[tuple[Row, Row]], cost: Callable[[Row], float]) -> str:
     """Median over seeds of the share of the dense arm."""
-    return f"{statistics.median(a[key] / b[key] for a, b in pairs):.2f}" if pairs else "-"
+    return f"{statistics.median(cost(a) / cost(b) for a, b in pairs):.2f}" if pairs else "-"
 
 
 if __name__ == "__main__":
