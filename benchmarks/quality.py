@@ -29,7 +29,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from parts.common import Row, add_line, edge_train, machine, say, table, versions
+from parts.common import Row, add_line, edge_train, fast_tenth, machine, say, table, versions
 
 from edge_runtime.package import open_package
 from edge_runtime.records import Run, open_run
@@ -274,7 +274,7 @@ def fast_step_s(steps: list[StepRecord]) -> dict[str, float]:
     by_rung: dict[str, list[float]] = {}
     for step in steps:
         by_rung.setdefault(step.rung, []).append(step.measured.step_s)
-    return {rung: sorted(times)[len(times) // 10] for rung, times in by_rung.items()}
+    return {rung: fast_tenth(times) for rung, times in by_rung.items()}
 
 
 def undisturbed_s(row: Row) -> float:

@@ -174,6 +174,11 @@ def spread(values: Sequence[float], unit: str, digits: int = 2) -> dict[str, flo
     return {f"{name}_{unit}": round(value, digits) for name, value in summary.items()}
 
 
+def fast_tenth(values: Sequence[float]) -> float:
+    """What a tenth of the values are at most: times without what other programs add."""
+    return sorted(values)[len(values) // 10]
+
+
 def table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """Aligned columns, the first one left-aligned."""
     widths = [max(map(len, cells)) for cells in zip(columns, *lines, strict=True)]
