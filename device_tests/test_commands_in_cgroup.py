@@ -24,6 +24,7 @@ MAIN = "import sys; from edge_runtime.cli.main import main; sys.exit(main(sys.ar
 COMMANDS = {
     "eval": ["eval", "run", *DATA],
     "eval --linear": ["eval", "run", *DATA, "--linear"],
+    "embed": ["embed", "run", "digits", "-o", "NEW.npz"],
     "export-encoder .onnx": ["export-encoder", "run", "-o", "NEW.onnx"],
     "export-encoder .safetensors": ["export-encoder", "run", "-o", "NEW.safetensors"],
     "report -o": ["report", "run", "-o", "NEW.html"],
@@ -74,7 +75,7 @@ def test_a_command_works_where_the_run_does(folder: Path, name: str) -> None:
     done = in_container(folder, own_output(COMMANDS[name], SIZE_BYTES))
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     # No complaint of a library; stdout is for the program that uses the encoder.
-    told = r"wrote .*\n" if name.startswith("export-encoder") else ""
+    told = r"wrote .*\n" if name.startswith(("embed", "export-encoder")) else ""
     assert re.fullmatch(told, done.stderr), done.stderr
 
 

@@ -28,11 +28,14 @@ if typing.TYPE_CHECKING:
         StorageError,
     )
     from edge_runtime.evaluation import (
+        Embedding,
         Scores,
         TrainedState,
+        embed,
         evaluate,
         export_encoder,
         open_trained,
+        save_embedding,
     )
     from edge_runtime.facts import Budget
     from edge_runtime.package import Package, open_package
@@ -48,6 +51,7 @@ __all__ = [
     "DeviceError",
     "DivergedError",
     "EdgeRuntimeError",
+    "Embedding",
     "Engine",
     "EngineError",
     "FrameSource",
@@ -62,18 +66,21 @@ __all__ = [
     "TrainedState",
     "TrainingOptions",
     "create_engine",
+    "embed",
     "evaluate",
     "export_encoder",
     "open_package",
     "open_run",
     "open_source",
     "open_trained",
+    "save_embedding",
     "train",
     "train_within",
 ]
 
 _HOMES = {
     "Budget": "facts",
+    "Embedding": "evaluation",
     "Engine": "engines.base",
     "FrameSource": "data",
     "Package": "package",
@@ -83,12 +90,14 @@ _HOMES = {
     "TrainedState": "evaluation",
     "TrainingOptions": "training",
     "create_engine": "engines",
+    "embed": "evaluation",
     "evaluate": "evaluation",
     "export_encoder": "evaluation",
     "open_package": "package",
     "open_run": "records",
     "open_source": "data",
     "open_trained": "evaluation",
+    "save_embedding": "evaluation",
     "train": "training",
     "train_within": "within_budget",
 }

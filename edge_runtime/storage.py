@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 
 from edge_runtime.errors import StorageError
 from edge_runtime.reading import MAX_STATE_BYTES, read_blocks
@@ -75,11 +75,22 @@ def write_chunks(path: Path, chunks: Iterable[bytes | memoryview]) -> int:
     Raises:
         StorageError: the disk is full, read-only or gone; the old content is unchanged.
     """
+    with new_file(path) as file:
+        return sum(map(file.write, chunks))
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """A temporary file that replaces `path` if the block succeeds, and else is removed.
+
+    Raises:
+        StorageError: the disk is full, read-only or gone; the old content is unchanged.
+    """
     with storage_errors("write", path):
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path))
         try:
             with os.fdopen(handle, "wb") as file:
-                size_bytes = sum(map(file.write, chunks))
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             _set_mode(temporary, 0o644)  # mkstemp gives 0600
@@ -88,7 +99,6 @@ def write_chunks(path: Path, chunks: Iterable[bytes | memoryview]) -> int:
             Path(temporary).unlink(missing_ok=True)
             raise
         fsync_path(path.parent)
-    return size_bytes
 
 
 def _prefix(target: Path) -> str:

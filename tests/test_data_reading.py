@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from edge_runtime.data import UnreadablePicture, labelled_batches, open_source, view_batches
+from edge_runtime.data import UnreadablePicture, centred_batches, open_source, view_batches
 from edge_runtime.data.augmentation import NUMBERS, augment, centre_view, crop_box
 from edge_runtime.data.decode import decode_picture
 from edge_runtime.data.decoding_cost import Resolution, reduction_of, resolutions_of
@@ -267,7 +267,7 @@ def test_evaluation_reduces_to_its_view(tmp_path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.jpg").write_bytes(jpeg(smooth_picture(200, 300)))
     source = open_source(str(tmp_path))
-    ((views, _),) = labelled_batches(source, 32, 2, threads=1)
+    ((views, _),) = centred_batches(source, 32, 2, threads=1)
     expected = np.empty((32, 32, 3), dtype=np.uint8)
     centre_view(decode_picture(jpeg(smooth_picture(200, 300)), reduction=2), expected)
     np.testing.assert_array_equal(views[0], expected)

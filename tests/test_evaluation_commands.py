@@ -4,21 +4,15 @@ import json
 import os
 import shutil
 import signal
-from dataclasses import replace
 
-import cv2
-import numpy as np
 import pytest
-from tiny_encoder import SIZE_PX, make_package, make_state
-from training_fakes import INFO, SETTINGS, SPENT
+from evaluated_runs import make_run, write_colours
+from tiny_encoder import make_package
 
 from edge_runtime.cli.main import main
 from edge_runtime.evaluation import encoder_metadata, example_of_use, features
-from edge_runtime.records import RunWriter, create_run, open_run
-from edge_runtime.records.totals import Losses
+from edge_runtime.records import open_run
 from edge_runtime.schema import unstructure
-
-CHANNELS = {"blue": 0, "green": 1, "red": 2}
 
 
 @pytest.fixture
@@ -29,31 +23,14 @@ def package(tmp_path):
 @pytest.fixture
 def run_folder(tmp_path, package):
     """A run with checkpoints after steps 3 and 10."""
-    make_run(tmp_path / "run", package)
-    with RunWriter(open_run(tmp_path / "run")) as writer:
-        for step in (3, 10):
-            writer.save(make_state(step), step=step, epoch=0, spent=SPENT, losses=Losses())
-    return tmp_path / "run"
-
-
-def make_run(folder, package):
-    settings = replace(SETTINGS, package_digest=package.digest)
-    info = replace(INFO, settings=settings, package_path=str(package.path))
-    create_run(folder, info)
+    return make_run(tmp_path / "run", package, 3, 10)
 
 
 @pytest.fixture
 def pictures(tmp_path):
     """Folders `train` and `test`, two colours each."""
-    rng = np.random.default_rng(0)
     for part, count in [("train", 12), ("test", 6)]:
-        for colour in ("blue", "red"):
-            folder = tmp_path / part / colour
-            folder.mkdir(parents=True)
-            for number in range(count):
-                image = rng.integers(0, 100, (SIZE_PX, SIZE_PX, 3), dtype=np.uint8)
-                image[..., CHANNELS[colour]] += 100
-                cv2.imwrite(str(folder / f"{number}.png"), image)
+        write_colours(tmp_path / part, count)
     return ["--train", str(tmp_path / "train"), "--test", str(tmp_path / "test")]
 
 

@@ -13,6 +13,7 @@ from edge_runtime.evaluation import room
 from edge_runtime.evaluation.room import (
     BATCH_SIZES,
     Amounts,
+    EmbeddingAmounts,
     decoding_limit,
     evaluation_bytes,
     fitting_batch_size,
@@ -22,18 +23,19 @@ from edge_runtime.selftest import open_selftest
 
 MIB = 1 << 20
 AMOUNTS = Amounts(train_pictures=1000, test_pictures=200, classes=10, linear=False)
+EMBEDDING = EmbeddingAmounts(pictures=1200, neighbours=10)
 
 MEASURE = """
 import json
 import numpy as np
 from edge_runtime.device import memory_now
 from edge_runtime.engines import encoder_state_names
-from edge_runtime.evaluation import evaluate, scores
+from edge_runtime.evaluation import embed, embedding, evaluate, scores
 from edge_runtime.evaluation.room import evaluation_bytes
 from edge_runtime.profiling.worker import Noise
 from edge_runtime.selftest import open_selftest
 
-pictures, classes, batch_size, linear = json.loads(sys.argv[1])
+pictures, classes, batch_size, linear, neighbours = json.loads(sys.argv[1])
 
 class Labelled(Noise):
     classes = [str(number) for number in range(classes)]
@@ -47,28 +49,35 @@ def predict(package, amounts):
     needed = memory_now().rss_bytes + evaluation_bytes(package, amounts, batch_size)
     return batch_size
 
-scores.fitting_batch_size = predict
+scores.fitting_batch_size = embedding.fitting_batch_size = predict
 package = open_selftest()
 size_px = package.manifest.model.image_size_px
 sources = Labelled(pictures, size_px), Labelled(max(classes, pictures // 4), size_px)
 state = package.initial_state(encoder_state_names(package))
-evaluate(package, state, *sources, linear=linear, threads=2)
+if neighbours:
+    embed(package, state, sources[0], neighbours=neighbours, threads=2)
+else:
+    evaluate(package, state, *sources, linear=linear, threads=2)
 print(json.dumps([needed, memory_now().peak_rss_bytes]))
 """
 
 
 @pytest.mark.parametrize(
-    ("pictures", "classes", "batch_size", "linear"),
+    ("pictures", "classes", "batch_size", "linear", "neighbours"),
     [
-        (500, 10, 1, False),
-        (500, 10, 512, False),
-        (8000, 10, 64, True),
-        (3000, 500, 16, True),
+        (500, 10, 1, False, 0),
+        (500, 10, 512, False, 0),
+        (8000, 10, 64, True, 0),
+        (3000, 500, 16, True, 0),
+        (500, 10, 512, False, 5),
+        (8000, 10, 64, False, 1000),
     ],
 )
-def test_the_prediction_is_a_close_upper_bound(pictures, classes, batch_size, linear):
+def test_the_prediction_is_a_close_upper_bound(
+    pictures, classes, batch_size, linear, neighbours
+):
     pytest.importorskip("onnxruntime")
-    amounts = json.dumps([pictures, classes, batch_size, linear])
+    amounts = json.dumps([pictures, classes, batch_size, linear, neighbours])
     command = python_command(MEASURE, amounts)
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -103,6 +112,15 @@ def test_an_evaluation_that_cannot_fit_is_refused(monkeypatch):
     leave(monkeypatch, evaluation_bytes(package, AMOUNTS, 1) - 1)
     with pytest.raises(DeviceError, match=r"evaluation of .* needs about .* fewer pictures"):
         fitting_batch_size(package, AMOUNTS)
+
+
+def test_an_embedding_that_cannot_fit_is_refused(monkeypatch):
+    package = open_selftest()
+    leave(monkeypatch, evaluation_bytes(package, EMBEDDING, 1))
+    assert fitting_batch_size(package, EMBEDDING) >= 1
+    more = replace(EMBEDDING, neighbours=1000)
+    with pytest.raises(DeviceError, match=r"embedding with .* needs about .*\(--images N\)"):
+        fitting_batch_size(package, more)
 
 
 def test_reading_an_encoder_takes_its_tensors_and_the_largest_once_more():

@@ -1,15 +1,18 @@
 """The public names take plain paths, have the command's defaults, and fail with our errors."""
 
 import argparse
+import inspect
 import os
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from test_cli_run import write_pictures
 from training_fakes import FakePictures, options, write_package
 
 import edge_runtime
+from edge_runtime.cli import embed as embed_command
 from edge_runtime.cli import run as run_command
 from edge_runtime.errors import ConfigError, DataError, PackageError, RecordsError
 from edge_runtime.records import events
@@ -92,3 +95,14 @@ def test_the_example_of_the_document_evaluates_a_run(tmp_path, monkeypatch, caps
     assert accuracy > 0.2
     assert untrained > 0.2
     assert (tmp_path / "encoder.onnx").stat().st_size > 1000
+    with np.load(tmp_path / "features.npz", allow_pickle=False) as arrays:
+        assert len(arrays["features"]) == len(edge_runtime.open_source("digits:test"))
+
+
+def test_an_embedding_has_the_defaults_of_the_command() -> None:
+    parser = argparse.ArgumentParser()
+    embed_command.add_arguments(parser)
+    flags = parser.parse_args(["run", "pictures", "-o", "features.npz"])
+    defaults = inspect.signature(edge_runtime.embed).parameters
+    for name in ("images", "neighbours", "top", "threads"):
+        assert defaults[name].default == getattr(flags, name)

@@ -93,7 +93,9 @@ def test_a_profile_replaces_no_other_file(tmp_path: Path, capsys) -> None:
     assert notes.read_text() == "{}"
 
 
-@pytest.mark.parametrize("command", ["run", "profile", "report", "demo", "export-encoder"])
+@pytest.mark.parametrize(
+    "command", ["run", "profile", "report", "demo", "embed", "export-encoder"]
+)
 def test_nothing_is_written_into_a_package(
     words: list[str], run: Path, tmp_path: Path, command: str, capsys
 ) -> None:
@@ -105,6 +107,7 @@ def test_nothing_is_written_into_a_package(
         "profile": ["profile", str(package), "-o", inside],
         "report": ["report", str(run), "-o", inside],
         "demo": ["demo", "-o", inside],
+        "embed": ["embed", str(run), "digits", "-o", inside],
         "export-encoder": ["export-encoder", str(run), "-o", inside],
     }
     before = content(package)

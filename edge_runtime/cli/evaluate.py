@@ -4,8 +4,8 @@ import argparse
 from typing import TYPE_CHECKING
 
 from edge_runtime.cli.output import say, show, show_json
-from edge_runtime.cli.paths import any_path, path_text
-from edge_runtime.cli.quantities import threads
+from edge_runtime.cli.paths import add_run_arguments, path_text
+from edge_runtime.cli.profile import add_encoder_arguments
 
 if TYPE_CHECKING:
     from edge_runtime.evaluation import Accuracies, Scores, TrainedState
@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument(
-        "run_folder", metavar="RUN", type=any_path, help="written by `edge-train run`"
-    )
+    add_run_arguments(parser)
     parser.add_argument(
         "--train",
         metavar="DATA",
@@ -32,22 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="labelled pictures to score, of the same classes, or digits:test",
     )
     parser.add_argument("--linear", action="store_true", help="also fit a linear probe")
-    parser.add_argument(
-        "--package",
-        metavar="PKG",
-        type=any_path,
-        help="current folder of the package, if it was moved since the run",
-    )
-    parser.add_argument(
-        "--device",
-        metavar="NAME",
-        help="on which the encoder runs: cpu (default), webgpu, cuda, cuda:N, or auto: the "
-        "one on which a training step takes the least time",
-    )
-    parser.add_argument("--threads", metavar="N", type=threads, help="default: all processors")
-    parser.add_argument(
-        "--board", metavar="FILE", type=any_path, help="a board profile; default: recognised"
-    )
+    add_encoder_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 

@@ -3,15 +3,13 @@
 import argparse
 
 from edge_runtime.cli.output import say, show, show_json
-from edge_runtime.cli.paths import any_path, require_output
+from edge_runtime.cli.paths import add_run_arguments, any_path, require_output
 from edge_runtime.units import bytes_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument(
-        "run_folder", metavar="RUN", type=any_path, help="written by `edge-train run`"
-    )
+    add_run_arguments(parser)
     parser.add_argument(
         "-o",
         "--output",
@@ -19,12 +17,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=any_path,
         required=True,
         help="encoder.onnx for any ONNX runtime, encoder.safetensors for timm",
-    )
-    parser.add_argument(
-        "--package",
-        metavar="PKG",
-        type=any_path,
-        help="current folder of the package, if it was moved since the run",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 

@@ -41,6 +41,10 @@ COMMANDS = {  # command -> (module, help)
     "watch": ("edge_runtime.cli.watch", "watch a run of another process, or a finished one"),
     "report": ("edge_runtime.cli.report", "write a report page of one or more runs"),
     "eval": ("edge_runtime.cli.evaluate", "measure the accuracy of a run's encoder"),
+    "embed": (
+        "edge_runtime.cli.embed",
+        "compute features of pictures, and find the least typical ones",
+    ),
     "export-encoder": (
         "edge_runtime.cli.export_encoder",
         "write the encoder of a run as one file",

@@ -93,6 +93,19 @@ def add_package_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare `RUN`, whose newest encoder is used, and where its package is."""
+    parser.add_argument(
+        "run_folder", metavar="RUN", type=any_path, help="written by `edge-train run`"
+    )
+    parser.add_argument(
+        "--package",
+        metavar="PKG",
+        type=any_path,
+        help="current folder of the package, if it was moved since the run",
+    )
+
+
 def add_data_argument(parser: argparse.ArgumentParser) -> None:
     """Declare `DATA`, the pictures to train or to measure with."""
     parser.add_argument(

@@ -74,6 +74,20 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_encoder_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare where an encoder runs: device, threads, board."""
+    parser.add_argument(
+        "--device",
+        metavar="NAME",
+        help="on which the encoder runs: cpu (default), webgpu, cuda, cuda:N, or auto: the "
+        "one on which a training step takes the least time",
+    )
+    parser.add_argument("--threads", metavar="N", type=threads, help="default: all processors")
+    parser.add_argument(
+        "--board", metavar="FILE", type=any_path, help="a board profile; default: recognised"
+    )
+
+
 def add_nice_argument(parser: argparse.ArgumentParser) -> None:
     """Declare `--nice`."""
     parser.add_argument(

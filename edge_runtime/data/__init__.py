@@ -15,14 +15,20 @@ os.environ.update(limits_of(os.environ))
 import cv2
 
 from edge_runtime.data.batches import ViewBatch, steps_per_epoch, view_batches
+from edge_runtime.data.centred import (
+    LabelledSource,
+    centred_batches,
+    picture_count,
+    picture_name,
+    require_labels,
+)
 from edge_runtime.data.decoding_memory import (
+    centred_decoding_bytes,
     decoder_code_bytes,
     decoding_bytes,
-    labelled_decoding_bytes,
 )
 from edge_runtime.data.draws import draw_inputs
 from edge_runtime.data.files import left_out_of
-from edge_runtime.data.labelled import LabelledSource, labelled_batches, require_labels
 from edge_runtime.data.opening import open_source
 from edge_runtime.data.sources import (
     FrameSource,
@@ -43,13 +49,15 @@ __all__ = [
     "SourceLostError",
     "UnreadablePicture",
     "ViewBatch",
+    "centred_batches",
+    "centred_decoding_bytes",
     "decoder_code_bytes",
     "decoding_bytes",
     "draw_inputs",
-    "labelled_batches",
-    "labelled_decoding_bytes",
     "left_out_of",
     "open_source",
+    "picture_count",
+    "picture_name",
     "require_labels",
     "steps_per_epoch",
     "view_batches",

@@ -65,10 +65,12 @@ def decoder_code_bytes(source: PictureSource | FrameSource) -> int:
     return CODE_BYTES if isinstance(source, PictureFiles | VideoFile) else 0
 
 
-def labelled_decoding_bytes(
-    source: PictureSource, size_px: int, *, threads: int | None
+def centred_decoding_bytes(
+    source: PictureSource | FrameSource, size_px: int, *, threads: int | None
 ) -> int:
-    """The same for `labelled_batches`; arguments as there."""
+    """The same for `centred_batches`; arguments as there."""
+    if isinstance(source, FrameSource):
+        return _decoder_bytes(source)
     return _pictures_bytes(
         source, frozenset([Resolution(size_px, None)]), worker_count(threads)
     )

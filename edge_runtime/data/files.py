@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edge_runtime.data.decode import decode_picture
 from edge_runtime.data.header import read_header
-from edge_runtime.data.naming import LeftOut, printable_name
+from edge_runtime.data.naming import LeftOut, printable_name, utf8_name
 from edge_runtime.data.sources import FrameSource, Image, PictureSource, UnreadablePicture
 from edge_runtime.reading import open_regular
 
@@ -57,6 +57,10 @@ class PictureFiles:
     def key(self, index: int) -> str:
         """Path of a picture inside the folder or archive, printable."""
         return printable_name(self._places[index].name)
+
+    def path(self, index: int) -> str:
+        """Path of a picture inside the folder or archive, as `utf8_name` reads it."""
+        return utf8_name(self._places[index].name)
 
     def file_sizes(self) -> list[int]:
         """Bytes of every picture's file; 0 where it is gone."""

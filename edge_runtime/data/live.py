@@ -71,12 +71,16 @@ class VideoFile:
         """Endless frames."""
         while True:
             seen = 0
-            with closing(_read_all(_open_video(self._path))) as frames:
+            with closing(self.frames_once()) as frames:
                 for frame in frames:
                     seen += 1
                     yield frame
             if not seen:
                 raise SourceLostError(f"{self.name}: the video cannot be read any more.")
+
+    def frames_once(self) -> Generator[Image, None, None]:
+        """From the first frame to the last; none if the file is gone."""
+        return _read_all(_open_video(self._path))
 
 
 class Camera:

@@ -72,9 +72,16 @@ class LeftOut:
         )
 
 
+def utf8_name(name: str) -> str:
+    """The name of a file as UTF-8; other bytes are surrogate escapes.
+
+    In a locale that is not UTF-8, Python has read the bytes of the name differently.
+    """
+    with suppress(UnicodeEncodeError):  # not the name of a file
+        return os.fsencode(name).decode("utf-8", "surrogateescape")
+    return name
+
+
 def printable_name(name: str) -> str:
     """`printable` for the name of a file."""
-    with suppress(UnicodeEncodeError):  # not the name of a file
-        # In a locale that is not UTF-8, Python has read the bytes of the name differently.
-        name = os.fsencode(name).decode("utf-8", "surrogateescape")
-    return printable(name)
+    return printable(utf8_name(name))

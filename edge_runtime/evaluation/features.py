@@ -1,4 +1,4 @@
-"""Frozen features of labelled pictures, and the mapping between two sets of classes."""
+"""Frozen features of pictures, and the mapping between two sets of classes."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +11,8 @@ from edge_runtime.data import (
     FrameSource,
     LabelledSource,
     PictureSource,
-    labelled_batches,
+    centred_batches,
+    picture_count,
     require_labels,
 )
 from edge_runtime.engines import ForwardEngine, create_forward_engine, encoder_weights
@@ -23,6 +24,13 @@ from edge_runtime.state import State
 
 BATCH_SIZE = 64
 NAMED_CLASSES = 5  # in a message
+
+
+class Encoded(NamedTuple):
+    """Features of N pictures, and which pictures those are."""
+
+    values: NDArray[np.float32]  # (N, width)
+    numbers: NDArray[np.int64]  # (N,) in the order of the source, from 0
 
 
 class Features(NamedTuple):
@@ -55,7 +63,9 @@ def extract_features(
         DivergedError: the features are not finite.
     """
     with open_encoder(package, lambda: state, threads=threads) as engine:
-        return embed(engine, package, source, threads=threads, batch_size=batch_size)
+        return labelled_features(
+            engine, package, source, threads=threads, batch_size=batch_size
+        )
 
 
 @contextmanager
@@ -85,7 +95,7 @@ def open_encoder(
         yield engine
 
 
-def embed(
+def labelled_features(
     engine: ForwardEngine,
     package: Package,
     source: PictureSource | FrameSource,
@@ -94,30 +104,66 @@ def embed(
     batch_size: int,
     decoding_limit_bytes: int | None = None,
 ) -> Features:
-    """Features of every readable picture, by an opened encoder; as `extract_features`.
+    """As `extract_features`, by an opened encoder; the limit is that of `encode`."""
+    labelled = require_labels(source)
+    values, numbers = encode(
+        engine,
+        package,
+        source,
+        threads=threads,
+        batch_size=batch_size,
+        decoding_limit_bytes=decoding_limit_bytes,
+    )
+    return Features(values, labelled.labels[numbers])
 
-    `decoding_limit_bytes` is that of `labelled_batches`.
+
+def encode(
+    engine: ForwardEngine,
+    package: Package,
+    source: PictureSource | FrameSource,
+    *,
+    images: int | None = None,
+    threads: int | None,
+    batch_size: int,
+    decoding_limit_bytes: int | None = None,
+) -> Encoded:
+    """Features of every readable picture's centre view, by an opened encoder.
+
+    Args:
+        engine: from `open_encoder`.
+        package: that of the encoder.
+        source: files, or a video.
+        images: as of `centred_batches`, like all that follow.
+        threads: of decoding.
+        batch_size: pictures per call of the graph; affects memory, not the result.
+        decoding_limit_bytes: of all threads together.
+
+    Raises:
+        DataError: see `centred_batches`.
+        EngineError: the runtime failed.
+        DivergedError: the features are not finite.
     """
-    labelled, model = require_labels(source), package.manifest.model
+    model, count = package.manifest.model, picture_count(source, images)
     # Not a list of parts, which would be in memory twice when it is joined.
-    values = np.empty((len(labelled), model.width), np.float32)
-    labels = np.empty(len(labelled), np.int64)
+    values = np.empty((count, model.width), np.float32)
+    numbers = np.empty(count, np.int64)
     end = 0
-    for images, classes in labelled_batches(
+    for views, some in centred_batches(
         source,
         model.image_size_px,
         batch_size,
+        images=images,
         threads=threads,
         decoding_limit_bytes=decoding_limit_bytes,
     ):
-        begin, end = end, end + len(classes)
-        values[begin:end], labels[begin:end] = engine.run(images), classes
-    if not np.isfinite(values[:end]).all():
-        raise DivergedError(
-            f"the encoder of {package.path} gives features that are not finite numbers for "
-            f"{source.name}: its training diverged. Evaluate an earlier checkpoint."
-        )
-    return Features(values[:end], labels[:end])
+        begin, end = end, end + len(some)
+        values[begin:end], numbers[begin:end] = engine.run(views), some
+        if not np.isfinite(values[begin:end]).all():
+            raise DivergedError(
+                f"the encoder of {package.path} gives features that are not finite numbers "
+                f"for {source.name}: its training diverged. Evaluate an earlier checkpoint."
+            )
+    return Encoded(values[:end], numbers[:end])
 
 
 def label_mapping(train: LabelledSource, test: LabelledSource) -> NDArray[np.int64]:

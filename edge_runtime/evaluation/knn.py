@@ -1,8 +1,10 @@
-"""Weighted k-nearest-neighbour classification on frozen features, by cosine similarity.
+"""Nearest pictures by cosine similarity of frozen features, and classification by them.
 
 The usual metric of self-supervised learning: each of the k most similar training pictures
 votes for its class with weight exp(similarity / temperature).
 """
+
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,13 @@ SIMILARITY_STEPS = float(1 << 30)
 INDEX_MASK = (1 << 32) - 1
 
 # R training pictures, E test pictures, C classes, D width, K neighbours
+
+
+class Nearest(NamedTuple):
+    """The most similar training pictures of each test picture, best first."""
+
+    similarity: NDArray[np.float64]  # (E, K) cosines, in steps of 2**-30
+    rows: NDArray[np.int64]  # (E, K)
 
 
 def knn_accuracy(
@@ -50,37 +59,47 @@ def knn_accuracy(
     correct = 0
     for first in range(0, len(test_features), TEST_ROWS):
         rows = slice(first, first + TEST_ROWS)
-        keys = _nearest(test_features[rows], train_features, neighbours)  # (rows, K)
-        votes = _votes(keys, train_labels, classes, temperature)  # (rows, C)
+        best = nearest(test_features[rows], train_features, neighbours)  # (rows, K)
+        votes = _votes(best, train_labels, classes, temperature)  # (rows, C)
         correct += int((votes.argmax(axis=1) == test_labels[rows]).sum())
     return correct / len(test_features)
 
 
-def knn_bytes(width: int) -> int:
-    """The most that `knn_accuracy` allocates, for features of that width.
+def knn_bytes(width: int, neighbours: int = NEIGHBOURS) -> int:
+    """The most that `nearest` allocates for `TEST_ROWS` pictures of that width, or a vote.
 
     A block of similarities, their product, keys and the keys that are partitioned; the
     directions of a block in float64, twice while they are made.
     """
-    return 8 * (4 * TEST_ROWS * TRAIN_ROWS + 2 * (TEST_ROWS + TRAIN_ROWS) * width)
+    keys = TRAIN_ROWS + neighbours
+    return 8 * (4 * TEST_ROWS * keys + 2 * (TEST_ROWS + TRAIN_ROWS) * width)
 
 
-def _nearest(
-    test: NDArray[np.float32], train: NDArray[np.float32], neighbours: int
-) -> NDArray[np.int64]:
-    """(rows, D), (R, D) -> (rows, K) keys of the nearest training pictures, best first."""
+def nearest(test: NDArray[np.float32], train: NDArray[np.float32], neighbours: int) -> Nearest:
+    """The `neighbours` most similar rows of `train` for each row of `test`.
+
+    Args:
+        test: (E, D), `TEST_ROWS` at most, since all of them are compared at once.
+        train: (R, D).
+        neighbours: K; all of `train` where it has fewer.
+
+    Returns:
+        The same for the same input: equal similarities go to the lower index. A row of zeros
+        is similar to nothing: its cosine is 0.
+    """
     test_directions = _directions(test)
     best = np.empty((len(test), 0), np.int64)
     for first in range(0, len(train), TRAIN_ROWS):
         similarity = test_directions @ _directions(train[first : first + TRAIN_ROWS]).T
-        keys = np.rint(similarity * SIMILARITY_STEPS).astype(np.int64)  # (rows, <= TRAIN_ROWS)
+        keys = np.rint(similarity * SIMILARITY_STEPS).astype(np.int64)  # (E, <= TRAIN_ROWS)
         keys <<= 32
         keys |= INDEX_MASK - np.arange(first, first + keys.shape[1])
         keys = np.concatenate([best, keys], axis=1)
         kept = min(neighbours, keys.shape[1])
         keys.partition(keys.shape[1] - kept, axis=1)
         best = keys[:, -kept:].copy()  # a view would hold the whole block
-    return np.sort(best, axis=1)[:, ::-1]
+    keys = np.sort(best, axis=1)[:, ::-1]
+    return Nearest((keys >> 32) / SIMILARITY_STEPS, INDEX_MASK - (keys & INDEX_MASK))
 
 
 def _directions(features: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -93,12 +112,11 @@ def _directions(features: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def _votes(
-    keys: NDArray[np.int64], labels: NDArray[np.int64], classes: int, temperature: float
+    best: Nearest, labels: NDArray[np.int64], classes: int, temperature: float
 ) -> NDArray[np.float64]:
-    """(rows, K) keys -> (rows, C) summed votes, added from the nearest to the farthest."""
-    similarity = (keys >> 32) / SIMILARITY_STEPS  # (rows, K)
-    index = INDEX_MASK - (keys & INDEX_MASK)  # (rows, K)
-    weight = np.exp((similarity - 1) / temperature)  # the shift cancels, and cannot overflow
-    votes = np.zeros((len(keys), classes))
-    np.add.at(votes, (np.arange(len(keys))[:, None], labels[index]), weight)
+    """(rows, K) pictures -> (rows, C) summed votes, from the nearest to the farthest."""
+    # the shift cancels, and cannot overflow
+    weight = np.exp((best.similarity - 1) / temperature)
+    votes = np.zeros((len(weight), classes))
+    np.add.at(votes, (np.arange(len(weight))[:, None], labels[best.rows]), weight)
     return votes

@@ -1,14 +1,16 @@
-"""How much memory an evaluation needs, and the largest batch that fits. Units: bytes.
+"""How much memory the use of an encoder needs, and the largest batch that fits. Unit: byte.
 
 Upper bounds from the facts of a package; `tests/test_evaluation_room.py` measures them.
 """
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from edge_runtime.device import memory_now, require_room
 from edge_runtime.engines import encoder_state_names
 from edge_runtime.evaluation.knn import knn_bytes
 from edge_runtime.evaluation.linear import probe_bytes
+from edge_runtime.evaluation.neighbours import neighbours_bytes
 from edge_runtime.package import Package
 from edge_runtime.package.names import WEIGHT
 from edge_runtime.planning.costs import NODE_BYTES
@@ -28,21 +30,51 @@ _ARENA = 1.1  # size of the runtime's arena over that of its tensors
 _MARGIN = 1.1
 
 READING_ADVICE = "Give the container more memory, or stop other programs."
-ADVICE = (
-    "Give the container more memory, stop other programs, or evaluate on fewer pictures or on "
-    "another machine."
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Amounts:
     """What an evaluation is of."""
 
+    action: ClassVar[str] = "the evaluation of"
+    advice: ClassVar[str] = (
+        "Give the container more memory, stop other programs, or evaluate on fewer pictures "
+        "or on another machine."
+    )
     train_pictures: int
     test_pictures: int
     classes: int
     linear: bool
     decoding_bytes: int = 0  # for the largest of the pictures
+
+    @property
+    def pictures(self) -> int:
+        """Whose features are kept."""
+        return self.train_pictures + self.test_pictures
+
+    def bytes_after(self, width: int) -> int:
+        """What the classifiers need, when the graph is closed."""
+        if not self.linear:
+            return knn_bytes(width)
+        return max(knn_bytes(width), probe_bytes(self.train_pictures, width, self.classes))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingAmounts:
+    """What an embedding is of."""
+
+    action: ClassVar[str] = "embedding with"
+    advice: ClassVar[str] = (
+        "Give the container more memory, stop other programs, or embed fewer pictures "
+        "(--images N) or with fewer neighbours (--neighbours K)."
+    )
+    pictures: int
+    neighbours: int
+    decoding_bytes: int = 0  # for the largest of the pictures
+
+    def bytes_after(self, width: int) -> int:
+        """What the nearest pictures need, when the graph is closed."""
+        return neighbours_bytes(self.pictures, width, self.neighbours)
 
 
 def encoder_bytes(package: Package) -> int:
@@ -79,36 +111,37 @@ def picture_bytes(package: Package) -> int:
     return _FLOAT * max(of_block, 3 * pixels + tokens)
 
 
-def evaluation_bytes(package: Package, amounts: Amounts, batch_size: int) -> int:
+def evaluation_bytes(
+    package: Package, amounts: Amounts | EmbeddingAmounts, batch_size: int
+) -> int:
     """What an evaluation needs beside the loaded runtime and the trained encoder.
 
     Features of all pictures; beside them either two more copies of the encoder, one read and
-    one bound; or one copy and a batch in the graph; or the classifiers.
+    one bound; or one copy and a batch in the graph; or what is computed from the features. An
+    embedding reads no second encoder, so this is an upper bound for it, too.
     """
     manifest, weights = package.manifest, encoder_bytes(package)
     width = manifest.model.width
-    pictures = amounts.train_pictures + amounts.test_pictures
-    features = _FLOAT * pictures * (width + 2)  # with labels, int64
+    features = _FLOAT * amounts.pictures * (width + 4)  # with numbers and labels, int64
     views = 4 * batch_size * 3 * manifest.model.image_size_px**2
     of_graph = NODE_BYTES * manifest.graphs[manifest.embed].nodes
     batch = round(_ARENA * batch_size * picture_bytes(package)) + views
-    classifiers = knn_bytes(width)
-    if amounts.linear:
-        probe = probe_bytes(amounts.train_pictures, width, amounts.classes)
-        classifiers = max(classifiers, probe)
     in_graph = of_graph + weights + max(weights, batch)
-    needed = round(_MARGIN * (_OTHER_BYTES + features + max(in_graph, classifiers)))
+    after = amounts.bytes_after(width)
+    needed = round(_MARGIN * (_OTHER_BYTES + features + max(in_graph, after)))
     return needed + amounts.decoding_bytes
 
 
-def decoding_limit(package: Package, amounts: Amounts, batch_size: int) -> int | None:
+def decoding_limit(
+    package: Package, amounts: Amounts | EmbeddingAmounts, batch_size: int
+) -> int | None:
     """What the evaluation leaves to decoding: a picture that needs more is skipped."""
     now, beside = memory_now(), replace(amounts, decoding_bytes=0)
     needed = now.held_bytes + evaluation_bytes(package, beside, batch_size)
     return limit_beside(needed, now.room_bytes)
 
 
-def fitting_batch_size(package: Package, amounts: Amounts) -> int:
+def fitting_batch_size(package: Package, amounts: Amounts | EmbeddingAmounts) -> int:
     """The largest batch with which an evaluation fits into the memory that is left.
 
     Where it does not fit with the largest pictures, these will be skipped.
@@ -123,5 +156,5 @@ def fitting_batch_size(package: Package, amounts: Amounts) -> int:
             if now.has_room_for(evaluation_bytes(package, wanted, batch_size)):
                 return batch_size
     smallest = evaluation_bytes(package, small, BATCH_SIZES[-1])
-    require_room(f"the evaluation of {package.path}", smallest, ADVICE)
+    require_room(f"{amounts.action} {package.path}", smallest, amounts.advice)
     return BATCH_SIZES[-1]

@@ -8,12 +8,17 @@ from typing import NamedTuple
 from edge_runtime.data import (
     FrameSource,
     PictureSource,
-    labelled_decoding_bytes,
+    centred_decoding_bytes,
     require_labels,
 )
 from edge_runtime.engines import encoder_state_names
 from edge_runtime.engines.runtime import load_onnxruntime, release_free_memory
-from edge_runtime.evaluation.features import Features, embed, label_mapping, open_encoder
+from edge_runtime.evaluation.features import (
+    Features,
+    label_mapping,
+    labelled_features,
+    open_encoder,
+)
 from edge_runtime.evaluation.knn import knn_accuracy
 from edge_runtime.evaluation.linear import linear_accuracy
 from edge_runtime.evaluation.room import Amounts, decoding_limit, fitting_batch_size
@@ -73,8 +78,8 @@ def evaluate(
         classes=len(mapping),
         linear=linear,
         decoding_bytes=max(
-            labelled_decoding_bytes(
-                require_labels(source), package.manifest.model.image_size_px, threads=threads
+            centred_decoding_bytes(
+                source, package.manifest.model.image_size_px, threads=threads
             )
             for source in (train, test)
         ),
@@ -86,7 +91,7 @@ def evaluate(
     def score(read_state: Callable[[], State]) -> _Score:
         with open_encoder(package, read_state, device=device, threads=threads) as engine:
             fitted, scored = (
-                embed(
+                labelled_features(
                     engine,
                     package,
                     source,
