@@ -94,7 +94,9 @@ def gradients(
 def assert_close(actual: Any, wanted: Any) -> None:
     assert actual.keys() == wanted.keys()
     for name, value in wanted.items():
-        np.testing.assert_allclose(actual[name], value, rtol=1e-9, atol=1e-12, err_msg=name)
+        # Sums that cancel are off by rounding of their terms, which are as large as others
+        near = 1e-12 * max(1.0, float(value.abs().max()))
+        np.testing.assert_allclose(actual[name], value, rtol=1e-9, atol=near, err_msg=name)
 
 
 def tokens_of(program: Program, keep_ratio: float) -> tuple[int, ...]:

@@ -176,7 +176,8 @@ def test_in_a_run_it_is_measured_or_unknown(tmp_path, fault) -> None:
     if fault.in_run is None:
         assert energy.gap_s < 0.1 * energy.duration_s
         assert ("refused" in kinds) == (fault.apply is spike)
-        assert "lost" not in kinds
+        # A delay of the machine, 25 times as long on the fast clock, may lose it for a moment.
+        assert kinds.count("lost") == kinds.count("back")
     else:
         assert "lost" in kinds
         assert fault.in_run in (found.unknown_because or "")
