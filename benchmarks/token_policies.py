@@ -34,6 +34,7 @@ from parts.common import (
 )
 
 from edge_runtime.package import open_package
+from edge_runtime.state import state_chunks
 
 DENSE = "none"
 # Policy -> flags of its export. Keep-ratios of evit and simprune apply at three stages.
@@ -45,7 +46,9 @@ POLICIES = {
     "evit": ("--tokens", "evit", "--keep-ratios", "0.75,0.6"),
     "simprune": ("--tokens", "simprune", "--keep-ratios", "0.75,0.6"),
     "tome": ("--tokens", "tome", "--keep-ratios", "0.5,0.25"),
+    "ranked": ("--tokens", "ranked", "--keep-ratios", "0.6,0.4"),
 }
+WIDTH = 192  # of a token of vit_tiny
 
 
 @dataclass(frozen=True)
@@ -107,10 +110,24 @@ def cases_of(policy: str, package: Path, args: argparse.Namespace) -> list[Case]
         *("--depth", str(args.depth), "--batch-size", str(args.batch_size)),
         *("--method", args.method, *POLICIES[policy]),
     ]
+    if policy == "ranked":
+        after = max(1, args.depth // 4)
+        ranker = untrained_ranker(package.with_suffix(".safetensors"), after)
+        flags += ["--set", f"tokens.after={after}", "--ranker", str(ranker)]
     say(f"exporting {' '.join(flags)}")
     edge_train(["export", *flags, "-o", str(package)])
     rungs = open_package(package).manifest.rungs
     return [Case(policy, package, rung.id, rung.flops) for rung in rungs]
+
+
+def untrained_ranker(path: Path, after: int) -> Path:
+    """A ranker of random weights: the time of a step does not depend on them."""
+    from edge_export.package.ranker import AFTER
+    from edge_export.policies.ranked import untrained
+
+    arrays = {name: value.numpy() for name, value in untrained(WIDTH).items()}
+    path.write_bytes(b"".join(map(bytes, state_chunks(arrays, {AFTER: str(after)}))))
+    return path
 
 
 def measure(case: Case, args: argparse.Namespace) -> Row:

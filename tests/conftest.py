@@ -29,7 +29,7 @@ SLOW_FILES = {
     "test_engine_memory", "test_evaluation_room", "test_flops", "test_growth",
     "test_liveness", "test_measuring_within_budget", "test_micro_batches",
     "test_ort_training_artifacts", "test_package_format", "test_partial_training",
-    "test_policies", "test_profiling", "test_report_room", "test_selftest",
+    "test_policies", "test_profiling", "test_ranker_file", "test_report_room", "test_selftest",
     "test_sensor_faults", "test_training_budget", "test_training_resume", "test_verify",
     "test_wheel",
 }  # fmt: skip
@@ -81,6 +81,7 @@ def small_package(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, st
     """
     pytest.importorskip("torch", reason="exports a package")
     from combinations import keep_ratios
+    from ranker_file import ranker_for
 
     from edge_export.package.build import export_package
     from edge_export.recipe import make_recipe
@@ -98,10 +99,12 @@ def small_package(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, st
                 "tokens": {"name": policy},
                 "keep_ratios": keep_ratios(method, policy),
             }
+            recipe = make_recipe(table, where="test")
             made[method, policy] = export_package(
-                make_recipe(table, where="test"),
+                recipe,
                 folder / f"{method}-{policy}",
                 init=None,
+                ranker=ranker_for(recipe, folder),
                 report=lambda *_: None,
             )
         return made[method, policy]

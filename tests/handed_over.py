@@ -29,7 +29,7 @@ from edge_runtime.package.manifest import Rung, ViewGroup
 
 VARIABLE = "EDGE_TRAIN_TEST_PACKAGES"
 DEVICE = os.environ.get("EDGE_TRAIN_TEST_DEVICE", "cpu")  # device_tests/ gives others
-CHOOSING = ("simprune", "evit", "tome")  # by features of the step
+CHOOSING = ("simprune", "evit", "tome", "ranked")  # by features of the step
 STEPS = 4
 # Of the half-precision packages here: no step overflows, whatever a device adds up in float16
 SCALE = 2.0**4
@@ -143,7 +143,8 @@ def export_one(folder: Path, method: str, policy: str, precision: str) -> None:
 
 def flags_of(folder: Path, method: str, policy: str) -> str:
     """The flags that are not the same in all packages."""
-    from combinations import RATIOS, keep_ratios
+    from combinations import MODEL, RATIOS, keep_ratios
+    from ranker_file import write_ranker
 
     ratios = keep_ratios(method, policy) if policy != "none" else [1.0]
     more = ""
@@ -155,6 +156,9 @@ def flags_of(folder: Path, method: str, policy: str) -> str:
         keys = {"weight": 1, **sizes}
         more = " ".join(f"--set distillation.{key}={value}" for key, value in keys.items())
         more += f" --teacher {folder / TEACHER}"
+    if policy == "ranked":
+        file = write_ranker(folder / "ranker.safetensors", MODEL["width"], after=1)
+        more += f" --ranker {file}"
     return f"--keep-ratios {','.join(map(str, ratios))} {more}"
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from edge_export.policies import evit, simprune, tome
+from edge_export.policies import evit, ranked, simprune, tome
 from edge_runtime.state import Array
 
 Selection = tuple[Tensor, ...]  # the outputs of one choice
@@ -18,8 +18,9 @@ Call = tuple[tuple[Any, ...], Selection]  # arguments of a choice, and what it c
 
 CHOOSERS = {
     "simprune": (simprune, "select_pairs"),
-    "evit": (evit, "most_attended"),
+    "evit": (evit, "largest"),
     "tome": (tome, "matched"),
+    "ranked": (ranked, "largest"),
 }
 
 
@@ -63,9 +64,9 @@ def _of_pairs(online: Tensor, target: Tensor, *_: Any) -> Scores:
     ]
 
 
-def _of_attention(attention: Tensor, _: int) -> Scores:
-    """The attention to each kept token."""
-    return lambda found: list(attention.gather(1, found[0]).numpy())
+def _of_kept(scores: Tensor, _: int) -> Scores:
+    """The score of each kept token."""
+    return lambda found: list(scores.gather(1, found[0]).numpy())
 
 
 def _of_matches(keys: Tensor, count: int) -> Scores:
@@ -85,6 +86,7 @@ def _of_matches(keys: Tensor, count: int) -> Scores:
 
 SCORES: dict[str, Callable[..., Scores]] = {
     "simprune": _of_pairs,
-    "evit": _of_attention,
+    "evit": _of_kept,
     "tome": _of_matches,
+    "ranked": _of_kept,
 }

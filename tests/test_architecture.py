@@ -47,7 +47,7 @@ EXPORT_LAYERS = [
     {"analysis", "lowering", "step"},
     {"ort_training"},
     {"package"},
-    {"selftest"},
+    {"ranking", "selftest"},
 ]
 EXPORT_RANK = {part: rank for rank, layer in enumerate(EXPORT_LAYERS) for part in layer}
 

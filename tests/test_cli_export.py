@@ -28,8 +28,9 @@ def recipe_of(monkeypatch, tmp_path):
     )
     seen = []
 
-    def keep(recipe, target, *, init, teacher, report, verify_all):
+    def keep(recipe, target, *, init, teacher, ranker, report, verify_all):
         seen.append((recipe, target, init))
+        assert ranker is None
         assert not verify_all
         report("a stage", None, None)
         report("a stage", 0.25, 0.5)

@@ -78,7 +78,12 @@ def test_batch_norm_in_heads_runs_on_cuda(precision):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize(
-    "tokens", [{"name": "evit", "fuse": True}, {"name": "simprune", "paired": False}]
+    "tokens",
+    [
+        {"name": "evit", "fuse": True},
+        {"name": "simprune", "paired": False},
+        {"name": "ranked", "repair": 2},
+    ],
 )
 def test_other_options_of_policies_run_on_cuda(tokens, precision):
     table = {"precision": precision, "tokens": tokens, "keep_ratios": [0.5]}

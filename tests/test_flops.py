@@ -30,6 +30,7 @@ TOKENS = [
     *({"name": "simprune", "placement": placement} for placement in PLACEMENTS),
     {"name": "simprune", "paired": False},
     {"name": "evit", "fuse": True},
+    {"name": "ranked", "repair": 2},
 ]
 
 

@@ -15,6 +15,7 @@ import onnx  # noqa: E402
 from combinations import METHODS_AND_POLICIES, keep_ratios  # noqa: E402
 from lowered import lowered  # noqa: E402
 from paired_objective import paired_method  # noqa: E402
+from ranker_file import ranker_for  # noqa: E402
 from selections import CHOOSERS  # noqa: E402
 from steps import hyper_of, noise_batch  # noqa: E402
 
@@ -48,9 +49,8 @@ def recipe_of(method="simclr", policy="random", **changes):
 
 
 def export(folder, recipe):
-    return export_package(
-        recipe, folder / "package", init=None, report=lambda *_: None, verify_all=True
-    )
+    given = {"init": None, "ranker": ranker_for(recipe, folder), "verify_all": True}
+    return export_package(recipe, folder / "package", report=lambda *_: None, **given)
 
 
 def test_the_defaults_are_those_of_grad_scaler() -> None:

@@ -158,7 +158,7 @@ def test_three_policies_work_together_if_each_two_of_them_do():
 @pytest.mark.parametrize("method", OBJECTIVES)
 def test_what_is_not_refused_runs(method):
     """No part finds out in a step that it does not work."""
-    variants = [{}, {"fuse": True}, {"placement": "before-block"}]
+    variants = [{}, {"fuse": True}, {"placement": "before-block"}, {"repair": 1}]
     for tokens in ONE_OR_TWO:
         for options in variants:
             table = table_of(method, tokens)

@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from edge_runtime.cli.output import say, show, show_json
@@ -31,9 +32,37 @@ _ADVICE = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Flags of the command; each overrides the recipe's value."""
-    parser.add_argument("recipe", nargs="?", type=any_path, metavar="RECIPE.toml")
+    """Declare the command's arguments."""
+    add_recipe_arguments(parser)
     parser.add_argument("-o", "--output", type=any_path, required=True, metavar="PKG")
+    parser.add_argument(
+        "--init", type=any_path, metavar="FILE", help="a timm .safetensors file"
+    )
+    parser.add_argument(
+        "--teacher",
+        type=any_path,
+        metavar="FILE",
+        help="a timm .safetensors file to distil, see distillation.weight",
+    )
+    parser.add_argument(
+        "--ranker",
+        type=any_path,
+        metavar="FILE",
+        help="written by `edge-train rank`, for token policy ranked",
+    )
+    parser.add_argument(
+        "--verify",
+        choices=["few", "full"],
+        default="few",
+        help="compare the first and the last rung with PyTorch on few pictures (default), or "
+        "every rung on a whole batch, which takes long",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+
+def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `recipe_of`; each flag overrides the recipe's value."""
+    parser.add_argument("recipe", nargs="?", type=any_path, metavar="RECIPE.toml")
     parser.add_argument("--model", help="timm's name, or a family such as vit_tiny")
     parser.add_argument("--method", help="such as simclr; all are in docs/recipe.md")
     parser.add_argument(
@@ -58,22 +87,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, help="of the initial weights")
     parser.add_argument(
-        "--init", type=any_path, metavar="FILE", help="a timm .safetensors file"
-    )
-    parser.add_argument(
-        "--teacher",
-        type=any_path,
-        metavar="FILE",
-        help="a timm .safetensors file to distil, see distillation.weight",
-    )
-    parser.add_argument(
-        "--verify",
-        choices=["few", "full"],
-        default="few",
-        help="compare the first and the last rung with PyTorch on few pictures (default), or "
-        "every rung on a whole batch, which takes long",
-    )
-    parser.add_argument(
         "--set",
         action="append",
         default=[],
@@ -81,7 +94,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY.PATH=VALUE",
         help="any key of the recipe; the value is TOML, or text",
     )
-    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -92,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     from edge_export.package.room import export_bytes
     from edge_runtime.device import require_room
 
-    recipe, verify_all = _recipe_of(args), args.verify == "full"
+    recipe, verify_all = recipe_of(args), args.verify == "full"
     require_room("the export", export_bytes(recipe, verify_all=verify_all), _ADVICE)
     stages: list[dict[str, Any]] = []
 
@@ -108,6 +120,7 @@ def run(args: argparse.Namespace) -> int:
         args.output,
         init=args.init,
         teacher=args.teacher,
+        ranker=args.ranker,
         report=report,
         verify_all=verify_all,
     )
@@ -124,8 +137,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _recipe_of(args: argparse.Namespace) -> Any:
-    """The recipe of file, flags and `--set`, checked."""
+def recipe_of(args: argparse.Namespace) -> Any:
+    """The recipe of file, flags and `--set`, checked.
+
+    Raises:
+        ConfigError: the file cannot be read, or the recipe has problems.
+    """
     from edge_export.recipe import make_recipe, read_recipe
 
     table = read_recipe(args.recipe) if args.recipe else {}
@@ -137,8 +154,8 @@ def _recipe_of(args: argparse.Namespace) -> Any:
     return make_recipe(table, where=str(args.recipe or "recipe"))
 
 
-def load_export() -> None:
-    """Load the export side, which needs torch and onnx; nothing else of edge-train does.
+def load_export(module: str = "edge_export.package.build") -> ModuleType:
+    """Load a module of the export side, which needs torch and onnx; nothing else does.
 
     Raises:
         ConfigError: they are not installed or cannot be loaded, or another package of the name
@@ -146,7 +163,7 @@ def load_export() -> None:
     """
     _refuse_a_namesake()
     try:
-        import edge_export.package.build  # noqa: F401
+        return importlib.import_module(module)
     except ImportError as error:
         raise ConfigError(
             f"export needs torch and onnx ({error}): {how_to_install('export')}. "

@@ -29,6 +29,7 @@ COMMANDS = {  # command -> (module, help)
         "export, train and evaluate on embedded pictures in a minute",
     ),
     "export": ("edge_runtime.cli.export", "write a training package from a recipe"),
+    "rank": ("edge_runtime.cli.rank", "train what ranks patches for token policy ranked"),
     "inspect": ("edge_runtime.cli.inspect", "show what a training package trains"),
     "profile": ("edge_runtime.cli.profile", "measure what every rung costs on this board"),
     "calibrate": (

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from edge_export.package.few_pictures import verify_with_few_pictures
 from edge_export.package.initial import encoder_from_timm, encoder_source, frozen_source
+from edge_export.package.ranker import ranker_state
 from edge_export.package.verify import artifacts_problem, verify
 from edge_export.package.writer import PackageWriter
 from edge_export.recipe import Recipe
@@ -33,6 +34,7 @@ def export_package(
     init: Path | None,
     report: Report,
     teacher: Path | None = None,
+    ranker: Path | None = None,
     verify_all: bool = False,
 ) -> Package:
     """Write a verified package, or nothing.
@@ -43,6 +45,7 @@ def export_package(
         init: a timm checkpoint to start from.
         report: called when a stage begins and when it ends.
         teacher: a timm checkpoint of the frozen encoder; if the recipe distils, and only then.
+        ranker: a file of `edge-train rank`; if the token policy is `ranked`, and only then.
         verify_all: compare every rung with PyTorch on a whole batch, which may take many times
             as long as all the rest; otherwise see `verify_with_few_pictures`.
 
@@ -57,7 +60,7 @@ def export_package(
     program, stage = Program(recipe), partial(_stage, report=report)
     with new_folder(target) as folder:
         with stage("initial state"):
-            state = initial_state(program, init)
+            state = initial_state(program, init) | ranker_state(program, ranker)
             frozen = frozen_weights(program, teacher)
         writer = PackageWriter(folder, program, state, stage, frozen=frozen)
         writer.write()

@@ -115,7 +115,7 @@ def encoder_from_timm(
         ConfigError: unreadable, damaged, no safetensors, of another kind of model, of other
             sizes, or with values that are no finite numbers.
     """
-    tensors, facts = _read(source)
+    tensors, facts = read_tensors(source)
     encoder = encoder_tensors(declared)
     checkpoint = _without_prefix(source, tensors, [tensor.timm_name for tensor in encoder])
     _refuse_others(source, checkpoint, facts, model, encoder)
@@ -185,8 +185,12 @@ def _refuse_others(
             )
 
 
-def _read(source: Source) -> tuple[Tensors, dict[str, str]]:
-    """Tensors and metadata of a safetensors file."""
+def read_tensors(source: Source) -> tuple[Tensors, dict[str, str]]:
+    """Tensors and metadata of a safetensors file.
+
+    Raises:
+        ConfigError: it cannot be read, or is something else.
+    """
     path = source.path
     try:
         with open_regular(path, MAX_STATE_BYTES) as raw:

@@ -5,6 +5,7 @@ from edge_export.policies.base import PolicySetting, TokenPolicy
 from edge_export.policies.combined import CombinedPolicy
 from edge_export.policies.evit import EvitPolicy
 from edge_export.policies.random import RandomPolicy
+from edge_export.policies.ranked import RankedPolicy
 from edge_export.policies.simprune import SimPrunePolicy
 from edge_export.policies.tome import TomePolicy
 from edge_runtime.errors import ConfigError
@@ -18,6 +19,7 @@ POLICIES: dict[str, type[TokenPolicy]] = {
         EvitPolicy,
         TomePolicy,
         ApsPolicy,
+        RankedPolicy,
     )
 }
 

@@ -66,12 +66,15 @@ class Tokens:
         if self.sizes is not None:
             self.sizes = take_tokens(self.sizes[:, :, None], index)[:, :, 0]
 
-    def append(self, token: Tensor) -> None:
-        """Add a token of size one that belongs to no single patch: (S, 1, D)."""
-        self.x = torch.cat([self.x, token], dim=1)
-        self.kept = torch.cat([self.kept, torch.full_like(self.kept[:, :1], -1)], dim=1)
+    def append(self, tokens: Tensor) -> None:
+        """Add tokens of size one that belong to no single patch: (S, R, D)."""
+        count = tokens.shape[1]
+        self.x = torch.cat([self.x, tokens], dim=1)
+        patch = torch.full_like(self.kept[:, :1], -1).expand(-1, count)
+        self.kept = torch.cat([self.kept, patch], dim=1)
         if self.sizes is not None:
-            self.sizes = torch.cat([self.sizes, torch.ones_like(self.sizes[:, :1])], dim=1)
+            size = torch.ones_like(self.sizes[:, :1]).expand(-1, count)
+            self.sizes = torch.cat([self.sizes, size], dim=1)
 
 
 @dataclass(slots=True)
@@ -165,8 +168,12 @@ def stage_blocks(depth: int, *, after: bool = False) -> tuple[int, ...]:
     return tuple(block for block in blocks if block < depth - 1)
 
 
-def refuse_single_patches(setting: PolicySetting, who: str) -> None:
+def refuse_single_patches(setting: PolicySetting, why: str) -> None:
     """Refuse groups whose loss reads the token of each patch.
+
+    Args:
+        setting: of the policy.
+        why: what the policy does that excludes them, such as `tome joins tokens`.
 
     Raises:
         ConfigError: there is one.
@@ -175,8 +182,7 @@ def refuse_single_patches(setting: PolicySetting, who: str) -> None:
         if group.patch_tokens:
             raise ConfigError(
                 f"tokens.name: the method reads the tokens of single patches of view group "
-                f"{group.name!r}, and {who} joins several in one token. Use another token "
-                "policy."
+                f"{group.name!r}, and {why}. Use another token policy."
             )
 
 
@@ -197,6 +203,15 @@ def require_two_views(setting: PolicySetting, who: str) -> None:
 def kept_count(keep_ratio: float, tokens: int) -> int:
     """K = ceil(keep-ratio * N), at least one; 0.1 * 30 counts as 3 despite rounding."""
     return max(1, math.ceil(round(keep_ratio * tokens, 9)))
+
+
+def largest(scores: Tensor, count: int) -> Tensor:
+    """The places of the largest values, ascending: (S, N) -> (S, K) int64.
+
+    Of equal values the first; no gradient flows through the choice.
+    """
+    order = scores.detach().sort(dim=1, stable=True, descending=True)[1]
+    return order[:, :count].sort(dim=1, stable=True)[0]
 
 
 class TakeRows(torch.autograd.Function):

@@ -25,6 +25,7 @@ from edge_export.policies.base import (
     TokenPolicy,
     Tokens,
     kept_count,
+    largest,
     refuse_single_patches,
     stage_blocks,
 )
@@ -50,7 +51,7 @@ class EvitPolicy(TokenPolicy):
         super().__init__(setting)
         self._stages = stage_blocks(setting.model.depth)
         if setting.options.fuse:
-            refuse_single_patches(setting, "evit with tokens.fuse")
+            refuse_single_patches(setting, "evit with tokens.fuse joins several in one token")
 
     @override
     def before_mlp(
@@ -64,21 +65,12 @@ class EvitPolicy(TokenPolicy):
             if kept == patches:
                 continue
             of_class = attention[branch].probabilities[:, :, 0, 1:].mean(dim=1)  # (S, N)
-            index = most_attended(of_class, kept)
+            index = largest(of_class, kept)
             branches.selected[f"kept.{branch}.{branches.group.name}.{block}"] = index
             others = fused(tokens, of_class, index) if self.setting.options.fuse else None
             tokens.keep(index)
             if others is not None:
                 tokens.append(others)
-
-
-def most_attended(attention: Tensor, kept: int) -> Tensor:
-    """The places of the largest values, ascending: (S, N) -> (S, K) int64.
-
-    Of equal values the first; no gradient flows through the choice.
-    """
-    order = attention.detach().sort(dim=1, stable=True, descending=True)[1]
-    return order[:, :kept].sort(dim=1, stable=True)[0]
 
 
 def fused(tokens: Tokens, attention: Tensor, kept: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ class TomePolicy(TokenPolicy):
 
     def __init__(self, setting: PolicySetting) -> None:
         super().__init__(setting)
-        refuse_single_patches(setting, "tome")
+        refuse_single_patches(setting, "tome joins several in one token")
 
     @override
     def before_mlp(
