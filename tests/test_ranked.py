@@ -41,7 +41,7 @@ SCORE = f"{BUFFER}ranker.score.weight"
 
 
 def kept_name(branch, after=1):
-    return f"kept.{branch}.global.{after}"
+    return f"kept.ranked.{branch}.global.{after}"
 
 
 def gelu(value):
@@ -184,8 +184,9 @@ def test_repair_tokens_are_trained_and_the_teacher_has_its_own():
     found, outputs = gradients(bound, 0.5, inputs)
     assert found[REPAIR_TOKENS].shape == (1, 2, 24)
     assert (found[REPAIR_TOKENS].norm(dim=2) > 0).all()
+    other = torch.linspace(-1, 1, 24, dtype=torch.float64)  # LayerNorm would undo a constant
     for prefix in (PARAM, EMA):
-        changed = {**inputs, prefix + REPAIR_TOKENS: inputs[prefix + REPAIR_TOKENS] + 1}
+        changed = {**inputs, prefix + REPAIR_TOKENS: inputs[prefix + REPAIR_TOKENS] + other}
         assert gradients(bound, 0.5, changed)[1].metrics[LOSS] != outputs.metrics[LOSS]
 
 

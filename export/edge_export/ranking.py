@@ -163,7 +163,7 @@ def train_ranker(
     held_out = max(1, round(HELD_OUT * len(pictures)))
     chunk = max(1, VARIANTS // (encoder.model.tokens - 1))
     tokens, golden = [], []
-    for part in pictures.split(chunk):
+    for part in torch.split(pictures, chunk):
         tokens.append(encoder.tokens(part))
         golden.append(golden_ranking(encoder.features, tokens[-1]))
         done = sum(map(len, golden))
@@ -235,7 +235,7 @@ def fitted(x: Tensor, ranking: Tensor, *, seed: int) -> dict[str, Tensor]:
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS, LAST_RATE)
     ranks, generator = ranking.argsort(dim=1), torch.Generator().manual_seed(seed)
     for _ in range(EPOCHS):
-        for batch in torch.randperm(len(x), generator=generator).split(BATCH):
+        for batch in torch.split(torch.randperm(len(x), generator=generator), BATCH):
             optimizer.zero_grad()
             loss = ranking_loss(importance(weights, x[batch]), ranks[batch])
             torch.autograd.backward(loss)

@@ -92,7 +92,7 @@ class RankedPolicy(TokenPolicy):
             kept = kept_count(self.setting.keep_ratio, patches)
             if kept < patches:
                 place = f"{branch}.{branches.group.name}.{block}"
-                branches.selected[f"kept.{place}"] = self._prune(tokens, kept, branches)
+                branches.selected[f"kept.ranked.{place}"] = self._prune(tokens, kept, branches)
                 self._repair(tokens, branch, branches)
 
     def _prune(self, tokens: Tokens, kept: int, branches: Branches) -> Tensor:
