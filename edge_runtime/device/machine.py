@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edge_runtime.device.board import detect_board
 from edge_runtime.device.cgroup import cpu_quota
+from edge_runtime.device.files import text
 from edge_runtime.device.memory import total_memory_bytes
 from edge_runtime.errors import DeviceError
 
@@ -57,6 +58,11 @@ def usable_cpus(root: Path = Path("/")) -> float:
 def cpu_threads(root: Path = Path("/")) -> int:
     """Threads that can run at the same time, on the processors that this process may use."""
     return max(1, math.ceil(usable_cpus(root)))
+
+
+def boot_id(root: Path = Path("/")) -> str | None:
+    """What is different after every restart of the system; `None`: unknown."""
+    return text(root / "proc/sys/kernel/random/boot_id") or None
 
 
 def limit_numpy_threads(threads: int | None = None) -> None:
