@@ -1,6 +1,7 @@
 """Power modes on emulated boards: an emulated nvpmodel, and an emulated cpufreq."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,8 @@ class EmulatedModes:
         )
         patch.setenv("EDGE_TRAIN_SYSFS", str(self.sysfs))
         patch.setenv("PATH", f"{folder / 'usr/bin'}{os.pathsep}{os.environ['PATH']}")
+        if self.board.jetson and self.board.jetson.modes:
+            subprocess.run(["nvpmodel", "-m", "0"], check=True)  # as the board starts
 
     @property
     def modes(self) -> PowerModes:
@@ -109,7 +112,7 @@ def test_the_emulated_nvpmodel_restarts_if_it_is_told_to(
 ) -> None:
     """The test above would fail if it were answered."""
     emulated = EmulatedModes("orin_nano_8", tmp_path, monkeypatch)
-    os.system("echo YES | nvpmodel -m 3 > /dev/null")
+    subprocess.run(["nvpmodel", "-m", "3"], input="YES\n", text=True, check=True)
     assert emulated.restarts.read_text() == "3\n"
 
 
