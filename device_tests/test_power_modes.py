@@ -64,7 +64,8 @@ def test_modes_are_set_and_put_back(
     emulated = EmulatedModes(name, tmp_path, monkeypatch)
     modes, before = emulated.modes, emulated.files()
     told: list[str] = []
-    skipped, shares = {}, set()
+    skipped: dict[str, str] = {}
+    shares: set[float] = set()
     with mode_put_back(modes, told.append) as mode:
         assert mode == power_mode()
         for each in modes.names():

@@ -197,7 +197,8 @@ def _runs(
     from edge_runtime.device import memory_now
     from edge_runtime.planning import Workload, ladder_costs, overhead_of, with_decoding
 
-    room_bytes, runs = memory_now().limit_bytes, []
+    room_bytes = memory_now().limit_bytes
+    runs: list[ModeRun] = []
     for each in costs:
         if each.profile is None:
             runs.append(ModeRun(costs=each))

@@ -1,7 +1,7 @@
 """What `edge-train modes` prints: the comparison for people, or as one JSON document."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -142,7 +142,7 @@ def render_text(facts: ModesFacts) -> str:
         ("least time", _choice_text(least_time(facts.runs), "nothing fits the budget")),
         *_rung_rows(facts),
         *_plan_rows(facts),
-        *[(f"not {run.costs.mode}", run.problem) for run in facts.runs if run.problem],
+        *[(f"not {run.costs.mode}", why) for run in facts.runs if (why := run.problem)],
         *_notes(facts),
     ]
     return "\n".join([*aligned(rows), "", *_table(facts)])
@@ -227,26 +227,25 @@ def _notes(facts: ModesFacts) -> list[tuple[str, str]]:
 
 
 def _table(facts: ModesFacts) -> list[str]:
-    rows = [("mode", "documented", "all steps on", "time", "energy", "power", "fits")]
+    documented = facts.board.power.modes
+    heads = ("mode", "all steps on", "time", "energy", "power", "fits", "clocks by profile")
+    rows: list[Sequence[str]] = [heads]
     for run in facts.runs:
-        clocks = _clocks_text(facts.board.power.modes.get(run.costs.mode))
-        for alone in run.alone:
-            power_w = (
-                None
-                if alone.energy_j is None or not alone.time_s
-                else alone.energy_j / alone.time_s
-            )
-            row = (
-                run.costs.mode,
-                clocks,
-                alone.rung,
-                _cell(duration_text, alone.time_s),
-                _cell(energy_text, alone.energy_j),
-                _cell(power_text, power_w),
-                "yes" if alone.fits else "no",
-            )
-            rows.append(row)
-    return aligned(rows)
+        clocks = _clocks_text(documented.get(run.costs.mode))
+        rows += [(run.costs.mode, *_cells(alone), clocks) for alone in run.alone]
+    return aligned(rows if documented else [row[:-1] for row in rows])
+
+
+def _cells(alone: "SingleRungCost") -> tuple[str, str, str, str, str]:
+    energy_j, time_s = alone.energy_j, alone.time_s
+    power_w = energy_j / time_s if energy_j is not None and time_s else None
+    return (
+        alone.rung,
+        _cell(duration_text, time_s),
+        _cell(energy_text, energy_j),
+        _cell(power_text, power_w),
+        "yes" if alone.fits else "no",
+    )
 
 
 def _clocks_text(clocks: "ModeClocks | None") -> str:

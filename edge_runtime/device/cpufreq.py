@@ -219,7 +219,8 @@ class Cpufreq:
         Raises:
             ModeError: one is not set.
         """
-        problems, commands = [], []
+        problems: list[str] = []
+        commands: list[str] = []
         for policy in self._policies:
             governor, _, limit = state.get(policy.name, "").partition(" ")
             if not governor or not limit.isdecimal() or len(limit) > 9:
