@@ -137,9 +137,8 @@ def test_a_file_wins_over_the_machine(tmp_path: Path) -> None:
 
 def test_profiles_are_called_as_their_board() -> None:
     folder = Path(__file__).parents[1] / "profiles"
-    assert [board.id for board in known_boards()] == sorted(
-        p.stem for p in folder.glob("*.toml")
-    )
+    files = sorted(folder.glob("*.toml"))
+    assert [board.id for board in known_boards()] == [file.stem for file in files]
 
 
 def test_no_two_profiles_claim_one_machine() -> None:

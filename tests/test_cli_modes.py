@@ -163,7 +163,7 @@ def test_a_signal_puts_the_mode_back(compare, processes, board, number) -> None:
     handler = signal.getsignal(signal.Signals[number])
     code, _, err = compare("--modes", "schedutil-600MHz,schedutil")
     assert code == 130
-    assert "stopping, then the power mode is put back" in err
+    assert "stopped while k100 was measured. Measured so far: k050." in err
     assert fake_modes.limits(board) == before
     assert signal.getsignal(signal.Signals[number]) == handler
     assert processes.are_gone()
