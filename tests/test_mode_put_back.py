@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import fake_board
@@ -43,12 +45,17 @@ def note(tmp_path: Path) -> Path:
     return tmp_path / "cache/power-mode.json"
 
 
-def hold() -> "subprocess.Popen[str]":
-    """A process that has set another mode."""
-    process = subprocess.Popen([sys.executable, "-c", HOLD], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "set\n"
-    return process
+@contextmanager
+def held() -> Iterator[None]:
+    """A process that has set another mode; it is killed at the end of the block."""
+    command = [sys.executable, "-c", HOLD]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "set\n"
+        try:
+            yield
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, None])
@@ -126,9 +133,9 @@ def test_a_mode_that_cannot_be_put_back_keeps_its_note(
 def test_a_killed_process_leaves_a_note_and_the_next_one_follows_it(
     board: Path, note: Path
 ) -> None:
-    before, process = fake_modes.limits(board), hold()
-    process.kill()
-    process.wait()
+    before = fake_modes.limits(board)
+    with held():
+        pass
     assert fake_modes.limits(board) == ["schedutil 900000"] * 2
     told: list[str] = []
     with mode_put_back(Cpufreq(), told.append):
@@ -138,16 +145,12 @@ def test_a_killed_process_leaves_a_note_and_the_next_one_follows_it(
 
 
 def test_only_one_process_changes_modes(board: Path) -> None:
-    process = hold()
-    try:
-        with (
-            pytest.raises(DeviceError, match="another `edge-train modes` changes"),
-            mode_put_back(Cpufreq(), print),
-        ):
-            pytest.fail("the block must not run")
-    finally:
-        process.kill()
-        process.wait()
+    with (
+        held(),
+        pytest.raises(DeviceError, match="another `edge-train modes` changes"),
+        mode_put_back(Cpufreq(), print),
+    ):
+        pytest.fail("the block must not run")
 
 
 def test_a_restart_has_undone_what_cpufreq_had_set(board: Path, note: Path) -> None:

@@ -5,14 +5,12 @@ ends this process without warning leaves the note, and the next call puts the mo
 Clock: monotonic seconds.
 """
 
-import fcntl
-import os
 import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +27,7 @@ from edge_runtime.profiling.environment import Environment
 from edge_runtime.profiling.profile import profile_package
 from edge_runtime.reading import read_json
 from edge_runtime.schema import structure, unstructure
-from edge_runtime.storage import storage_errors
+from edge_runtime.storage import exclusive_lock
 
 _NOTE, _LOCK = "power-mode.json", "power-mode.lock"
 _FORMAT = 1
@@ -95,25 +93,16 @@ def mode_put_back(modes: PowerModes, report: Callable[[str], None]) -> Iterator[
 
 @contextmanager
 def _only_one(lock: Path) -> Iterator[None]:
-    """One process at a time; the kernel frees the lock however a process ends."""
-    with storage_errors("write", lock):
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-    try:
-        _lock(handle)
+    """One process at a time."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(exclusive_lock(lock))
+        except BlockingIOError as error:
+            raise DeviceError(
+                "another `edge-train modes` changes the power mode of this board now. Wait "
+                "until it has ended."
+            ) from error
         yield
-    finally:
-        os.close(handle)
-
-
-def _lock(handle: int) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise DeviceError(
-            "another `edge-train modes` changes the power mode of this board now. Wait until "
-            "it has ended."
-        ) from error
 
 
 def _put_back_left(modes: PowerModes, path: Path, report: Callable[[str], None]) -> None:
