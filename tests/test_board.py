@@ -59,7 +59,8 @@ def memory(root: Path, gib: float) -> Path:
         (("raspberrypi,3-compute-module", "brcm,bcm2837"), "raspberry-pi-3"),
         (("raspberrypi,4-compute-module", "brcm,bcm2711"), "raspberry-pi-4"),
         (("raspberrypi,5-compute-module", "brcm,bcm2712"), "raspberry-pi-5"),
-        (("nvidia,p3542-0000+p3448-0003", "nvidia,tegra210"), "jetson-nano"),  # 3.5 GiB
+        (("nvidia,p3542-0000+p3448-0003", "nvidia,tegra210"), "jetson-nano-2gb"),
+        (("nvidia,p3449-0000-b00+p3448-0002-b00", "nvidia,tegra210"), "jetson-nano"),
         (("nvidia,p2597-0000+p3310-1000", "nvidia,tegra186"), "jetson-tx2"),
         (("nvidia,p3310", "nvidia,tegra186"), "jetson-tx2"),
         (("nvidia,p2597-0000+p3489-0888", "nvidia,tegra186"), "jetson-tx2-4gb"),

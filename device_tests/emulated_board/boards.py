@@ -1,8 +1,8 @@
 """The boards that can be emulated: power rails, clocks, temperatures. Facts only.
 
 Units are in the names. Labels, addresses and file names are those of real boards; idle power
-and power per load are plausible values, not measurements, and so are clock rates of boards
-without nvpmodel. profiles/ has the sources.
+and power per load are plausible values, not measurements, and so are clock rates of the Thor
+and of boards without nvpmodel. profiles/ has the sources.
 """
 
 from dataclasses import dataclass, field, replace
@@ -112,7 +112,7 @@ ORIN_NX_8 = replace(
     compatible=("nvidia,p3768-0000+p3767-0001", "nvidia,p3767-0001", "nvidia,tegra234"),
     jetson=Jetson(
         l4t="36.4.3",
-        modes=(Mode("MAXN_SUPER", None, 240), Mode("40W", 1_984_000, 240)),
+        modes=(Mode("MAXN_SUPER", None, 240), Mode("20W", 1_497_600, 240)),
     ),
 )
 ORIN_NANO_8 = replace(
@@ -327,7 +327,7 @@ THOR = Board(
         l4t="38.2.1",
         modes=(
             Mode("MAXN", None, 64),
-            Mode("120W", 2_601_000, 64),
+            Mode("120W", 1_998_000, 64),
             Mode("90W", 1_998_000, 15873),
         ),
     ),

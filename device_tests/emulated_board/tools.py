@@ -82,7 +82,7 @@ def write_tools(
             script = _nvpmodel(board.jetson, state, sysfs, lists_gates)
             _write(prefix / "usr/bin/nvpmodel", script).chmod(0o755)
     if board.pmic and sysfs is not None:
-        script = f"#!/bin/sh\ncat {shlex.quote(str(sysfs / PMIC))}"
+        script = f"#!/bin/sh\ncat {shlex.quote(str(sysfs / PMIC))}/*"
         _write(prefix / "usr/bin/vcgencmd", script).chmod(0o755)
 
 

@@ -15,7 +15,7 @@ from device_tests.emulated_board.boards import BOARDS, Board, Jetson, Rail
 _I2C = "devices/platform/bus@0/c240000.i2c"
 _DEVICE_TREE = "firmware/devicetree/base"
 _NAME = ".board"  # the name of the board
-PMIC = ".pmic"  # what `vcgencmd pmic_read_adc` prints
+PMIC = ".pmic"  # a file for each rail, as `vcgencmd pmic_read_adc` prints it
 _NO_LIMIT_MA = 32760
 _INA238 = "devices/platform/bus@0/c250000.i2c/2-0044/hwmon/hwmon9"
 _FIRST_MONITOR = 3  # hwmon0 to hwmon2 are a fan's and its tachometer's, or free
@@ -36,7 +36,7 @@ def write_board(root: Path, name: str, *, monitors: bool = True) -> Board:
     """
     board = BOARDS[name]
     files, links = _whole(board, monitors=monitors)
-    for folder in {"class/power_supply", "fs", *map(os.path.dirname, (*files, *links))}:
+    for folder in {"class/power_supply", "fs", PMIC, *map(os.path.dirname, (*files, *links))}:
         (root / folder).mkdir(parents=True, exist_ok=True)
     for path, value in files.items():
         put(root / path, value)
@@ -76,11 +76,10 @@ def set_rails(
     for rail in [board.ina238] if board.ina238 and board.ina238.label in mw else []:
         shown[rail.label] = mw[rail.label]
         put(root / f"{_INA238}/power1_input", round(mw[rail.label] * 1000))
-    if pmic := {rail: mw[rail.label] for rail in board.pmic if rail.label in mw}:
-        shown |= {rail.label: power_mw for rail, power_mw in pmic.items()}
-        put(
-            root / PMIC, "\n".join(line for pair in pmic.items() for line in _adc_lines(*pair))
-        )
+    for rail in board.pmic:
+        if rail.label in mw:
+            shown[rail.label] = mw[rail.label]
+            put(root / PMIC / rail.label, "\n".join(_adc_lines(rail, mw[rail.label])))
     return shown
 
 
