@@ -1,17 +1,22 @@
 """Power modes on emulated boards: an emulated nvpmodel, and an emulated cpufreq."""
 
+import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from device_tests.emulated_board.boards import BOARDS
+from device_tests.emulated_board.driving import DriveOptions, HeatModel
+from device_tests.emulated_board.running import running_board
 from device_tests.emulated_board.tools import write_tools
 from device_tests.emulated_board.tree import cpu_share, write_board
 from edge_runtime.device import PowerModes, load_board, power_mode, power_modes
 from edge_runtime.errors import ModeError
-from edge_runtime.profiling import mode_put_back
+from edge_runtime.profiling import load_profile, mode_put_back
+from edge_runtime.selftest import PACKAGE
 
 JETSONS = {name: board for name, board in BOARDS.items() if board.jetson}
 
@@ -124,3 +129,34 @@ def test_a_board_with_two_kinds_of_cores_has_a_limit_for_each(
         pytest.skip("needs two processors: the emulated tree has as many as this machine")
     modes = EmulatedModes("rock_5b", tmp_path, monkeypatch).modes
     assert modes.names() == ("schedutil", "schedutil-1008+1200MHz", "schedutil-408MHz")
+
+
+def test_the_command_measures_what_a_driven_board_draws_in_each_mode(tmp_path: Path) -> None:
+    """The real command, engine and nvpmodel; a mode with a lower clock rate draws less."""
+    heat = HeatModel(time_constant_s=0.5)  # it soon keeps still
+    with running_board("orin_nx", DriveOptions(heat=heat)) as board:
+        environment = {**os.environ, **board.environment}
+        environment["EDGE_TRAIN_CACHE"] = str(tmp_path / "cache")
+        subprocess.run(["nvpmodel", "-m", "0"], env=environment, check=True)
+        words = ["modes", str(PACKAGE), "--images", "64", "--epochs", "1", "--json"]
+        words += ["--modes", "25W,MAXN", "--time-per-rung", "6s"]
+        done = subprocess.run(
+            [sys.executable, "-m", "edge_runtime", *words],
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        answer = subprocess.run(
+            ["nvpmodel", "-q"], env=environment, capture_output=True, text=True, check=True
+        )
+    assert answer.stdout == "NV Power Mode: MAXN\n0\n"
+    table = json.loads(done.stdout)
+    assert table["before"] == "MAXN"
+    profiles = {run["mode"]: load_profile(Path(run["profile"])) for run in table["modes"]}
+    assert {mode: profile.power_mode for mode, profile in profiles.items()} == {
+        "25W": "25W",
+        "MAXN": "MAXN",
+    }
+    power_w = {mode: profile.rungs[0].power_w or 0.0 for mode, profile in profiles.items()}
+    assert 4.5 < power_w["25W"] < 0.95 * power_w["MAXN"] < 17
