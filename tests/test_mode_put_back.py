@@ -16,7 +16,7 @@ import pytest
 
 from edge_runtime.device import Cpufreq
 from edge_runtime.errors import DeviceError, ModeError, StorageError
-from edge_runtime.profiling import mode_put_back, modes
+from edge_runtime.profiling import interrupted_mode, mode_put_back, modes
 
 HOLD = """
 import time
@@ -137,11 +137,13 @@ def test_a_killed_process_leaves_a_note_and_the_next_one_follows_it(
     with held():
         pass
     assert fake_modes.limits(board) == ["schedutil 900000"] * 2
+    assert "another power mode than schedutil, which was set" in (interrupted_mode() or "")
     told: list[str] = []
     with mode_put_back(Cpufreq(), told.append):
         assert fake_modes.limits(board) == before
     assert len(told) == 1
     assert not note.exists()
+    assert interrupted_mode() is None
 
 
 def test_only_one_process_changes_modes(board: Path) -> None:
@@ -161,6 +163,13 @@ def test_a_restart_has_undone_what_cpufreq_had_set(board: Path, note: Path) -> N
     with mode_put_back(kernel, told.append) as mode:
         assert mode == "schedutil"
     assert told == []
+
+
+def test_doctor_makes_no_files_to_find_that_nothing_was_interrupted(
+    board: Path, note: Path
+) -> None:
+    assert interrupted_mode() is None
+    assert not note.parent.exists()
 
 
 def test_the_mode_of_a_program_that_is_not_here_is_named(board: Path, note: Path) -> None:
@@ -183,6 +192,7 @@ def test_a_damaged_note_is_reported(board: Path, note: Path, text: str) -> None:
     note.parent.mkdir(parents=True)
     note.write_bytes(text.encode(errors="surrogateescape"))
     before = fake_modes.limits(board)
+    assert "cannot be read" in (interrupted_mode() or "")
     with (
         pytest.raises(DeviceError, match=r"power-mode.json says which power mode.*remove the"),
         mode_put_back(Cpufreq(), print),

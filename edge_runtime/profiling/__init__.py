@@ -25,7 +25,12 @@ from edge_runtime.profiling.free_memory import (
     limit_beside_rungs,
 )
 from edge_runtime.profiling.limits import check_limits, fitting_on_card, require_readings
-from edge_runtime.profiling.modes import ModeCosts, mode_put_back, profile_modes
+from edge_runtime.profiling.modes import (
+    ModeCosts,
+    interrupted_mode,
+    mode_put_back,
+    profile_modes,
+)
 from edge_runtime.profiling.profile import profile_package
 
 __all__ = [
@@ -45,6 +50,7 @@ __all__ = [
     "default_candidates",
     "fitting_on_card",
     "forget_measurements",
+    "interrupted_mode",
     "is_memory_tight",
     "key_of",
     "limit_beside_costs",

@@ -5,18 +5,26 @@ ends this process without warning leaves the note, and the next call puts the mo
 Clock: monotonic seconds.
 """
 
+import os
 import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_runtime.device import Meter, PowerModes, Thermometer, boot_id
 from edge_runtime.documents import write_document
-from edge_runtime.errors import DeviceError, ModeError, RecordsError, StoppedError
+from edge_runtime.errors import (
+    ConfigError,
+    DeviceError,
+    ModeError,
+    RecordsError,
+    StoppedError,
+    StorageError,
+)
 from edge_runtime.facts import CostProfile
 from edge_runtime.facts.costs import MEASURED
 from edge_runtime.package import Package
@@ -105,25 +113,57 @@ def _only_one(lock: Path) -> Iterator[None]:
         yield
 
 
-def _put_back_left(modes: PowerModes, path: Path, report: Callable[[str], None]) -> None:
-    """Put back what a process left that was killed."""
+def interrupted_mode() -> str | None:
+    """What to do if a killed process has left another mode; `None`: none has."""
     try:
-        table = read_json(path)
-        note = structure(_Note, table, where=f"note {path}", error=RecordsError)
+        folder = cache_folder()
+    except ConfigError:  # without a folder no mode was changed
+        return None
+    if not os.path.lexists(folder / _NOTE):
+        return None
+    try:
+        with suppress(StorageError), _only_one(folder / _LOCK):
+            pass  # no other one runs now, or the lock belongs to another user
+        note = _read_note(folder / _NOTE)
+    except DeviceError as error:
+        return str(error)
+    if note is None or _is_undone(note):
+        return None
+    return (
+        "An interrupted `edge-train modes` may have left another power mode than "
+        f"{note.mode}, which was set before. The next one puts it back first."
+    )
+
+
+def _read_note(path: Path) -> _Note | None:
+    try:
+        return structure(_Note, read_json(path), where=f"note {path}", error=RecordsError)
     except FileNotFoundError:
-        return
+        return None
     except (OSError, ValueError, RecordsError) as error:
         raise DeviceError(
             f"{path} says which power mode to put back after an interruption, and cannot be "
             f"read ({' '.join(str(error).split())}). Set the mode that you want, and remove "
             "the file."
         ) from error
+
+
+def _is_undone(note: _Note) -> bool:
+    """Whether a restart has undone what was set."""
+    return note.kind == "cpufreq" and note.boot != boot_id()
+
+
+def _put_back_left(modes: PowerModes, path: Path, report: Callable[[str], None]) -> None:
+    """Put back what a process left that was killed."""
+    note = _read_note(path)
+    if note is None:
+        return
     if note.kind != modes.kind:
         raise DeviceError(
             f"an interrupted `edge-train modes` had left another mode of {note.kind}, which "
             f"cannot be reached here. Set {note.mode} with it, and remove {path}."
         )
-    if note.kind != "cpufreq" or note.boot == boot_id():  # whose settings a restart undoes
+    if not _is_undone(note):
         modes.put_back(note.state)
         report(f"an interrupted `edge-train modes` had left another mode; {note.mode} is set")
     path.unlink(missing_ok=True)
