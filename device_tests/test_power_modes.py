@@ -131,15 +131,15 @@ def test_a_board_with_two_kinds_of_cores_has_a_limit_for_each(
     assert modes.names() == ("schedutil", "schedutil-1008+1200MHz", "schedutil-408MHz")
 
 
-def test_the_command_measures_what_a_driven_board_draws_in_each_mode(tmp_path: Path) -> None:
-    """The real command, engine and nvpmodel; a mode with a lower clock rate draws less."""
+def test_the_command_measures_what_a_driven_board_draws_in_a_mode(tmp_path: Path) -> None:
+    """The real command and engine. In this mode, the board draws 13.6 W when it is busy."""
     heat = HeatModel(time_constant_s=0.5)  # it soon keeps still
     with running_board("orin_nx", DriveOptions(heat=heat)) as board:
         environment = {**os.environ, **board.environment}
         environment["EDGE_TRAIN_CACHE"] = str(tmp_path / "cache")
         subprocess.run(["nvpmodel", "-m", "0"], env=environment, check=True)
         words = ["modes", str(PACKAGE), "--images", "64", "--epochs", "1", "--json"]
-        words += ["--modes", "25W,MAXN", "--time-per-rung", "6s"]
+        words += ["--modes", "25W", "--time-per-rung", "3s"]
         done = subprocess.run(
             [sys.executable, "-m", "edge_runtime", *words],
             env=environment,
@@ -153,10 +153,9 @@ def test_the_command_measures_what_a_driven_board_draws_in_each_mode(tmp_path: P
     assert answer.stdout == "NV Power Mode: MAXN\n0\n"
     table = json.loads(done.stdout)
     assert table["before"] == "MAXN"
-    profiles = {run["mode"]: load_profile(Path(run["profile"])) for run in table["modes"]}
-    assert {mode: profile.power_mode for mode, profile in profiles.items()} == {
-        "25W": "25W",
-        "MAXN": "MAXN",
-    }
-    power_w = {mode: profile.rungs[0].power_w or 0.0 for mode, profile in profiles.items()}
-    assert 4.5 < power_w["25W"] < 0.95 * power_w["MAXN"] < 17
+    (run,) = table["modes"]
+    profile = load_profile(Path(run["profile"]))
+    assert (run["mode"], profile.power_mode) == ("25W", "25W")
+    busy_w = 4.5 + 12 * 1_497_600 / 1_984_000  # and 16.5 W in MAXN
+    powers_w = [cost.power_w or 0.0 for cost in profile.rungs]
+    assert 0.8 * busy_w < max(powers_w) < 1.01 * busy_w
