@@ -146,7 +146,7 @@ def circumstances() -> Facts:
 
 
 def main() -> None:
-    """Check the images that are asked for; an error ends it, with what was found until then."""
+    """Check the images that are asked for, until one fails."""
     parser = argparse.ArgumentParser(prog="device_tests.containers", description=__doc__)
     parser.add_argument("architecture", choices=("amd64", "arm64"))
     parser.add_argument("--images", nargs="+", default=["cpu", "export", "jetson"])

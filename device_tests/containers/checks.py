@@ -58,7 +58,8 @@ class TrainingChecks:
         """It trains a step, as a user without a name, on a root that nobody can write."""
         facts = json.loads(self._run("doctor", ["doctor", "--json"]).require(0))
         works = [engine["part"] for engine in facts["engines"] if engine["works"]]
-        assert facts["pictures"]["works"] and works, facts
+        assert facts["pictures"]["works"], facts
+        assert works, facts
         return {"machine": facts["machine"], "versions": facts["versions"], "engines": works}
 
     def confinement(self) -> Facts:
