@@ -82,7 +82,7 @@ def test_signals_reach_the_program(dockerfile: Path) -> None:
         args = parser_for(words).parse_args(words)
         assert args.resume
         _, _, check = last(dockerfile, "HEALTHCHECK").partition("CMD ")
-        assert json.loads(check) == ["healthy", str(args.output)]
+        assert json.loads(check) == ["healthy", f"/data/{args.output}"]
 
 
 def test_every_base_has_a_version(dockerfile: Path) -> None:

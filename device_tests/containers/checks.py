@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from device_tests.containers.running import (
 _PICTURES = 192  # three batches of the package in the image
 _NO_PACKAGE = 3  # exit codes, docs/commands.md
 _STOPPED = 130
+_HEALTHY = ("healthy", "/data/run")
 Facts = dict[str, Any]
 
 
@@ -51,7 +52,7 @@ class TrainingChecks:
         assert config["User"] == "1000:1000"
         assert list(config["Volumes"]) == ["/data"]
         assert config["Entrypoint"] == ["tini", "--", "edge-train"]
-        assert config["Healthcheck"]["Test"] == ["CMD", "healthy", "run"]
+        assert config["Healthcheck"]["Test"] == ["CMD", *_HEALTHY]
         return {"labels": config["Labels"]}
 
     def doctor(self) -> Facts:
@@ -87,7 +88,7 @@ class TrainingChecks:
         assert self._healthy(data) == 1  # nothing runs
         with self._runner.started(data, self._runner.entry(self._arguments)) as container:
             container.wait_for(lambda: self._steps_done(data) >= 2, self._longest_s)
-            assert container.execute("healthy", "run") == 0
+            assert container.execute(*_HEALTHY) == 0
             container.terminate()
             first = Ended(container.exit_code(self._longest_s), container.output())
         first.require(_STOPPED)
@@ -110,17 +111,16 @@ class TrainingChecks:
         assert "package" in self._run("refused", self._arguments).require(_NO_PACKAGE)
         return {"finished": 0, "without_package": _NO_PACKAGE}
 
-    def all(self) -> Iterable[tuple[str, Facts]]:
-        """Every check in its order, by name, with its facts."""
-        for check in (
+    def all(self) -> list[Callable[[], Facts]]:
+        """Every check, in its order: later ones compare with what earlier ones left."""
+        return [
             self.image,
             self.doctor,
             self.confinement,
             self.uninterrupted,
             self.interrupted,
             self.started_again,
-        ):
-            yield check.__name__, check()
+        ]
 
     def _run(self, name: str, arguments: list[str]) -> Ended:
         return self._runner.run(self._data(name), arguments, self._longest_s)
@@ -138,7 +138,7 @@ class TrainingChecks:
         return data
 
     def _healthy(self, data: Path) -> int:
-        with self._runner.started(data, ["healthy", "run"]) as container:
+        with self._runner.started(data, _HEALTHY) as container:
             return container.exit_code(self._longest_s)
 
     def _steps_done(self, data: Path) -> int:

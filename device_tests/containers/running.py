@@ -43,7 +43,7 @@ class Container:
     def execute(self, *words: str) -> int:
         """The exit code of a command in it."""
         return subprocess.run(
-            _crun("exec", self._name, *words), capture_output=True
+            _crun("exec", f"--user={_USER}:{_USER}", self._name, *words), capture_output=True
         ).returncode
 
     def exit_code(self, timeout_s: float) -> int:
@@ -106,7 +106,8 @@ class Runner:
             yield container
         finally:
             if container.process.poll() is None:
-                subprocess.run(_crun("delete", "--force", name), check=True)
+                # It may end in the same moment: then there is nothing left to kill.
+                subprocess.run(_crun("kill", name, "KILL"), capture_output=True)
                 container.process.wait()
 
     def run(self, data: Path, arguments: Sequence[str] | None, timeout_s: float) -> "Ended":
