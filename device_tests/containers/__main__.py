@@ -6,9 +6,11 @@ architecture can be added on another day.
 
 import argparse
 import json
+import os
 import platform
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -116,14 +118,15 @@ def timed(check: Callable[[], Facts]) -> Facts:
 
 def lint() -> Facts:
     """What hadolint says about the Dockerfiles, if it is installed."""
-    hadolint = shutil.which("hadolint")
+    places = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    hadolint = shutil.which("hadolint", path=places)
     if hadolint is None:
         return {"hadolint": None}
     files = sorted(str(path) for path in DOCKER.glob("Dockerfile.*"))
     config = ["--config", str(DOCKER / "hadolint.yaml")]
     done = subprocess.run([hadolint, *config, *files], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    return {**versions(["hadolint"]), "findings": 0}
+    return {"hadolint": versions([hadolint])[hadolint], "findings": 0}
 
 
 def circumstances() -> Facts:
@@ -158,8 +161,9 @@ def main() -> None:
     builder = Images(args.work, args.architecture)
     for name in args.images:
         print(f"{name} for {args.architecture}", flush=True)
+        built_of = circumstances()
         found = timed(getattr(builder, name))
-        results[f"{name}-{args.architecture}"] = {**circumstances(), **found}
+        results[f"{name}-{args.architecture}"] = {**built_of, **found}
         args.output.write_text(json.dumps(results, indent=1) + "\n")
         print(f"{name} for {args.architecture}: passed in {found['took_s']} s", flush=True)
 
