@@ -27,7 +27,7 @@ EXPORT_SUITE = "bookworm"  # of Dockerfile.export, Python 3.11
 _NATIVE = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
 _EPOCHS, _LONGEST_S = 40, 300.0  # three steps each
 _EMULATED_EPOCHS, _EMULATED_LONGEST_S = 3, 3000.0
-_FETCH = "RUN git clone"
+_FETCH = "git clone"
 
 
 class Images:
@@ -75,12 +75,12 @@ class Images:
         before, found, _ = (DOCKER / "Dockerfile.jetson").read_text().partition(_FETCH)
         assert found, f"Dockerfile.jetson has no {_FETCH!r}"
         cut = self._folder / "Dockerfile.before-fetching"
-        cut.write_text(before)
+        cut.write_text(before[: before.rindex("\nRUN ")] + "\n")
         self._store.build(
             cut,
             "edge-train-tools",
             architecture=self._architecture,
-            arguments={"BASE_IMAGE": base},
+            arguments={"BASE_IMAGE": base, "RUNTIME": "training"},
             target="training-wheel",
         )
         return {
