@@ -76,13 +76,14 @@ class Images:
         assert found, f"Dockerfile.jetson has no {_FETCH!r}"
         cut = self._folder / "Dockerfile.before-fetching"
         cut.write_text(before[: before.rindex("\nRUN ")] + "\n")
-        self._store.build(
+        tools = self._store.build(
             cut,
             "edge-train-tools",
             architecture=self._architecture,
             arguments={"BASE_IMAGE": base, "RUNTIME": "training"},
             target="training-wheel",
         )
+        self._store.buildah("rmi", tools.name)
         return {
             "base": base,
             "size_bytes": size_bytes,
@@ -90,7 +91,7 @@ class Images:
             "not_run": [
                 "NVIDIA's bases",
                 "onnxruntime-gpu",
-                f"training-wheel from {_FETCH!r}",
+                f"stage training-wheel from {_FETCH!r} on",
             ],
         }
 
