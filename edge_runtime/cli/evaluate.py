@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from edge_runtime.cli.output import say, show, show_json
 from edge_runtime.cli.paths import any_path, path_text
+from edge_runtime.cli.profile import add_forward_engine_argument
 from edge_runtime.cli.quantities import threads
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="on which the encoder runs: cpu (default), webgpu, cuda, cuda:N, or auto: the "
         "one on which a training step takes the least time",
     )
+    add_forward_engine_argument(parser, "the encoder")
     parser.add_argument("--threads", metavar="N", type=threads, help="default: all processors")
     parser.add_argument(
         "--board", metavar="FILE", type=any_path, help="a board profile; default: recognised"
@@ -67,12 +69,16 @@ def run(args: argparse.Namespace) -> int:
         say("edge-train: --train and --test are the same pictures: the accuracy says little.")
     trained = open_trained(args.run_folder, args.package)
     sources = open_source(args.train), open_source(args.test)
+
+    def report(text: str) -> None:
+        say(f"edge-train: {text}")
+
     device = choose_device(
         trained.package,
         args.device,
         threads=args.threads,
         board_file=args.board,
-        report=lambda text: say(f"edge-train: {text}"),
+        report=report,
     ).device
     sensor = open_sensor(load_board(args.board))
     with Meter(sensor) as meter, meter.window("evaluation") as window:
@@ -82,7 +88,9 @@ def run(args: argparse.Namespace) -> int:
             *sources,
             linear=args.linear,
             device=device,
+            forward_engine=args.forward_engine,
             threads=args.threads,
+            report=report,
         )
     results = results_of(trained, scores, *(source.name for source in sources))
     # Printed first, so that a full or read-only disk does not lose the result.
@@ -96,7 +104,8 @@ def run(args: argparse.Namespace) -> int:
         Evaluation(
             step=trained.step,
             results=results,
-            device=device,
+            device=scores.device,
+            forward_engine=scores.forward_engine,
             spent_s=spent.duration_s,
             energy_j=spent.gross_j,
             energy_is_estimate=bool(spent.is_estimate),

@@ -183,6 +183,7 @@ def training_of(args: argparse.Namespace) -> "partial[Generator[Event, None, Run
         board=args.board,
         engine=args.engine,
         device=args.device,
+        forward_engine=args.forward_engine,
         threads=args.threads,
         profile=args.profile,
         calibration=calibration_path(args),
