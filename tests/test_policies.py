@@ -94,8 +94,7 @@ def gradients(
 def assert_close(actual: Any, wanted: Any) -> None:
     assert actual.keys() == wanted.keys()
     for name, value in wanted.items():
-        # Sums that cancel are off by rounding of their terms, which are as large as others
-        near = 1e-12 * max(1.0, float(value.abs().max()))
+        near = 1e-12 * max(1.0, float(value.abs().max()))  # where large terms cancel
         np.testing.assert_allclose(actual[name], value, rtol=1e-9, atol=near, err_msg=name)
 
 
@@ -388,10 +387,9 @@ def test_take_rows_and_its_gradient_are_a_gather_and_a_scatter() -> None:
     weight = torch.randn(3, 4, 5, generator=generator, dtype=torch.float64)
     actual = torch.func.grad(lambda y: (take_rows(y, index) * weight).sum())(x)
     wanted = torch.zeros_like(x)
-    for s in range(3):
-        for k in range(4):
-            wanted[s, index[s, k]] += weight[s, k]
-            assert torch.equal(take_rows(x, index)[s, k], x[s, index[s, k]])
+    for s, k in np.ndindex(3, 4):
+        wanted[s, index[s, k]] += weight[s, k]
+        assert torch.equal(take_rows(x, index)[s, k], x[s, index[s, k]])
     assert torch.equal(actual, wanted)
 
 
