@@ -260,7 +260,7 @@ def row_of(trial: Trial, run: Run, package: Path, pictures: Path, test: Path) ->
         **asdict(trial),
         "knn": scores["knn"],
         "linear": scores["linear"],
-        "last_epoch_loss": last_epoch_loss(run),
+        "last_epoch_loss": last_epoch_loss(steps),
         "training_flops": sum(exported.rung(step.rung).flops for step in steps),
         "train_s": round(sum(s.measured.step_s + s.measured.wait_s for s in steps), 1),
         "steps": dict(Counter(step.rung for step in steps)),  # by rung, in their order
@@ -282,9 +282,8 @@ def undisturbed_s(row: Row) -> float:
     return float(sum(count * row["fast_step_s"][rung] for rung, count in row["steps"].items()))
 
 
-def last_epoch_loss(run: Run) -> float:
+def last_epoch_loss(steps: list[StepRecord]) -> float:
     """Mean loss of the last epoch."""
-    steps = run.steps()
     last = [step.loss for step in steps if step.epoch == steps[-1].epoch]
     losses = [loss for loss in last if loss is not None]
     return round(sum(losses) / len(losses), 4)

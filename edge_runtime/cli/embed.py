@@ -10,7 +10,7 @@ from edge_runtime.cli.paths import (
     any_path,
     require_output,
 )
-from edge_runtime.cli.profile import add_encoder_arguments
+from edge_runtime.cli.profile import add_encoder_arguments, encoder_device
 from edge_runtime.cli.quantities import count, whole
 from edge_runtime.cli.table import aligned
 from edge_runtime.printable import printable
@@ -63,17 +63,10 @@ def run(args: argparse.Namespace) -> int:
     from edge_runtime.data import open_source
     from edge_runtime.evaluation import embed, embedding_facts, open_trained, save_embedding
     from edge_runtime.evaluation.features_file import FEATURES, is_features
-    from edge_runtime.profiling import choose_device
 
     require_output(args.output, FEATURES, is_features)
     trained, source = open_trained(args.run_folder, args.package), open_source(args.data)
-    device = choose_device(
-        trained.package,
-        args.device,
-        threads=args.threads,
-        board_file=args.board,
-        report=lambda text: say(f"edge-train: {text}"),
-    ).device
+    device = encoder_device(args, trained.package)
     embedding = embed(
         trained.package,
         trained.state,

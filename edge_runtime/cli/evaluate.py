@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from edge_runtime.cli.output import say, show, show_json
 from edge_runtime.cli.paths import add_run_arguments, path_text
-from edge_runtime.cli.profile import add_encoder_arguments
+from edge_runtime.cli.profile import add_encoder_arguments, encoder_device
 
 if TYPE_CHECKING:
     from edge_runtime.evaluation import Accuracies, Scores, TrainedState
@@ -41,7 +41,6 @@ def run(args: argparse.Namespace) -> int:
     limit_numpy_threads(args.threads)  # before the next line imports it
     from edge_runtime.data import open_source
     from edge_runtime.evaluation import evaluate, open_trained
-    from edge_runtime.profiling import choose_device
     from edge_runtime.records import log_event
     from edge_runtime.records.events import Evaluation
     from edge_runtime.schema import unstructure
@@ -50,13 +49,7 @@ def run(args: argparse.Namespace) -> int:
         say("edge-train: --train and --test are the same pictures: the accuracy says little.")
     trained = open_trained(args.run_folder, args.package)
     sources = open_source(args.train), open_source(args.test)
-    device = choose_device(
-        trained.package,
-        args.device,
-        threads=args.threads,
-        board_file=args.board,
-        report=lambda text: say(f"edge-train: {text}"),
-    ).device
+    device = encoder_device(args, trained.package)
     sensor = open_sensor(load_board(args.board))
     with Meter(sensor) as meter, meter.window("evaluation") as window:
         scores = evaluate(

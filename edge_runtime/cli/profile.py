@@ -88,6 +88,23 @@ def add_encoder_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def encoder_device(args: argparse.Namespace, package: "Package") -> str:
+    """The device of `add_encoder_arguments`, or that which `auto` takes.
+
+    Raises:
+        ConfigError: the board file is wrong, or the device unknown.
+    """
+    from edge_runtime.profiling import choose_device
+
+    return choose_device(
+        package,
+        args.device,
+        threads=args.threads,
+        board_file=args.board,
+        report=lambda text: say(f"edge-train: {text}"),
+    ).device
+
+
 def add_nice_argument(parser: argparse.ArgumentParser) -> None:
     """Declare `--nice`."""
     parser.add_argument(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_runtime.cli.export import add_recipe_arguments, load_export, recipe_of
 from edge_runtime.cli.output import say, show, show_json
-from edge_runtime.cli.paths import any_path, path_text, require_output
+from edge_runtime.cli.paths import add_data_argument, any_path, require_output
 from edge_runtime.cli.quantities import whole
 from edge_runtime.errors import DataError
 
@@ -22,12 +22,7 @@ _ADVICE = "Rank fewer pictures, or on a machine with more memory and copy the fi
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     add_recipe_arguments(parser)
-    parser.add_argument(
-        "data",
-        metavar="DATA",
-        type=path_text,
-        help="a folder or .tar of pictures, a video file, camera:N, or digits",
-    )
+    add_data_argument(parser)
     parser.add_argument(
         "--init",
         type=any_path,
@@ -79,6 +74,7 @@ def _images(data: str, group: "ViewGroup", pictures: int, seed: int) -> "Array":
     import numpy as np
 
     from edge_runtime.data import PictureSource, open_source, view_batches
+    from edge_runtime.package.names import IMAGES_PREFIX
 
     source, steps = open_source(data), -(-pictures // BATCH)
     if isinstance(source, PictureSource):
@@ -99,7 +95,7 @@ def _images(data: str, group: "ViewGroup", pictures: int, seed: int) -> "Array":
     ) as batches:
         views = []
         for batch in batches:
-            views.append(batch.images[f"images.{group.name}"][0])
+            views.append(batch.images[IMAGES_PREFIX + group.name][0])
             for bad in batch.skipped:
                 say(f"{bad.key} cannot be read and is skipped: {bad.reason}")
     return np.concatenate(views)
