@@ -50,7 +50,7 @@ POLICIES = {
     "tome": ("--tokens", "tome", "--keep-ratios", "0.5,0.25"),
     "ranked": ("--tokens", "ranked", "--keep-ratios", "0.6,0.4"),
 }
-WIDTH = 192  # of a token of vit_tiny
+MODEL = "vit_tiny"
 
 
 @dataclass(frozen=True)
@@ -108,26 +108,34 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
 def cases_of(policy: str, package: Path, args: argparse.Namespace) -> list[Case]:
     """The rungs of a policy, whose package is exported now."""
     flags = [
-        *("--model", "vit_tiny", "--image-size", "48", "--patch-size", "6"),
+        *("--model", MODEL, "--image-size", "48", "--patch-size", "6"),
         *("--depth", str(args.depth), "--batch-size", str(args.batch_size)),
         *("--method", args.method, *POLICIES[policy]),
     ]
     if policy == "ranked":
-        after = max(1, args.depth // 4)
-        ranker = untrained_ranker(package.with_suffix(".safetensors"), after)
-        flags += ["--set", f"tokens.after={after}", "--ranker", str(ranker)]
+        ranker = untrained_ranker(package.with_suffix(".safetensors"), args.depth)
+        flags += ["--ranker", str(ranker)]
     say(f"exporting {' '.join(flags)}")
     edge_train(["export", *flags, "-o", str(package)])
     rungs = open_package(package).manifest.rungs
     return [Case(policy, package, rung.id, rung.flops) for rung in rungs]
 
 
-def untrained_ranker(path: Path, after: int) -> Path:
+def untrained_ranker(path: Path, depth: int) -> Path:
     """A ranker of random weights: the time of a step does not depend on them."""
     from edge_export.package.ranker import AFTER
-    from edge_export.policies.ranked import untrained
+    from edge_export.policies.ranked import (
+        RankedPolicy,
+        blocks_before,
+        initial_ranker_weights,
+    )
+    from edge_export.recipe import make_recipe
 
-    arrays = {name: value.numpy() for name, value in untrained(WIDTH).items()}
+    model = {"name": MODEL, "depth": depth}
+    recipe = make_recipe({"model": model, "tokens": {"name": "ranked"}}, where="ranked")
+    after = blocks_before(recipe.facts(), recipe.token_options(RankedPolicy))
+    weights = initial_ranker_weights(recipe.facts().width)
+    arrays = {name: value.numpy() for name, value in weights.items()}
     path.write_bytes(b"".join(map(bytes, state_chunks(arrays, {AFTER: str(after)}))))
     return path
 

@@ -9,13 +9,14 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
-from edge_runtime.errors import StorageError
+from edge_runtime.errors import ConfigError, StorageError
 from edge_runtime.reading import MAX_STATE_BYTES, read_blocks
 
 StrPath: TypeAlias = str | os.PathLike[str]
@@ -99,6 +100,44 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
             Path(temporary).unlink(missing_ok=True)
             raise
         fsync_path(path.parent)
+
+
+def require_replaceable(target: Path, kind: str, is_former: Callable[[Path], bool]) -> None:
+    """Refuse to write a file where something else is; an empty file is nothing.
+
+    Args:
+        target: the file to write.
+        kind: what is written, such as `a report`.
+        is_former: whether an existing file is a former output of that kind, to replace.
+
+    Raises:
+        ConfigError: it exists and is something else.
+    """
+    try:
+        there = target.lstat()
+    except OSError:  # missing; or writing will tell
+        return
+    if not stat.S_ISREG(there.st_mode):
+        raise ConfigError(f"{target} exists and is not a file. Choose another name.")
+    if there.st_size and not is_former(target):
+        raise ConfigError(
+            f"{target} exists and is not {kind} that could be replaced. Choose another name, "
+            "or remove it first."
+        )
+
+
+def require_writable(target: Path) -> None:
+    """Make the folders above a file, and see whether one can be written there.
+
+    For long work, whose result would be lost.
+
+    Raises:
+        StorageError: it cannot.
+    """
+    with storage_errors("write", target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=target.parent, prefix=_prefix(target)) as file:
+            file.write(b"0")
 
 
 def _prefix(target: Path) -> str:

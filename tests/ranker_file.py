@@ -6,7 +6,7 @@ import numpy as np
 
 from edge_export.package.ranker import AFTER
 from edge_export.policies import policies_named
-from edge_export.policies.ranked import RankedPolicy, blocks_before, untrained
+from edge_export.policies.ranked import RankedPolicy, blocks_before, initial_ranker_weights
 from edge_export.recipe import Recipe
 from edge_runtime.state import Array, state_chunks
 
@@ -24,7 +24,9 @@ def ranker_for(recipe: Recipe, folder: Path) -> Path | None:
 
 def write_ranker(path: Path, width: int, after: object = 1, **changes: Array) -> Path:
     """Write it, some of its tensors replaced; `__` in their names stands for a dot."""
-    weights = {name: value.numpy() for name, value in untrained(width, SEED).items()}
+    weights = {
+        name: value.numpy() for name, value in initial_ranker_weights(width, SEED).items()
+    }
     weights |= {name.replace("__", "."): value for name, value in changes.items()}
     arrays = {name: np.ascontiguousarray(value) for name, value in weights.items()}
     path.write_bytes(b"".join(map(bytes, state_chunks(arrays, {AFTER: str(after)}))))

@@ -147,6 +147,16 @@ def test_embed_replaces_only_its_own_file(embed_command, tmp_path, capsys):
     assert features_in(tmp_path)["features"].shape == (24, WIDTH)
 
 
+def test_embed_lists_the_ten_nearest_and_the_file_has_all(embed_command, tmp_path, capsys):
+    assert main([*embed_command, "--neighbours", "20", "--top", "1", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    (entry,) = document["least_typical"]
+    assert document["neighbours"] == 20
+    near = features_in(tmp_path)["neighbours"]
+    assert near.shape == (24, 20)
+    assert [each["row"] for each in entry["nearest"]] == near[entry["row"], :10].tolist()
+
+
 def test_embed_shows_its_result_where_the_file_cannot_be_written(
     embed_command, tmp_path, capsys
 ):
@@ -170,7 +180,8 @@ def test_a_signal_ends_embed_without_a_file(embed_command, tmp_path, monkeypatch
 def test_embed_refuses_a_camera_and_diverged_weights(
     embed_command, run_folder, tmp_path, capsys
 ):
-    assert main([*embed_command[:2], "camera:0", *embed_command[3:]]) == 6
+    command = ["embed", str(tmp_path / "missing"), "camera:0", *embed_command[3:]]
+    assert main(command) == 6  # before the run is read
     assert "camera:0 keeps no pictures" in capsys.readouterr().err
     state = make_state(11)
     state["ema.fc.weight"][0, 0] = np.nan

@@ -6,6 +6,7 @@ import resource
 import signal
 import zipfile
 
+import cv2
 import numpy as np
 import pytest
 from data_pictures import png, smooth_picture
@@ -13,7 +14,13 @@ from test_evaluation import Camera, Pictures, numpy_features
 from tiny_encoder import WIDTH, make_package, make_state
 
 from edge_runtime.data import UnreadablePicture, open_source
-from edge_runtime.errors import DataError, DivergedError, StorageError
+from edge_runtime.errors import (
+    ConfigError,
+    DataError,
+    DeviceError,
+    DivergedError,
+    StorageError,
+)
 from edge_runtime.evaluation import (
     embed,
     embedding_facts,
@@ -91,6 +98,43 @@ def test_features_that_are_not_finite_are_refused(package):
         embed(package, state, Pictures("a", 3))
 
 
+@pytest.mark.parametrize("name", ["images", "neighbours", "top"])
+def test_numbers_below_one_are_refused(package, name):
+    for number in (0, -1):
+        with pytest.raises(ConfigError, match=rf"{name} is {number}; expected at least 1"):
+            embed(package, make_state(1), Pictures("a", 3), **{name: number})
+
+
+@pytest.fixture
+def film(tmp_path):
+    """A video of 11 frames."""
+    path = str(tmp_path / "film.avi")
+    writer = cv2.VideoWriter(path, cv2.VideoWriter.fourcc(*"MJPG"), 10, (32, 32))
+    for number in range(11):
+        writer.write(np.full((32, 32, 3), 20 * number, np.uint8))
+    writer.release()
+    return open_source(path)
+
+
+@pytest.mark.parametrize("header", [3, 11, 50, None])
+def test_a_video_may_have_other_frames_than_its_header_says(package, film, header):
+    expected = embed(package, make_state(1), film)
+    film.frame_count = header
+    embedding = embed(package, make_state(1), film, images=40)
+    assert embedding.numbers.tolist() == list(range(11))
+    np.testing.assert_array_equal(embedding.features, expected.features)
+
+
+def test_memory_is_that_of_the_frames_not_of_the_number_that_was_given(package, film):
+    assert len(embed(package, make_state(1), film, images=1 << 50).features) == 11
+
+
+def test_a_video_whose_decoder_does_not_fit_is_refused(package, film):
+    film.decoder_bytes = 1 << 50
+    with pytest.raises(DeviceError, match=r"embedding with .* needs about"):
+        embed(package, make_state(1), film)
+
+
 def test_a_camera_is_refused(package):
     with pytest.raises(DataError, match="camera:0 keeps no pictures"):
         embed(package, make_state(1), Camera(), images=10)
@@ -166,6 +210,17 @@ def test_the_same_embedding_gives_the_same_bytes(package, tmp_path):
     assert zipfile.ZipFile(tmp_path / "one").testzip() is None
 
 
+def test_no_other_file_is_replaced(package, tmp_path):
+    embedding = embed(package, make_state(1), Pictures("a", 9))
+    target = tmp_path / "notes"
+    target.write_text("mine")
+    with pytest.raises(ConfigError, match="exists and is not a features file of edge-train"):
+        save_embedding(embedding, target, run="run", step=1)
+    assert target.read_text() == "mine"
+    target.write_text("")
+    assert save_embedding(embedding, target, run="run", step=1) > 0
+
+
 def test_a_file_of_ours_is_known_by_its_end(package, tmp_path):
     embedding = embed(package, make_state(1), Pictures("a", 9))
     target = tmp_path / "features.npz"
@@ -183,8 +238,8 @@ def test_a_file_of_ours_is_known_by_its_end(package, tmp_path):
 def test_a_full_disk_leaves_the_former_file(package, tmp_path, free_bytes):
     embedding = embed(package, make_state(1), Pictures("a", 60))
     target = tmp_path / "features.npz"
-    target.write_bytes(b"former")
-    before = sorted(tmp_path.iterdir())
+    save_embedding(embedding, target, run="former", step=1)
+    former, before = target.read_bytes(), sorted(tmp_path.iterdir())
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writing fails instead
     resource.setrlimit(resource.RLIMIT_FSIZE, (free_bytes, limits[1]))
@@ -194,5 +249,5 @@ def test_a_full_disk_leaves_the_former_file(package, tmp_path, free_bytes):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
-    assert target.read_bytes() == b"former"
+    assert target.read_bytes() == former
     assert sorted(tmp_path.iterdir()) == before

@@ -12,8 +12,8 @@ from edge_runtime.errors import DeviceError
 from edge_runtime.evaluation import room
 from edge_runtime.evaluation.room import (
     BATCH_SIZES,
-    Amounts,
     EmbeddingAmounts,
+    EvaluationAmounts,
     decoding_limit,
     evaluation_bytes,
     fitting_batch_size,
@@ -22,7 +22,7 @@ from edge_runtime.evaluation.room import (
 from edge_runtime.selftest import open_selftest
 
 MIB = 1 << 20
-AMOUNTS = Amounts(train_pictures=1000, test_pictures=200, classes=10, linear=False)
+AMOUNTS = EvaluationAmounts(train_pictures=1000, test_pictures=200, classes=10, linear=False)
 EMBEDDING = EmbeddingAmounts(pictures=1200, neighbours=10)
 
 MEASURE = """
@@ -121,6 +121,18 @@ def test_an_embedding_that_cannot_fit_is_refused(monkeypatch):
     more = replace(EMBEDDING, neighbours=1000)
     with pytest.raises(DeviceError, match=r"embedding with .* needs about .*\(--images N\)"):
         fitting_batch_size(package, more)
+
+
+def test_frames_of_a_video_are_not_skipped_for_their_decoder(monkeypatch):
+    package = open_selftest()
+    needed = evaluation_bytes(package, EMBEDDING, 1)
+    film = replace(EMBEDDING, decoding_bytes=100 * MIB, is_video=True)
+    leave(monkeypatch, needed + 100 * MIB)
+    assert fitting_batch_size(package, film) >= 1
+    leave(monkeypatch, needed + 99 * MIB)
+    assert fitting_batch_size(package, replace(film, is_video=False)) >= 1
+    with pytest.raises(DeviceError, match=r"embedding with .* needs about"):
+        fitting_batch_size(package, film)
 
 
 def test_reading_an_encoder_takes_its_tensors_and_the_largest_once_more():

@@ -27,7 +27,7 @@ from test_policies import (  # noqa: E402
 
 from edge_export import vit  # noqa: E402
 from edge_export.objectives import OBJECTIVES  # noqa: E402
-from edge_export.policies.base import Tokens, largest  # noqa: E402
+from edge_export.policies.base import Tokens, topk_indices  # noqa: E402
 from edge_export.policies.evit import EvitPolicy, Options, fused  # noqa: E402
 from edge_runtime.errors import ConfigError  # noqa: E402
 from edge_runtime.package.names import LOSS  # noqa: E402
@@ -118,14 +118,14 @@ def test_fusing_adds_a_token_at_each_stage():
 def test_the_largest_stay_in_order_and_of_equal_ones_the_first(values, data):
     kept = data.draw(st.integers(1, len(values)))
     attention = torch.tensor([values, values[::-1]], dtype=torch.float32)
-    for row, numbers in zip(largest(attention, kept), attention.tolist(), strict=True):
+    for row, numbers in zip(topk_indices(attention, kept), attention.tolist(), strict=True):
         by_value = sorted(range(len(numbers)), key=lambda i: (-numbers[i], i))
         assert row.tolist() == sorted(by_value[:kept])
 
 
 def test_equal_attention_is_decided_the_same_in_a_graph():
     attention = torch.tensor([[1.0, 2, 1, 2, 1, 2], [0, 0, 0, 0, 0, 0]])
-    (found,) = run(lowered(lambda x: largest(x, 4), attention), attention)
+    (found,) = run(lowered(lambda x: topk_indices(x, 4), attention), attention)
     assert found.tolist() == [[0, 1, 3, 5], [0, 1, 2, 3]]
 
 

@@ -30,8 +30,8 @@ from edge_export.policies.ranked import (  # noqa: E402
     RankedPolicy,
     blocks_before,
     importance,
+    initial_ranker_weights,
     ranker_parameters,
-    untrained,
 )
 from edge_runtime.errors import ConfigError  # noqa: E402
 from edge_runtime.package.manifest import ModelFacts  # noqa: E402
@@ -80,7 +80,7 @@ def some_ranker(width=6):
     generator = torch.Generator().manual_seed(3)
     return {
         name: (value + 0.2 * torch.randn(value.shape, generator=generator)).double()
-        for name, value in untrained(width).items()
+        for name, value in initial_ranker_weights(width).items()
     }
 
 

@@ -107,13 +107,13 @@ def test_a_ranker_is_trained_and_exported_by_commands(tmp_path, capsys):
     assert main([*words, "--pictures", "40", "--json"]) == 0
     out, error = capsys.readouterr()
     facts = json.loads(out)
-    assert (facts["path"], facts["pictures"]) == (str(ranker), 64)
+    assert (facts["path"], facts["pictures"], facts["held_out"]) == (str(ranker), 64, 13)
     assert facts["overlap"]["random"] == 0.25
     assert "golden rankings of 64 of 64 pictures" in error
     first = ranker.read_bytes()
     assert main([*words, "--pictures", "64"]) == 0  # the same pictures; replaces the file
     out, _ = capsys.readouterr()
-    assert "on held-out pictures, it knows" in out
+    assert "on 13 held-out pictures, it knows" in out
     assert ranker.read_bytes() == first
     target = tmp_path / "package"
     words = ["export", *FLAGS, "--ranker", str(ranker), "-o", str(target)]
@@ -142,8 +142,9 @@ def test_rank_replaces_nothing_else(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"after": 0}, "ranks tokens after 0 blocks, .* after 1. Export with --set tokens.a"),
-        ({"after": "x"}, "ranks tokens after x blocks"),
+        ({"after": 0}, r"ranks tokens after 0 block\(s\), .* after 1. Export with --set tok"),
+        ({"after": None}, "is not a ranker: its metadata does not say after how many"),
+        ({"after": "1\n"}, "is not a ranker: its metadata does not say after how many"),
         ({"width": 12}, r"is for another model: 'ranker.norm.weight' is \(12,\), not \(16,\)"),
         (
             {"ranker__mix__bias": np.full(64, np.nan, np.float32)},

@@ -12,16 +12,17 @@ from hypothesis import strategies as st  # noqa: E402
 from teacher_file import write_teacher  # noqa: E402
 from torch.nn.functional import cosine_similarity, layer_norm, normalize  # noqa: E402
 
-from edge_export import vit  # noqa: E402
+from edge_export import ranking, vit  # noqa: E402
 from edge_export.parameters import initial_values  # noqa: E402
 from edge_export.policies.ranked import importance  # noqa: E402
 from edge_export.ranking import (  # noqa: E402
     ROUNDS,
     SplitEncoder,
-    fitted,
+    fit_ranker,
     golden_ranking,
     leave_one_out,
     overlap,
+    ranking_bytes,
     ranking_loss,
     split_encoder,
     train_ranker,
@@ -171,11 +172,11 @@ def test_a_ranker_learns_a_ranking_and_its_scores_rise_with_importance():
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(96, 17, 8, generator=generator)
     golden = layer_norm(x, [8])[:, 1:, 0].argsort(dim=1)
-    weights = fitted(x[:64], golden[:64], seed=0)
+    weights = fit_ranker(x[:64], golden[:64], seed=0)
     scores = importance(weights, x[64:])
     assert overlap(scores.argsort(dim=1), golden[64:], 4) > 0.8
     assert overlap(scores.argsort(dim=1, descending=True), golden[64:], 4) < 0.1
-    again = fitted(x[:64], golden[:64], seed=0)
+    again = fit_ranker(x[:64], golden[:64], seed=0)
     assert all(torch.equal(value, again[name]) for name, value in weights.items())
 
 
@@ -195,6 +196,29 @@ def test_a_trained_ranker_has_what_its_file_says(tmp_path):
         "golden rankings of 40 of 40 pictures",
         "training on 32 pictures",
     ]
+
+
+def test_a_search_reports_each_percent(tmp_path, monkeypatch):
+    recipe = recipe_of(model={**TABLE["model"], "image_size": 8})
+    write_teacher(tmp_path / "encoder.safetensors", recipe.facts())
+    encoder = split_encoder(recipe, tmp_path / "encoder.safetensors")
+    monkeypatch.setattr(ranking, "VARIANTS", 1)  # a picture at a time
+    monkeypatch.setattr(ranking, "EPOCHS", 1)
+    pictures, lines = np.zeros((250, 8, 8, 3), np.uint8), []
+    train_ranker(encoder, pictures, seed=0, report=lines.append)
+    assert lines[0] == "golden rankings of 3 of 250 pictures"
+    assert lines[-2:] == ["golden rankings of 250 of 250 pictures", "training on 200 pictures"]
+    assert len(lines) == 101
+
+
+def test_the_weights_of_the_encoder_count_twice():
+    small, large = (
+        recipe_of(model={**TABLE["model"], "width": 512, "heads": 8, "depth": depth})
+        for depth in (2, 22)
+    )
+    more = ranking_bytes(large, 32) - ranking_bytes(small, 32)
+    matrices = 20 * 12 * 512 * 512 * 4  # bytes in 20 blocks
+    assert 2 * matrices < more < 2.1 * matrices
 
 
 def test_a_recipe_without_the_policy_has_no_ranker():

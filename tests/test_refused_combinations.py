@@ -40,6 +40,10 @@ OTHER_KEYS = {
     "a `parametrization.rank` that no rung trains": {
         "parametrization": {"name": "lora", "rank": 4}
     },
+    "`tokens.repair` without `all` in `trained`": {
+        "tokens": {"name": "ranked", "repair": 1},
+        "trained": ["last-1", "biases"],
+    },
 }
 
 

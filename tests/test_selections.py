@@ -55,4 +55,4 @@ def test_every_policy_that_selects_can_be_forced():
         assert sum(len(chosen) for _, chosen in calls) == len(given) > 0
         assert all(map(torch.equal, forced.selected.values(), given))
         assert other != loss
-    assert evit.largest(ATTENTION, 2).tolist() == KEPT.tolist()  # as before
+    assert evit.topk_indices(ATTENTION, 2).tolist() == KEPT.tolist()  # as before

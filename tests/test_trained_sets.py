@@ -29,6 +29,7 @@ from edge_export.ort_training import artifacts  # noqa: E402
 from edge_export.package import verify  # noqa: E402
 from edge_export.package.build import export_package  # noqa: E402
 from edge_export.package.graphs import step_graph  # noqa: E402
+from edge_export.policies.ranked import REPAIR_TOKENS  # noqa: E402
 from edge_export.recipe import make_recipe  # noqa: E402
 from edge_export.step.program import Program  # noqa: E402
 from edge_runtime.engines import (  # noqa: E402
@@ -61,6 +62,12 @@ def test_every_set_has_its_parameters(program):
         "lora-2": outside | FACTORS,
     }
     assert {trained: set(program.trained_names(trained)) for trained in SETS} == wanted
+
+
+@pytest.mark.parametrize("trained", SETS)
+def test_only_rungs_of_all_train_repair_tokens(trained):
+    program = Program(recipe_of(tokens={"name": "ranked", "repair": 1}))
+    assert (REPAIR_TOKENS in program.trained_names(trained)) == (trained == "all")
 
 
 def test_a_part_has_the_gradients_of_the_whole(program):

@@ -19,10 +19,15 @@ if TYPE_CHECKING:
     from edge_runtime.evaluation import Embedding
 
 
+_LISTED = 10  # nearest pictures of each in `--json`; the file has all
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     add_run_arguments(parser)
-    add_data_argument(parser)
+    add_data_argument(
+        parser, sources="a folder or .tar of pictures, a video file, digits or digits:test"
+    )
     parser.add_argument(
         "-o",
         "--output",
@@ -60,12 +65,14 @@ def run(args: argparse.Namespace) -> int:
     from edge_runtime.device import limit_numpy_threads
 
     limit_numpy_threads(args.threads)  # before the next line imports it
-    from edge_runtime.data import open_source
+    from edge_runtime.data import open_source, picture_count
     from edge_runtime.evaluation import embed, embedding_facts, open_trained, save_embedding
     from edge_runtime.evaluation.features_file import FEATURES, is_features
 
     require_output(args.output, FEATURES, is_features)
-    trained, source = open_trained(args.run_folder, args.package), open_source(args.data)
+    source = open_source(args.data)
+    picture_count(source, args.images)  # refuses a camera before the run is read
+    trained = open_trained(args.run_folder, args.package)
     device = encoder_device(args, trained.package)
     embedding = embed(
         trained.package,
@@ -78,13 +85,12 @@ def run(args: argparse.Namespace) -> int:
         threads=args.threads,
     )
     facts = embedding_facts(embedding, run=args.run_folder, step=trained.step)
-    try:
-        save_embedding(embedding, args.output, run=args.run_folder, step=trained.step)
-    finally:  # a full disk does not lose what can be shown
-        if args.json:
-            show_json({"path": str(args.output), **facts, **table_of(embedding)})
-        else:
-            show(render_text(embedding, trained.step))
+    # Shown first, so that a full or read-only disk does not lose the result.
+    if args.json:
+        show_json({"path": str(args.output), **facts, **table_of(embedding)})
+    else:
+        show(render_text(embedding, trained.step))
+    save_embedding(embedding, args.output, run=args.run_folder, step=trained.step)
     say(f"wrote {args.output}")
     return 0
 
@@ -99,15 +105,14 @@ def table_of(embedding: "Embedding") -> dict[str, Any]:
 
 def _entry(embedding: "Embedding", row: int) -> dict[str, Any]:
     rows, distances, mean_distances = embedding.neighbours
+    nearest = zip(rows[row, :_LISTED].tolist(), distances[row].tolist(), strict=False)
     return {
         "row": row,
         "picture": printable(embedding.name(row)),
         "mean_distance": float(mean_distances[row]),
         "nearest": [
             {"row": other, "picture": printable(embedding.name(other)), "distance": distance}
-            for other, distance in zip(
-                rows[row].tolist(), distances[row].tolist(), strict=True
-            )
+            for other, distance in nearest
         ],
     }
 
@@ -125,11 +130,18 @@ def render_text(embedding: "Embedding", step: int) -> str:
     if not kept:
         return "\n".join([*lines, "one picture has no neighbours"])
     rows = [("distance", "picture", "nearest", "")]
-    for entry in table_of(embedding)["least_typical"]:
-        first = entry["nearest"][0]
-        cells = entry["picture"], first["picture"], f"{first['distance']:.4f}"
-        rows.append((f"{entry['mean_distance']:.4f}", *cells))
+    rows += [_line(embedding, row) for row in embedding.least_typical.tolist()]
     lines.append(
         f"the least typical, by mean cosine distance to the {kept} nearest, of 0 to 2:"
     )
     return "\n".join([*lines, *aligned(rows)])
+
+
+def _line(embedding: "Embedding", row: int) -> tuple[str, str, str, str]:
+    rows, distances, mean_distances = embedding.neighbours
+    return (
+        f"{mean_distances[row]:.4f}",
+        printable(embedding.name(row)),
+        printable(embedding.name(int(rows[row, 0]))),
+        f"{distances[row, 0]:.4f}",
+    )

@@ -154,8 +154,18 @@ def recipe_of(args: argparse.Namespace) -> Any:
     return make_recipe(table, where=str(args.recipe or "recipe"))
 
 
-def load_export(module: str = "edge_export.package.build") -> ModuleType:
+def load_export(
+    module: str = "edge_export.package.build",
+    *,
+    command: str = "export",
+    elsewhere: str = "Packages are portable: export on another machine and copy the folder.",
+) -> ModuleType:
     """Load a module of the export side, which needs torch and onnx; nothing else does.
+
+    Args:
+        module: to load.
+        command: that needs it.
+        elsewhere: what to do without installing them, a sentence.
 
     Raises:
         ConfigError: they are not installed or cannot be loaded, or another package of the name
@@ -166,8 +176,8 @@ def load_export(module: str = "edge_export.package.build") -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         raise ConfigError(
-            f"export needs torch and onnx ({error}): {how_to_install('export')}. "
-            "Packages are portable: export on another machine and copy the folder."
+            f"{command} needs torch and onnx ({error}): {how_to_install('export')}. "
+            f"{elsewhere}"
         ) from error
 
 

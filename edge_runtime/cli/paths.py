@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,26 +39,14 @@ def path_text(text: str) -> str:
 def require_output(target: Path, kind: str, is_former: Callable[[Path], bool]) -> None:
     """Refuse to write a file where something else is; every `-o FILE` asks here first.
 
-    Args:
-        target: the file to write.
-        kind: what is written, such as `a report`.
-        is_former: whether an existing file is a former output of that kind, to replace.
-
     Raises:
-        ConfigError: it exists and is something else, or `require_place` refuses it.
+        ConfigError: `require_place` refuses it, or `require_replaceable`, whose arguments
+            these are.
     """
+    from edge_runtime.storage import require_replaceable
+
     require_place(target)
-    try:
-        there = target.lstat()
-    except OSError:  # missing; or writing will tell
-        return
-    if not stat.S_ISREG(there.st_mode):
-        raise ConfigError(f"{target} exists and is not a file. Choose another name.")
-    if there.st_size and not is_former(target):
-        raise ConfigError(
-            f"{target} exists and is not {kind} that could be replaced. Choose another name, "
-            "or remove it first."
-        )
+    require_replaceable(target, kind, is_former)
 
 
 def require_place(target: Path) -> None:
@@ -106,11 +93,17 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_data_argument(parser: argparse.ArgumentParser) -> None:
-    """Declare `DATA`, the pictures to train or to measure with."""
-    parser.add_argument(
-        "data",
-        metavar="DATA",
-        type=path_text,
-        help="a folder or .tar of pictures, a video file, camera:N, or digits",
-    )
+def add_data_argument(
+    parser: argparse.ArgumentParser,
+    *,
+    sources: str = "a folder or .tar of pictures, a video file, camera:N, or digits",
+    read: Callable[[str], str] = path_text,
+) -> None:
+    """Declare `DATA`, the pictures to train or to measure with.
+
+    Args:
+        parser: of the command.
+        sources: what it can be, for `--help`.
+        read: its argparse type.
+    """
+    parser.add_argument("data", metavar="DATA", type=read, help=sources)

@@ -18,6 +18,7 @@ from edge_runtime.data.batches import ViewBatch, steps_per_epoch, view_batches
 from edge_runtime.data.centred import (
     LabelledSource,
     centred_batches,
+    expected_count,
     picture_count,
     picture_name,
     require_labels,
@@ -54,6 +55,7 @@ __all__ = [
     "decoder_code_bytes",
     "decoding_bytes",
     "draw_inputs",
+    "expected_count",
     "left_out_of",
     "open_source",
     "picture_count",

@@ -92,6 +92,19 @@ def picture_count(source: PictureSource | FrameSource, images: int | None = None
     return count
 
 
+def expected_count(source: PictureSource | FrameSource, images: int | None = None) -> int:
+    """How many pictures `centred_batches` gives, if all can be read; arguments as there.
+
+    A video may have other frames than its header says.
+
+    Raises:
+        DataError: see `picture_count`.
+    """
+    most = picture_count(source, images)
+    said = source.frame_count if isinstance(source, VideoFile) else None
+    return most if said is None else min(most, said)
+
+
 def centred_batches(
     source: PictureSource | FrameSource,
     size_px: int,

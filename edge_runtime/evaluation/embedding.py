@@ -10,10 +10,11 @@ from edge_runtime.data import (
     FrameSource,
     PictureSource,
     centred_decoding_bytes,
-    picture_count,
+    expected_count,
     picture_name,
 )
 from edge_runtime.engines.runtime import load_onnxruntime, release_free_memory
+from edge_runtime.errors import ConfigError
 from edge_runtime.evaluation.features import encode, open_encoder
 from edge_runtime.evaluation.neighbours import Neighbours, least_typical, neighbours_within
 from edge_runtime.evaluation.room import EmbeddingAmounts, decoding_limit, fitting_batch_size
@@ -73,24 +74,30 @@ def embed(
         package: what the state was trained from.
         state: of the encoder.
         source: pictures in files, or a video.
-        images: only the first ones, from 1; `None`: all.
-        neighbours: nearest pictures of each, as far as there are so many.
-        top: how many of the least typical to name.
+        images: only the first ones, at least 1; `None`: all.
+        neighbours: nearest pictures of each, at least 1, as far as there are so many.
+        top: how many of the least typical to name, at least 1.
         device: on which the encoder runs.
         threads: of decoding and of the graph; `None` lets each choose.
 
     Raises:
+        ConfigError: a number is below 1.
         DataError: a camera; a video of unknown length, without `images`; or more than 5 % of
             the pictures are unreadable.
         DeviceError: it does not fit into the memory that is left.
         EngineError: no runtime is installed, or it failed.
         DivergedError: the features are not finite.
     """
-    count = picture_count(source, images)
+    wanted = {"images": images, "neighbours": neighbours, "top": top}
+    for name, number in wanted.items():
+        if number is not None and number < 1:
+            raise ConfigError(f"{name} is {number}; expected at least 1.")
+    expected = expected_count(source, images)
     load_onnxruntime()  # its memory counts as held
     amounts = EmbeddingAmounts(
-        pictures=count,
-        neighbours=min(neighbours, count),
+        pictures=expected,
+        neighbours=min(neighbours, expected),
+        is_video=isinstance(source, FrameSource),
         decoding_bytes=centred_decoding_bytes(
             source, package.manifest.model.image_size_px, threads=threads
         ),
@@ -110,7 +117,8 @@ def embed(
     release_free_memory()  # of the graph
     nearest = neighbours_within(features, neighbours)
     # A video may end before the last frame of its header: there is nothing to read there.
-    is_skipped = np.ones(count if isinstance(source, PictureSource) else len(numbers), bool)
+    read = expected if isinstance(source, PictureSource) else len(numbers)
+    is_skipped = np.ones(read, bool)
     is_skipped[numbers] = False
     return Embedding(
         package=package,

@@ -15,7 +15,7 @@ from edge_runtime.package.encoder import to_timm
 from edge_runtime.package.graph_check import MAX_GRAPH_BYTES
 from edge_runtime.reading import open_regular, read_file
 from edge_runtime.state import Array, State, state_chunks
-from edge_runtime.storage import StrPath, write_chunks
+from edge_runtime.storage import StrPath, require_replaceable, write_chunks
 
 Weights: TypeAlias = Mapping[str, Array]  # by input name of the embedding graph
 
@@ -45,11 +45,7 @@ def export_encoder(package: Package, state: State, target: StrPath) -> int:
             f"{target}: the suffix of an encoder file is {' or '.join(encoders)}, got "
             f"{target.suffix or 'none'}."
         )
-    if os.path.lexists(target) and not is_encoder(target):
-        raise ConfigError(
-            f"{target} exists and is not {ENCODER} that could be replaced. Choose another "
-            "name, or remove it first."
-        )
+    require_replaceable(target, ENCODER, is_encoder)
     weights = encoder_weights(package, state)
     return write_chunks(target, encoders[target.suffix](package, weights))
 

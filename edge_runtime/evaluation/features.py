@@ -12,7 +12,7 @@ from edge_runtime.data import (
     LabelledSource,
     PictureSource,
     centred_batches,
-    picture_count,
+    expected_count,
     require_labels,
 )
 from edge_runtime.engines import ForwardEngine, create_forward_engine, encoder_weights
@@ -143,10 +143,10 @@ def encode(
         EngineError: the runtime failed.
         DivergedError: the features are not finite.
     """
-    model, count = package.manifest.model, picture_count(source, images)
+    model, expected = package.manifest.model, expected_count(source, images)
     # Not a list of parts, which would be in memory twice when it is joined.
-    values = np.empty((count, model.width), np.float32)
-    numbers = np.empty(count, np.int64)
+    values = np.empty((expected, model.width), np.float32)
+    numbers = np.empty(expected, np.int64)
     end = 0
     for views, some in centred_batches(
         source,
@@ -157,6 +157,9 @@ def encode(
         decoding_limit_bytes=decoding_limit_bytes,
     ):
         begin, end = end, end + len(some)
+        if end > len(numbers):  # more frames than the header of the video says
+            values.resize((2 * end, model.width), refcheck=False)
+            numbers.resize(2 * end, refcheck=False)
         values[begin:end], numbers[begin:end] = engine.run(views), some
         if not np.isfinite(values[begin:end]).all():
             raise DivergedError(

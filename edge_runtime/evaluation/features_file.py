@@ -20,7 +20,7 @@ from edge_runtime.evaluation.encoder_facts import encoder_metadata
 from edge_runtime.printable import printable
 from edge_runtime.reading import open_regular
 from edge_runtime.state import Array
-from edge_runtime.storage import StrPath, new_file, storage_errors
+from edge_runtime.storage import StrPath, new_file, require_replaceable, storage_errors
 
 FORMAT = 1
 FEATURES = "a features file of edge-train"
@@ -58,6 +58,7 @@ def save_embedding(embedding: Embedding, target: StrPath, *, run: StrPath, step:
     the same bytes.
 
     Raises:
+        ConfigError: `target` exists and is no such file.
         StorageError: it cannot be written; a former file is unchanged.
     """
     facts = json.dumps(embedding_facts(embedding, run=run, step=step))
@@ -73,6 +74,7 @@ def save_embedding(embedding: Embedding, target: StrPath, *, run: StrPath, step:
     if (labels := embedding.labels) is not None:
         arrays["labels"] = labels
     target = Path(target)
+    require_replaceable(target, FEATURES, is_features)
     with storage_errors("write", target):
         target.parent.mkdir(parents=True, exist_ok=True)
     with new_file(target) as file:
@@ -116,9 +118,7 @@ def _write(
     compression: int = zipfile.ZIP_STORED,
 ) -> None:
     """An array of the archive, which is its blocks one after the other."""
-    entry = zipfile.ZipInfo(
-        f"{name}.npy"
-    )  # without the time, in which equal files would differ
+    entry = zipfile.ZipInfo(f"{name}.npy")  # without the time: equal files have equal bytes
     entry.compress_type = compression
     with archive.open(entry, "w", force_zip64=True) as member:
         header = {"descr": npy.dtype_to_descr(kind), "fortran_order": False, "shape": shape}

@@ -80,7 +80,8 @@ def least_typical(mean_distances: NDArray[np.float32], top: int) -> NDArray[np.i
 
 def neighbours_bytes(pictures: int, width: int, neighbours: int) -> int:
     """The most that `neighbours_within` and `least_typical` allocate."""
-    results = pictures * (12 * neighbours + 4)
-    order = 16 * pictures
-    choice = 48 * knn.TEST_ROWS * (neighbours + 1)
-    return results + max(order, choice + knn.knn_bytes(width, neighbours + 1))
+    results_bytes = pictures * (12 * neighbours + 4)
+    order_bytes = 16 * pictures
+    choice_bytes = 48 * knn.TEST_ROWS * (neighbours + 1)
+    nearest_bytes = knn.knn_bytes(width, neighbours + 1)
+    return results_bytes + max(order_bytes, choice_bytes + nearest_bytes)

@@ -3,8 +3,8 @@
 Upper bounds from the facts of a package; `tests/test_evaluation_room.py` measures them.
 """
 
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 from edge_runtime.device import memory_now, require_room
 from edge_runtime.engines import encoder_state_names
@@ -32,8 +32,30 @@ _MARGIN = 1.1
 READING_ADVICE = "Give the container more memory, or stop other programs."
 
 
+class Amounts(Protocol):
+    """What an encoder is used for."""
+
+    action: ClassVar[str]  # for a message
+    advice: ClassVar[str]  # what to do if it does not fit, a sentence
+
+    @property
+    def pictures(self) -> int:
+        """Whose features are kept."""
+
+    @property
+    def decoding_bytes(self) -> int:
+        """For the largest of the pictures."""
+
+    @property
+    def least_decoding_bytes(self) -> int:
+        """The same, if those that need more are skipped."""
+
+    def bytes_after(self, width: int) -> int:
+        """What is needed when the graph is closed."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Amounts:
+class EvaluationAmounts:
     """What an evaluation is of."""
 
     action: ClassVar[str] = "the evaluation of"
@@ -45,15 +67,20 @@ class Amounts:
     test_pictures: int
     classes: int
     linear: bool
-    decoding_bytes: int = 0  # for the largest of the pictures
+    decoding_bytes: int = 0
 
     @property
     def pictures(self) -> int:
-        """Whose features are kept."""
+        """Of both sets."""
         return self.train_pictures + self.test_pictures
 
+    @property
+    def least_decoding_bytes(self) -> int:
+        """Pictures in files can be skipped."""
+        return min(self.decoding_bytes, LEAST_BYTES)
+
     def bytes_after(self, width: int) -> int:
-        """What the classifiers need, when the graph is closed."""
+        """What the classifiers need."""
         if not self.linear:
             return knn_bytes(width)
         return max(knn_bytes(width), probe_bytes(self.train_pictures, width, self.classes))
@@ -70,10 +97,16 @@ class EmbeddingAmounts:
     )
     pictures: int
     neighbours: int
-    decoding_bytes: int = 0  # for the largest of the pictures
+    decoding_bytes: int = 0
+    is_video: bool = False
+
+    @property
+    def least_decoding_bytes(self) -> int:
+        """No frame of a video can be skipped: the decoder needs the memory for each."""
+        return self.decoding_bytes if self.is_video else min(self.decoding_bytes, LEAST_BYTES)
 
     def bytes_after(self, width: int) -> int:
-        """What the nearest pictures need, when the graph is closed."""
+        """What the nearest pictures need."""
         return neighbours_bytes(self.pictures, width, self.neighbours)
 
 
@@ -111,10 +144,8 @@ def picture_bytes(package: Package) -> int:
     return _FLOAT * max(of_block, 3 * pixels + tokens)
 
 
-def evaluation_bytes(
-    package: Package, amounts: Amounts | EmbeddingAmounts, batch_size: int
-) -> int:
-    """What an evaluation needs beside the loaded runtime and the trained encoder.
+def evaluation_bytes(package: Package, amounts: Amounts, batch_size: int) -> int:
+    """What an evaluation needs beside decoding, the loaded runtime and the trained encoder.
 
     Features of all pictures; beside them either two more copies of the encoder, one read and
     one bound; or one copy and a batch in the graph; or what is computed from the features. An
@@ -128,33 +159,30 @@ def evaluation_bytes(
     batch = round(_ARENA * batch_size * picture_bytes(package)) + views
     in_graph = of_graph + weights + max(weights, batch)
     after = amounts.bytes_after(width)
-    needed = round(_MARGIN * (_OTHER_BYTES + features + max(in_graph, after)))
-    return needed + amounts.decoding_bytes
+    return round(_MARGIN * (_OTHER_BYTES + features + max(in_graph, after)))
 
 
-def decoding_limit(
-    package: Package, amounts: Amounts | EmbeddingAmounts, batch_size: int
-) -> int | None:
+def decoding_limit(package: Package, amounts: Amounts, batch_size: int) -> int | None:
     """What the evaluation leaves to decoding: a picture that needs more is skipped."""
-    now, beside = memory_now(), replace(amounts, decoding_bytes=0)
-    needed = now.held_bytes + evaluation_bytes(package, beside, batch_size)
+    now = memory_now()
+    needed = now.held_bytes + evaluation_bytes(package, amounts, batch_size)
     return limit_beside(needed, now.room_bytes)
 
 
-def fitting_batch_size(package: Package, amounts: Amounts | EmbeddingAmounts) -> int:
+def fitting_batch_size(package: Package, amounts: Amounts) -> int:
     """The largest batch with which an evaluation fits into the memory that is left.
 
-    Where it does not fit with the largest pictures, these will be skipped.
+    Where it does not fit with the largest pictures, these will be skipped, if they can be.
 
     Raises:
         DeviceError: not even one picture fits.
     """
     now = memory_now()
-    small = replace(amounts, decoding_bytes=min(amounts.decoding_bytes, LEAST_BYTES))
-    for wanted in (amounts, small):
+    for decoding_bytes in (amounts.decoding_bytes, amounts.least_decoding_bytes):
         for batch_size in BATCH_SIZES:
-            if now.has_room_for(evaluation_bytes(package, wanted, batch_size)):
+            needed = evaluation_bytes(package, amounts, batch_size)
+            if now.has_room_for(needed + decoding_bytes):
                 return batch_size
-    smallest = evaluation_bytes(package, small, BATCH_SIZES[-1])
-    require_room(f"{amounts.action} {package.path}", smallest, amounts.advice)
+    least = evaluation_bytes(package, amounts, BATCH_SIZES[-1]) + amounts.least_decoding_bytes
+    require_room(f"{amounts.action} {package.path}", least, amounts.advice)
     return BATCH_SIZES[-1]

@@ -21,7 +21,11 @@ from edge_runtime.evaluation.features import (
 )
 from edge_runtime.evaluation.knn import knn_accuracy
 from edge_runtime.evaluation.linear import linear_accuracy
-from edge_runtime.evaluation.room import Amounts, decoding_limit, fitting_batch_size
+from edge_runtime.evaluation.room import (
+    EvaluationAmounts,
+    decoding_limit,
+    fitting_batch_size,
+)
 from edge_runtime.facts.devices import CPU
 from edge_runtime.package import Package
 from edge_runtime.state import State
@@ -72,7 +76,7 @@ def evaluate(
     """
     mapping = label_mapping(require_labels(train), require_labels(test))
     load_onnxruntime()  # its memory counts as held
-    amounts = Amounts(
+    amounts = EvaluationAmounts(
         train_pictures=len(require_labels(train)),
         test_pictures=len(require_labels(test)),
         classes=len(mapping),

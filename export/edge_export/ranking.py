@@ -37,7 +37,7 @@ from edge_export.policies.ranked import (
     RankedPolicy,
     blocks_before,
     importance,
-    untrained,
+    initial_ranker_weights,
 )
 from edge_export.recipe import Recipe
 from edge_export.step.encoder import pooled
@@ -74,6 +74,7 @@ class TrainedRanker(NamedTuple):
     weights: dict[str, Array]
     metadata: dict[str, str]
     overlap: Overlap  # on the held-out pictures
+    held_out: int  # pictures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +130,9 @@ def ranking_bytes(recipe: Recipe, pictures: int) -> int:
     kept = 3 * model.image_size_px**2 + 4 * model.tokens * model.width
     variants = max(VARIANTS, model.tokens) * model.tokens
     numbers = variants * (_BLOCK_TENSORS * model.width + 2 * model.heads * model.tokens)
-    return _PROCESS_BYTES + 2 * pictures * kept + 4 * numbers
+    weights = sum(math.prod(each.shape) for each in vit.encoder_parameters(model))
+    # The weights of the file, and those of the encoder, while one is made from the other
+    return _PROCESS_BYTES + 2 * pictures * kept + 4 * (numbers + 2 * weights)
 
 
 def split_encoder(recipe: Recipe, init: Path) -> SplitEncoder:
@@ -157,24 +160,27 @@ def train_ranker(
         encoder: of the recipe.
         images: uint8 (S, size, size, 3), of `view_group`; at least two.
         seed: of the ranker.
-        report: called with a line for each stage.
+        report: called with a line for each stage, and each percent of the search.
     """
     pictures = torch.from_numpy(images)
     held_out = max(1, round(HELD_OUT * len(pictures)))
     chunk = max(1, VARIANTS // (encoder.model.tokens - 1))
     tokens, golden = [], []
+    done = 0
     for part in torch.split(pictures, chunk):
         tokens.append(encoder.tokens(part))
         golden.append(golden_ranking(encoder.features, tokens[-1]))
-        done = sum(map(len, golden))
-        report(f"golden rankings of {done} of {len(pictures)} pictures")
+        before, done = done, done + len(part)
+        if 100 * done // len(pictures) > 100 * before // len(pictures):
+            report(f"golden rankings of {done} of {len(pictures)} pictures")
     x, ranking = torch.cat(tokens), torch.cat(golden)
     report(f"training on {len(pictures) - held_out} pictures")
-    weights = fitted(x[held_out:], ranking[held_out:], seed=seed)
+    weights = fit_ranker(x[held_out:], ranking[held_out:], seed=seed)
     return TrainedRanker(
         weights={name: value.numpy() for name, value in weights.items()},
         metadata={"producer": f"edge-train {__version__}", AFTER: str(encoder.after)},
         overlap=_overlaps(encoder, weights, x[:held_out], ranking[:held_out]),
+        held_out=held_out,
     )
 
 
@@ -222,7 +228,7 @@ def leave_one_out(features: Callable[[Tensor], Tensor], x: Tensor, whole: Tensor
 
 
 @torch.enable_grad()
-def fitted(x: Tensor, ranking: Tensor, *, seed: int) -> dict[str, Tensor]:
+def fit_ranker(x: Tensor, ranking: Tensor, *, seed: int) -> dict[str, Tensor]:
     """The weights of a ranker that imitates rankings.
 
     Args:
@@ -230,7 +236,8 @@ def fitted(x: Tensor, ranking: Tensor, *, seed: int) -> dict[str, Tensor]:
         ranking: (S, N) int64, of `golden_ranking`.
         seed: of initial weights and batches.
     """
-    weights = {name: v.requires_grad_() for name, v in untrained(x.shape[2], seed).items()}
+    initial = initial_ranker_weights(x.shape[2], seed)
+    weights = {name: value.requires_grad_() for name, value in initial.items()}
     optimizer = torch.optim.Adam(weights.values(), lr=FIRST_RATE, weight_decay=DECAY)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS, LAST_RATE)
     ranks, generator = ranking.argsort(dim=1), torch.Generator().manual_seed(seed)

@@ -4,6 +4,7 @@ A .safetensors file with the names of `edge_export.policies.ranked.ranker_parame
 metadata says after how many blocks it reads the tokens (`AFTER`).
 """
 
+import re
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from edge_runtime.errors import ConfigError
 from edge_runtime.package.names import BUFFER
 
 AFTER = "after"  # key of the metadata
+_BLOCKS = re.compile(r"0|[1-9][0-9]{0,2}")  # its value
 
 
 def ranker_state(program: Program, path: Path | None) -> dict[str, Tensor]:
@@ -66,9 +68,15 @@ def _read(path: Path, width: int, after: int) -> dict[str, Tensor]:
                 f"{source} has NaN or infinite values in {parameter.name!r}. Train it again."
             )
         weights[parameter.name] = value
-    if (theirs := facts.get(AFTER)) != str(after):
+    theirs = facts.get(AFTER, "")
+    if not _BLOCKS.fullmatch(theirs):
         raise ConfigError(
-            f"{source} ranks tokens after {theirs} blocks, and the recipe prunes after "
+            f"{source} is not a ranker: its metadata does not say after how many blocks it "
+            "reads the tokens. Give a file that `edge-train rank` has written."
+        )
+    if int(theirs) != after:
+        raise ConfigError(
+            f"{source} ranks tokens after {theirs} block(s), and the recipe prunes after "
             f"{after}. Export with --set tokens.after={theirs}, or train another ranker."
         )
     return weights

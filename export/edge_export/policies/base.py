@@ -205,7 +205,7 @@ def kept_count(keep_ratio: float, tokens: int) -> int:
     return max(1, math.ceil(round(keep_ratio * tokens, 9)))
 
 
-def largest(scores: Tensor, count: int) -> Tensor:
+def topk_indices(scores: Tensor, count: int) -> Tensor:
     """The places of the largest values, ascending: (S, N) -> (S, K) int64.
 
     Of equal values the first; no gradient flows through the choice.

@@ -25,9 +25,9 @@ from edge_export.policies.base import (
     TokenPolicy,
     Tokens,
     kept_count,
-    largest,
     refuse_single_patches,
     stage_blocks,
+    topk_indices,
 )
 from edge_export.vit import Attention
 
@@ -65,7 +65,7 @@ class EvitPolicy(TokenPolicy):
             if kept == patches:
                 continue
             of_class = attention[branch].probabilities[:, :, 0, 1:].mean(dim=1)  # (S, N)
-            index = largest(of_class, kept)
+            index = topk_indices(of_class, kept)
             branches.selected[f"kept.{branch}.{branches.group.name}.{block}"] = index
             others = fused(tokens, of_class, index) if self.setting.options.fuse else None
             tokens.keep(index)

@@ -33,8 +33,8 @@ from edge_export.policies.base import (
     TokenPolicy,
     Tokens,
     kept_count,
-    largest,
     refuse_single_patches,
+    topk_indices,
 )
 from edge_export.vit import ENCODER, MEAN_PATCHES, Weights
 from edge_runtime.errors import ConfigError
@@ -80,7 +80,9 @@ class RankedPolicy(TokenPolicy):
         )
         return Declaration(
             parameters=(tokens,) if repair else (),
-            buffers=tuple(Buffer(name=k, initial=v) for k, v in untrained(width).items()),
+            buffers=tuple(
+                Buffer(name=k, initial=v) for k, v in initial_ranker_weights(width).items()
+            ),
         )
 
     @override
@@ -98,7 +100,7 @@ class RankedPolicy(TokenPolicy):
     def _prune(self, tokens: Tokens, kept: int, branches: Branches) -> Tensor:
         """Keep the most important tokens; returns their places, (S, K) int64."""
         ranker = {name: branches.inputs[BUFFER + name] for name in self._names}
-        index = largest(importance(ranker, tokens.x), kept)
+        index = topk_indices(importance(ranker, tokens.x), kept)
         tokens.keep(index)
         return index
 
@@ -145,7 +147,7 @@ def ranker_parameters(width: int) -> tuple[Parameter, ...]:
     )
 
 
-def untrained(width: int, seed: int = 0) -> dict[str, Tensor]:
+def initial_ranker_weights(width: int, seed: int = 0) -> dict[str, Tensor]:
     """The weights of a ranker by name before it is trained."""
     return initial_values(ranker_parameters(width), seed)
 

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Iterator
 
-from edge_export.axes import rank_of, trained_names
+from edge_export.axes import ALL, rank_of, trained_names
 from edge_export.objectives import DistillationAlone, Objective, objective_named
 from edge_export.parametrizations import Lora
 from edge_export.policies import POLICIES, TokenPolicy, policies_named, uses_keep_ratio
 from edge_export.policies.base import kept_count
+from edge_export.policies.ranked import RankedPolicy
 from edge_export.recipe.tables import Recipe
 from edge_runtime.errors import ConfigError
 from edge_runtime.package.names import PRECISIONS
@@ -67,6 +68,7 @@ def _declared(recipe: Recipe) -> Iterator[str]:
     else:
         yield from _token_policy(recipe, method)
     yield from _low_rank(recipe)
+    yield from _repair_tokens(recipe)
     if method.declaration.predicts_hidden:
         yield from _hidden(recipe, method)
     try:
@@ -144,6 +146,14 @@ def _low_rank(recipe: Recipe) -> Iterator[str]:
             f"parametrization.rank: no rung trains factors of rank {rank}; add 'lora-{rank}' "
             "to trained"
         )
+
+
+def _repair_tokens(recipe: Recipe) -> Iterator[str]:
+    """Repair tokens that no rung trains."""
+    if RankedPolicy not in policies_named(recipe.tokens.name) or ALL in recipe.trained:
+        return
+    if recipe.token_options(RankedPolicy).repair:
+        yield f"tokens.repair: no rung trains them; add {ALL!r} to trained, or leave them out"
 
 
 def _hidden(recipe: Recipe, method: Objective) -> Iterator[str]:

@@ -96,7 +96,8 @@ class OptimizerTable:
     warmup_epochs: Epochs | None = None
     weight_decay: Rate | None = None
     final_weight_decay: Rate | None = None
-    exempt_vectors: bool = False  # no decay of biases, norms, class token and positions
+    # No decay of biases, norms, class token, positions and repair tokens
+    exempt_vectors: bool = False
     beta1: Beta = 0.9
     beta2: Beta = 0.999
     eps: Epsilon = 1e-8
