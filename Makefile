@@ -89,8 +89,8 @@ fuzz: $(INSTALLED)-dev
 
 # The tests of device_tests/. jetson-stats (AGPL) stays apart, in an environment of its own.
 JETSON_STATS := jetson-stats==7.2.2
-test-system: system-packages $(INSTALLED)-dev $(VENV)-jtop/.installed $(VENV)-webgpu/.installed
-	EDGE_TRAIN_TEST_JTOP=$(VENV)-jtop EDGE_TRAIN_TEST_WEBGPU=$(VENV)-webgpu $(BIN)/python -m pytest device_tests $(PYTEST_ARGS)
+test-system: system-packages $(INSTALLED)-dev $(VENV)-jtop/.installed $(VENV)-webgpu/.installed $(VENV)-tensorrt/.installed
+	EDGE_TRAIN_TEST_JTOP=$(VENV)-jtop EDGE_TRAIN_TEST_WEBGPU=$(VENV)-webgpu EDGE_TRAIN_TEST_TENSORRT=$(VENV)-tensorrt $(BIN)/python -m pytest device_tests $(PYTEST_ARGS)
 
 system-packages:
 	@device_tests/prepare.sh
@@ -104,6 +104,15 @@ $(VENV)-jtop/.installed: Makefile
 $(VENV)-webgpu/.installed: Makefile pyproject.toml
 	@$(PYTHON) -m venv --clear $(VENV)-webgpu
 	@$(VENV)-webgpu/bin/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS) --editable '.[webgpu]' pytest hypothesis || $(PIP_FAILED)
+	@touch $@
+
+# TensorRT's Python bindings without TensorRT: only their classes and signatures are read. They
+# are of JetPack 6 and 7, and of discrete GPUs; 10.3 has none for Python 3.13.
+TENSORRT_BINDINGS := $(if $(filter 3.13,$(PYTHON_VERSION)),,cu12-bindings==10.3.0) cu13-bindings==10.16.1.11 cu13-bindings==11.4.0.106
+$(VENV)-tensorrt/.installed: Makefile $(INSTALLED)
+	@rm -rf $(VENV)-tensorrt
+	@for each in $(TENSORRT_BINDINGS); do \
+	$(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS) --no-deps --target $(VENV)-tensorrt/$${each#*==} tensorrt-$$each || $(PIP_FAILED); done
 	@touch $@
 
 # Memory and buffers on a GPU in software: lavapipe, which `make system-packages` installs.

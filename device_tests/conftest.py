@@ -14,6 +14,20 @@ SCRIPT = ROOT / "device_tests/emulated_board/run_jtop_service.sh"
 VARIABLE = "EDGE_TRAIN_TEST_JTOP"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The board under test: what needs a real one fails there instead of being skipped."""
+    parser.addoption("--board", metavar="NAME", help="the real board that the tests run on")
+
+
+@pytest.fixture
+def board(request: pytest.FixtureRequest) -> str:
+    """The name of the real board."""
+    name: str | None = request.config.getoption("--board")
+    if name is None:
+        pytest.skip("needs a real board: name it with --board NAME")
+    return name
+
+
 def pytest_configure() -> None:
     """Handle signals as at a terminal, also in the background of a shell."""
     signal.signal(signal.SIGINT, signal.default_int_handler)

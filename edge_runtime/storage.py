@@ -11,7 +11,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
@@ -20,6 +20,7 @@ from edge_runtime.errors import ConfigError, StorageError
 from edge_runtime.reading import MAX_STATE_BYTES, read_blocks
 
 StrPath: TypeAlias = str | os.PathLike[str]
+CACHE = "EDGE_TRAIN_CACHE"
 _BLOCK_BYTES = 1 << 20  # read at once
 _PREFIX = 40  # characters of a name, of at most four bytes each
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -178,3 +179,21 @@ def new_folder(target: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
+
+
+def cache_folder(variables: Mapping[str, str] = os.environ) -> Path:
+    """`EDGE_TRAIN_CACHE`, or `edge-train` in the XDG cache folder; it need not exist.
+
+    Raises:
+        ConfigError: neither is known.
+    """
+    if named := variables.get(CACHE):
+        return Path(named)
+    if Path(xdg := variables.get("XDG_CACHE_HOME", "")).is_absolute():
+        return Path(xdg) / "edge-train"
+    try:
+        return Path.home() / ".cache" / "edge-train"
+    except RuntimeError as error:
+        raise ConfigError(
+            f"this user has no home folder for a cache. Set {CACHE} to a folder."
+        ) from error

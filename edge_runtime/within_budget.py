@@ -23,8 +23,10 @@ from edge_runtime.data import (
     steps_per_epoch,
 )
 from edge_runtime.device import Meter, cpu_threads
-from edge_runtime.engines import create_engine
+from edge_runtime.engines import FORWARD_ENGINES, ORT, ForwardOptions, create_engine
+from edge_runtime.engines.targets import choose_targets_engine
 from edge_runtime.facts import Budget, CostProfile
+from edge_runtime.facts.devices import AUTO
 from edge_runtime.facts.plan import EPOCHS
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
@@ -85,6 +87,7 @@ def train_within(
     board: StrPath | None = None,
     engine: str = "auto",
     device: str | None = None,
+    forward_engine: str = "auto",
     threads: int | None = None,
     profile: StrPath | None = None,
     calibration: StrPath | None = None,
@@ -123,6 +126,10 @@ def train_within(
         engine: its name, or "auto".
         device: on which the engine runs. `None`: the CPU; "auto": that on which a step takes
             the least time. With both, a run that is continued keeps its device.
+        forward_engine: that runs the package's frozen encoder, if it has one: "ort",
+            "tensorrt", or "auto", tensorrt where it is installed, has a GPU and gives the
+            features of ort. It may be built first, in minutes. With "auto", a run that is
+            continued keeps ort.
         threads: of the engine; `None`: one per processor; a run that is continued keeps its
             number, since sums in another order are rounded otherwise.
         profile: file of a cost profile that was measured here.
@@ -170,14 +177,22 @@ def train_within(
         report=report,
         stop=stop,
     )
+    forward = choose_targets_engine(
+        package,
+        _forward_engine_of(begun, forward_engine, report),
+        ForwardOptions(device=choice.device, threads=threads, report=report, stop=stop),
+    )
     environment = Environment.detect(
         engine,
         device=choice.device,
         threads=threads,
+        forward_engine=forward,
         board_file=board_file,
         open_already=meter.sensor if meter else None,
     )
-    trainer = create_engine(engine, device=choice.device, threads=threads)
+    trainer = create_engine(
+        engine, device=choice.device, threads=threads, forward_engine=forward
+    )
     recorded = begun.settings if begun else None
     is_auto = epochs is None and recorded is None
     if is_auto:
@@ -308,6 +323,16 @@ def _set_of(package: Package, begun: RunInfo) -> str | None:
     if begun.profile is None or begun.settings.package_digest != package.digest:
         return None
     return package.rung(begun.profile.rungs[0].rung).trained
+
+
+def _forward_engine_of(begun: RunInfo | None, name: str, report: Callable[[str], None]) -> str:
+    """The forward engine that is named; of "auto" that of the run, if it is ort."""
+    if begun is None or begun.forward_engine is None:
+        return name
+    recorded = begun.forward_engine.partition(",")[0]
+    if recorded in FORWARD_ENGINES and name not in (AUTO, recorded):
+        report(f"the run began with forward engine {recorded} and goes on with {name}")
+    return ORT if (name, recorded) == (AUTO, ORT) else name
 
 
 def _threads_of(

@@ -5,11 +5,14 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from edge_runtime.package import Package
+
+if TYPE_CHECKING:
+    from fake_tensorrt import FakeTensorRt
 
 # More threads are slower for tensors of this size. Read when torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -30,7 +33,8 @@ SLOW_FILES = {
     "test_liveness", "test_measuring_within_budget", "test_micro_batches",
     "test_ort_training_artifacts", "test_package_format", "test_partial_training",
     "test_policies", "test_profiling", "test_ranker_file", "test_report_room", "test_selftest",
-    "test_sensor_faults", "test_training_budget", "test_training_resume", "test_verify",
+    "test_sensor_faults", "test_tensorrt_graphs", "test_tensorrt_targets",
+    "test_training_budget", "test_training_resume", "test_verify",
     "test_wheel",
 }  # fmt: skip
 
@@ -57,6 +61,21 @@ def bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for module in ("jtop", "pynvml"):
         monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+
+
+@pytest.fixture
+def tensorrt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> "FakeTensorRt":
+    """A machine with an NVIDIA GPU, pycuda and TensorRT, and an empty cache."""
+    pytest.importorskip("onnxruntime", reason="it computes in place of the GPU")
+    from fake_cuda import FakeCuda
+    from fake_tensorrt import FakeTensorRt
+
+    monkeypatch.setenv("EDGE_TRAIN_CACHE", str(tmp_path / "cache"))
+    cuda = FakeCuda()
+    cuda.install(monkeypatch)
+    world = FakeTensorRt(cuda)
+    world.install(monkeypatch)
+    return world
 
 
 SMALL: dict[str, Any] = {

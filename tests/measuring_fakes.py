@@ -81,7 +81,7 @@ class FakeProcesses:
 def prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeProcesses:
     """Fake processes, engine and sensor, a separate cache, and no long idling."""
     home = "edge_runtime.profiling.environment"
-    monkeypatch.setattr(f"{home}.engine_runtime", lambda name, device: "numpy")
+    monkeypatch.setattr(f"{home}.engine_runtime", lambda *_: "numpy")
     monkeypatch.setattr(f"{home}.open_sensor", lambda board: constant_sensor())
     monkeypatch.setattr(profile, "_IDLE_S", 0.05)
     monkeypatch.setattr(bench, "baseline_bytes", lambda: BASELINE_BYTES)

@@ -59,6 +59,8 @@ HOME = {
         "edge_runtime/engines/",
         "export/edge_export/ort_training/",
     ),  # its artifact generator
+    "tensorrt": ("edge_runtime/engines/tensorrt/",),
+    "pycuda": ("edge_runtime/engines/tensorrt/cuda.py",),
     "cv2": ("edge_runtime/data/",),
     "PIL": ("edge_runtime/data/",),
     "psutil": ("edge_runtime/device/",),
@@ -339,9 +341,8 @@ def test_the_device_side_imports_nothing_heavy() -> None:
     )
     loaded = loaded_by(code)
     assert "edge_runtime" in loaded
-    assert (
-        loaded & {"torch", "onnx", "onnxruntime", "pandas", "sklearn", "edge_export"} == set()
-    )
+    heavy = {"torch", "onnx", "onnxruntime", "tensorrt", "pandas", "sklearn", "edge_export"}
+    assert loaded & heavy == set()
 
 
 def test_help_imports_no_numpy() -> None:

@@ -33,7 +33,7 @@ def no_sensor(board):
 def package(tmp_path, monkeypatch):
     """A package of 4 pictures per step, on a machine with a fake engine and its own cache."""
     home = "edge_runtime.profiling.environment"
-    monkeypatch.setattr(f"{home}.engine_runtime", lambda name, device: "numpy")
+    monkeypatch.setattr(f"{home}.engine_runtime", lambda *_: "numpy")
     monkeypatch.setattr(f"{home}.open_sensor", no_sensor)
     monkeypatch.setenv("EDGE_TRAIN_CACHE", str(tmp_path / "cache"))
     folder = write_package(tmp_path / "package").path

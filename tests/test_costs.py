@@ -19,8 +19,9 @@ from edge_runtime.profiling import (
     load_profile,
     save_profile,
 )
-from edge_runtime.profiling.cache import cache_folder, check_sensor_fits
+from edge_runtime.profiling.cache import check_sensor_fits
 from edge_runtime.schema import unstructure
+from edge_runtime.storage import cache_folder
 
 PROFILE = CostProfile(
     format=1,

@@ -16,6 +16,7 @@ from edge_export.parameters import Buffer  # noqa: E402
 from edge_export.recipe import make_recipe  # noqa: E402
 from edge_export.step.program import Program  # noqa: E402
 from edge_runtime.engines import (  # noqa: E402
+    ForwardOptions,
     create_engine,
     create_forward_engine,
     encoder_weights,
@@ -139,10 +140,10 @@ def test_the_encoder_is_evaluated_with_its_weights_masked(package):
     others = {name: state[PARAM + name] for name in weights if name != MASKED}
     assert all(np.array_equal(weights[name], others[name]) for name in others)
     images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
-    with create_forward_engine(threads=1) as forward:
+    with create_forward_engine(options=ForwardOptions(threads=1)) as forward:
         forward.open(package, package.manifest.embed, weights)
         masked = forward.run(images)
-    with create_forward_engine(threads=1) as forward:
+    with create_forward_engine(options=ForwardOptions(threads=1)) as forward:
         forward.open(package, package.manifest.embed, {**weights, MASKED: state[WEIGHT]})
         assert np.abs(forward.run(images) - masked).max() > 1e-4
 

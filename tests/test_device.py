@@ -9,6 +9,7 @@ import pytest
 
 from edge_runtime.device import (
     cpu_threads,
+    l4t_release,
     limit_numpy_threads,
     machine_facts,
     process_tree_rss_bytes,
@@ -186,3 +187,20 @@ def test_a_limit_of_the_user_is_kept(monkeypatch):
     monkeypatch.delitem(sys.modules, "numpy")
     limit_numpy_threads(1)
     assert os.environ["OPENBLAS_NUM_THREADS"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("content", "release"),
+    [
+        ("# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic\n", "36.4.3"),
+        ("# R39 (release), REVISION: 2.0, GCID: 1\n", "39.2.0"),
+        ("", None),
+        ("something else", None),
+        (None, None),
+    ],
+)
+def test_the_release_of_a_jetson(tmp_path, content, release) -> None:
+    (tmp_path / "etc").mkdir()
+    if content is not None:
+        (tmp_path / "etc/nv_tegra_release").write_text(content)
+    assert l4t_release(tmp_path) == release

@@ -20,7 +20,7 @@ from edge_export.package.verify import verify_other_graphs  # noqa: E402
 from edge_export.recipe import make_recipe  # noqa: E402
 from edge_export.step.program import Program  # noqa: E402
 from edge_runtime.cli.main import main  # noqa: E402
-from edge_runtime.engines import create_engine  # noqa: E402
+from edge_runtime.engines import ForwardOptions, create_engine  # noqa: E402
 from edge_runtime.engines.targets import Targets  # noqa: E402
 from edge_runtime.errors import ConfigError, PackageError  # noqa: E402
 from edge_runtime.package import open_package  # noqa: E402
@@ -102,7 +102,7 @@ def test_targets_are_the_teachers_features_of_the_whole_views(beside, teacher):
     program = Program(make_recipe(table, where="test"))
     weights = {name: torch.from_numpy(value) for name, value in teacher[1].items()}
     batch = noise_batch(beside, beside.manifest.rungs[0].id, 1)
-    targets = Targets(beside, device="cpu", threads=1)
+    targets = Targets(beside, "ort", ForwardOptions(threads=1))
     actual = targets.added_to(batch)
     targets.close()
     assert actual.keys() - batch.keys() == {"target.global"}

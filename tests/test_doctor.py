@@ -235,6 +235,7 @@ def test_json_is_one_document_also_without_an_engine(monkeypatch, capsys) -> Non
         "engines",
         "gpus",
         "devices",
+        "forward_engines",
         "export",
         "traps",
     }

@@ -110,7 +110,7 @@ KINDS = [
 def package(request, tmp_path, monkeypatch):
     """A package on a machine with a fake engine and that sensor."""
     home = "edge_runtime.profiling.environment"
-    monkeypatch.setattr(f"{home}.engine_runtime", lambda name, device: "numpy")
+    monkeypatch.setattr(f"{home}.engine_runtime", lambda *_: "numpy")
     monkeypatch.setattr(
         f"{home}.open_sensor", lambda board: request.param(tmp_path, monkeypatch)
     )

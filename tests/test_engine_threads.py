@@ -7,7 +7,12 @@ import sys
 import pytest
 
 from edge_runtime import selftest
-from edge_runtime.engines import create_engine, create_forward_engine, runtime
+from edge_runtime.engines import (
+    ForwardOptions,
+    create_engine,
+    create_forward_engine,
+    runtime,
+)
 from edge_runtime.errors import EngineError
 
 # On one processor of several: the threads that the engine names, and those that it started.
@@ -45,7 +50,7 @@ def test_threads_fit_the_usable_processors(
     assert runtime.thread_count(requested) == expected
     try:
         made = create_engine("ort", threads=requested)
-        forward = create_forward_engine("ort", threads=requested)
+        forward = create_forward_engine("ort", ForwardOptions(threads=requested))
         options = runtime.session_options(requested, spinning=True)
     except EngineError as error:
         pytest.skip(str(error))

@@ -19,6 +19,7 @@ from edge_export.package.build import export_package  # noqa: E402
 from edge_export.recipe import make_recipe  # noqa: E402
 from edge_export.step.program import Program  # noqa: E402
 from edge_runtime.engines import (  # noqa: E402
+    ForwardOptions,
     create_engine,
     create_forward_engine,
     encoder_weights,
@@ -99,7 +100,7 @@ def test_the_merge_graph_reads_no_weight_of_the_student(trained):
 def test_features_are_those_of_the_teacher(trained):
     package, program, state = trained
     images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
-    with create_forward_engine(threads=1) as engine:
+    with create_forward_engine(options=ForwardOptions(threads=1)) as engine:
         engine.open(package, package.manifest.embed, encoder_weights(package, state))
         found = engine.run(images)
     weights = {k: torch.from_numpy(v) for k, v in expected_weights(package, state).items()}

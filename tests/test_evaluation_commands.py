@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from dataclasses import replace
 
 import pytest
 from evaluated_runs import make_run, write_colours
@@ -71,18 +72,53 @@ def test_eval_is_recorded_in_the_run(run_folder, pictures, capsys):
 
 def test_eval_runs_on_the_device_that_is_named(run_folder, pictures, monkeypatch, capsys):
     pytest.importorskip("onnxruntime")
-    real, devices = features.create_forward_engine, []
+    real, asked = features.open_forward_engine, []
 
-    def create(*, device, threads):
-        devices.append(device)
-        return real(device="cpu", threads=threads)
+    def opened(package, graph, weights, name, options):
+        asked.append((name, options.device))
+        engine = real(package, graph, weights, name, replace(options, device="cpu"))
+        engine.device = options.device
+        return engine
 
-    monkeypatch.setattr(features, "create_forward_engine", create)
+    monkeypatch.setattr(features, "open_forward_engine", opened)
     assert main(["eval", str(run_folder), *pictures, "--device", "cuda:1"]) == 0
-    assert devices == ["cuda:1", "cuda:1"]
-    assert open_run(run_folder).events()[-1].event.device == "cuda:1"
+    # The untrained encoder runs where the trained one does
+    assert asked == [("auto", "cuda:1"), ("ort", "cuda:1")]
+    event = open_run(run_folder).events()[-1].event
+    assert event.device == "cuda:1"
+    assert event.forward_engine.startswith("ort, onnxruntime")
+    assert event.forward_engine.endswith(" on cuda:1")
     assert main(["eval", str(run_folder), *pictures, "--device", "cuda:-1"]) == 2
     assert "unknown device 'cuda:-1'" in capsys.readouterr().err
+
+
+def test_eval_by_tensorrt_builds_once_and_is_recorded(run_folder, pictures, tensorrt, capsys):
+    command = ["eval", str(run_folder), *pictures, "--json"]
+    assert main([*command, "--forward-engine", "ort"]) == 0
+    by_ort = json.loads(capsys.readouterr().out)
+    assert main(command) == 0
+    written = capsys.readouterr()
+    assert json.loads(written.out) == by_ort
+    assert "edge-train: building a TensorRT 10.3.0 engine of " in written.err
+    assert tensorrt.builds == 1  # for the trained and the untrained encoder
+    event = open_run(run_folder).events()[-1].event
+    assert event.forward_engine == "tensorrt, TensorRT 10.3.0 on cuda:0"
+    assert event.device == "cuda:0"
+
+
+def test_eval_goes_on_with_ort_unless_tensorrt_is_named(
+    run_folder, pictures, tensorrt, capsys
+):
+    tensorrt.error = 0.5
+    command = ["eval", str(run_folder), *pictures]
+    assert main(command) == 0
+    assert "forward engine tensorrt cannot be used, ort is: " in capsys.readouterr().err
+    assert open_run(run_folder).events()[-1].event.device == "cpu"
+    assert tensorrt.builds == 1  # the untrained encoder does not try again
+    assert main([*command, "--forward-engine", "tensorrt"]) == 5
+    assert "off those of engine ort" in capsys.readouterr().err
+    assert main([*command, "--forward-engine", "trt"]) == 2
+    assert "unknown forward engine 'trt'; known are auto, ort, " in capsys.readouterr().err
 
 
 def test_eval_says_which_device_auto_takes(run_folder, pictures, monkeypatch, capsys):

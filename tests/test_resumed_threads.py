@@ -17,7 +17,7 @@ def asked(package, monkeypatch) -> list[int | None]:
     """The threads of every engine that is created."""
     numbers: list[int | None] = []
 
-    def create(name, *, device, threads):
+    def create(name, *, device, threads, forward_engine):
         numbers.append(threads)
         engine = FakeEngine()
         engine.threads = threads

@@ -33,6 +33,7 @@ from edge_export.policies.ranked import REPAIR_TOKENS  # noqa: E402
 from edge_export.recipe import make_recipe  # noqa: E402
 from edge_export.step.program import Program  # noqa: E402
 from edge_runtime.engines import (  # noqa: E402
+    ForwardOptions,
     create_engine,
     create_forward_engine,
     encoder_weights,
@@ -144,7 +145,7 @@ def test_the_exported_weights_are_merged(package):
     for name, value in found.items():  # float32: the merge graph's product and PyTorch's
         np.testing.assert_allclose(value, wanted[PARAM + name], rtol=1e-6, atol=1e-7)
     images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
-    with create_forward_engine(threads=1) as engine:
+    with create_forward_engine(options=ForwardOptions(threads=1)) as engine:
         engine.open(package, package.manifest.embed, found)
         features = engine.run(images)
     values = {

@@ -35,7 +35,7 @@ HOUR = Budget(time_s=3600)
 def package(tmp_path, monkeypatch):
     """A package on a machine with a fake engine and sensor, and a separate cache."""
     home = "edge_runtime.profiling.environment"
-    monkeypatch.setattr(f"{home}.engine_runtime", lambda name, device: "numpy")
+    monkeypatch.setattr(f"{home}.engine_runtime", lambda *_: "numpy")
     monkeypatch.setattr(f"{home}.open_sensor", lambda board: constant_sensor())
     monkeypatch.setattr(within_budget, "create_engine", lambda *_, **__: FakeEngine())
     monkeypatch.setattr(within_budget, "_IDLE_S", 0.01)

@@ -231,6 +231,7 @@ class FakeEngine:
     runtime = "numpy"
     device = "cpu"
     threads = None  # one per processor
+    forward_engine = None
 
     def __init__(
         self,

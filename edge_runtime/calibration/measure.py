@@ -33,7 +33,7 @@ from edge_runtime.data import (
     view_batches,
 )
 from edge_runtime.device import require_room
-from edge_runtime.engines import GRADIENTS, create_gradient_engine, engine_runtime
+from edge_runtime.engines import GRADIENTS, ORT, create_gradient_engine, engine_runtime
 from edge_runtime.engines.gradients import GradientEngine
 from edge_runtime.engines.runtime import baseline_bytes
 from edge_runtime.errors import ConfigError, DataError, DivergedError, StoppedError
@@ -61,6 +61,7 @@ class CalibrationOptions:
     seed: int = 0
     device: str = CPU
     threads: int | None = None  # of the engine; None: one per processor
+    forward_engine: str = ORT  # of the package's frozen encoder, if it has one
     run: str | None = None  # from which the stages come; None: the initial state only
     report: Callable[[str], None] = lambda _: None  # called with a line of text
     stop: Callable[[], bool] = never  # called between two gradients
@@ -110,7 +111,9 @@ def calibrate(
     for number, stage in enumerate(stages, start=1):
         name = f"stage {number} of {len(stages)} (step {stage.step} of {stage.total_steps})"
         # A new engine: the memory of the stage before is returned
-        with create_gradient_engine(options.device, options.threads) as engine:
+        with create_gradient_engine(
+            options.device, options.threads, options.forward_engine
+        ) as engine:
             engine.open(package, stage.read_state())
             measure = _StageMeasurement(package, source, stage, rungs, dense, engine, options)
             measured.append(measure.run(name))
@@ -123,7 +126,7 @@ def calibrate(
         batches=options.batches,
         batch_size=package.manifest.batch_size,
         seed=options.seed,
-        runtime=engine_runtime(GRADIENTS, options.device),
+        runtime=engine_runtime(GRADIENTS, options.device, options.forward_engine),
         device=options.device,
         dense=dense.id,
         cost_unit=options.cost_unit,

@@ -103,6 +103,7 @@ def run(args: argparse.Namespace) -> int:
                 seed=args.seed,
                 device=environment.device,
                 threads=args.threads,
+                forward_engine=environment.forward_engine,
                 run=None if args.run_folder is None else str(args.run_folder),
                 report=say,
                 stop=stop,

@@ -29,19 +29,21 @@ from edge_runtime.device import (
     require_room,
     start_errors,
 )
-from edge_runtime.engines import ENGINES
+from edge_runtime.engines import ENGINES, TENSORRT
 from edge_runtime.engines.devices import PLUGIN, device_gpu, device_name, installed_devices
+from edge_runtime.engines.forward import nvidia_gpu
 from edge_runtime.engines.runtime import RUNTIMES
+from edge_runtime.engines.tensorrt.api import missing_modules
 from edge_runtime.errors import DeviceError, EngineError
-from edge_runtime.facts.devices import AUTO, CPU
+from edge_runtime.facts.devices import AUTO, CPU, CUDA
 from edge_runtime.units import bytes_text, duration_text
 from edge_runtime.version import __version__
 
 PARTS = ("pictures", *ENGINES, "export")
 LONGEST_S = 600.0  # emulated machines are a hundred times slower
 _LIBRARIES = (
-    "numpy", "opencv-python", "opencv-python-headless", "pillow", *RUNTIMES, PLUGIN, "torch",
-    "onnx",
+    "numpy", "opencv-python", "opencv-python-headless", "pillow", *RUNTIMES, PLUGIN,
+    "tensorrt", "pycuda", "torch", "onnx",
 )  # fmt: skip
 # Upper bounds of a trial's memory, without the libraries that it shares with this process.
 _ENGINE_TRIAL_BYTES = 88 << 20
@@ -51,6 +53,8 @@ _TRIAL_BYTES = {
     "export": 60 << 20,
 }
 _GPU_TRIAL_BYTES = 500 << 20  # measured where a processor pretends to be the GPU
+_TENSORRT_TRIAL_BYTES = 1 << 30  # not measured: CUDA, TensorRT and its builder
+_TENSORRT = f"{TENSORRT} on "  # a part's name, before its GPU
 _TORCH_BYTES = 220 << 20
 _LOAD_TORCH = ("ort-training", "export")  # where it is installed
 _ADVICE = "Give the container more memory, or stop other programs."
@@ -130,6 +134,7 @@ def collect(board_file: Path | None = None, device: str = AUTO) -> dict[str, Any
         "engines": [findings[name] for name in ENGINES],
         "gpus": unstructure(surveys),
         "devices": on_gpus,
+        "forward_engines": [unstructure(try_part(part)) for part in tensorrt_parts(device)],
         "export": findings["export"],
         "traps": find_traps(versions, surveys, on_gpus, gpus.closed_files()),
     }
@@ -144,6 +149,15 @@ def devices_to_try(device: str) -> list[str]:
     if device == AUTO:
         return installed_devices()
     return [] if device_name(device) == CPU else [device]
+
+
+def tensorrt_parts(device: str) -> list[str]:
+    """The part that tries TensorRT, if it is installed and its GPU may be tried."""
+    if "tensorrt" in missing_modules():
+        return []
+    if device != AUTO and not device_name(device).startswith(CUDA):
+        return []
+    return [_TENSORRT + nvidia_gpu(CUDA if device == AUTO else device)]
 
 
 def board_facts(board_file: Path | None) -> dict[str, Any]:
@@ -193,7 +207,8 @@ def _answer(stdout: str) -> dict[str, Any] | None:
 def trial_bytes(part: str) -> int:
     """The most that a trial adds to what this process holds."""
     loads_torch = part in _LOAD_TORCH and importlib.util.find_spec("torch") is not None
-    return _TRIAL_BYTES.get(part, _GPU_TRIAL_BYTES) + loads_torch * _TORCH_BYTES
+    on_gpu = _TENSORRT_TRIAL_BYTES if part.startswith(_TENSORRT) else _GPU_TRIAL_BYTES
+    return _TRIAL_BYTES.get(part, on_gpu) + loads_torch * _TORCH_BYTES
 
 
 def _problem(code: int, stderr: str) -> str:
@@ -247,6 +262,13 @@ def _try_engine(name: str, device: str = CPU) -> dict[str, Any]:
     return dict(unstructure(try_engine(name, device=device)))
 
 
+def _try_tensorrt(device: str) -> dict[str, Any]:
+    from edge_runtime.schema import unstructure
+    from edge_runtime.selftest import try_tensorrt
+
+    return dict(unstructure(try_tensorrt(device)))
+
+
 def _try_export() -> dict[str, Any]:
     from edge_runtime.cli.export import load_export
 
@@ -262,5 +284,7 @@ _TRIALS: dict[str, Callable[[], dict[str, Any]]] = {
 
 
 def _trial(part: str) -> Callable[[], dict[str, Any]]:
-    """How to try a part; what is none of `PARTS` is a device of engine ort."""
+    """How to try a part; what is none of `PARTS` is a device of an engine."""
+    if part.startswith(_TENSORRT):
+        return partial(_try_tensorrt, part.removeprefix(_TENSORRT))
     return _TRIALS.get(part, partial(_try_engine, "ort", part))

@@ -27,8 +27,14 @@ def render_text(facts: dict[str, Any]) -> str:
         ("installed", ", ".join(f"{name} {number}" for name, number in versions.items())),
         *_gpu_rows(facts["gpus"]),
     ]
-    findings = [facts["pictures"], *facts["engines"], *facts["devices"], facts["export"]]
-    rows += [(finding["part"], _finding_text(finding)) for finding in findings]
+    findings = [
+        facts["pictures"],
+        *facts["engines"],
+        *facts["devices"],
+        *facts["forward_engines"],
+        facts["export"],
+    ]
+    rows += [(finding["part"].split()[0], _finding_text(finding)) for finding in findings]
     lines = [f"{name:<14}{text}" for name, text in rows]
     return "\n".join([*lines, "", conclusion(findings), *facts["traps"]])
 
@@ -105,6 +111,8 @@ def _finding_text(finding: dict[str, Any]) -> str:
         return f"yes: made {did['views']} views of {did['pictures']} pictures"
     if finding["part"] == "export":
         return "yes: can write training packages"
+    if "is_captured" in did:
+        return _tensorrt_text(did)
     step = (
         f"yes: {did['runtime']} loaded and trained a step of rung {did['rung']} in "
         f"{duration_text(did['step_s'])}, loss {did['loss']:.4f} as expected, and embedded a "
@@ -120,6 +128,15 @@ def _finding_text(finding: dict[str, Any]) -> str:
         f"it {half} packages of --precision fp16",
     ]
     return f"\n{_INDENT}".join(lines)
+
+
+def _tensorrt_text(did: dict[str, Any]) -> str:
+    start = "as one CUDA graph" if did["is_captured"] else "without a CUDA graph"
+    return (
+        f"yes: {did['runtime']} on {did['device']} loaded a graph in "
+        f"{duration_text(did['load_s'])} and embedded a batch in "
+        f"{duration_text(did['embedding_s'])}, {start}, with features as expected"
+    )
 
 
 def _adapter_text(gpu: dict[str, Any] | None) -> str:

@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from edge_runtime.cli.output import say, show, show_json
+from edge_runtime.cli.output import say, say_program, show, show_json
 from edge_runtime.cli.paths import (
     add_data_argument,
     add_run_arguments,
@@ -82,7 +82,9 @@ def run(args: argparse.Namespace) -> int:
         neighbours=args.neighbours,
         top=args.top,
         device=device,
+        forward_engine=args.forward_engine,
         threads=args.threads,
+        report=say_program,
     )
     facts = embedding_facts(embedding, run=args.run_folder, step=trained.step)
     # Shown first, so that a full or read-only disk does not lose the result.

@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from edge_runtime.cli.output import say, show, show_json
+from edge_runtime.cli.output import say_program, show, show_json
 from edge_runtime.cli.paths import add_run_arguments, path_text
 from edge_runtime.cli.profile import add_encoder_arguments, encoder_device
 
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     from edge_runtime.schema import unstructure
 
     if args.train == args.test:
-        say("edge-train: --train and --test are the same pictures: the accuracy says little.")
+        say_program("--train and --test are the same pictures: the accuracy says little.")
     trained = open_trained(args.run_folder, args.package)
     sources = open_source(args.train), open_source(args.test)
     device = encoder_device(args, trained.package)
@@ -58,7 +58,9 @@ def run(args: argparse.Namespace) -> int:
             *sources,
             linear=args.linear,
             device=device,
+            forward_engine=args.forward_engine,
             threads=args.threads,
+            report=say_program,
         )
     results = results_of(trained, scores, *(source.name for source in sources))
     # Printed first, so that a full or read-only disk does not lose the result.
@@ -72,7 +74,8 @@ def run(args: argparse.Namespace) -> int:
         Evaluation(
             step=trained.step,
             results=results,
-            device=device,
+            device=scores.device,
+            forward_engine=scores.forward_engine,
             spent_s=spent.duration_s,
             energy_j=spent.gross_j,
             energy_is_estimate=bool(spent.is_estimate),

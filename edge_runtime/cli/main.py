@@ -15,7 +15,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from edge_runtime.cli.completion import SHELLS, PrintCompletion
-from edge_runtime.cli.output import discard_output, open_streams, say, show, show_log
+from edge_runtime.cli.output import (
+    discard_output,
+    open_streams,
+    say,
+    say_program,
+    show,
+    show_log,
+)
 from edge_runtime.cli.shortage import is_shortage, shortage_text
 from edge_runtime.cli.signals import interrupt_on_signals
 from edge_runtime.errors import ConfigError, DeviceError, EdgeRuntimeError
@@ -98,10 +105,10 @@ def _run(words: list[str], is_interrupted: Callable[[], bool]) -> int:
         if is_interrupted():  # a library has made another error of it
             raise KeyboardInterrupt from error
         if isinstance(error, EdgeRuntimeError):
-            say(f"edge-train: {error}")
+            say_program(str(error))
             return error.exit_code
         if is_shortage(error):
-            say(f"edge-train: {shortage_text(error)}")
+            say_program(shortage_text(error))
             return DeviceError.exit_code
         say(_bug_report(error, words))
         return 1

@@ -69,6 +69,11 @@ def say(text: str, end: str = "\n") -> None:
         print(printable_lines(text), end=end, file=sys.stderr, flush=True)
 
 
+def say_program(text: str) -> None:
+    """Write a message that begins with the program's name, to stderr."""
+    say(f"edge-train: {text}")
+
+
 def discard_output() -> None:
     """Write no more to stdout; what Python has buffered would fail again at the exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

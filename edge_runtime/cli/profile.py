@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_runtime.cli.output import say, show, show_json
+from edge_runtime.cli.output import say, say_program, show, show_json
 from edge_runtime.cli.paths import (
     add_package_argument,
     any_path,
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the flags of the environment: engine, device, threads, board."""
+    """Declare the flags of the environment: engines, device, threads, board."""
     parser.add_argument(
         "--engine",
         metavar="NAME",
@@ -66,6 +66,7 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the engine: cpu (default), webgpu, cuda, cuda:N, or auto: the one on which a "
         "step takes the least time",
     )
+    add_forward_engine_argument(parser, "the frozen encoder of a package that has one")
     parser.add_argument(
         "--threads", metavar="N", type=threads, help="of the engine; default: all processors"
     )
@@ -75,13 +76,14 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_encoder_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare where an encoder runs: device, threads, board."""
+    """Declare where an encoder runs: device, forward engine, threads, board."""
     parser.add_argument(
         "--device",
         metavar="NAME",
         help="on which the encoder runs: cpu (default), webgpu, cuda, cuda:N, or auto: the "
         "one on which a training step takes the least time",
     )
+    add_forward_engine_argument(parser, "the encoder")
     parser.add_argument("--threads", metavar="N", type=threads, help="default: all processors")
     parser.add_argument(
         "--board", metavar="FILE", type=any_path, help="a board profile; default: recognised"
@@ -101,8 +103,19 @@ def encoder_device(args: argparse.Namespace, package: "Package") -> str:
         args.device,
         threads=args.threads,
         board_file=args.board,
-        report=lambda text: say(f"edge-train: {text}"),
+        report=say_program,
     ).device
+
+
+def add_forward_engine_argument(parser: argparse.ArgumentParser, what: str) -> None:
+    """Declare `--forward-engine`; `what` is what it runs."""
+    parser.add_argument(
+        "--forward-engine",
+        metavar="NAME",
+        default="auto",
+        help=f"that runs {what}: ort, tensorrt, or auto (default): tensorrt where it is "
+        "installed, has a GPU and gives the features of ort; see docs/tensorrt.md",
+    )
 
 
 def add_nice_argument(parser: argparse.ArgumentParser) -> None:
@@ -117,13 +130,16 @@ def add_nice_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def environment_of(args: argparse.Namespace, package: "Package") -> "Environment":
-    """This machine, with the engine that the flags name, or the device that `auto` takes.
+    """This machine, with what the flags name, or `auto` takes.
 
     Raises:
-        ConfigError: the board file is wrong, or the engine unknown.
+        ConfigError: the board file is wrong, or an engine unknown.
         DeviceError: the board is unknown.
-        EngineError: no runtime is installed.
+        EngineError: no runtime is installed, or the forward engine that is named cannot run
+            the package's frozen encoder.
     """
+    from edge_runtime.engines import ForwardOptions
+    from edge_runtime.engines.targets import choose_targets_engine
     from edge_runtime.profiling import Environment, choose_device
 
     device = choose_device(
@@ -134,8 +150,13 @@ def environment_of(args: argparse.Namespace, package: "Package") -> "Environment
         board_file=args.board,
         report=say,
     ).device
+    options = ForwardOptions(device=device, threads=args.threads, report=say)
     return Environment.detect(
-        args.engine, device=device, threads=args.threads, board_file=args.board
+        args.engine,
+        device=device,
+        threads=args.threads,
+        forward_engine=choose_targets_engine(package, args.forward_engine, options),
+        board_file=args.board,
     )
 
 

@@ -17,7 +17,7 @@ from edge_runtime.cli.budget_flags import (
     budget_of,
     calibration_path,
 )
-from edge_runtime.cli.output import discard_output, say, show_json
+from edge_runtime.cli.output import discard_output, say_program, show_json
 from edge_runtime.cli.paths import (
     add_data_argument,
     add_package_argument,
@@ -117,7 +117,7 @@ def _run(args: argparse.Namespace, meter: "Meter", began_s: float) -> int:
     from edge_runtime.records.events import Finished
 
     def report(text: str) -> None:
-        say(f"edge-train: {text}")
+        say_program(text)
         begins.note(text)
 
     require_place(args.output)
@@ -144,7 +144,7 @@ def _run(args: argparse.Namespace, meter: "Meter", began_s: float) -> int:
         except StoppedError as error:
             if stop() or show.failure is None:
                 raise
-            say(f"edge-train: {error}")
+            say_program(str(error))
             raise show.failure from error
     if args.memory is None and isinstance(event, Finished) and event.is_out_of_memory:
         raise DeviceError(
@@ -183,6 +183,7 @@ def training_of(args: argparse.Namespace) -> "partial[Generator[Event, None, Run
         board=args.board,
         engine=args.engine,
         device=args.device,
+        forward_engine=args.forward_engine,
         threads=args.threads,
         profile=args.profile,
         calibration=calibration_path(args),

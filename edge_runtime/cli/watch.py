@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_runtime.cli.output import say, show, show_json
+from edge_runtime.cli.output import say_program, show, show_json
 from edge_runtime.cli.paths import any_path
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def wait_for_begin(run_dir: Path) -> None:
     beginning = BeginningReader(run_dir)
     while not is_begun(run_dir) and (texts := beginning.poll()) is not None:
         for text in texts:
-            say(f"edge-train: {text}")
+            say_program(text)
         time.sleep(_EVERY_S)
 
 

@@ -18,6 +18,7 @@ from edge_runtime.device.inventory import Inventory, take_inventory
 from edge_runtime.device.load import BackgroundLoad
 from edge_runtime.device.machine import (
     cpu_threads,
+    l4t_release,
     limit_numpy_threads,
     machine_facts,
     usable_cpus,
@@ -73,6 +74,7 @@ __all__ = [
     "detect_board",
     "gpus",
     "known_boards",
+    "l4t_release",
     "limit_numpy_threads",
     "load_board",
     "machine_facts",

@@ -3,15 +3,18 @@
 import math
 import os
 import platform
+import re
 import sys
 from pathlib import Path
 
 from edge_runtime.device.board import detect_board
 from edge_runtime.device.cgroup import cpu_quota
+from edge_runtime.device.files import text
 from edge_runtime.device.memory import total_memory_bytes
 from edge_runtime.errors import DeviceError
 
 _NUMPY_THREADS = "OPENBLAS_NUM_THREADS"
+_L4T = re.compile(r"# R(\d+) \(release\), REVISION: ([\d.]+)")
 
 Facts = dict[str, str | int | None]
 
@@ -46,6 +49,16 @@ def _board_id(root: Path) -> str | None:
         return detect_board(root=root).id
     except DeviceError:
         return None
+
+
+def l4t_release(root: Path = Path("/")) -> str | None:
+    """The release of a Jetson's system software, such as "36.4.3"; `None`: no Jetson.
+
+    Args:
+        root: where /etc is.
+    """
+    release = _L4T.match(text(root / "etc/nv_tegra_release") or "")
+    return f"{release[1]}.{release[2]}" if release else None
 
 
 def usable_cpus(root: Path = Path("/")) -> float:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from edge_runtime.engines.base import (
     Batch,
@@ -20,6 +20,15 @@ from edge_runtime.engines.devices import (
     gpu_text,
     installed_devices,
 )
+from edge_runtime.engines.forward import (
+    FORWARD_ENGINES,
+    ORT,
+    TENSORRT,
+    ForwardOptions,
+    create_forward_engine,
+    likely_forward_engine,
+    open_forward_engine,
+)
 from edge_runtime.engines.merge import encoder_state_names, encoder_weights
 from edge_runtime.engines.placement import Placement, placement_of
 from edge_runtime.errors import ConfigError
@@ -28,14 +37,12 @@ from edge_runtime.facts.devices import CPU, CUDA, WEBGPU
 if TYPE_CHECKING:
     from edge_runtime.engines.gradients import GradientEngine
 
-AnyEngine = TypeVar("AnyEngine", Engine, ForwardEngine)
-
 
 @dataclass(frozen=True, slots=True)
-class EngineEntry(Generic[AnyEngine]):
+class EngineEntry:
     """Constructor and runtime of an engine."""
 
-    create: Callable[..., AnyEngine]  # with `device` and `threads`
+    create: Callable[..., Engine]  # with `device`, `threads` and `forward_engine`
     devices: tuple[str, ...] = (CPU,)  # kinds of devices on which it can compute
     # What computes on a device, with its version; creates no engine.
     runtime: Callable[[str], str] = device_runtime
@@ -53,22 +60,12 @@ def _ort_training(**options: Any) -> Engine:
     return OrtTrainingEngine(**options)
 
 
-def _ort_forward(**options: Any) -> ForwardEngine:
-    from edge_runtime.engines.ort_forward import OrtForwardEngine
-
-    return OrtForwardEngine(**options)
-
-
 # By name. "auto" is the first: the step graph is faster than the official training API on
 # every runtime, also on the one with that API.
-ENGINES: dict[str, EngineEntry[Engine]] = {
+ENGINES: dict[str, EngineEntry] = {
     "ort": EngineEntry(_ort, (CPU, WEBGPU, CUDA)),
     "ort-training": EngineEntry(_ort_training),
 }
-FORWARD_ENGINES: dict[str, EngineEntry[ForwardEngine]] = {
-    "ort": EngineEntry(_ort_forward, (CPU, WEBGPU, CUDA))
-}
-
 
 GRADIENTS = "ort"  # the other one has no graph whose result is a gradient
 
@@ -79,7 +76,10 @@ def engine_name(name: str) -> str:
     Raises:
         ConfigError: an unknown name.
     """
-    return _known(name, list(ENGINES), "engine")
+    names = list(ENGINES)
+    if name != "auto" and name not in names:
+        raise ConfigError(f"unknown engine {name!r}; known are auto, {', '.join(names)}.")
+    return names[0] if name == "auto" else name
 
 
 def engine_device(name: str, device: str) -> str:
@@ -92,14 +92,24 @@ def engine_device(name: str, device: str) -> str:
     return _device_of(ENGINES[known], known, device)
 
 
-def engine_runtime(name: str, device: str = CPU) -> str:
-    """The runtime of an engine on a device, with its version: "onnxruntime 1.31.1".
+def engine_runtime(name: str, device: str = CPU, forward_engine: str = ORT) -> str:
+    """What computes a step, with versions: "onnxruntime 1.31.1, TensorRT 10.3.0".
+
+    Args:
+        name: of the engine.
+        device: on which it computes.
+        forward_engine: of the frozen encoder, if the package has one.
 
     Raises:
         ConfigError: an unknown name.
         EngineError: it is not installed.
     """
-    return ENGINES[engine_name(name)].runtime(engine_device(name, device))
+    runtime = ENGINES[engine_name(name)].runtime(engine_device(name, device))
+    if forward_engine != TENSORRT:  # ort has the runtime of the engine
+        return runtime
+    from edge_runtime.engines.tensorrt import tensorrt_name
+
+    return f"{runtime}, {tensorrt_name()}"
 
 
 def installed_gpus(name: str) -> list[str]:
@@ -113,7 +123,11 @@ def installed_gpus(name: str) -> list[str]:
 
 
 def create_engine(
-    name: str = "auto", *, device: str = CPU, threads: int | None = None
+    name: str = "auto",
+    *,
+    device: str = CPU,
+    threads: int | None = None,
+    forward_engine: str = ORT,
 ) -> Engine:
     """An engine for training, not opened yet.
 
@@ -121,35 +135,27 @@ def create_engine(
         name: one of `ENGINES`, or "auto".
         device: where it computes.
         threads: of the runtime; `None`: one per core.
+        forward_engine: that runs the frozen encoder of a package that has one.
 
     Raises:
         ConfigError: an unknown name, or an engine without that device.
         EngineError: not installed.
     """
     device = engine_device(name, device)
-    return ENGINES[engine_name(name)].create(device=device, threads=threads)
+    return ENGINES[engine_name(name)].create(
+        device=device, threads=threads, forward_engine=forward_engine
+    )
 
 
-def create_forward_engine(
-    name: str = "auto", *, device: str = CPU, threads: int | None = None
-) -> ForwardEngine:
-    """An engine for forward passes, not opened yet; arguments of `create_engine`.
-
-    Raises:
-        ConfigError: an unknown name, or an engine without that device.
-        EngineError: not installed.
-    """
-    known = _known(name, list(FORWARD_ENGINES), "forward engine")
-    entry = FORWARD_ENGINES[known]
-    return entry.create(device=_device_of(entry, known, device), threads=threads)
-
-
-def create_gradient_engine(device: str = CPU, threads: int | None = None) -> "GradientEngine":
+def create_gradient_engine(
+    device: str = CPU, threads: int | None = None, forward_engine: str = ORT
+) -> "GradientEngine":
     """An engine for gradients, not opened yet: `GRADIENTS`, the only one that can.
 
     Args:
         device: where it computes.
         threads: of the runtime; `None`: one per core.
+        forward_engine: as of `create_engine`.
 
     Raises:
         ConfigError: the engine has no such device.
@@ -157,10 +163,12 @@ def create_gradient_engine(device: str = CPU, threads: int | None = None) -> "Gr
     """
     from edge_runtime.engines.gradients import GradientEngine
 
-    return GradientEngine(device=engine_device(GRADIENTS, device), threads=threads)
+    return GradientEngine(
+        device=engine_device(GRADIENTS, device), threads=threads, forward_engine=forward_engine
+    )
 
 
-def _device_of(entry: EngineEntry[AnyEngine], name: str, device: str) -> str:
+def _device_of(entry: EngineEntry, name: str, device: str) -> str:
     known = device_name(device)
     if known.partition(":")[0] not in entry.devices:
         has = ", ".join(entry.devices)
@@ -168,22 +176,17 @@ def _device_of(entry: EngineEntry[AnyEngine], name: str, device: str) -> str:
     return known
 
 
-def _known(name: str, names: list[str], kind: str) -> str:
-    if name == "auto":
-        return names[0]
-    if name not in names:
-        raise ConfigError(f"unknown {kind} {name!r}; known are auto, {', '.join(names)}.")
-    return name
-
-
 __all__ = [
     "ENGINES",
     "FORWARD_ENGINES",
     "GRADIENTS",
+    "ORT",
+    "TENSORRT",
     "Batch",
     "Engine",
     "EngineEntry",
     "ForwardEngine",
+    "ForwardOptions",
     "Hyper",
     "Placement",
     "StepResult",
@@ -198,6 +201,8 @@ __all__ = [
     "engine_runtime",
     "gpu_text",
     "installed_gpus",
+    "likely_forward_engine",
+    "open_forward_engine",
     "placement_of",
     "require_supported",
     "supported_rungs",

@@ -37,6 +37,8 @@ class Engine(Protocol):
     runtime: str  # the runtime with its version: "onnxruntime 1.31.1"
     device: str  # "cpu"
     threads: int | None  # None: one per processor
+    # That computes targets, once open: its name first; None: the package has no frozen encoder
+    forward_engine: str | None
 
     def unsupported_reason(self, package: Package, rung: Rung | None = None) -> str | None:
         """Why it cannot train this package, or this rung of it; `None`: it can."""
@@ -178,6 +180,8 @@ def supported_rungs(
 
 class BaseEngine:
     """A context manager that keeps a package between `open` and `close`."""
+
+    forward_engine: str | None = None
 
     def __init__(self, label: str) -> None:
         """`label` is its name in messages."""

@@ -17,6 +17,7 @@ from edge_runtime.engines.base import (
 )
 from edge_runtime.engines.device_state import DeviceState
 from edge_runtime.engines.devices import Device, Tensors, device_runtime, open_device
+from edge_runtime.engines.forward import ORT, ForwardOptions
 from edge_runtime.engines.half import CPU_REFUSAL, half_refusal
 from edge_runtime.engines.runtime import (
     native_errors,
@@ -54,10 +55,13 @@ class OrtEngine(BaseEngine, Engine):
 
     name = "ort"
 
-    def __init__(self, *, device: str = CPU, threads: int | None = None) -> None:
+    def __init__(
+        self, *, device: str = CPU, threads: int | None = None, forward_engine: str = ORT
+    ) -> None:
         super().__init__(self.name)
         self.runtime = device_runtime(device)
         self.device, self.threads = device, thread_count(threads)
+        self._forward = forward_engine
         self._spinning: SpinPolicy | None = None
         self._on: Device | None = None
         self._state: DeviceState | None = None
@@ -81,7 +85,9 @@ class OrtEngine(BaseEngine, Engine):
         self._keep(package)
         with native_errors(f"copy the state to device {self.device}"):
             self._state = DeviceState(state, self._on)
-        self._targets = Targets(package, device=self.device, threads=self.threads)
+        options = ForwardOptions(device=self.device, threads=self.threads)
+        self._targets = Targets(package, self._forward, options)
+        self.forward_engine = self._targets.engine_text()
         # Not at the first period: a broken file or missing memory shows before the first step.
         for periodic in package.manifest.periodic:
             graph = self._graph(package, periodic.graph, spinning=False)

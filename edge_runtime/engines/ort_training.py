@@ -21,6 +21,7 @@ from edge_runtime.engines.base import (
 )
 from edge_runtime.engines.checkpoint_file import read_moments, write_checkpoint
 from edge_runtime.engines.devices import open_device
+from edge_runtime.engines.forward import ORT, ForwardOptions
 from edge_runtime.engines.runtime import (
     load_onnxruntime,
     native_errors,
@@ -70,9 +71,12 @@ class OrtTrainingEngine(BaseEngine, Engine):
 
     name = "ort-training"
 
-    def __init__(self, *, device: str = CPU, threads: int | None = None) -> None:
+    def __init__(
+        self, *, device: str = CPU, threads: int | None = None, forward_engine: str = ORT
+    ) -> None:
         super().__init__(self.name)
         self._api = load_api()
+        self._forward = forward_engine
         self.runtime = runtime_name()
         self.device, self.threads = device, thread_count(threads)
         self._spinning: SpinPolicy | None = None
@@ -104,7 +108,9 @@ class OrtTrainingEngine(BaseEngine, Engine):
         self._keep(package)
         self._started = {name: value.copy() for name, value in state.items()}
         self._teacher = {n: v for n, v in self._started.items() if n.startswith(EMA)}
-        self._targets = Targets(package, device=self.device, threads=self.threads)
+        options = ForwardOptions(device=self.device, threads=self.threads)
+        self._targets = Targets(package, self._forward, options)
+        self.forward_engine = self._targets.engine_text()
         if package.manifest.ort_training.update is not None:
             self._update = _TeacherUpdate(package, self.threads)
 

@@ -20,10 +20,10 @@ RUNTIMES = (
     "onnxruntime",
 )
 _TRAINING = "onnxruntime.training"
-# Of ONNX Runtime, CUDA, cuBLAS, Dawn and Vulkan, where memory cannot be had.
+# Of ONNX Runtime, CUDA, cuBLAS, TensorRT, Dawn and Vulkan, where memory cannot be had.
 _NO_MEMORY = re.compile(
-    "out of memory|failed to allocate|cannot allocate|alloc_failed|out_of_(device|host)_memory"
-    "|bad_alloc",
+    "out ?of ?memory|failed to allocate|cannot allocate|alloc_failed"
+    "|out_of_(device|host)_memory|bad_alloc",
     re.IGNORECASE,
 )
 RUNTIME_BYTES = 30 << 20  # of the loaded module
@@ -122,6 +122,11 @@ def release_free_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def out_of_memory(text: str) -> bool:
+    """Whether the message of a native library says that memory cannot be had."""
+    return _NO_MEMORY.search(text) is not None
+
+
 @contextmanager
 def native_errors(action: str) -> Iterator[None]:
     """Convert the runtime's exceptions: the only place that does.
@@ -140,7 +145,7 @@ def native_errors(action: str) -> Iterator[None]:
         yield
     except (RuntimeError, *native_kinds) as error:  # the first by the training API
         text = f"{runtime_name()} cannot {action}: {error}"
-        if _NO_MEMORY.search(str(error)):
+        if out_of_memory(str(error)):
             raise NoMemoryError(f"{text}. {_SMALLER}") from error
         raise EngineError(text) from error
     except UnicodeDecodeError as error:  # a message with parts of a damaged graph

@@ -36,17 +36,39 @@ def open_session(
     path = package.file(graph)
     with native_errors(f"load {path}"):
         session = device.create_session(path, session_options(threads, spinning=spinning))
+    require_described(package, graph, session.get_inputs(), session.get_outputs())
+    return session
+
+
+def type_name(dtype: str) -> str:
+    """The runtime's name of a tensor's type."""
+    return f"tensor({_TYPES.get(dtype, dtype)})"
+
+
+def require_described(
+    package: Package, graph: str, inputs: Iterable[Any], outputs: Iterable[Any]
+) -> None:
+    """Refuse a graph that is not that of the manifest.
+
+    Args:
+        package: of the graph.
+        graph: its path in the package.
+        inputs: of the loaded graph, each with `name`, `type` and `shape`, as the runtime's.
+        outputs: likewise.
+
+    Raises:
+        EngineError: a tensor is missing, unknown or of another type.
+    """
     spec = package.manifest.graphs[graph]
     for what, specs, found in (
-        ("input", spec.inputs, session.get_inputs()),
-        ("output", spec.outputs, session.get_outputs()),
+        ("input", spec.inputs, inputs),
+        ("output", spec.outputs, outputs),
     ):
         if problem := _difference(specs, found):
             raise EngineError(
-                f"{path} is not the graph of the manifest: {what} {problem}. Export the "
-                "package again."
+                f"{package.file(graph)} is not the graph of the manifest: {what} {problem}. "
+                "Export the package again."
             )
-    return session
 
 
 def _difference(specs: Iterable[TensorSpec], found: Iterable[Any]) -> str | None:
@@ -55,7 +77,7 @@ def _difference(specs: Iterable[TensorSpec], found: Iterable[Any]) -> str | None
     for name in sorted(given.keys() ^ expected.keys()):
         return f"{name!r} is {'unknown' if name in given else 'missing'}"
     for name, spec in expected.items():
-        kind = f"tensor({_TYPES.get(spec.dtype, spec.dtype)})"
+        kind = type_name(spec.dtype)
         if given[name].type != kind or not _fits(given[name].shape, spec.shape):
             actual = f"{given[name].type} {given[name].shape}"
             return f"{name!r} is {actual}, expected {kind} {list(spec.shape)}"

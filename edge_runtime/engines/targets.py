@@ -1,12 +1,19 @@
 """Targets of a step: features of its views by the package's frozen encoder."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 from typing_extensions import override
 
-from edge_runtime.engines.base import Batch
-from edge_runtime.engines.ort_forward import OrtForwardEngine
+from edge_runtime.engines.base import Batch, ForwardEngine
+from edge_runtime.engines.forward import (
+    ORT,
+    ForwardOptions,
+    engine_text,
+    likely_forward_engine,
+    open_forward_engine,
+)
 from edge_runtime.package import Package
 from edge_runtime.package.names import IMAGES, IMAGES_PREFIX, TARGET_PREFIX
 from edge_runtime.state import Array
@@ -35,24 +42,44 @@ class _WeightsInFile(Mapping[str, Array]):
 class Targets:
     """Adds targets to batches; to those of a package without a frozen encoder, nothing."""
 
-    def __init__(self, package: Package, *, device: str, threads: int | None) -> None:
-        """Load the encoder on a device.
+    def __init__(self, package: Package, name: str, options: ForwardOptions) -> None:
+        """Load the encoder.
+
+        Args:
+            package: with or without a frozen encoder.
+            name: of the forward engine, or "auto".
+            options: of the forward engine.
 
         Raises:
             EngineError: it cannot be loaded.
+            NoMemoryError: there is too little memory for it.
             PackageError: its weights are not those of the manifest.
         """
         self._groups: tuple[str, ...] = ()
-        self._engine: OrtForwardEngine | None = None
+        self._engine: ForwardEngine | None = None
         encoder = package.manifest.frozen_encoder
         if encoder is None:
             return
         inputs = package.manifest.graphs[encoder.graph].inputs
         (shape,) = (spec.shape for spec in inputs if spec.role == IMAGES)
         self._groups, self._images = encoder.groups, shape[0] or 1
-        # Between its runs the processors belong to the step
-        self._engine = OrtForwardEngine(device=device, threads=threads, may_spin=False)
-        self._engine.open(package, encoder.graph, _WeightsInFile(package))
+        self._engine = open_forward_engine(
+            package,
+            encoder.graph,
+            _WeightsInFile(package),
+            name,
+            # Between its runs the processors belong to the step
+            replace(options, may_spin=False),
+        )
+
+    @property
+    def engine_name(self) -> str:
+        """The forward engine; `ORT` where there is nothing to compute."""
+        return ORT if self._engine is None else self._engine.name
+
+    def engine_text(self) -> str | None:
+        """The forward engine as it is recorded; `None`: no frozen encoder."""
+        return None if self._engine is None else engine_text(self._engine)
 
     def added_to(self, batch: Batch) -> Batch:
         """The batch with its targets, float32 [views, pictures, width] for each view group."""
@@ -74,3 +101,28 @@ class Targets:
         """Free everything."""
         if self._engine is not None:
             self._engine.close()
+
+
+def choose_targets_engine(package: Package, name: str, options: ForwardOptions) -> str:
+    """The forward engine of a package's frozen encoder, built and checked before it is used.
+
+    What is built is in the cache afterwards, so that neither a run nor the processes that
+    measure its rungs wait for it.
+
+    Args:
+        package: with or without a frozen encoder.
+        name: of the forward engine, or "auto".
+        options: of the forward engine.
+
+    Raises:
+        ConfigError: an unknown name or device.
+        EngineError: the engine that is named cannot run the frozen encoder.
+        NoMemoryError: there is too little memory for it.
+        StoppedError: `stop` of the options returned `True`.
+    """
+    likely = likely_forward_engine(name, options.device)
+    if likely == ORT or package.manifest.frozen_encoder is None:
+        return ORT
+    targets = Targets(package, name, options)
+    targets.close()
+    return targets.engine_name

@@ -1,6 +1,7 @@
 """Features of any pictures, the nearest pictures of each, and the least typical ones."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,14 +14,17 @@ from edge_runtime.data import (
     expected_count,
     picture_name,
 )
+from edge_runtime.engines import ForwardOptions
 from edge_runtime.engines.runtime import load_onnxruntime, release_free_memory
 from edge_runtime.errors import ConfigError
 from edge_runtime.evaluation.features import encode, open_encoder
 from edge_runtime.evaluation.neighbours import Neighbours, least_typical, neighbours_within
 from edge_runtime.evaluation.room import EmbeddingAmounts, decoding_limit, fitting_batch_size
-from edge_runtime.facts.devices import CPU
+from edge_runtime.facts.devices import AUTO, CPU
 from edge_runtime.package import Package
 from edge_runtime.state import State
+
+logger = logging.getLogger(__name__)
 
 NEIGHBOURS = 10
 TOP = 10
@@ -66,7 +70,9 @@ def embed(
     neighbours: int = NEIGHBOURS,
     top: int = TOP,
     device: str = CPU,
+    forward_engine: str = AUTO,
     threads: int | None = None,
+    report: Callable[[str], None] = logger.info,
 ) -> Embedding:
     """Compute the features of all readable pictures, and compare all with all.
 
@@ -78,14 +84,17 @@ def embed(
         neighbours: nearest pictures of each, at least 1, as far as there are so many.
         top: how many of the least typical to name, at least 1.
         device: on which the encoder runs.
+        forward_engine: that runs it, see `evaluate`.
         threads: of decoding and of the graph; `None` lets each choose.
+        report: called with a line of text about the forward engine.
 
     Raises:
         ConfigError: a number is below 1.
         DataError: a camera; a video of unknown length, without `images`; or more than 5 % of
             the pictures are unreadable.
         DeviceError: it does not fit into the memory that is left.
-        EngineError: no runtime is installed, or it failed.
+        EngineError: no runtime is installed, it failed, or the forward engine that is named
+            cannot be used.
         DivergedError: the features are not finite.
     """
     wanted = {"images": images, "neighbours": neighbours, "top": top}
@@ -104,7 +113,8 @@ def embed(
     )
     batch_size = fitting_batch_size(package, amounts)
     limit = decoding_limit(package, amounts, batch_size)
-    with open_encoder(package, lambda: state, device=device, threads=threads) as engine:
+    options = ForwardOptions(device=device, threads=threads, report=report)
+    with open_encoder(package, lambda: state, forward_engine, options) as engine:
         features, numbers = encode(
             engine,
             package,

@@ -15,10 +15,15 @@ from edge_runtime.data import (
     expected_count,
     require_labels,
 )
-from edge_runtime.engines import ForwardEngine, create_forward_engine, encoder_weights
+from edge_runtime.engines import (
+    ForwardEngine,
+    ForwardOptions,
+    encoder_weights,
+    open_forward_engine,
+)
 from edge_runtime.engines.runtime import release_free_memory
 from edge_runtime.errors import DataError, DivergedError
-from edge_runtime.facts.devices import CPU
+from edge_runtime.facts.devices import AUTO
 from edge_runtime.package import Package
 from edge_runtime.state import State
 
@@ -45,6 +50,7 @@ def extract_features(
     state: State,
     source: PictureSource | FrameSource,
     *,
+    forward_engine: str = AUTO,
     threads: int | None,
     batch_size: int = BATCH_SIZE,
 ) -> Features:
@@ -54,6 +60,7 @@ def extract_features(
         package: its embedding graph is run.
         state: its tensors after `Manifest.encoder_prefix` are the weights.
         source: pictures with labels.
+        forward_engine: see `open_encoder`.
         threads: of decoding and of the graph; `None` lets each choose.
         batch_size: pictures per call of the graph; affects memory, not the result.
 
@@ -62,7 +69,8 @@ def extract_features(
         EngineError: no runtime is installed, or it failed.
         DivergedError: the features are not finite.
     """
-    with open_encoder(package, lambda: state, threads=threads) as engine:
+    options = ForwardOptions(threads=threads)
+    with open_encoder(package, lambda: state, forward_engine, options) as engine:
         return labelled_features(
             engine, package, source, threads=threads, batch_size=batch_size
         )
@@ -72,24 +80,25 @@ def extract_features(
 def open_encoder(
     package: Package,
     read_state: Callable[[], State],
-    *,
-    device: str = CPU,
-    threads: int | None,
+    forward_engine: str,
+    options: ForwardOptions,
 ) -> Iterator[ForwardEngine]:
     """The embedding graph of a package, with weights.
 
     Args:
         package: its graph is opened.
         read_state: the state, read here and not kept: the engine has a copy of its encoder.
-        device: on which the graph runs.
-        threads: of the graph.
+        forward_engine: its name, or "auto": tensorrt where it is installed, has a GPU and
+            gives the features of ort, otherwise ort.
+        options: of the forward engine.
 
     Raises:
+        ConfigError: an unknown forward engine or device.
         EngineError: no runtime is installed, or it failed.
     """
-    with create_forward_engine(device=device, threads=threads) as engine:
-        weights = encoder_weights(package, read_state(), threads=threads)
-        engine.open(package, package.manifest.embed, weights)
+    weights = encoder_weights(package, read_state(), threads=options.threads)
+    graph = package.manifest.embed
+    with open_forward_engine(package, graph, weights, forward_engine, options) as engine:
         del weights
         release_free_memory()
         yield engine

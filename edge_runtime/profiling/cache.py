@@ -14,18 +14,18 @@ from typing import Any, NamedTuple
 
 from edge_runtime.documents import read_document, write_document
 from edge_runtime.engines import engine_name
-from edge_runtime.errors import ConfigError, DeviceError, RecordsError, StorageError
+from edge_runtime.errors import DeviceError, RecordsError, StorageError
 from edge_runtime.facts import CostProfile, RungCost
 from edge_runtime.facts.costs import EXTRAPOLATED, INTERPOLATED, MEASURED, SOURCES
 from edge_runtime.facts.devices import AUTO, CPU
 from edge_runtime.package import Package
 from edge_runtime.schema import structure, unstructure
+from edge_runtime.storage import CACHE, cache_folder
 from edge_runtime.units import bytes_text
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
-CACHE = "EDGE_TRAIN_CACHE"
 
 _MOST_APART = 2.0  # factor between the power and the energy of a step over its time
 _ROUNDING = 1e-3  # relative, of a median against its interval
@@ -80,24 +80,6 @@ def cached_profile_path(
     readable = re.sub(r"[^A-Za-z0-9.]+", "-", " ".join(filter(None, words)))
     name = f"{package_digest[:12]}-{readable}-{exact[:8]}.json"
     return cache_folder(variables) / "profiles" / name
-
-
-def cache_folder(variables: Mapping[str, str] = os.environ) -> Path:
-    """`EDGE_TRAIN_CACHE`, or `edge-train` in the XDG cache folder.
-
-    Raises:
-        ConfigError: neither is known.
-    """
-    if named := variables.get(CACHE):
-        return Path(named)
-    if Path(xdg := variables.get("XDG_CACHE_HOME", "")).is_absolute():
-        return Path(xdg) / "edge-train"
-    try:
-        return Path.home() / ".cache" / "edge-train"
-    except RuntimeError as error:
-        raise ConfigError(
-            f"this user has no home folder for cost profiles. Set {CACHE} to a folder."
-        ) from error
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from edge_runtime.device import (
     power_mode,
     usable_cpus,
 )
-from edge_runtime.engines import engine_device, engine_name, engine_runtime, gpu_text
+from edge_runtime.engines import ORT, engine_device, engine_name, engine_runtime, gpu_text
 from edge_runtime.errors import DeviceError, RecordsError
 from edge_runtime.facts import CostProfile
 from edge_runtime.facts.devices import CPU
@@ -38,7 +38,8 @@ class Environment:
     board_file: Path | None  # board file; None: it was recognised
     power_mode: str | None  # of the board, where it has modes
     engine: str
-    runtime: str  # of the engine, with its version
+    forward_engine: str = ORT  # of the package's frozen encoder, if it has one
+    runtime: str  # of both, with versions
     device: str  # on which the engine runs
     gpu: str | None  # behind the device, with its driver; None: the CPU, or unknown
     threads: int | None  # of the engine; None: one per processor
@@ -52,6 +53,7 @@ class Environment:
         *,
         device: str = CPU,
         threads: int | None = None,
+        forward_engine: str = ORT,
         board_file: Path | None = None,
         open_already: PowerSensor | None = None,
     ) -> "Environment":
@@ -68,7 +70,8 @@ class Environment:
             board_file=board_file,
             power_mode=power_mode(),
             engine=engine_name(engine),
-            runtime=engine_runtime(engine, device),
+            forward_engine=forward_engine,
+            runtime=engine_runtime(engine, device, forward_engine),
             device=device,
             gpu=gpu_text(device),
             threads=threads,

@@ -17,7 +17,7 @@ from edge_runtime.device import Meter, python_command, start_errors
 from edge_runtime.errors import EngineError, StoppedError, StorageError
 from edge_runtime.facts.costs import PartSeconds, StepJoules
 from edge_runtime.package import Package
-from edge_runtime.profiling.cache import CACHE, cache_folder, cache_writes
+from edge_runtime.profiling.cache import cache_writes
 from edge_runtime.profiling.environment import Environment
 from edge_runtime.profiling.worker import (
     ERROR,
@@ -28,7 +28,7 @@ from edge_runtime.profiling.worker import (
 )
 from edge_runtime.reading import MAX_TABLE_BYTES, read_file, read_json
 from edge_runtime.schema import structure, unstructure
-from edge_runtime.storage import storage_errors
+from edge_runtime.storage import CACHE, cache_folder, storage_errors
 
 _WORKER = "from edge_runtime.profiling.worker import run; run()"
 _STDERR = "stderr.txt"
@@ -69,6 +69,7 @@ def measure_rung(
             package=str(package.path.resolve()),
             rung=rung_id,
             engine=environment.engine,
+            forward_engine=environment.forward_engine,
             device=environment.device,
             threads=environment.threads,
             board=str(environment.board_file) if environment.board_file else None,

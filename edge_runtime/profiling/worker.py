@@ -68,6 +68,7 @@ class MeasureJob:
     package: str  # path
     rung: str
     engine: str
+    forward_engine: str
     device: str
     threads: int | None
     board: str | None  # path of a board file; None: recognised
@@ -144,7 +145,13 @@ def measure(job: MeasureJob) -> Measurement:
         EdgeRuntimeError: any error of a run.
     """
     package = open_package(Path(job.package))
-    engine = _WatchedEngine(create_engine(job.engine, device=job.device, threads=job.threads))
+    created = create_engine(
+        job.engine,
+        device=job.device,
+        threads=job.threads,
+        forward_engine=job.forward_engine,
+    )
+    engine = _WatchedEngine(created)
     board = load_board(Path(job.board) if job.board else None)
     watch, run_dir = Watch(job.max_s), Path(job.scratch) / "run"
     with Metering(open_sensor(board)) as metering:
@@ -296,6 +303,7 @@ class _WatchedEngine(BaseEngine, Engine):
         held_bytes = package.manifest.frozen_weight_bytes
         self._held_bytes = held_bytes + sum(tensor.nbytes for tensor in state.values())
         self._engine.open(package, state)
+        self.forward_engine = self._engine.forward_engine
 
     @override
     def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> StepResult:

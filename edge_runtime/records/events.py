@@ -77,6 +77,8 @@ class Started:
     device: str = CPU
     gpu: str | None = None  # behind the device, with its driver; None: the CPU, or unknown
     device_reason: str | None = None  # why `--device auto` took it; None: it was named
+    # That computes targets: "tensorrt, TensorRT 10.3.0 on cuda:0"; None: there are none
+    forward_engine: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +96,7 @@ class Resumed:
     device: str = CPU
     gpu: str | None = None
     threads: PositiveInt | None = None  # of the engine; None: not recorded
+    forward_engine: str | None = None  # as of `Started`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -309,6 +312,7 @@ class Evaluation:
     step: NonNegativeInt
     results: EvaluationResults
     device: str = CPU
+    forward_engine: str | None = None  # as of `Started`; None: not recorded
     spent_s: Seconds  # not part of the run's budget
     energy_j: Joules | None
     energy_is_estimate: bool

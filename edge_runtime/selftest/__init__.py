@@ -15,6 +15,7 @@ import numpy as np
 
 from edge_runtime.engines import (
     Engine,
+    ForwardOptions,
     Placement,
     create_engine,
     create_forward_engine,
@@ -145,9 +146,10 @@ def try_engine(
         problems = list(_step_problems(engine, loss, expected, state))
     begin_s = clock()
     (images,) = (batch[f"images.{group.name}"] for group in package.manifest.views)
-    with create_forward_engine(device=device, threads=threads) as forward:
+    options = ForwardOptions(device=device, threads=threads)
+    with create_forward_engine(options=options) as forward:
         forward.open(package, package.manifest.embed, encoder_weights(package, state))
-        problems += _feature_problems(forward.run(images[0]), expected)
+        problems += _feature_problems(forward.run(images[0]), expected, FEATURE_TOLERANCE)
     embedding_s = clock() - begin_s
     if problems:
         raise EngineError(
@@ -165,6 +167,57 @@ def try_engine(
         embedding_s=embedding_s,
         placement=_placement(package, expected, engine.device),
         half_precision=half_refusal(open_device(engine.device)) is None,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForwardTrial:
+    """An embedding by a forward engine beside ort, as expected."""
+
+    engine: str
+    runtime: str
+    device: str
+    load_s: float  # of the graph, and of building it where it is not in the cache
+    embedding_s: float
+    is_captured: bool  # a run is one CUDA graph
+
+
+def try_tensorrt(device: str, *, clock: Callable[[], float] = time.monotonic) -> ForwardTrial:
+    """Embed one batch with forward engine `tensorrt`, and compare with PyTorch's result.
+
+    Args:
+        device: an NVIDIA GPU.
+        clock: in seconds.
+
+    Raises:
+        EngineError: it is not installed, failed, or gave other features.
+        NoMemoryError: there is too little memory for it.
+        PackageError: edge-train is not completely installed.
+    """
+    from edge_runtime.engines.tensorrt import FLOAT_TOLERANCE, TensorRtForwardEngine
+
+    package, expected = open_selftest(), read_expected()
+    batch = example_batch(package, package.rung(expected.rung))
+    (images,) = (batch[f"images.{group.name}"] for group in package.manifest.views)
+    weights = encoder_weights(package, package.initial_state())
+    begin_s = clock()
+    with TensorRtForwardEngine(device=device) as engine:
+        engine.open(package, package.manifest.embed, weights)
+        loaded_s = clock()
+        features = engine.run(images[0])
+        embedded_s, is_captured = clock(), engine.is_captured
+    if problems := list(_feature_problems(features, expected, FLOAT_TOLERANCE)):
+        raise EngineError(
+            f"forward engine {engine.name} on {engine.runtime} computes wrong results: "
+            f"{'; '.join(problems)}. Use --forward-engine ort."
+        )
+    return ForwardTrial(
+        engine=engine.name,
+        runtime=engine.runtime,
+        device=engine.device,
+        load_s=loaded_s - begin_s,
+        embedding_s=embedded_s - loaded_s,
+        is_captured=is_captured,
     )
 
 
@@ -196,8 +249,8 @@ def _step_problems(
         yield "the step changed no parameter"
 
 
-def _feature_problems(features: Array, expected: Expected) -> Iterator[str]:
+def _feature_problems(features: Array, expected: Expected, tolerance: float) -> Iterator[str]:
     wanted = np.array(expected.features)
     error = float(np.abs(features[0] - wanted).max())
-    if not error <= FEATURE_TOLERANCE * float(np.abs(wanted).max()):
+    if not error <= tolerance * float(np.abs(wanted).max()):
         yield f"features that are {error:.3g} off"

@@ -128,6 +128,7 @@ def _resume(job: TrainingJob, engine: Engine, writer: RunWriter, metering: Meter
         device=engine.device,
         gpu=gpu_text(engine.device),
         threads=engine.threads or cpu_threads(),
+        forward_engine=engine.forward_engine,
     )
     loop.begin(*damaged, resumed)
     return loop
@@ -151,6 +152,7 @@ def _beginning(job: TrainingJob, engine: Engine) -> Iterator[Event]:
         device=engine.device,
         gpu=gpu_text(engine.device),
         device_reason=job.options.device_reason,
+        forward_engine=engine.forward_engine,
     )
     if files := left_out_of(job.source):
         yield events.FilesLeftOut(step=0, files=files)
@@ -168,6 +170,7 @@ def _run_info(job: TrainingJob, engine: Engine, metering: Metering) -> RunInfo:
         engine=engine.name,
         device=engine.device,
         gpu=gpu_text(engine.device),
+        forward_engine=engine.forward_engine,
         threads=engine.threads or cpu_threads(),
         versions=_versions(engine),
         machine=dict(machine_facts()),

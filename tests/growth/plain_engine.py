@@ -20,7 +20,9 @@ class PlainEngine(BaseEngine):
     name = "plain"
     runtime = "plain sessions"
 
-    def __init__(self, *, device: str = "cpu", threads: int | None = None) -> None:
+    def __init__(
+        self, *, device: str = "cpu", threads: int | None = None, forward_engine: str = "ort"
+    ) -> None:
         super().__init__(self.name)
         self.device, self.threads = device, threads
         self._state: dict[str, Array] = {}

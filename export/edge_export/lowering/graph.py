@@ -183,12 +183,16 @@ class GraphBuilder:
 
     def _free(self, size: str) -> Value:
         source = next(value for value in self._inputs if value.shape[:1] == (size,))
+        if source.dtype == np.uint8:  # which TensorRT takes as an input of Cast alone
+            source = self.cast(source, np.float32)
         return self.add("Shape", [source], [(np.int64, (1,))], {"start": 0, "end": 1})[0]
 
     def model(self) -> onnx.ModelProto:
         """The finished model, without the nodes and inputs that no output needs."""
         self._name_outputs()
         nodes = _needed(self._nodes, set(self._outputs))
+        if not self.differentiated:
+            _drop_unread(nodes, set(self._outputs))
         used = {name for node in nodes for name in node.input}
         stored = [*self._parameters.items(), *self._initializers.values()]
         outputs = [Value(name, v.dtype, v.shape) for name, v in self._outputs.items()]
@@ -237,6 +241,15 @@ def _needed(nodes: list[onnx.NodeProto], wanted: set[str]) -> list[onnx.NodeProt
             kept.append(node)
             wanted |= set(node.input)
     return kept[::-1]
+
+
+def _drop_unread(nodes: list[onnx.NodeProto], wanted: set[str]) -> None:
+    """Remove unread outputs of LayerNormalization: TensorRT gives only the first."""
+    read = wanted.union(*(node.input for node in nodes))
+    for node in nodes:
+        if node.op_type == "LayerNormalization":
+            while node.output[-1] not in read:
+                del node.output[-1]
 
 
 def _value_info(value: Value) -> onnx.ValueInfoProto:

@@ -1,0 +1,106 @@
+"""TensorRT's module, its log and its failures. It returns `None` or `False`, and logs why.
+
+What is used is in TensorRT 10.3, 10.16 and 11.4 alike; device_tests/test_tensorrt_bindings.py
+checks it against the bindings of each.
+"""
+
+import importlib.util
+import logging
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from edge_runtime.engines.runtime import out_of_memory
+from edge_runtime.errors import DeviceError, EngineError, NoMemoryError
+
+MODULES = ("tensorrt", "pycuda")
+_LESS = "Stop other programs that use this memory, or name --forward-engine ort."
+_LAST = 4  # messages of an error
+
+logger = logging.getLogger(__name__)
+
+
+def missing_modules() -> list[str]:
+    """Those of the modules that are not installed; imports none."""
+    return [name for name in MODULES if importlib.util.find_spec(name) is None]
+
+
+def load_tensorrt() -> Any:
+    """The module, imported at its first use.
+
+    Raises:
+        EngineError: it is not installed, or its libraries are missing.
+    """
+    try:
+        import tensorrt
+    except (ImportError, OSError, RuntimeError) as error:
+        raise EngineError(
+            f"tensorrt cannot be imported ({error}). On a Jetson it comes with JetPack: "
+            "`sudo apt install python3-libnvinfer`, and an environment made with "
+            "--system-site-packages of JetPack's Python (docs/tensorrt.md)."
+        ) from error
+    return tensorrt
+
+
+def tensorrt_name() -> str:
+    """The runtime with its version: "TensorRT 10.3.0".
+
+    Raises:
+        EngineError: it is not installed.
+    """
+    try:
+        return f"TensorRT {version('tensorrt')}"
+    except PackageNotFoundError:  # installed without metadata
+        return f"TensorRT {load_tensorrt().__version__}"
+
+
+def native_log() -> Any:
+    """TensorRT's log, which has its last errors; the one of this process."""
+    return _log_of(load_tensorrt())
+
+
+@cache  # TensorRT keeps the first log that it gets
+def _log_of(trt: Any) -> Any:
+    class Log(trt.ILogger):  # type: ignore[misc]
+        """Keeps errors for messages; TensorRT would print them over the panel."""
+
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.last_errors: deque[str] = deque(maxlen=_LAST)
+
+        def log(self, severity: Any, msg: str) -> None:
+            if severity in (
+                trt.ILogger.Severity.INTERNAL_ERROR,
+                trt.ILogger.Severity.ERROR,
+            ):
+                self.last_errors.append(" ".join(msg.split()))
+            logger.debug("TensorRT: %s", msg)
+
+    return Log()
+
+
+@contextmanager
+def native_failures(action: str) -> Iterator[None]:
+    """Convert the exceptions of TensorRT's constructors, and forget earlier errors.
+
+    Raises:
+        NoMemoryError: memory cannot be had.
+        EngineError: anything else.
+    """
+    native_log().last_errors.clear()
+    try:
+        yield
+    except (TypeError, RuntimeError) as error:  # a constructor returned nothing
+        raise failure(action) from error
+
+
+def failure(action: str) -> EngineError | DeviceError:
+    """The error of a call that returned nothing, with what TensorRT has logged."""
+    errors = native_log().last_errors
+    reasons = "; ".join(errors) or "it does not say why"
+    errors.clear()
+    text = f"{tensorrt_name()} cannot {action}: {reasons}"
+    return NoMemoryError(f"{text}. {_LESS}") if out_of_memory(text) else EngineError(text)
