@@ -21,7 +21,7 @@ from typing import Any
 from parts.common import Row, machine, say, table, versions
 from parts.emulated import SENSORS, on_board, why_no_jtop
 
-from device_tests.emulated_board.boards import BOARDS
+from device_tests.emulated_board.boards import JTOP_BOARDS
 from edge_runtime.selftest import PACKAGE
 
 LOADS = ("constant", "ramp", "square", "run")
@@ -95,7 +95,7 @@ def add_choice(parser: argparse.ArgumentParser, flag: str, known: Sequence[str])
 def measure(load: str, sensor: str, trial: int, args: argparse.Namespace) -> Row:
     """One row. The trial determines board and load; all sensors get the same."""
     rng = random.Random(f"{args.seed} {trial} {load}")
-    board = rng.choice(sorted(BOARDS))
+    board = rng.choice(sorted(JTOP_BOARDS))
     run = {"package": str(args.package), "epochs": args.epochs}
     job = run if load == "run" else load_job(load, rng, args)
     part = "energy_run" if load == "run" else "energy_load"

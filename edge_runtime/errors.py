@@ -5,6 +5,7 @@ EdgeRuntimeError
   PackageError       the training package is wrong                   exit 3
   DeviceError        sensor, clock or memory of a board              exit 4
     SensorError      a power sensor is missing or lost
+    ModeError        a power mode cannot be set
     NoMemoryError    the runtime gets no memory from a device
   EngineError        an engine is missing or failed                 exit 5
   DataError          pictures                                        exit 6
@@ -42,6 +43,10 @@ class DeviceError(EdgeRuntimeError):
 
 class SensorError(DeviceError):
     """A power sensor is missing, was removed, or cannot be read any more."""
+
+
+class ModeError(DeviceError):
+    """A power mode of the board cannot be set, or was changed by somebody else."""
 
 
 class NoMemoryError(DeviceError):

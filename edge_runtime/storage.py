@@ -6,6 +6,7 @@ unchanged.
 """
 
 import errno
+import fcntl
 import hashlib
 import os
 import shutil
@@ -39,6 +40,24 @@ def storage_errors(action: str, path: Path) -> Iterator[None]:
             f"cannot {action} {path}: {reason}. {advice} another folder; what was saved "
             "before is unchanged."
         ) from error
+
+
+@contextmanager
+def exclusive_lock(path: Path) -> Iterator[None]:
+    """Hold the lock of a file, which is made; the kernel frees it however a process ends.
+
+    Raises:
+        BlockingIOError: another process holds it.
+        StorageError: the file cannot be opened.
+    """
+    with storage_errors("write", path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 def fsync_path(path: Path) -> None:

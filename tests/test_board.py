@@ -9,6 +9,7 @@ from edge_runtime.device import (
     Board,
     BoardSigns,
     Calibration,
+    ModeClocks,
     PowerFacts,
     detect_board,
     known_boards,
@@ -54,7 +55,21 @@ def memory(root: Path, gib: float) -> Path:
         (("nvidia,p4071-0000+p3834-0008", "nvidia,tegra264"), "jetson-thor"),
         (("raspberrypi,4-model-b", "brcm,bcm2711"), "raspberry-pi-4"),
         (("raspberrypi,5-model-b", "brcm,bcm2712"), "raspberry-pi-5"),
-        (("radxa,rock-5b", "rockchip,rk3588"), "generic-aarch64"),
+        (("raspberrypi,3-model-b-plus", "brcm,bcm2837"), "raspberry-pi-3"),
+        (("raspberrypi,3-compute-module", "brcm,bcm2837"), "raspberry-pi-3"),
+        (("raspberrypi,4-compute-module", "brcm,bcm2711"), "raspberry-pi-4"),
+        (("raspberrypi,5-compute-module", "brcm,bcm2712"), "raspberry-pi-5"),
+        (("nvidia,p3542-0000+p3448-0003", "nvidia,tegra210"), "jetson-nano-2gb"),
+        (("nvidia,p3449-0000-b00+p3448-0002-b00", "nvidia,tegra210"), "jetson-nano"),
+        (("nvidia,p2597-0000+p3310-1000", "nvidia,tegra186"), "jetson-tx2"),
+        (("nvidia,p3310", "nvidia,tegra186"), "jetson-tx2"),
+        (("nvidia,p2597-0000+p3489-0888", "nvidia,tegra186"), "jetson-tx2-4gb"),
+        (("nvidia,p3740-0002+p3701-0008", "nvidia,p3701-0008"), "igx-orin"),
+        (("nvidia,p3737-0000+p3701-0008", "nvidia,p3701-0008"), "jetson-agx-orin-64gb"),
+        (("xunlong,orangepi-5", "rockchip,rk3588s"), "orange-pi-5"),
+        (("rockchip,rk3588s-orangepi-5", "rockchip,rk3588"), "orange-pi-5"),
+        (("radxa,rock-5b", "rockchip,rk3588"), "rock-5b"),
+        (("radxa,rock-4c-plus", "rockchip,rk3399"), "generic-aarch64"),
     ],
 )
 def test_the_device_trees_compatible_list_names_the_board(
@@ -82,6 +97,7 @@ def test_the_device_trees_compatible_list_names_the_board(
         ("Jetson-AGX", 31.0, "agx-xavier"),
         ("NVIDIA Jetson Xavier NX Developer Kit", 6.7, "xavier-nx"),
         ("NVIDIA Jetson Nano Developer Kit", 3.9, "nano"),
+        ("NVIDIA Jetson Nano 2GB Developer Kit", 1.9, "nano-2gb"),
         ("NVIDIA Jetson AGX Thor Developer Kit", 122.0, "thor"),
     ],
 )
@@ -122,9 +138,8 @@ def test_a_file_wins_over_the_machine(tmp_path: Path) -> None:
 
 def test_profiles_are_called_as_their_board() -> None:
     folder = Path(__file__).parents[1] / "profiles"
-    assert [board.id for board in known_boards()] == sorted(
-        p.stem for p in folder.glob("*.toml")
-    )
+    files = sorted(folder.glob("*.toml"))
+    assert [board.id for board in known_boards()] == [file.stem for file in files]
 
 
 def test_no_two_profiles_claim_one_machine() -> None:
@@ -138,9 +153,18 @@ def test_every_profile_has_what_its_board_needs() -> None:
         is_jetson = board.id.startswith("jetson")
         assert bool(board.recognise.machine) == is_generic
         assert bool(board.recognise.compatible) == bool(board.recognise.model) != is_generic
-        assert bool(board.power.total) == is_jetson
-        assert (board.power.idle_w is None) == is_generic  # no figure fits every PC
+        assert bool(board.power.total) == (is_jetson or board.id == "igx-orin")
+        assert not (is_generic and board.power.idle_w)  # no figure fits every PC
         assert bool(board.power.modes) == is_jetson
+
+
+def test_a_mode_has_no_more_cores_and_higher_clocks_than_its_board() -> None:
+    for board in known_boards():
+        most = board.power.modes.get("MAXN") or board.power.modes.get("MAXN_SUPER")
+        for mode in board.power.modes.values():
+            assert mode.cpus is None or most is None or mode.cpus <= (most.cpus or 0)
+            assert mode.cpu_mhz is None or 800 <= mode.cpu_mhz <= 2300
+            assert mode.gpu_mhz is None or 300 <= mode.gpu_mhz <= 1300
 
 
 def test_the_agx_orins_total_is_its_three_inputs() -> None:
@@ -153,7 +177,14 @@ def test_the_agx_orins_total_is_its_three_inputs() -> None:
 
 def test_boards_whose_python_is_too_old_have_a_note() -> None:
     boards = [board.id for board in known_boards() if "too old" in (board.note or "")]
-    assert boards == ["jetson-agx-xavier", "jetson-nano", "jetson-xavier-nx"]
+    assert boards == [
+        "jetson-agx-xavier",
+        "jetson-nano-2gb",
+        "jetson-nano",
+        "jetson-tx2-4gb",
+        "jetson-tx2",
+        "jetson-xavier-nx",
+    ]
 
 
 def test_values_that_were_not_measured_are_marked() -> None:
@@ -164,7 +195,12 @@ def test_values_that_were_not_measured_are_marked() -> None:
 
 def test_every_key_of_a_profile_is_explained() -> None:
     readme = (Path(__file__).parents[1] / "profiles" / "README.md").read_text()
-    tables = {"recognise": BoardSigns, "power": PowerFacts, "calibration.RAIL": Calibration}
+    tables = {
+        "recognise": BoardSigns,
+        "power": PowerFacts,
+        "power.modes.MODE": ModeClocks,
+        "calibration.RAIL": Calibration,
+    }
     keys = [
         name
         for name in Board.__dataclass_fields__

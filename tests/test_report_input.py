@@ -32,6 +32,13 @@ def test_a_run_that_has_done_nothing_is_a_page_that_says_so(tmp_path: Path) -> N
     assert "Unfinished." in page
 
 
+def test_the_power_mode_is_named(tmp_path: Path) -> None:
+    folder = resumed_run().write(tmp_path / "run")
+    assert "<dt>power mode</dt><dd>15W</dd>" in page_of(folder)
+    report, _ = summarize([folder])
+    assert '"power_mode": "15W"' in json.dumps(unstructure(report))
+
+
 def test_the_columns_of_runs_are_of_one_part_each(tmp_path: Path) -> None:
     report, _ = summarize([gap_run().write(tmp_path / "run")])
     parts = [unstructure(getattr(report.runs[0], part)) for part in _PARTS]

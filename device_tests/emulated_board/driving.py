@@ -1,9 +1,10 @@
 """The power model that drives an emulated board's rails, and its log of the true power.
 
 Power of each rail = factor * (idle + k * utilisation), utilisation being the CPU time of a
-process or of the machine since the last update, over the time and the number of CPUs. The
-temperature follows the board's power with a delay. Clock: `time.monotonic`, which all
-processes of a machine share. Units: milliwatts, degrees Celsius, seconds.
+process or of the machine since the last update, over the time and the number of CPUs, times
+the share of their clock rate that cpufreq allows. The temperature follows the board's power
+with a delay. Clock: `time.monotonic`, which all processes of a machine share. Units:
+milliwatts, degrees Celsius, seconds.
 """
 
 import csv
@@ -19,6 +20,7 @@ from pathlib import Path
 from device_tests.emulated_board.boards import Board
 from device_tests.emulated_board.tree import (
     board_of,
+    cpu_share,
     put,
     set_gpu_load,
     set_rails,
@@ -106,8 +108,8 @@ class _DrivenBoard:
 
     def update(self, utilisation: float, passed_s: float) -> list[str]:
         """Write the files; returns the row of the log without its time."""
-        factor = factor_of(self._root)
-        power_mw = {label: factor * mw for label, mw in self._power_mw(utilisation).items()}
+        factor, load = factor_of(self._root), utilisation * cpu_share(self._root)
+        power_mw = {label: factor * mw for label, mw in self._power_mw(load).items()}
         true_mw = sum(power_mw[label] for label in self._board.total)
         shown_mw = set_rails(self._root, self._board, power_mw, self._options.lsb_ma)
         heat = self._options.heat

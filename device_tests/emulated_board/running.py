@@ -3,6 +3,7 @@
 edge-train reads it with EDGE_TRAIN_SYSFS set as in `RunningBoard.environment`.
 """
 
+import os
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from device_tests.emulated_board import __name__ as program
 from device_tests.emulated_board import driving
 from device_tests.emulated_board.driving import DriveOptions
 from device_tests.emulated_board.options import drive_words
+from device_tests.emulated_board.tools import write_tools
 from device_tests.emulated_board.tree import write_board
 
 _PROJECT = Path(__file__).parents[2]
@@ -30,11 +32,13 @@ class RunningBoard:
 
     sysfs: Path
     log: Path
+    programs: Path  # folder of nvpmodel or vcgencmd
 
     @property
     def environment(self) -> dict[str, str]:
         """Variables that make edge-train read this board instead of the machine."""
-        return {"EDGE_TRAIN_SYSFS": str(self.sysfs)}
+        path = f"{self.programs}{os.pathsep}{os.environ['PATH']}"
+        return {"EDGE_TRAIN_SYSFS": str(self.sysfs), "PATH": path}
 
     def set_factor(self, factor: float) -> None:
         """Multiply all power by a factor, from the next update on."""
@@ -68,8 +72,12 @@ def running_board(name: str, options: DriveOptions | None = None) -> Iterator[Ru
     """Drive a board of `BOARDS` during the block; its files are removed afterwards."""
     in_memory = _IN_MEMORY if _IN_MEMORY.is_dir() else None
     with tempfile.TemporaryDirectory(dir=in_memory, prefix="board-") as folder:
-        board = RunningBoard(sysfs=Path(folder) / "sys", log=Path(folder) / "truth.csv")
-        write_board(board.sysfs, name)
+        root = Path(folder)
+        board = RunningBoard(
+            sysfs=root / "sys", log=root / "truth.csv", programs=root / "usr/bin"
+        )
+        kind = write_board(board.sysfs, name)
+        write_tools(root, kind, state=str(root / "nvpmodel.status"), sysfs=board.sysfs)
         command = [sys.executable, "-m", program, "drive", str(board.sysfs)]
         command += ["--log", str(board.log), *drive_words(options or DriveOptions())]
         driver = subprocess.Popen(command, cwd=_PROJECT)

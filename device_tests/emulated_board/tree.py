@@ -10,12 +10,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from device_tests.emulated_board.boards import BOARDS, Board, Rail
+from device_tests.emulated_board.boards import BOARDS, Board, Jetson, Rail
 
 _I2C = "devices/platform/bus@0/c240000.i2c"
 _DEVICE_TREE = "firmware/devicetree/base"
 _NAME = ".board"  # the name of the board
+PMIC = ".pmic"  # a file for each rail, as `vcgencmd pmic_read_adc` prints it
 _NO_LIMIT_MA = 32760
+_INA238 = "devices/platform/bus@0/c250000.i2c/2-0044/hwmon/hwmon9"
 _FIRST_MONITOR = 3  # hwmon0 to hwmon2 are a fan's and its tachometer's, or free
 _ALERT = "devices/virtual/thermal/cooling_device0"
 
@@ -34,7 +36,7 @@ def write_board(root: Path, name: str, *, monitors: bool = True) -> Board:
     """
     board = BOARDS[name]
     files, links = _whole(board, monitors=monitors)
-    for folder in {"class/power_supply", "fs", *map(os.path.dirname, (*files, *links))}:
+    for folder in {"class/power_supply", "fs", PMIC, *map(os.path.dirname, (*files, *links))}:
         (root / folder).mkdir(parents=True, exist_ok=True)
     for path, value in files.items():
         put(root / path, value)
@@ -71,7 +73,35 @@ def set_rails(
             put(root / paths["ma"], ma)
             if "mw" in paths:
                 put(root / paths["mw"], round(shown[rail.label]))
+    for rail in [board.ina238] if board.ina238 and board.ina238.label in mw else []:
+        shown[rail.label] = mw[rail.label]
+        put(root / f"{_INA238}/power1_input", round(mw[rail.label] * 1000))
+    for rail in board.pmic:
+        if rail.label in mw:
+            shown[rail.label] = mw[rail.label]
+            put(root / PMIC / rail.label, "\n".join(_adc_lines(rail, mw[rail.label])))
     return shown
+
+
+def _adc_lines(rail: Rail, power_mw: float) -> tuple[str, str]:
+    return (
+        f"     {rail.label}_A current(7)={power_mw / rail.mv:.8f}A",
+        f"     {rail.label}_V volt(15)={rail.mv / 1000:.8f}V",
+    )
+
+
+def cpu_share(root: Path) -> float:
+    """The highest clock rate that is set, over that of the hardware, mean of all CPUs."""
+    shares = [
+        int((policy / "scaling_max_freq").read_text())
+        / int((policy / "cpuinfo_max_freq").read_text())
+        for policy in _policies(root)
+    ]
+    return sum(shares) / len(shares)
+
+
+def _policies(root: Path) -> list[Path]:
+    return sorted(root.glob("devices/system/cpu/cpu[0-9]*/cpufreq"))
 
 
 def set_temperature(root: Path, board: Board, degrees_c: float, *, throttled: bool) -> None:
@@ -83,7 +113,8 @@ def set_temperature(root: Path, board: Board, degrees_c: float, *, throttled: bo
 
 def set_gpu_load(root: Path, board: Board, load: float) -> None:
     """Set how busy the GPU is, 0 to 1."""
-    put(root / f"devices/platform/{board.gpu}/load", round(1000 * load))
+    if board.jetson is not None:
+        put(root / f"devices/platform/{board.jetson.gpu}/load", round(1000 * load))
 
 
 def put(path: Path, value: object) -> None:
@@ -103,28 +134,32 @@ def _whole(board: Board, *, monitors: bool) -> Tree:
         "devices/virtual/dmi/id/product_name": board.model,  # jtop lists this folder on x86
     }
     links = {"stat": "/proc/stat"}
-    parts = [_processors, _gpu, _memory, _fan, _thermal]
-    for part in [*parts, _monitors] if monitors else parts:
-        more = part(board)
-        files |= more.files
-        links |= more.links
+    parts = [_processors(board), _thermal(board)]
+    if board.jetson is not None:
+        parts += [_gpu(board.jetson), _memory(board.jetson), _fan()]
+    for part in [*parts, _monitors(board)] if monitors else parts:
+        files |= part.files
+        links |= part.links
     return Tree(files, links)
 
 
 def _processors(board: Board) -> Tree:
-    """The CPUs of this machine, so that its /proc/stat fits."""
-    low_khz, high_khz = board.cpu_khz
+    """The CPUs of this machine, so that its /proc/stat fits; of each kind by turns."""
     files: dict[str, object] = {}
     for cpu in range(os.cpu_count() or 1):
+        steps_khz = board.clocks_khz[cpu % len(board.clocks_khz)]
         folder = f"devices/system/cpu/cpu{cpu}/cpufreq"
         files[f"{folder}/scaling_governor"] = "schedutil"
+        files[f"{folder}/scaling_available_governors"] = "performance powersave schedutil"
+        files[f"{folder}/scaling_available_frequencies"] = " ".join(map(str, steps_khz))
         for kind in ("scaling", "cpuinfo"):
+            low_khz, high_khz = steps_khz[0], steps_khz[-1]
             for bound, khz in (("min", low_khz), ("max", high_khz), ("cur", high_khz)):
                 files[f"{folder}/{kind}_{bound}_freq"] = khz
     return Tree(files, {})
 
 
-def _gpu(board: Board) -> Tree:
+def _gpu(board: Jetson) -> Tree:
     gpu = f"devices/platform/{board.gpu}"
     devfreq = f"{gpu}/devfreq/{board.gpu}"
     low_hz, high_hz = board.gpu_hz
@@ -140,7 +175,7 @@ def _gpu(board: Board) -> Tree:
     return Tree(files, {f"class/devfreq/{board.gpu}": devfreq, f"{devfreq}/device": gpu})
 
 
-def _memory(board: Board) -> Tree:
+def _memory(board: Jetson) -> Tree:
     low_hz, high_hz = board.emc_hz
     emc = "kernel/debug/bpmp/debug/clk/emc"
     files: dict[str, object] = {
@@ -153,7 +188,7 @@ def _memory(board: Board) -> Tree:
     return Tree(files, {})
 
 
-def _fan(board: Board) -> Tree:
+def _fan() -> Tree:
     tree = Tree({}, {})
     for number, (name, key, value) in enumerate(
         (("pwmfan", "pwm1", 88), ("pwm_tach", "rpm", 2100))
@@ -168,7 +203,7 @@ def _thermal(board: Board) -> Tree:
     tree = Tree({}, {"class/thermal/cooling_device0": _ALERT})
     tree.files.update(
         {
-            f"{_ALERT}/type": "cpu-throttle-alert",
+            f"{_ALERT}/type": "cpu-throttle-alert" if board.jetson else "cpufreq-cpu0",
             f"{_ALERT}/cur_state": 0,
             f"{_ALERT}/max_state": 1,
         }
@@ -187,13 +222,17 @@ def _zone(number: int) -> str:
 def _monitors(board: Board) -> Tree:
     """The INA3221 chips, then their channels."""
     tree = Tree({}, {})
-    driver = "ina3221x" if board.iio else "ina3221"
+    driver = "ina3221x" if _is_iio(board) else "ina3221"
+    if board.ina238 is not None:
+        tree.files[f"{_INA238}/name"] = "ina238"
+        tree.files[f"{_INA238}/power1_input"] = 0
+        tree.links["class/hwmon/hwmon9"] = _INA238
     for number, address in enumerate(board.monitors, start=_FIRST_MONITOR):
         device = f"{_I2C}/{address}"
         tree.files[f"{device}/name"] = driver
         for where in ("devices", f"drivers/{driver}"):
             tree.links[f"bus/i2c/{where}/{address}"] = device
-        if not board.iio:
+        if not _is_iio(board):
             folder = f"{device}/hwmon/hwmon{number}"
             tree.files[f"{folder}/name"] = driver
             tree.files[f"{folder}/in7_label"] = "sum of shunt voltages"
@@ -206,11 +245,15 @@ def _monitors(board: Board) -> Tree:
     return tree
 
 
+def _is_iio(board: Board) -> bool:
+    return board.jetson is not None and board.jetson.iio
+
+
 def _channels(board: Board) -> Iterator[tuple[Rail, dict[str, str]]]:
     """Every channel with its files: label, mv, ma, warn, crit (and mw in the old layout)."""
     for number, (address, rails) in enumerate(board.monitors.items()):
         for channel, rail in enumerate(rails):
-            if board.iio:
+            if _is_iio(board):
                 folder, names = f"iio:device{number}", _iio_names(channel)
             else:
                 folder = f"hwmon/hwmon{number + _FIRST_MONITOR}"

@@ -114,6 +114,7 @@ def collect(board_file: Path | None = None, device: str = AUTO) -> dict[str, Any
         ConfigError: the board file is wrong, or the device unknown.
     """
     from edge_runtime.device import machine_facts
+    from edge_runtime.profiling import interrupted_mode
     from edge_runtime.schema import unstructure
 
     versions = installed_versions()
@@ -136,7 +137,10 @@ def collect(board_file: Path | None = None, device: str = AUTO) -> dict[str, Any
         "devices": on_gpus,
         "forward_engines": [unstructure(try_part(part)) for part in tensorrt_parts(device)],
         "export": findings["export"],
-        "traps": find_traps(versions, surveys, on_gpus, gpus.closed_files()),
+        "traps": [
+            *find_traps(versions, surveys, on_gpus, gpus.closed_files()),
+            *([mode] if (mode := interrupted_mode()) else []),
+        ],
     }
 
 

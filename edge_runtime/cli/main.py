@@ -39,6 +39,10 @@ COMMANDS = {  # command -> (module, help)
     "rank": ("edge_runtime.cli.rank", "train what ranks patches for token policy ranked"),
     "inspect": ("edge_runtime.cli.inspect", "show what a training package trains"),
     "profile": ("edge_runtime.cli.profile", "measure what every rung costs on this board"),
+    "modes": (
+        "edge_runtime.cli.modes",
+        "show in which power mode of this board a run takes the least energy or time",
+    ),
     "calibrate": (
         "edge_runtime.cli.calibrate",
         "measure how far the gradients of every rung are from the largest rung's",

@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     from edge_runtime.profiling import fitting_on_card
 
     package = open_package(args.package)
-    calibration, (per_epoch, decoding) = _calibration(package, args), _epoch_of(package, args)
+    calibration, (per_epoch, decoding) = _calibration(package, args), epoch_of(package, args)
     measured = None if calibration is None else package.rung(calibration.dense).trained
     sets = package.trained_sets(args.trained or measured)
     require_state_fits(budget_of(args), package.manifest.state_bytes)
@@ -199,8 +199,13 @@ def _calibration(package: "Package", args: argparse.Namespace) -> "Calibration |
     return load_calibration(path, package)
 
 
-def _epoch_of(package: "Package", args: argparse.Namespace) -> tuple[int, int]:
-    """Steps of an epoch, and the memory in bytes that decoding its pictures takes."""
+def epoch_of(package: "Package", args: argparse.Namespace) -> tuple[int, int]:
+    """Steps of an epoch, and the memory in bytes that decoding its pictures takes.
+
+    Raises:
+        ConfigError: neither DATA nor `--images` is given.
+        DataError: the pictures cannot be read, or are too few.
+    """
     from edge_runtime.data import (
         decoder_code_bytes,
         decoding_bytes,

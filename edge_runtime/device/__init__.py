@@ -9,14 +9,17 @@ from edge_runtime.device.board import (
     Board,
     BoardSigns,
     Calibration,
+    ModeClocks,
     PowerFacts,
     detect_board,
     known_boards,
     load_board,
 )
+from edge_runtime.device.cpufreq import Cpufreq
 from edge_runtime.device.inventory import Inventory, take_inventory
 from edge_runtime.device.load import BackgroundLoad
 from edge_runtime.device.machine import (
+    boot_id,
     cpu_threads,
     l4t_release,
     limit_numpy_threads,
@@ -30,7 +33,8 @@ from edge_runtime.device.memory import (
     process_tree_rss_bytes,
 )
 from edge_runtime.device.meter import Meter
-from edge_runtime.device.power_mode import power_mode
+from edge_runtime.device.nvpmodel import Nvpmodel
+from edge_runtime.device.power_mode import PowerModes, power_mode, power_modes
 from edge_runtime.device.probe import SensorEvent
 from edge_runtime.device.process import (
     prefer_oom_kill,
@@ -57,11 +61,15 @@ __all__ = [
     "Board",
     "BoardSigns",
     "Calibration",
+    "Cpufreq",
     "Inventory",
     "MemoryNow",
     "Meter",
+    "ModeClocks",
+    "Nvpmodel",
     "PeakMemory",
     "PowerFacts",
+    "PowerModes",
     "PowerSample",
     "PowerSensor",
     "ReplaySensor",
@@ -69,6 +77,7 @@ __all__ = [
     "SensorEvent",
     "Thermometer",
     "Window",
+    "boot_id",
     "choose_sensor",
     "cpu_threads",
     "detect_board",
@@ -81,6 +90,7 @@ __all__ = [
     "memory_now",
     "open_sensor",
     "power_mode",
+    "power_modes",
     "prefer_oom_kill",
     "process_elapsed_s",
     "process_tree_rss_bytes",

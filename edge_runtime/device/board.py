@@ -14,10 +14,11 @@ from edge_runtime.device.files import sysfs, text
 from edge_runtime.device.meminfo import meminfo_bytes
 from edge_runtime.errors import ConfigError, DeviceError
 from edge_runtime.facts.costs import BoardWatts, Correction
-from edge_runtime.schema import Range, read_toml, structure
+from edge_runtime.schema import PositiveInt, Range, read_toml, structure
 
 Gain = Annotated[float, Range(gt=0, le=10_000)]
 FullWatts = Annotated[float, Range(gt=0, le=10_000)]
+Megahertz = Annotated[float, Range(gt=0, le=100_000)]
 Gibibytes = Annotated[float, Range(gt=0, le=1_000_000)]
 
 
@@ -31,6 +32,15 @@ class BoardSigns:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModeClocks:
+    """What a power mode allows, as its manufacturer documents it; `None`: not known here."""
+
+    cpus: PositiveInt | None = None  # that are switched on
+    cpu_mhz: Megahertz | None = None  # the highest clock rates
+    gpu_mhz: Megahertz | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PowerFacts:
     """Facts of the board's power; empty and `None` are unknown."""
 
@@ -39,7 +49,7 @@ class PowerFacts:
     chips: dict[str, str] = field(default_factory=dict)  # of rails that other chips have too
     idle_w: BoardWatts | None = None  # for the estimate from processor load only
     full_w: FullWatts | None = None  # above idle_w
-    modes: tuple[str, ...] = ()  # names of its power modes
+    modes: dict[str, ModeClocks] = field(default_factory=dict)  # of nvpmodel, by name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

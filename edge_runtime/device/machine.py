@@ -72,6 +72,11 @@ def cpu_threads(root: Path = Path("/")) -> int:
     return max(1, math.ceil(usable_cpus(root)))
 
 
+def boot_id(root: Path = Path("/")) -> str | None:
+    """What is different after every restart of the system; `None`: unknown."""
+    return text(root / "proc/sys/kernel/random/boot_id") or None
+
+
 def limit_numpy_threads(threads: int | None = None) -> None:
     """Let numpy use as many threads as can run; without effect once numpy is imported.
 

@@ -1,43 +1,73 @@
-"""The power mode of a Jetson, as nvpmodel names it: how much power the board may draw."""
+"""The power modes of a board: how fast its processors may run, and how much it may draw.
 
-import re
-import subprocess
+A Jetson has the modes of its program nvpmodel. Elsewhere a mode is a setting of the kernel's
+cpufreq: the governor and the highest clock rate of the processor cores.
+"""
+
 from pathlib import Path
+from typing import Protocol
 
-from edge_runtime.device.files import text
+from edge_runtime.device.cpufreq import Cpufreq
+from edge_runtime.device.nvpmodel import Nvpmodel, nvpmodel_mode
 
-_STATUS = re.compile(r"pmode:(\d+)")
-_ANSWER = re.compile(r"NV Power Mode:\s*(\S+)")
-_LONGEST_S = 5.0
+
+class PowerModes(Protocol):
+    """Reads and sets the modes of one board."""
+
+    kind: str  # "nvpmodel" or "cpufreq"
+
+    def names(self) -> tuple[str, ...]:
+        """The modes to compare, the present one included."""
+
+    def resolve(self, name: str) -> str:
+        """The name under which a mode is recorded.
+
+        Raises:
+            ConfigError: there is no such mode.
+        """
+
+    def current(self) -> str | None:
+        """The mode that is set; `None`: unknown."""
+
+    def set(self, name: str) -> None:
+        """Set a mode, and read it back.
+
+        Raises:
+            ModeError: it is not set, and why; a part of it may be.
+        """
+
+    def state(self) -> dict[str, str]:
+        """All that `set` changes, as it is now.
+
+        Raises:
+            ModeError: it cannot be read, and so could not be put back.
+        """
+
+    def put_back(self, state: dict[str, str]) -> None:
+        """Set what `state` returned, and read it back.
+
+        Raises:
+            ModeError: it is not set; the message has the commands that do it.
+        """
+
+
+def power_modes(root: Path = Path("/")) -> PowerModes | None:
+    """The modes of this board; `None`: it has none that can be listed.
+
+    Args:
+        root: where /sys and /etc are.
+    """
+    jetson = Nvpmodel(root)
+    if jetson.names():
+        return jetson
+    kernel = Cpufreq(root)
+    return kernel if kernel.names() else None
 
 
 def power_mode(root: Path = Path("/")) -> str | None:
-    """The mode's name, such as `15W` or `MAXN`; `None` on boards without modes.
-
-    nvpmodel keeps the number of its mode in a file. Before a mode was ever chosen there is no
-    such file, and the program is asked.
+    """The mode that is set, such as `15W`, `MAXN` or `schedutil-1500MHz`; `None`: unknown.
 
     Args:
-        root: where /etc and /var are.
+        root: where /sys, /etc and /var are.
     """
-    return _from_files(root) or (_from_program() if root == Path("/") else None)
-
-
-def _from_files(root: Path) -> str | None:
-    status = _STATUS.search(text(root / "var/lib/nvpmodel/status") or "")
-    if status is None:
-        return None
-    modes = text(root / "etc/nvpmodel.conf") or ""
-    name = re.search(rf"<\s*POWER_MODEL\s+ID={int(status[1])}\s+NAME=([^\s>]+)", modes)
-    return name[1] if name else None
-
-
-def _from_program() -> str | None:
-    try:
-        done = subprocess.run(
-            ["nvpmodel", "-q"], capture_output=True, text=True, timeout=_LONGEST_S
-        )
-    except (OSError, subprocess.SubprocessError):  # no Jetson
-        return None
-    name = _ANSWER.search(done.stdout)
-    return name[1] if name else None
+    return nvpmodel_mode(root) or Cpufreq(root).current()

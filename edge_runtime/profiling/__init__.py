@@ -25,6 +25,12 @@ from edge_runtime.profiling.free_memory import (
     limit_beside_rungs,
 )
 from edge_runtime.profiling.limits import check_limits, fitting_on_card, require_readings
+from edge_runtime.profiling.modes import (
+    ModeCosts,
+    interrupted_mode,
+    mode_put_back,
+    profile_modes,
+)
 from edge_runtime.profiling.profile import profile_package
 
 __all__ = [
@@ -32,6 +38,7 @@ __all__ = [
     "DeviceChoice",
     "Environment",
     "EnvironmentKey",
+    "ModeCosts",
     "cache_writes",
     "cached_profile_path",
     "check_fits",
@@ -43,12 +50,15 @@ __all__ = [
     "default_candidates",
     "fitting_on_card",
     "forget_measurements",
+    "interrupted_mode",
     "is_memory_tight",
     "key_of",
     "limit_beside_costs",
     "limit_beside_rungs",
     "load_profile",
     "measure_for_run",
+    "mode_put_back",
+    "profile_modes",
     "profile_package",
     "require_readings",
     "save_profile",

@@ -1,0 +1,353 @@
+"""Cost profiles in several power modes; the mode that was set before is put back.
+
+A note in the cache folder has the mode to put back as long as another one may be set. What
+ends this process without warning leaves the note, and the next call puts the mode back first.
+Clock: monotonic seconds.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_runtime.device import Meter, PowerModes, Thermometer, boot_id
+from edge_runtime.documents import write_document
+from edge_runtime.errors import (
+    ConfigError,
+    DeviceError,
+    ModeError,
+    RecordsError,
+    StoppedError,
+    StorageError,
+)
+from edge_runtime.facts import CostProfile
+from edge_runtime.facts.costs import MEASURED
+from edge_runtime.package import Package
+from edge_runtime.package.manifest import Rung
+from edge_runtime.profiling.bench import forget_measurements
+from edge_runtime.profiling.cache import cache_writes, save_profile
+from edge_runtime.profiling.environment import Environment
+from edge_runtime.profiling.profile import profile_package
+from edge_runtime.reading import read_json
+from edge_runtime.schema import structure, unstructure
+from edge_runtime.storage import cache_folder, exclusive_lock
+
+_NOTE, _LOCK = "power-mode.json", "power-mode.lock"
+_FORMAT = 1
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+# After a change of the mode, the board is left alone until it has settled.
+SETTLE_S = 10.0  # at least; and the window in which the temperature must keep still
+LONGEST_SETTLE_S = 180.0
+_STILL_C = 1.0  # most that the hottest zone may move in the window
+_LOOK_S = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Note:
+    """The mode to put back."""
+
+    format: int
+    kind: str  # of the modes
+    mode: str
+    boot: str | None  # the system's run in which it was written
+    state: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModeCosts:
+    """What the rungs cost in one mode, or why that is not known."""
+
+    mode: str
+    profile: CostProfile | None = None
+    path: Path | None = None  # of the profile in the cache
+    was_cached: bool = False  # measured earlier
+    throttled: bool | None = None  # while it was measured; None: unknown, or measured earlier
+    problem: str | None = None  # why there is no profile
+
+
+@contextmanager
+def mode_put_back(modes: PowerModes, report: Callable[[str], None]) -> Iterator[str]:
+    """The mode that is set now, which is set again after the block, however it ends.
+
+    Args:
+        modes: of the board.
+        report: called with a line of text if an earlier process has left another mode.
+
+    Raises:
+        ModeError: the present mode is unknown, or cannot be put back; the message says how
+            to do it.
+        DeviceError: another process changes modes now, or the note is damaged.
+        StorageError: the note cannot be written; no mode was changed.
+    """
+    note = cache_folder() / _NOTE
+    with _only_one(cache_folder() / _LOCK):
+        _put_back_left(modes, note, report)
+        state, mode = modes.state(), modes.current() or ""
+        kept = _Note(format=_FORMAT, kind=modes.kind, mode=mode, boot=boot_id(), state=state)
+        write_document(note, unstructure(kept))
+        try:
+            yield mode
+        finally:
+            with _signals_ignored():
+                modes.put_back(state)
+                note.unlink(missing_ok=True)
+
+
+@contextmanager
+def _only_one(lock: Path) -> Iterator[None]:
+    """One process at a time."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(exclusive_lock(lock))
+        except BlockingIOError as error:
+            raise DeviceError(
+                "another `edge-train modes` changes the power mode of this board now. Wait "
+                "until it has ended."
+            ) from error
+        yield
+
+
+def interrupted_mode() -> str | None:
+    """What to do if a killed process has left another mode; `None`: none has."""
+    try:
+        folder = cache_folder()
+    except ConfigError:  # without a folder no mode was changed
+        return None
+    if not os.path.lexists(folder / _NOTE):
+        return None
+    try:
+        with suppress(StorageError), _only_one(folder / _LOCK):
+            pass  # no other one runs now, or the lock belongs to another user
+        note = _read_note(folder / _NOTE)
+    except DeviceError as error:
+        return str(error)
+    if note is None or _is_undone(note):
+        return None
+    return (
+        "An interrupted `edge-train modes` may have left another power mode than "
+        f"{note.mode}, which was set before. The next one puts it back first."
+    )
+
+
+def _read_note(path: Path) -> _Note | None:
+    try:
+        return structure(_Note, read_json(path), where=f"note {path}", error=RecordsError)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecordsError) as error:
+        raise DeviceError(
+            f"{path} says which power mode to put back after an interruption, and cannot be "
+            f"read ({' '.join(str(error).split())}). Set the mode that you want, and remove "
+            "the file."
+        ) from error
+
+
+def _is_undone(note: _Note) -> bool:
+    """Whether a restart has undone what was set."""
+    return note.kind == "cpufreq" and note.boot != boot_id()
+
+
+def _put_back_left(modes: PowerModes, path: Path, report: Callable[[str], None]) -> None:
+    """Put back what a process left that was killed."""
+    note = _read_note(path)
+    if note is None:
+        return
+    if note.kind != modes.kind:
+        raise DeviceError(
+            f"an interrupted `edge-train modes` had left another mode of {note.kind}, which "
+            f"cannot be reached here. Set {note.mode} with it, and remove {path}."
+        )
+    if not _is_undone(note):
+        modes.put_back(note.state)
+        report(f"an interrupted `edge-train modes` had left another mode; {note.mode} is set")
+    path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _signals_ignored() -> Iterator[None]:
+    """Let nothing but SIGKILL interrupt the block: an impatient user sends more than one."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def profile_modes(
+    package: Package,
+    modes: PowerModes,
+    names: Sequence[str],
+    *,
+    detect: Callable[[], Environment],
+    rungs: Sequence[Rung],
+    max_s: float,
+    report: Callable[[str], None],
+    stop: Callable[[], bool],
+) -> list[ModeCosts]:
+    """Measure the rungs in each mode, except where the cache has their costs.
+
+    To be called inside `mode_put_back`.
+
+    Args:
+        package: the package to train.
+        modes: of the board.
+        names: of those to measure, in this order.
+        detect: returns the environment in the mode that is set.
+        rungs: those that the engine can train.
+        max_s: of steps per rung and mode.
+        report: called with a line of text.
+        stop: returns whether to stop.
+
+    Raises:
+        StoppedError: `stop` returned `True`.
+        ModeError: a mode was changed by somebody else while it was measured.
+        EdgeRuntimeError: any error of `profile_package`.
+    """
+    costs = []
+    for name in names:
+        if modes.current() != name:
+            try:
+                modes.set(name)
+            except ModeError as error:
+                report(f"not in {name}: {error}")
+                costs.append(ModeCosts(mode=name, problem=str(error)))
+                continue
+        costs.append(_costs_in(name, package, modes, detect(), rungs, max_s, report, stop))
+    return costs
+
+
+def _costs_in(
+    name: str,
+    package: Package,
+    modes: PowerModes,
+    environment: Environment,
+    rungs: Sequence[Rung],
+    max_s: float,
+    report: Callable[[str], None],
+    stop: Callable[[], bool],
+) -> ModeCosts:
+    """Costs in the mode that is set."""
+    path = environment.cached_profile_path(package)
+    with Meter(environment.sensor) as meter:
+        known = environment.cached_profile(package, report)
+        if known is not None and _is_complete(known, environment, rungs):
+            report(f"in {name}: measured on {known.created_at}; that is used")
+            return ModeCosts(mode=name, profile=known, path=path, was_cached=True)
+        report(f"in {name}: waiting until the board has settled, then measuring")
+        watch = _Watch(stop)
+        try:
+            wait_until_settled(watch)
+            _require_mode(modes, name)
+            profile = profile_package(
+                package,
+                environment,
+                meter,
+                rungs=rungs,
+                max_s=max_s,
+                report=lambda cost: report(
+                    cost.text(is_estimate=environment.power_is_estimate)
+                ),
+                progress=report,
+                stop=watch,
+            )
+        finally:
+            watch.close()
+    try:
+        _require_mode(modes, name)
+    except ModeError:
+        forget_measurements(package, environment)
+        raise
+    with cache_writes():
+        save_profile(profile, path)
+    forget_measurements(package, environment)
+    return ModeCosts(mode=name, profile=profile, path=path, throttled=watch.throttled)
+
+
+def _is_complete(
+    profile: CostProfile, environment: Environment, rungs: Sequence[Rung]
+) -> bool:
+    """Whether nothing would be known better after measuring again."""
+    costs = {cost.rung: cost for cost in profile.rungs}
+    if any(rung.id not in costs for rung in rungs):
+        return False
+    try:
+        environment.check_energy(profile)
+    except DeviceError:
+        return False
+    measured = [cost for cost in costs.values() if cost.source == MEASURED]
+    return environment.sensor is None or all(cost.step_j is not None for cost in measured)
+
+
+def _require_mode(modes: PowerModes, name: str) -> None:
+    if (now := modes.current()) != name:
+        raise ModeError(
+            f"power mode {name} was set, but the board is in {now or 'an unknown one'} now: "
+            "another program or heat has changed it. What was measured in it is not kept."
+        )
+
+
+class _Watch:
+    """A `stop` that notes whether the board was throttled, several times a second."""
+
+    def __init__(self, stop: Callable[[], bool]) -> None:
+        self._stop = stop
+        self.thermometer = Thermometer()
+        self.throttled: bool | None = None
+
+    def __call__(self) -> bool:
+        if (now := self.thermometer.is_throttled()) is not None:
+            self.throttled = now or bool(self.throttled)
+        return self._stop()
+
+    def close(self) -> None:
+        self.thermometer.close()
+
+
+class Settling:
+    """Whether a board has settled after a change.
+
+    It has after 10 s in which its hottest zone moved by 1 degree at most; without a
+    temperature after 10 s; and after 180 s in any case.
+    """
+
+    def __init__(self, begin_s: float) -> None:
+        """`begin_s`: the time of the change."""
+        self._begin_s = begin_s
+        self._seen: deque[tuple[float, float]] = deque()
+
+    def see(self, now_s: float, temperature_c: float | None) -> bool:
+        """Take one reading in; returns whether the board has settled."""
+        if temperature_c is not None:
+            self._seen.append((now_s, temperature_c))
+        while self._seen and self._seen[0][0] < now_s - SETTLE_S:
+            self._seen.popleft()
+        passed_s = now_s - self._begin_s
+        if passed_s >= LONGEST_SETTLE_S:
+            return True
+        recent = [degrees for _, degrees in self._seen]
+        is_still = not recent or max(recent) - min(recent) <= _STILL_C
+        return passed_s >= SETTLE_S and is_still
+
+
+def wait_until_settled(watch: _Watch) -> None:
+    """Leave the board alone until its temperature keeps still.
+
+    Raises:
+        StoppedError: the watch says so.
+    """
+    settling = Settling(time.monotonic())
+    while not settling.see(time.monotonic(), watch.thermometer.highest_c()):
+        if watch():
+            raise StoppedError("stopped before anything was measured in this mode.")
+        time.sleep(_LOOK_S)
+    watch.throttled = None  # counted from here on
