@@ -18,9 +18,9 @@ Call = tuple[tuple[Any, ...], Selection]  # arguments of a choice, and what it c
 
 CHOOSERS = {
     "simprune": (simprune, "select_pairs"),
-    "evit": (evit, "largest"),
+    "evit": (evit, "topk_indices"),
     "tome": (tome, "matched"),
-    "ranked": (ranked, "largest"),
+    "ranked": (ranked, "topk_indices"),
 }
 
 

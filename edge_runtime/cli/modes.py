@@ -101,7 +101,11 @@ def run(args: argparse.Namespace) -> int:
             modes,
             names,
             detect=lambda: Environment.detect(
-                args.engine, device=here.device, threads=args.threads, board_file=args.board
+                args.engine,
+                device=here.device,
+                threads=args.threads,
+                forward_engine=here.forward_engine,
+                board_file=args.board,
             ),
             rungs=rungs,
             max_s=args.time_per_rung,
