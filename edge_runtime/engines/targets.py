@@ -103,6 +103,16 @@ class Targets:
             self._engine.close()
 
 
+def likely_targets_engine(package: Package, name: str, device: str) -> str:
+    """The forward engine that `choose_targets_engine` tries first; builds nothing.
+
+    Raises:
+        ConfigError: an unknown name or device.
+    """
+    likely = likely_forward_engine(name, device)
+    return ORT if package.manifest.frozen_encoder is None else likely
+
+
 def choose_targets_engine(package: Package, name: str, options: ForwardOptions) -> str:
     """The forward engine of a package's frozen encoder, built and checked before it is used.
 
@@ -120,8 +130,7 @@ def choose_targets_engine(package: Package, name: str, options: ForwardOptions) 
         NoMemoryError: there is too little memory for it.
         StoppedError: `stop` of the options returned `True`.
     """
-    likely = likely_forward_engine(name, options.device)
-    if likely == ORT or package.manifest.frozen_encoder is None:
+    if likely_targets_engine(package, name, options.device) == ORT:
         return ORT
     targets = Targets(package, name, options)
     targets.close()

@@ -1,0 +1,49 @@
+"""Work on a second thread, so that signals reach the first one while TensorRT works.
+
+Python raises `KeyboardInterrupt` in its main thread only, at the next line of Python there. If
+TensorRT works in that thread, the next line is often in one of our callbacks, whose exceptions
+its bindings swallow: Ctrl-C would be lost.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+_LOOK_S = 0.2  # how long a signal may wait
+
+T = TypeVar("T")
+
+
+def interruptible(work: Callable[[Callable[[], bool]], T]) -> T:
+    """Do some work, and wait for it.
+
+    Args:
+        work: gets a function that returns whether it should end early. After an interruption
+            this waits until it has.
+
+    Returns:
+        Its result; what it raises is raised.
+    """
+    interrupted = threading.Event()
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work(interrupted.is_set))
+        except BaseException as error:  # noqa: BLE001 - raised below
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="tensorrt")
+    try:
+        thread.start()
+        while thread.is_alive():
+            thread.join(_LOOK_S)
+    except BaseException:
+        interrupted.set()
+        if thread.ident is not None:  # it has started
+            thread.join()
+        raise
+    if errors:
+        raise errors[0]
+    return results[0]
