@@ -42,7 +42,7 @@ class Environment:
     forward_engine: str = ORT  # of the package's frozen encoder, if it has one
     runtime: str  # of both, with versions
     device: str  # on which the engine runs
-    # Behind the device, with its driver, or that of the forward engine; None: the CPU, or unknown
+    # With its driver: behind the device, or the forward engine's; None: the CPU, or unknown
     gpu: str | None
     threads: int | None  # of the engine; None: one per processor
     cpus: float  # that this process may use, such as 2 or 0.5

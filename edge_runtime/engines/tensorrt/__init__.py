@@ -265,7 +265,7 @@ class _Bound:
         self._cuda, self._spec = cuda, spec
         (self._input,) = (each.name for each in spec.inputs if each.role == IMAGES)
         (features,) = (each for each in spec.outputs if each.role == FEATURES)
-        self._output = features.name
+        self._output, self._expected = features.name, (shape[0], *features.shape[1:])
         self._memory: dict[str, Any] = {}
         self._images: Any = None
         self._features: Any = None
@@ -284,10 +284,10 @@ class _Bound:
             raise failure(f"take images of shape {self.shape}")
         # TensorRT writes that many, wherever the memory ends
         written = tuple(self._context.get_tensor_shape(self._output))
-        if len(written) != 2 or written[0] != self.shape[0] or written[1] < 1:
+        if written != self._expected:
             raise EngineError(
                 f"{tensorrt_name()} gives features of shape {written} for images of shape "
-                f"{self.shape}; expected ({self.shape[0]}, width)."
+                f"{self.shape}; expected {self._expected}."
             )
         self._images = self._cuda.host_array(self.shape, np.uint8)
         self._features = self._cuda.host_array(written, np.float32)

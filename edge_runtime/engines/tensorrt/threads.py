@@ -24,7 +24,7 @@ def interruptible(work: Callable[[Callable[[], bool]], T]) -> T:
     Returns:
         Its result; what it raises is raised.
     """
-    interrupted = threading.Event()
+    interrupted, finished = threading.Event(), threading.Event()
     results: list[T] = []
     errors: list[BaseException] = []
 
@@ -33,17 +33,21 @@ def interruptible(work: Callable[[Callable[[], bool]], T]) -> T:
             results.append(work(interrupted.is_set))
         except BaseException as error:  # noqa: BLE001 - raised below
             errors.append(error)
+        finally:
+            finished.set()
 
     thread = threading.Thread(target=run, name="tensorrt")
+    thread.start()
     try:
-        thread.start()
-        while thread.is_alive():
-            thread.join(_LOOK_S)
+        # Not `join`: one that is interrupted takes the thread for ended (Python 3.10 to 3.12)
+        while not finished.wait(_LOOK_S):
+            pass
     except BaseException:
         interrupted.set()
-        if thread.ident is not None:  # it has started
-            thread.join()
+        finished.wait()
         raise
+    finally:
+        thread.join()
     if errors:
         raise errors[0]
     return results[0]
