@@ -254,7 +254,6 @@ def test_weights_have_the_prefix_of_the_encoder(tmp_path):
         ("outputs", "dtype", "float16", r"'features' is float16 \[None, 4\]"),
         ("outputs", "shape", [None], r"'features' is float32 \[None\]"),
         ("outputs", "shape", [None, None], r"expected float32 \[images, width\]"),
-        ("outputs", "shape", [None, 0], r"'features' is float32 \[None, 0\]"),
     ],
 )
 def test_images_and_features_of_a_forward_graph_have_known_sizes(

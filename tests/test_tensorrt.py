@@ -79,6 +79,10 @@ def other_format(world, package, monkeypatch):
     monkeypatch.setattr("edge_runtime.engines.tensorrt._FORMAT", "2")
 
 
+def no_tf32(world, package, monkeypatch):
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+
+
 def fewer_multiprocessors(world, package, monkeypatch):
     world.cuda.multiprocessors = 8
 
@@ -104,6 +108,7 @@ def a_little_less_memory(world, package, monkeypatch):
         (other_graph, True),
         (other_number_of_images, True),
         (other_format, True),
+        (no_tf32, True),
         (fewer_multiprocessors, True),
         (less_memory, True),
         (a_little_less_memory, False),

@@ -276,7 +276,7 @@ def _forward(manifest: Manifest, path: str) -> Iterator[str]:
         (spec,) = found
         axes, dtype = _FORWARD_AXES[role]
         # Only the number of images may be unknown
-        if spec.dtype != dtype or len(spec.shape) != len(axes) or not all(spec.shape[1:]):
+        if spec.dtype != dtype or len(spec.shape) != len(axes) or None in spec.shape[1:]:
             yield (
                 f"{path}: {spec.name!r} is {spec.dtype} {list(spec.shape)}, expected {dtype} "
                 f"[{', '.join(axes)}]"

@@ -6,6 +6,7 @@ in parts of one size: copied in, embedded and copied out by one CUDA graph.
 """
 
 import hashlib
+import os
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -52,6 +53,7 @@ from edge_runtime.state import Array, State
 
 IMAGES_PER_RUN = 32  # of a graph that takes any number: enough work for a GPU of a board
 _FORMAT = "1"  # of what is built: another one is not read
+_TF32 = "NVIDIA_TF32_OVERRIDE"  # a variable
 _PRECISION = "as exported, TF32 for float32 products"
 _MOST_GRAPH_BYTES = 2 << 30  # of an ONNX file
 
@@ -153,6 +155,7 @@ class TensorRtForwardEngine(BaseEngine, ForwardEngine):
             "driver": self._gpu.driver or "",
             "l4t": l4t_release() or "",
             "precision": _PRECISION,
+            "TF32 override": os.environ.get(_TF32, ""),  # of NVIDIA's libraries
         }
         return CachedFile(kind, {**key, **more})
 
