@@ -3,6 +3,7 @@
 import logging
 import sys
 import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -213,6 +214,30 @@ def test_what_work_on_another_thread_raises_is_raised():
     with pytest.raises(KeyError, match="False"):
         interruptible(fail)
     assert interruptible(lambda is_interrupted: 7) == 7
+
+
+@pytest.mark.parametrize("place", ["start", "wait"])
+def test_an_interruption_waits_for_work_that_has_begun(monkeypatch, place):
+    """Also one while the thread starts: then nothing is begun."""
+    done, cls = [], {"start": threading.Thread, "wait": threading.Event}[place]
+    real = getattr(cls, place)
+
+    def work(is_interrupted):
+        while not is_interrupted():
+            time.sleep(0.01)
+        time.sleep(0.2)
+        done.append(True)
+
+    def interrupted(self, *timeout):
+        real(self, *timeout)
+        if timeout or place == "start":
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(cls, place, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        interruptible(work)
+    assert done == ([] if place == "start" else [True])
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

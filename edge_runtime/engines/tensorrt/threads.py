@@ -24,30 +24,33 @@ def interruptible(work: Callable[[Callable[[], bool]], T]) -> T:
     Returns:
         Its result; what it raises is raised.
     """
-    interrupted, finished = threading.Event(), threading.Event()
+    begins, interrupted, finished = threading.Event(), threading.Event(), threading.Event()
     results: list[T] = []
     errors: list[BaseException] = []
 
     def run() -> None:
+        begins.wait()
         try:
-            results.append(work(interrupted.is_set))
+            if not interrupted.is_set():
+                results.append(work(interrupted.is_set))
         except BaseException as error:  # noqa: BLE001 - raised below
             errors.append(error)
         finally:
             finished.set()
 
     thread = threading.Thread(target=run, name="tensorrt")
-    thread.start()
     try:
+        thread.start()
+        begins.set()
         # Not `join`: one that is interrupted takes the thread for ended (Python 3.10 to 3.12)
         while not finished.wait(_LOOK_S):
             pass
     except BaseException:
         interrupted.set()
-        finished.wait()
+        if begins.is_set():  # otherwise nothing was begun, and nothing will be
+            finished.wait()
+        begins.set()
         raise
-    finally:
-        thread.join()
     if errors:
         raise errors[0]
     return results[0]
