@@ -1,6 +1,6 @@
 """Engine `ort`: step graphs, or micro-batches and their optimizer, on stock ONNX Runtime."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import chain
 from typing import Any
 
@@ -89,7 +89,7 @@ class OrtEngine(BaseEngine, Engine):
             self._state = DeviceState(state, self._on)
         options = ForwardOptions(device=self.device, threads=self.threads)
         self._targets = Targets(package, self._forward, options)
-        self._teacher = Teacher(package, self._forward, options, self._state.view)
+        self._teacher = Teacher(package, self._forward, options, self._read)
         texts = self._targets.engine_text(), self._teacher.engine_text()
         self.forward_engine = texts[0] or texts[1]
         # Not at the first period: a broken file or missing memory shows before the first step.
@@ -162,6 +162,10 @@ class OrtEngine(BaseEngine, Engine):
         return GraphSession(
             package, path, device=self._on, threads=self.threads, spinning=spinning
         )
+
+    def _read(self, names: Collection[str]) -> State:
+        with native_errors(f"read the state from device {self.device}"):
+            return self._held_state.view(names)
 
     @property
     def _held_state(self) -> DeviceState:

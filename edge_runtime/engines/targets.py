@@ -3,7 +3,7 @@
 Also the choice of the forward engine for it and for a teacher before the step.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from typing_extensions import override
@@ -20,7 +20,7 @@ from edge_runtime.engines.teacher import Teacher
 from edge_runtime.engines.view_features import ViewFeatures
 from edge_runtime.package import Package
 from edge_runtime.package.names import TARGET_PREFIX
-from edge_runtime.state import Array, State
+from edge_runtime.state import Array
 
 
 class _WeightsInFile(Mapping[str, Array]):
@@ -108,17 +108,14 @@ def choose_targets_engine(package: Package, name: str, options: ForwardOptions) 
     likely = likely_forward_engine(name, options.device)
     if likely == ORT or not package.manifest.forward_graphs:
         return ORT
+    makers: list[Callable[[], Targets | Teacher]] = [
+        lambda: Targets(package, name, options),
+        lambda: Teacher(package, name, options, lambda _: package.initial_state()),
+    ]
     texts = []
-    for encoder in (
-        Targets(package, name, options),
-        Teacher(package, name, options, _initial(package)),
-    ):
+    for make in makers:
+        encoder = make()
         encoder.close()
         texts.append(encoder.engine_text())
     names = {text.partition(",")[0] for text in texts if text is not None}
     return ORT if ORT in names else likely
-
-
-def _initial(package: Package) -> Callable[[Collection[str]], State]:
-    """Reads tensors of the initial state."""
-    return lambda _: package.initial_state()
