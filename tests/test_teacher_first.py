@@ -248,11 +248,11 @@ def test_gradients_do_not_depend_on_those_before(packages):
 def test_costs_have_the_teachers_part(packages):
     """Two views of four pictures, two at a time; late weights, a copy of them, a batch."""
     manifest, inside = packages[1].manifest, packages[None].manifest
-    spec, rung = manifest.graphs[TEACHER], manifest.rung("k100")
+    spec, rung = manifest.graphs[TEACHER], packages[1].rung("k100")
     assert [each.shape[0] for each in spec.inputs if each.role == "images"] == [2]
     step = manifest.graphs[rung.graphs["step"]]
     assert rung.flops == step.flops + 4 * spec.flops
-    assert rung.flops == pytest.approx(inside.rung("k100").flops, rel=0.01)
+    assert rung.flops == pytest.approx(packages[None].rung("k100").flops, rel=0.01)
     late = sum(each.size_bytes for each in manifest.state if each.name.startswith("late."))
     teacher = sum(each.size_bytes for each in manifest.state if each.name.startswith("ema."))
     assert late == teacher == manifest.state_bytes - inside.state_bytes
@@ -294,7 +294,7 @@ def test_the_recipe_is_in_the_manifest_and_gives_the_same_again(packages):
             "graphs/embed.onnx: images (None, 16, 16, 3) do not give features (None, 32) of a "
             "batch",
         ),
-        (("delay", 2), "teacher_first.delay: expected"),
+        (("delay", 2), "teacher_first.delay: expected an integer in [0, 1], got 2"),
     ],
 )
 def test_an_inconsistent_manifest_is_refused(packages, tmp_path, change, wanted):
@@ -307,7 +307,20 @@ def test_a_late_teacher_that_is_not_in_the_state_is_refused(packages, tmp_path):
     shutil.copytree(packages[0].path, tmp_path / "package")
     edit(tmp_path / "package", set_in("teacher_first", "delay", 1))
     found = problems(tmp_path / "package")
-    assert f"{TEACHER}: the state has no 'late.encoder.cls_token'" in found
+    assert (
+        f"{TEACHER}: the state has no 'late.encoder.cls_token' of float32 (1, 1, 32)" in found
+    )
+
+
+def test_steps_that_do_not_renew_the_late_teacher_are_refused(packages, tmp_path):
+    def change(table):
+        outputs = table["graphs"]["graphs/k050/step.onnx"]["outputs"]
+        outputs[:] = [o for o in outputs if o["name"] != "next.late.encoder.cls_token"]
+
+    shutil.copytree(packages[1].path, tmp_path / "package")
+    edit(tmp_path / "package", change)
+    wanted = "rung 'k050': its steps do not renew 'late.encoder.cls_token'"
+    assert wanted in problems(tmp_path / "package")
 
 
 @pytest.mark.parametrize(

@@ -275,6 +275,7 @@ def _interfaces(manifest: Manifest) -> Iterator[str]:
                 yield f"{use.path}: unknown hyper-parameter {spec.name!r}"
     yield from _forward(manifest, manifest.embed)
     yield from _targets(manifest)
+    yield from _late_teacher(manifest)
     yield from _merged(manifest)
 
 
@@ -326,6 +327,19 @@ def _target(
                 if spec.dtype != "float32" or spec.shape != expected:
                     given = f"{spec.dtype} {spec.shape}"
                     yield f"{path}: {spec.name!r} is {given}, expected float32 {expected}"
+
+
+def _late_teacher(manifest: Manifest) -> Iterator[str]:
+    """Check that every step renews the late teacher."""
+    teacher = manifest.teacher_first
+    if teacher is None or not teacher.delay or teacher.graph not in manifest.graphs:
+        return
+    names = {teacher.prefix + spec.name for spec in manifest.teacher_weights}
+    for rung in manifest.rungs:
+        if not manifest.graphs.keys() >= set(rung.graphs.values()):
+            continue  # reported by _files
+        if missing := sorted(names - manifest.changed_state(rung)):
+            yield f"rung {rung.id!r}: its steps do not renew {missing[0]!r}"
 
 
 def _outputs(manifest: Manifest, kind: str, path: str) -> Iterator[str]:
