@@ -15,6 +15,7 @@ from killed_runs import train_and_kill  # noqa: E402
 from edge_export.package.build import export_package  # noqa: E402
 from edge_export.recipe import make_recipe  # noqa: E402
 from edge_runtime.cli.main import main  # noqa: E402
+from edge_runtime.data import Lookahead  # noqa: E402
 from edge_runtime.engines import ForwardOptions, create_engine, forward  # noqa: E402
 from edge_runtime.engines.ort_forward import OrtForwardEngine  # noqa: E402
 from edge_runtime.engines.teacher import Teacher  # noqa: E402
@@ -26,7 +27,6 @@ from edge_runtime.errors import (  # noqa: E402
 )
 from edge_runtime.profiling.worker import Noise  # noqa: E402
 from edge_runtime.training import TrainingOptions, train  # noqa: E402
-from edge_runtime.training.lookahead import Lookahead  # noqa: E402
 from edge_runtime.training.loop import Loop  # noqa: E402
 
 STEPS = 10

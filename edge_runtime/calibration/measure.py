@@ -61,7 +61,7 @@ class CalibrationOptions:
     seed: int = 0
     device: str = CPU
     threads: int | None = None  # of the engine; None: one per processor
-    forward_engine: str = ORT  # of the package's frozen encoder, if it has one
+    forward_engine: str = ORT  # of the encoders before the package's steps
     run: str | None = None  # from which the stages come; None: the initial state only
     report: Callable[[str], None] = lambda _: None  # called with a line of text
     stop: Callable[[], bool] = never  # called between two gradients

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from edge_runtime.data import ViewBatch, draw_inputs, view_batches
+from edge_runtime.data import Lookahead, ViewBatch, draw_inputs, view_batches
 from edge_runtime.device import PeakMemory
 from edge_runtime.engines.base import Batch, Engine, Hyper, StepResult
 from edge_runtime.errors import DataError, EdgeRuntimeError, EngineError, NoMemoryError
@@ -29,7 +29,6 @@ from edge_runtime.records.totals import Losses
 from edge_runtime.state import State
 from edge_runtime.training import endings
 from edge_runtime.training.job import TrainingJob
-from edge_runtime.training.lookahead import Lookahead
 from edge_runtime.training.metering import Metering
 from edge_runtime.training.selector import RungSelector, UnknownLimit
 
