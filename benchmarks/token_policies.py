@@ -1,11 +1,13 @@
-"""How much of the FLOPs that a token policy saves is saved in time?
+"""How much of the FLOPs that a token policy saves is saved in time, and what do methods cost?
 
-Steps of one method and one ViT with every token policy, each on rungs that save about a
-quarter to a half of the FLOPs, beside the step on all tokens: time saved over FLOPs saved. One
-row is one rung; each is measured in a new process per round, rows interleaved. Compared is the
-time that the fast tenth of a row's steps took at most: other programs only add to it.
+Steps of a method and one ViT with every token policy, each on rungs that save about a quarter
+to a half of the FLOPs, beside the step of that method on all tokens: time saved over FLOPs
+saved. One row is one rung; each is measured in a new process per round, rows interleaved.
+Compared is the time that the fast tenth of a row's steps took at most: other programs only add
+to it.
 
     python benchmarks/token_policies.py
+    python benchmarks/token_policies.py --policies none --methods simclr,mocov3,mae
 
 Pictures of 48 px in patches of 6 px are the 64 tokens of the other benchmarks; patches of 8 px
 are 36 tokens. FLOPs are those of the matrix products, from the manifest.
@@ -50,6 +52,8 @@ POLICIES = {
     "tome": ("--tokens", "tome", "--keep-ratios", "0.5,0.25"),
     "ranked": ("--tokens", "ranked", "--keep-ratios", "0.6,0.4"),
 }
+# A method that learns only from hidden patches has no step on all tokens.
+DENSE_OF = {"mae": ("--tokens", "random", "--keep-ratios", "0.25")}
 MODEL = "vit_tiny"
 
 
@@ -57,6 +61,7 @@ MODEL = "vit_tiny"
 class Case:
     """One row before it is measured."""
 
+    method: str
     policy: str
     package: Path
     rung: str
@@ -70,12 +75,14 @@ def main(words: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         cases = [
             case
+            for method in args.methods
             for policy in dict.fromkeys((DENSE, *args.policies))
-            for case in cases_of(policy, Path(folder) / policy, args)
+            for case in cases_of(method, policy, Path(folder) / f"{method}-{policy}", args)
         ]
         measured = interleaved(cases, args.rounds, lambda case: measure(case, args))
     rows = [row_of(case, results) for case, results in measured.items()]
-    add_savings(rows)
+    for method in args.methods:
+        add_savings([row for row in rows if row["method"] == method])
     if args.json:
         document = {"rows": rows, "machine": facts, "versions": versions("torch", "numpy")}
         print(json.dumps(document, indent=1))
@@ -94,7 +101,13 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
         metavar="P,P,...",
         help=f"of {','.join(POLICIES)}; default: all",
     )
-    parser.add_argument("--method", default="simclr", help="default: simclr")
+    parser.add_argument(
+        "--methods",
+        type=lambda text: text.split(","),
+        default=["simclr"],
+        metavar="M,M,...",
+        help="default: simclr",
+    )
     parser.add_argument("--threads", type=int, default=2, help="of the engine; default: 2")
     parser.add_argument("--warm-up", type=int, default=3, help="steps before; default: 3")
     args = parser.parse_args(words)
@@ -105,12 +118,13 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def cases_of(policy: str, package: Path, args: argparse.Namespace) -> list[Case]:
-    """The rungs of a policy, whose package is exported now."""
+def cases_of(method: str, policy: str, package: Path, args: argparse.Namespace) -> list[Case]:
+    """The rungs of a method with a policy, whose package is exported now."""
+    tokens = DENSE_OF.get(method, POLICIES[DENSE]) if policy == DENSE else POLICIES[policy]
     flags = [
         *("--model", MODEL, "--image-size", "48", "--patch-size", "6"),
         *("--depth", str(args.depth), "--batch-size", str(args.batch_size)),
-        *("--method", args.method, *POLICIES[policy]),
+        *("--method", method, *tokens),
     ]
     if policy == "ranked":
         ranker = untrained_ranker(package.with_suffix(".safetensors"), args.depth)
@@ -118,7 +132,7 @@ def cases_of(policy: str, package: Path, args: argparse.Namespace) -> list[Case]
     say(f"exporting {' '.join(flags)}")
     edge_train(["export", *flags, "-o", str(package)])
     rungs = open_package(package).manifest.rungs
-    return [Case(policy, package, rung.id, rung.flops) for rung in rungs]
+    return [Case(method, policy, package, rung.id, rung.flops) for rung in rungs]
 
 
 def untrained_ranker(path: Path, depth: int) -> Path:
@@ -151,7 +165,8 @@ def measure(case: Case, args: argparse.Namespace) -> Row:
         "steps": args.steps,
     }
     row = in_fresh_process(sys.executable, "step_ort", job)
-    say(f"{case.policy:15}{case.rung:10}{statistics.median(row['step_ms']):9.1f} ms")
+    median_ms = statistics.median(row["step_ms"])
+    say(f"{case.method:13}{case.policy:15}{case.rung:10}{median_ms:9.1f} ms")
     return row
 
 
@@ -159,6 +174,7 @@ def row_of(case: Case, results: list[Row]) -> Row:
     """A row of all rounds."""
     step_ms = [step for result in results for step in result["step_ms"]]
     return {
+        "method": case.method,
         "policy": case.policy,
         "rung": case.rung,
         "flops": case.flops,
@@ -172,7 +188,7 @@ def row_of(case: Case, results: list[Row]) -> Row:
 
 
 def add_savings(rows: list[Row]) -> None:
-    """Add what each row saves of the dense one: shares of FLOPs, time and memory."""
+    """Add what each row of a method saves of its dense one: of FLOPs, time and memory."""
     dense = next(row for row in rows if row["policy"] == DENSE)
     for row in rows:
         row["flops_saved"] = round(1 - row["flops"] / dense["flops"], 4)
@@ -184,6 +200,7 @@ def text_of(rows: list[Row]) -> str:
     """The table."""
     lines = [
         [
+            row["method"],
             row["policy"],
             row["rung"],
             *(f"{row[key]:.0f}" for key in ("fast_ms", "median_ms", "max_ms")),
@@ -195,8 +212,8 @@ def text_of(rows: list[Row]) -> str:
         for row in rows
     ]
     columns = (
-        "policy", "rung", "fast ms", "median", "max", "peak MiB", "GFLOP", "FLOPs saved",
-        "time saved", "time/FLOPs saved",
+        "method", "policy", "rung", "fast ms", "median", "max", "peak MiB", "GFLOP",
+        "FLOPs saved", "time saved", "time/FLOPs saved",
     )  # fmt: skip
     return table(columns, lines)
 

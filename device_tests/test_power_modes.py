@@ -13,9 +13,9 @@ from device_tests.emulated_board.driving import DriveOptions, HeatModel
 from device_tests.emulated_board.running import running_board
 from device_tests.emulated_board.tools import write_tools
 from device_tests.emulated_board.tree import cpu_share, write_board
-from edge_runtime.device import PowerModes, load_board, power_mode, power_modes
+from edge_runtime.device import PowerModes, load_board, mode_put_back, power_mode, power_modes
 from edge_runtime.errors import ModeError
-from edge_runtime.profiling import load_profile, mode_put_back
+from edge_runtime.profiling import load_profile
 from edge_runtime.selftest import PACKAGE
 
 JETSONS = {name: board for name, board in BOARDS.items() if board.jetson}

@@ -126,7 +126,7 @@ def train_within(
         engine: its name, or "auto".
         device: on which the engine runs. `None`: the CPU; "auto": that on which a step takes
             the least time. With both, a run that is continued keeps its device.
-        forward_engine: that runs the package's frozen encoder, if it has one: "ort",
+        forward_engine: that runs the encoders before the package's steps, if any: "ort",
             "tensorrt", or "auto", tensorrt where it is installed, has a GPU and gives the
             features of ort. It may be built first, in minutes. With "auto", a run that is
             continued keeps ort.

@@ -33,7 +33,8 @@ SLOW_FILES = {
     "test_liveness", "test_measuring_within_budget", "test_micro_batches",
     "test_ort_training_artifacts", "test_package_format", "test_partial_training",
     "test_policies", "test_profiling", "test_ranker_file", "test_report_room", "test_selftest",
-    "test_sensor_faults", "test_tensorrt_graphs", "test_tensorrt_targets",
+    "test_sensor_faults", "test_teacher_first", "test_teacher_overlap",
+    "test_tensorrt_graphs", "test_tensorrt_targets",
     "test_training_budget", "test_training_resume", "test_verify",
     "test_wheel",
 }  # fmt: skip

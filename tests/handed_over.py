@@ -1,9 +1,9 @@
 """Packages that are exported in the environment with PyTorch and trained in others.
 
 `python tests/handed_over.py FOLDER` writes one package per method and token policy, one with
-micro-batches, some in half precision, and next to each the losses of its first steps in this
-environment: of engine `ort`, which the parity tests compare with PyTorch, or of PyTorch itself
-in half precision, which `ort` refuses on a processor.
+micro-batches, one whose teacher is a step late, some in half precision, and next to each the
+losses of its first steps in this environment: of engine `ort`, which the parity tests compare
+with PyTorch, or of PyTorch itself in half precision, which `ort` refuses on a processor.
 `EDGE_TRAIN_TEST_PACKAGES=FOLDER` passes them to the tests of another environment.
 """
 
@@ -78,19 +78,25 @@ def noted_losses(path: Path) -> dict[str, list[float]]:
 
 def _losses(package: Package, rung: Rung, create: Callable[[], Engine]) -> list[float]:
     manifest, losses = package.manifest, []
+    batches = [
+        range(step * manifest.batch_size, (step + 1) * manifest.batch_size)
+        for step in range(1, STEPS + 1)
+    ]
+    noise = [
+        {f"images.{group.name}": _noise(group, pictures) for group in manifest.views}
+        for pictures in batches
+    ]
+    is_late = manifest.teacher_first is not None
     with create() as engine:
         engine.open(package, package.initial_state())
-        for step in range(1, STEPS + 1):
-            pictures = range(step * manifest.batch_size, (step + 1) * manifest.batch_size)
-            images = {
-                f"images.{group.name}": _noise(group, pictures) for group in manifest.views
-            }
+        for step, pictures in enumerate(batches, start=1):
+            images, following = noise[step - 1], noise[step : step + 1 if is_late else step]
             crops = some_crops(manifest.views, pictures)
             draws = draw_inputs(rung.draws, seed=0, epoch=0, pictures=pictures, crops=crops)
             hyper = hyper_parameters(
                 manifest.hyper_parameters, step, steps_per_epoch=1, total_steps=STEPS
             )
-            result = engine.step(rung.id, {**images, **draws}, hyper)
+            result = engine.step(rung.id, {**images, **draws}, hyper, *following)
             losses.append(result.metrics["loss"])
     return losses
 
@@ -117,24 +123,30 @@ def export_all(folder: Path) -> None:
     cases = [*METHODS_AND_POLICIES, ("paired", "random")]
     for method, policy in [*cases, ("distillation", "random")]:
         export_one(folder, method, policy, "fp32")
+    export_one(folder, "mocov3", "simprune", "fp32", delay=1)
     for method, policy in cases:
         # Each method and each policy; with a teacher, simprune couples the branches
         if method == "simclr" or policy in ("random", "simprune"):
             export_one(folder, method, policy, "fp16")
 
 
-def export_one(folder: Path, method: str, policy: str, precision: str) -> None:
-    """Write one package and its losses."""
+def export_one(
+    folder: Path, method: str, policy: str, precision: str, delay: int | None = None
+) -> None:
+    """Write one package and its losses; `delay`: of a teacher before the step."""
     from paired_objective import paired_method
     from reference_engine import TorchEngine
 
     from edge_runtime.cli.main import main
 
     is_half = precision == "fp16"
-    path = folder / f"{method}-{policy}{'-fp16' if is_half else ''}"
+    late = "" if delay is None else "-late"
+    path = folder / f"{method}-{policy}{late}{'-fp16' if is_half else ''}"
     options = f"{SMALL} --method {method} --tokens {policy} --precision {precision}"
     with paired_method(), small_scale():
         options += f" --verify full {flags_of(folder, method, policy)}"
+        if delay is not None:
+            options += f" --set method.teacher_delay={delay}"
         if code := main(["export", *options.split(), "-o", str(path)]):
             sys.exit(code)
         losses = first_losses(path, TorchEngine if is_half else engine_of_device)

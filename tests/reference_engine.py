@@ -49,7 +49,9 @@ class TorchEngine(BaseEngine):
         self._program = program_of(package)
         self._state = {name: torch.from_numpy(value.copy()) for name, value in state.items()}
 
-    def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> StepResult:
+    def step(
+        self, rung_id: str, batch: Batch, hyper: Hyper, following: Batch | None = None
+    ) -> StepResult:
         rung = self._require_open("step").rung(rung_id)
         inputs = {
             **self._state,

@@ -148,7 +148,7 @@ def test_flops_and_memory_have_the_teachers_part(beside):
     assert spec.flops > 0
     assert whole.flops == step.flops + 4 * spec.flops
     assert parts.flops == whole.flops
-    weights = manifest.frozen_weight_bytes
+    weights = manifest.forward_weight_bytes
     assert weights == sum(value.nbytes for value in beside.frozen_weights().values())
     without = predicted_peak_bytes(replace(manifest, frozen_encoder=None), whole, 0)
     more = predicted_peak_bytes(manifest, whole, 0) - without
@@ -196,7 +196,7 @@ def folder(tmp_path, alone):
         ),
         (
             set_in("frozen_encoder", "groups", ["global", "global"]),
-            "group of the frozen encoder 'global' appears 2 times",
+            "group of frozen_encoder 'global' appears 2 times",
         ),
         (
             set_in("frozen_encoder", None),

@@ -90,6 +90,19 @@ def test_weights_are_copied(engine: ForwardEngine, package: Package) -> None:
         assert_features(other.run(images_of(2)), weights_of(package, 2), images_of(2))
 
 
+def test_weights_can_be_replaced(engine: ForwardEngine, package: Package) -> None:
+    """By copies: what was given may change right afterwards."""
+    images = images_of(3)
+    before = engine.run(images)
+    mine = {name: value.copy() for name, value in weights_of(package, 2).items()}
+    engine.set_weights(mine)
+    for value in mine.values():
+        value[...] = np.nan
+    assert_features(engine.run(images), weights_of(package, 2), images)
+    engine.set_weights(weights_of(package, 1))
+    np.testing.assert_array_equal(engine.run(images), before)
+
+
 def test_weights_may_have_any_memory_layout(engine: ForwardEngine, package: Package) -> None:
     turned = {name: np.asfortranarray(v) for name, v in weights_of(package, 1).items()}
     with make_engine(engine.name) as other:
@@ -120,6 +133,8 @@ def test_use_outside_open_and_close_is_refused(package: Package, name: str) -> N
     engine = make_engine(name)
     with pytest.raises(EngineError, match="cannot run: it is not opened yet"):
         engine.run(images_of(1))
+    with pytest.raises(EngineError, match="cannot take weights: it is not opened yet"):
+        engine.set_weights(weights_of(package, 1))
     engine.open(package, package.manifest.embed, weights_of(package, 1))
     with pytest.raises(EngineError, match="cannot open: it is already open"):
         engine.open(package, package.manifest.embed, weights_of(package, 1))

@@ -14,15 +14,14 @@ import fake_board
 import fake_modes
 import pytest
 
-from edge_runtime.device import Cpufreq
+from edge_runtime.device import Cpufreq, interrupted_mode, mode_put_back
 from edge_runtime.errors import DeviceError, ModeError, StorageError
-from edge_runtime.profiling import interrupted_mode, mode_put_back, modes
+from edge_runtime.profiling import modes
 
 HOLD = """
 import time
 from pathlib import Path
-from edge_runtime.device import Cpufreq
-from edge_runtime.profiling import mode_put_back
+from edge_runtime.device import Cpufreq, mode_put_back
 modes = Cpufreq()
 with mode_put_back(modes, print):
     modes.set("schedutil-900MHz")

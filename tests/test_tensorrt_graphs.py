@@ -121,6 +121,17 @@ def test_the_graph_of_a_frozen_encoder_is_documented(teacher):
     assert not_documented(graphs.frozen_graph(program, weights, 4).model) == []
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"tokens": {"name": "simprune"}}, {"trained": ["lora-2"]}],
+)
+def test_the_graph_of_a_teacher_before_the_step_is_documented(changes):
+    method = {"name": "byol", "teacher_delay": 1}
+    program = Program(make_recipe({**SMALL, "method": method, **changes}, where="test"))
+    model = graphs.teacher_graph(program, program.initial_state(), 4).model
+    assert not_documented(model) == []
+
+
 def test_that_of_the_package_inside_edge_train_is_documented():
     model = onnx.load(PACKAGE / "graphs/embed.onnx")
     assert not_documented(model) == []

@@ -1,6 +1,7 @@
 """The frozen encoder of a package on engine `tensorrt`: targets, records, resuming."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ import pytest
 pytest.importorskip("torch", reason="exports a package")
 pytest.importorskip("onnxruntime", reason="trains it")
 
-from steps import noise_batch
+from early_teacher import table_of
+from steps import hyper_of, noise_batch
 from teacher_file import write_teacher
 from training_fakes import INFO
 
@@ -53,10 +55,40 @@ def test_targets_are_those_of_ort(package, tensorrt):
     found = []
     for name in ("ort", "tensorrt"):
         targets = Targets(package, name, ForwardOptions(threads=1))
-        assert targets.engine_name == name
+        assert targets.engine_text().startswith(f"{name}, ")
         found.append(targets.added_to(batch)["target.global"])
         targets.close()
     np.testing.assert_allclose(*found, rtol=1e-5, atol=1e-6)
+    assert tensorrt.cuda.allocations == {}
+
+
+@pytest.fixture(scope="module")
+def late(tmp_path_factory):
+    """BYOL whose teacher is one step late."""
+    recipe = make_recipe(table_of("byol", 1), where="test")
+    folder = tmp_path_factory.mktemp("late") / "package"
+    return export_package(recipe, folder, init=None, report=lambda *_: None)
+
+
+def test_a_late_teacher_runs_on_the_gpu_beside_the_step(late, tensorrt, tmp_path):
+    """Other weights for each batch, without another engine; the same bytes in turn."""
+    assert choose_targets_engine(late, "auto", ForwardOptions(threads=1)) == "tensorrt"
+    builds = tensorrt.builds
+    losses = {}
+    for name, ahead in (("ort", False), ("tensorrt", False), ("tensorrt", True)):
+        with create_engine(threads=1, forward_engine=name) as engine:
+            engine.open(late, late.initial_state())
+            assert engine.forward_engine.startswith(f"{name}, ")
+            batches = [noise_batch(late, "k050", step) for step in range(1, 6)]
+            losses[name, ahead] = [
+                engine.step(
+                    "k050", batch, hyper_of(late, step), following if ahead else None
+                ).metrics["loss"]
+                for step, (batch, following) in enumerate(pairwise([*batches, None]), start=1)
+            ]
+    assert losses["tensorrt", True] == losses["tensorrt", False]
+    assert losses["tensorrt", True] == pytest.approx(losses["ort", False], rel=1e-5)
+    assert tensorrt.builds == builds
     assert tensorrt.cuda.allocations == {}
 
 

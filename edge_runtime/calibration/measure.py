@@ -43,7 +43,7 @@ from edge_runtime.facts.devices import CPU
 from edge_runtime.package import Package
 from edge_runtime.package.curves import hyper_parameters
 from edge_runtime.package.manifest import Rung
-from edge_runtime.package.names import EXP_AVG
+from edge_runtime.package.names import BUFFER, EXP_AVG, LATE
 from edge_runtime.planning.costs import predicted_peak_bytes
 from edge_runtime.records import utc_now
 from edge_runtime.state import Array, State
@@ -61,7 +61,7 @@ class CalibrationOptions:
     seed: int = 0
     device: str = CPU
     threads: int | None = None  # of the engine; None: one per processor
-    forward_engine: str = ORT  # of the package's frozen encoder, if it has one
+    forward_engine: str = ORT  # of the encoders before the package's steps
     run: str | None = None  # from which the stages come; None: the initial state only
     report: Callable[[str], None] = lambda _: None  # called with a line of text
     stop: Callable[[], bool] = never  # called between two gradients
@@ -158,6 +158,7 @@ def _require_memory(
         for spec in manifest.state
         if spec.name in changed and spec.name.startswith(EXP_AVG)
     )
+    set_back = [spec for spec in manifest.state if spec.name.startswith((BUFFER, LATE))]
     decoding = decoding_bytes(
         source, manifest.views, batch_size=manifest.batch_size, threads=None
     )
@@ -166,6 +167,7 @@ def _require_memory(
         predicted_peak_bytes(manifest, dense, baseline)
         - baseline
         + (rungs + _HELD) * vector_bytes
+        + sum(spec.size_bytes for spec in set_back)
         + decoding,
         "Calibrate on a larger machine: gradients do not depend on it, only costs do.",
     )

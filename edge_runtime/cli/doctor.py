@@ -23,6 +23,7 @@ from edge_runtime.cli.output import show, show_json
 from edge_runtime.cli.paths import any_path
 from edge_runtime.device import (
     gpus,
+    interrupted_mode,
     memory_now,
     prefer_oom_kill,
     python_command,
@@ -114,7 +115,6 @@ def collect(board_file: Path | None = None, device: str = AUTO) -> dict[str, Any
         ConfigError: the board file is wrong, or the device unknown.
     """
     from edge_runtime.device import machine_facts
-    from edge_runtime.profiling import interrupted_mode
     from edge_runtime.schema import unstructure
 
     versions = installed_versions()

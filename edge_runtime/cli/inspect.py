@@ -41,6 +41,7 @@ def collect(package: "Package") -> dict[str, Any]:
     from edge_runtime.schema import unstructure
 
     manifest = package.manifest
+    teacher = manifest.teacher_first
     sizes = {name: package.file(name).stat().st_size for name in manifest.sha256}
     parameters = [
         math.prod(shape)
@@ -61,6 +62,7 @@ def collect(package: "Package") -> dict[str, Any]:
             {"name": group.name, "views": len(group.views), "size_px": group.size_px}
             for group in manifest.views
         ],
+        "teacher_delay": None if teacher is None else teacher.delay,
         "parameters": sum(parameters),
         "state_tensors": len(manifest.state),
         "state_bytes": manifest.state_bytes,
@@ -104,11 +106,19 @@ def render_text(facts: dict[str, Any]) -> str:
             f"{px} x {px} px in patches of {model['patch_size_px']} px",
             f"state     {count_text(facts['parameters'])} parameters; "
             f"{facts['state_tensors']} tensors, {bytes_text(facts['state_bytes'])}",
+            *_teacher_lines(facts["teacher_delay"]),
             f"artifacts of the official on-device training API: {ort_training}",
             "",
             *_rung_lines(facts["rungs"]),
         ]
     )
+
+
+def _teacher_lines(delay: int | None) -> list[str]:
+    if delay is None:
+        return []
+    late = f", {delay} step late: it may run while a step does" if delay else ""
+    return [f"teacher   runs before the step{late}"]
 
 
 def _rung_lines(rungs: list[dict[str, Any]]) -> list[str]:

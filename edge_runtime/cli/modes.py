@@ -73,10 +73,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure in every mode, put the mode back, compare."""
+    from edge_runtime.device import mode_put_back
     from edge_runtime.engines import create_engine, supported_rungs
     from edge_runtime.package import open_package
     from edge_runtime.planning import require_state_fits
-    from edge_runtime.profiling import Environment, mode_put_back, profile_modes
+    from edge_runtime.profiling import Environment, profile_modes
 
     if not args.time_per_rung:
         raise ConfigError("--time-per-rung is 0; expected a duration above zero, such as 60s.")

@@ -68,7 +68,7 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the engine: cpu (default), webgpu, cuda, cuda:N, or auto: the one on which a "
         "step takes the least time",
     )
-    add_forward_engine_argument(parser, "the frozen encoder of a package that has one")
+    add_forward_engine_argument(parser, "a frozen encoder or teacher before the step")
     parser.add_argument(
         "--threads", metavar="N", type=threads, help="of the engine; default: all processors"
     )
@@ -140,7 +140,7 @@ def environment_of(args: argparse.Namespace, package: "Package") -> "Environment
         ConfigError: the board file is wrong, or an engine unknown.
         DeviceError: the board is unknown.
         EngineError: no runtime is installed, or the forward engine that is named cannot run
-            the package's frozen encoder.
+            an encoder that runs before the package's steps.
     """
     from edge_runtime.engines import ForwardOptions
     from edge_runtime.engines.targets import choose_targets_engine

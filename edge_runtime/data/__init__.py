@@ -14,7 +14,7 @@ os.environ.update(limits_of(os.environ))
 
 import cv2
 
-from edge_runtime.data.batches import ViewBatch, steps_per_epoch, view_batches
+from edge_runtime.data.batches import Lookahead, ViewBatch, steps_per_epoch, view_batches
 from edge_runtime.data.centred import (
     LabelledSource,
     centred_batches,
@@ -45,6 +45,7 @@ cv2.setNumThreads(0)
 __all__ = [
     "FrameSource",
     "LabelledSource",
+    "Lookahead",
     "PictureSource",
     "Skipped",
     "SourceLostError",

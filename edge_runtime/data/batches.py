@@ -15,6 +15,7 @@ from itertools import chain, count
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Self
 
 from edge_runtime.data.colour import HueScratch
 from edge_runtime.data.decoding_cost import resolutions_of
@@ -28,7 +29,7 @@ from edge_runtime.data.reading import PictureReader, return_freed_memory
 from edge_runtime.data.sources import FrameSource, Image, PictureSource, UnreadablePicture
 from edge_runtime.data.unreadable import ReadStatistics, Skipped
 from edge_runtime.data.views import Images, Numbers, ViewMaker, Views
-from edge_runtime.errors import DataError
+from edge_runtime.errors import DataError, EdgeRuntimeError
 from edge_runtime.package.manifest import ViewGroup
 
 
@@ -45,6 +46,35 @@ class ViewBatch:
     images: Images  # "images.<group>": uint8 (views, batch, size, size, 3)
     crops: Crops  # what each view shows of its picture
     skipped: tuple[Skipped, ...]  # while this batch was made
+
+
+class Lookahead:
+    """Batches in order, of which the next one can be seen before its turn.
+
+    An error is raised when its batch is taken: the steps before it are trained.
+    """
+
+    def __init__(self, batches: Iterator[ViewBatch]) -> None:
+        self._batches = batches
+        self._seen: ViewBatch | EdgeRuntimeError | None = None
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> ViewBatch:
+        seen, self._seen = self._seen, None
+        if isinstance(seen, EdgeRuntimeError):
+            raise seen
+        return next(self._batches) if seen is None else seen
+
+    def following(self) -> ViewBatch | None:
+        """The next batch, which stays; `None`: there is none, or only an error."""
+        if self._seen is None:
+            try:
+                self._seen = next(self._batches, None)
+            except EdgeRuntimeError as error:
+                self._seen = error
+        return None if isinstance(self._seen, EdgeRuntimeError) else self._seen
 
 
 def view_batches(

@@ -33,6 +33,7 @@ from edge_runtime.device.memory import (
     process_tree_rss_bytes,
 )
 from edge_runtime.device.meter import Meter
+from edge_runtime.device.mode_note import interrupted_mode, mode_put_back
 from edge_runtime.device.nvpmodel import Nvpmodel
 from edge_runtime.device.power_mode import PowerModes, power_mode, power_modes
 from edge_runtime.device.probe import SensorEvent
@@ -82,12 +83,14 @@ __all__ = [
     "cpu_threads",
     "detect_board",
     "gpus",
+    "interrupted_mode",
     "known_boards",
     "l4t_release",
     "limit_numpy_threads",
     "load_board",
     "machine_facts",
     "memory_now",
+    "mode_put_back",
     "open_sensor",
     "power_mode",
     "power_modes",

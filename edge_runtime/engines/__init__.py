@@ -98,7 +98,7 @@ def engine_runtime(name: str, device: str = CPU, forward_engine: str = ORT) -> s
     Args:
         name: of the engine.
         device: on which it computes.
-        forward_engine: of the frozen encoder, if the package has one.
+        forward_engine: of the encoders before a step, if the package has any.
 
     Raises:
         ConfigError: an unknown name.
@@ -135,7 +135,7 @@ def create_engine(
         name: one of `ENGINES`, or "auto".
         device: where it computes.
         threads: of the runtime; `None`: one per core.
-        forward_engine: that runs the frozen encoder of a package that has one.
+        forward_engine: that runs the encoders before a step of a package that has any.
 
     Raises:
         ConfigError: an unknown name, or an engine without that device.

@@ -37,7 +37,7 @@ class Engine(Protocol):
     runtime: str  # the runtime with its version: "onnxruntime 1.31.1"
     device: str  # "cpu"
     threads: int | None  # None: one per processor
-    # That computes targets, once open: its name first; None: the package has no frozen encoder
+    # That runs encoders before a step, once open: its name first; None: the package has none
     forward_engine: str | None
 
     def unsupported_reason(self, package: Package, rung: Rung | None = None) -> str | None:
@@ -50,8 +50,18 @@ class Engine(Protocol):
             EngineError: this engine cannot train this package, and why.
         """
 
-    def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> StepResult:
+    def step(
+        self, rung_id: str, batch: Batch, hyper: Hyper, following: Batch | None = None
+    ) -> StepResult:
         """Train one step and update the state.
+
+        Args:
+            rung_id: the rung.
+            batch: images and draws.
+            hyper: the step's hyper-parameters.
+            following: images of the next step, if they are known: a delayed teacher computes
+                their features meanwhile. They must stay as they are, and be the same arrays
+                then. The result is the same without them.
 
         Raises:
             EngineError: the runtime failed. The state is that before the step; if that is
@@ -113,6 +123,16 @@ class ForwardEngine(Protocol):
 
         Raises:
             EngineError: it cannot be loaded, or a graph is already open.
+        """
+
+    def set_weights(self, weights: State) -> None:
+        """Replace the weights by copies of these, which may change afterwards.
+
+        Args:
+            weights: by graph input name, with the dtypes and shapes of those before.
+
+        Raises:
+            EngineError: they cannot be copied to the device.
         """
 
     def run(self, images: Array) -> Array:

@@ -21,6 +21,7 @@ class ForwardOptions:
     """How a forward engine computes; each engine takes what concerns it."""
 
     device: str = CPU  # of engine ort; tensorrt takes the first NVIDIA GPU unless it is one
+    ort_on_cpu: bool = False  # engine ort computes on the processor, whatever the device
     threads: int | None = None  # None: one per processor
     may_spin: bool = True  # whether the threads may wait in a loop between two runs
     # Called while an engine is built, and if "auto" cannot take tensorrt
@@ -31,9 +32,8 @@ class ForwardOptions:
 def _ort(options: ForwardOptions) -> ForwardEngine:
     from edge_runtime.engines.ort_forward import OrtForwardEngine
 
-    return OrtForwardEngine(
-        device=device_name(options.device), threads=options.threads, may_spin=options.may_spin
-    )
+    device = device_name(CPU if options.ort_on_cpu else options.device)
+    return OrtForwardEngine(device=device, threads=options.threads, may_spin=options.may_spin)
 
 
 def _tensorrt(options: ForwardOptions) -> ForwardEngine:

@@ -2,8 +2,8 @@
 
 A step with no learning rate, no weight decay, no memory of earlier gradients and a teacher
 that stands still writes the gradient into AdamW's first moment and changes nothing else that
-a loss depends on, except buffers, which are set back. So every package has the graphs for it,
-on every device and also for rungs with micro-batches.
+a loss depends on, except buffers and a late teacher, which are set back. So every package has
+the graphs for it, on every device and also for rungs with micro-batches.
 """
 
 from typing_extensions import override
@@ -18,6 +18,7 @@ from edge_runtime.package.names import (
     BUFFER,
     EMA_MOMENTUM,
     EXP_AVG,
+    LATE,
     LEARNING_RATE,
     LOSS_SCALE,
     WEIGHT_DECAY,
@@ -39,8 +40,10 @@ class GradientEngine(OrtEngine):
                 "steps cannot leave the weights as they are. Export it again."
             )
         super().open(package, state)
-        self._buffers = {
-            name: value.copy() for name, value in state.items() if name.startswith(BUFFER)
+        self._kept = {
+            name: value.copy()
+            for name, value in state.items()
+            if name.startswith((BUFFER, LATE))
         }
 
     def gradient(self, rung_id: str, batch: Batch, hyper: Hyper) -> State:
@@ -66,7 +69,8 @@ class GradientEngine(OrtEngine):
                 break
             # The smaller scale is kept for all rungs: only the rounding depends on it.
             scale = BUFFER + LOSS_SCALE
-            self._buffers[scale] = self._held_state.view([scale])[scale].copy()
+            self._kept[scale] = self._held_state.view([scale])[scale].copy()
+            self._set_back()
         else:
             raise DivergedError(f"the gradient of rung {rung_id} is not finite.")
         package = self._require_open("read a gradient")
@@ -76,6 +80,11 @@ class GradientEngine(OrtEngine):
             if name.startswith(EXP_AVG)
         ]
         with native_errors(f"read the gradient from device {self.device}"):
-            self._held_state.write(self._buffers)
+            self._set_back()
             view = self._held_state.view(moments)
         return {name.removeprefix(EXP_AVG): value for name, value in view.items()}
+
+    def _set_back(self) -> None:
+        """Undo what a step changed besides moments."""
+        with native_errors(f"write the state to device {self.device}"):
+            self._held_state.write(self._kept)

@@ -1,6 +1,6 @@
 """Engine `ort`: step graphs, or micro-batches and their optimizer, on stock ONNX Runtime."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import chain
 from typing import Any
 
@@ -27,6 +27,7 @@ from edge_runtime.engines.runtime import (
 from edge_runtime.engines.session import GraphSession, arrays_like
 from edge_runtime.engines.spinning import SpinPolicy
 from edge_runtime.engines.targets import Targets
+from edge_runtime.engines.teacher import Teacher
 from edge_runtime.errors import EngineError
 from edge_runtime.facts.devices import CPU
 from edge_runtime.package import Package
@@ -68,6 +69,7 @@ class OrtEngine(BaseEngine, Engine):
         self._loaded: dict[tuple[str, bool], RunRung] = {}  # one rung at most, by spinning
         self._periodic: dict[str, _StateGraph] = {}
         self._targets: Targets | None = None
+        self._teacher: Teacher | None = None
 
     @override
     def unsupported_reason(self, package: Package, rung: Rung | None = None) -> str | None:
@@ -87,21 +89,26 @@ class OrtEngine(BaseEngine, Engine):
             self._state = DeviceState(state, self._on)
         options = ForwardOptions(device=self.device, threads=self.threads)
         self._targets = Targets(package, self._forward, options)
-        self.forward_engine = self._targets.engine_text()
+        self._teacher = Teacher(package, self._forward, options, self._read)
+        texts = self._targets.engine_text(), self._teacher.engine_text()
+        self.forward_engine = texts[0] or texts[1]
         # Not at the first period: a broken file or missing memory shows before the first step.
         for periodic in package.manifest.periodic:
             graph = self._graph(package, periodic.graph, spinning=False)
             self._periodic[periodic.graph] = _StateGraph(graph, self._held_state)
 
     @override
-    def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> StepResult:
+    def step(
+        self, rung_id: str, batch: Batch, hyper: Hyper, following: Batch | None = None
+    ) -> StepResult:
         package = self._require_open("step")
         wanted = rung_id, self._may_spin()
         loaded = wanted not in self._loaded
         run_rung = self._load(package, *wanted)
         _require_shapes(package, package.rung(rung_id), batch)
         assert self._targets is not None
-        batch = self._targets.added_to(batch)
+        assert self._teacher is not None
+        batch = self._teacher.added_to(self._targets.added_to(batch), following)
         with native_errors(f"run a step of rung {rung_id}"):
             metrics = run_rung(batch, hyper)
         return StepResult(metrics, bool(metrics.get(APPLIED, 1.0)), loaded)
@@ -113,10 +120,15 @@ class OrtEngine(BaseEngine, Engine):
             self._periodic[graph].run({}, hyper)
 
     def _may_spin(self) -> bool:
-        """Whether the processor's threads may; on a GPU they have nothing to wait for."""
+        """Whether the processor's threads may; on a GPU they have nothing to wait for.
+
+        Nor beside a teacher, whose threads need the processors.
+        """
         assert self._on is not None
         assert self._spinning is not None
-        return self._on.is_host and self._spinning.is_allowed()
+        assert self._teacher is not None
+        is_alone = self._on.is_host and not self._teacher.shares_processor
+        return is_alone and self._spinning.is_allowed()
 
     def _load(self, package: Package, rung_id: str, spinning: bool) -> RunRung:
         wanted = rung_id, spinning
@@ -151,6 +163,10 @@ class OrtEngine(BaseEngine, Engine):
             package, path, device=self._on, threads=self.threads, spinning=spinning
         )
 
+    def _read(self, names: Collection[str]) -> State:
+        with native_errors(f"read the state from device {self.device}"):
+            return self._held_state.view(names)
+
     @property
     def _held_state(self) -> DeviceState:
         self._require_open("use the state")
@@ -174,8 +190,9 @@ class OrtEngine(BaseEngine, Engine):
         super().close()
         self._loaded.clear()
         self._periodic.clear()
-        if self._targets is not None:
-            self._targets.close()
+        for encoder in (self._targets, self._teacher):
+            if encoder is not None:
+                encoder.close()
         self._state = None
 
 

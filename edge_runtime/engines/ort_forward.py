@@ -12,6 +12,7 @@ from edge_runtime.engines.session import open_session
 from edge_runtime.engines.spinning import SpinPolicy
 from edge_runtime.facts.devices import CPU
 from edge_runtime.package import Package
+from edge_runtime.package.manifest import TensorSpec
 from edge_runtime.package.names import FEATURES, IMAGES, WEIGHT
 from edge_runtime.state import Array, State
 
@@ -44,6 +45,7 @@ class OrtForwardEngine(BaseEngine, ForwardEngine):
         self._session: Any = None
         self._binding: Any = None
         self._weights: dict[str, Any] = {}
+        self._specs: tuple[TensorSpec, ...] = ()  # of the weights
         self._images = self._features = ""
 
     @override
@@ -59,16 +61,19 @@ class OrtForwardEngine(BaseEngine, ForwardEngine):
             threads=self.threads,
             spinning=self._may_spin and self._on.is_host and self._spinning.is_allowed(),
         )
-        with native_errors(f"bind the weights of {graph}"):
-            self._binding = self._session.io_binding()
-            # The runtime borrows an array's memory: the values must live as long as it does.
-            self._weights = {
-                tensor.name: self._on.copy_of(np.array(weights[tensor.name], order="C"))
-                for tensor in spec.inputs
-                if tensor.role == WEIGHT
-            }
-            for name, value in self._weights.items():
-                self._binding.bind_ortvalue_input(name, value)
+        self._specs = tuple(tensor for tensor in spec.inputs if tensor.role == WEIGHT)
+        self._binding = self._session.io_binding()
+        self.set_weights(weights)
+
+    @override
+    def set_weights(self, weights: State) -> None:
+        self._require_open("take weights")
+        with native_errors("bind weights"):
+            for spec in self._specs:
+                # The runtime borrows an array's memory: the value must live as long as that
+                value = self._on.copy_of(np.array(weights[spec.name], order="C"))
+                self._binding.bind_ortvalue_input(spec.name, value)
+                self._weights[spec.name] = value
 
     @override
     def run(self, images: Array) -> Array:

@@ -3,7 +3,7 @@
 import sys
 import tempfile
 import types
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,12 @@ from edge_runtime.engines.runtime import (
 from edge_runtime.engines.session import open_session
 from edge_runtime.engines.spinning import SpinPolicy
 from edge_runtime.engines.targets import Targets
+from edge_runtime.engines.teacher import Teacher
 from edge_runtime.errors import EngineError, how_to_install
 from edge_runtime.facts.devices import CPU
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import Rung
-from edge_runtime.package.names import EMA, HYPER, METRIC, NEXT, PARAM, STATE
+from edge_runtime.package.names import EMA, HYPER, LATE, METRIC, NEXT, PARAM, STATE
 from edge_runtime.state import Array, State
 from edge_runtime.storage import storage_errors
 
@@ -82,7 +83,8 @@ class OrtTrainingEngine(BaseEngine, Engine):
         self._spinning: SpinPolicy | None = None
         self._checkpoint: Any = None
         self._started: State = {}
-        self._teacher: dict[str, Array] = {}
+        self._ema: dict[str, Array] = {}  # the teacher, and the late one
+        self._teacher: Teacher | None = None
         self._rungs: dict[str, _ApiRung] = {}
         self._update: _TeacherUpdate | None = None
         self._targets: Targets | None = None
@@ -107,22 +109,28 @@ class OrtTrainingEngine(BaseEngine, Engine):
         self._spinning = SpinPolicy()
         self._keep(package)
         self._started = {name: value.copy() for name, value in state.items()}
-        self._teacher = {n: v for n, v in self._started.items() if n.startswith(EMA)}
+        copied = (EMA, LATE)
+        self._ema = {n: v for n, v in self._started.items() if n.startswith(copied)}
         options = ForwardOptions(device=self.device, threads=self.threads)
         self._targets = Targets(package, self._forward, options)
-        self.forward_engine = self._targets.engine_text()
+        self._teacher = Teacher(package, self._forward, options, self._of_teacher)
+        texts = self._targets.engine_text(), self._teacher.engine_text()
+        self.forward_engine = texts[0] or texts[1]
         if package.manifest.ort_training.update is not None:
             self._update = _TeacherUpdate(package, self.threads)
 
     @override
-    def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> StepResult:
+    def step(
+        self, rung_id: str, batch: Batch, hyper: Hyper, following: Batch | None = None
+    ) -> StepResult:
         package = self._require_consistent("step")
         require_supported(self, package, package.rung(rung_id))
         self._check(package, hyper)
         if self._checkpoint is None:
             self._load(steps_done=int(hyper["step"]) - 1)
         assert self._spinning is not None
-        spinning = self._spinning.is_allowed()
+        assert self._teacher is not None
+        spinning = not self._teacher.shares_processor and self._spinning.is_allowed()
         if loaded := rung_id not in self._rungs:
             # A rung keeps its options: the API's modules cannot be made again.
             options = session_options(self.threads, spinning=spinning)
@@ -130,12 +138,12 @@ class OrtTrainingEngine(BaseEngine, Engine):
                 self._api, package, rung_id, self._checkpoint, options
             )
         assert self._targets is not None
-        batch = self._targets.added_to(batch)
-        metrics = self._rungs[rung_id].differentiate(batch, hyper, self._teacher)
+        batch = self._teacher.added_to(self._targets.added_to(batch), following)
+        metrics = self._rungs[rung_id].differentiate(batch, hyper, self._ema)
         self._is_torn = True
         self._rungs[rung_id].apply_update(hyper)
         if self._update is not None:
-            self._teacher = self._update.run(self._checkpoint, self._teacher, hyper)
+            self._ema = self._update.run(self._checkpoint, self._ema, hyper)
         self._is_torn = False
         return StepResult(metrics, applied=True, loaded=loaded)
 
@@ -144,6 +152,9 @@ class OrtTrainingEngine(BaseEngine, Engine):
         # Packages with such graphs are refused by `open`
         self._require_consistent("run a periodic graph")
         raise EngineError(f"engine {self.name} cannot run {graph}. Use engine ort.")
+
+    def _of_teacher(self, names: Collection[str]) -> State:
+        return {name: self._ema[name] for name in names}
 
     def _require_consistent(self, action: str) -> Package:
         """The package, if the last step is complete.
@@ -188,7 +199,7 @@ class OrtTrainingEngine(BaseEngine, Engine):
             PARAM + name: parameter.data.copy()
             for name, parameter in self._checkpoint.parameters
         }
-        return {**parameters, **{k: v.copy() for k, v in self._teacher.items()}, **moments}
+        return {**parameters, **{k: v.copy() for k, v in self._ema.items()}, **moments}
 
     @override
     def state_view(self) -> State:
@@ -199,10 +210,11 @@ class OrtTrainingEngine(BaseEngine, Engine):
     def close(self) -> None:
         super().close()
         self._rungs.clear()
-        if self._targets is not None:
-            self._targets.close()
+        for encoder in (self._targets, self._teacher):
+            if encoder is not None:
+                encoder.close()
         self._checkpoint = self._update = None
-        self._started, self._teacher = {}, {}
+        self._started, self._ema = {}, {}
 
 
 @contextmanager

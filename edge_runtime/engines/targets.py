@@ -1,9 +1,11 @@
-"""Targets of a step: features of its views by the package's frozen encoder."""
+"""Targets of a step: features of its views by the package's frozen encoder.
 
-from collections.abc import Iterator, Mapping
+Also the choice of the forward engine for it and for a teacher before the step.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
-import numpy as np
 from typing_extensions import override
 
 from edge_runtime.engines.base import Batch, ForwardEngine
@@ -14,8 +16,10 @@ from edge_runtime.engines.forward import (
     likely_forward_engine,
     open_forward_engine,
 )
+from edge_runtime.engines.teacher import Teacher
+from edge_runtime.engines.view_features import ViewFeatures
 from edge_runtime.package import Package
-from edge_runtime.package.names import IMAGES, IMAGES_PREFIX, TARGET_PREFIX
+from edge_runtime.package.names import TARGET_PREFIX
 from edge_runtime.state import Array
 
 
@@ -55,14 +59,10 @@ class Targets:
             NoMemoryError: there is too little memory for it.
             PackageError: its weights are not those of the manifest.
         """
-        self._groups: tuple[str, ...] = ()
         self._engine: ForwardEngine | None = None
         encoder = package.manifest.frozen_encoder
         if encoder is None:
             return
-        inputs = package.manifest.graphs[encoder.graph].inputs
-        (shape,) = (spec.shape for spec in inputs if spec.role == IMAGES)
-        self._groups, self._images = encoder.groups, shape[0] or 1
         self._engine = open_forward_engine(
             package,
             encoder.graph,
@@ -71,11 +71,8 @@ class Targets:
             # Between its runs the processors belong to the step
             replace(options, may_spin=False),
         )
-
-    @property
-    def engine_name(self) -> str:
-        """The forward engine; `ORT` where there is nothing to compute."""
-        return ORT if self._engine is None else self._engine.name
+        groups = encoder.groups
+        self._views = ViewFeatures(self._engine, package, encoder.graph, groups, TARGET_PREFIX)
 
     def engine_text(self) -> str | None:
         """The forward engine as it is recorded; `None`: no frozen encoder."""
@@ -83,19 +80,7 @@ class Targets:
 
     def added_to(self, batch: Batch) -> Batch:
         """The batch with its targets, float32 [views, pictures, width] for each view group."""
-        targets = {
-            TARGET_PREFIX + group: self._features(batch[IMAGES_PREFIX + group])
-            for group in self._groups
-        }
-        return {**batch, **targets}
-
-    def _features(self, views: Array) -> Array:
-        """Features of [views, pictures, size, size, 3], some images at a time."""
-        assert self._engine is not None  # there are view groups
-        rows = views.reshape(-1, *views.shape[2:])
-        starts = range(0, len(rows), self._images)
-        parts = [self._engine.run(rows[start : start + self._images]) for start in starts]
-        return np.concatenate(parts).reshape(*views.shape[:2], -1)
+        return batch if self._engine is None else {**batch, **self._views.of(batch)}
 
     def close(self) -> None:
         """Free everything."""
@@ -110,28 +95,37 @@ def likely_targets_engine(package: Package, name: str, device: str) -> str:
         ConfigError: an unknown name or device.
     """
     likely = likely_forward_engine(name, device)
-    return ORT if package.manifest.frozen_encoder is None else likely
+    return likely if package.manifest.forward_graphs else ORT
 
 
 def choose_targets_engine(package: Package, name: str, options: ForwardOptions) -> str:
-    """The forward engine of a package's frozen encoder, built and checked before it is used.
+    """The forward engine of the encoders before a step, built and checked before it is used.
 
     What is built is in the cache afterwards, so that neither a run nor the processes that
     measure its rungs wait for it.
 
     Args:
-        package: with or without a frozen encoder.
-        name: of the forward engine, or "auto".
+        package: with or without a frozen encoder and a teacher before its steps.
+        name: of the forward engine, or "auto": the same for both.
         options: of the forward engine.
 
     Raises:
         ConfigError: an unknown name or device.
-        EngineError: the engine that is named cannot run the frozen encoder.
+        EngineError: the engine that is named cannot run one of them.
         NoMemoryError: there is too little memory for it.
         StoppedError: `stop` of the options returned `True`.
     """
-    if likely_targets_engine(package, name, options.device) == ORT:
+    likely = likely_targets_engine(package, name, options.device)
+    if likely == ORT:
         return ORT
-    targets = Targets(package, name, options)
-    targets.close()
-    return targets.engine_name
+    makers: list[Callable[[], Targets | Teacher]] = [
+        lambda: Targets(package, name, options),
+        lambda: Teacher(package, name, options, lambda _: package.initial_state()),
+    ]
+    texts = []
+    for make in makers:
+        encoder = make()
+        encoder.close()
+        texts.append(encoder.engine_text())
+    names = {text.partition(",")[0] for text in texts if text is not None}
+    return ORT if ORT in names else likely

@@ -11,7 +11,7 @@ from typing import Annotated
 import numpy as np
 
 from edge_runtime.package.curves import Curve
-from edge_runtime.package.names import NEXT, STATE, WEIGHT
+from edge_runtime.package.names import EMA, LATE, NEXT, STATE, WEIGHT
 from edge_runtime.schema import (
     Bytes,
     NonNegativeInt,
@@ -32,6 +32,7 @@ Depth = Annotated[int, Range(ge=1, le=1000)]
 Batch = Annotated[int, Range(ge=1, le=1_000_000)]  # pictures
 Power = Annotated[float, Range(ge=0, le=10)]
 PixelStd = Annotated[float, Range(ge=1e-3, le=1)]
+TeacherDelay = Annotated[int, Range(ge=0, le=1)]  # steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +172,25 @@ class FrozenEncoder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherFirst:
+    """The encoder of the EMA teacher as a graph of its own, which runs before a step.
+
+    Its features are the graph inputs `teacher.<view group>`: of the whole views, whatever the
+    token policy drops. Step t takes those by the teacher after step t - 1 - `delay`, or by the
+    initial one. With a delay of 1 the graph may run while the step before does.
+    """
+
+    graph: str  # images [n, size, size, 3] -> features [n, width]; n divides the batch size
+    delay: TeacherDelay
+    groups: tuple[str, ...]  # of views
+
+    @property
+    def prefix(self) -> str:
+        """Prefix in the state of the graph's weights for the next step."""
+        return LATE if self.delay else EMA
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OrtTraining:
     """Artifacts of the official on-device training API, or why there are none."""
 
@@ -245,6 +265,7 @@ class Manifest:
     periodic: tuple[PeriodicGraph, ...]
     ort_training: OrtTraining
     frozen_encoder: FrozenEncoder | None = None
+    teacher_first: TeacherFirst | None = None  # None: the step graphs contain the teacher
     graphs: dict[str, GraphSpec]
     sha256: dict[str, str] = field(default_factory=dict)
 
@@ -256,15 +277,36 @@ class Manifest:
     @property
     def frozen_weights(self) -> tuple[TensorSpec, ...]:
         """Weights of the frozen encoder, if there is one."""
-        if self.frozen_encoder is None:
-            return ()
-        inputs = self.graphs[self.frozen_encoder.graph].inputs
-        return tuple(spec for spec in inputs if spec.role == WEIGHT)
+        return () if self.frozen_encoder is None else self._weights(self.frozen_encoder.graph)
 
     @property
-    def frozen_weight_bytes(self) -> int:
-        """Size of these weights."""
-        return sum(spec.size_bytes for spec in self.frozen_weights)
+    def teacher_weights(self) -> tuple[TensorSpec, ...]:
+        """Weights of the teacher's own graph, if there is one."""
+        return () if self.teacher_first is None else self._weights(self.teacher_first.graph)
+
+    @property
+    def forward_weight_bytes(self) -> int:
+        """Size of the weights that forward engines keep while a run trains."""
+        return sum(spec.size_bytes for spec in (*self.frozen_weights, *self.teacher_weights))
+
+    @property
+    def forward_graphs(self) -> tuple[str, ...]:
+        """Graphs that forward engines run while a run trains."""
+        return tuple(
+            each.graph
+            for each in (self.frozen_encoder, self.teacher_first)
+            if each is not None
+        )
+
+    @property
+    def batch_bytes(self) -> int:
+        """Size of the images of a batch."""
+        return self.batch_size * sum(
+            len(group.views) * group.size_px**2 * 3 for group in self.views
+        )
+
+    def _weights(self, graph: str) -> tuple[TensorSpec, ...]:
+        return tuple(spec for spec in self.graphs[graph].inputs if spec.role == WEIGHT)
 
     def is_graph(self, name: str) -> bool:
         """Whether a file of the package is a graph."""

@@ -3,6 +3,7 @@
 # State tensors, by prefix
 PARAM = "param."  # trained
 EMA = "ema."  # the teacher's copy of the parameter of the same name
+LATE = "late."  # the teacher's copy before the last step, see `TeacherFirst`
 EXP_AVG = "exp_avg."  # AdamW's first moment
 EXP_AVG_SQ = "exp_avg_sq."  # AdamW's second moment
 UPDATES = "updates."  # updates so far of a parameter group that only some rungs train
@@ -10,7 +11,8 @@ BUFFER = "buffer."  # anything else that is kept between steps: a centre, a mask
 
 # Graph inputs and outputs
 IMAGES_PREFIX = "images."  # of a view group
-TARGET_PREFIX = "target."  # of a view group
+TARGET_PREFIX = "target."  # of a view group, by the frozen encoder
+TEACHER_PREFIX = "teacher."  # of a view group, by the EMA teacher
 NEXT = "next."  # a state tensor or a sum among the outputs
 GRAD = "grad."  # gradients of a parameter, summed over micro-batches
 MEAN = "mean."  # new value of a buffer, averaged over micro-batches
@@ -30,7 +32,8 @@ EMA_MOMENTUM = "ema_momentum"  # of methods with a teacher
 # Roles of graph inputs
 STATE = "state"  # a state tensor, by its state name
 IMAGES = "images"  # uint8 [views, batch, height, width, 3], RGB
-TARGET = "target"  # float32 [views, batch, width]: the images' features, see `FrozenEncoder`
+# float32 [views, batch, width]: the images' features, see `FrozenEncoder` and `TeacherFirst`
+TARGET = "target"
 DRAW = "draw"  # random numbers drawn by the host, see `DrawSpec`
 HYPER = "hyper"  # float32 scalar, see `edge_runtime.package.curves`
 WEIGHT = "weight"  # a weight of a forward graph, by its name without `param.` or `ema.`

@@ -11,7 +11,14 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from edge_runtime.package.curves import COUNT, SHAPES
-from edge_runtime.package.manifest import DrawSpec, Manifest, Rung, TensorSpec
+from edge_runtime.package.manifest import (
+    DrawSpec,
+    FrozenEncoder,
+    Manifest,
+    Rung,
+    TeacherFirst,
+    TensorSpec,
+)
 from edge_runtime.package.names import (
     ACCUMULATE,
     APPLY,
@@ -35,6 +42,7 @@ from edge_runtime.package.names import (
     SUM,
     TARGET,
     TARGET_PREFIX,
+    TEACHER_PREFIX,
     WEIGHT,
 )
 from edge_runtime.reading import MAX_STATE_BYTES
@@ -90,12 +98,23 @@ def _uses(manifest: Manifest) -> Iterator[_Use]:
         if path is not None:
             yield _Use(path, PARAM, set())
     batch = {IMAGES_PREFIX + group.name for group in manifest.views}
-    if (target := manifest.frozen_encoder) is not None:
-        yield _Use(target.graph, None, None)
-        batch |= {TARGET_PREFIX + group for group in target.groups}
+    for encoder, prefix, _ in _encoders(manifest):
+        in_state = encoder.prefix if isinstance(encoder, TeacherFirst) else None
+        yield _Use(encoder.graph, in_state, None)
+        batch |= {prefix + group for group in encoder.groups}
     for rung in manifest.rungs:
         for path in _graphs_of(rung):
             yield _Use(path, EMA, batch | {draw.input for draw in rung.draws})
+
+
+def _encoders(
+    manifest: Manifest,
+) -> Iterator[tuple[FrozenEncoder | TeacherFirst, str, str]]:
+    """The encoders that run before a step: prefix of the inputs that they feed, and key."""
+    if manifest.frozen_encoder is not None:
+        yield manifest.frozen_encoder, TARGET_PREFIX, "frozen_encoder"
+    if manifest.teacher_first is not None:
+        yield manifest.teacher_first, TEACHER_PREFIX, "teacher_first"
 
 
 def _graphs_of(rung: Rung) -> Iterator[str]:
@@ -123,12 +142,12 @@ def _files(manifest: Manifest) -> Iterator[str]:
 
 
 def _repetitions(manifest: Manifest) -> Iterator[str]:
-    frozen = manifest.frozen_encoder
+    groups = ((f"group of {key}", e.groups) for e, _, key in _encoders(manifest))
     for what, names in (
         ("rung", [rung.id for rung in manifest.rungs]),
         ("state tensor", [spec.name for spec in manifest.state]),
         ("view group", [group.name for group in manifest.views]),
-        ("group of the frozen encoder", [] if frozen is None else frozen.groups),
+        *groups,
     ):
         for name, count in Counter(names).items():
             if count > 1:
@@ -259,7 +278,8 @@ def _interfaces(manifest: Manifest) -> Iterator[str]:
             if spec.role == HYPER and spec.name not in manifest.hyper_parameters:
                 yield f"{use.path}: unknown hyper-parameter {spec.name!r}"
     yield from _forward(manifest, manifest.embed)
-    yield from _target(manifest)
+    yield from _targets(manifest)
+    yield from _late_teacher(manifest)
     yield from _merged(manifest)
 
 
@@ -283,39 +303,57 @@ def _forward(manifest: Manifest, path: str) -> Iterator[str]:
             )
 
 
-def _target(manifest: Manifest) -> Iterator[str]:
-    """Check that the frozen encoder takes the views, and gives what the steps read."""
-    target = manifest.frozen_encoder
-    graph = None if target is None else manifest.graphs.get(target.graph)
-    if target is None or graph is None:
-        return  # reported by _files
-    if problems := list(_forward(manifest, target.graph)):
+def _targets(manifest: Manifest) -> Iterator[str]:
+    """Check that the encoders before a step take the views, and give what the steps read."""
+    for encoder, prefix, key in _encoders(manifest):
+        if encoder.graph in manifest.graphs:  # otherwise reported by _files
+            yield from _target(manifest, encoder, prefix, key)
+
+
+def _target(
+    manifest: Manifest, encoder: FrozenEncoder | TeacherFirst, prefix: str, key: str
+) -> Iterator[str]:
+    if problems := list(_forward(manifest, encoder.graph)):
         yield from problems
         return
+    graph = manifest.graphs[encoder.graph]
     (images,) = (spec.shape for spec in graph.inputs if spec.role == IMAGES)
     (features,) = (spec.shape for spec in graph.outputs if spec.role == FEATURES)
     count, width = (*images[:1], *features[1:]) if images and len(features) == 2 else (0, 0)
     if not count or not width or features[0] != count or manifest.batch_size % count:
-        yield f"{target.graph}: images {images} do not give features {features} of a batch"
+        yield f"{encoder.graph}: images {images} do not give features {features} of a batch"
         return
     groups = {group.name: group for group in manifest.views}
-    for name in target.groups:
+    for name in encoder.groups:
         if name not in groups:
-            yield f"frozen_encoder: unknown view group {name!r}"
+            yield f"{key}: unknown view group {name!r}"
         elif images != (count, groups[name].size_px, groups[name].size_px, 3):
-            yield f"{target.graph}: images {images} are not views of group {name!r}"
+            yield f"{encoder.graph}: images {images} are not views of group {name!r}"
     for rung in manifest.rungs:
         pictures = rung.micro_batch or manifest.batch_size
         for path in _graphs_of(rung):
             step = manifest.graphs.get(path)
             for spec in step.inputs if step is not None else ():
-                group = groups.get(spec.name.removeprefix(TARGET_PREFIX))
+                group = groups.get(spec.name.removeprefix(prefix))
                 if spec.role != TARGET or group is None:
-                    continue  # an unknown one is reported by _interfaces
+                    continue  # an unknown one is reported by _tensors
                 expected = (len(group.views), pictures, width)
                 if spec.dtype != "float32" or spec.shape != expected:
                     given = f"{spec.dtype} {spec.shape}"
                     yield f"{path}: {spec.name!r} is {given}, expected float32 {expected}"
+
+
+def _late_teacher(manifest: Manifest) -> Iterator[str]:
+    """Check that every step renews the late teacher."""
+    teacher = manifest.teacher_first
+    if teacher is None or not teacher.delay or teacher.graph not in manifest.graphs:
+        return
+    names = {teacher.prefix + spec.name for spec in manifest.teacher_weights}
+    for rung in manifest.rungs:
+        if not manifest.graphs.keys() >= set(rung.graphs.values()):
+            continue  # reported by _files
+        if missing := sorted(names - manifest.changed_state(rung)):
+            yield f"rung {rung.id!r}: its steps do not renew {missing[0]!r}"
 
 
 def _outputs(manifest: Manifest, kind: str, path: str) -> Iterator[str]:

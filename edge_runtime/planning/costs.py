@@ -221,15 +221,16 @@ def predicted_peak_bytes(manifest: Manifest, rung: Rung, baseline_bytes: int) ->
         baseline_bytes: memory of the same process with the runtime loaded, without
             state and weights.
     """
-    paths = [*rung.graphs.values(), *(periodic.graph for periodic in manifest.periodic)]
-    if manifest.frozen_encoder is not None:
-        paths.append(manifest.frozen_encoder.graph)
+    periodic = (each.graph for each in manifest.periodic)
+    paths = [*rung.graphs.values(), *periodic, *manifest.forward_graphs]
     graphs = [manifest.graphs[path] for path in paths]
     outputs = [spec for graph in graphs for spec in graph.outputs if spec.role == STATE]
     changed = {spec.name.removeprefix(NEXT) for spec in outputs}
     # These graphs read the old state and write the new values of what they change.
     written_bytes = sum(spec.size_bytes for spec in manifest.state if spec.name in changed)
     nodes = sum(graph.nodes for graph in graphs)
-    kept_bytes = manifest.state_bytes + manifest.frozen_weight_bytes
+    kept_bytes = manifest.state_bytes + manifest.forward_weight_bytes
+    if manifest.teacher_first is not None and manifest.teacher_first.delay:
+        kept_bytes += manifest.batch_bytes  # the images of the next step are held, too
     held_bytes = baseline_bytes + kept_bytes + written_bytes + NODE_BYTES * nodes
     return held_bytes + round(ARENA * rung.peak_activation_bytes)

@@ -27,8 +27,6 @@ from edge_runtime.profiling.free_memory import (
 from edge_runtime.profiling.limits import check_limits, fitting_on_card, require_readings
 from edge_runtime.profiling.modes import (
     ModeCosts,
-    interrupted_mode,
-    mode_put_back,
     profile_modes,
 )
 from edge_runtime.profiling.profile import profile_package
@@ -50,14 +48,12 @@ __all__ = [
     "default_candidates",
     "fitting_on_card",
     "forget_measurements",
-    "interrupted_mode",
     "is_memory_tight",
     "key_of",
     "limit_beside_costs",
     "limit_beside_rungs",
     "load_profile",
     "measure_for_run",
-    "mode_put_back",
     "profile_modes",
     "profile_package",
     "require_readings",

@@ -39,7 +39,7 @@ class Environment:
     board_file: Path | None  # board file; None: it was recognised
     power_mode: str | None  # of the board, where it has modes
     engine: str
-    forward_engine: str = ORT  # of the package's frozen encoder, if it has one
+    forward_engine: str = ORT  # of the encoders before the package's steps
     runtime: str  # of both, with versions
     device: str  # on which the engine runs
     # With its driver: behind the device, or the forward engine's; None: the CPU, or unknown

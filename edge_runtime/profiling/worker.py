@@ -299,20 +299,22 @@ class _WatchedEngine(BaseEngine, Engine):
 
     @override
     def open(self, package: Package, state: State) -> None:
-        # A frozen encoder's weights are predicted from the manifest, too
-        held_bytes = package.manifest.frozen_weight_bytes
+        # The weights of forward engines are predicted from the manifest, too
+        held_bytes = package.manifest.forward_weight_bytes
         self._held_bytes = held_bytes + sum(tensor.nbytes for tensor in state.values())
         self._engine.open(package, state)
         self.forward_engine = self._engine.forward_engine
 
     @override
-    def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> StepResult:
+    def step(
+        self, rung_id: str, batch: Batch, hyper: Hyper, following: Batch | None = None
+    ) -> StepResult:
         if not self.baseline_bytes:
             # As the engine does: freed memory is not part of the process's memory.
             release_free_memory()
             # The engine holds the old state; the new one becomes resident once it is written.
             self.baseline_bytes = process_tree_rss_bytes() - self._held_bytes
-        return self._engine.step(rung_id, batch, hyper)
+        return self._engine.step(rung_id, batch, hyper, following)
 
     @override
     def snapshot(self) -> State:

@@ -77,7 +77,7 @@ class Started:
     device: str = CPU
     gpu: str | None = None  # behind the device, with its driver; None: the CPU, or unknown
     device_reason: str | None = None  # why `--device auto` took it; None: it was named
-    # That computes targets: "tensorrt, TensorRT 10.3.0 on cuda:0"; None: there are none
+    # That runs encoders before steps: "tensorrt, TensorRT 10.3.0 on cuda:0"; None: none does
     forward_engine: str | None = None
 
 

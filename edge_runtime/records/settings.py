@@ -43,7 +43,7 @@ class RunInfo:
     engine: str
     device: str = CPU  # on which the engine ran
     gpu: str | None = None  # behind the device, with its driver; None: the CPU, or unknown
-    # That computed targets, its name first; None: the package has no frozen encoder
+    # That ran encoders before the steps, its name first; None: the package has none
     forward_engine: str | None = None
     threads: PositiveInt | None  # of the engine; None: not recorded
     versions: dict[str, str]

@@ -13,6 +13,7 @@ from edge_runtime.errors import ConfigError
 from edge_runtime.facts import Budget, CostProfile, Plan
 from edge_runtime.facts.plan import EPOCHS
 from edge_runtime.package import Package
+from edge_runtime.package.curves import hyper_parameters
 from edge_runtime.planning import TOKEN_BLOCKS, Objective
 from edge_runtime.records import Run, Settings, differences, events, is_begun, open_run
 from edge_runtime.state import State, problems_with, state_chunks
@@ -71,6 +72,15 @@ class TrainingJob:
     def epoch_of(self, step: int) -> int:
         """The epoch of a step, from 0, by the epoch length of the options."""
         return (step - 1) // self.steps_per_epoch
+
+    def hyper(self, step: int) -> dict[str, float]:
+        """The hyper-parameters of a step."""
+        return hyper_parameters(
+            self.package.manifest.hyper_parameters,
+            step,
+            steps_per_epoch=self.steps_per_epoch,
+            total_steps=self.total_steps,
+        )
 
     def with_epochs(self, epochs: int) -> "TrainingJob":
         """This job of a new run, for another number of epochs."""

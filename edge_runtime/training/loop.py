@@ -14,12 +14,11 @@ from typing import NoReturn
 
 import numpy as np
 
-from edge_runtime.data import ViewBatch, draw_inputs, view_batches
+from edge_runtime.data import Lookahead, ViewBatch, draw_inputs, view_batches
 from edge_runtime.device import PeakMemory
-from edge_runtime.engines.base import Engine, Hyper, StepResult
+from edge_runtime.engines.base import Batch, Engine, Hyper, StepResult
 from edge_runtime.errors import DataError, EdgeRuntimeError, EngineError, NoMemoryError
 from edge_runtime.facts.devices import CPU
-from edge_runtime.package.curves import hyper_parameters
 from edge_runtime.package.manifest import Rung
 from edge_runtime.package.names import APPLIED, LOSS
 from edge_runtime.planning import Decision
@@ -102,7 +101,8 @@ class Loop:
                 last_step=job.total_steps,
                 threads=options.threads,
                 decoding_limit_bytes=options.decoding_limit_bytes,
-            ) as batches:
+            ) as made:
+                batches = Lookahead(made)
                 while self._done < job.total_steps and not self._stop:
                     decision = self._decide()
                     yield from self._take_logged()
@@ -164,11 +164,11 @@ class Loop:
         self._job.options.sleep(min(pause_s, _PAUSE_S))
         self._paused_s += self._clock() - begin_s
 
-    def _train_step(self, batches: Iterator[ViewBatch], rung: Rung) -> None:
+    def _train_step(self, batches: Lookahead, rung: Rung) -> None:
         begin_s = self._clock()
         batch = self._retried or self._next_batch(batches)
         self._retried = None
-        hyper = self._hyper(batch.step)
+        hyper = self._job.hyper(batch.step)
         draws = draw_inputs(
             rung.draws,
             seed=self._job.options.seed,
@@ -176,10 +176,11 @@ class Loop:
             pictures=batch.pictures,
             crops=batch.crops,
         )
+        more = self._following(batches)
         ready_s = self._clock()
         with self._engine_errors():
             try:
-                result = self._engine.step(rung.id, {**batch.images, **draws}, hyper)
+                result = self._engine.step(rung.id, {**batch.images, **draws}, hyper, *more)
             except NoMemoryError:
                 reason = f"device {self._engine.device} has no memory for a step of {rung.id}"
                 if not self._selector.exclude(rung.id, reason):
@@ -229,7 +230,13 @@ class Loop:
             reason = f"the gradients of {MOST_SKIPPED} steps in a row were not finite"
             self._diverge(batch.step - MOST_SKIPPED + 1, reason)
 
-    def _next_batch(self, batches: Iterator[ViewBatch]) -> ViewBatch:
+    def _following(self, batches: Lookahead) -> tuple[Batch, ...]:
+        """The images of the next step, if there is one and a delayed teacher can use them."""
+        teacher = self._job.package.manifest.teacher_first
+        batch = batches.following() if teacher is not None and teacher.delay else None
+        return () if batch is None else (batch.images,)
+
+    def _next_batch(self, batches: Lookahead) -> ViewBatch:
         try:
             batch = next(batches)
         except DataError as error:
@@ -255,15 +262,6 @@ class Loop:
             if step % periodic.every_steps == 0:
                 with self._engine_errors(is_valid=False):
                     self._engine.run_periodic(periodic.graph, hyper)
-
-    def _hyper(self, step: int) -> dict[str, float]:
-        job = self._job
-        return hyper_parameters(
-            job.package.manifest.hyper_parameters,
-            step,
-            steps_per_epoch=job.steps_per_epoch,
-            total_steps=job.total_steps,
-        )
 
     def _measured(self, begin_s: float, ready_s: float, end_s: float) -> events.Measured:
         moment, pause_s = self._metering.moment(end_s), self._paused_s

@@ -37,7 +37,9 @@ class PlainEngine(BaseEngine):
         self._keep(package)
         self._state = {name: value.copy() for name, value in state.items()}
 
-    def step(self, rung_id: str, batch: Batch, hyper: Hyper) -> StepResult:
+    def step(
+        self, rung_id: str, batch: Batch, hyper: Hyper, following: Batch | None = None
+    ) -> StepResult:
         package = self._require_open("step")
         graph = package.rung(rung_id).graphs[STEP]
         metrics = self._run(package, graph, batch, hyper)

@@ -46,7 +46,7 @@ from edge_runtime.engines.tensorrt.threads import interruptible
 from edge_runtime.errors import DeviceError, EngineError
 from edge_runtime.facts.devices import CUDA
 from edge_runtime.package import Package
-from edge_runtime.package.manifest import GraphSpec, TensorSpec
+from edge_runtime.package.manifest import GraphSpec
 from edge_runtime.package.names import FEATURES, IMAGES, WEIGHT
 from edge_runtime.reading import read_file
 from edge_runtime.state import Array, State
@@ -228,6 +228,14 @@ class TensorRtForwardEngine(BaseEngine, ForwardEngine):
         return IMAGES_PER_RUN if self._bound is None else self._bound.shape[0]
 
     @override
+    def set_weights(self, weights: State) -> None:
+        self._require_open("take weights")
+        assert self._cuda is not None
+        assert self._bound is not None
+        with self._cuda.current("copy weights"):
+            self._bound.set_weights(weights)
+
+    @override
     def run(self, images: Array) -> Array:
         self._require_open("run")
         require_images(images)
@@ -269,6 +277,7 @@ class _Bound:
         (self._input,) = (each.name for each in spec.inputs if each.role == IMAGES)
         (features,) = (each for each in spec.outputs if each.role == FEATURES)
         self._output, self._expected = features.name, (shape[0], *features.shape[1:])
+        self._weights = [tensor for tensor in spec.inputs if tensor.role == WEIGHT]
         self._memory: dict[str, Any] = {}
         self._images: Any = None
         self._features: Any = None
@@ -294,22 +303,27 @@ class _Bound:
             )
         self._images = self._cuda.host_array(self.shape, np.uint8)
         self._features = self._cuda.host_array(written, np.float32)
-        for tensor in self._spec.inputs:
-            if tensor.role == WEIGHT:
-                self._set_weight(tensor, weights[tensor.name])
+        for tensor in self._weights:
+            self._place(tensor.name, tensor.size_bytes)
+        self.set_weights(weights)
         self._place(self._input, self._images.nbytes)
         self._place(self._output, self._features.nbytes)
 
-    def _set_weight(self, spec: TensorSpec, given: Array) -> None:
-        """Copy a weight to the GPU; the copy has ended when this returns."""
-        if given.shape != spec.shape:  # the GPU would read beyond it
-            raise EngineError(
-                f"weight {spec.name!r} has shape {given.shape}; expected {spec.shape}."
-            )
-        value = np.require(given, spec.dtype, requirements="C")
-        self._place(spec.name, value.nbytes)
-        self._cuda.write(self._memory[spec.name], value)
-        self._cuda.stream.synchronize()
+    def set_weights(self, weights: State) -> None:
+        """Copy the weights to their places; the copies have ended when this returns.
+
+        Raises:
+            EngineError: one has another shape.
+        """
+        for spec in self._weights:
+            given = weights[spec.name]
+            if given.shape != spec.shape:  # the GPU would read beyond it
+                raise EngineError(
+                    f"weight {spec.name!r} has shape {given.shape}; expected {spec.shape}."
+                )
+            value = np.require(given, spec.dtype, requirements="C")
+            self._cuda.write(self._memory[spec.name], value)
+            self._cuda.stream.synchronize()
 
     def _place(self, name: str, size_bytes: int) -> None:
         self._memory[name] = self._cuda.allocate(size_bytes)

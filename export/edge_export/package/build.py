@@ -19,7 +19,7 @@ from edge_export.step.program import Program
 from edge_export.vit import encoder_parameters
 from edge_runtime.errors import ConfigError
 from edge_runtime.package import Package, open_package
-from edge_runtime.package.names import EMA, PARAM
+from edge_runtime.package.names import EMA, LATE, PARAM
 from edge_runtime.storage import new_folder
 
 Tensors = Mapping[str, Tensor]
@@ -85,8 +85,9 @@ def initial_state(program: Program, init: Path | None) -> dict[str, Tensor]:
         encoder = encoder_from_timm(encoder_source(init), program.model, declared)
         for name, value in encoder.items():
             state[PARAM + name] = value
-            if EMA + name in state:
-                state[EMA + name] = value.clone()
+            for copy in (EMA + name, LATE + name):
+                if copy in state:
+                    state[copy] = value.clone()
     return state
 
 

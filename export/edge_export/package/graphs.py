@@ -29,6 +29,7 @@ from edge_runtime.package.names import (
     GRAD,
     HYPER,
     IMAGES,
+    LATE,
     LOSS,
     MEAN,
     METRIC,
@@ -103,7 +104,7 @@ def teacher_update_graph(program: Program, state: Tensors) -> Graph:
     """The EMA teacher alone, for the official training API."""
 
     def updated(given: Tensors) -> Border:
-        new = ema(program.teacher_names, given)
+        new = {**ema(program.teacher_names, given), **program.late_teacher(given)}
         return Border().add(STATE, {NEXT + name: value for name, value in new.items()})
 
     return _lowered(updated, _hyper(program).add(STATE, state), name="update")
@@ -112,7 +113,7 @@ def teacher_update_graph(program: Program, state: Tensors) -> Graph:
 def loss_graph(rung: RungProgram, state: Tensors) -> Graph:
     """The forward pass alone, for the official training API: parameters are initializers."""
     parameters = {name: state[PARAM + name] for name in rung.program.parameters}
-    inputs = step_inputs(rung, {k: v for k, v in state.items() if k.startswith(EMA)})
+    inputs = step_inputs(rung, {k: v for k, v in state.items() if k.startswith((EMA, LATE))})
 
     def loss(given: Tensors) -> Border:
         value, outputs = rung.loss({name: given[name] for name in parameters}, given)
@@ -147,15 +148,31 @@ def embed_graph(program: Program, state: Tensors) -> Graph:
 
 def frozen_graph(program: Program, weights: Tensors, images: int) -> Graph:
     """Features of so many images by the frozen encoder, weights as inputs."""
+    return _forward_graph(program, program.targets, weights, images, name="frozen_encoder")
+
+
+def teacher_graph(program: Program, state: Tensors, images: int) -> Graph:
+    """The output for so many images of a teacher before the step, weights as inputs."""
+    weights = {name: state[EMA + name] for name in program.teacher_names}
+    return _forward_graph(program, program.teacher_output, weights, images, name="teacher")
+
+
+def _forward_graph(
+    program: Program,
+    function: Callable[[Tensors, Tensor], Tensor],
+    weights: Tensors,
+    images: int,
+    *,
+    name: str,
+) -> Graph:
     size = program.model.image_size_px
     example = torch.zeros(images, size, size, 3, dtype=torch.uint8)
     inputs = Border().add(IMAGES, {EMBEDDED: example}).add(WEIGHT, weights)
 
     def features(given: Tensors) -> Border:
-        of_images = program.targets(given, given[EMBEDDED])
-        return Border().add(FEATURES, {FEATURES_OUTPUT: of_images})
+        return Border().add(FEATURES, {FEATURES_OUTPUT: function(given, given[EMBEDDED])})
 
-    return _lowered(features, inputs, name="frozen_encoder")
+    return _lowered(features, inputs, name=name)
 
 
 def tokens_per_block(rung: RungProgram, state: Tensors) -> dict[str, tuple[int, ...]]:

@@ -31,7 +31,8 @@ def export_bytes(recipe: Recipe, *, verify_all: bool) -> int:
     declared = objective_named(recipe.method.name)(model, recipe.method_options()).declaration
     parameters = (*encoder_parameters(model), *declared.parameters)
     numbers = sum(math.prod(parameter.shape) for parameter in parameters)
-    copies = _STATE_COPIES * (4 if declared.teacher else 3)  # with both moments
+    # With both moments, and the teacher, if any; a late one, too
+    copies = _STATE_COPIES * (3 + bool(declared.teacher) + bool(recipe.method.teacher_delay))
     frozen = recipe.frozen_facts()
     frozen_parameters = () if frozen is None else encoder_parameters(frozen)
     frozen_numbers = sum(math.prod(parameter.shape) for parameter in frozen_parameters)

@@ -9,7 +9,7 @@ precision is verified in float32: see `edge_export.package.widened`.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 
 import numpy as np
@@ -41,6 +41,7 @@ from edge_runtime.package.names import (
     IMAGES,
     IMAGES_PREFIX,
     TARGET_PREFIX,
+    TEACHER_PREFIX,
 )
 from edge_runtime.state import State
 
@@ -88,7 +89,7 @@ def verify_rungs(package: Package, program: Program, stage: Stage = nullcontext)
 
 
 def verify_other_graphs(package: Package, program: Program) -> None:
-    """Every graph besides steps: periodic updates, merge, embedding and the frozen encoder.
+    """Every graph besides steps: periodic updates, merge, embedding, encoders before a step.
 
     Raises:
         PackageError: a result differs.
@@ -99,6 +100,7 @@ def verify_other_graphs(package: Package, program: Program) -> None:
         _verify_periodic(wide, same, state)
         _verify_forward(wide, same, state)
         _verify_frozen(wide, same)
+        _verify_teacher(wide, same, state)
 
 
 def artifacts_problem(
@@ -177,8 +179,9 @@ def _difference(
 ) -> str | None:
     """The first difference after one step on one random batch, if any."""
     batch = {**example_images(rung, seed=seed), **example_draws(rung, seed=seed)}
-    targets = targets_of(rung.program, frozen, batch)
-    inputs = {**_inputs(rung.program, state), **batch, **targets}
+    inputs = {**_inputs(rung.program, state), **batch}
+    inputs |= targets_of(rung.program, frozen, batch)
+    inputs |= teacher_outputs(rung.program, inputs)
     gradients, outputs = rung.gradient(inputs)
     hyper = checked_hyper(rung.program)
     result = engine.step(described.id, {k: v.numpy() for k, v in batch.items()}, hyper)
@@ -207,6 +210,25 @@ def targets_of(program: Program, frozen: Tensors, images: Tensors) -> dict[str, 
             features = program.targets(frozen, views.flatten(0, 1))
         targets[TARGET_PREFIX + group.name] = by_view(features, len(views))
     return targets
+
+
+def teacher_outputs(program: Program, inputs: Tensors) -> dict[str, Tensor]:
+    """The outputs of a teacher before the step, by input name; engines compute them, too.
+
+    Args:
+        program: whose teacher may be a part of the step instead: then there are none.
+        inputs: state and images, by name.
+    """
+    parameters = {
+        name: inputs[program.teacher_prefix + name] for name in program.teacher_names
+    }
+    outputs = {}
+    for group in program.teacher_groups:
+        views = inputs[IMAGES_PREFIX + group.name]
+        with torch.no_grad():
+            output = program.teacher_output(parameters, views.flatten(0, 1))
+        outputs[TEACHER_PREFIX + group.name] = by_view(output, len(views))
+    return outputs
 
 
 def _wrong_metric(given: Mapping[str, float], expected: Tensors) -> str | None:
@@ -286,19 +308,33 @@ def _verify_forward(package: Package, program: Program, state: State) -> None:
 
 def _verify_frozen(package: Package, program: Program) -> None:
     """The graph of the frozen encoder, if any, with the weights of the package."""
-    encoder, size_px = package.manifest.frozen_encoder, program.model.image_size_px
-    if encoder is None:
-        return
-    inputs = package.manifest.graphs[encoder.graph].inputs
-    (count,) = (spec.shape[0] for spec in inputs if spec.role == IMAGES)
-    shape = (count or 1, size_px, size_px, 3)
-    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    if (encoder := package.manifest.frozen_encoder) is not None:
+        _verify_encoder(package, encoder.graph, package.frozen_weights(), program.targets)
+
+
+def _verify_teacher(package: Package, program: Program, state: State) -> None:
+    """The graph of a teacher before the step, if any, with the weights of a state."""
+    if (teacher := package.manifest.teacher_first) is not None:
+        weights = {name: state[teacher.prefix + name] for name in program.teacher_names}
+        _verify_encoder(package, teacher.graph, weights, program.teacher_output)
+
+
+def _verify_encoder(
+    package: Package,
+    graph: str,
+    weights: State,
+    function: Callable[[dict[str, Tensor], Tensor], Tensor],
+) -> None:
+    (shape,) = (s.shape for s in package.manifest.graphs[graph].inputs if s.role == IMAGES)
+    sizes = [size or 1 for size in shape]
+    images = np.random.default_rng(0).integers(0, 256, sizes, np.uint8)
     with create_forward_engine() as engine:
-        engine.open(package, encoder.graph, package.frozen_weights())
+        engine.open(package, graph, weights)
         features = torch.from_numpy(engine.run(images))
+    tensors = {name: torch.from_numpy(value) for name, value in weights.items()}
     with torch.no_grad():
-        expected = program.targets(frozen_tensors(package), torch.from_numpy(images))
-    _refuse(encoder.graph, {FEATURES_OUTPUT: features}, {FEATURES_OUTPUT: expected})
+        expected = function(tensors, torch.from_numpy(images))
+    _refuse(graph, {FEATURES_OUTPUT: features}, {FEATURES_OUTPUT: expected})
 
 
 def _refuse(graph: str, given: Tensors, expected: Tensors) -> None:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -16,6 +17,7 @@ from torch import Tensor
 from edge_export.analysis.liveness import arena_bytes
 from edge_export.axes import RungSettings
 from edge_export.declaration import PeriodicUpdate
+from edge_export.declaration import ViewGroup as Group
 from edge_export.ort_training import artifacts as ort_training
 from edge_export.package import graphs
 from edge_export.package.initial import encoder_tensors
@@ -32,6 +34,7 @@ from edge_runtime.package.manifest import (
     OrtTrainingGraphs,
     PeriodicGraph,
     Rung,
+    TeacherFirst,
     TensorSpec,
     ViewGroup,
 )
@@ -43,8 +46,8 @@ from edge_runtime.storage import storage_errors
 from edge_runtime.version import __version__
 
 STATE_FILE, FROZEN_WEIGHTS = "state.safetensors", "frozen_encoder.safetensors"
-EMBED, MERGE, UPDATE, FROZEN = (
-    f"graphs/{name}.onnx" for name in ("embed", "merge", "update", "frozen_encoder")
+EMBED, MERGE, UPDATE, FROZEN, TEACHER = (
+    f"graphs/{name}.onnx" for name in ("embed", "merge", "update", "frozen_encoder", "teacher")
 )
 
 Tensors = Mapping[str, Tensor]
@@ -80,7 +83,7 @@ class PackageWriter:
         self._stage = stage
         self._settings = settings or program.settings
         self._frozen = frozen
-        self._frozen_bytes = 0  # of the frozen encoder's tensors in a run of its graph
+        self._forward_bytes = 0  # of the tensors in runs of the graphs before a step
         self._specs: dict[str, GraphSpec] = {}
         self._sha256: dict[str, str] = {}
         # File and peak memory of each optimizer graph, by the sums that it takes
@@ -102,7 +105,11 @@ class PackageWriter:
         if self._program.recipe.parametrization.name != "none":
             self._graph(MERGE, graphs.merge_graph(self._program, self._state))
         if self._frozen:
-            self._write_frozen(self._frozen)
+            arrays = {name: value.numpy() for name, value in self._frozen.items()}
+            self._file(FROZEN_WEIGHTS, encode_state(arrays))
+            self._before_steps(FROZEN, partial(graphs.frozen_graph, weights=self._frozen))
+        if self._program.teacher_delay is not None:
+            self._before_steps(TEACHER, partial(graphs.teacher_graph, state=self._state))
         for update in self._program.declaration.periodic:
             graph = graphs.periodic_graph(self._program, update, self._state)
             self._graph(_periodic_file(update), graph)
@@ -113,15 +120,13 @@ class PackageWriter:
             self._write_artifacts()
         self.write_manifest()
 
-    def _write_frozen(self, weights: Tensors) -> None:
-        """The frozen encoder: its weights, and its graph for the images of a micro-batch."""
-        arrays = {name: value.numpy() for name, value in weights.items()}
-        self._file(FROZEN_WEIGHTS, encode_state(arrays))
+    def _before_steps(self, path: str, graph_of: Callable[..., graphs.Graph]) -> None:
+        """The graph of an encoder that runs before a step, for images of a micro-batch."""
         images = min(self._program.bind(settings).images for settings in self._settings)
-        with self._stage("frozen encoder"):
-            graph = graphs.frozen_graph(self._program, weights, images)
-            self._graph(FROZEN, graph)
-        self._frozen_bytes = arena_bytes(graph.model)
+        with self._stage(f"{Path(path).stem.replace('_', ' ')} graph"):
+            graph = graph_of(self._program, images=images)
+            self._graph(path, graph)
+        self._forward_bytes += arena_bytes(graph.model)
 
     def refuse_artifacts(self, reason: str) -> None:
         """Remove the ort-training artifacts: the package is complete without them."""
@@ -154,7 +159,7 @@ class PackageWriter:
             micro_batch=settings.micro_batch,
             tokens_per_block=tokens,
             flops=self._step_flops(rung, files),
-            peak_activation_bytes=activation_bytes + self._frozen_bytes,
+            peak_activation_bytes=activation_bytes + self._forward_bytes,
             draws=rung.draws,
             graphs=files,
             ort_training=None,
@@ -198,16 +203,18 @@ class PackageWriter:
         parts = self._program.recipe.batch_size // rung.images
         runs = {STEP: 1, ACCUMULATE: parts, APPLY: 1}
         trained = sum(runs[kind] * (self._specs[p].flops or 0) for kind, p in files.items())
-        return trained + self._frozen_flops()
+        program = self._program
+        before = self._flops_before(FROZEN, program.target_groups)
+        return trained + before + self._flops_before(TEACHER, program.teacher_groups)
 
-    def _frozen_flops(self) -> int:
-        """Of the frozen encoder on the views of a batch."""
-        if FROZEN not in self._specs:
+    def _flops_before(self, path: str, groups: Sequence[Group]) -> int:
+        """Of an encoder that runs before a step, on the views of a batch."""
+        if path not in self._specs:
             return 0
-        (images,) = (s.shape[0] for s in self._specs[FROZEN].inputs if s.role == IMAGES)
-        views = sum(len(group.views) for group in self._program.target_groups)
+        (images,) = (s.shape[0] for s in self._specs[path].inputs if s.role == IMAGES)
+        views = sum(len(group.views) for group in groups)
         batch_size = self._program.recipe.batch_size
-        return views * batch_size // (images or 1) * (self._specs[FROZEN].flops or 0)
+        return views * batch_size // (images or 1) * (self._specs[path].flops or 0)
 
     def _write_artifacts(self) -> None:
         """The ort-training artifacts of all rungs, or none if the generator fails."""
@@ -278,6 +285,7 @@ class PackageWriter:
                 update=UPDATE if UPDATE in self._specs else None,
             ),
             frozen_encoder=None if FROZEN not in self._specs else self._frozen_encoder(),
+            teacher_first=self._teacher_first(),
             graphs=self._specs,
             sha256=self._sha256,
         )
@@ -285,6 +293,13 @@ class PackageWriter:
     def _frozen_encoder(self) -> FrozenEncoder:
         groups = tuple(group.name for group in self._program.target_groups)
         return FrozenEncoder(graph=FROZEN, weights_file=FROZEN_WEIGHTS, groups=groups)
+
+    def _teacher_first(self) -> TeacherFirst | None:
+        delay = self._program.teacher_delay
+        if delay is None:
+            return None
+        groups = tuple(group.name for group in self._program.teacher_groups)
+        return TeacherFirst(graph=TEACHER, delay=delay, groups=groups)
 
     def _graph(self, path: str, graph: graphs.Graph) -> None:
         self._file(path, _bytes(graph.model))

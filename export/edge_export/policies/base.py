@@ -91,6 +91,9 @@ class Branches:
     selected: dict[str, Tensor] = field(default_factory=dict)
     # Values for the policy's loss, by name
     recorded: dict[str, Tensor] = field(default_factory=dict)
+    # All tokens of a teacher that ran before the step's graph, where the policy needs them:
+    # (S, 1 + N, D) each, N patches of the model's size; by a name of `TokenPolicy.handed`
+    handed: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def present(self) -> dict[str, Tokens]:
@@ -130,6 +133,11 @@ class TokenPolicy:
         """Its contribution to a step; all except the draws must be the same on every rung."""
         return Declaration()
 
+    @property
+    def handed(self) -> tuple[str, ...]:
+        """What it needs of a teacher that runs before the step's graph, by its names."""
+        return ()
+
     def choose_patches(
         self, group: ViewGroup, branch: str, inputs: Mapping[str, Tensor]
     ) -> Tensor | None:
@@ -156,6 +164,13 @@ class TokenPolicy:
     def loss(self, step: StepContext) -> LossResult | None:
         """A term that is added to the objective's loss, if any."""
         return None
+
+    def teacher_recorder(self) -> "TokenPolicy":
+        """The policy of a teacher that runs before the step's graph: it keeps all tokens.
+
+        It puts the names of `handed` into `Branches.recorded`.
+        """
+        return TokenPolicy(self.setting)
 
 
 def stage_blocks(depth: int, *, after: bool = False) -> tuple[int, ...]:

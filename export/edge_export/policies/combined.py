@@ -56,6 +56,21 @@ class CombinedPolicy(TokenPolicy):
         )
         return next(choices, None)
 
+    @property
+    @override
+    def handed(self) -> tuple[str, ...]:
+        return self._pairing.handed
+
+    @override
+    def teacher_recorder(self) -> TokenPolicy:
+        return self._pairing.teacher_recorder()
+
+    @property
+    def _pairing(self) -> TokenPolicy:
+        """The policy that compares the branches; the first one if none does."""
+        pairing = (policy for policy in self._policies if policy.pairs_branches)
+        return next(pairing, self._policies[0])
+
     @override
     def before_block(self, block: int, branches: Branches) -> None:
         for policy in self._policies:

@@ -9,7 +9,8 @@ nearest to that of the pruned tokens. With `paired = false`, ours too, each bran
 window to the ranks of its own best similarities.
 
 Methods with a teacher pair view 1 of the student with view 2 of the teacher and the other way
-round; a shared encoder pairs its two views.
+round; a shared encoder pairs its two views. A teacher that runs before the step's graph keeps
+all tokens, and hands over those at the three places; only the student loses tokens.
 """
 
 from collections.abc import Mapping
@@ -81,6 +82,15 @@ class SimPrunePolicy(TokenPolicy):
         progress = Curve(shape="linear", first=0.0, final=1.0)
         return Declaration(hyper_parameters={PROGRESS: progress})
 
+    @property
+    @override
+    def handed(self) -> tuple[str, ...]:
+        return tuple(str(block) for block in self._stages)
+
+    @override
+    def teacher_recorder(self) -> TokenPolicy:
+        return _Recorder(self.setting)
+
     @override
     def before_block(self, block: int, branches: Branches) -> None:
         if not self._in_block:
@@ -104,6 +114,13 @@ class SimPrunePolicy(TokenPolicy):
         progress = branches.inputs[PROGRESS]
         if self.setting.options.direction == DIRECTIONS[1]:
             progress = 1 - progress
+        place = f"{branches.group.name}.{block}"
+        if str(block) in branches.handed:
+            of_teacher = _swap_views(branches.handed[str(block)])[:, 1:]
+            online_keep = select_alone(student.x[:, 1:], of_teacher, kept, progress)
+            student.keep(online_keep)
+            branches.selected[f"kept.online.{place}"] = online_keep
+            return
         online, target = _pairs(student, teacher)
         paired = self.setting.options.paired
         online_keep, target_keep = select_pairs(online, target, kept, progress, paired)
@@ -112,11 +129,19 @@ class SimPrunePolicy(TokenPolicy):
         else:
             student.keep(online_keep)
             teacher.keep(_swap_views(target_keep))
-        place = f"{branches.group.name}.{block}"
         branches.selected |= {
             f"kept.online.{place}": online_keep,
             f"kept.target.{place}": target_keep,
         }
+
+
+class _Recorder(SimPrunePolicy):
+    """Records all tokens at the places where the other one prunes."""
+
+    @override
+    def _prune(self, block: int, branches: Branches) -> None:
+        if branches.student is not None and block in self._stages:
+            branches.recorded[str(block)] = branches.student.x
 
 
 def _pairs(student: Tokens, teacher: Tokens | None) -> tuple[Tensor, Tensor]:
@@ -148,8 +173,7 @@ def select_pairs(
     Returns:
         Two (S, K) int64 tensors of ascending indices.
     """
-    u, v = normalize(online.detach(), dim=2), normalize(target.detach(), dim=2)
-    similarity = u @ v.transpose(1, 2)  # (S, N, N)
+    similarity = _similarity(online, target)
     of_target = similarity.amax(dim=1)  # (S, N)
     online_keep, pruned, scores = _window(similarity.amax(dim=2), kept, progress)
     if paired:
@@ -158,6 +182,28 @@ def select_pairs(
     else:
         target_keep = _window(of_target, kept, progress)[0]
     return _ascending(online_keep), _ascending(target_keep)
+
+
+def select_alone(online: Tensor, target: Tensor, kept: int, progress: Tensor) -> Tensor:
+    """The patch tokens that the student keeps beside a teacher that keeps all of its own.
+
+    Args:
+        online: (S, N, D).
+        target: (S, T, D), the paired view; as many tokens as it has.
+        kept: K, tokens to keep.
+        progress: as of `select_pairs`.
+
+    Returns:
+        (S, K) int64, ascending.
+    """
+    best = _similarity(online, target).amax(dim=2)  # (S, N)
+    return _ascending(_window(best, kept, progress)[0])
+
+
+def _similarity(online: Tensor, target: Tensor) -> Tensor:
+    """Cosines of all pairs, without gradient: (S, N, D), (S, T, D) -> (S, N, T)."""
+    u, v = normalize(online.detach(), dim=2), normalize(target.detach(), dim=2)
+    return u @ v.transpose(1, 2)
 
 
 def _window(best: Tensor, kept: int, progress: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -4,7 +4,12 @@ import math
 from collections.abc import Iterator
 
 from edge_export.axes import ALL, rank_of, trained_names
-from edge_export.objectives import DistillationAlone, Objective, objective_named
+from edge_export.objectives import (
+    OBJECTIVES,
+    DistillationAlone,
+    Objective,
+    objective_named,
+)
 from edge_export.parametrizations import Lora
 from edge_export.policies import POLICIES, TokenPolicy, policies_named, uses_keep_ratio
 from edge_export.policies.base import kept_count
@@ -62,6 +67,7 @@ def _declared(recipe: Recipe) -> Iterator[str]:
         yield f"micro_batches: method {method.name} needs the whole batch: {refusal}"
     yield from _patch_sizes(recipe, method)
     yield from _teacher(recipe, method)
+    yield from _teacher_first(recipe, method)
     yield from _distillation(recipe, method)
     if method.declaration.predicts_hidden and _embeds_all(recipe):
         yield _sees_hidden(recipe, method)
@@ -207,3 +213,29 @@ def _teacher(recipe: Recipe, method: Objective) -> Iterator[str]:
     for key in ("ema_momentum", "final_ema_momentum"):
         if getattr(table, key) is not None:
             yield f"optimizer.{key}: method {method.name} has no EMA teacher"
+
+
+def _teacher_first(recipe: Recipe, method: Objective) -> Iterator[str]:
+    """Problems of a teacher that runs before the step's graph."""
+    if recipe.method.teacher_delay is None:
+        return
+    declared, size_px = method.declaration, recipe.facts().image_size_px
+    if not declared.teacher:
+        names = [n for n, o in OBJECTIVES.items() if o.defaults.ema_momentum is not None]
+        yield (
+            f"method.teacher_delay: method {method.name} has no EMA teacher that could run "
+            f"before the step; leave it out, or use {' or '.join(names)}"
+        )
+        return
+    for group in declared.views:
+        if group.teacher and group.patch_tokens:
+            yield (
+                f"method.teacher_delay: method {method.name} reads the teacher's tokens of "
+                f"view group {group.name!r}, and its own graph gives features; leave it out"
+            )
+        if group.teacher and group.size_px != size_px:
+            yield (
+                f"method.teacher_delay: the teacher's own graph takes images of {size_px} px, "
+                f"and method {method.name} shows it view group {group.name!r} of "
+                f"{group.size_px} px; leave it out"
+            )

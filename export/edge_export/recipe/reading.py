@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from edge_export.axes import rank_of
 from edge_export.objectives import OBJECTIVES
@@ -13,6 +13,8 @@ from edge_export.recipe.problems import problems_of
 from edge_export.recipe.tables import CHOICES, Choice, Recipe
 from edge_runtime.errors import ConfigError
 from edge_runtime.schema import read_toml, structure, unstructure
+
+AnyChoice = TypeVar("AnyChoice", bound=Choice)
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -37,9 +39,12 @@ def make_recipe(table: Mapping[str, Any], *, where: str) -> Recipe:
     table = dict(table)
     for key in CHOICES:
         if isinstance(choice := table.get(key), Mapping):
-            options = {k: v for k, v in choice.items() if k != "name"}
-            default = getattr(Recipe(), key).name
-            table[key] = {"name": choice.get("name", default), "options": options}
+            default = getattr(Recipe(), key)
+            # Keys of every choice of this kind; the others are options of the chosen one
+            own = {each.name for each in dataclasses.fields(default)} - {"options"}
+            options = {k: v for k, v in choice.items() if k not in own}
+            given = {k: v for k, v in choice.items() if k in own}
+            table[key] = {"name": default.name, **given, "options": options}
     for key, example in (
         ("keep_ratios", "[1.0, 0.5]"),
         ("patch_sizes", "[16, 24]"),
@@ -83,9 +88,8 @@ def _default_parametrization(recipe: Recipe) -> Choice:
     return recipe.parametrization
 
 
-def _filled(choice: Choice, *options: Any) -> Choice:
+def _filled(choice: AnyChoice, *options: Any) -> AnyChoice:
     """The choice with all of its options, defaults included."""
     tables = [unstructure(each) for each in options]
-    return Choice(
-        name=choice.name, options={k: v for table in tables for k, v in table.items()}
-    )
+    together = {k: v for table in tables for k, v in table.items()}
+    return dataclasses.replace(choice, options=together)

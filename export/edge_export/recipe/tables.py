@@ -31,6 +31,7 @@ from edge_runtime.package.manifest import (
     Pixels,
     PixelStd,
     Strength,
+    TeacherDelay,
     Width,
 )
 from edge_runtime.package.names import EMA_MOMENTUM, FP32, LEARNING_RATE, STEP_COUNT
@@ -69,6 +70,13 @@ class Choice:
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodChoice(Choice):
+    """`[method]`: also where the EMA teacher of any method runs."""
+
+    teacher_delay: TeacherDelay | None = None  # None: inside the step graph
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +138,7 @@ class Recipe:
     """Everything that determines the content of a package."""
 
     model: ModelTable = field(default_factory=ModelTable)
-    method: Choice = field(default_factory=lambda: Choice(name="simclr"))
+    method: MethodChoice = field(default_factory=lambda: MethodChoice(name="simclr"))
     tokens: Choice = field(default_factory=lambda: Choice(name="random"))
     parametrization: Choice = field(default_factory=lambda: Choice(name="none"))
     self_distillation: SelfDistillationTable = field(default_factory=SelfDistillationTable)
@@ -281,6 +289,8 @@ class Recipe:
         table: dict[str, Any] = unstructure(self)
         for key in CHOICES:
             table[key] = {"name": table[key]["name"], **table[key]["options"]}
+        if self.method.teacher_delay is not None:
+            table["method"]["teacher_delay"] = self.method.teacher_delay
         return table
 
 

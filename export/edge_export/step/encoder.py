@@ -18,7 +18,7 @@ from edge_export.policies.base import (
 )
 from edge_export.vit import Attention, Weights
 from edge_runtime.package.manifest import ModelFacts
-from edge_runtime.package.names import IMAGES_PREFIX
+from edge_runtime.package.names import IMAGES_PREFIX, TEACHER_PREFIX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,20 +58,24 @@ class GroupEncoder:
         Args:
             student: weights by parameter name.
             teacher: the same; empty without a teacher.
-            inputs: images, draws, hyper-parameters and buffers by input name.
+            inputs: images, draws, hyper-parameters and buffers by input name; the output of a
+                teacher that ran before, if one did.
         """
         images = inputs[IMAGES_PREFIX + self._group.name]  # (V, B, height, width, 3)
         patches = self._grid.cut(images.flatten(0, 1))  # (S, N, P)
-        group = self._group
+        group, views = self._group, len(self._group.views)
+        before = inputs.get(TEACHER_PREFIX + group.name)
+        encoding, handed = (None, {}) if before is None else self._handed(before)
         branches = Branches(
             group=group,
             student=self._embed(STUDENT, student, patches, inputs) if group.student else None,
             teacher=self._embed(TEACHER, teacher, patches, inputs)
-            if group.teacher and teacher
+            if group.teacher and teacher and before is None
             else None,
             inputs=inputs,
             weights=student,
             teacher_weights=teacher,
+            handed=handed,
         )
         counts = []
         for block in range(self._model.depth):
@@ -79,10 +83,10 @@ class GroupEncoder:
             if branches.student is not None:
                 counts.append(branches.student.x.shape[1])
             self._run_block(block, branches)
-        views, dtype = len(group.views), next(iter(student.values())).dtype
+        dtype = next(iter(student.values())).dtype
         return Encoded(
             student=self._encoding(student, branches.student, views),
-            teacher=self._encoding(teacher, branches.teacher, views),
+            teacher=encoding or self._encoding(teacher, branches.teacher, views),
             selected=branches.selected,
             recorded=branches.recorded,
             patches=by_view(vit.normalise(self._model, patches, dtype), views),
@@ -116,13 +120,31 @@ class GroupEncoder:
                 tokens.taps[block + 1] = pooled(tokens.x, self._model.features, tokens.sizes)
 
     def features(self, weights: Weights, images: Tensor) -> Tensor:
-        """Features of images as the student sees them: (S, size, size, 3) uint8 -> (S, D)."""
+        """Features of images as the student sees them: (S, size, size, 3) uint8 -> (S, D).
+
+        Behind them, what the policy hands over: (S, E).
+        """
         x = self._grid.embed(weights, self._grid.cut(images), self._grid.positions(weights))
         tokens = Tokens(x, torch.arange(self._grid.patches)[None])
         branches = Branches(self._group, tokens, None, {}, weights, {})
         for block in range(self._model.depth):
+            self._policy.before_block(block, branches)
             self._run_block(block, branches)
-        return self._normalised(weights, tokens)[1]
+        features = self._normalised(weights, tokens)[1]
+        handed = [branches.recorded[name].flatten(1) for name in self._policy.handed]
+        return torch.cat([features, *handed], dim=1) if handed else features
+
+    def _handed(self, output: Tensor) -> tuple[Encoding, dict[str, Tensor]]:
+        """Features and tokens in the output (V, B, E) of a teacher that ran before."""
+        width, tokens = self._model.width, self._model.tokens
+        views, count, _ = output.shape
+        kept = torch.arange(tokens - 1).expand(views, count, -1)
+        length = tokens * width
+        handed = {
+            name: output.narrow(2, width + i * length, length).reshape(-1, tokens, width)
+            for i, name in enumerate(self._policy.handed)
+        }
+        return Encoding(features=output[:, :, :width], kept=kept, tokens=None), handed
 
     def _encoding(
         self, weights: Weights, tokens: Tokens | None, views: int

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from edge_export.step.rung import RungProgram
-from edge_runtime.package.names import IMAGES_PREFIX, TARGET_PREFIX
+from edge_runtime.package.names import IMAGES_PREFIX, TARGET_PREFIX, TEACHER_PREFIX
 
 
 def example_images(rung: RungProgram, *, seed: int = 0) -> dict[str, Tensor]:
@@ -22,13 +22,17 @@ def example_images(rung: RungProgram, *, seed: int = 0) -> dict[str, Tensor]:
 
 def example_targets(rung: RungProgram) -> dict[str, Tensor]:
     """Random targets for tracing, of the rung's batch or micro-batch, by input name."""
-    frozen, generator = rung.program.frozen, torch.Generator().manual_seed(0)
+    program, generator = rung.program, torch.Generator().manual_seed(0)
+    widths = {
+        TEACHER_PREFIX + group.name: (group, program.teacher_width)
+        for group in program.teacher_groups
+    }
+    if program.frozen is not None:
+        for group in program.target_groups:
+            widths[TARGET_PREFIX + group.name] = group, program.frozen.width
     return {
-        TARGET_PREFIX + group.name: torch.randn(
-            len(group.views), rung.images, frozen.width, generator=generator
-        )
-        for group in rung.program.target_groups
-        if frozen is not None
+        name: torch.randn(len(group.views), rung.images, width, generator=generator)
+        for name, (group, width) in widths.items()
     }
 
 

@@ -23,7 +23,7 @@ from edge_export.parametrizations import (
     parametrization_named,
 )
 from edge_export.patches import PatchGrid
-from edge_export.policies import PolicySetting, TokenPolicy
+from edge_export.policies import TokenPolicy
 from edge_export.recipe import Recipe
 from edge_export.step.encoder import GroupEncoder
 from edge_export.step.optimizer import update_groups
@@ -33,7 +33,15 @@ from edge_export.vit import Weights
 from edge_runtime.errors import ConfigError
 from edge_runtime.package.curves import Curve
 from edge_runtime.package.manifest import ModelFacts
-from edge_runtime.package.names import BUFFER, EMA, EXP_AVG, EXP_AVG_SQ, PARAM, UPDATES
+from edge_runtime.package.names import (
+    BUFFER,
+    EMA,
+    EXP_AVG,
+    EXP_AVG_SQ,
+    LATE,
+    PARAM,
+    UPDATES,
+)
 
 
 class Program:
@@ -57,6 +65,8 @@ class Program:
         self.views: tuple[ViewGroup, ...] = recipe.augmented(self.objective.declaration.views)
         self.settings: tuple[RungSettings, ...] = recipe.rungs()
         self.precision = precision or precision_named(recipe.precision)
+        # Steps by which a teacher that runs before a step is late; None: it is part of steps
+        self.teacher_delay: int | None = recipe.method.teacher_delay
         self.frozen: ModelFacts | None = recipe.frozen_facts()
         # Terms of the loss beside the objective's and the policy's
         self.self_distillation = SelfDistillation(self.model, recipe.self_distillation.weight)
@@ -65,10 +75,14 @@ class Program:
         policy = self.policy(first)
         of_policy = replace(policy.declaration, draws=())  # they differ by rung
         # Made here, since a trace must not compute the matrices of patch grids
-        self._embedding_encoder = _without_pruning(self.model, policy.setting)
+        keep_all = TokenPolicy(policy.setting)
+        self._embedding_encoder = _without_pruning(self.model, keep_all)
         self._frozen_encoder = (
-            None if self.frozen is None else _without_pruning(self.frozen, policy.setting)
+            None if self.frozen is None else _without_pruning(self.frozen, keep_all)
         )
+        self._teacher_encoder = _without_pruning(self.model, policy.teacher_recorder())
+        # Numbers that a teacher before the step gives for an image
+        self.teacher_width = self.model.width * (1 + len(policy.handed) * self.model.tokens)
         self._declared = merged(
             Declaration(parameters=self._encoder_parameters()),
             self.objective.declaration,
@@ -78,6 +92,12 @@ class Program:
             self.distillation.declaration,
         )
         of_weights = self.parametrization(first).declaration
+        if self.teacher_delay is not None and of_weights.buffers:
+            raise ConfigError(
+                f"method.teacher_delay: parametrization {recipe.parametrization.name!r} needs "
+                "buffers of the step, which the teacher's own graph does not have. Leave out "
+                "one of the two."
+            )
         self.declaration = merged(self._declared, of_weights, self.precision.declaration)
         # By part: what it declares on the first rung, and must declare on the others
         self.first_declared = {"token policy": of_policy, "parametrization": of_weights}
@@ -171,7 +191,8 @@ class Program:
 
     def _state_of(self, weights: Weights) -> Iterator[list[tuple[str, Tensor]]]:
         yield [(PARAM + name, value) for name, value in weights.items()]
-        yield [(EMA + name, weights[name].clone()) for name in self.teacher_names]
+        for prefix in dict.fromkeys((EMA, self.teacher_prefix)):
+            yield [(prefix + name, weights[name].clone()) for name in self.teacher_names]
         trained = {n for each in self.settings for n in self.trained_names(each.trained)}
         moments = {name: value for name, value in weights.items() if name in trained}
         for prefix in (EXP_AVG, EXP_AVG_SQ):
@@ -214,6 +235,33 @@ class Program:
         return self._embedding_encoder.features(weights, images)
 
     @property
+    def teacher_prefix(self) -> str:
+        """Prefix in the state of the teacher that a step learns from."""
+        return LATE if self.teacher_delay else EMA
+
+    def late_teacher(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The teacher before a step, to learn from in the next one; by state name."""
+        names = self.teacher_names if self.teacher_delay else ()
+        return {LATE + name: inputs[EMA + name] for name in names}
+
+    @property
+    def teacher_groups(self) -> tuple[ViewGroup, ...]:
+        """View groups that a teacher before the step encodes; none if it is part of steps."""
+        groups = [group for group in self.views if group.teacher]
+        return () if self.teacher_delay is None else tuple(groups)
+
+    def teacher_output(self, parameters: Weights, images: Tensor) -> Tensor:
+        """A teacher before the step: images (S, height, width, 3) uint8 -> (S, E) float32.
+
+        Args:
+            parameters: all of the teacher, by parameter name.
+            images: of one view group.
+        """
+        parametrization = self.parametrization(self.settings[0])
+        weights = parametrization.merged(parameters, TEACHER, {})
+        return self._teacher_encoder.features(weights, images)
+
+    @property
     def target_groups(self) -> tuple[ViewGroup, ...]:
         """View groups with targets: those of the images' size that the student encodes."""
         size_px = self.model.image_size_px
@@ -226,9 +274,9 @@ class Program:
         return self._frozen_encoder.features(weights, images)
 
 
-def _without_pruning(model: ModelFacts, setting: PolicySetting) -> GroupEncoder:
-    """The encoder of a forward graph."""
+def _without_pruning(model: ModelFacts, policy: TokenPolicy) -> GroupEncoder:
+    """The encoder of a forward graph; its policy keeps all tokens."""
     size_px = model.image_size_px
     grid = PatchGrid(model, size_px=size_px, patch_size_px=model.patch_size_px)
     group = ViewGroup(name="images", size_px=size_px, views=(), teacher=False)
-    return GroupEncoder(model, group, grid, TokenPolicy(setting))
+    return GroupEncoder(model, group, grid, policy)

@@ -23,7 +23,6 @@ from edge_runtime.errors import ConfigError
 from edge_runtime.package.manifest import DrawSpec
 from edge_runtime.package.names import (
     BUFFER,
-    EMA,
     GRAD,
     LOSS,
     MEAN,
@@ -95,7 +94,8 @@ class RungProgram:
 
         Args:
             parameters: of the student, by parameter name.
-            inputs: images, targets, draws, hyper-parameters, buffers and teacher, by name.
+            inputs: images, targets, draws, hyper-parameters, buffers and teacher, by name;
+                the output of a teacher that ran before, if one did.
         """
         buffers = self.program.buffers_of(inputs)
         student = self._weights(parameters, STUDENT, buffers)
@@ -141,7 +141,7 @@ class RungProgram:
         names = self.program.teacher_names
         if not names:
             return {}
-        parameters = {name: inputs[EMA + name] for name in names}
+        parameters = {name: inputs[self.program.teacher_prefix + name] for name in names}
         return self._weights(parameters, TEACHER, buffers)
 
     def _encode(
@@ -207,7 +207,8 @@ class RungProgram:
     ) -> tuple[Tensors, Tensors]:
         """The state after AdamW, the EMA teacher and the buffers, by state name; and metrics.
 
-        The state is the one before if the precision skips the update.
+        The state is the one before if the precision skips the update. The late teacher is not
+        part of it: it is the one before this step in any case.
         """
         program = self.program
         new = adamw(
@@ -220,7 +221,8 @@ class RungProgram:
         copied = [name for name in program.teacher_names if name in self.trained]
         new |= ema(copied, {**inputs, **new})
         new |= {BUFFER + name: value for name, value in buffers.items()}
-        return program.precision.select(new, gradients.values(), inputs)
+        chosen, metrics = program.precision.select(new, gradients.values(), inputs)
+        return {**chosen, **program.late_teacher(inputs)}, metrics
 
 
 def _next(tensors: Tensors) -> dict[str, Tensor]:

@@ -1,0 +1,54 @@
+"""Features of a step's views by a forward graph of the package, which runs before the step."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from edge_runtime.engines.base import Batch, ForwardEngine
+from edge_runtime.package import Package
+from edge_runtime.package.names import IMAGES, IMAGES_PREFIX
+from edge_runtime.state import Array
+
+
+class ViewFeatures:
+    """The views of some groups through an open forward engine, some images at a time."""
+
+    def __init__(
+        self,
+        engine: ForwardEngine,
+        package: Package,
+        graph: str,
+        groups: Sequence[str],
+        prefix: str,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            engine: open, with the graph.
+            package: of the graph.
+            graph: its path in the package.
+            groups: of views.
+            prefix: of the step's inputs that take the features, before a group's name.
+        """
+        inputs = package.manifest.graphs[graph].inputs
+        (shape,) = (spec.shape for spec in inputs if spec.role == IMAGES)
+        self._engine, self._images = engine, shape[0] or 1
+        self._groups, self._prefix = groups, prefix
+
+    def of(self, batch: Batch) -> Batch:
+        """Float32 [views, pictures, width] for each view group, by the name of the input."""
+        return {
+            self._prefix + group: self._features(batch[IMAGES_PREFIX + group])
+            for group in self._groups
+        }
+
+    def images(self, batch: Batch) -> tuple[Array, ...]:
+        """The images of which the features are."""
+        return tuple(batch[IMAGES_PREFIX + group] for group in self._groups)
+
+    def _features(self, views: Array) -> Array:
+        """Features of [views, pictures, size, size, 3]."""
+        rows = views.reshape(-1, *views.shape[2:])
+        starts = range(0, len(rows), self._images)
+        parts = [self._engine.run(rows[start : start + self._images]) for start in starts]
+        return np.concatenate(parts).reshape(*views.shape[:2], -1)
