@@ -92,7 +92,7 @@ def _log_of(trt: Any) -> Any:
 def native_failures(action: str) -> Iterator[None]:
     """Convert the exceptions of TensorRT's bindings.
 
-    Errors that were logged before, or by calls that went on, are of no later failure.
+    Errors that were logged before, by calls that went on, are forgotten first.
 
     Raises:
         NoMemoryError: memory cannot be had.
@@ -107,7 +107,6 @@ def native_failures(action: str) -> Iterator[None]:
         if not last_errors:
             last_errors.append(str(error))
         raise failure(action) from error
-    last_errors.clear()
 
 
 def failure(action: str) -> EngineError | DeviceError:
