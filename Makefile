@@ -108,8 +108,8 @@ $(VENV)-webgpu/.installed: Makefile pyproject.toml
 	@touch $@
 
 # TensorRT's Python bindings without TensorRT: only their classes and signatures are read. They
-# are of JetPack 6 and 7, and of discrete GPUs; 10.3 has none for Python 3.13.
-TENSORRT_BINDINGS := $(if $(filter 3.13,$(PYTHON_VERSION)),,cu12-bindings==10.3.0) cu13-bindings==10.16.1.11 cu13-bindings==11.4.0.106
+# are of JetPack 6 and 7, and of discrete GPUs; 10.3 has none from Python 3.13 on.
+TENSORRT_BINDINGS := $(if $(filter 3.10 3.11 3.12,$(PYTHON_VERSION)),cu12-bindings==10.3.0) cu13-bindings==10.16.1.11 cu13-bindings==11.4.0.106
 $(VENV)-tensorrt/.installed: Makefile $(INSTALLED)
 	@rm -rf $(VENV)-tensorrt
 	@for each in $(TENSORRT_BINDINGS); do \

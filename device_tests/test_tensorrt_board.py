@@ -15,10 +15,15 @@ import numpy as np
 import pytest
 
 from edge_runtime.engines import ForwardOptions, encoder_weights, open_forward_engine
-from edge_runtime.engines.tensorrt import FLOAT_TOLERANCE, IMAGES_PER_RUN, largest_error
+from edge_runtime.engines.tensorrt import (
+    FLOAT_TOLERANCE,
+    HALF_TOLERANCE,
+    IMAGES_PER_RUN,
+    largest_error,
+)
 from edge_runtime.engines.tensorrt.api import missing_modules
 from edge_runtime.package import Package, open_package
-from edge_runtime.package.names import IMAGES
+from edge_runtime.package.names import FP16, IMAGES
 from edge_runtime.selftest import PACKAGE
 from edge_runtime.state import State
 
@@ -52,6 +57,8 @@ def tensorrt_is_here(board: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("path", packages(), ids=lambda path: path.name)
 def test_every_forward_graph_gives_the_features_of_ort(path: Path) -> None:
     package = open_package(path)
+    is_half = package.manifest.precision == FP16
+    tolerance = HALF_TOLERANCE if is_half else FLOAT_TOLERANCE
     for graph, weights in forward_graphs(package):
         inputs = package.manifest.graphs[graph].inputs
         (shape,) = (spec.shape for spec in inputs if spec.role == IMAGES)
@@ -66,7 +73,7 @@ def test_every_forward_graph_gives_the_features_of_ort(path: Path) -> None:
                 with open_forward_engine(package, graph, weights, name, options) as engine:
                     features.append(engine.run(images))
                     assert not [line for line in said if "without a CUDA graph" in line]
-            assert largest_error(*features) <= FLOAT_TOLERANCE, graph
+            assert largest_error(*features) <= tolerance, graph
 
 
 def test_many_runs_give_the_same_features_and_another_opening_builds_nothing() -> None:

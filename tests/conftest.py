@@ -72,6 +72,7 @@ def tensorrt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> "FakeTensorRt":
     from fake_tensorrt import FakeTensorRt
 
     monkeypatch.setenv("EDGE_TRAIN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("edge_runtime.engines.tensorrt.files._not_written", {})
     cuda = FakeCuda()
     cuda.install(monkeypatch)
     world = FakeTensorRt(cuda)

@@ -28,6 +28,9 @@ class FakeCuda:
         self.streams: dict[int, Any] = {}
         self.graphs: dict[int, list[Work]] = {}
         self.launches = 0  # of graphs
+        self.multiprocessors, self.memory_bytes = 16, (30 << 30) + 12345
+        self.pinned = 0  # arrays in page-locked memory
+        self.unpinned_without_context = 0
         self.current = threading.local()
         self.pycuda, self.driver = _pycuda(self), _Driver(self)
         self._handles = 0x1000
@@ -92,6 +95,13 @@ def _pycuda(world: FakeCuda) -> Any:
                 raise LogicError("cuDeviceGet failed: invalid device ordinal")
             self._number = number
 
+        def get_attribute(self, attribute: Any) -> int:
+            assert attribute is device_attribute.MULTIPROCESSOR_COUNT
+            return world.multiprocessors
+
+        def total_memory(self) -> int:
+            return world.memory_bytes
+
         def retain_primary_context(self) -> Context:
             return self.contexts.setdefault(self._number, Context())
 
@@ -109,8 +119,11 @@ def _pycuda(world: FakeCuda) -> Any:
             world.free_bytes += len(world.allocations.pop(self._address))
 
     class Stream:
+        is_invalid = False  # a capture that something has broken
+
         def __init__(self, flags: int = 0) -> None:
             world.require_context()
+            assert flags == 1  # others wait for the default stream, and it for them
             self.handle = world.handle()
             self.work: list[Work] = []
             self.captured: list[Work] | None = None
@@ -157,14 +170,29 @@ def _pycuda(world: FakeCuda) -> Any:
 
     def pagelocked_empty(shape: Any, dtype: Any) -> Any:
         world.require_context()
-        return np.full(shape, 77, dtype)  # what lay there before
+        array = np.full(shape, 77, dtype)  # what lay there before
+        world.pinned += 1
+        weakref.finalize(array, unpin)
+        return array
+
+    def unpin() -> None:
+        world.pinned -= 1
+        world.unpinned_without_context += not getattr(world.current, "stack", None)
+
+    class device_attribute:  # noqa: N801 - as pycuda's
+        MULTIPROCESSOR_COUNT = object()
 
     module.init = lambda: None
+    module.device_attribute = device_attribute
     for each in (Error, LogicError, MemoryError, Device, Stream):
         setattr(module, each.__name__, each)
     for function in (mem_alloc, memcpy_htod_async, memcpy_dtoh_async, pagelocked_empty):
         setattr(module, function.__name__, function)
     return module
+
+
+class _Refused(Exception):  # noqa: N818 - a code, no error
+    """A code that a function of the driver returns."""
 
 
 class _Driver:
@@ -183,7 +211,10 @@ class _Driver:
             world.require_context()
             if code := world.returns.get(name, 0):
                 return int(code)
-            function(*arguments)
+            try:
+                function(*arguments)
+            except _Refused as refused:
+                return int(refused.args[0])
             return 0
 
         return call
@@ -194,6 +225,9 @@ class _Driver:
 
     def cuStreamEndCapture(self, stream: Any, graph: Any) -> None:  # noqa: N802
         found = self._world.streams[stream.value]
+        if found.is_invalid:
+            found.captured, graph._obj.value = None, None
+            raise _Refused(901)
         graph._obj.value = self._world.handle()
         self._world.graphs[graph._obj.value] = found.captured
         found.captured = None

@@ -2,8 +2,9 @@
 
 `device_tests/test_tensorrt_bindings.py` checks that the real bindings have every class, method
 and parameter that is here. As TensorRT does, a call that fails returns `None` or `False` and
-logs why; a plan is read only by the version and on the GPU that built it; and a graph is not
-captured before a first run.
+logs why; a plan is read only by the version and on the GPU that built it; a graph is not
+captured before a first run; and what our callbacks raise is lost, but for a step that counts
+as refused.
 """
 
 import enum
@@ -42,7 +43,11 @@ class FakeTensorRt:
         self.error = 0.0  # of all features, relative
         self.half = False  # whether a layer computes in float16
         self.fails: set[str] = set()  # names of methods that return None or False
-        self.during_build: Callable[[int], None] = lambda step: None
+        self.why: dict[str, str] = {}  # what they log, where it is not said below
+        self.logs: list[str] = []  # errors of a build that goes on
+        self.widths: list[int] = []  # of the features, where the engine has others
+        self.during_build: Callable[[int], None] = lambda step: None  # in a callback
+        self.steps = 0  # of builds
         self.module = _tensorrt(self)
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,6 +77,14 @@ class FakeTensorRt:
 
     def _environment(self) -> list[str]:
         return [self.version, self.gpu.name if self.gpu else ""]
+
+
+def _called(callback: Callable[..., Any], *arguments: Any) -> Any:
+    """What a callback returns; the bindings catch all that it raises."""
+    try:
+        return callback(*arguments)
+    except BaseException:  # noqa: BLE001 - as the bindings
+        return False
 
 
 def _session(model: bytes) -> Any:
@@ -119,13 +132,16 @@ def _tensorrt(world: FakeTensorRt) -> Any:
 
         def __init__(self, log: Any) -> None:
             if type(self).__name__ in world.fails:
-                log.log(ILogger.Severity.ERROR, "CUDA initialization failure")
+                _called(log.log, ILogger.Severity.ERROR, "CUDA initialization failure")
                 raise TypeError("pybind11::init(): factory function returned nullptr")
             self._log = log
 
+        def _logs(self, text: str) -> None:
+            _called(self._log.log, ILogger.Severity.ERROR, text)
+
         def _fails(self, method: str, why: str = "it was told to fail") -> bool:
             if method in world.fails:
-                self._log.log(ILogger.Severity.ERROR, f"{method}: {why}")
+                self._logs(f"{method}: {world.why.get(method, why)}")
             return method in world.fails
 
     class ITensor:
@@ -174,7 +190,9 @@ def _tensorrt(world: FakeTensorRt) -> Any:
             self.profiles.append(profile)
             return 0
 
-        def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache:
+        def create_timing_cache(self, serialized_timing_cache: bytes) -> Any:
+            if "create_timing_cache" in world.fails:
+                return None
             return ITimingCache(serialized_timing_cache)
 
         def set_timing_cache(self, cache: ITimingCache, ignore_mismatch: bool) -> bool:
@@ -197,15 +215,18 @@ def _tensorrt(world: FakeTensorRt) -> Any:
             world.cuda.require_context()
             world.builds += 1
             monitor = config.progress_monitor
-            monitor.phase_start("Building", None, 3)
+            _called(monitor.phase_start, "Building", None, 3)
             for step in range(3):
-                monitor.phase_start("Tactics", "Building", 1)
-                monitor.step_complete("Tactics", 0)
-                monitor.phase_finish("Tactics")
-                world.during_build(step)
-                if not monitor.step_complete("Building", step):
+                _called(monitor.phase_start, "Tactics", "Building", 1)
+                _called(monitor.step_complete, "Tactics", 0)
+                _called(monitor.phase_finish, "Tactics")
+                _called(world.during_build, step)
+                if not _called(monitor.step_complete, "Building", step):
                     return None
-            monitor.phase_finish("Building")
+                world.steps += 1
+            _called(monitor.phase_finish, "Building")
+            for text in world.logs:
+                self._logs(text)
             if self._fails("build_serialized_network", "OutOfMemory (requested 1 GiB)"):
                 return None
             (profile,) = config.profiles
@@ -239,8 +260,9 @@ def _tensorrt(world: FakeTensorRt) -> Any:
         def deserialize_cuda_engine(self, serialized_engine: bytes) -> Any:
             world.cuda.require_context()
             found = world.read(bytes(serialized_engine))
+            if found is None:
+                self._logs("The engine plan file is not compatible")
             if found is None or self._fails("deserialize_cuda_engine"):
-                self._log.log(ILogger.Severity.ERROR, "The engine plan file is not compatible")
                 return None
             return ICudaEngine(self._log, *found)
 
@@ -289,12 +311,21 @@ def _tensorrt(world: FakeTensorRt) -> Any:
             fits = list(self._engine._shapes[name]) == list(shape)
             return fits and not self._fails("set_input_shape")
 
+        def get_tensor_shape(self, name: str) -> list[int]:
+            images = max(self._shapes.values(), key=len)[0]
+            free = self._engine.get_tensor_shape(name)
+            sizes = [images if size < 0 else size for size in free]
+            return [images, *world.widths] if world.widths else sizes
+
         def execute_async_v3(self, stream_handle: int) -> bool:
             world.cuda.require_context()
             stream = world.cuda.streams[stream_handle]  # which is not the default one, 0
             assert self._addresses.keys() == self._engine._all.keys()
             if stream.captured is not None and not self._has_run:
-                self._log.log(ILogger.Severity.ERROR, "run once before the capture")
+                self._logs("run once before the capture")
+                return False
+            if stream.captured is not None and self._fails("capture"):
+                stream.is_invalid = True
                 return False
             if self._fails("execute_async_v3"):
                 return False

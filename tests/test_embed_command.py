@@ -53,12 +53,14 @@ def test_embed_json_has_everything(embed_command, run_folder, package, tmp_path,
     assert main([*embed_command, "--neighbours", "3", "--top", "2", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     least_typical = document.pop("least_typical")
+    assert re.fullmatch("ort, onnxruntime.* on cpu", document["forward_engine"])
     assert document == {
         "path": embed_command[-1],
         "format": 1,
         "run": str(run_folder),
         "step": 10,
         "encoder": encoder_metadata(package),
+        "forward_engine": document["forward_engine"],
         "data": embed_command[2],
         "pictures": 24,
         "skipped": [],
@@ -94,16 +96,17 @@ def test_embed_shows_the_least_typical_pictures(embed_command, tmp_path, capsys)
     first = arrays["least_typical"][0]
     assert arrays["pictures"][first] == "red/odd one.png"
     assert lines[0].startswith(f"25 picture(s) of {embed_command[2]}, encoder after 10 steps")
-    assert lines[1].startswith("the least typical, by mean cosine distance to the 10 nearest")
-    assert lines[2].split() == ["distance", "picture", "nearest"]
+    assert lines[1].startswith("computed by ort, onnxruntime")
+    assert lines[2].startswith("the least typical, by mean cosine distance to the 10 nearest")
+    assert lines[3].split() == ["distance", "picture", "nearest"]
     nearest = arrays["pictures"][arrays["neighbours"][first, 0]]
-    assert re.split(" {2,}", lines[3]) == [
+    assert re.split(" {2,}", lines[4]) == [
         f"{arrays['mean_distances'][first]:.4f}",
         "red/odd one.png",
         nearest,
         f"{arrays['distances'][first, 0]:.4f}",
     ]
-    assert len(lines) == 6
+    assert len(lines) == 7
     assert written.err == f"wrote {embed_command[-1]}\n"
 
 

@@ -168,11 +168,33 @@ def test_the_file_has_all_that_was_computed(package, tmp_path):
         "run": "some/run",
         "step": 7,
         "encoder": encoder_metadata(package),
+        "forward_engine": embedding.forward_engine,
         "data": "some/folder",
         "pictures": 30,
         "skipped": [],
         "classes": ["blue", "green", "red"],
     }
+
+
+def test_what_computed_the_features_is_recorded(package, tensorrt):
+    pictures = Pictures("some/folder", 40)
+    for name, text in (
+        ("ort", "ort, onnxruntime"),
+        ("tensorrt", "tensorrt, TensorRT 10.3.0 on"),
+    ):
+        embedding = embed(package, make_state(1), pictures, forward_engine=name)
+        assert embedding.forward_engine.startswith(text)
+        assert embedding_facts(embedding, run="run", step=1)["forward_engine"].startswith(text)
+
+
+def test_a_small_batch_does_not_fill_runs_of_tensorrt_with_black(
+    package, tensorrt, monkeypatch
+):
+    monkeypatch.setattr("edge_runtime.evaluation.embedding.fitting_batch_size", lambda *_: 4)
+    embed(package, make_state(1), Pictures("some/folder", 40), forward_engine="tensorrt")
+    before = tensorrt.runs
+    embed(package, make_state(1), Pictures("some/folder", 40), forward_engine="tensorrt")
+    assert tensorrt.runs - before == 3  # one comes before the capture
 
 
 def test_names_lead_to_the_files_whatever_their_bytes(package, tmp_path, monkeypatch):

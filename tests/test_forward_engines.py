@@ -116,6 +116,18 @@ def test_images_that_do_not_fit_are_refused(engine: ForwardEngine) -> None:
     engine.run(images_of(2))  # and it continues
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.int64, np.bool_])
+def test_images_of_another_dtype_are_refused(engine: ForwardEngine, dtype: Any) -> None:
+    """A cast would wrap numbers around, and make a picture of 0 to 1 black."""
+    with pytest.raises(EngineError, match=r"cannot embed images of .*; expected uint8"):
+        engine.run(images_of(2).astype(dtype))
+    engine.run(images_of(2))  # and it continues
+
+
+def test_an_engine_says_how_many_images_it_runs_on(engine: ForwardEngine) -> None:
+    assert engine.images_per_run == {"ort": 1, "tensorrt": 32}[engine.name]
+
+
 @pytest.mark.parametrize("name", FORWARD_ENGINES)
 def test_use_outside_open_and_close_is_refused(package: Package, name: str) -> None:
     engine = make_engine(name)

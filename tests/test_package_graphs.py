@@ -1,6 +1,7 @@
 """Graphs in a manifest: existing tensors, and everything that an engine needs."""
 
 import json
+import re
 
 import pytest
 import tiny_encoder
@@ -237,3 +238,29 @@ def test_weights_have_the_prefix_of_the_encoder(tmp_path):
     assert "encoder_prefix: expected 'param.' or 'ema.', got 'moved.'" in lines
     assert "encoder tensor 'moved.patch.weight' is not in the state" in lines
     assert any("the state has no 'moved.fc.weight'" in problem for problem in lines)
+
+
+@pytest.mark.parametrize(
+    ("side", "key", "value", "found"),
+    [
+        (
+            "inputs",
+            "dtype",
+            "float32",
+            r"'images' is float32 \[None, 8, 8, 3\], expected uint8",
+        ),
+        ("inputs", "shape", [None, 8, 8], r"'images' is uint8 \[None, 8, 8\]"),
+        ("inputs", "shape", [None, None, 8, 3], r"expected uint8 \[images, size, size, 3\]"),
+        ("outputs", "dtype", "float16", r"'features' is float16 \[None, 4\]"),
+        ("outputs", "shape", [None], r"'features' is float32 \[None\]"),
+        ("outputs", "shape", [None, None], r"expected float32 \[images, width\]"),
+    ],
+)
+def test_images_and_features_of_a_forward_graph_have_known_sizes(
+    folder, side, key, value, found
+):
+    tensors = json.loads((folder / "manifest.json").read_text())["graphs"][EMBED][side]
+    (number,) = (i for i, each in enumerate(tensors) if each["name"] in ("images", "features"))
+    edit(folder, set_in("graphs", EMBED, side, number, key, value))
+    (problem,) = problems(folder)
+    assert re.search(found, problem), problem

@@ -3,8 +3,11 @@
 It also keeps the contract of forward engines.
 """
 
+import os
+import signal
 import sys
 import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -14,6 +17,7 @@ pytest.importorskip("onnxruntime", reason="a new engine is compared with it")
 from tensorrt_runs import assert_right, images_of, opened
 from tiny_encoder import WIDTH, make_package, make_state
 
+from edge_runtime.cli.signals import interrupt_on_signals
 from edge_runtime.engines import encoder_weights
 from edge_runtime.engines.tensorrt import IMAGES_PER_RUN, TensorRtForwardEngine
 from edge_runtime.errors import EngineError, NoMemoryError, StoppedError
@@ -47,35 +51,99 @@ def test_an_engine_is_built_once(package, tensorrt):
     assert (tensorrt.builds, again) == (1, [])
 
 
-def test_another_graph_version_or_gpu_is_built_for_itself(
-    package,
-    tensorrt,
-    monkeypatch,
-    tmp_path,
-):
-    opened(package).close()
+def other_l4t(world, package, monkeypatch):
     monkeypatch.setattr("edge_runtime.engines.tensorrt.l4t_release", lambda: "36.4.3")
-    opened(package).close()
-    assert tensorrt.builds == 2
-    tensorrt.gpu = replace(tensorrt.gpu, name="Thor", compute_capability="11.0")
-    opened(package).close()
-    assert tensorrt.builds == 3
-    tensorrt.version = tensorrt.module.__version__ = "10.16.1"
-    with opened(package) as engine:
-        assert_right(engine, package)
-    assert (engine.runtime, tensorrt.builds) == ("TensorRT 10.16.1", 4)
+
+
+def other_gpu(**facts):
+    def change(world, package, monkeypatch):
+        world.gpu = replace(world.gpu, **facts)
+
+    return change
+
+
+def other_version(world, package, monkeypatch):
+    world.version = world.module.__version__ = "10.16.1"
+
+
+def other_graph(world, package, monkeypatch):
     path = package.file(package.manifest.embed)
     path.write_bytes(path.read_bytes() + b"\x12\x04mine")  # field 2, its producer
-    opened(package).close()
-    assert tensorrt.builds == 5
 
 
-def test_a_plan_that_tensorrt_refuses_is_built_again(package, tensorrt):
+def other_number_of_images(world, package, monkeypatch):
+    monkeypatch.setattr("edge_runtime.engines.tensorrt.IMAGES_PER_RUN", 16)
+
+
+def other_format(world, package, monkeypatch):
+    monkeypatch.setattr("edge_runtime.engines.tensorrt._FORMAT", "2")
+
+
+def no_tf32(world, package, monkeypatch):
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+
+
+def fewer_multiprocessors(world, package, monkeypatch):
+    world.cuda.multiprocessors = 8
+
+
+def less_memory(world, package, monkeypatch):
+    world.cuda.memory_bytes = 7 << 30
+
+
+def a_little_less_memory(world, package, monkeypatch):
+    """As another start of the same machine may report."""
+    world.cuda.memory_bytes -= 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("change", "is_other"),
+    [
+        (other_l4t, True),
+        (other_gpu(name="Thor"), True),
+        (other_gpu(compute_capability="11.0"), True),
+        (other_gpu(driver="NVIDIA 580.1"), True),
+        (other_gpu(api="CUDA 13.2"), False),
+        (other_version, True),
+        (other_graph, True),
+        (other_number_of_images, True),
+        (other_format, True),
+        (no_tf32, True),
+        (fewer_multiprocessors, True),
+        (less_memory, True),
+        (a_little_less_memory, False),
+    ],
+)
+def test_each_fact_of_the_key_has_a_file_of_its_own(
+    package, tensorrt, monkeypatch, tmp_path, change, is_other
+):
     opened(package).close()
-    tensorrt.version = "10.3.1"  # of the library; the module says the same as before
+    change(tensorrt, package, monkeypatch)
     with opened(package) as engine:
         assert_right(engine, package)
+    files = list((tmp_path / "cache/tensorrt").glob("engine-*.bin"))
+    assert (tensorrt.builds, len(files)) == ((2, 2) if is_other else (1, 1))
+
+
+def test_a_plan_that_tensorrt_refuses_is_built_again_and_it_says_why(package, tensorrt):
+    opened(package).close()
+    tensorrt.version = "10.3.1"  # of the library; the module says the same as before
+    said = []
+    with opened(package, said) as engine:
+        assert_right(engine, package)
     assert tensorrt.builds == 2
+    assert "in the cache: The engine plan file is not compatible. It is built again" in said[0]
+
+
+def test_a_plan_for_which_there_is_no_memory_is_not_built_again(package, tensorrt):
+    opened(package).close()
+    tensorrt.fails, tensorrt.why = {"deserialize_cuda_engine"}, {}
+    tensorrt.why["deserialize_cuda_engine"] = "OutOfMemory (requested 1 GiB)"
+    with pytest.raises(
+        NoMemoryError, match=r"cannot load the engine of .* in the cache: .*Out"
+    ):
+        opened(package)
+    assert tensorrt.builds == 1
 
 
 def test_a_run_is_one_graph_after_one_eager_run(package, tensorrt):
@@ -154,13 +222,14 @@ def test_everything_is_freed(package, tensorrt):
     engine.close()
     assert (tensorrt.cuda.free_bytes, tensorrt.cuda.allocations) == (before, {})
     assert tensorrt.cuda.current.stack == []
+    assert (tensorrt.cuda.pinned, tensorrt.cuda.unpinned_without_context) == (0, 0)
 
 
 @pytest.mark.parametrize(
     ("method", "kind", "message"),
     [
         ("Builder", EngineError, "cannot build an engine of .*: CUDA initialization failure"),
-        ("Runtime", EngineError, "cannot load engines: CUDA initialization failure"),
+        ("Runtime", EngineError, "cannot load the engine of .*: CUDA initialization failure"),
         ("build_serialized_network", NoMemoryError, "cannot build an engine of .*OutOfMemory"),
         ("deserialize_cuda_engine", EngineError, "cannot load the engine of .* it has built"),
         ("create_execution_context", NoMemoryError, "cannot run an engine: .*OutOfMemory"),
@@ -250,12 +319,19 @@ def test_a_build_can_be_stopped(package, tensorrt):
     assert tensorrt.builds == 2
 
 
-def test_ctrl_c_ends_a_build(package, tensorrt):
-    def interrupted() -> bool:
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_build(package, tensorrt, number):
+    """Also where nobody gave `stop`; what callbacks raise is lost."""
 
-    with pytest.raises(KeyboardInterrupt):
-        opened(package, stop=interrupted)
+    def send(step):
+        if step == 0:
+            os.kill(os.getpid(), number)
+            time.sleep(0.5)  # of work that Python does not see
+
+    tensorrt.during_build = send
+    with interrupt_on_signals(), pytest.raises(KeyboardInterrupt):
+        opened(package)
+    assert (tensorrt.builds, tensorrt.steps) == (1, 0)
     assert tensorrt.cuda.allocations == {}
 
 

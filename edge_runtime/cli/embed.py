@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     facts = embedding_facts(embedding, run=args.run_folder, step=trained.step)
     # Shown first, so that a full or read-only disk does not lose the result.
     if args.json:
-        show_json({"path": str(args.output), **facts, **table_of(embedding)})
+        show_json({"path": str(args.output), **facts, **least_typical_facts(embedding)})
     else:
         show(render_text(embedding, trained.step))
     save_embedding(embedding, args.output, run=args.run_folder, step=trained.step)
@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def table_of(embedding: "Embedding") -> dict[str, Any]:
+def least_typical_facts(embedding: "Embedding") -> dict[str, Any]:
     """The least typical pictures, for `--json`."""
     return {
         "neighbours": embedding.neighbours.rows.shape[1],
@@ -126,6 +126,7 @@ def render_text(embedding: "Embedding", step: int) -> str:
     lines = [
         f"{pictures} picture(s) of {embedding.source.name}, "
         f"encoder after {step} steps, package {digest}",
+        f"computed by {embedding.forward_engine}",
     ]
     if len(embedding.skipped):
         lines.append(f"{len(embedding.skipped)} could not be read")

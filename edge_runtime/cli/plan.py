@@ -21,7 +21,7 @@ from edge_runtime.cli.paths import (
     path_text,
 )
 from edge_runtime.cli.plan_text import PlanFacts, render_text, table_of
-from edge_runtime.cli.profile import add_device_arguments, environment_of
+from edge_runtime.cli.profile import add_device_arguments, likely_environments
 from edge_runtime.cli.quantities import count
 from edge_runtime.errors import ConfigError, DataError, DeviceError
 
@@ -240,22 +240,33 @@ def _is_elsewhere(args: argparse.Namespace) -> bool:
 def find_profile(package: "Package", args: argparse.Namespace) -> tuple[Path, "CostProfile"]:
     """The profile to plan with: the given one, or that of the cache.
 
+    Builds no TensorRT engine: where `auto` may take tensorrt or ort, the profile says which of
+    them its costs are of.
+
     Raises:
         DeviceError: it does not exist, or is of another package or environment.
         RecordsError: it is damaged.
     """
+    from edge_runtime.profiling import load_profile
+
     if _is_elsewhere(args):
         return args.profile, _profile_of_board(package, args.profile, args.board)
-    environment = environment_of(args, package)
-    path = args.profile or environment.cached_profile_path(package)
-    if args.profile is None and not os.path.exists(path):
-        raise DeviceError(
-            f"no cost profile of {package.path} on {environment.board.id} with "
-            f"{environment.engine} ({environment.runtime}) on {environment.device} yet. "
-            f"Measure it with {environment.key.profile_command(package.path)}, or give one "
-            "with --profile."
-        )
-    return path, environment.load_profile(package, path)
+    environments = likely_environments(args, package)
+    if args.profile is not None:
+        runtime = load_profile(args.profile).runtime
+        fitting = (each for each in environments if each.runtime == runtime)
+        environment = next(fitting, environments[0])
+        return args.profile, environment.load_profile(package, args.profile)
+    for environment in environments:
+        path = environment.cached_profile_path(package)
+        if os.path.exists(path):
+            return path, environment.load_profile(package, path)
+    here = environments[0]
+    raise DeviceError(
+        f"no cost profile of {package.path} on {here.board.id} with {here.engine} "
+        f"({here.runtime}) on {here.device} yet. Measure it with "
+        f"{here.key.profile_command(package.path)}, or give one with --profile."
+    )
 
 
 def _profile_of_board(package: "Package", path: Path, board_file: Path) -> "CostProfile":

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,8 @@ from edge_runtime.cli.paths import (
 )
 from edge_runtime.cli.quantities import duration_s, niceness, size_bytes, threads
 from edge_runtime.cli.signals import stop_on_signals
-from edge_runtime.errors import ConfigError, EdgeRuntimeError
+from edge_runtime.errors import ConfigError, EdgeRuntimeError, EngineError
+from edge_runtime.facts.devices import AUTO, CPU
 from edge_runtime.units import duration_text
 
 if TYPE_CHECKING:
@@ -132,6 +134,8 @@ def add_nice_argument(parser: argparse.ArgumentParser) -> None:
 def environment_of(args: argparse.Namespace, package: "Package") -> "Environment":
     """This machine, with what the flags name, or `auto` takes.
 
+    A TensorRT engine that it needs is built.
+
     Raises:
         ConfigError: the board file is wrong, or an engine unknown.
         DeviceError: the board is unknown.
@@ -140,9 +144,38 @@ def environment_of(args: argparse.Namespace, package: "Package") -> "Environment
     """
     from edge_runtime.engines import ForwardOptions
     from edge_runtime.engines.targets import choose_targets_engine
-    from edge_runtime.profiling import Environment, choose_device
 
-    device = choose_device(
+    device = _device_of(args, package)
+    options = ForwardOptions(device=device, threads=args.threads, report=say)
+    forward_engine = choose_targets_engine(package, args.forward_engine, options)
+    return _environment(args, device, forward_engine)
+
+
+def likely_environments(args: argparse.Namespace, package: "Package") -> "list[Environment]":
+    """Those that `environment_of` may give, the likelier first; builds nothing.
+
+    Raises:
+        ConfigError: the board file is wrong, or an engine unknown.
+        DeviceError: the board is unknown.
+        EngineError: no runtime is installed.
+    """
+    from edge_runtime.engines import ORT
+    from edge_runtime.engines.targets import likely_targets_engine
+
+    device = _device_of(args, package)
+    likely = likely_targets_engine(package, args.forward_engine, device)
+    if args.forward_engine != AUTO or likely == ORT:
+        return [_environment(args, device, likely)]
+    found = []
+    with suppress(EngineError):  # installed, and cannot be imported
+        found.append(_environment(args, device, likely))
+    return [*found, _environment(args, device, ORT)]
+
+
+def _device_of(args: argparse.Namespace, package: "Package") -> str:
+    from edge_runtime.profiling import choose_device
+
+    return choose_device(
         package,
         args.device,
         engine=args.engine,
@@ -150,12 +183,16 @@ def environment_of(args: argparse.Namespace, package: "Package") -> "Environment
         board_file=args.board,
         report=say,
     ).device
-    options = ForwardOptions(device=device, threads=args.threads, report=say)
+
+
+def _environment(args: argparse.Namespace, device: str, forward_engine: str) -> "Environment":
+    from edge_runtime.profiling import Environment
+
     return Environment.detect(
         args.engine,
         device=device,
         threads=args.threads,
-        forward_engine=choose_targets_engine(package, args.forward_engine, options),
+        forward_engine=forward_engine,
         board_file=args.board,
     )
 
@@ -243,7 +280,8 @@ def sensor_text(event: "SensorEvent") -> str:
 
 def profile_text(profile: "CostProfile") -> str:
     """Where the profile is valid, and its fixed costs."""
-    on_gpu = f", {profile.device}: {profile.gpu}" if profile.gpu else ""
+    where = "GPU" if profile.device == CPU else profile.device
+    on_gpu = f", {where}: {profile.gpu}" if profile.gpu else ""
     sensor = profile.sensor or "none: joules stay unknown"
     if profile.energy_is_estimate:
         sensor += " (an estimate)"

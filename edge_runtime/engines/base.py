@@ -109,6 +109,10 @@ class ForwardEngine(Protocol):
     runtime: str
     device: str
 
+    @property
+    def images_per_run(self) -> int:
+        """The graph runs on that many at once, or a multiple: fewer are filled up."""
+
     def open(self, package: Package, graph: str, weights: State) -> None:
         """Load a graph with its weights.
 
@@ -139,6 +143,9 @@ class ForwardEngine(Protocol):
 
         Returns:
             float32 [images, width].
+
+        Raises:
+            EngineError: images of another size or dtype, or the runtime failed.
         """
 
     def close(self) -> None:
@@ -152,6 +159,16 @@ class ForwardEngine(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
+
+
+def require_images(images: Array) -> None:
+    """Refuse images of floats, which would lose their fractions or more.
+
+    Raises:
+        EngineError: they are not uint8.
+    """
+    if images.dtype != "uint8":
+        raise EngineError(f"cannot embed images of {images.dtype}; expected uint8, 0 to 255.")
 
 
 def require_supported(engine: Engine, package: Package, rung: Rung | None = None) -> None:

@@ -1,5 +1,6 @@
 """Forward engines by name, and the one function that chooses, makes and opens one."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from edge_runtime.state import State
 
 ORT, TENSORRT = "ort", "tensorrt"
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForwardOptions:
@@ -21,7 +24,8 @@ class ForwardOptions:
     ort_on_cpu: bool = False  # engine ort computes on the processor, whatever the device
     threads: int | None = None  # None: one per processor
     may_spin: bool = True  # whether the threads may wait in a loop between two runs
-    report: Callable[[str], None] = lambda _: None  # called while an engine is built
+    # Called while an engine is built, and if "auto" cannot take tensorrt
+    report: Callable[[str], None] = logger.warning
     stop: Callable[[], bool] = lambda: False  # called meanwhile; True ends the build
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from typing_extensions import override
 
-from edge_runtime.engines.base import BaseEngine, ForwardEngine
+from edge_runtime.engines.base import BaseEngine, ForwardEngine, require_images
 from edge_runtime.engines.devices import device_runtime, open_device
 from edge_runtime.engines.runtime import native_errors, thread_count
 from edge_runtime.engines.session import open_session
@@ -21,6 +21,7 @@ class OrtForwardEngine(BaseEngine, ForwardEngine):
     """One forward graph with its weights bound."""
 
     name = "ort"
+    images_per_run = 1
 
     def __init__(
         self, *, device: str = CPU, threads: int | None = None, may_spin: bool = True
@@ -77,9 +78,10 @@ class OrtForwardEngine(BaseEngine, ForwardEngine):
     @override
     def run(self, images: Array) -> Array:
         self._require_open("run")
+        require_images(images)
         with native_errors("embed images"):
             self._binding.clear_binding_outputs()
-            self._binding.bind_cpu_input(self._images, np.ascontiguousarray(images, np.uint8))
+            self._binding.bind_cpu_input(self._images, np.ascontiguousarray(images))
             self._binding.bind_output(self._features)
             self._session.run_with_iobinding(self._binding)
             (features,) = self._binding.get_outputs()

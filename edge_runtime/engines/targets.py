@@ -88,6 +88,16 @@ class Targets:
             self._engine.close()
 
 
+def likely_targets_engine(package: Package, name: str, device: str) -> str:
+    """The forward engine that `choose_targets_engine` tries first; builds nothing.
+
+    Raises:
+        ConfigError: an unknown name or device.
+    """
+    likely = likely_forward_engine(name, device)
+    return likely if package.manifest.forward_graphs else ORT
+
+
 def choose_targets_engine(package: Package, name: str, options: ForwardOptions) -> str:
     """The forward engine of the encoders before a step, built and checked before it is used.
 
@@ -105,8 +115,8 @@ def choose_targets_engine(package: Package, name: str, options: ForwardOptions) 
         NoMemoryError: there is too little memory for it.
         StoppedError: `stop` of the options returned `True`.
     """
-    likely = likely_forward_engine(name, options.device)
-    if likely == ORT or not package.manifest.forward_graphs:
+    likely = likely_targets_engine(package, name, options.device)
+    if likely == ORT:
         return ORT
     makers: list[Callable[[], Targets | Teacher]] = [
         lambda: Targets(package, name, options),

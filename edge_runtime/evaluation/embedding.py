@@ -15,6 +15,7 @@ from edge_runtime.data import (
     picture_name,
 )
 from edge_runtime.engines import ForwardOptions
+from edge_runtime.engines.forward import engine_text
 from edge_runtime.engines.runtime import load_onnxruntime, release_free_memory
 from edge_runtime.errors import ConfigError
 from edge_runtime.evaluation.features import encode, open_encoder
@@ -41,6 +42,7 @@ class Embedding:
     features: NDArray[np.float32]  # (N, width)
     neighbours: Neighbours
     least_typical: NDArray[np.int64]  # rows, the least typical first
+    forward_engine: str  # that computed them, its name first: "ort, onnxruntime 1.31.1 on cpu"
 
     @property
     def classes(self) -> Sequence[str]:
@@ -72,7 +74,7 @@ def embed(
     device: str = CPU,
     forward_engine: str = AUTO,
     threads: int | None = None,
-    report: Callable[[str], None] = logger.info,
+    report: Callable[[str], None] = logger.warning,
 ) -> Embedding:
     """Compute the features of all readable pictures, and compare all with all.
 
@@ -138,4 +140,5 @@ def embed(
         features=features,
         neighbours=nearest,
         least_typical=least_typical(nearest.mean_distances, top),
+        forward_engine=engine_text(engine),
     )

@@ -144,7 +144,8 @@ def encode(
         source: files, or a video.
         images: as of `centred_batches`, like all that follow.
         threads: of decoding.
-        batch_size: pictures per call of the graph; affects memory, not the result.
+        batch_size: pictures per call of the graph, more if the engine runs on more at once;
+            affects memory, not the result.
         decoding_limit_bytes: of all threads together.
 
     Raises:
@@ -160,7 +161,7 @@ def encode(
     for views, some in centred_batches(
         source,
         model.image_size_px,
-        batch_size,
+        max(batch_size, engine.images_per_run),
         images=images,
         threads=threads,
         decoding_limit_bytes=decoding_limit_bytes,

@@ -42,6 +42,7 @@ def embedding_facts(embedding: Embedding, *, run: StrPath, step: int) -> dict[st
         "run": printable(os.fspath(run)),
         "step": step,
         "encoder": encoder_metadata(embedding.package),
+        "forward_engine": embedding.forward_engine,
         "data": source.name,
         "pictures": len(embedding.features),
         "skipped": [

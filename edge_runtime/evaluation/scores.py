@@ -65,7 +65,7 @@ def evaluate(
     device: str = CPU,
     forward_engine: str = AUTO,
     threads: int | None = None,
-    report: Callable[[str], None] = logger.info,
+    report: Callable[[str], None] = logger.warning,
 ) -> Scores:
     """Score the encoder of `state`, and that of the package's initial state.
 

@@ -52,6 +52,10 @@ RECORDED = "lr"  # the hyper-parameter in every step's record
 LAYOUTS = ("same", "transposed", "patch")
 MAX_AXES = 8
 FEATURE_KINDS = ("class-token", "mean-patches")
+_FORWARD_AXES = {
+    IMAGES: (("images", "size", "size", "3"), "uint8"),
+    FEATURES: (("images", "width"), "float32"),
+}
 
 
 def problems_of(manifest: Manifest) -> list[str]:
@@ -285,8 +289,18 @@ def _forward(manifest: Manifest, path: str) -> Iterator[str]:
     if graph is None:
         return  # reported by _files
     for specs, role in ((graph.inputs, IMAGES), (graph.outputs, FEATURES)):
-        if (count := sum(spec.role == role for spec in specs)) != 1:
-            yield f"{path}: expected one tensor of role {role!r}, got {count}"
+        found = [spec for spec in specs if spec.role == role]
+        if len(found) != 1:
+            yield f"{path}: expected one tensor of role {role!r}, got {len(found)}"
+            continue
+        (spec,) = found
+        axes, dtype = _FORWARD_AXES[role]
+        # Only the number of images may be unknown
+        if spec.dtype != dtype or len(spec.shape) != len(axes) or None in spec.shape[1:]:
+            yield (
+                f"{path}: {spec.name!r} is {spec.dtype} {list(spec.shape)}, expected {dtype} "
+                f"[{', '.join(axes)}]"
+            )
 
 
 def _targets(manifest: Manifest) -> Iterator[str]:

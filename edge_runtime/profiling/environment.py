@@ -15,6 +15,7 @@ from edge_runtime.device import (
     usable_cpus,
 )
 from edge_runtime.engines import ORT, engine_device, engine_name, engine_runtime, gpu_text
+from edge_runtime.engines.forward import TENSORRT, nvidia_gpu
 from edge_runtime.errors import DeviceError, RecordsError
 from edge_runtime.facts import CostProfile
 from edge_runtime.facts.devices import CPU
@@ -41,7 +42,8 @@ class Environment:
     forward_engine: str = ORT  # of the encoders before the package's steps
     runtime: str  # of both, with versions
     device: str  # on which the engine runs
-    gpu: str | None  # behind the device, with its driver; None: the CPU, or unknown
+    # With its driver: behind the device, or the forward engine's; None: the CPU, or unknown
+    gpu: str | None
     threads: int | None  # of the engine; None: one per processor
     cpus: float  # that this process may use, such as 2 or 0.5
     open_already: PowerSensor | None = None  # the sensor of a meter that already runs
@@ -73,7 +75,7 @@ class Environment:
             forward_engine=forward_engine,
             runtime=engine_runtime(engine, device, forward_engine),
             device=device,
-            gpu=gpu_text(device),
+            gpu=gpu_text(_gpu_device(device, forward_engine)),
             threads=threads,
             cpus=usable_cpus(),
             open_already=open_already,
@@ -154,3 +156,8 @@ class Environment:
             sensor=None if sensor is None else sensor.name,
             calibration=calibration_of(sensor, self.board),
         )
+
+
+def _gpu_device(device: str, forward_engine: str) -> str:
+    """The device whose GPU decides what a step costs: on the CPU, the forward engine's."""
+    return nvidia_gpu(device) if (device, forward_engine) == (CPU, TENSORRT) else device

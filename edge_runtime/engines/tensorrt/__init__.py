@@ -6,15 +6,17 @@ in parts of one size: copied in, embedded and copied out by one CUDA graph.
 """
 
 import hashlib
+import os
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
 from typing_extensions import override
 
 from edge_runtime.device import l4t_release
-from edge_runtime.engines.base import BaseEngine, ForwardEngine
+from edge_runtime.engines.base import BaseEngine, ForwardEngine, require_images
 from edge_runtime.engines.devices import device_gpu, missing_gpu_text
 from edge_runtime.engines.ort_forward import OrtForwardEngine
 from edge_runtime.engines.session import require_described
@@ -23,12 +25,24 @@ from edge_runtime.engines.tensorrt.api import (
     load_tensorrt,
     missing_modules,
     native_failures,
-    native_log,
     tensorrt_name,
 )
-from edge_runtime.engines.tensorrt.build import BuildJob, Plan, build_plan, tensors_of
+from edge_runtime.engines.tensorrt.build import (
+    BuildJob,
+    BuiltEngine,
+    build_engine,
+    deserialized,
+    tensors_of,
+)
+from edge_runtime.engines.tensorrt.compare import (
+    FLOAT_TOLERANCE,
+    HALF_TOLERANCE,
+    largest_error,
+    noise_images,
+)
 from edge_runtime.engines.tensorrt.cuda import CapturedGraph, Cuda
 from edge_runtime.engines.tensorrt.files import CachedFile
+from edge_runtime.engines.tensorrt.threads import interruptible
 from edge_runtime.errors import DeviceError, EngineError
 from edge_runtime.facts.devices import CUDA
 from edge_runtime.package import Package
@@ -38,14 +52,10 @@ from edge_runtime.reading import read_file
 from edge_runtime.state import Array, State
 
 IMAGES_PER_RUN = 32  # of a graph that takes any number: enough work for a GPU of a board
-# The largest error of an image's features, relative to their norm. TF32, in which float32
-# products may be computed, and float16 both have 10 bits of mantissa: each product is off by
-# up to 2^-11, the features of 12 blocks by about 0.1 to 0.3 %. In float16, sums between the
-# products are rounded, too. A wrong kernel or a lost bias is off by tens of per cent.
-FLOAT_TOLERANCE, HALF_TOLERANCE = 0.01, 0.03
+_FORMAT = "1"  # of what is built: another one is not read
+_TF32 = "NVIDIA_TF32_OVERRIDE"  # a variable
 _PRECISION = "as exported, TF32 for float32 products"
 _MOST_GRAPH_BYTES = 2 << 30  # of an ONNX file
-_SEED = 0  # of the compared images
 
 
 class TensorRtForwardEngine(BaseEngine, ForwardEngine):
@@ -67,7 +77,7 @@ class TensorRtForwardEngine(BaseEngine, ForwardEngine):
             device: "cuda:N".
             threads: of engine `ort`, which a new engine is compared with.
             report: called with a line of text while an engine is built.
-            stop: called meanwhile; `True` ends the build.
+            stop: called meanwhile; `True` ends the build or the wait for another one's.
 
         Raises:
             EngineError: TensorRT or pycuda is not installed, or there is no such GPU.
@@ -92,63 +102,92 @@ class TensorRtForwardEngine(BaseEngine, ForwardEngine):
     def open(self, package: Package, graph: str, weights: State) -> None:
         self._keep(package)
         try:
-            self._cuda = Cuda(int(self.device.partition(":")[2]))
-            with self._cuda.current(f"load {graph}"):
-                self._open(self._cuda, package, graph, weights)
+            cuda = self._cuda = Cuda(int(self.device.partition(":")[2]))
+            interruptible(partial(self._open, cuda, package, graph, weights))
         except BaseException:
             self.close()
             raise
 
-    def _open(self, cuda: Cuda, package: Package, graph: str, weights: State) -> None:
+    def _open(
+        self,
+        cuda: Cuda,
+        package: Package,
+        graph: str,
+        weights: State,
+        is_interrupted: Callable[[], bool],
+    ) -> None:
         path, spec = package.file(graph), package.manifest.graphs[graph]
         try:
             model = read_file(path, _MOST_GRAPH_BYTES)
         except OSError as error:
             raise EngineError(f"{path} cannot be read: {error.strerror or error}.") from error
         shape = _images_shape(spec)
-        kept = self._file("engine", graph=hashlib.sha256(model).hexdigest(), images=str(shape))
-        plan, built = kept.read(), None
-        native = None if plan is None else _deserialized(plan)
-        if native is None:
-            built = self._build(str(path), model, spec, shape)
-            native = _deserialized(built.content)
-        if native is None:
-            raise failure(f"load the engine of {path} that it has built")
-        require_described(package, graph, *tensors_of(native))
-        self._bound = _Bound(cuda, spec, shape)
-        self._bound.load(native, weights)
-        self._capture(cuda, self._bound)
-        if built is not None:
-            self._compare(package, graph, weights, built)
-            kept.write(built.content)
+        job = self._job(cuda, str(path), model, spec, lambda: is_interrupted() or self._stop())
+        kept = self._file(
+            "engine", cuda, graph=hashlib.sha256(model).hexdigest(), images=str(shape)
+        )
+        with cuda.current(f"load {graph}"), ExitStack() as lock:
+            lock.enter_context(kept.locked(self._report, job.stop))
+            native, built = self._from_cache(kept, job), None
+            if native is None:
+                built = build_engine(job)
+                native = deserialized(built.content, f"the engine of {path} that it has built")
+            else:
+                lock.close()
+            with native_failures(f"run the engine of {path}"):
+                require_described(package, graph, *tensors_of(native))
+                self._bound = _Bound(cuda, spec, shape)
+                self._bound.load(native, weights)
+            self._capture(cuda, self._bound)
+            if built is not None:
+                self._compare(package, graph, weights, built)
+                kept.write(built.content)
 
-    def _file(self, kind: str, **more: str) -> CachedFile:
+    def _file(self, kind: str, cuda: Cuda, **more: str) -> CachedFile:
         key = {
+            "format": _FORMAT,
             "tensorrt": self.runtime,
             "gpu": self._gpu.name,
             "compute capability": self._gpu.compute_capability or "",
+            # All modules of a Jetson generation have one name and compute capability
+            "multiprocessors": str(cuda.multiprocessors),
+            "memory in GiB": str(round(cuda.memory_bytes / 2**30)),
             "driver": self._gpu.driver or "",
             "l4t": l4t_release() or "",
             "precision": _PRECISION,
+            "TF32 override": os.environ.get(_TF32, ""),  # of NVIDIA's libraries
         }
         return CachedFile(kind, {**key, **more})
 
-    def _build(self, path: str, model: bytes, spec: GraphSpec, shape: tuple[int, ...]) -> Plan:
-        self._report(
-            f"building a {self.runtime} engine of {path} for {self._gpu.name}: once, and it "
-            "may take minutes"
-        )
+    def _job(
+        self, cuda: Cuda, path: str, model: bytes, spec: GraphSpec, stop: Callable[[], bool]
+    ) -> BuildJob:
         (images,) = (tensor.name for tensor in spec.inputs if tensor.role == IMAGES)
-        job = BuildJob(
+        return BuildJob(
             graph=path,
             model=model,
             images=images,
-            shape=shape,
-            timing=self._file("timing"),
+            shape=_images_shape(spec),
+            weight_bytes=sum(each.size_bytes for each in spec.inputs if each.role == WEIGHT),
+            gpu=self._gpu.name,
+            timing=self._file("timing", cuda),
             report=self._report,
-            stop=self._stop,
+            stop=stop,
         )
-        return build_plan(job)
+
+    def _from_cache(self, kept: CachedFile, job: BuildJob) -> Any:
+        """The engine of the cache; `None`: there is none that TensorRT takes.
+
+        Raises:
+            NoMemoryError: there is too little memory for it; another one needs as much.
+        """
+        if (content := kept.read()) is None:
+            return None
+        try:
+            return deserialized(content, f"the engine of {job.graph} in the cache")
+        except EngineError as error:
+            self._report(f"{error}. It is built again")
+            return None
 
     def _capture(self, cuda: Cuda, bound: "_Bound") -> None:
         """Make a run one CUDA graph, if the driver can; TensorRT wants a run before."""
@@ -161,16 +200,17 @@ class TensorRtForwardEngine(BaseEngine, ForwardEngine):
             cuda.renew_stream()
             bound.run_once()
 
-    def _compare(self, package: Package, graph: str, weights: State, plan: Plan) -> None:
+    def _compare(
+        self, package: Package, graph: str, weights: State, built: BuiltEngine
+    ) -> None:
         """Refuse an engine whose features are not those of engine `ort`."""
         assert self._bound is not None
-        shape = self._bound.shape
-        images = np.random.default_rng(_SEED).integers(0, 256, shape, np.uint8)
+        images = noise_images(self._bound.shape)
         with OrtForwardEngine(threads=self._threads) as reference:
             reference.open(package, graph, weights)
             expected = reference.run(images)
         error = largest_error(self.run(images), expected)
-        tolerance = HALF_TOLERANCE if plan.is_half else FLOAT_TOLERANCE
+        tolerance = HALF_TOLERANCE if built.is_half else FLOAT_TOLERANCE
         text = (
             f"its features of {graph} are {error:.2%} off those of engine ort; "
             f"{tolerance:.0%} are allowed"
@@ -181,6 +221,11 @@ class TensorRtForwardEngine(BaseEngine, ForwardEngine):
                 "--forward-engine ort."
             )
         self._report(f"{self.runtime} on {self._gpu.name}: {text}")
+
+    @property
+    @override
+    def images_per_run(self) -> int:
+        return IMAGES_PER_RUN if self._bound is None else self._bound.shape[0]
 
     @override
     def set_weights(self, weights: State) -> None:
@@ -193,6 +238,7 @@ class TensorRtForwardEngine(BaseEngine, ForwardEngine):
     @override
     def run(self, images: Array) -> Array:
         self._require_open("run")
+        require_images(images)
         assert self._cuda is not None
         assert self._bound is not None
         size = self._bound.shape[1:]
@@ -230,29 +276,38 @@ class _Bound:
         self._cuda, self._spec = cuda, spec
         (self._input,) = (each.name for each in spec.inputs if each.role == IMAGES)
         (features,) = (each for each in spec.outputs if each.role == FEATURES)
-        self._output, self._width = features.name, features.shape[-1] or 0
+        self._output, self._expected = features.name, (shape[0], *features.shape[1:])
         self._weights = [tensor for tensor in spec.inputs if tensor.role == WEIGHT]
         self._memory: dict[str, Any] = {}
+        self._images: Any = None
+        self._features: Any = None
 
     def load(self, native: Any, weights: State) -> None:
         """Take an engine and copy its weights; `free` also frees what a failure leaves.
 
         Raises:
-            EngineError: TensorRT refuses something.
+            EngineError: TensorRT refuses something, or gives other features.
             NoMemoryError: there is too little memory.
         """
         self._native, self._context = native, native.create_execution_context()
         if self._context is None:
             raise failure("run an engine")
+        if not self._context.set_input_shape(self._input, self.shape):
+            raise failure(f"take images of shape {self.shape}")
+        # TensorRT writes that many, wherever the memory ends
+        written = tuple(self._context.get_tensor_shape(self._output))
+        if written != self._expected:
+            raise EngineError(
+                f"{tensorrt_name()} gives features of shape {written} for images of shape "
+                f"{self.shape}; expected {self._expected}."
+            )
         self._images = self._cuda.host_array(self.shape, np.uint8)
-        self._features = self._cuda.host_array((self.shape[0], self._width), np.float32)
+        self._features = self._cuda.host_array(written, np.float32)
         for tensor in self._weights:
             self._place(tensor.name, tensor.size_bytes)
         self.set_weights(weights)
         self._place(self._input, self._images.nbytes)
         self._place(self._output, self._features.nbytes)
-        if not self._context.set_input_shape(self._input, self.shape):
-            raise failure(f"take images of shape {self.shape}")
 
     def set_weights(self, weights: State) -> None:
         """Copy the weights to their places; the copies have ended when this returns.
@@ -282,8 +337,9 @@ class _Bound:
             EngineError: TensorRT refuses it.
         """
         self._cuda.write(self._memory[self._input], self._images)
-        if not self._context.execute_async_v3(self._cuda.stream.handle):
-            raise failure("start a run")
+        with native_failures("start a run"):
+            if not self._context.execute_async_v3(self._cuda.stream.handle):
+                raise failure("start a run")
         self._cuda.read(self._features, self._memory[self._output])
 
     def run_once(self) -> None:
@@ -296,8 +352,8 @@ class _Bound:
 
     def run(self, images: Array) -> Array:
         """Features of any number of images, in parts; the last one is filled up with black."""
-        result = np.empty((len(images), self._width), np.float32)
-        size = self.shape[0]
+        size, width = self._features.shape
+        result = np.empty((len(images), width), np.float32)
         for start in range(0, len(images), size):
             part = images[start : start + size]
             self._images[: len(part)] = part
@@ -311,36 +367,28 @@ class _Bound:
         with ExitStack() as stack:
             for memory in self._memory.values():
                 stack.callback(memory.free)
-            stack.callback(self._drop_native)
+            stack.callback(self._drop)
             if self.graph is not None:
                 stack.callback(self.graph.close)
         self.graph, self._memory = None, {}
 
-    def _drop_native(self) -> None:
-        self._context = self._native = None
+    def _drop(self) -> None:
+        """What is freed once nothing refers to it: also page-locked memory."""
+        self._context = self._native = self._images = self._features = None
 
 
 def _images_shape(spec: GraphSpec) -> tuple[int, ...]:
     (images,) = (tensor for tensor in spec.inputs if tensor.role == IMAGES)
     count, *size = images.shape
-    return (count or IMAGES_PER_RUN, *(each or 0 for each in size))
+    # All are known: the manifest was checked when it was read
+    return (count or IMAGES_PER_RUN, *(each for each in size if each is not None))
 
 
-def _deserialized(plan: bytes) -> Any:
-    """An engine from its file; `None`: of another version or GPU, or damaged."""
-    trt, log = load_tensorrt(), native_log()
-    with native_failures("load engines"):
-        runtime = trt.Runtime(log)
-    return runtime.deserialize_cuda_engine(plan)
-
-
-def largest_error(features: Array, expected: Array) -> float:
-    """The largest distance of an image's features from the expected, by their norm."""
-    distance = np.linalg.norm(features - expected, axis=1)
-    norm = np.linalg.norm(expected, axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        errors = np.where(distance == 0, 0.0, distance / norm)
-    return float(errors.max())
-
-
-__all__ = ["TensorRtForwardEngine", "missing_modules", "tensorrt_name"]
+__all__ = [
+    "FLOAT_TOLERANCE",
+    "HALF_TOLERANCE",
+    "TensorRtForwardEngine",
+    "largest_error",
+    "missing_modules",
+    "tensorrt_name",
+]

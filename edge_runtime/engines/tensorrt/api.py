@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from edge_runtime.engines.runtime import out_of_memory
@@ -19,6 +18,7 @@ from edge_runtime.errors import DeviceError, EngineError, NoMemoryError
 MODULES = ("tensorrt", "pycuda")
 _LESS = "Stop other programs that use this memory, or name --forward-engine ort."
 _LAST = 4  # messages of an error
+_FIRST_VERSION = 10  # with strongly typed networks in the form that is used
 
 logger = logging.getLogger(__name__)
 
@@ -32,16 +32,24 @@ def load_tensorrt() -> Any:
     """The module, imported at its first use.
 
     Raises:
-        EngineError: it is not installed, or its libraries are missing.
+        EngineError: it is not installed, its libraries are missing, or it is too old.
     """
     try:
         import tensorrt
-    except (ImportError, OSError, RuntimeError) as error:
+
+        version = str(tensorrt.__version__)
+        major = int(version.partition(".")[0])
+    except Exception as error:  # a broken installation raises anything
         raise EngineError(
             f"tensorrt cannot be imported ({error}). On a Jetson it comes with JetPack: "
             "`sudo apt install python3-libnvinfer`, and an environment made with "
             "--system-site-packages of JetPack's Python (docs/tensorrt.md)."
         ) from error
+    if major < _FIRST_VERSION:
+        raise EngineError(
+            f"TensorRT {version} is too old: forward engine tensorrt needs {_FIRST_VERSION}.3 "
+            "or later, as of JetPack 6.1 (docs/tensorrt.md)."
+        )
     return tensorrt
 
 
@@ -49,12 +57,10 @@ def tensorrt_name() -> str:
     """The runtime with its version: "TensorRT 10.3.0".
 
     Raises:
-        EngineError: it is not installed.
+        EngineError: as of `load_tensorrt`.
     """
-    try:
-        return f"TensorRT {version('tensorrt')}"
-    except PackageNotFoundError:  # installed without metadata
-        return f"TensorRT {load_tensorrt().__version__}"
+    # Not that of the distribution, which may be a metapackage with a version of its own
+    return f"TensorRT {load_tensorrt().__version__}"
 
 
 def native_log() -> Any:
@@ -84,16 +90,22 @@ def _log_of(trt: Any) -> Any:
 
 @contextmanager
 def native_failures(action: str) -> Iterator[None]:
-    """Convert the exceptions of TensorRT's constructors, and forget earlier errors.
+    """Convert the exceptions of TensorRT's bindings.
+
+    Errors that were logged before, by calls that went on, are forgotten first.
 
     Raises:
         NoMemoryError: memory cannot be had.
         EngineError: anything else.
     """
-    native_log().last_errors.clear()
+    last_errors = native_log().last_errors
+    last_errors.clear()
     try:
         yield
-    except (TypeError, RuntimeError) as error:  # a constructor returned nothing
+    # A constructor returned nothing, an argument is refused, or the version has no such name
+    except (TypeError, RuntimeError, AttributeError) as error:
+        if not last_errors:
+            last_errors.append(str(error))
         raise failure(action) from error
 
 
@@ -103,4 +115,5 @@ def failure(action: str) -> EngineError | DeviceError:
     reasons = "; ".join(errors) or "it does not say why"
     errors.clear()
     text = f"{tensorrt_name()} cannot {action}: {reasons}"
-    return NoMemoryError(f"{text}. {_LESS}") if out_of_memory(text) else EngineError(text)
+    # Not the action, which may name a file
+    return NoMemoryError(f"{text}. {_LESS}") if out_of_memory(reasons) else EngineError(text)

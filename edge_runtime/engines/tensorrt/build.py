@@ -1,9 +1,10 @@
 """Builds a TensorRT engine from a forward graph: in minutes, saying how far it is.
 
 The network is strongly typed: every product has the dtype that the graph gives it, but for
-float32 ones, which TensorRT may compute in TF32, as ONNX Runtime's CUDA provider does. Weights
-stay inputs. Only one number of images is built for: kernels are chosen for it, and a run is
-one CUDA graph.
+float32 ones, which TensorRT may compute in TF32. Its builder's flag for that is on unless it
+is taken away; it stays on, since ONNX Runtime's CUDA provider does the same. Weights stay
+inputs. Only one number of images is built for: kernels are chosen for it, and a run is one
+CUDA graph.
 """
 
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from edge_runtime.device import require_room
 from edge_runtime.engines.session import type_name
 from edge_runtime.engines.tensorrt.api import (
     failure,
@@ -26,12 +28,19 @@ from edge_runtime.errors import EngineError, StoppedError
 from edge_runtime.units import duration_text
 
 _WORKSPACE_BYTES = 256 << 20  # of a kernel: transformers need little, and boards share memory
+# Of the machine's memory, beside the weights. Not measured: CUDA, TensorRT with its builder,
+# and the work space of a kernel, which is the machine's memory on a Jetson.
+_BUILD_BYTES = (1 << 30) + _WORKSPACE_BYTES
+_WEIGHT_COPIES = 3  # on the GPU, in engine ort, and one that is on its way
+_NO_ROOM = (
+    "Stop other programs, name --forward-engine ort, or let `edge-train profile` build it "
+    "before, in a process of its own."
+)
 _SAY_S = 10.0  # between two lines of progress
-_HALF = "HALF"
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class BuiltEngine:
     """An engine as TensorRT writes it, and whether parts of it compute in float16."""
 
     content: bytes
@@ -46,19 +55,30 @@ class BuildJob:
     model: bytes  # the ONNX file
     images: str  # name of the input
     shape: tuple[int, ...]  # of the images of a run
+    weight_bytes: int  # of the inputs that are weights
+    gpu: str  # its name, for messages
     timing: CachedFile  # of kernels on this GPU, shared by all graphs
     report: Callable[[str], None]
     stop: Callable[[], bool]
 
 
-def build_plan(job: BuildJob) -> Plan:
+def build_engine(job: BuildJob) -> BuiltEngine:
     """Build an engine on the current GPU.
 
+    Not in the main thread: a signal would be lost, see `interruptible`.
+
     Raises:
+        DeviceError: it does not fit into the machine's memory.
         EngineError: TensorRT cannot load the graph, or finds no kernels for it.
         NoMemoryError: there is too little memory.
         StoppedError: `stop` returned `True`.
     """
+    needed_bytes = _BUILD_BYTES + _WEIGHT_COPIES * job.weight_bytes
+    require_room(f"building a {tensorrt_name()} engine", needed_bytes, _NO_ROOM)
+    job.report(
+        f"building a {tensorrt_name()} engine of {job.graph} for {job.gpu}: once, and it may "
+        "take minutes"
+    )
     trt, log = load_tensorrt(), native_log()
     began_s = time.monotonic()
     with native_failures(f"build an engine of {job.graph}"):
@@ -66,10 +86,20 @@ def build_plan(job: BuildJob) -> Plan:
         flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
         network = builder.create_network(flags)
         parser = trt.OnnxParser(network, log)
-    if not parser.parse(job.model):
-        errors = [parser.get_error(number).desc() for number in range(parser.num_errors)]
-        reasons = " ".join("; ".join(errors).split()) or "it does not say why"
-        raise EngineError(f"{tensorrt_name()} cannot load {job.graph}: {reasons}")
+        if not parser.parse(job.model):
+            errors = [parser.get_error(number).desc() for number in range(parser.num_errors)]
+            reasons = " ".join("; ".join(errors).split()) or "it does not say why"
+            raise EngineError(f"{tensorrt_name()} cannot load {job.graph}: {reasons}")
+        content = _serialized(job, builder, network)
+        is_half = _has_half(network)
+    took = duration_text(time.monotonic() - began_s)
+    job.report(f"built the TensorRT engine of {job.graph} in {took}")
+    return BuiltEngine(content, is_half)
+
+
+def _serialized(job: BuildJob, builder: Any, network: Any) -> bytes:
+    """The engine of a network, for the job's number of images alone."""
+    trt = load_tensorrt()
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, _WORKSPACE_BYTES)
     profile = builder.create_optimization_profile()
@@ -83,30 +113,31 @@ def build_plan(job: BuildJob) -> Plan:
         raise monitor.stopped_by
     if serialized is None:
         raise failure(f"build an engine of {job.graph}")
-    job.timing.write(bytes(timing.serialize()))
-    took = duration_text(time.monotonic() - began_s)
-    job.report(f"built the TensorRT engine of {job.graph} in {took}")
-    return Plan(bytes(serialized), _has_half(network))
+    if timing is not None:
+        job.timing.write(bytes(timing.serialize()))
+    return bytes(serialized)
 
 
 def _set_timing_cache(config: Any, file: CachedFile) -> Any:
     """Measured times of kernels, so that the next graph is built faster.
 
     Returns:
-        The cache, which has to live until the engine is built.
+        The cache, which has to live until the engine is built; `None`: TensorRT has none.
     """
     timing = config.create_timing_cache(file.read() or b"")
     # The second argument: also that of another GPU
     if timing is None or not config.set_timing_cache(timing, False):
         timing = config.create_timing_cache(b"")
-        config.set_timing_cache(timing, False)
+        if timing is not None:
+            config.set_timing_cache(timing, False)
     return timing
 
 
 def _has_half(network: Any) -> bool:
+    half = load_tensorrt().DataType.HALF
     layers = [network.get_layer(number) for number in range(network.num_layers)]
     return any(
-        layer.get_output(number).dtype.name == _HALF
+        layer.get_output(number).dtype == half
         for layer in layers
         for number in range(layer.num_outputs)
     )
@@ -129,10 +160,10 @@ def _monitor(job: BuildJob) -> Any:
                 self._steps[phase_name] = num_steps
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            # Nothing may leave this function: TensorRT would end the process.
+            # What leaves this function is lost: the bindings only print it.
             try:
                 self._look(phase_name, step)
-            except BaseException as error:  # noqa: BLE001 - raised after the build, also Ctrl-C
+            except BaseException as error:  # noqa: BLE001 - raised after the build
                 self.stopped_by = error
             return self.stopped_by is None
 
@@ -163,7 +194,7 @@ class EngineTensor:
 
 
 def tensors_of(native: Any) -> tuple[list[EngineTensor], list[EngineTensor]]:
-    """The inputs and outputs of an native."""
+    """The inputs and outputs of an engine."""
     trt = load_tensorrt()
     inputs: list[EngineTensor] = []
     outputs: list[EngineTensor] = []
@@ -177,3 +208,23 @@ def tensors_of(native: Any) -> tuple[list[EngineTensor], list[EngineTensor]]:
         is_input = native.get_tensor_mode(name) == trt.TensorIOMode.INPUT
         (inputs if is_input else outputs).append(tensor)
     return inputs, outputs
+
+
+def deserialized(content: bytes, what: str) -> Any:
+    """An engine from its file.
+
+    Args:
+        content: of the file.
+        what: for the message, such as `the engine of a graph`.
+
+    Raises:
+        EngineError: it is of another version or GPU, or damaged.
+        NoMemoryError: there is too little memory for it.
+    """
+    trt, log = load_tensorrt(), native_log()
+    with native_failures(f"load {what}"):
+        runtime = trt.Runtime(log)
+        native = runtime.deserialize_cuda_engine(content)
+        if native is None:
+            raise failure(f"load {what}")
+    return native

@@ -8,17 +8,20 @@ pycuda has no stream capture: these calls go to NVIDIA's driver itself.
 
 import ctypes
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
 
 from edge_runtime.engines.runtime import out_of_memory
-from edge_runtime.errors import EngineError, NoMemoryError
+from edge_runtime.errors import DeviceError, EngineError, NoMemoryError
 from edge_runtime.state import Array
 
 _DRIVER = "libcuda.so.1"
 _NO_MEMORY = 2  # of CUresult
 _THREAD_LOCAL = 1  # of CUstreamCaptureMode: other threads may use CUDA meanwhile
+# Of CUstream_flags: never waits for the default stream, which ONNX Runtime may use meanwhile.
+# Such a wait also ends a capture with an error.
+_NON_BLOCKING = 1
 _LESS = "Stop other programs that use this memory, or name --forward-engine ort."
 
 
@@ -62,8 +65,12 @@ class Cuda:
         self._pycuda = load_pycuda()
         with self.errors(f"use GPU {index}"):
             self._context = _primary_context(self._pycuda, index)
+            device = self._pycuda.Device(index)
+            count = self._pycuda.device_attribute.MULTIPROCESSOR_COUNT
+            self.multiprocessors = int(device.get_attribute(count))
+            self.memory_bytes = int(device.total_memory())
         with self.current():
-            self.stream = self._pycuda.Stream()
+            self.renew_stream()
 
     @contextmanager
     def errors(self, action: str) -> Iterator[None]:
@@ -118,7 +125,7 @@ class Cuda:
 
     def renew_stream(self) -> None:
         """Take another stream, after a failed capture."""
-        self.stream = self._pycuda.Stream()
+        self.stream = self._pycuda.Stream(_NON_BLOCKING)
 
     def close(self) -> None:
         """Free the stream; memory has to be freed before."""
@@ -143,8 +150,14 @@ class CapturedGraph:
         self._call("cuStreamBeginCapture_v2", self._stream, ctypes.c_int(_THREAD_LOCAL))
         try:
             enqueue()
-        finally:  # also after an error: the stream would stay in capture
-            self._call("cuStreamEndCapture", self._stream, ctypes.byref(captured))
+        except BaseException:  # which is the reason; how the capture ends is not
+            with suppress(EngineError, DeviceError):
+                self._call("cuStreamEndCapture", self._stream, ctypes.byref(captured))
+            if captured.value is not None:
+                with suppress(EngineError, DeviceError):
+                    self._call("cuGraphDestroy", captured)
+            raise
+        self._call("cuStreamEndCapture", self._stream, ctypes.byref(captured))
         try:
             self._call(
                 "cuGraphInstantiateWithFlags",
