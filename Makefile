@@ -5,6 +5,7 @@
 # make test-system  what needs root or system packages: emulated boards, jtop, memory limits
 # make test-matrix  every method with every token policy, instead of each once or twice
 # make test-webgpu-long  5,000 steps on a Vulkan driver in software, the better part of an hour
+# make test-board BOARD=NAME  what a real board can do, as board-results.json to send in
 # make test-containers  the images of docker/ really built and run, without a registry; as root
 # make check        format, lint, types, tests: what has to pass before a change is shared
 # make bench        how fast it is here
@@ -45,7 +46,7 @@ endif
 TORCH := $(if $(findstring export,$(EXTRAS)),$(shell sed -n 's/.*"\(torch==[0-9.]*\)".*/\1/p' pyproject.toml))
 MYPY_ARGS := $(if $(TORCH),-p edge_runtime -p edge_export -p device_tests,-p edge_runtime -p device_tests --follow-imports silent)
 
-.PHONY: help install wheel demo test test-fast test-matrix check bench gallery fuzz test-system test-webgpu-long test-containers system-packages
+.PHONY: help install wheel demo test test-fast test-matrix check bench gallery fuzz test-system test-board test-webgpu-long test-containers system-packages
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' $(MAKEFILE_LIST)
@@ -92,6 +93,11 @@ fuzz: $(INSTALLED)-dev
 JETSON_STATS := jetson-stats==7.2.2
 test-system: system-packages $(INSTALLED)-dev $(VENV)-jtop/.installed $(VENV)-webgpu/.installed $(VENV)-tensorrt/.installed
 	EDGE_TRAIN_TEST_JTOP=$(VENV)-jtop EDGE_TRAIN_TEST_WEBGPU=$(VENV)-webgpu EDGE_TRAIN_TEST_TENSORRT=$(VENV)-tensorrt $(BIN)/python -m pytest device_tests $(PYTEST_ARGS)
+
+# On the board itself; `sudo` also sets its power modes. docs/jetson.md, docs/arm.md
+test-board: $(INSTALLED)-dev
+	@[ -n "$(BOARD)" ] || { echo "make test-board BOARD=NAME: a file of profiles/, as \`edge-train doctor\` names it" >&2; exit 1; }
+	$(BIN)/python -m pytest device_tests -p no:cacheprovider --board $(BOARD) $(PYTEST_ARGS)
 
 system-packages:
 	@device_tests/prepare.sh

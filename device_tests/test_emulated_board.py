@@ -18,6 +18,7 @@ from device_tests.emulated_board.driving import (
     DriveOptions,
     HeatModel,
     covers,
+    cpu_clock,
     drive,
     energy_j,
     highest,
@@ -30,6 +31,11 @@ from device_tests.emulated_board.tools import write_tools
 from device_tests.emulated_board.tree import board_of, set_rails, write_board
 
 BURN = "import time\nwhile True: sum(range(10000))"
+SHORT = """
+import time
+while time.process_time() < 0.5: pass
+print(time.process_time())
+"""
 
 
 @pytest.mark.parametrize("name", BOARDS)
@@ -119,6 +125,17 @@ def test_energy_outside_the_log_is_unknown(log: Path, start_s: float, end_s: flo
         energy_j(log, start_s, end_s)
 
 
+def test_children_count_if_they_should_also_when_they_have_ended() -> None:
+    alone_s = cpu_clock(os.getpid())
+    all_s = cpu_clock(os.getpid(), with_children=True)
+    before_s, before_all_s = alone_s(), all_s()
+    child = subprocess.run([sys.executable, "-c", SHORT], capture_output=True, check=True)
+    used_s = float(child.stdout)
+    assert alone_s() - before_s < used_s
+    # Each clock of two processes is rounded to 10 ms, and Python has started before that
+    assert all_s() - before_all_s == pytest.approx(used_s, abs=0.1)
+
+
 def test_a_line_that_is_just_being_written_does_not_count(log: Path) -> None:
     with log.open("a") as file:
         file.write("13")  # of "13.5,2000,40"
@@ -197,7 +214,7 @@ def test_a_driven_board_logs_its_true_power() -> None:
 
 def test_options_survive_the_command_line() -> None:
     heat = HeatModel(ambient_c=1, k_per_w=2.5, time_constant_s=3, throttle_at_c=4)
-    options = DriveOptions(hz=5, idle_mw=6, k_mw=7, lsb_ma=8, heat=heat)
+    options = DriveOptions(hz=5, with_children=True, idle_mw=6, k_mw=7, lsb_ma=8, heat=heat)
     parser = argparse.ArgumentParser()
     add_drive_options(parser)
     for given in (options, DriveOptions()):

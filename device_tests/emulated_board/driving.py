@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from device_tests.emulated_board.boards import Board
@@ -56,6 +57,7 @@ class DriveOptions:
     # hundredths of a second: a constant load is constant over 40 ms and alternates over 50 ms.
     hz: float = 25.0
     pid: int | None = None  # follow this process instead of the machine
+    with_children: bool = False  # and all its descendants, in steps of 10 ms
     idle_mw: float | None = None  # of the module; None: the board's own. The rails scale.
     k_mw: float | None = None
     lsb_ma: int = 1  # step of the currents; 8 with a 5 mOhm shunt
@@ -76,7 +78,8 @@ def drive(
     power of the module, its temperature, and each rail as it can be read.
     """
     options, stop = options or DriveOptions(), stop or threading.Event()
-    driven, busy_s = _DrivenBoard(root, options), cpu_clock(options.pid)
+    driven = _DrivenBoard(root, options)
+    busy_s = cpu_clock(options.pid, with_children=options.with_children)
     cpus, period_s = os.cpu_count() or 1, 1 / options.hz
     with log.open("w", buffering=1) as file:
         rows = csv.writer(file, lineterminator="\n")
@@ -147,8 +150,8 @@ def factor_of(root: Path) -> float:
         return 1.0
 
 
-def cpu_clock(pid: int | None) -> Callable[[], float]:
-    """Seconds used by all threads of a process (not by its children), or by the machine."""
+def cpu_clock(pid: int | None, *, with_children: bool = False) -> Callable[[], float]:
+    """Seconds used by a process, all its threads, or by the machine."""
 
     def process_s() -> float:
         try:  # the clock of clock_getcpuclockid(3): nanoseconds
@@ -161,7 +164,25 @@ def cpu_clock(pid: int | None) -> Callable[[], float]:
             user, nice, system, _, _, irq, softirq = map(int, stat.readline().split()[1:8])
         return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
-    return machine_s if pid is None else process_s
+    if pid is None:
+        return machine_s
+    return partial(_tree_s, pid) if with_children else process_s
+
+
+def _tree_s(pid: int) -> float:
+    """Seconds used by a process and its descendants, those included that have ended."""
+    parents, used_ticks = {}, {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        try:  # the program's name, in brackets, may have any characters
+            words = file.read_text(errors="replace").rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        member = int(file.parent.name)
+        parents[member], used_ticks[member] = int(words[1]), sum(map(int, words[11:15]))
+    tree = [pid]
+    for member in tree:  # grows meanwhile
+        tree += [child for child, parent in parents.items() if parent == member]
+    return sum(used_ticks.get(member, 0) for member in tree) / os.sysconf("SC_CLK_TCK")
 
 
 def energy_j(log: Path, start_s: float, end_s: float, column: str = "true_mw") -> float:

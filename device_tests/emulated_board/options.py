@@ -11,6 +11,7 @@ _HEAT = HeatModel()
 def add_drive_options(parser: argparse.ArgumentParser) -> None:
     """Add them, with the defaults of `DriveOptions`."""
     add = parser.add_argument
+    add("--with-children", action="store_true", help="of the process that is followed, too")
     add("--hz", type=float, default=_OPTIONS.hz, help="updates per second")
     add("--idle", type=float, metavar="MW", help="power of the module with an idle CPU")
     add("-k", type=float, metavar="MW", help="power added at full CPU utilisation")
@@ -36,7 +37,13 @@ def drive_options(args: argparse.Namespace, *, pid: int | None) -> DriveOptions:
         throttle_at_c=args.throttle_at,
     )
     return DriveOptions(
-        hz=args.hz, pid=pid, idle_mw=args.idle, k_mw=args.k, lsb_ma=args.lsb, heat=heat
+        hz=args.hz,
+        pid=pid,
+        with_children=args.with_children,
+        idle_mw=args.idle,
+        k_mw=args.k,
+        lsb_ma=args.lsb,
+        heat=heat,
     )
 
 
@@ -54,9 +61,10 @@ def drive_words(options: DriveOptions) -> list[str]:
         "--time-constant": heat.time_constant_s,
         "--throttle-at": heat.throttle_at_c,
     }
-    return [
+    words = [
         word
         for flag, value in values.items()
         if value is not None
         for word in (flag, str(value))
     ]
+    return [*words, *(["--with-children"] if options.with_children else [])]
