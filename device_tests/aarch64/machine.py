@@ -76,7 +76,8 @@ class Machine:
         if not (self.work / self.name).exists():
             self.run(self._python, "-m", "venv", self.name)
         pip = [f"{self.name}/bin/python", "-m", "pip", "--disable-pip-version-check"]
-        self.run(*pip, "install", "--quiet", requirement)
+        # Compiling every module to bytecode takes an emulated machine minutes.
+        self.run(*pip, "install", "--quiet", "--no-compile", requirement)
 
     def start_edge_train(self, *arguments: str, **variables: str) -> "Command":
         """Start edge-train."""
