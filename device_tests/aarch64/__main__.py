@@ -25,7 +25,8 @@ _EMULATED = {
 }
 _NOT_RUN = {
     "a board": "there is none here: times, energy, heat, power modes and sensors are unknown",
-    "processors with more than NEON": "the emulated ones have no SVE, SME or bfloat16",
+    "kernels for newer processors": "without /sys, onnxruntime knows none of the processor's "
+    "features, and takes its kernels for every ARM processor",
 }
 
 
