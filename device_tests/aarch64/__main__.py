@@ -57,7 +57,7 @@ def main() -> None:
     found = timed(lambda: check(place))
     results[check.__name__] = {**before, "root": place.facts, **found}
     args.output.write_text(json.dumps(results, indent=1) + "\n")
-    print(f"{check.__name__}: passed in {found['took_s']} s, see {args.output}")
+    print(f"{check.__name__}: {found['took_s']} s, see {args.output}")
 
 
 class Place:
@@ -74,7 +74,7 @@ class Place:
         self.root, self.work = folder / f"{SUITE}-{ARCHITECTURE}", folder / "work"
         self.facts: Facts = {"debian": SUITE, "was_cached": self.root.exists()}
         if not self.root.exists():
-            print(f"{self.root}: Debian for {ARCHITECTURE}, about 10 minutes", flush=True)
+            print(f"{self.root}: Debian for {ARCHITECTURE}, ten minutes and more", flush=True)
             log = folder / "debootstrap.log"
             self.facts |= timed(lambda: self._make_root(log))
         shutil.rmtree(self.work, ignore_errors=True)
