@@ -9,7 +9,7 @@ from pathlib import Path
 from device_tests.debian import pip_settings
 
 ISOLATION = "chroot in a mount namespace of its own, with /proc and /dev, without /sys"
-LONGEST_S = 900.0  # of one command; emulated ones are up to a hundred times slower
+LONGEST_S = 1800.0  # of one command; emulated ones are up to a hundred times slower
 
 # The mounts end with the last process. /sys stays away: with that of an x86-64 machine,
 # onnxruntime's detection of the processor ends with a crash.
