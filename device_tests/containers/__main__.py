@@ -11,15 +11,14 @@ import platform
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timezone
 from pathlib import Path
 
 from device_tests.containers import images, running
-from device_tests.containers.checks import Facts, TrainingChecks, exports
-from device_tests.containers.images import ROOT, Image, Store, versions
+from device_tests.containers.checks import TrainingChecks, exports
+from device_tests.containers.images import Image, Store
+from device_tests.facts import ROOT, Facts, circumstances, timed, versions
 
 DOCKER = ROOT / "docker"
 SUITE = "trixie"  # of Dockerfile.cpu, Python 3.13
@@ -110,13 +109,6 @@ class Images:
             self._store.buildah("rmi", image.name)
 
 
-def timed(check: Callable[[], Facts]) -> Facts:
-    """The facts of a check with the time that it took."""
-    begin_s = time.monotonic()
-    facts = check()
-    return {**facts, "took_s": round(time.monotonic() - begin_s, 1)}
-
-
 def lint() -> Facts:
     """What hadolint says about the Dockerfiles, if it is installed."""
     places = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -130,19 +122,10 @@ def lint() -> Facts:
     return {"hadolint": versions([hadolint])[hadolint], "findings": 0}
 
 
-def circumstances() -> Facts:
+def built_of() -> Facts:
     """When, where and of what an image was built."""
-
-    def git(*words: str) -> str:
-        command = ["git", "-C", str(ROOT), *words]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-    changed = git("status", "--porcelain", "--", "docker", "edge_runtime", "export")
     return {
-        "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "commit": git("rev-parse", "HEAD").strip(),
-        "has_changes": bool(changed),
-        "machine": f"{platform.machine()}, Linux {platform.release()}",
+        **circumstances("docker", "edge_runtime", "export"),
         "versions": versions(["buildah", "crun"]),
         "build_isolation": images.ISOLATION,
         "run_isolation": running.ISOLATION,
@@ -158,13 +141,13 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     args = parser.parse_args()
     results = json.loads(args.output.read_text()) if args.output.exists() else {}
-    results["lint"] = {**lint(), "commit": circumstances()["commit"]}
+    results["lint"] = {**lint(), "commit": built_of()["commit"]}
     builder = Images(args.work, args.architecture)
     for name in args.images:
         print(f"{name} for {args.architecture}", flush=True)
-        built_of = circumstances()
+        before = built_of()
         found = timed(getattr(builder, name))
-        results[f"{name}-{args.architecture}"] = {**built_of, **found}
+        results[f"{name}-{args.architecture}"] = {**before, **found}
         args.output.write_text(json.dumps(results, indent=1) + "\n")
         print(f"{name} for {args.architecture}: passed in {found['took_s']} s", flush=True)
 

@@ -4,10 +4,6 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from PIL import Image as Picture
 
 from device_tests.containers.images import Image
 from device_tests.containers.running import (
@@ -16,12 +12,13 @@ from device_tests.containers.running import (
     Runner,
     give_to_user,
 )
+from device_tests.facts import Facts
+from device_tests.noise import write_pictures
 
 _PICTURES = 192  # three batches of the package in the image
 _NO_PACKAGE = 3  # exit codes, docs/commands.md
 _STOPPED = 130
 _HEALTHY = ("healthy", "/data/run")
-Facts = dict[str, Any]
 
 
 class TrainingChecks:
@@ -133,7 +130,7 @@ class TrainingChecks:
                 "opt/edge-train/lib/*/*/edge_runtime/selftest/package"
             )
             shutil.copytree(package, data / "package")
-            write_pictures(data / "pictures")
+            write_pictures(data / "pictures", _PICTURES)
             give_to_user(data)
         return data
 
@@ -168,12 +165,3 @@ def exports(image: Image, root: Path, folder: Path, longest_s: float) -> Facts:
     runner.run(folder / "data", export, longest_s).require(0)
     inspected = runner.run(folder / "data", ["inspect", "package", "--json"], longest_s)
     return {"rungs": [rung["id"] for rung in json.loads(inspected.require(0))["rungs"]]}
-
-
-def write_pictures(folder: Path) -> None:
-    """Pictures of noise: what is on them does not matter here."""
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for number in range(_PICTURES):
-        pixels = rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)
-        Picture.fromarray(pixels).save(folder / f"{number:03}.png")

@@ -1,20 +1,18 @@
 """Builds images with buildah, on bases that debootstrap makes of Debian's packages."""
 
 import json
-import os
 import shutil
 import subprocess
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+from device_tests.debian import make_root, pip_settings
+from device_tests.facts import ROOT
+
 ISOLATION = "buildah bud --isolation chroot --storage-driver vfs"
-_PIP_OPTIONS = ("index-url", "extra-index-url", "find-links", "trusted-host")
-_CERTIFICATES = "etc/ssl/certs/ca-certificates.crt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +59,7 @@ class Store:
         if name in self.buildah("images", "--format", "{{.Name}}:{{.Tag}}").split():
             return name
         root = self.folder / f"{suite}-{architecture}"
-        shutil.rmtree(root, ignore_errors=True)
-        with (self.folder / "debootstrap.log").open("w") as log:
-            # With a foreign architecture, the kernel runs the second stage by qemu.
-            subprocess.run(
-                ["debootstrap", "--variant=minbase", f"--arch={architecture}", suite, root],
-                check=True,
-                stdout=log,
-            )
-        _trust_what_we_trust(root)
+        make_root(root, suite, architecture, log=self.folder / "debootstrap.log")
         container = self.buildah("from", f"--arch={architecture}", "scratch").strip()
         self.buildah("add", "--quiet", container, str(root), "/")
         self.buildah("config", f"--arch={architecture}", container)
@@ -118,51 +108,14 @@ class Store:
 
     def _pip_options(self) -> list[str]:
         """Where pip of this machine finds packages, for the build."""
-        lines = _pip_settings()
-        if not lines:
-            return []
+        settings = pip_settings()
         file = self.folder / "pip.conf"
-        values = [f"{key} = {value}" for key, value in lines.items()]
-        file.write_text("\n".join(["[global]", *values, f"cert = /{_CERTIFICATES}.builder\n"]))
-        words = " ".join(lines.values()).replace("file://", "").split()
-        # An index in a folder may link to files beside it.
-        folders = {"/".join(word.split("/")[:3]) for word in words if Path(word).is_dir()}
-        mounts = [f"--volume={folder}:{folder}:ro" for folder in sorted(folders)]
+        file.write_text(settings.text)
+        mounts = [f"--volume={folder}:{folder}:ro" for folder in settings.folders]
         return [f"--secret=id=pip,src={file}", *mounts]
-
-
-def _trust_what_we_trust(root: Path) -> None:
-    """Give a root the certificates that this machine believes, beside its own."""
-    copy = root / f"{_CERTIFICATES}.builder"
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    ours = os.environ.get("PIP_CERT") or f"/{_CERTIFICATES}"
-    if Path(ours).is_file():
-        shutil.copyfile(ours, copy)
-
-
-def _pip_settings() -> dict[str, str]:
-    command = [sys.executable, "-m", "pip", "config", "list"]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    settings: dict[str, str] = {}
-    for line in said.splitlines():
-        key, _, value = line.partition("=")
-        option = key.rpartition(".")[2]
-        if option in _PIP_OPTIONS:
-            settings[option] = value.strip("'\"").replace("\\n", " ")
-    return settings
 
 
 def _bytes_of(text: str) -> int:
     """Read buildah's "187 MB"."""
     number, unit = text.split()
     return round(float(number) * {"B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9}[unit.upper()])
-
-
-def versions(commands: Sequence[str]) -> dict[str, str]:
-    """The first line of `COMMAND --version`."""
-    return {
-        command: subprocess.run(
-            [command, "--version"], capture_output=True, text=True, check=True
-        ).stdout.splitlines()[0]
-        for command in commands
-    }
