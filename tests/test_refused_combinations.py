@@ -47,6 +47,9 @@ OTHER_KEYS = {
 }
 
 
+TEACHER_DELAY = "`method.teacher_delay`"
+
+
 def table_of(method, tokens="random", options=None, **others):
     return {
         "model": {**MODEL, "width": 16},
@@ -125,9 +128,17 @@ def test_what_the_document_names_instead_works():
 
 
 def test_the_document_has_a_row_for_each_of_the_other_keys():
-    assert {row[1] for row in rows() if not policies_in(row[1])} == OTHER_KEYS.keys() - {
+    rows_of = {row[1] for row in rows() if not policies_in(row[1])}
+    assert rows_of - {TEACHER_DELAY} == OTHER_KEYS.keys() - {
         "`keep_ratios` below 1.0 with token policy `none`"
     }
+
+
+def test_a_teacher_before_the_step_is_refused_where_there_is_none():
+    (row,) = [row for row in rows() if row[1] == TEACHER_DELAY]
+    for delay in (0, 1):
+        tables = {m: table_of(m, options={"teacher_delay": delay}) for m in OBJECTIVES}
+        assert {m for m in OBJECTIVES if is_refused(tables[m])} == set(methods_in(row[0]))
 
 
 @pytest.mark.parametrize("about", OTHER_KEYS)

@@ -249,7 +249,11 @@ class FakeEngine:
         self._state = {name: array.copy() for name, array in state.items()}
 
     def step(
-        self, rung_id: str, batch: Mapping[str, Any], hyper: Mapping[str, float]
+        self,
+        rung_id: str,
+        batch: Mapping[str, Any],
+        hyper: Mapping[str, float],
+        following: Mapping[str, Any] | None = None,
     ) -> StepResult:
         state = self._open_state()
         h = {name: np.float32(value) for name, value in hyper.items()}
@@ -310,7 +314,11 @@ class FullGpu(FakeEngine):
         self._too_large = too_large
 
     def step(
-        self, rung_id: str, batch: Mapping[str, Any], hyper: Mapping[str, float]
+        self,
+        rung_id: str,
+        batch: Mapping[str, Any],
+        hyper: Mapping[str, float],
+        following: Mapping[str, Any] | None = None,
     ) -> StepResult:
         if rung_id in self._too_large and hyper["step"] >= 6:
             raise NoMemoryError(f"no memory for {rung_id}")

@@ -293,8 +293,9 @@ def _forward(manifest: Manifest, path: str) -> Iterator[str]:
         if len(found) != 1:
             yield f"{path}: expected one tensor of role {role!r}, got {len(found)}"
             continue
-        (spec,) = found
-        axes, dtype = _FORWARD_AXES[role]
+        (spec,), (axes, dtype) = found, _FORWARD_AXES[role]
+        if spec.dtype not in DTYPES:
+            continue  # reported by _kinds
         # Only the number of images may be unknown
         if spec.dtype != dtype or len(spec.shape) != len(axes) or None in spec.shape[1:]:
             yield (
