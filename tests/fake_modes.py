@@ -21,8 +21,13 @@ def cpufreq(
     kinds: tuple[tuple[int, ...], ...] = (STEPS_KHZ,),
     governor: str = "schedutil",
     cores: int = 2,
+    has_table: bool = True,
 ) -> Path:
-    """Cores of each kind by turns, at their highest clock rate; returns the sysfs folder."""
+    """Cores of each kind by turns, at their highest clock rate; returns the sysfs folder.
+
+    Without a table of its rates, as of intel_pstate, amd-pstate and cppc, a processor takes
+    any between its lowest and its highest.
+    """
     for core in range(cores):
         steps = kinds[core % len(kinds)]
         files = {
@@ -34,6 +39,8 @@ def cpufreq(
             "cpuinfo_min_freq": steps[0],
             "cpuinfo_max_freq": steps[-1],
         }
+        if not has_table:
+            del files["scaling_available_frequencies"]
         fake_board.write(root / f"sys/devices/system/cpu/cpu{core}/cpufreq", files)
     return root / "sys"
 

@@ -85,6 +85,40 @@ def test_a_mode_is_set_on_all_cores_and_put_back(
 
 
 @pytest.mark.parametrize(
+    "kinds",
+    [
+        ((400_000, 4_200_000),),
+        ((400_000, 3_150_400), (800_000, 4_201_000)),
+        ((1_500_500, 3_000_600),),
+        ((2_099_700, 4_199_400),),
+        ((600_000, 2_400_400),),
+    ],
+)
+@pytest.mark.parametrize("below_khz", [0, 200, 600, 1_050_000])
+def test_any_rate_has_a_name_that_means_it(
+    tmp_path: Path, kinds: tuple[tuple[int, ...], ...], below_khz: int
+) -> None:
+    sys = fake_modes.cpufreq(tmp_path, kinds=kinds, has_table=False)
+    for file in sys.glob("devices/system/cpu/cpu*/cpufreq/scaling_max_freq"):
+        file.write_text(str(int(file.read_text()) - below_khz))
+    modes = Cpufreq(tmp_path)
+    names = modes.names()
+    assert len(names) >= 3
+    for name in (*names, "schedutil-2345MHz"):
+        assert modes.resolve(name) == name
+        modes.set(name)
+        assert modes.current() == power_mode(tmp_path) == name
+
+
+def test_the_lowest_rate_is_one_that_there_is(tmp_path: Path) -> None:
+    sys = fake_modes.cpufreq(tmp_path, kinds=((400_400, 4_200_000),), has_table=False)
+    Cpufreq(tmp_path).set("schedutil-400MHz")
+    assert fake_modes.limits(sys) == ["schedutil 400400"] * 2
+    with pytest.raises(ConfigError, match="399 MHz is below the lowest clock rate"):
+        Cpufreq(tmp_path).set("schedutil-399MHz")
+
+
+@pytest.mark.parametrize(
     ("given", "message"),
     [
         (

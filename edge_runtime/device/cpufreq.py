@@ -76,7 +76,8 @@ class _Policy:
             return self.high_khz
         if steps := self.steps_khz():
             return max((step for step in steps if step <= khz), default=None)
-        return khz if khz >= self.low_khz else None
+        # In whole megahertz, as in the names: else a name and what it sets would differ
+        return max(khz // 1000 * 1000, self.low_khz) if khz >= self.low_khz else None
 
 
 class Cpufreq:
@@ -115,9 +116,9 @@ class Cpufreq:
         name = "+".join(_shortest([setting.governor for setting in settings]))
         highest = [high for _, high in self._kinds]
         pairs = zip(settings, highest, strict=True)
-        if all(setting.max_khz >= high for setting, high in pairs):
+        if all(_in_mhz(setting.max_khz) >= _in_mhz(high) for setting, high in pairs):
             return name
-        rates = [str((setting.max_khz + _ROUNDING_KHZ) // 1000) for setting in settings]
+        rates = [str(_in_mhz(setting.max_khz)) for setting in settings]
         return f"{name}-{'+'.join(_shortest(rates))}MHz"
 
     def names(self) -> tuple[str, ...]:
@@ -250,6 +251,10 @@ def _following(policy: _Policy, governor: str) -> str:
     driver = text(policy.folder / "scaling_driver") or ""
     is_constant = governor in _CONSTANT and driver not in _DYNAMIC_POWERSAVE
     return "performance" if is_constant and "performance" in policy.governors() else governor
+
+
+def _in_mhz(khz: int) -> int:
+    return (khz + _ROUNDING_KHZ) // 1000
 
 
 def _shortest(words: list[str]) -> list[str]:
