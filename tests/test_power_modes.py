@@ -161,6 +161,7 @@ def test_a_limit_that_the_kernel_does_not_take_is_noticed(
 ) -> None:
     fake_modes.cpufreq(tmp_path)
     monkeypatch.setattr(cpufreq._Policy, "write", lambda *_: None)
+    monkeypatch.setattr(cpufreq, "COOLING_S", 0.0)
     with pytest.raises(ModeError, match="it was written, but schedutil is read"):
         Cpufreq(tmp_path).set("schedutil-900MHz")
     with pytest.raises(

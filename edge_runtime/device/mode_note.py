@@ -42,7 +42,8 @@ def mode_put_back(modes: PowerModes, report: Callable[[str], None]) -> Iterator[
 
     Args:
         modes: of the board.
-        report: called with a line of text if an earlier process has left another mode.
+        report: called with a line of text if an earlier process has left another mode, and
+            if heat still lowers clock limits that were put back.
 
     Raises:
         ModeError: the present mode is unknown, or cannot be put back; the message says how
@@ -60,8 +61,10 @@ def mode_put_back(modes: PowerModes, report: Callable[[str], None]) -> Iterator[
             yield mode
         finally:
             with _signals_ignored():
-                modes.put_back(state)
+                held_up = modes.put_back(state)
                 note.unlink(missing_ok=True)
+                if held_up is not None:
+                    report(f"power mode {mode} is set again, but {held_up}")
 
 
 @contextmanager
@@ -102,7 +105,10 @@ def interrupted_mode() -> str | None:
 
 def _read_note(path: Path) -> _Note | None:
     try:
-        return structure(_Note, read_json(path), where=f"note {path}", error=RecordsError)
+        note = structure(_Note, read_json(path), where=f"note {path}", error=RecordsError)
+        if note.format != _FORMAT:
+            raise RecordsError(f"its format is {note.format}, this version reads {_FORMAT}")
+        return note
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecordsError) as error:
@@ -129,8 +135,12 @@ def _put_back_left(modes: PowerModes, path: Path, report: Callable[[str], None])
             f"cannot be reached here. Set {note.mode} with it, and remove {path}."
         )
     if not _is_undone(note):
-        modes.put_back(note.state)
-        report(f"an interrupted `edge-train modes` had left another mode; {note.mode} is set")
+        held_up = modes.put_back(note.state)
+        but = "" if held_up is None else f", but {held_up}"
+        report(
+            "an interrupted `edge-train modes` had left another mode; "
+            f"{note.mode} is set{but}"
+        )
     path.unlink(missing_ok=True)
 
 
