@@ -3,6 +3,9 @@
 from pathlib import Path
 
 import fake_board
+import pytest
+
+from edge_runtime.device import Thermometer, cpufreq as kernel
 
 STEPS_KHZ = (600_000, 900_000, 1_200_000, 1_800_000, 2_400_000)
 _NVPMODEL = """#!/bin/sh
@@ -43,6 +46,28 @@ def cpufreq(
             del files["scaling_available_frequencies"]
         fake_board.write(root / f"sys/devices/system/cpu/cpu{core}/cpufreq", files)
     return root / "sys"
+
+
+class Heat:
+    """Limits that are read are at most `cap_khz`, and others are kept, as the kernel does it.
+
+    With a cap, the board is throttled.
+    """
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.cap_khz: int | None = None
+        read_number = kernel.read_number
+
+        def read(path: Path) -> int | None:
+            number = read_number(path)
+            is_limit = path.name == "scaling_max_freq"
+            if number is None or self.cap_khz is None or not is_limit:
+                return number
+            return min(number, self.cap_khz)
+
+        patch.setattr(kernel, "read_number", read)
+        patch.setattr(Thermometer, "is_throttled", lambda _: self.cap_khz is not None)
+        patch.setattr(kernel, "COOLING_S", 0.0)
 
 
 def limits(sys: Path) -> list[str]:

@@ -1,13 +1,21 @@
 """Modes of nvpmodel and of cpufreq: named, listed, set, read back, put back."""
 
 import os
+import time
 from pathlib import Path
 
 import fake_board
 import fake_modes
 import pytest
 
-from edge_runtime.device import Cpufreq, Nvpmodel, cpufreq, power_mode, power_modes
+from edge_runtime.device import (
+    Cpufreq,
+    Nvpmodel,
+    Thermometer,
+    cpufreq,
+    power_mode,
+    power_modes,
+)
 from edge_runtime.errors import ConfigError, ModeError
 
 ONE_KIND = (fake_modes.STEPS_KHZ,)
@@ -168,6 +176,78 @@ def test_a_limit_that_the_kernel_does_not_take_is_noticed(
         ModeError, match=r"reads .*schedutil.*Restart the board, or run:\n  echo"
     ):
         Cpufreq(tmp_path).put_back({"cpu0": "performance 600000", "cpu1": "schedutil 2400000"})
+
+
+def test_a_limit_that_heat_lowers_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sys, heat = fake_modes.cpufreq(tmp_path), fake_modes.Heat(monkeypatch)
+    modes = Cpufreq(tmp_path)
+    modes.set("schedutil-1800MHz")
+    state = modes.state()
+    modes.set("schedutil-2400MHz")
+    heat.cap_khz = 1_800_000  # just what is wanted, and lower than what is written
+    assert modes.put_back(state) is None
+    assert fake_modes.limits(sys) == ["schedutil 1800000"] * 2
+    heat.cap_khz = 600_000
+    assert modes.put_back(state) == (
+        "heat lowers the clock limit of cpu0, cpu1 until the board has cooled"
+    )
+    monkeypatch.setattr(Thermometer, "is_throttled", lambda _: False)
+    with pytest.raises(ModeError, match=r"cpu0/cpufreq reads .*600000"):
+        modes.put_back(state)
+
+
+def test_heat_may_end_while_a_mode_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_modes.cpufreq(tmp_path)
+    heat, modes = fake_modes.Heat(monkeypatch), Cpufreq(tmp_path)
+    state, heat.cap_khz = modes.state(), 600_000
+
+    def cool(_: float) -> None:
+        heat.cap_khz = None
+
+    monkeypatch.setattr(cpufreq, "COOLING_S", 5.0)
+    monkeypatch.setattr(time, "sleep", cool)
+    assert modes.put_back(state) is None
+
+
+def test_a_mode_with_lower_limits_is_told_from_another_one(tmp_path: Path) -> None:
+    sys = fake_modes.cpufreq(tmp_path)
+    modes, file = Cpufreq(tmp_path), sys / "devices/system/cpu/cpu1/cpufreq/scaling_max_freq"
+    assert modes.is_within("schedutil")
+    file.write_text("600000")
+    assert modes.is_within("schedutil")
+    assert not modes.is_within("performance")
+    assert not modes.is_within("schedutil-1800MHz")
+    file.write_text("")
+    assert not modes.is_within("schedutil")
+
+
+def test_the_rate_of_userspace_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sys = fake_modes.cpufreq(tmp_path, governor="userspace", cores=1)
+    modes, speed = Cpufreq(tmp_path), sys / "devices/system/cpu/cpu0/cpufreq/scaling_setspeed"
+    fake_board.put(speed, "900000")
+    state = modes.state()
+    modes.set("performance-1800MHz")
+    fake_board.put(speed, "<unsupported>")
+    assert modes.state() == {"cpu0": "performance 1800000"}
+    modes.put_back(state)
+    assert fake_modes.limits(sys) == ["userspace 2400000"]
+    assert speed.read_text() == "900000"
+    fake_board.put(speed, "600000")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    with pytest.raises(
+        ModeError, match=r"(?s)setspeed cannot.*echo 900000 \| sudo tee .*speed"
+    ):
+        modes.put_back(state)
 
 
 @pytest.mark.parametrize("state", [{}, {"cpu0": "schedutil", "cpu1": "schedutil 99999999999"}])

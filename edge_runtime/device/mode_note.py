@@ -43,12 +43,13 @@ def mode_put_back(modes: PowerModes, report: Callable[[str], None]) -> Iterator[
     Args:
         modes: of the board.
         report: called with a line of text if an earlier process has left another mode, and
-            if heat still lowers clock limits that were put back.
+            if heat still lowers what is put back at the end.
 
     Raises:
         ModeError: the present mode is unknown, or cannot be put back; the message says how
             to do it.
-        DeviceError: another process changes modes now, or the note is damaged.
+        DeviceError: another process changes modes now, the note is damaged, or heat lowers
+            the limits of the mode that an earlier process has left.
         StorageError: the note cannot be written; no mode was changed.
     """
     note = cache_folder() / _NOTE
@@ -136,11 +137,11 @@ def _put_back_left(modes: PowerModes, path: Path, report: Callable[[str], None])
         )
     if not _is_undone(note):
         held_up = modes.put_back(note.state)
-        but = "" if held_up is None else f", but {held_up}"
-        report(
-            "an interrupted `edge-train modes` had left another mode; "
-            f"{note.mode} is set{but}"
-        )
+        left = f"an interrupted `edge-train modes` had left another mode; {note.mode} is set"
+        if held_up is not None:  # the lower limits would be taken for the state before
+            path.unlink(missing_ok=True)
+            raise DeviceError(f"{left}, but {held_up}. Try again then.")
+        report(left)
     path.unlink(missing_ok=True)
 
 
