@@ -5,7 +5,8 @@ from pathlib import Path
 import fake_board
 import pytest
 
-from edge_runtime.device import Thermometer, cpufreq as kernel
+from edge_runtime.device import Thermometer
+from edge_runtime.device import cpufreq as kernel
 
 STEPS_KHZ = (600_000, 900_000, 1_200_000, 1_800_000, 2_400_000)
 _NVPMODEL = """#!/bin/sh

@@ -256,6 +256,20 @@ def test_heat_that_lowers_limits_is_throttling(compare, board, monkeypatch) -> N
     assert "power mode schedutil is set again, but heat lowers the clock limit of cpu0" in err
 
 
+def test_a_mode_that_heat_lowers_is_not_taken_for_another_one(compare, monkeypatch) -> None:
+    assert compare("--modes", "schedutil-1200MHz")[0] == 0  # the cache has its costs
+    heat, settle = fake_modes.Heat(monkeypatch), modes.wait_until_settled
+
+    def get_hot(watch: object) -> None:
+        heat.cap_khz = 1_200_000
+        settle(watch)
+
+    monkeypatch.setattr(modes, "wait_until_settled", get_hot)
+    code, out, err = compare("--modes", "schedutil-1800MHz,schedutil", "--json")
+    assert code == 0, err
+    assert [run["was_cached"] for run in json.loads(out)["modes"]] == [False, False]
+
+
 def test_nothing_is_kept_of_a_throttled_mode_that_is_stopped(
     compare, processes, board, monkeypatch
 ) -> None:

@@ -191,7 +191,7 @@ def test_a_note_of_another_format_is_refused(board: Path, note: Path) -> None:
     before, table = fake_modes.limits(board), json.loads(note.read_text())
     fake_board.put(note, json.dumps(table | {"format": 2}))
     with (
-        pytest.raises(DeviceError, match="its format is 2, this version reads 1.*remove the"),
+        pytest.raises(DeviceError, match=r"its format is 2, this version reads 1.*remove the"),
         mode_put_back(Cpufreq(), print),
     ):
         pytest.fail("the block must not run")
@@ -222,7 +222,9 @@ def test_what_heat_lowers_is_not_taken_for_the_mode_before(
         pass
     heat.cap_khz = 1_200_000
     with (
-        pytest.raises(DeviceError, match="schedutil is set, but heat lowers.* Try again then"),
+        pytest.raises(
+            DeviceError, match=r"schedutil is set, but heat lowers.* Try again then"
+        ),
         mode_put_back(Cpufreq(), print),
     ):
         pytest.fail("the block must not run")
