@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from device_tests.conftest import ELSEWHERE
+from device_tests.emulated_board.tools import write_tools
 from device_tests.emulated_board.tree import write_board
 from device_tests.real_board import kernel, results, training
 from device_tests.real_board.rehearse import rehearse
@@ -221,15 +222,20 @@ def test_a_doctor_that_does_not_end_is_a_problem(monkeypatch: pytest.MonkeyPatch
 def test_the_settings_of_clocks_are_the_kernels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_board(tmp_path, "orin_nx")
-    (tmp_path / "devices/system/cpu/cpu0/online").write_text("1\n")
-    monkeypatch.setenv("EDGE_TRAIN_SYSFS", str(tmp_path))
+    sysfs = tmp_path / "sys"
+    board = write_board(sysfs, "orin_nx")
+    write_tools(tmp_path, board, state=str(tmp_path / "status"))  # this one sets no clocks
+    (sysfs / "devices/system/cpu/cpu0/online").write_text("1\n")
+    monkeypatch.setenv("EDGE_TRAIN_SYSFS", str(sysfs))
+    monkeypatch.setenv("PATH", f"{tmp_path / 'usr/bin'}{os.pathsep}{os.environ['PATH']}")
     settings = kernel.clock_settings()
     assert settings["cpu0/scaling_max_freq"] == "1984000"
     assert settings["cpu0/scaling_governor"] == "schedutil"
     assert settings["cpu0/online"] == "1"
     assert settings["17000000.gpu/max_freq"] == "918000000"
-    assert "nvpmodel -q" not in settings
+    subprocess.run(["nvpmodel", "-m", "3"], check=True)
+    assert kernel.nvpmodel_answer() == "NV Power Mode: 25W\n3"
+    assert kernel.clock_settings() == settings
 
 
 def test_a_rehearsal_on_an_emulated_board(
