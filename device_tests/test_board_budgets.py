@@ -23,6 +23,8 @@ LEAST_USED = 0.5  # of a limit of time or energy; what does nothing keeps every 
 ENERGY_TOLERANCE = 0.02  # the judge reads the same chip at other times
 PEAK_TOLERANCE = 0.1  # its own processes are not read at the same moments
 MEMORY_SHARE = 1.5  # of the peak of a run without a limit; a plan keeps a reserve
+TOO_SMALL = 0.5  # of that peak: what is loaded before the first step takes more
+REFUSED = 7  # exit code
 LEAST_RISE_C = 4.0  # from rest to load, so that a limit between them can be told apart
 LONGEST_COOLING_S = 30 * WINDOW_S
 OVERSHOOT_C = 1.0  # zones are in whole degrees on some boards
@@ -118,6 +120,25 @@ def test_a_limit_of_memory_is_kept(
     assert 0 < run.watch.peak_bytes <= limit_mib * 2**20
     (finished,) = run.events("finished")
     assert finished["peak_bytes"] == pytest.approx(run.watch.peak_bytes, rel=PEAK_TOLERANCE)
+
+
+def test_a_limit_of_memory_that_cannot_be_kept_is_refused(
+    profile: Board,
+    timed: WatchedRun,
+    folder: Path,
+    pictures: Path,
+    record_property: RecordProperty,
+) -> None:
+    """Else the test above would also pass if the limit had no effect."""
+    limit_mib = round(TOO_SMALL * timed.watch.peak_bytes / 2**20)
+    record_property("limit_bytes", limit_mib * 2**20)
+    output = folder / "too-little-memory"
+    words = ("--epochs", "auto", "--time", f"{RUN_S:.1f}s", "--memory", f"{limit_mib}MiB")
+    run = watched_run(profile, output, pictures, *words)
+    record_property("stderr", run.stderr)
+    assert run.code == REFUSED, run.stderr
+    steps = output / "steps.jsonl"
+    assert not steps.exists() or steps.read_text() == ""
 
 
 def limit_of_temperature(rest_c: float, busy_c: float) -> float:

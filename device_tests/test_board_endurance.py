@@ -5,8 +5,10 @@ energy is the same by two integrations.
 """
 
 import statistics
+from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +24,7 @@ MOST_GROWTH = 0.02  # of resident memory, from the warm-up to the end, by the li
 MOST_GROWTH_BYTES = 4 << 20  # if that is more
 MOST_FILES = 2  # more than after the warm-up
 MOST_SLOWER = 1.15  # steps at the end, over steps after the warm-up
+LEAST_COOL = 0.1  # of the steps, without throttling: as many as are compared at each end
 ENERGY_TOLERANCE = 0.02
 
 
@@ -99,17 +102,42 @@ def test_open_files_do_not_grow(run: WatchedRun, record_property: RecordProperty
     assert last <= first + MOST_FILES
 
 
+def steps_while_cool(
+    steps: Sequence[dict[str, Any]], samples: Sequence[dict[str, Any]]
+) -> list[float]:
+    """Seconds of each step in which no sample says that the board was throttled.
+
+    That are the samples within the step, the last one before it, and the first one after it.
+
+    Args:
+        steps: lines of steps.jsonl of one process.
+        samples: lines of its power.jsonl.
+    """
+    sample_s = [sample["t_s"] for sample in samples]
+    cool_s = []
+    for measured in (step["measured"] for step in steps):
+        begin = bisect_left(sample_s, measured["t_s"] - measured["step_s"])
+        end = bisect_left(sample_s, measured["t_s"])
+        if not any(each["throttled"] for each in samples[max(0, begin - 1) : end + 1]):
+            cool_s.append(measured["step_s"])
+    return cool_s
+
+
 def test_steps_do_not_slow_down(run: WatchedRun, record_property: RecordProperty) -> None:
-    times_s = [step["measured"]["step_s"] for step in run.lines("steps.jsonl")]
-    first_s, last_s = ends(times_s[int(WARM_UP * len(times_s)) :])
-    throttled = [sample["throttled"] for sample in run.lines("power.jsonl")]
-    known = [each for each in throttled if each is not None]
-    share = sum(known) / len(known) if known else None
-    record_property("step_s", [first_s, last_s])
-    record_property("throttled_share", share)  # None: nothing on this board reports it
+    """Except those in which the board is throttled: it is slower then."""
+    steps, samples = run.lines("steps.jsonl"), run.lines("power.jsonl")
+    steps = steps[int(WARM_UP * len(steps)) :]
+    cool_s = steps_while_cool(steps, samples)
+    known = [each["throttled"] for each in samples if each["throttled"] is not None]
+    # None: nothing on this board reports it
+    record_property("throttled_share", sum(known) / len(known) if known else None)
+    record_property("cool_share", len(cool_s) / len(steps))
     record_property("highest_c", run.highest_c)
-    if not share:  # a board that throttles is slower, and the results say so
-        assert last_s < MOST_SLOWER * first_s, "is another program running?"
+    if len(cool_s) < LEAST_COOL * len(steps):
+        not_run("the board was throttled nearly all the time: give it better cooling")
+    first_s, last_s = ends(cool_s)
+    record_property("step_s", [first_s, last_s])
+    assert last_s < MOST_SLOWER * first_s, "is another program running?"
 
 
 def test_the_energy_is_the_same_by_two_integrations(

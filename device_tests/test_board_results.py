@@ -10,9 +10,13 @@ from typing import Any
 import pytest
 
 from device_tests.conftest import ELSEWHERE
+from device_tests.emulated_board.tools import write_tools
+from device_tests.emulated_board.tree import write_board
+from device_tests.real_board import kernel, results, training
 from device_tests.real_board.rehearse import rehearse
 from device_tests.real_board.results import ROOT, require_board
 from device_tests.real_board.watching import slope_per_s, trapezoids_j
+from device_tests.test_board_endurance import steps_while_cool
 from edge_runtime.device import load_board
 from edge_runtime.engines.tensorrt.api import missing_modules
 
@@ -171,6 +175,69 @@ def test_the_judge_integrates_and_sees_a_slope() -> None:
     assert slope_per_s([(1.0, 3.0), (2.0, 5.0), (4.0, 9.0)]) == pytest.approx(2.0)
 
 
+def test_only_steps_without_throttling_are_compared() -> None:
+    ends_s = [float(second) for second in range(1, 11)]
+    steps = [{"measured": {"t_s": t_s, "step_s": 0.1 * t_s}} for t_s in ends_s]
+    samples = [{"t_s": t_s - 0.5, "throttled": None} for t_s in ends_s]
+    assert len(steps_while_cool(steps, samples)) == 10
+    assert len(steps_while_cool(steps, [])) == 10
+    samples[4]["throttled"] = True  # at 4.5: seen by the steps that end at 4, 5, and 6
+    cool_s = steps_while_cool(steps, samples)
+    assert cool_s == pytest.approx([0.1, 0.2, 0.3, 0.7, 0.8, 0.9, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("script", "stop_after_s", "code", "late"),
+    [
+        ("exit 3", None, 3, ""),
+        ("exec sleep 100", 0.2, -15, ""),
+        ("exec sleep 100", None, -15, "\nit did not end within 0.5 s, and was sent SIGTERM"),
+        (
+            "trap '' TERM; while :; do sleep 0.1; done",
+            0.5,
+            -9,
+            "\nit did not end within 0.4 s after SIGTERM, and was killed",
+        ),
+    ],
+)
+def test_a_run_that_does_not_end_is_ended(
+    monkeypatch: pytest.MonkeyPatch,
+    script: str,
+    stop_after_s: float | None,
+    code: int,
+    late: str,
+) -> None:
+    monkeypatch.setattr(training, "LONGEST_S", 0.5)
+    monkeypatch.setattr(training, "ENDING_S", 0.4)
+    with subprocess.Popen(["sh", "-c", script]) as process:
+        assert training.wait_for(process, stop_after_s) == late
+    assert process.returncode == code
+
+
+def test_a_doctor_that_does_not_end_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "_DOCTOR_S", 0.01)
+    assert results.read_doctor() == {"problem": "doctor did not end within 0.01 s"}
+
+
+def test_the_settings_of_clocks_are_the_kernels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sysfs = tmp_path / "sys"
+    board = write_board(sysfs, "orin_nx")
+    write_tools(tmp_path, board, state=str(tmp_path / "status"))  # this one sets no clocks
+    (sysfs / "devices/system/cpu/cpu0/online").write_text("1\n")
+    monkeypatch.setenv("EDGE_TRAIN_SYSFS", str(sysfs))
+    monkeypatch.setenv("PATH", f"{tmp_path / 'usr/bin'}{os.pathsep}{os.environ['PATH']}")
+    settings = kernel.clock_settings()
+    assert settings["cpu0/scaling_max_freq"] == "1984000"
+    assert settings["cpu0/scaling_governor"] == "schedutil"
+    assert settings["cpu0/online"] == "1"
+    assert settings["17000000.gpu/max_freq"] == "918000000"
+    subprocess.run(["nvpmodel", "-m", "3"], check=True)
+    assert kernel.nvpmodel_answer() == "NV Power Mode: 25W\n3"
+    assert kernel.clock_settings() == settings
+
+
 def test_a_rehearsal_on_an_emulated_board(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,10 +247,10 @@ def test_a_rehearsal_on_an_emulated_board(
     monkeypatch.setenv("PYTHONPATH", path)
     for name, value in {**QUICK, "EDGE_TRAIN_TEST_WINDOW_S": "0.5"}.items():
         monkeypatch.setenv(name, value)
-    results = tmp_path / "results.json"
+    path_of_results = tmp_path / "results.json"
     words = ["-p", "quick_facts", "-k", "board_sensors or board_modes or tensorrt_board"]
-    done = rehearse("orin_nx", results, words, capture=True)
-    table = json.loads(results.read_text())
+    done = rehearse("orin_nx", path_of_results, words, capture=True)
+    table = json.loads(path_of_results.read_text())
     tests = {test["test"].partition("::")[2]: test for test in table["tests"]}
     # This machine has no TensorRT, which every Orin has: that is not skipped.
     failed = [test for test in tests.values() if test["outcome"] == "failed"]

@@ -3,6 +3,10 @@
 from pathlib import Path
 
 import fake_board
+import pytest
+
+from edge_runtime.device import Thermometer
+from edge_runtime.device import cpufreq as kernel
 
 STEPS_KHZ = (600_000, 900_000, 1_200_000, 1_800_000, 2_400_000)
 _NVPMODEL = """#!/bin/sh
@@ -21,8 +25,13 @@ def cpufreq(
     kinds: tuple[tuple[int, ...], ...] = (STEPS_KHZ,),
     governor: str = "schedutil",
     cores: int = 2,
+    has_table: bool = True,
 ) -> Path:
-    """Cores of each kind by turns, at their highest clock rate; returns the sysfs folder."""
+    """Cores of each kind by turns, at their highest clock rate; returns the sysfs folder.
+
+    Without a table of its rates, as of intel_pstate, amd-pstate and cppc, a processor takes
+    any between its lowest and its highest.
+    """
     for core in range(cores):
         steps = kinds[core % len(kinds)]
         files = {
@@ -34,8 +43,32 @@ def cpufreq(
             "cpuinfo_min_freq": steps[0],
             "cpuinfo_max_freq": steps[-1],
         }
+        if not has_table:
+            del files["scaling_available_frequencies"]
         fake_board.write(root / f"sys/devices/system/cpu/cpu{core}/cpufreq", files)
     return root / "sys"
+
+
+class Heat:
+    """Limits that are read are at most `cap_khz`, and others are kept, as the kernel does it.
+
+    With a cap, the board is throttled.
+    """
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.cap_khz: int | None = None
+        read_number = kernel.read_number
+
+        def read(path: Path) -> int | None:
+            number = read_number(path)
+            is_limit = path.name == "scaling_max_freq"
+            if number is None or self.cap_khz is None or not is_limit:
+                return number
+            return min(number, self.cap_khz)
+
+        patch.setattr(kernel, "read_number", read)
+        patch.setattr(Thermometer, "is_throttled", lambda _: self.cap_khz is not None)
+        patch.setattr(kernel, "COOLING_S", 0.0)
 
 
 def limits(sys: Path) -> list[str]:

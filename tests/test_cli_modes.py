@@ -11,6 +11,7 @@ from measuring_fakes import environment, prepare
 from edge_runtime import device
 from edge_runtime.cli.main import main
 from edge_runtime.device import Thermometer, power_mode
+from edge_runtime.errors import ModeError
 from edge_runtime.profiling import load_profile, modes
 
 # A step takes less time at a higher clock rate, and more power: the fewest joules are between.
@@ -195,31 +196,106 @@ def test_a_mode_that_changes_while_it_is_measured_is_not_kept(
 
 
 def test_without_permission_the_present_mode_is_compared_alone(
-    compare, monkeypatch, board
+    compare, monkeypatch, board, tmp_path
 ) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "write_text", refuse)
     monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setenv("EDGE_TRAIN_CACHE", str(tmp_path / "a cache"))
     code, out, err = compare("--modes", "schedutil-600MHz,schedutil")
     assert code == 0
     assert "not in schedutil-600MHz: " in err
     assert "not schedutil-600MHz  " in out
     assert "cannot be written (Permission denied)" in out
-    assert "sudo env EDGE_TRAIN_CACHE=" in out
+    assert f"`sudo env EDGE_TRAIN_CACHE='{tmp_path}/a cache' " in out
     assert "least energy" in out
     code, _, err = compare("--modes", "schedutil-600MHz")
     assert code == 4
     assert "none of these power modes could be measured:\n  schedutil-600MHz: " in err
 
 
-def test_throttling_is_noted(compare, board, monkeypatch) -> None:
+def test_throttling_is_noted_and_its_costs_are_not_kept(
+    compare, board, processes, monkeypatch
+) -> None:
     states = iter([False, *[True] * 10_000])
-    monkeypatch.setattr(Thermometer, "is_throttled", lambda self: next(states))
-    code, out, _ = compare("--modes", "schedutil")
+    with monkeypatch.context() as patch:
+        patch.setattr(Thermometer, "is_throttled", lambda self: next(states))
+        code, out, _ = compare("--modes", "schedutil")
     assert code == 0
     assert "the board was throttled in schedutil" in out
+    assert "these costs are not kept" in out
+    assert list((board.parent / "cache/profiles").rglob("*.json")) == []
+    count = len(processes.jobs)
+    code, out, _ = compare("--modes", "schedutil", "--json")
+    assert len(processes.jobs) > count
+    assert json.loads(out)["modes"][0]["was_cached"] is False
+
+
+def test_heat_that_lowers_limits_is_throttling(compare, board, monkeypatch) -> None:
+    before, heat = fake_modes.limits(board), fake_modes.Heat(monkeypatch)
+    written: list[str] = []
+    settle = modes.wait_until_settled
+
+    def get_hot(watch: object) -> None:
+        heat.cap_khz = 1_200_000
+        written.append(fake_modes.limits(board)[1])
+        settle(watch)
+
+    monkeypatch.setattr(modes, "wait_until_settled", get_hot)
+    names = ["schedutil-1800MHz", "schedutil-1200MHz", "schedutil"]
+    code, out, err = compare("--modes", ",".join(names), "--json")
+    assert code == 0, err
+    runs = json.loads(out)["modes"]
+    assert [run["mode"] for run in runs] == names
+    assert [(run["throttled"], run["problem"]) for run in runs] == [(True, None)] * 3
+    assert {run["profile"] for run in runs} == {None}
+    assert written == [f"schedutil {khz}" for khz in (1_800_000, 1_200_000, 2_400_000)]
+    assert fake_modes.limits(board) == before
+    assert "power mode schedutil is set again, but heat lowers the clock limit of cpu0" in err
+
+
+def test_a_mode_that_heat_lowers_is_not_taken_for_another_one(compare, monkeypatch) -> None:
+    assert compare("--modes", "schedutil-1200MHz")[0] == 0  # the cache has its costs
+    heat, settle = fake_modes.Heat(monkeypatch), modes.wait_until_settled
+
+    def get_hot(watch: object) -> None:
+        heat.cap_khz = 1_200_000
+        settle(watch)
+
+    monkeypatch.setattr(modes, "wait_until_settled", get_hot)
+    code, out, err = compare("--modes", "schedutil-1800MHz,schedutil", "--json")
+    assert code == 0, err
+    assert [run["was_cached"] for run in json.loads(out)["modes"]] == [False, False]
+
+
+def test_nothing_is_kept_of_a_throttled_mode_that_is_stopped(
+    compare, processes, board, monkeypatch
+) -> None:
+    states = iter([False, *[True] * 10_000])
+    monkeypatch.setattr(Thermometer, "is_throttled", lambda self: next(states))
+    processes.do(k100="os.kill(os.getppid(), signal.SIGINT); time.sleep(1000)")
+    assert compare("--modes", "schedutil")[0] == 130
+    assert list((board.parent / "cache/profiles").rglob("*.json")) == []
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"), [("schedutil-1200MHz,schedutil", True), ("schedutil-1200MHz", False)]
+)
+def test_what_was_measured_is_shown_if_the_mode_cannot_be_put_back(
+    compare, monkeypatch, names, shown
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ModeError("it could not be put back")
+
+    monkeypatch.setattr(device.Cpufreq, "put_back", refuse)
+    monkeypatch.setattr(device.Cpufreq, "set", refuse)
+    code, out, err = compare("--modes", names)
+    assert code == 4
+    assert err.rstrip().endswith("it could not be put back")
+    assert ("k050 in schedutil: " in out) == shown
+    assert "as before" not in err
 
 
 def test_a_throttled_board_is_refused(compare, board, monkeypatch) -> None:

@@ -14,7 +14,7 @@ import fake_board
 import fake_modes
 import pytest
 
-from edge_runtime.device import Cpufreq, interrupted_mode, mode_put_back
+from edge_runtime.device import Cpufreq, cpufreq, interrupted_mode, mode_put_back
 from edge_runtime.errors import DeviceError, ModeError, StorageError
 from edge_runtime.profiling import modes
 
@@ -116,7 +116,8 @@ def test_a_mode_that_cannot_be_put_back_keeps_its_note(
     def change() -> None:
         with mode_put_back(kernel, print):
             kernel.set("schedutil-900MHz")
-            monkeypatch.setattr(Path, "write_text", lambda *_: 0)  # as if heat held the clock
+            monkeypatch.setattr(Path, "write_text", lambda *_: 0)  # as if firmware held it
+            monkeypatch.setattr(cpufreq, "COOLING_S", 0.0)
 
     with pytest.raises(ModeError, match=r"Restart the board, or run:\n  echo schedutil"):
         change()
@@ -182,6 +183,53 @@ def test_the_mode_of_a_program_that_is_not_here_is_named(board: Path, note: Path
     ):
         pytest.fail("the block must not run")
     assert note.exists()
+
+
+def test_a_note_of_another_format_is_refused(board: Path, note: Path) -> None:
+    with held():
+        pass
+    before, table = fake_modes.limits(board), json.loads(note.read_text())
+    fake_board.put(note, json.dumps(table | {"format": 2}))
+    with (
+        pytest.raises(DeviceError, match=r"its format is 2, this version reads 1.*remove the"),
+        mode_put_back(Cpufreq(), print),
+    ):
+        pytest.fail("the block must not run")
+    assert fake_modes.limits(board) == before
+
+
+def test_heat_at_the_end_does_not_keep_a_mode_from_being_put_back(
+    board: Path, note: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, heat = fake_modes.limits(board), fake_modes.Heat(monkeypatch)
+    told: list[str] = []
+    with mode_put_back(Cpufreq(), told.append):
+        Cpufreq().set("schedutil-900MHz")
+        heat.cap_khz = 1_200_000
+    assert fake_modes.limits(board) == before
+    assert told == [
+        "power mode schedutil is set again, but heat lowers the clock limit of cpu0, cpu1 "
+        "until the board has cooled"
+    ]
+    assert not note.exists()
+
+
+def test_what_heat_lowers_is_not_taken_for_the_mode_before(
+    board: Path, note: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, heat = fake_modes.limits(board), fake_modes.Heat(monkeypatch)
+    with held():
+        pass
+    heat.cap_khz = 1_200_000
+    with (
+        pytest.raises(
+            DeviceError, match=r"schedutil is set, but heat lowers.* Try again then"
+        ),
+        mode_put_back(Cpufreq(), print),
+    ):
+        pytest.fail("the block must not run")
+    assert fake_modes.limits(board) == before
+    assert not note.exists()
 
 
 @pytest.mark.parametrize(

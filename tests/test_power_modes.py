@@ -1,13 +1,21 @@
 """Modes of nvpmodel and of cpufreq: named, listed, set, read back, put back."""
 
 import os
+import time
 from pathlib import Path
 
 import fake_board
 import fake_modes
 import pytest
 
-from edge_runtime.device import Cpufreq, Nvpmodel, cpufreq, power_mode, power_modes
+from edge_runtime.device import (
+    Cpufreq,
+    Nvpmodel,
+    Thermometer,
+    cpufreq,
+    power_mode,
+    power_modes,
+)
 from edge_runtime.errors import ConfigError, ModeError
 
 ONE_KIND = (fake_modes.STEPS_KHZ,)
@@ -85,6 +93,40 @@ def test_a_mode_is_set_on_all_cores_and_put_back(
 
 
 @pytest.mark.parametrize(
+    "kinds",
+    [
+        ((400_000, 4_200_000),),
+        ((400_000, 3_150_400), (800_000, 4_201_000)),
+        ((1_500_500, 3_000_600),),
+        ((2_099_700, 4_199_400),),
+        ((600_000, 2_400_400),),
+    ],
+)
+@pytest.mark.parametrize("below_khz", [0, 200, 600, 1_050_000])
+def test_any_rate_has_a_name_that_means_it(
+    tmp_path: Path, kinds: tuple[tuple[int, ...], ...], below_khz: int
+) -> None:
+    sys = fake_modes.cpufreq(tmp_path, kinds=kinds, has_table=False)
+    for file in sys.glob("devices/system/cpu/cpu*/cpufreq/scaling_max_freq"):
+        file.write_text(str(int(file.read_text()) - below_khz))
+    modes = Cpufreq(tmp_path)
+    names = modes.names()
+    assert len(names) >= 3
+    for name in (*names, "schedutil-2345MHz"):
+        assert modes.resolve(name) == name
+        modes.set(name)
+        assert modes.current() == power_mode(tmp_path) == name
+
+
+def test_the_lowest_rate_is_one_that_there_is(tmp_path: Path) -> None:
+    sys = fake_modes.cpufreq(tmp_path, kinds=((400_400, 4_200_000),), has_table=False)
+    Cpufreq(tmp_path).set("schedutil-400MHz")
+    assert fake_modes.limits(sys) == ["schedutil 400400"] * 2
+    with pytest.raises(ConfigError, match="399 MHz is below the lowest clock rate"):
+        Cpufreq(tmp_path).set("schedutil-399MHz")
+
+
+@pytest.mark.parametrize(
     ("given", "message"),
     [
         (
@@ -127,12 +169,85 @@ def test_a_limit_that_the_kernel_does_not_take_is_noticed(
 ) -> None:
     fake_modes.cpufreq(tmp_path)
     monkeypatch.setattr(cpufreq._Policy, "write", lambda *_: None)
+    monkeypatch.setattr(cpufreq, "COOLING_S", 0.0)
     with pytest.raises(ModeError, match="it was written, but schedutil is read"):
         Cpufreq(tmp_path).set("schedutil-900MHz")
     with pytest.raises(
         ModeError, match=r"reads .*schedutil.*Restart the board, or run:\n  echo"
     ):
         Cpufreq(tmp_path).put_back({"cpu0": "performance 600000", "cpu1": "schedutil 2400000"})
+
+
+def test_a_limit_that_heat_lowers_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sys, heat = fake_modes.cpufreq(tmp_path), fake_modes.Heat(monkeypatch)
+    modes = Cpufreq(tmp_path)
+    modes.set("schedutil-1800MHz")
+    state = modes.state()
+    modes.set("schedutil-2400MHz")
+    heat.cap_khz = 1_800_000  # just what is wanted, and lower than what is written
+    assert modes.put_back(state) is None
+    assert fake_modes.limits(sys) == ["schedutil 1800000"] * 2
+    heat.cap_khz = 600_000
+    assert modes.put_back(state) == (
+        "heat lowers the clock limit of cpu0, cpu1 until the board has cooled"
+    )
+    monkeypatch.setattr(Thermometer, "is_throttled", lambda _: False)
+    with pytest.raises(ModeError, match=r"cpu0/cpufreq reads .*600000"):
+        modes.put_back(state)
+
+
+def test_heat_may_end_while_a_mode_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_modes.cpufreq(tmp_path)
+    heat, modes = fake_modes.Heat(monkeypatch), Cpufreq(tmp_path)
+    state, heat.cap_khz = modes.state(), 600_000
+
+    def cool(_: float) -> None:
+        heat.cap_khz = None
+
+    monkeypatch.setattr(cpufreq, "COOLING_S", 5.0)
+    monkeypatch.setattr(time, "sleep", cool)
+    assert modes.put_back(state) is None
+
+
+def test_a_mode_with_lower_limits_is_told_from_another_one(tmp_path: Path) -> None:
+    sys = fake_modes.cpufreq(tmp_path)
+    modes, file = Cpufreq(tmp_path), sys / "devices/system/cpu/cpu1/cpufreq/scaling_max_freq"
+    assert modes.is_within("schedutil")
+    file.write_text("600000")
+    assert modes.is_within("schedutil")
+    assert not modes.is_within("performance")
+    assert not modes.is_within("schedutil-1800MHz")
+    file.write_text("")
+    assert not modes.is_within("schedutil")
+
+
+def test_the_rate_of_userspace_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sys = fake_modes.cpufreq(tmp_path, governor="userspace", cores=1)
+    modes, speed = Cpufreq(tmp_path), sys / "devices/system/cpu/cpu0/cpufreq/scaling_setspeed"
+    fake_board.put(speed, "900000")
+    state = modes.state()
+    modes.set("performance-1800MHz")
+    fake_board.put(speed, "<unsupported>")
+    assert modes.state() == {"cpu0": "performance 1800000"}
+    modes.put_back(state)
+    assert fake_modes.limits(sys) == ["userspace 2400000"]
+    assert speed.read_text() == "900000"
+    fake_board.put(speed, "600000")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    with pytest.raises(
+        ModeError, match=r"(?s)setspeed cannot.*echo 900000 \| sudo tee .*speed"
+    ):
+        modes.put_back(state)
 
 
 @pytest.mark.parametrize("state", [{}, {"cpu0": "schedutil", "cpu1": "schedutil 99999999999"}])

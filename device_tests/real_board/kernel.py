@@ -97,10 +97,21 @@ def temperatures_c() -> dict[str, float]:
 
 
 def clock_settings() -> dict[str, str]:
-    """What a power mode changes: governor and limit of each core, and what nvpmodel says."""
-    files = sorted(sysfs().glob("devices/system/cpu/cpu[0-9]*/cpufreq/scaling_max_freq"))
-    files += sorted(sysfs().glob("devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor"))
-    settings = {f"{file.parents[1].name}/{file.name}": read_text(file) or "" for file in files}
+    """What a power mode changes: which cores are on, their governors, and limits of clocks."""
+    cpus = "devices/system/cpu/cpu[0-9]*"
+    limits = ("cpufreq/scaling_max_freq", "cpufreq/scaling_governor", "online")
+    files = [file for limit in limits for file in sorted(sysfs().glob(f"{cpus}/{limit}"))]
+    files += sorted(sysfs().glob("class/devfreq/*/max_freq"))  # of the GPU, among others
+    return {f"{_owner(file)}/{file.name}": read_text(file) or "" for file in files}
+
+
+def _owner(file: Path) -> str:
+    """The processor or device whose file it is."""
+    return (file.parents[1] if file.parent.name == "cpufreq" else file.parent).name
+
+
+def nvpmodel_answer() -> str | None:
+    """What `nvpmodel -q` says; `None`: no Jetson."""
     try:
         done = subprocess.run(
             ["nvpmodel", "-q"],
@@ -109,9 +120,9 @@ def clock_settings() -> dict[str, str]:
             timeout=_LONGEST_S,
             stdin=subprocess.DEVNULL,
         )
-    except (OSError, subprocess.SubprocessError):  # no Jetson
-        return settings
-    return {**settings, "nvpmodel -q": done.stdout.strip()}
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
 
 
 def process_tree(pid: int) -> list[int]:

@@ -71,7 +71,12 @@ def require_board(name: str) -> None:
 def read_doctor() -> dict[str, Any]:
     """The facts of the board, as `edge-train doctor --json` prints them."""
     words = [sys.executable, "-m", "edge_runtime", "doctor", "--json"]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=_DOCTOR_S)
+    try:
+        done = subprocess.run(
+            words, capture_output=True, text=True, cwd=ROOT, timeout=_DOCTOR_S
+        )
+    except subprocess.TimeoutExpired:
+        return {"problem": f"doctor did not end within {_DOCTOR_S:g} s"}
     try:
         facts: dict[str, Any] = json.loads(done.stdout)
     except ValueError:  # a test that reads them fails, and the file says why

@@ -22,6 +22,8 @@ from edge_runtime.selftest import PACKAGE
 # Of a measurement. A rehearsal on an emulated board may be shorter.
 WINDOW_S = float(os.environ.get("EDGE_TRAIN_TEST_WINDOW_S", "10"))
 RUN_S = 6 * WINDOW_S  # of a run with a budget
+LONGEST_S = 10 * RUN_S + 600  # of a run that ends by itself; loading may take minutes
+ENDING_S = 120.0  # after SIGTERM: a step, and a checkpoint
 PICTURES, SIZE_PX, SEED = 200, 64, 20
 
 
@@ -40,7 +42,7 @@ class WatchedRun:
     """A process of `edge-train run`, from its start to its end."""
 
     code: int
-    stderr: str
+    stderr: str  # and how it was ended, if it did not end in time
     folder: Path
     start_s: float
     end_s: float
@@ -85,7 +87,7 @@ def watched_run(
         output: the run folder; its parent also gets stderr.
         pictures: to train on.
         words: more arguments of `edge-train run`.
-        stop_after_s: sends SIGTERM then.
+        stop_after_s: sends SIGTERM then; `None`: the run ends by itself.
         every_s: between two readings of the watch.
     """
     command = [sys.executable, "-m", "edge_runtime", "run", str(PACKAGE), str(pictures)]
@@ -95,21 +97,44 @@ def watched_run(
         start_s = time.monotonic()
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr)
         watch.pid = process.pid
-        try:
-            process.wait(stop_after_s)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGTERM)
-        finally:
-            code = process.wait()
-            end_s = time.monotonic()
+        late = wait_for(process, stop_after_s)
+        end_s = time.monotonic()
     return WatchedRun(
-        code=code,
-        stderr=errors.read_text(),
+        code=process.returncode,
+        stderr=f"{errors.read_text()}{late}",
         folder=output,
         start_s=start_s,
         end_s=end_s,
         watch=watch,
     )
+
+
+def wait_for(process: "subprocess.Popen[bytes]", stop_after_s: float | None) -> str:
+    """Wait for the end of a process, for a limited time.
+
+    Args:
+        process: that runs.
+        stop_after_s: sends SIGTERM then; `None`: it ends by itself.
+
+    Returns:
+        How it was ended if it did not end in time; else nothing.
+    """
+    longest_s = LONGEST_S if stop_after_s is None else stop_after_s
+    late = ""
+    try:
+        process.wait(longest_s)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGTERM)
+        if stop_after_s is None:
+            late = f"\nit did not end within {longest_s:g} s, and was sent SIGTERM"
+        try:
+            process.wait(ENDING_S)
+        except subprocess.TimeoutExpired:
+            late += f"\nit did not end within {ENDING_S:g} s after SIGTERM, and was killed"
+    finally:
+        process.kill()  # if it still runs
+        process.wait()
+    return late
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from edge_runtime.cli.profile import (
 )
 from edge_runtime.cli.quantities import count, duration_s
 from edge_runtime.cli.signals import stop_on_signals
-from edge_runtime.errors import BudgetError, ConfigError, DeviceError
+from edge_runtime.errors import BudgetError, ConfigError, DeviceError, ModeError
 from edge_runtime.facts.plan import EPOCHS
 
 if TYPE_CHECKING:
@@ -93,42 +94,53 @@ def run(args: argparse.Namespace) -> int:
     engine = create_engine(here.engine, device=here.device, threads=args.threads)
     rungs = supported_rungs(engine, package, package.manifest.rungs, say)
     say(f"comparing {', '.join(names)} of {modes.kind} on {here.board.id}")
-    with (
-        stop_on_signals("stopping, then the power mode is put back") as stop,
-        mode_put_back(modes, say) as before,
-    ):
-        costs = profile_modes(
-            package,
-            modes,
-            names,
-            detect=lambda: Environment.detect(
-                args.engine,
-                device=here.device,
-                threads=args.threads,
-                forward_engine=here.forward_engine,
-                board_file=args.board,
-            ),
-            rungs=rungs,
-            max_s=args.time_per_rung,
-            report=say,
-            stop=stop,
+
+    def show_results() -> None:
+        facts = ModesFacts(
+            package=package.path,
+            board=here.board,
+            kind=modes.kind,
+            before=before,
+            budget=budget,
+            epochs=args.epochs,
+            steps=args.epochs * per_epoch,
+            trained=trained,
+            runs=_runs(costs, package, trained, budget, per_epoch, args.epochs, decoding),
         )
+        if args.json:
+            show_json(table_of(facts))
+        else:
+            show(render_text(facts))
+
+    costs: Sequence[ModeCosts] = ()
+    try:
+        with (
+            stop_on_signals("stopping, then the power mode is put back") as stop,
+            mode_put_back(modes, say) as before,
+        ):
+            costs = profile_modes(
+                package,
+                modes,
+                names,
+                detect=lambda: Environment.detect(
+                    args.engine,
+                    device=here.device,
+                    threads=args.threads,
+                    forward_engine=here.forward_engine,
+                    board_file=args.board,
+                ),
+                rungs=rungs,
+                max_s=args.time_per_rung,
+                report=say,
+                stop=stop,
+            )
+    except ModeError:
+        if costs:  # everything was measured; the mode could not be put back
+            with suppress(DeviceError):  # none could: the reasons were said
+                show_results()
+        raise
     say(f"power mode {before} is set, as before")
-    facts = ModesFacts(
-        package=package.path,
-        board=here.board,
-        kind=modes.kind,
-        before=before,
-        budget=budget,
-        epochs=args.epochs,
-        steps=args.epochs * per_epoch,
-        trained=trained,
-        runs=_runs(costs, package, trained, budget, per_epoch, args.epochs, decoding),
-    )
-    if args.json:
-        show_json(table_of(facts))
-    else:
-        show(render_text(facts))
+    show_results()
     return 0
 
 

@@ -1,12 +1,14 @@
 """What `edge-train modes` prints: the comparison for people, or as one JSON document."""
 
 import os
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edge_runtime.cli.quantities import count_text
 from edge_runtime.cli.table import aligned
+from edge_runtime.storage import cache_folder
 from edge_runtime.units import duration_text, energy_text, power_text
 
 if TYPE_CHECKING:
@@ -209,13 +211,14 @@ def _notes(facts: ModesFacts) -> list[tuple[str, str]]:
     notes = [
         (
             "note",
-            f"the board was throttled in {run.costs.mode}: with better cooling it is faster",
+            f"the board was throttled in {run.costs.mode}: with better cooling it is faster, "
+            "and these costs are not kept",
         )
         for run in facts.runs
         if run.costs.throttled
     ]
     if any(run.costs.problem for run in facts.runs) and os.geteuid() != 0:
-        cache = next(run.costs.path for run in facts.runs if run.costs.path).parents[1]
+        cache = shlex.quote(str(cache_folder().absolute()))
         notes.append(
             (
                 "note",

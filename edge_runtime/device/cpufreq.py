@@ -7,20 +7,25 @@ the kernel's files.
 """
 
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from edge_runtime.device.files import read_number, sysfs, text
+from edge_runtime.device.thermal import Thermometer
 from edge_runtime.errors import ConfigError, ModeError
 
 _NAME = re.compile(r"([a-z_]+(?:\+[a-z_]+)*)(?:-(\d{1,6}(?:\+\d{1,6})*)MHz)?")
 _GOVERNOR, _LIMIT = "scaling_governor", "scaling_max_freq"
+_SPEED, _BY_HAND = "scaling_setspeed", "userspace"  # the rate of that governor
 _SHARES = (1.0, 0.75, 0.5)  # of the highest clock rate: modes that are compared by default
-_CONSTANT = ("powersave", "userspace")  # they stay at one rate, whatever the limit
+_CONSTANT = ("powersave", _BY_HAND)  # they stay at one rate, whatever the limit
 _DYNAMIC_POWERSAVE = ("intel_pstate", "amd-pstate-epp", "amd_pstate_epp")  # drivers
 _ROUNDING_KHZ = 500
+COOLING_S = 5.0  # in which heat may end that lowers a limit that is put back
+_LOOK_S = 0.5
 
 
 class _Setting(NamedTuple):
@@ -28,6 +33,11 @@ class _Setting(NamedTuple):
 
     governor: str
     max_khz: int
+
+    def is_within(self, wanted: "_Setting") -> bool:
+        """Whether it is that one but for a lower limit, as heat makes it."""
+        is_at_most = _in_mhz(self.max_khz) <= _in_mhz(wanted.max_khz)
+        return self.governor == wanted.governor and is_at_most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,12 +62,34 @@ class _Policy:
         return None if not governor or limit is None else _Setting(governor, limit)
 
     def write(self, setting: _Setting) -> None:
-        for file, value in ((_GOVERNOR, setting.governor), (_LIMIT, str(setting.max_khz))):
-            if text(self.folder / file) == value:
-                continue
-            try:
-                (self.folder / file).write_text(value)
-            except OSError as error:
+        """Set both.
+
+        Raises:
+            ModeError: one cannot be written, and reads otherwise.
+        """
+        self._write(_GOVERNOR, setting.governor)
+        self._write(_LIMIT, str(setting.max_khz))
+
+    def speed_khz(self) -> int | None:
+        """The rate of the governor `userspace`; `None`: another one is set."""
+        if text(self.folder / _GOVERNOR) != _BY_HAND:
+            return None
+        return read_number(self.folder / _SPEED)
+
+    def write_speed(self, khz: int) -> None:
+        """Set the rate of the governor `userspace`.
+
+        Raises:
+            ModeError: it cannot be written, and reads otherwise.
+        """
+        self._write(_SPEED, str(khz))
+
+    def _write(self, file: str, value: str) -> None:
+        """Also if it reads so already: heat may lower what was written to just that."""
+        try:
+            (self.folder / file).write_text(value)
+        except OSError as error:
+            if text(self.folder / file) != value:
                 raise ModeError(
                     f"{self.folder / file} cannot be written ({error.strerror})"
                 ) from error
@@ -76,7 +108,8 @@ class _Policy:
             return self.high_khz
         if steps := self.steps_khz():
             return max((step for step in steps if step <= khz), default=None)
-        return khz if khz >= self.low_khz else None
+        # In whole megahertz, as in the names: else a name and what it sets would differ
+        return max(khz // 1000 * 1000, self.low_khz) if khz >= self.low_khz else None
 
 
 class Cpufreq:
@@ -86,6 +119,7 @@ class Cpufreq:
 
     def __init__(self, root: Path = Path("/")) -> None:
         """Find the cores."""
+        self._root = root
         cores = sysfs(root).glob("devices/system/cpu/cpu[0-9]*/cpufreq")
         folders = {path.resolve(): int(path.parent.name[3:]) for path in cores}
         policies = [
@@ -115,9 +149,9 @@ class Cpufreq:
         name = "+".join(_shortest([setting.governor for setting in settings]))
         highest = [high for _, high in self._kinds]
         pairs = zip(settings, highest, strict=True)
-        if all(setting.max_khz >= high for setting, high in pairs):
+        if all(_in_mhz(setting.max_khz) >= _in_mhz(high) for setting, high in pairs):
             return name
-        rates = [str((setting.max_khz + _ROUNDING_KHZ) // 1000) for setting in settings]
+        rates = [str(_in_mhz(setting.max_khz)) for setting in settings]
         return f"{name}-{'+'.join(_shortest(rates))}MHz"
 
     def names(self) -> tuple[str, ...]:
@@ -196,8 +230,16 @@ class Cpufreq:
                 "a lowest clock rate above it or another program prevents it"
             )
 
+    def is_within(self, name: str) -> bool:
+        """Whether no core has another governor, or a higher limit, than in this mode."""
+        return all(
+            (now := policy.setting()) is not None and now.is_within(wanted)
+            for policies, wanted in zip(self._kinds.values(), self._parsed(name), strict=True)
+            for policy in policies
+        )
+
     def state(self) -> dict[str, str]:
-        """Governor and limit by cores.
+        """Governor and limit by cores, and the rate of the governor `userspace`.
 
         Raises:
             ModeError: one cannot be read.
@@ -210,39 +252,73 @@ class Cpufreq:
                     f"the present power mode could not be put back: {policy.folder} has no "
                     f"{_GOVERNOR} or {_LIMIT} that can be read"
                 )
-            state[policy.name] = f"{setting.governor} {setting.max_khz}"
+            words = [setting.governor, str(setting.max_khz)]
+            if (speed_khz := policy.speed_khz()) is not None:
+                words.append(str(speed_khz))
+            state[policy.name] = " ".join(words)
         return state
 
-    def put_back(self, state: dict[str, str]) -> None:
+    def put_back(self, state: dict[str, str]) -> str | None:
         """Write governors and limits.
+
+        Returns:
+            Which limits heat lowers still; the kernel has what was written, and follows it
+            when the board has cooled.
 
         Raises:
             ModeError: one is not set.
         """
         problems: list[str] = []
         commands: list[str] = []
+        written: list[tuple[_Policy, _Setting]] = []
         for policy in self._policies:
-            governor, _, limit = state.get(policy.name, "").partition(" ")
-            if not governor or not limit.isdecimal() or len(limit) > 9:
+            words = state.get(policy.name, "").split(" ")
+            numbers = words[1:]
+            if not words[0] or len(numbers) not in (1, 2) or not all(map(_is_khz, numbers)):
                 problems.append(f"nothing is known of {policy.name}")
                 continue
-            setting = _Setting(governor, int(limit))
+            setting = _Setting(words[0], int(numbers[0]))
             try:
                 policy.write(setting)
-                if policy.setting() != setting:
-                    problems.append(f"{policy.folder} reads {policy.setting()}")
+                if numbers[1:]:
+                    policy.write_speed(int(numbers[1]))
+                written.append((policy, setting))
             except ModeError as error:
                 problems.append(str(error))
             commands += [
                 f"echo {value} | sudo tee {policy.folder / file}"
-                for file, value in ((_GOVERNOR, governor), (_LIMIT, limit))
+                for file, value in zip((_GOVERNOR, _LIMIT, _SPEED), words, strict=False)
             ]
+        lowered, others = self._not_read(written)
+        problems += [f"{policy.folder} reads {policy.setting()}" for policy in others]
         if problems:
             lines = "\n".join(f"  {command}" for command in commands)
             raise ModeError(
                 "the governor and the clock rates that were set before could not be put back "
                 f"({'; '.join(problems)}). Restart the board, or run:\n{lines}"
             )
+        if not lowered:
+            return None
+        names = ", ".join(policy.name for policy in lowered)
+        return f"heat lowers the clock limit of {names} until the board has cooled"
+
+    def _not_read(
+        self, written: "Sequence[tuple[_Policy, _Setting]]"
+    ) -> tuple[list[_Policy], list[_Policy]]:
+        """Cores that read otherwise than written: those that heat lowers, and others."""
+        thermometer, deadline_s = Thermometer(self._root), time.monotonic() + COOLING_S
+        try:
+            while True:
+                is_hot = thermometer.is_throttled()
+                read = [(policy, policy.setting(), wanted) for policy, wanted in written]
+                rest = [each for each in read if each[1] != each[2]]
+                lowered = [p for p, now, wanted in rest if now and now.is_within(wanted)]
+                others = [policy for policy, *_ in rest if policy not in lowered]
+                if not lowered or others or time.monotonic() > deadline_s:
+                    return (lowered, others) if is_hot else ([], others + lowered)
+                time.sleep(_LOOK_S)
+        finally:
+            thermometer.close()
 
 
 def _following(policy: _Policy, governor: str) -> str:
@@ -250,6 +326,14 @@ def _following(policy: _Policy, governor: str) -> str:
     driver = text(policy.folder / "scaling_driver") or ""
     is_constant = governor in _CONSTANT and driver not in _DYNAMIC_POWERSAVE
     return "performance" if is_constant and "performance" in policy.governors() else governor
+
+
+def _is_khz(word: str) -> bool:
+    return word.isdecimal() and len(word) < 10
+
+
+def _in_mhz(khz: int) -> int:
+    return (khz + _ROUNDING_KHZ) // 1000
 
 
 def _shortest(words: list[str]) -> list[str]:

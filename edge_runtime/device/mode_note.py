@@ -42,12 +42,14 @@ def mode_put_back(modes: PowerModes, report: Callable[[str], None]) -> Iterator[
 
     Args:
         modes: of the board.
-        report: called with a line of text if an earlier process has left another mode.
+        report: called with a line of text if an earlier process has left another mode, and
+            if heat still lowers what is put back at the end.
 
     Raises:
         ModeError: the present mode is unknown, or cannot be put back; the message says how
             to do it.
-        DeviceError: another process changes modes now, or the note is damaged.
+        DeviceError: another process changes modes now, the note is damaged, or heat lowers
+            the limits of the mode that an earlier process has left.
         StorageError: the note cannot be written; no mode was changed.
     """
     note = cache_folder() / _NOTE
@@ -60,8 +62,10 @@ def mode_put_back(modes: PowerModes, report: Callable[[str], None]) -> Iterator[
             yield mode
         finally:
             with _signals_ignored():
-                modes.put_back(state)
+                held_up = modes.put_back(state)
                 note.unlink(missing_ok=True)
+                if held_up is not None:
+                    report(f"power mode {mode} is set again, but {held_up}")
 
 
 @contextmanager
@@ -102,7 +106,10 @@ def interrupted_mode() -> str | None:
 
 def _read_note(path: Path) -> _Note | None:
     try:
-        return structure(_Note, read_json(path), where=f"note {path}", error=RecordsError)
+        note = structure(_Note, read_json(path), where=f"note {path}", error=RecordsError)
+        if note.format != _FORMAT:
+            raise RecordsError(f"its format is {note.format}, this version reads {_FORMAT}")
+        return note
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecordsError) as error:
@@ -129,8 +136,12 @@ def _put_back_left(modes: PowerModes, path: Path, report: Callable[[str], None])
             f"cannot be reached here. Set {note.mode} with it, and remove {path}."
         )
     if not _is_undone(note):
-        modes.put_back(note.state)
-        report(f"an interrupted `edge-train modes` had left another mode; {note.mode} is set")
+        held_up = modes.put_back(note.state)
+        left = f"an interrupted `edge-train modes` had left another mode; {note.mode} is set"
+        if held_up is not None:  # the lower limits would be taken for the state before
+            path.unlink(missing_ok=True)
+            raise DeviceError(f"{left}, but {held_up}. Try again then.")
+        report(left)
     path.unlink(missing_ok=True)
 
 

@@ -160,6 +160,10 @@ class Nvpmodel:
             f"`nvpmodel -m {number}` did not set it: {said or f'it ended with {done.code}'}"
         )
 
+    def is_within(self, name: str) -> bool:
+        """Whether it is set: heat does not change what nvpmodel says."""
+        return self.current() == name
+
     def state(self) -> dict[str, str]:
         """The number of the mode that is set, and its name.
 

@@ -36,6 +36,9 @@ class PowerModes(Protocol):
             ModeError: it is not set, and why; a part of it may be.
         """
 
+    def is_within(self, name: str) -> bool:
+        """Whether this mode is set, but for lower clock limits, as heat makes them."""
+
     def state(self) -> dict[str, str]:
         """All that `set` changes, as it is now.
 
@@ -43,8 +46,11 @@ class PowerModes(Protocol):
             ModeError: it cannot be read, and so could not be put back.
         """
 
-    def put_back(self, state: dict[str, str]) -> None:
+    def put_back(self, state: dict[str, str]) -> str | None:
         """Set what `state` returned, and read it back.
+
+        Returns:
+            What heat still keeps from having an effect; `None`: nothing.
 
         Raises:
             ModeError: it is not set; the message has the commands that do it.

@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge_runtime.device import Meter, PowerModes, Thermometer
@@ -34,7 +34,7 @@ class ModeCosts:
 
     mode: str
     profile: CostProfile | None = None
-    path: Path | None = None  # of the profile in the cache
+    path: Path | None = None  # of the profile in the cache; None: it is not kept
     was_cached: bool = False  # measured earlier
     throttled: bool | None = None  # while it was measured; None: unknown, or measured earlier
     problem: str | None = None  # why there is no profile
@@ -53,7 +53,8 @@ def profile_modes(
 ) -> list[ModeCosts]:
     """Measure the rungs in each mode, except where the cache has their costs.
 
-    To be called inside `mode_put_back`.
+    To be called inside `mode_put_back`. What was measured while the board was throttled is
+    not kept: the same mode is faster when the board is cool.
 
     Args:
         package: the package to train.
@@ -71,15 +72,20 @@ def profile_modes(
         EdgeRuntimeError: any error of `profile_package`.
     """
     costs = []
+    last = modes.current()  # that was set; what heat makes of it may read as the next one
     for name in names:
-        if modes.current() != name:
+        if name != last or modes.current() != name:
             try:
                 modes.set(name)
             except ModeError as error:
-                report(f"not in {name}: {error}")
-                costs.append(ModeCosts(mode=name, problem=str(error)))
-                continue
-        costs.append(_costs_in(name, package, modes, detect(), rungs, max_s, report, stop))
+                if not _is_lowered_by_heat(modes, name):
+                    report(f"not in {name}: {error}")
+                    costs.append(ModeCosts(mode=name, problem=str(error)))
+                    last = modes.current()
+                    continue
+            last = name
+        here = replace(detect(), power_mode=name)  # heat may lower the mode that is read
+        costs.append(_costs_in(name, package, modes, here, rungs, max_s, report, stop))
     return costs
 
 
@@ -104,7 +110,7 @@ def _costs_in(
         watch = _Watch(stop)
         try:
             wait_until_settled(watch)
-            _require_mode(modes, name)
+            _require_mode(modes, name, watch)
             profile = profile_package(
                 package,
                 environment,
@@ -117,17 +123,25 @@ def _costs_in(
                 progress=report,
                 stop=watch,
             )
+            try:
+                _require_mode(modes, name, watch)
+            except ModeError:
+                forget_measurements(package, environment)
+                raise
         finally:
             watch.close()
-    try:
-        _require_mode(modes, name)
-    except ModeError:
-        forget_measurements(package, environment)
-        raise
-    with cache_writes():
-        save_profile(profile, path)
+            if watch.throttled:
+                forget_measurements(package, environment)
+    if not watch.throttled:
+        with cache_writes():
+            save_profile(profile, path)
     forget_measurements(package, environment)
-    return ModeCosts(mode=name, profile=profile, path=path, throttled=watch.throttled)
+    return ModeCosts(
+        mode=name,
+        profile=profile,
+        path=None if watch.throttled else path,
+        throttled=watch.throttled,
+    )
 
 
 def _is_complete(
@@ -145,12 +159,25 @@ def _is_complete(
     return environment.sensor is None or all(cost.step_j is not None for cost in measured)
 
 
-def _require_mode(modes: PowerModes, name: str) -> None:
-    if (now := modes.current()) != name:
-        raise ModeError(
-            f"power mode {name} was set, but the board is in {now or 'an unknown one'} now: "
-            "another program or heat has changed it. What was measured in it is not kept."
-        )
+def _is_lowered_by_heat(modes: PowerModes, name: str) -> bool:
+    """Whether the mode is set, and lower limits are read because the board is throttled."""
+    thermometer = Thermometer()
+    try:
+        return bool(thermometer.is_throttled()) and modes.is_within(name)
+    finally:
+        thermometer.close()
+
+
+def _require_mode(modes: PowerModes, name: str, watch: "_Watch") -> None:
+    """Refuse another mode than the one that was set, but for limits that heat lowers."""
+    now = modes.current()
+    watch.look()
+    if now == name or (watch.throttled and modes.is_within(name)):
+        return
+    raise ModeError(
+        f"power mode {name} was set, but the board is in {now or 'an unknown one'} now: "
+        "another program or heat has changed it. What was measured in it is not kept."
+    )
 
 
 class _Watch:
@@ -161,9 +188,12 @@ class _Watch:
         self.thermometer = Thermometer()
         self.throttled: bool | None = None
 
-    def __call__(self) -> bool:
+    def look(self) -> None:
         if (now := self.thermometer.is_throttled()) is not None:
             self.throttled = now or bool(self.throttled)
+
+    def __call__(self) -> bool:
+        self.look()
         return self._stop()
 
     def close(self) -> None:
