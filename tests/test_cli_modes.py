@@ -8,7 +8,7 @@ import fake_modes
 import pytest
 from measuring_fakes import environment, prepare
 
-from edge_runtime import device
+from edge_runtime import device, storage
 from edge_runtime.cli.main import main
 from edge_runtime.device import Thermometer, power_mode
 from edge_runtime.errors import ModeError
@@ -331,3 +331,32 @@ def test_the_same_work_is_compared(compare, capsys) -> None:
     with pytest.raises(SystemExit):
         compare("--epochs", "auto")
     assert "expected a whole number" in capsys.readouterr().err
+
+
+def test_the_modes_to_compare_follow_from_the_one_before_an_interruption(
+    compare, board
+) -> None:
+    note = storage.cache_folder() / "power-mode.json"
+    with device.mode_put_back(device.Cpufreq(), print):
+        kept = note.read_bytes()
+    note.write_bytes(kept)  # as a killed process leaves it, in another mode
+    device.Cpufreq().set("performance-900MHz")
+    code, _, err = compare()
+    assert code == 0, err
+    compared = "comparing schedutil-1800MHz, schedutil-1200MHz, schedutil of cpufreq"
+    told = "had left another mode; schedutil is set"
+    assert err.index(told) < err.index(compared)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("scaling_max_freq", "garbage", "cpu1/cpufreq/scaling_max_freq has no clock rate"),
+        ("scaling_governor", "", "cpu1/cpufreq/scaling_governor cannot be read"),
+        ("scaling_governor", "powersave", "cores of one kind have different governors"),
+    ],
+)
+def test_what_is_wrong_with_cpufreq_is_named(compare, board, name, content, problem) -> None:
+    (board / f"devices/system/cpu/cpu1/cpufreq/{name}").write_text(content)
+    code, _, err = compare()
+    assert (code, problem in err) == (4, True)

@@ -14,7 +14,14 @@ import fake_board
 import fake_modes
 import pytest
 
-from edge_runtime.device import Cpufreq, cpufreq, interrupted_mode, mode_put_back
+from edge_runtime.device import (
+    Cpufreq,
+    boot_id,
+    cpufreq,
+    interrupted_mode,
+    mode_put_back,
+    put_back_interrupted,
+)
 from edge_runtime.errors import DeviceError, ModeError, StorageError
 from edge_runtime.profiling import modes
 
@@ -144,6 +151,16 @@ def test_a_killed_process_leaves_a_note_and_the_next_one_follows_it(
     assert len(told) == 1
     assert not note.exists()
     assert interrupted_mode() is None
+
+
+def test_a_note_that_knows_too_little_says_how_to_go_on(board: Path, note: Path) -> None:
+    table = {"format": 1, "kind": "cpufreq", "mode": "schedutil", "boot": boot_id()}
+    note.parent.mkdir()
+    note.write_text(json.dumps(table | {"state": {"cpu0": "schedutil 2400000"}}))
+    with pytest.raises(ModeError) as caught:
+        put_back_interrupted(Cpufreq(), print)
+    assert "nothing is known of cpu1" in str(caught.value)
+    assert f"set it and remove {note}" in str(caught.value)
 
 
 def test_only_one_process_changes_modes(board: Path) -> None:

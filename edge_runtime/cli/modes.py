@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure in every mode, put the mode back, compare."""
-    from edge_runtime.device import mode_put_back
+    from edge_runtime.device import mode_put_back, put_back_interrupted
     from edge_runtime.engines import create_engine, supported_rungs
     from edge_runtime.package import open_package
     from edge_runtime.planning import require_state_fits
@@ -87,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
     trained = package.trained_sets(args.trained)[0]
     per_epoch, decoding = epoch_of(package, args)
     modes = _modes_here()
+    put_back_interrupted(modes, say)  # before the present mode decides which to compare
     names = _in_order(args.modes, modes)
     os.nice(args.nice)
     here = environment_of(args, package)
@@ -150,9 +151,11 @@ def _modes_here() -> "PowerModes":
     Raises:
         DeviceError: it has none, or is slowed down by heat.
     """
-    from edge_runtime.device import Thermometer, power_modes
+    from edge_runtime.device import Thermometer, cpufreq_problem, power_modes
 
     modes = power_modes()
+    if modes is None and (problem := cpufreq_problem()):
+        raise DeviceError(f"no power modes were found in the kernel's cpufreq: {problem}.")
     if modes is None:
         raise DeviceError(
             "no power modes were found: this board has no nvpmodel, and its kernel no "

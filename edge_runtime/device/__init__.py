@@ -15,7 +15,7 @@ from edge_runtime.device.board import (
     known_boards,
     load_board,
 )
-from edge_runtime.device.cpufreq import Cpufreq
+from edge_runtime.device.cpufreq import Cpufreq, cpufreq_problem
 from edge_runtime.device.inventory import Inventory, take_inventory
 from edge_runtime.device.load import BackgroundLoad
 from edge_runtime.device.machine import (
@@ -33,7 +33,11 @@ from edge_runtime.device.memory import (
     process_tree_rss_bytes,
 )
 from edge_runtime.device.meter import Meter
-from edge_runtime.device.mode_note import interrupted_mode, mode_put_back
+from edge_runtime.device.mode_note import (
+    interrupted_mode,
+    mode_put_back,
+    put_back_interrupted,
+)
 from edge_runtime.device.nvpmodel import Nvpmodel
 from edge_runtime.device.power_mode import PowerModes, power_mode, power_modes
 from edge_runtime.device.probe import SensorEvent
@@ -81,6 +85,7 @@ __all__ = [
     "boot_id",
     "choose_sensor",
     "cpu_threads",
+    "cpufreq_problem",
     "detect_board",
     "gpus",
     "interrupted_mode",
@@ -97,6 +102,7 @@ __all__ = [
     "prefer_oom_kill",
     "process_elapsed_s",
     "process_tree_rss_bytes",
+    "put_back_interrupted",
     "python_command",
     "read_trace",
     "require_room",

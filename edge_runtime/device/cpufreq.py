@@ -197,7 +197,7 @@ class Cpufreq:
             if governor not in known:
                 raise ConfigError(
                     f"power mode {name}: there is no governor {governor!r}; there are "
-                    f"{', '.join(known)}"
+                    f"{', '.join(known) or 'none in scaling_available_governors'}"
                 )
             limit = policies[0].at_most(int(rate) * 1000 + _ROUNDING_KHZ)
             if limit is None:
@@ -319,6 +319,20 @@ class Cpufreq:
                 time.sleep(_LOOK_S)
         finally:
             thermometer.close()
+
+
+def cpufreq_problem(root: Path = Path("/")) -> str | None:
+    """Why the modes of cpufreq cannot be listed; `None`: the kernel has no cpufreq."""
+    folders = sorted(sysfs(root).glob("devices/system/cpu/cpu[0-9]*/cpufreq"))
+    if not folders:
+        return None
+    for folder in folders:
+        for name in ("cpuinfo_min_freq", "cpuinfo_max_freq", _LIMIT):
+            if read_number(folder / name) is None:
+                return f"{folder / name} has no clock rate that can be read"
+        if not text(folder / _GOVERNOR):
+            return f"{folder / _GOVERNOR} cannot be read"
+    return "cores of one kind have different governors or limits: set the same for all"
 
 
 def _following(policy: _Policy, governor: str) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from edge_runtime.device.machine import boot_id
 from edge_runtime.device.power_mode import PowerModes
 from edge_runtime.documents import write_document
-from edge_runtime.errors import ConfigError, DeviceError, RecordsError, StorageError
+from edge_runtime.errors import ConfigError, DeviceError, ModeError, RecordsError, StorageError
 from edge_runtime.reading import read_json
 from edge_runtime.schema import structure, unstructure
 from edge_runtime.storage import cache_folder, exclusive_lock
@@ -66,6 +66,20 @@ def mode_put_back(modes: PowerModes, report: Callable[[str], None]) -> Iterator[
                 note.unlink(missing_ok=True)
                 if held_up is not None:
                     report(f"power mode {mode} is set again, but {held_up}")
+
+
+def put_back_interrupted(modes: PowerModes, report: Callable[[str], None]) -> None:
+    """Set the mode that a killed process should have put back, if one has left a note.
+
+    Args:
+        modes: of the board.
+        report: called with a line of text then.
+
+    Raises:
+        ModeError, DeviceError: as of `mode_put_back`.
+    """
+    with _only_one(cache_folder() / _LOCK):
+        _put_back_left(modes, cache_folder() / _NOTE, report)
 
 
 @contextmanager
@@ -136,7 +150,13 @@ def _put_back_left(modes: PowerModes, path: Path, report: Callable[[str], None])
             f"cannot be reached here. Set {note.mode} with it, and remove {path}."
         )
     if not _is_undone(note):
-        held_up = modes.put_back(note.state)
+        try:
+            held_up = modes.put_back(note.state)
+        except ModeError as error:
+            raise ModeError(
+                f"{error}\nThis is the mode before an interrupted `edge-train modes`. If you "
+                f"want another one, set it and remove {path}."
+            ) from error
         left = f"an interrupted `edge-train modes` had left another mode; {note.mode} is set"
         if held_up is not None:  # the lower limits would be taken for the state before
             path.unlink(missing_ok=True)

@@ -85,7 +85,8 @@ class TensorRtForwardEngine(BaseEngine, ForwardEngine):
         super().__init__(f"{self.name} (forward)")
         if (gpu := device_gpu(device)) is None:
             raise EngineError(
-                f"forward engine tensorrt has no GPU: {missing_gpu_text(device)}."
+                f"forward engine tensorrt has no GPU: {missing_gpu_text(device)}. Take "
+                "forward engine ort, or auto."
             )
         load_tensorrt()
         self.runtime, self.device, self._gpu = tensorrt_name(), device, gpu
