@@ -247,6 +247,7 @@ def test_a_rehearsal_on_an_emulated_board(
     monkeypatch.setenv("PYTHONPATH", path)
     for name, value in {**QUICK, "EDGE_TRAIN_TEST_WINDOW_S": "0.5"}.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.delenv("EDGE_TRAIN_TEST_PACKAGES", raising=False)  # more tests of TensorRT
     path_of_results = tmp_path / "results.json"
     words = ["-p", "quick_facts", "-k", "board_sensors or board_modes or tensorrt_board"]
     done = rehearse("orin_nx", path_of_results, words, capture=True)
