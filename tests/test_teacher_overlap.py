@@ -21,6 +21,8 @@ from edge_runtime.engines.ort_forward import OrtForwardEngine  # noqa: E402
 from edge_runtime.engines.teacher import Teacher  # noqa: E402
 from edge_runtime.errors import (  # noqa: E402
     DataError,
+    EncoderError,
+    EncoderMemoryError,
     EngineError,
     NoMemoryError,
     StoppedError,
@@ -168,6 +170,34 @@ def test_an_error_of_the_thread_is_raised_by_the_step_that_needs_the_features(de
     assert delayed.step(second) == 2
 
 
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [(EngineError("lost"), EncoderError), (NoMemoryError("full"), EncoderMemoryError)],
+)
+@pytest.mark.parametrize("method", ["run", "set_weights"])
+def test_errors_of_the_encoder_name_its_device(delayed, monkeypatch, error, kind, method):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(delayed.engine, method, fail)
+    with pytest.raises(kind, match=str(error)) as raised:
+        delayed.features(*batches_of(1))
+    assert raised.value.device == "cpu"
+
+
+def test_a_state_that_cannot_be_read_is_no_error_of_the_encoder(delayed):
+    """The state is on the device of the step, which may be a GPU that is lost."""
+    error = EngineError("device lost")
+
+    def lost(names):
+        raise error
+
+    delayed.teacher._read = lost
+    with pytest.raises(EngineError) as raised:
+        delayed.features(*batches_of(1))
+    assert raised.value is error
+
+
 def test_closing_waits_for_the_run(delayed):
     delayed.engine.wait_s = 0.2
     delayed.step(*batches_of(1, 2))
@@ -215,10 +245,12 @@ class Calls:
 
     def __init__(self, monkeypatch, error=None, fails_at=0):
         self.threads, run = [], OrtForwardEngine.run
+        self.fails_on = False  # from then on, and not only once
 
         def recorded(engine, images):
             self.threads.append(threading.current_thread().name)
-            if len(self.threads) == fails_at:
+            count = len(self.threads)
+            if count == fails_at or (self.fails_on and count > fails_at):
                 raise error
             time.sleep(0.005)
             return run(engine, images)
@@ -300,10 +332,27 @@ def test_an_error_in_the_thread_ends_the_run_with_the_state_before(
     assert file.read_bytes() == whole.read_bytes()
 
 
-def test_a_teacher_without_memory_ends_the_run_as_a_step_does(package, tmp_path, monkeypatch):
-    Calls(monkeypatch, NoMemoryError("no memory for the teacher"), fails_at=3 * RUNS)
+def test_a_teacher_without_memory_is_computed_in_the_step_from_then_on(
+    package, tmp_path, monkeypatch
+):
+    """No rung is blamed for it, and the bytes are the same."""
+    losses, whole = run_of(package, tmp_path / "whole", epochs=2)
+    calls = Calls(monkeypatch, NoMemoryError("no memory for the teacher"), fails_at=3 * RUNS)
+    again, file = run_of(package, tmp_path / "run", epochs=2)
+    assert calls.threads[RUNS : 3 * RUNS] == [AHEAD] * 2 * RUNS
+    assert set(calls.threads[3 * RUNS :]) == {MAIN}
+    assert again == losses
+    assert file.read_bytes() == whole.read_bytes()
+
+
+def test_a_teacher_that_never_has_memory_ends_the_run_as_a_step_does(
+    package, tmp_path, monkeypatch
+):
+    calls = Calls(monkeypatch, NoMemoryError("no memory for the teacher"), fails_at=3 * RUNS)
+    calls.fails_on = True
     with pytest.raises(NoMemoryError, match="no memory for the teacher"):
         run_of(package, tmp_path / "run", epochs=2)
+    assert calls.threads[3 * RUNS - 1 :] == [AHEAD, MAIN]  # tried once more
     assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["2"]
 
 

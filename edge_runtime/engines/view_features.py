@@ -1,13 +1,31 @@
 """Features of a step's views by a forward graph of the package, which runs before the step."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
 from edge_runtime.engines.base import Batch, ForwardEngine
+from edge_runtime.errors import EncoderError, EncoderMemoryError, EngineError, NoMemoryError
 from edge_runtime.package import Package
 from edge_runtime.package.names import IMAGES, IMAGES_PREFIX
 from edge_runtime.state import Array
+
+
+@contextmanager
+def encoder_errors(engine: ForwardEngine) -> Iterator[None]:
+    """Tell errors of an encoder before a step from those of the step.
+
+    Raises:
+        EncoderError: in place of `EngineError`.
+        EncoderMemoryError: in place of `NoMemoryError`.
+    """
+    try:
+        yield
+    except EngineError as error:
+        raise EncoderError(str(error), engine.device) from error
+    except NoMemoryError as error:
+        raise EncoderMemoryError(str(error), engine.device) from error
 
 
 class ViewFeatures:
@@ -36,11 +54,17 @@ class ViewFeatures:
         self._groups, self._prefix = groups, prefix
 
     def of(self, batch: Batch) -> Batch:
-        """Float32 [views, pictures, width] for each view group, by the name of the input."""
-        return {
-            self._prefix + group: self._features(batch[IMAGES_PREFIX + group])
-            for group in self._groups
-        }
+        """Float32 [views, pictures, width] for each view group, by the name of the input.
+
+        Raises:
+            EncoderError: the forward engine failed.
+            EncoderMemoryError: it has too little memory.
+        """
+        with encoder_errors(self._engine):
+            return {
+                self._prefix + group: self._features(batch[IMAGES_PREFIX + group])
+                for group in self._groups
+            }
 
     def images(self, batch: Batch) -> tuple[Array, ...]:
         """The images of which the features are."""
