@@ -48,9 +48,10 @@ class ViewFeatures:
             groups: of views.
             prefix: of the step's inputs that take the features, before a group's name.
         """
-        inputs = package.manifest.graphs[graph].inputs
-        (shape,) = (spec.shape for spec in inputs if spec.role == IMAGES)
+        spec = package.manifest.graphs[graph]
+        (shape,) = (tensor.shape for tensor in spec.inputs if tensor.role == IMAGES)
         self._engine, self._images = engine, shape[0] or 1
+        self._width = spec.features.shape[1] or 0
         self._groups, self._prefix = groups, prefix
 
     def of(self, batch: Batch) -> Batch:
@@ -73,6 +74,9 @@ class ViewFeatures:
     def _features(self, views: Array) -> Array:
         """Features of [views, pictures, size, size, 3]."""
         rows = views.reshape(-1, *views.shape[2:])
-        starts = range(0, len(rows), self._images)
-        parts = [self._engine.run(rows[start : start + self._images]) for start in starts]
-        return np.concatenate(parts).reshape(*views.shape[:2], -1)
+        features = np.empty((len(rows), self._width), np.float32)
+        for start in range(0, len(rows), self._images):
+            end = start + self._images
+            # Written in place: they can be larger than the images, and are then there once
+            features[start:end] = self._engine.run(rows[start:end])
+        return features.reshape(*views.shape[:2], -1)
