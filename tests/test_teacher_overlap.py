@@ -17,7 +17,9 @@ from edge_export.recipe import make_recipe  # noqa: E402
 from edge_runtime.cli.main import main  # noqa: E402
 from edge_runtime.data import Lookahead  # noqa: E402
 from edge_runtime.engines import ForwardOptions, create_engine, forward  # noqa: E402
+from edge_runtime.engines.devices import device_runtime  # noqa: E402
 from edge_runtime.engines.ort_forward import OrtForwardEngine  # noqa: E402
+from edge_runtime.engines.targets import Targets  # noqa: E402
 from edge_runtime.engines.teacher import Teacher  # noqa: E402
 from edge_runtime.errors import (  # noqa: E402
     DataError,
@@ -84,12 +86,13 @@ class Alone:
         monkeypatch.setitem(forward.FORWARD_ENGINES, "slow", create)
         prefix = "late." if delay else "ema."
         images = SimpleNamespace(role="images", shape=(2, 1, 1, 3))
+        features = SimpleNamespace(shape=(2, 1))
         manifest = SimpleNamespace(
             teacher_first=SimpleNamespace(
                 graph="graph", delay=delay, groups=("global",), prefix=prefix
             ),
             teacher_weights=[SimpleNamespace(name="w")],
-            graphs={"graph": SimpleNamespace(inputs=[images])},
+            graphs={"graph": SimpleNamespace(inputs=[images], features=features)},
         )
         package, options = SimpleNamespace(manifest=manifest), ForwardOptions(device="webgpu")
         self.teacher = Teacher(package, "slow", options, self.read)
@@ -361,6 +364,25 @@ def test_the_command_ends_with_the_engines_exit_code(package, tmp_path, monkeypa
     words = ["run", str(package.path), "digits", "-o", str(tmp_path / "run"), "--epochs", "1"]
     assert main([*words, "--images", "40", "--rung", "k050", "--threads", "1"]) == 5
     assert "the teacher's GPU is gone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("engine", ["ort", "ort-training"])
+def test_the_engine_of_the_targets_is_recorded_beside_the_teachers(
+    package, monkeypatch, engine
+):
+    """On a GPU they differ: the delayed teacher has the processor."""
+    if engine != "ort" and package.manifest.ort_training.refused is not None:
+        pytest.skip(package.manifest.ort_training.refused)
+    teacher = f"ort, {device_runtime('cpu')} on cpu"
+    for of_targets, both in (
+        ("ort, onnxruntime 9 on cuda:0", f"ort, onnxruntime 9 on cuda:0; {teacher}"),
+        (teacher, teacher),
+        (None, teacher),
+    ):
+        monkeypatch.setattr(Targets, "engine_text", lambda _, text=of_targets: text)
+        with create_engine(engine, threads=1) as opened:
+            opened.open(package, package.initial_state())
+            assert opened.forward_engine == both
 
 
 def test_threads_do_not_spin_beside_the_teacher(package):
