@@ -94,6 +94,20 @@ def test_the_late_teacher_is_that_before_the_step_even_if_the_step_is_skipped():
             assert torch.equal(new["late." + name], inputs["ema." + name])
 
 
+@pytest.mark.parametrize("delay", [0, 1])
+@pytest.mark.parametrize("method", METHODS)
+def test_gradients_in_half_precision_are_finite(method, delay):
+    """At a scale of the loss to which a run comes down; the teacher's features are float32."""
+    rung = rung_of(method, delay, precision="fp16")
+    inputs = {**inputs_of(rung), "buffer.loss_scale": torch.tensor(256.0)}
+    gradients, outputs = rung.gradient(inputs)
+    assert outputs.metrics["loss"].isfinite()
+    assert gradients.keys() == set(rung.trained)
+    for name, value in gradients.items():
+        assert value.isfinite().all(), name
+        assert name.endswith("bias") or value.any(), name
+
+
 def test_a_rung_that_trains_a_part_moves_all_of_the_late_teacher():
     rung = rung_of("byol", 1, trained=["all", "last-1"])
     assert rung.settings.trained == "last-1"
@@ -372,6 +386,19 @@ def test_recipes_that_cannot_work_are_refused(monkeypatch, method, message):
 
         monkeypatch.setitem(OBJECTIVES, name, Other)
     with pytest.raises(ConfigError, match=message):
+        make_recipe({**table_of("byol", None), "method": method}, where="test")
+
+
+def test_every_method_with_a_teacher_is_named(monkeypatch):
+    """Whether or not it has a default for the momentum."""
+
+    class Own(Paired):
+        name = "own"
+        defaults = replace(Paired.defaults, ema_momentum=None)
+
+    monkeypatch.setitem(OBJECTIVES, "own", Own)
+    method = {"name": "simclr", "teacher_delay": 1}
+    with pytest.raises(ConfigError, match=r"or use mocov3 or .* or own"):
         make_recipe({**table_of("byol", None), "method": method}, where="test")
 
 
