@@ -280,7 +280,7 @@ def run_of(package, folder, engine="ort", **changes):
 
 
 def sequential(monkeypatch):
-    monkeypatch.setattr(Loop, "_following", lambda *_: ())
+    monkeypatch.setattr(Loop, "_following", lambda *_: None)
 
 
 @pytest.mark.parametrize("engine", ["ort", "ort-training"])

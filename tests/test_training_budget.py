@@ -41,7 +41,7 @@ class SlowEngine(FakeEngine):
         super().__init__()
         self._slower = slower
 
-    def step(self, rung_id, batch, hyper):
+    def step(self, rung_id, batch, hyper, following=None):
         time.sleep(self._slower * STEP_S * (1.0 if rung_id == "k100" else 0.5))
         return super().step(rung_id, batch, hyper)
 
@@ -340,7 +340,7 @@ def test_no_rung_is_excluded_for_its_encoder(package, tmp_path) -> None:
     """A smaller rung has the same one."""
 
     class FullEncoder(FakeEngine):
-        def step(self, rung_id, batch, hyper):
+        def step(self, rung_id, batch, hyper, following=None):
             if hyper["step"] == 6 and rung_id == "k100":
                 raise EncoderMemoryError("no memory for the teacher", "cpu")
             return super().step(rung_id, batch, hyper)

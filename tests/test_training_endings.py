@@ -71,7 +71,7 @@ class FailingEngine(FakeEngine):
         self._error = error or EngineError("out of memory")
         self._has_failed = False
 
-    def step(self, rung_id, batch, hyper):
+    def step(self, rung_id, batch, hyper, following=None):
         if hyper["step"] == 6:
             self._has_failed = True
             raise self._error

@@ -181,11 +181,13 @@ class Loop:
             pictures=batch.pictures,
             crops=batch.crops,
         )
-        more = self._following(batches)
+        following = self._following(batches)
         ready_s = self._clock()
         with self._engine_errors():
             try:
-                result = self._engine.step(rung.id, {**batch.images, **draws}, hyper, *more)
+                result = self._engine.step(
+                    rung.id, {**batch.images, **draws}, hyper, following=following
+                )
             except NoMemoryError as error:
                 if not self._may_repeat(rung, error):
                     raise
@@ -242,10 +244,10 @@ class Loop:
         was_ahead, self._computes_ahead = self._computes_ahead, False
         return was_ahead
 
-    def _following(self, batches: Lookahead) -> tuple[Batch, ...]:
+    def _following(self, batches: Lookahead) -> Batch | None:
         """The images of the next step, if there is one and a delayed teacher can use them."""
         batch = batches.following() if self._computes_ahead else None
-        return () if batch is None else (batch.images,)
+        return None if batch is None else batch.images
 
     def _next_batch(self, batches: Lookahead) -> ViewBatch:
         try:
