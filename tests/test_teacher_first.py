@@ -389,19 +389,6 @@ def test_recipes_that_cannot_work_are_refused(monkeypatch, method, message):
         make_recipe({**table_of("byol", None), "method": method}, where="test")
 
 
-def test_every_method_with_a_teacher_is_named(monkeypatch):
-    """Whether or not it has a default for the momentum."""
-
-    class Own(Paired):
-        name = "own"
-        defaults = replace(Paired.defaults, ema_momentum=None)
-
-    monkeypatch.setitem(OBJECTIVES, "own", Own)
-    method = {"name": "simclr", "teacher_delay": 1}
-    with pytest.raises(ConfigError, match=r"or use mocov3 or .* or own"):
-        make_recipe({**table_of("byol", None), "method": method}, where="test")
-
-
 def test_a_parametrization_with_buffers_is_refused():
     with declaring_parts():
         table = table_of("byol", 0, parametrization={"name": "masked"})
