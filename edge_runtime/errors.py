@@ -7,7 +7,9 @@ EdgeRuntimeError
     SensorError      a power sensor is missing or lost
     ModeError        a power mode cannot be set
     NoMemoryError    the runtime gets no memory from a device
+      EncoderMemoryError   nor for an encoder before the step
   EngineError        an engine is missing or failed                 exit 5
+    EncoderError     an encoder before the step failed
   DataError          pictures                                        exit 6
   RecordsError       a run folder                                    exit 6
   BudgetError        no plan fits the budget                         exit 7
@@ -56,10 +58,31 @@ class NoMemoryError(DeviceError):
     """
 
 
+class EncoderMemoryError(NoMemoryError):
+    """There is no memory for an encoder before the step: a smaller rung has the same one."""
+
+    def __init__(self, message: str, device: str) -> None:
+        """`device` is that of the encoder, which may be another one than the step's."""
+        super().__init__(message)
+        self.device = device
+
+
 class EngineError(EdgeRuntimeError):
     """An engine is not installed, refuses the package, or failed in a step."""
 
     exit_code = 5
+
+
+class EncoderError(EngineError):
+    """An encoder before the step failed while it computed features or took weights.
+
+    The state is that before the step.
+    """
+
+    def __init__(self, message: str, device: str) -> None:
+        """`device` is that of the encoder, which may be another one than the step's."""
+        super().__init__(message)
+        self.device = device
 
 
 class DataError(EdgeRuntimeError):

@@ -162,3 +162,11 @@ def problems_with(state: State, expected: Mapping[str, TensorKind]) -> list[str]
         if actual != expected[name]:
             problems.append(f"{name}: expected {expected[name]}, got {actual}")
     return problems
+
+
+def not_finite(state: State) -> str | None:
+    """The name of a tensor that contains NaN or infinity, if any."""
+    for name, tensor in state.items():
+        if np.issubdtype(tensor.dtype, np.floating) and not np.isfinite(tensor).all():
+            return name
+    return None

@@ -75,6 +75,7 @@ def with_everything(folder):
         table["ort_training"] = {"refused": None, **facts}
         graphs = {name: graph() for name in files.values()}
         del graphs[files["optimizer"]], graphs[files["checkpoint"]]
+        graphs[files["update"]] = graph(outputs=[spec("next.ema.w", "state")])
         table["graphs"].update(graphs)
 
     edit(folder, fill)

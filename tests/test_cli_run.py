@@ -222,7 +222,7 @@ def test_invalid_flags_are_refused_before_anything_is_measured(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_saves_and_exits_130(words, tmp_path, monkeypatch, capfd, number) -> None:
     class Signalled(FakeEngine):
-        def step(self, rung_id, batch, hyper):
+        def step(self, rung_id, batch, hyper, following=None):
             if hyper["step"] == 4:
                 os.kill(os.getpid(), number)
             return super().step(rung_id, batch, hyper)

@@ -22,7 +22,7 @@ from edge_runtime.cli.main import main
 from training_fakes import FakeEngine
 
 class Signalled(FakeEngine):
-    def step(self, rung_id, batch, hyper):
+    def step(self, rung_id, batch, hyper, following=None):
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
         raise AssertionError("still alive")
@@ -51,7 +51,7 @@ from edge_runtime.cli.main import main
 from training_fakes import FakeEngine
 
 class Slow(FakeEngine):
-    def step(self, rung_id, batch, hyper):
+    def step(self, rung_id, batch, hyper, following=None):
         if hyper["step"] == 3:
             os.write(2, b"third")
             sys.stdin.read()

@@ -164,7 +164,7 @@ def test_a_stopped_demo_reports_how_to_continue(
     no_torch, monkeypatch, tmp_path, capsys
 ) -> None:
     class Signalled(OrtEngine):
-        def step(self, rung_id, batch, hyper):
+        def step(self, rung_id, batch, hyper, following=None):
             if hyper["step"] == 3:
                 os.kill(os.getpid(), signal.SIGINT)
             return super().step(rung_id, batch, hyper)

@@ -84,7 +84,7 @@ class Overflowing(GradientEngine):
 
     left = 2
 
-    def step(self, rung_id, batch, hyper):
+    def step(self, rung_id, batch, hyper, following=None):
         self.left -= 1
         return super().step(rung_id, batch, hyper)._replace(applied=self.left < 0)
 

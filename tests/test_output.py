@@ -29,7 +29,7 @@ import edge_runtime.within_budget
 from training_fakes import FakeEngine
 
 class Noisy(FakeEngine):
-    def step(self, rung_id, batch, hyper):
+    def step(self, rung_id, batch, hyper, following=None):
         os.write(1, b"out of the runtime")
         os.write(2, b"a warning of the runtime")
         return super().step(rung_id, batch, hyper)

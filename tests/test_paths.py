@@ -123,7 +123,7 @@ class RemovingEngine(FakeEngine):
         super().__init__()
         self._folder, self._moved = folder, moved
 
-    def step(self, rung_id, batch, hyper):
+    def step(self, rung_id, batch, hyper, following=None):
         if hyper["step"] == 4 and self._moved:
             self._folder.rename(self._folder.with_name("moved"))
         elif hyper["step"] == 4:

@@ -2,14 +2,18 @@
 
 import dataclasses
 import json
+import tracemalloc
 from itertools import groupby
 from pathlib import Path
 from statistics import mean
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from training_fakes import write_package
 
-from edge_runtime.package.manifest import GraphSpec, PeriodicGraph
+from edge_runtime.engines.view_features import ViewFeatures
+from edge_runtime.package.manifest import GraphSpec, PeriodicGraph, TensorSpec
 from edge_runtime.planning.costs import ARENA, predicted_peak_bytes
 
 MIB = 1 << 20
@@ -128,3 +132,23 @@ def test_few_blocks_and_large_batches_are_not_underestimated():
     for row in rows:
         held_bytes = row["predicted_bytes"] - round(ARENA * row["peak_activation_bytes"])
         assert held_bytes > row["baseline_bytes"]
+
+
+def test_features_of_all_views_are_there_once():
+    """They are predicted so: tokens that are handed over can be larger than the images."""
+    rows, width = 32, 10_000
+    part = np.ones((4, width), np.float32)
+    images = TensorSpec(name="images", dtype="uint8", shape=(4, 8, 8, 3), role="images")
+    features = TensorSpec(name="out", dtype="float32", shape=(4, width), role="features")
+    graph = GraphSpec(inputs=(images,), outputs=(features,), nodes=1, flops=None)
+    package = SimpleNamespace(manifest=SimpleNamespace(graphs={"graph": graph}))
+    engine = SimpleNamespace(run=lambda _: part.copy())
+    views = ViewFeatures(engine, package, "graph", ["global"], "teacher.")
+    batch = {"images.global": np.zeros((2, rows // 2, 8, 8, 3), np.uint8)}
+    tracemalloc.start()
+    try:
+        assert views.of(batch)["teacher.global"].shape == (2, rows // 2, width)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < rows * features.row_bytes + 3 * part.nbytes

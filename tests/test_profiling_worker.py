@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from live_runs import FINISHED
+from steps import hyper_of
 from training_fakes import STEP, FakeEngine, write_package
 
 from edge_runtime import selftest
@@ -155,6 +156,22 @@ def test_a_real_run_is_measured(job) -> None:
     assert 0 < result.baseline_bytes <= result.peak_bytes
     assert began_s < result.last_step_s < time.monotonic()
     assert result.startup_s > 0
+
+
+def test_the_images_of_the_next_step_are_no_part_of_the_baseline(
+    tmp_path, monkeypatch
+) -> None:
+    """They are predicted from the manifest, as state and weights are."""
+    package = write_package(tmp_path / "package")
+    held_bytes = package.manifest.state_bytes
+    monkeypatch.setattr(worker, "process_tree_rss_bytes", lambda: held_bytes + 5000)
+    hyper = hyper_of(package, 1)
+    images = {"images.global": np.zeros((2, 4, 8, 8, 3), np.uint8)}
+    for following, expected in ((None, 5000), (images, 5000 - 2 * 4 * 8 * 8 * 3)):
+        watched = worker._WatchedEngine(FakeEngine())
+        watched.open(package, package.initial_state())
+        watched.step("k100", images, hyper, following)
+        assert watched.baseline_bytes == expected
 
 
 def test_an_error_is_left_for_the_parent(job, monkeypatch, tmp_path) -> None:

@@ -1,7 +1,7 @@
 """Combinations of a recipe's parts: refused when it is read, as documented, or they run."""
 
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache
 from itertools import combinations, permutations
 from pathlib import Path
@@ -11,6 +11,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="recipes are read on the torch side")
 
 from combinations import MODEL  # noqa: E402
+from paired_objective import Paired  # noqa: E402
 
 from edge_export.objectives import OBJECTIVES  # noqa: E402
 from edge_export.policies import POLICIES  # noqa: E402
@@ -202,3 +203,16 @@ def loss_of(program: Program):
     parameters = {name: inputs[PARAM + name] for name in program.parameters}
     with torch.no_grad():
         return rung.loss(parameters, inputs)[0]
+
+
+def test_every_method_with_a_teacher_is_named(monkeypatch):
+    """Whether or not it has a default for the momentum."""
+
+    class Own(Paired):
+        name = "own"
+        defaults = replace(Paired.defaults, ema_momentum=None)
+
+    monkeypatch.setitem(OBJECTIVES, "own", Own)
+    method = {"name": "simclr", "teacher_delay": 1}
+    with pytest.raises(ConfigError, match=r"or use mocov3 or .* or own"):
+        make_recipe({"model": MODEL, "method": method}, where="test")

@@ -77,7 +77,7 @@ class Broken:
     def open(self, package, state):
         self.engine.open(package, state)
 
-    def step(self, rung_id, batch, hyper):
+    def step(self, rung_id, batch, hyper, following=None):
         result = self.engine.step(rung_id, batch, hyper)
         loss = result.metrics["loss"]
         wrong = {"nan": float("nan"), "loss": 1.001 * loss}

@@ -94,6 +94,20 @@ def test_the_late_teacher_is_that_before_the_step_even_if_the_step_is_skipped():
             assert torch.equal(new["late." + name], inputs["ema." + name])
 
 
+@pytest.mark.parametrize("delay", [0, 1])
+@pytest.mark.parametrize("method", METHODS)
+def test_gradients_in_half_precision_are_finite(method, delay):
+    """At a scale of the loss to which a run comes down; the teacher's features are float32."""
+    rung = rung_of(method, delay, precision="fp16")
+    inputs = {**inputs_of(rung), "buffer.loss_scale": torch.tensor(256.0)}
+    gradients, outputs = rung.gradient(inputs)
+    assert outputs.metrics["loss"].isfinite()
+    assert gradients.keys() == set(rung.trained)
+    for name, value in gradients.items():
+        assert value.isfinite().all(), name
+        assert name.endswith("bias") or value.any(), name
+
+
 def test_a_rung_that_trains_a_part_moves_all_of_the_late_teacher():
     rung = rung_of("byol", 1, trained=["all", "last-1"])
     assert rung.settings.trained == "last-1"
@@ -259,10 +273,28 @@ def test_costs_have_the_teachers_part(packages):
     assert 0 < manifest.forward_weight_bytes <= late
     without = predicted_peak_bytes(replace(manifest, teacher_first=None), rung, 0)
     more = predicted_peak_bytes(manifest, rung, 0) - without
-    images = 2 * 4 * 16 * 16 * 3
-    assert more == manifest.forward_weight_bytes + NODE_BYTES * spec.nodes + images
+    images, features = 2 * 4 * 16 * 16 * 3, 2 * 4 * 32 * 4
+    last_run = 2 * 32 * 4
+    held = manifest.forward_weight_bytes + NODE_BYTES * spec.nodes + last_run
+    assert more == held + images + 2 * features  # of this step and of the next one
     at_once = replace(manifest, teacher_first=replace(manifest.teacher_first, delay=0))
-    assert predicted_peak_bytes(at_once, rung, 0) == without + more - images
+    assert predicted_peak_bytes(at_once, rung, 0) == without + held + features
+
+
+def test_costs_have_the_tokens_that_simprune_takes(tmp_path):
+    """At three places all tokens of an image, with the class token: 17 beside the features."""
+    model = {**table_of("byol", 1)["model"], "depth": 5}
+    recipe = make_recipe(table_of("byol", 1, model=model, **SIMPRUNE), where="test")
+    quiet = {"init": None, "report": lambda *_: None}
+    manifest = export_package(recipe, tmp_path / "package", **quiet).manifest
+    spec, rung = manifest.graphs[TEACHER], manifest.rungs[0]
+    row_bytes = 32 * (1 + 3 * 17) * 4
+    assert spec.features.row_bytes == row_bytes
+    late, none = predicted_peak_bytes(manifest, rung, 0), replace(manifest, teacher_first=None)
+    more = late - predicted_peak_bytes(none, rung, 0)
+    rest = manifest.forward_weight_bytes + NODE_BYTES * spec.nodes + manifest.batch_bytes
+    rows = 2 * 2 * 4 + 4  # two batches of two views, and a run of the graph
+    assert more == rest + rows * row_bytes
 
 
 def test_inspect_shows_it(packages, capsys):
@@ -312,15 +344,23 @@ def test_a_late_teacher_that_is_not_in_the_state_is_refused(packages, tmp_path):
     )
 
 
-def test_steps_that_do_not_renew_the_late_teacher_are_refused(packages, tmp_path):
+@pytest.mark.parametrize(
+    ("path", "name", "who"),
+    [
+        ("k050/step.onnx", "late.encoder.cls_token", "rung 'k050': its steps do"),
+        ("k050/step.onnx", "late.projector.0.weight", "rung 'k050': its steps do"),
+        ("update.onnx", "late.projector.0.weight", "graphs/update.onnx: it does"),
+        ("update.onnx", "ema.projector.0.weight", "graphs/update.onnx: it does"),
+    ],
+)
+def test_what_does_not_renew_all_of_a_teacher_is_refused(packages, tmp_path, path, name, who):
     def change(table):
-        outputs = table["graphs"]["graphs/k050/step.onnx"]["outputs"]
-        outputs[:] = [o for o in outputs if o["name"] != "next.late.encoder.cls_token"]
+        outputs = table["graphs"][f"graphs/{path}"]["outputs"]
+        outputs[:] = [output for output in outputs if output["name"] != f"next.{name}"]
 
     shutil.copytree(packages[1].path, tmp_path / "package")
     edit(tmp_path / "package", change)
-    wanted = "rung 'k050': its steps do not renew 'late.encoder.cls_token'"
-    assert wanted in problems(tmp_path / "package")
+    assert f"{who} not renew {name!r}" in problems(tmp_path / "package")
 
 
 @pytest.mark.parametrize(

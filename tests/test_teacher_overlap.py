@@ -17,10 +17,14 @@ from edge_export.recipe import make_recipe  # noqa: E402
 from edge_runtime.cli.main import main  # noqa: E402
 from edge_runtime.data import Lookahead  # noqa: E402
 from edge_runtime.engines import ForwardOptions, create_engine, forward  # noqa: E402
+from edge_runtime.engines.devices import device_runtime  # noqa: E402
 from edge_runtime.engines.ort_forward import OrtForwardEngine  # noqa: E402
+from edge_runtime.engines.targets import Targets  # noqa: E402
 from edge_runtime.engines.teacher import Teacher  # noqa: E402
 from edge_runtime.errors import (  # noqa: E402
     DataError,
+    EncoderError,
+    EncoderMemoryError,
     EngineError,
     NoMemoryError,
     StoppedError,
@@ -82,12 +86,13 @@ class Alone:
         monkeypatch.setitem(forward.FORWARD_ENGINES, "slow", create)
         prefix = "late." if delay else "ema."
         images = SimpleNamespace(role="images", shape=(2, 1, 1, 3))
+        features = SimpleNamespace(shape=(2, 1))
         manifest = SimpleNamespace(
             teacher_first=SimpleNamespace(
                 graph="graph", delay=delay, groups=("global",), prefix=prefix
             ),
             teacher_weights=[SimpleNamespace(name="w")],
-            graphs={"graph": SimpleNamespace(inputs=[images])},
+            graphs={"graph": SimpleNamespace(inputs=[images], features=features)},
         )
         package, options = SimpleNamespace(manifest=manifest), ForwardOptions(device="webgpu")
         self.teacher = Teacher(package, "slow", options, self.read)
@@ -168,6 +173,34 @@ def test_an_error_of_the_thread_is_raised_by_the_step_that_needs_the_features(de
     assert delayed.step(second) == 2
 
 
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [(EngineError("lost"), EncoderError), (NoMemoryError("full"), EncoderMemoryError)],
+)
+@pytest.mark.parametrize("method", ["run", "set_weights"])
+def test_errors_of_the_encoder_name_its_device(delayed, monkeypatch, error, kind, method):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(delayed.engine, method, fail)
+    with pytest.raises(kind, match=str(error)) as raised:
+        delayed.features(*batches_of(1))
+    assert raised.value.device == "cpu"
+
+
+def test_a_state_that_cannot_be_read_is_no_error_of_the_encoder(delayed):
+    """The state is on the device of the step, which may be a GPU that is lost."""
+    error = EngineError("device lost")
+
+    def lost(names):
+        raise error
+
+    delayed.teacher._read = lost
+    with pytest.raises(EngineError) as raised:
+        delayed.features(*batches_of(1))
+    assert raised.value is error
+
+
 def test_closing_waits_for_the_run(delayed):
     delayed.engine.wait_s = 0.2
     delayed.step(*batches_of(1, 2))
@@ -215,10 +248,12 @@ class Calls:
 
     def __init__(self, monkeypatch, error=None, fails_at=0):
         self.threads, run = [], OrtForwardEngine.run
+        self.fails_on = False  # from then on, and not only once
 
         def recorded(engine, images):
             self.threads.append(threading.current_thread().name)
-            if len(self.threads) == fails_at:
+            count = len(self.threads)
+            if count == fails_at or (self.fails_on and count > fails_at):
                 raise error
             time.sleep(0.005)
             return run(engine, images)
@@ -245,7 +280,7 @@ def run_of(package, folder, engine="ort", **changes):
 
 
 def sequential(monkeypatch):
-    monkeypatch.setattr(Loop, "_following", lambda *_: ())
+    monkeypatch.setattr(Loop, "_following", lambda *_: None)
 
 
 @pytest.mark.parametrize("engine", ["ort", "ort-training"])
@@ -300,10 +335,27 @@ def test_an_error_in_the_thread_ends_the_run_with_the_state_before(
     assert file.read_bytes() == whole.read_bytes()
 
 
-def test_a_teacher_without_memory_ends_the_run_as_a_step_does(package, tmp_path, monkeypatch):
-    Calls(monkeypatch, NoMemoryError("no memory for the teacher"), fails_at=3 * RUNS)
+def test_a_teacher_without_memory_is_computed_in_the_step_from_then_on(
+    package, tmp_path, monkeypatch
+):
+    """No rung is blamed for it, and the bytes are the same."""
+    losses, whole = run_of(package, tmp_path / "whole", epochs=2)
+    calls = Calls(monkeypatch, NoMemoryError("no memory for the teacher"), fails_at=3 * RUNS)
+    again, file = run_of(package, tmp_path / "run", epochs=2)
+    assert calls.threads[RUNS : 3 * RUNS] == [AHEAD] * 2 * RUNS
+    assert set(calls.threads[3 * RUNS :]) == {MAIN}
+    assert again == losses
+    assert file.read_bytes() == whole.read_bytes()
+
+
+def test_a_teacher_that_never_has_memory_ends_the_run_as_a_step_does(
+    package, tmp_path, monkeypatch
+):
+    calls = Calls(monkeypatch, NoMemoryError("no memory for the teacher"), fails_at=3 * RUNS)
+    calls.fails_on = True
     with pytest.raises(NoMemoryError, match="no memory for the teacher"):
         run_of(package, tmp_path / "run", epochs=2)
+    assert calls.threads[3 * RUNS - 1 :] == [AHEAD, MAIN]  # tried once more
     assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["2"]
 
 
@@ -312,6 +364,25 @@ def test_the_command_ends_with_the_engines_exit_code(package, tmp_path, monkeypa
     words = ["run", str(package.path), "digits", "-o", str(tmp_path / "run"), "--epochs", "1"]
     assert main([*words, "--images", "40", "--rung", "k050", "--threads", "1"]) == 5
     assert "the teacher's GPU is gone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("engine", ["ort", "ort-training"])
+def test_the_engine_of_the_targets_is_recorded_beside_the_teachers(
+    package, monkeypatch, engine
+):
+    """On a GPU they differ: the delayed teacher has the processor."""
+    if engine != "ort" and package.manifest.ort_training.refused is not None:
+        pytest.skip(package.manifest.ort_training.refused)
+    teacher = f"ort, {device_runtime('cpu')} on cpu"
+    for of_targets, both in (
+        ("ort, onnxruntime 9 on cuda:0", f"ort, onnxruntime 9 on cuda:0; {teacher}"),
+        (teacher, teacher),
+        (None, teacher),
+    ):
+        monkeypatch.setattr(Targets, "engine_text", lambda _, text=of_targets: text)
+        with create_engine(engine, threads=1) as opened:
+            opened.open(package, package.initial_state())
+            assert opened.forward_engine == both
 
 
 def test_threads_do_not_spin_beside_the_teacher(package):

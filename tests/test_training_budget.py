@@ -20,6 +20,7 @@ from edge_runtime.errors import (
     BudgetError,
     ConfigError,
     DeviceError,
+    EncoderMemoryError,
     NoMemoryError,
     SensorError,
     StoppedError,
@@ -40,7 +41,7 @@ class SlowEngine(FakeEngine):
         super().__init__()
         self._slower = slower
 
-    def step(self, rung_id, batch, hyper):
+    def step(self, rung_id, batch, hyper, following=None):
         time.sleep(self._slower * STEP_S * (1.0 if rung_id == "k100" else 0.5))
         return super().step(rung_id, batch, hyper)
 
@@ -328,11 +329,28 @@ def test_where_memory_runs_out_a_smaller_rung_goes_on(package, tmp_path) -> None
     assert [step.rung for step in steps] == 5 * ["k100"] + 5 * ["k050"]
     _, change = kinds(found, events.RungChanged)
     assert (change.step, change.rung) == (6, "k050")
-    assert "no memory for a step of k100" in change.reason
+    assert "no memory for k100" in change.reason
     schedule = {"rungs": ((1, "k100"), (6, "k050")), "epochs": 2}
     again = list(train(package, FakePictures(), tmp_path / "again", options(**schedule)))
     losses = [step.loss for step in kinds(again, events.StepRecord)]
     assert [step.loss for step in steps] == losses
+
+
+def test_no_rung_is_excluded_for_its_encoder(package, tmp_path) -> None:
+    """A smaller rung has the same one."""
+
+    class FullEncoder(FakeEngine):
+        def step(self, rung_id, batch, hyper, following=None):
+            if hyper["step"] == 6 and rung_id == "k100":
+                raise EncoderMemoryError("no memory for the teacher", "cpu")
+            return super().step(rung_id, batch, hyper)
+
+    given = {"engine": FullEncoder(), "profile": with_predictions(2000, 1000), "epochs": 2}
+    with pytest.raises(EncoderMemoryError, match="no memory for the teacher"):
+        train_within(package, tmp_path / "run", Budget(time_s=3600), **given)
+    run = open_run(tmp_path / "run")
+    assert {step.rung for step in run.steps()} == {"k100"}
+    assert run.newest_checkpoint().info.step == 5
 
 
 @pytest.mark.parametrize(

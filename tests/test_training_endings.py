@@ -18,6 +18,7 @@ from edge_runtime.data import UnreadablePicture
 from edge_runtime.errors import (
     DataError,
     DivergedError,
+    EncoderError,
     EngineError,
     NoMemoryError,
     StoppedError,
@@ -64,15 +65,16 @@ def test_a_state_with_nan_is_never_saved(package, tmp_path, every_s) -> None:
 class FailingEngine(FakeEngine):
     """Fails at step 6, and may lose the state."""
 
-    def __init__(self, *, is_whole: bool) -> None:
+    def __init__(self, *, is_whole: bool, error: EngineError | None = None) -> None:
         super().__init__()
         self._is_whole = is_whole
+        self._error = error or EngineError("out of memory")
         self._has_failed = False
 
-    def step(self, rung_id, batch, hyper):
+    def step(self, rung_id, batch, hyper, following=None):
         if hyper["step"] == 6:
             self._has_failed = True
-            raise EngineError("out of memory")
+            raise self._error
         return super().step(rung_id, batch, hyper)
 
     def state_view(self):
@@ -224,8 +226,8 @@ class LostGpu(FailingEngine):
 
     device = "webgpu"
 
-    def __init__(self) -> None:
-        super().__init__(is_whole=True)
+    def __init__(self, error: EngineError | None = None) -> None:
+        super().__init__(is_whole=True, error=error)
 
 
 @pytest.mark.parametrize(("every_s", "kept"), [(0, ["3", "4", "5"]), (NEVER_S, [])])
@@ -250,6 +252,22 @@ def test_a_lost_gpu_keeps_the_last_checkpoint(package, tmp_path, every_s, kept) 
     again = run_to_the_end(package, tmp_path / "run", resume=True)
     whole = run_to_the_end(package, tmp_path / "whole")
     assert losses(again) == losses(whole)[5 if kept else 0 :]
+
+
+@pytest.mark.parametrize(("encoder", "kept"), [("cpu", ["5"]), ("webgpu", [])])
+def test_an_encoder_that_fails_on_the_processor_costs_no_state(
+    package, tmp_path, encoder, kept
+) -> None:
+    """Nothing says that the GPU beside it is lost; on the GPU itself, that does."""
+    engine = LostGpu(EncoderError("the teacher failed", encoder))
+    message = "the teacher failed" + (r"$" if kept else r"\. What device webgpu held is lost")
+    with pytest.raises(EngineError, match=message):
+        run_to_the_end(package, tmp_path / "run", engine=engine)
+    run = open_run(tmp_path / "run")
+    assert [path.name for path in (run.path / "checkpoints").iterdir()] == kept
+    failed = run.events()[-1].event
+    assert isinstance(failed, events.EngineFailed)
+    assert (failed.device, failed.checkpoint) == (encoder, "checkpoints/5" if kept else None)
 
 
 def losses(found: list[events.Event]) -> list[float | None]:

@@ -24,7 +24,7 @@ from edge_runtime.training.loop import MOST_SKIPPED
 
 def test_every_metric_of_a_step_is_recorded(package, tmp_path) -> None:
     class Odd(FakeEngine):
-        def step(self, rung_id, batch, hyper):
+        def step(self, rung_id, batch, hyper, following=None):
             metrics, applied, _ = super().step(rung_id, batch, hyper)
             return StepResult({**metrics, "entropy": float("inf"), "applied": 1.0}, applied)
 
@@ -45,7 +45,7 @@ class Overflowing(FakeEngine):
         super().__init__()
         self._steps = steps
 
-    def step(self, rung_id, batch, hyper):
+    def step(self, rung_id, batch, hyper, following=None):
         if hyper["step"] in self._steps:
             return StepResult({"loss": float("nan")}, applied=False)
         return super().step(rung_id, batch, hyper)
@@ -70,7 +70,7 @@ class SkippingAll(FakeEngine):
         super().__init__()
         self._applied = applied
 
-    def step(self, rung_id, batch, hyper):
+    def step(self, rung_id, batch, hyper, following=None):
         metrics, _, loaded = super().step(rung_id, batch, hyper)
         return StepResult(metrics, hyper["step"] in self._applied, loaded)
 
@@ -147,7 +147,7 @@ def test_periodic_graphs_run_at_their_interval(package, tmp_path) -> None:
     ran = []
 
     class Periodic(FakeEngine):
-        def step(self, rung_id, batch, hyper):
+        def step(self, rung_id, batch, hyper, following=None):
             ran.append(int(hyper["step"]))
             return super().step(rung_id, batch, hyper)
 

@@ -37,7 +37,8 @@ class Engine(Protocol):
     runtime: str  # the runtime with its version: "onnxruntime 1.31.1"
     device: str  # "cpu"
     threads: int | None  # None: one per processor
-    # That runs encoders before a step, once open: its name first; None: the package has none
+    # Those that run encoders before a step, once open: the name of the first one first, joined
+    # by "; " where they differ; None: the package has none
     forward_engine: str | None
 
     def unsupported_reason(self, package: Package, rung: Rung | None = None) -> str | None:

@@ -17,7 +17,7 @@ from edge_runtime.engines.base import (
 )
 from edge_runtime.engines.device_state import DeviceState
 from edge_runtime.engines.devices import Device, Tensors, device_runtime, open_device
-from edge_runtime.engines.forward import ORT, ForwardOptions
+from edge_runtime.engines.forward import ORT, ForwardOptions, engine_texts
 from edge_runtime.engines.half import CPU_REFUSAL, half_refusal
 from edge_runtime.engines.runtime import (
     native_errors,
@@ -91,7 +91,7 @@ class OrtEngine(BaseEngine, Engine):
         self._targets = Targets(package, self._forward, options)
         self._teacher = Teacher(package, self._forward, options, self._read)
         texts = self._targets.engine_text(), self._teacher.engine_text()
-        self.forward_engine = texts[0] or texts[1]
+        self.forward_engine = engine_texts(*texts)
         # Not at the first period: a broken file or missing memory shows before the first step.
         for periodic in package.manifest.periodic:
             graph = self._graph(package, periodic.graph, spinning=False)

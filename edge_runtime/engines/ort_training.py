@@ -21,7 +21,7 @@ from edge_runtime.engines.base import (
 )
 from edge_runtime.engines.checkpoint_file import read_moments, write_checkpoint
 from edge_runtime.engines.devices import open_device
-from edge_runtime.engines.forward import ORT, ForwardOptions
+from edge_runtime.engines.forward import ORT, ForwardOptions, engine_texts
 from edge_runtime.engines.runtime import (
     load_onnxruntime,
     native_errors,
@@ -115,7 +115,7 @@ class OrtTrainingEngine(BaseEngine, Engine):
         self._targets = Targets(package, self._forward, options)
         self._teacher = Teacher(package, self._forward, options, self._of_teacher)
         texts = self._targets.engine_text(), self._teacher.engine_text()
-        self.forward_engine = texts[0] or texts[1]
+        self.forward_engine = engine_texts(*texts)
         if package.manifest.ort_training.update is not None:
             self._update = _TeacherUpdate(package, self.threads)
 

@@ -79,7 +79,12 @@ class Targets:
         return None if self._engine is None else engine_text(self._engine)
 
     def added_to(self, batch: Batch) -> Batch:
-        """The batch with its targets, float32 [views, pictures, width] for each view group."""
+        """The batch with its targets, float32 [views, pictures, width] for each view group.
+
+        Raises:
+            EncoderError: the forward engine failed.
+            EncoderMemoryError: it has too little memory.
+        """
         return batch if self._engine is None else {**batch, **self._views.of(batch)}
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from edge_runtime.engines.base import Batch, ForwardEngine
 from edge_runtime.engines.forward import ForwardOptions, engine_text, open_forward_engine
-from edge_runtime.engines.view_features import ViewFeatures
+from edge_runtime.engines.view_features import ViewFeatures, encoder_errors
 from edge_runtime.facts.devices import CPU
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import TeacherFirst
@@ -94,17 +94,18 @@ class Teacher:
             following: of the next step, if it is known: computed ahead where there is a delay.
 
         Raises:
-            EngineError: the forward engine failed, now or while the step before ran.
-            NoMemoryError: likewise.
+            EncoderError: the forward engine failed, now or while the step before ran.
+            EncoderMemoryError: likewise, for lack of memory.
+            EngineError: the state cannot be read.
         """
         if self._engine is None or self._facts is None:
             return batch
         features = self._taken(batch)
         if features is None:
-            self._engine.set_weights(self._weights(self._facts.prefix))
+            self._take_weights(self._engine, self._facts.prefix)
             features = self._views.of(batch)
         if self._thread is not None and following is not None:
-            self._engine.set_weights(self._weights(EMA))  # late after this step
+            self._take_weights(self._engine, EMA)  # late after this step
             computed = self._thread.submit(self._views.of, following)
             self._ahead = _Ahead(self._views.images(following), computed)
         return {**batch, **features}
@@ -117,6 +118,11 @@ class Teacher:
         features = ahead.features.result()  # in any case: the engine must be free
         given = zip(ahead.images, self._views.images(batch), strict=True)
         return features if all(a is b for a, b in given) else None
+
+    def _take_weights(self, engine: ForwardEngine, prefix: str) -> None:
+        weights = self._weights(prefix)  # an error of these is not the encoder's
+        with encoder_errors(engine):
+            engine.set_weights(weights)
 
     def _weights(self, prefix: str) -> State:
         """The encoder's present weights with this prefix, by graph input name."""

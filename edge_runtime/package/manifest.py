@@ -11,7 +11,7 @@ from typing import Annotated
 import numpy as np
 
 from edge_runtime.package.curves import Curve
-from edge_runtime.package.names import EMA, LATE, NEXT, STATE, WEIGHT
+from edge_runtime.package.names import EMA, FEATURES, LATE, NEXT, STATE, WEIGHT
 from edge_runtime.schema import (
     Bytes,
     NonNegativeInt,
@@ -49,6 +49,12 @@ class TensorSpec:
         """Of all elements; 0 if a size is free."""
         return math.prod(size or 0 for size in self.shape) * np.dtype(self.dtype).itemsize
 
+    @property
+    def row_bytes(self) -> int:
+        """Of one row, along the first axis; 0 if another size is free."""
+        sizes = (size or 0 for size in self.shape[1:])
+        return math.prod(sizes) * np.dtype(self.dtype).itemsize
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphSpec:
@@ -59,6 +65,12 @@ class GraphSpec:
     nodes: NonNegativeInt  # a runtime needs some kilobytes for each
     # Of its matrix products in one run; multiply-add counts as two. None: a size is unknown.
     flops: NonNegativeInt | None
+
+    @property
+    def features(self) -> TensorSpec:
+        """The output of a forward graph: [images, width]."""
+        (spec,) = (tensor for tensor in self.outputs if tensor.role == FEATURES)
+        return spec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,10 +10,16 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+from edge_runtime.package.before_steps import (
+    encoders,
+    forward,
+    graphs_of,
+    renewals,
+    targets,
+)
 from edge_runtime.package.curves import COUNT, SHAPES
 from edge_runtime.package.manifest import (
     DrawSpec,
-    FrozenEncoder,
     Manifest,
     Rung,
     TeacherFirst,
@@ -25,7 +31,6 @@ from edge_runtime.package.names import (
     BUFFER,
     DRAW,
     EMA,
-    FEATURES,
     FP16,
     GRAD,
     HYPER,
@@ -41,8 +46,6 @@ from edge_runtime.package.names import (
     STEP,
     SUM,
     TARGET,
-    TARGET_PREFIX,
-    TEACHER_PREFIX,
     WEIGHT,
 )
 from edge_runtime.reading import MAX_STATE_BYTES
@@ -52,10 +55,6 @@ RECORDED = "lr"  # the hyper-parameter in every step's record
 LAYOUTS = ("same", "transposed", "patch")
 MAX_AXES = 8
 FEATURE_KINDS = ("class-token", "mean-patches")
-_FORWARD_AXES = {
-    IMAGES: (("images", "size", "size", "3"), "uint8"),
-    FEATURES: (("images", "width"), "float32"),
-}
 
 
 def problems_of(manifest: Manifest) -> list[str]:
@@ -98,29 +97,13 @@ def _uses(manifest: Manifest) -> Iterator[_Use]:
         if path is not None:
             yield _Use(path, PARAM, set())
     batch = {IMAGES_PREFIX + group.name for group in manifest.views}
-    for encoder, prefix, _ in _encoders(manifest):
+    for encoder, prefix, _ in encoders(manifest):
         in_state = encoder.prefix if isinstance(encoder, TeacherFirst) else None
         yield _Use(encoder.graph, in_state, None)
         batch |= {prefix + group for group in encoder.groups}
     for rung in manifest.rungs:
-        for path in _graphs_of(rung):
+        for path in graphs_of(rung):
             yield _Use(path, EMA, batch | {draw.input for draw in rung.draws})
-
-
-def _encoders(
-    manifest: Manifest,
-) -> Iterator[tuple[FrozenEncoder | TeacherFirst, str, str]]:
-    """The encoders that run before a step: prefix of the inputs that they feed, and key."""
-    if manifest.frozen_encoder is not None:
-        yield manifest.frozen_encoder, TARGET_PREFIX, "frozen_encoder"
-    if manifest.teacher_first is not None:
-        yield manifest.teacher_first, TEACHER_PREFIX, "teacher_first"
-
-
-def _graphs_of(rung: Rung) -> Iterator[str]:
-    yield from rung.graphs.values()
-    if rung.ort_training is not None:
-        yield from (rung.ort_training.training, rung.ort_training.eval)
 
 
 def _files(manifest: Manifest) -> Iterator[str]:
@@ -142,7 +125,7 @@ def _files(manifest: Manifest) -> Iterator[str]:
 
 
 def _repetitions(manifest: Manifest) -> Iterator[str]:
-    groups = ((f"group of {key}", e.groups) for e, _, key in _encoders(manifest))
+    groups = ((f"group of {key}", e.groups) for e, _, key in encoders(manifest))
     for what, names in (
         ("rung", [rung.id for rung in manifest.rungs]),
         ("state tensor", [spec.name for spec in manifest.state]),
@@ -277,84 +260,10 @@ def _interfaces(manifest: Manifest) -> Iterator[str]:
         for spec in graph.inputs if graph is not None else ():
             if spec.role == HYPER and spec.name not in manifest.hyper_parameters:
                 yield f"{use.path}: unknown hyper-parameter {spec.name!r}"
-    yield from _forward(manifest, manifest.embed)
-    yield from _targets(manifest)
-    yield from _late_teacher(manifest)
+    yield from forward(manifest, manifest.embed)
+    yield from targets(manifest)
+    yield from renewals(manifest)
     yield from _merged(manifest)
-
-
-def _forward(manifest: Manifest, path: str) -> Iterator[str]:
-    """Check that a forward graph maps images to features."""
-    graph = manifest.graphs.get(path)
-    if graph is None:
-        return  # reported by _files
-    for specs, role in ((graph.inputs, IMAGES), (graph.outputs, FEATURES)):
-        found = [spec for spec in specs if spec.role == role]
-        if len(found) != 1:
-            yield f"{path}: expected one tensor of role {role!r}, got {len(found)}"
-            continue
-        (spec,), (axes, dtype) = found, _FORWARD_AXES[role]
-        if spec.dtype not in DTYPES:
-            continue  # reported by _kinds
-        # Only the number of images may be unknown
-        if spec.dtype != dtype or len(spec.shape) != len(axes) or None in spec.shape[1:]:
-            yield (
-                f"{path}: {spec.name!r} is {spec.dtype} {list(spec.shape)}, expected {dtype} "
-                f"[{', '.join(axes)}]"
-            )
-
-
-def _targets(manifest: Manifest) -> Iterator[str]:
-    """Check that the encoders before a step take the views, and give what the steps read."""
-    for encoder, prefix, key in _encoders(manifest):
-        if encoder.graph in manifest.graphs:  # otherwise reported by _files
-            yield from _target(manifest, encoder, prefix, key)
-
-
-def _target(
-    manifest: Manifest, encoder: FrozenEncoder | TeacherFirst, prefix: str, key: str
-) -> Iterator[str]:
-    if problems := list(_forward(manifest, encoder.graph)):
-        yield from problems
-        return
-    graph = manifest.graphs[encoder.graph]
-    (images,) = (spec.shape for spec in graph.inputs if spec.role == IMAGES)
-    (features,) = (spec.shape for spec in graph.outputs if spec.role == FEATURES)
-    count, width = (*images[:1], *features[1:]) if images and len(features) == 2 else (0, 0)
-    if not count or not width or features[0] != count or manifest.batch_size % count:
-        yield f"{encoder.graph}: images {images} do not give features {features} of a batch"
-        return
-    groups = {group.name: group for group in manifest.views}
-    for name in encoder.groups:
-        if name not in groups:
-            yield f"{key}: unknown view group {name!r}"
-        elif images != (count, groups[name].size_px, groups[name].size_px, 3):
-            yield f"{encoder.graph}: images {images} are not views of group {name!r}"
-    for rung in manifest.rungs:
-        pictures = rung.micro_batch or manifest.batch_size
-        for path in _graphs_of(rung):
-            step = manifest.graphs.get(path)
-            for spec in step.inputs if step is not None else ():
-                group = groups.get(spec.name.removeprefix(prefix))
-                if spec.role != TARGET or group is None:
-                    continue  # an unknown one is reported by _tensors
-                expected = (len(group.views), pictures, width)
-                if spec.dtype != "float32" or spec.shape != expected:
-                    given = f"{spec.dtype} {spec.shape}"
-                    yield f"{path}: {spec.name!r} is {given}, expected float32 {expected}"
-
-
-def _late_teacher(manifest: Manifest) -> Iterator[str]:
-    """Check that every step renews the late teacher."""
-    teacher = manifest.teacher_first
-    if teacher is None or not teacher.delay or teacher.graph not in manifest.graphs:
-        return
-    names = {teacher.prefix + spec.name for spec in manifest.teacher_weights}
-    for rung in manifest.rungs:
-        if not manifest.graphs.keys() >= set(rung.graphs.values()):
-            continue  # reported by _files
-        if missing := sorted(names - manifest.changed_state(rung)):
-            yield f"rung {rung.id!r}: its steps do not renew {missing[0]!r}"
 
 
 def _outputs(manifest: Manifest, kind: str, path: str) -> Iterator[str]:

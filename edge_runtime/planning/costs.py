@@ -10,7 +10,8 @@ from operator import mul
 
 from edge_runtime.facts import CostProfile, RungCost
 from edge_runtime.facts.costs import EXTRAPOLATED, INTERPOLATED, MEASURED, UNMEASURED
-from edge_runtime.package.manifest import Manifest, Rung
+from edge_runtime.package.before_steps import encoders
+from edge_runtime.package.manifest import Manifest, Rung, TeacherFirst
 from edge_runtime.package.names import NEXT, STATE
 
 _LEAST_RUNGS = 3  # costs: with two, the line fits exactly
@@ -219,7 +220,7 @@ def predicted_peak_bytes(manifest: Manifest, rung: Rung, baseline_bytes: int) ->
         manifest: of the package.
         rung: one of it.
         baseline_bytes: memory of the same process with the runtime loaded, without
-            state and weights.
+            state, weights and the images of the next step.
     """
     periodic = (each.graph for each in manifest.periodic)
     paths = [*rung.graphs.values(), *periodic, *manifest.forward_graphs]
@@ -229,8 +230,23 @@ def predicted_peak_bytes(manifest: Manifest, rung: Rung, baseline_bytes: int) ->
     # These graphs read the old state and write the new values of what they change.
     written_bytes = sum(spec.size_bytes for spec in manifest.state if spec.name in changed)
     nodes = sum(graph.nodes for graph in graphs)
-    kept_bytes = manifest.state_bytes + manifest.forward_weight_bytes
-    if manifest.teacher_first is not None and manifest.teacher_first.delay:
-        kept_bytes += manifest.batch_bytes  # the images of the next step are held, too
+    kept_bytes = manifest.state_bytes + manifest.forward_weight_bytes + _handed_bytes(manifest)
     held_bytes = baseline_bytes + kept_bytes + written_bytes + NODE_BYTES * nodes
     return held_bytes + round(ARENA * rung.peak_activation_bytes)
+
+
+def _handed_bytes(manifest: Manifest) -> int:
+    """Size of what encoders before a step hand over to it: features, float32.
+
+    The arena of an encoder keeps those of its last run, too. A delayed teacher writes the
+    features of the next step, whose images are held for it, while a step reads its own.
+    """
+    rows = {group.name: manifest.batch_size * len(group.views) for group in manifest.views}
+    size_bytes = 0
+    for encoder, _, _ in encoders(manifest):
+        ahead = encoder.delay if isinstance(encoder, TeacherFirst) else 0
+        features = manifest.graphs[encoder.graph].features
+        whole = (1 + ahead) * sum(rows[group] for group in encoder.groups)
+        size_bytes += features.size_bytes + whole * features.row_bytes
+        size_bytes += ahead * manifest.batch_bytes
+    return size_bytes

@@ -87,7 +87,8 @@ class Measurement:
     power_w: BoardWatts | None
     peak_bytes: Bytes  # of the process, with its share of GPU memory
     card_bytes: Bytes | None = None  # of a GPU's own memory
-    # of the process when its first step begins, without state and frozen weights
+    # of the process when its first step begins, without what is predicted from the manifest:
+    # state, weights of forward engines, images of the next step
     baseline_bytes: Bytes
     startup_s: PartSeconds  # from process start to the first step
     switch_s: PartSeconds  # of loading the rung's graph
@@ -313,7 +314,8 @@ class _WatchedEngine(BaseEngine, Engine):
             # As the engine does: freed memory is not part of the process's memory.
             release_free_memory()
             # The engine holds the old state; the new one becomes resident once it is written.
-            self.baseline_bytes = process_tree_rss_bytes() - self._held_bytes
+            images_bytes = sum(images.nbytes for images in (following or {}).values())
+            self.baseline_bytes = process_tree_rss_bytes() - self._held_bytes - images_bytes
         return self._engine.step(rung_id, batch, hyper, following)
 
     @override

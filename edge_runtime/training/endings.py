@@ -6,6 +6,8 @@ from typing import TypeAlias
 from edge_runtime.errors import (
     DivergedError,
     EdgeRuntimeError,
+    EncoderError,
+    EncoderMemoryError,
     EngineError,
     NoMemoryError,
     SensorError,
@@ -43,6 +45,20 @@ def unjudged(unknown: UnknownLimit, done: int, total: int, checkpoint: str | Non
     )
 
 
+def is_state_lost(error: EngineError | NoMemoryError, device: str) -> bool:
+    """Whether an error may have cost the state that the engine's `device` held.
+
+    A driver that has lost its GPU may give back anything for what was in its memory. An
+    encoder that fails on the processor says nothing about that.
+    """
+    on_gpu = CPU not in (device, _failed_device(error, device))
+    return on_gpu and not isinstance(error, NoMemoryError)
+
+
+def _failed_device(error: EngineError | NoMemoryError, device: str) -> str:
+    return error.device if isinstance(error, EncoderError | EncoderMemoryError) else device
+
+
 def failed(
     error: EngineError | NoMemoryError,
     device: str,
@@ -50,16 +66,18 @@ def failed(
     run: Path,
     checkpoint: str | None,
 ) -> Ending:
-    """The engine failed after step `done`, or has no memory; `checkpoint` is the last one."""
-    out_of_memory = isinstance(error, NoMemoryError)
+    """The engine on `device` failed after step `done`, or has no memory.
+
+    `checkpoint` is the last one.
+    """
     event = events.EngineFailed(
         step=done,
-        device=device,
+        device=_failed_device(error, device),
         reason=str(error),
-        out_of_memory=out_of_memory,
+        out_of_memory=isinstance(error, NoMemoryError),
         checkpoint=checkpoint,
     )
-    if device == CPU or out_of_memory:
+    if not is_state_lost(error, device):
         return event, error
     start = run / checkpoint if checkpoint else "the initial state"
     return event, EngineError(

@@ -12,13 +12,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import NoReturn
 
-import numpy as np
-
 from edge_runtime.data import Lookahead, ViewBatch, draw_inputs, view_batches
 from edge_runtime.device import PeakMemory
 from edge_runtime.engines.base import Batch, Engine, Hyper, StepResult
-from edge_runtime.errors import DataError, EdgeRuntimeError, EngineError, NoMemoryError
-from edge_runtime.facts.devices import CPU
+from edge_runtime.errors import (
+    DataError,
+    EdgeRuntimeError,
+    EncoderMemoryError,
+    EngineError,
+    NoMemoryError,
+)
 from edge_runtime.package.manifest import Rung
 from edge_runtime.package.names import APPLIED, LOSS
 from edge_runtime.planning import Decision
@@ -26,7 +29,7 @@ from edge_runtime.records import RunWriter, events
 from edge_runtime.records.checkpoints import CheckpointInfo
 from edge_runtime.records.events import Event
 from edge_runtime.records.totals import Losses
-from edge_runtime.state import State
+from edge_runtime.state import not_finite
 from edge_runtime.training import endings
 from edge_runtime.training.job import TrainingJob
 from edge_runtime.training.metering import Metering
@@ -62,6 +65,8 @@ class Loop:
         self._paused_s = 0.0  # since the last step
         self._skipped: set[str] = set()  # pictures reported as such
         self._retried: ViewBatch | None = None  # of a step for which there was no memory
+        teacher = job.package.manifest.teacher_first
+        self._computes_ahead = teacher is not None and bool(teacher.delay)
         self._logged: list[Event] = []  # and not yielded yet
         self._started_s = self._saved_s = self._clock()
         self._peak = PeakMemory()
@@ -176,14 +181,15 @@ class Loop:
             pictures=batch.pictures,
             crops=batch.crops,
         )
-        more = self._following(batches)
+        following = self._following(batches)
         ready_s = self._clock()
         with self._engine_errors():
             try:
-                result = self._engine.step(rung.id, {**batch.images, **draws}, hyper, *more)
-            except NoMemoryError:
-                reason = f"device {self._engine.device} has no memory for a step of {rung.id}"
-                if not self._selector.exclude(rung.id, reason):
+                result = self._engine.step(
+                    rung.id, {**batch.images, **draws}, hyper, following=following
+                )
+            except NoMemoryError as error:
+                if not self._may_repeat(rung, error):
                     raise
                 self._retried = batch
                 return
@@ -230,11 +236,18 @@ class Loop:
             reason = f"the gradients of {MOST_SKIPPED} steps in a row were not finite"
             self._diverge(batch.step - MOST_SKIPPED + 1, reason)
 
-    def _following(self, batches: Lookahead) -> tuple[Batch, ...]:
+    def _may_repeat(self, rung: Rung, error: NoMemoryError) -> bool:
+        """Whether a step for which there was no memory may fit in another way."""
+        if not isinstance(error, EncoderMemoryError):
+            return self._selector.exclude(rung.id, str(error))
+        # Every rung has the same encoder; features that come later have the same bytes
+        was_ahead, self._computes_ahead = self._computes_ahead, False
+        return was_ahead
+
+    def _following(self, batches: Lookahead) -> Batch | None:
         """The images of the next step, if there is one and a delayed teacher can use them."""
-        teacher = self._job.package.manifest.teacher_first
-        batch = batches.following() if teacher is not None and teacher.delay else None
-        return () if batch is None else (batch.images,)
+        batch = batches.following() if self._computes_ahead else None
+        return None if batch is None else batch.images
 
     def _next_batch(self, batches: Lookahead) -> ViewBatch:
         try:
@@ -336,16 +349,13 @@ class Loop:
 
     @contextmanager
     def _engine_errors(self, *, is_valid: bool = True) -> Iterator[None]:
-        """End the run if the engine fails; a state that is that of the last step is saved.
-
-        A driver that has lost its GPU may give back anything for what was in its memory.
-        """
+        """End the run if the engine fails; a state that is that of the last step is saved."""
         try:
             yield
         except (EngineError, NoMemoryError) as error:
             device, run = self._engine.device, self._writer.run.path
             self._change_window(None)
-            if is_valid and (device == CPU or isinstance(error, NoMemoryError)):
+            if is_valid and not endings.is_state_lost(error, device):
                 with suppress(EngineError, NoMemoryError):  # it may be lost, too
                     self._save()
             self._raise(endings.failed(error, device, self._done, run, self._checkpoint()))
@@ -387,11 +397,3 @@ class Loop:
 def _finite(value: float) -> float | None:
     """JSON has no NaN and infinity."""
     return float(value) if math.isfinite(value) else None
-
-
-def not_finite(state: State) -> str | None:
-    """The name of a tensor that contains NaN or infinity, if any."""
-    for name, tensor in state.items():
-        if np.issubdtype(tensor.dtype, np.floating) and not np.isfinite(tensor).all():
-            return name
-    return None

@@ -92,8 +92,9 @@ class Branches:
     # Values for the policy's loss, by name
     recorded: dict[str, Tensor] = field(default_factory=dict)
     # All tokens of a teacher that ran before the step's graph, where the policy needs them:
-    # (S, 1 + N, D) each, N patches of the model's size; by a name of `TokenPolicy.handed`
-    handed: Mapping[str, Tensor] = field(default_factory=dict)
+    # (S, 1 + N, D) each, N patches of the model's size; by a name of
+    # `TokenPolicy.recorded_blocks`
+    teacher_tokens: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def present(self) -> dict[str, Tokens]:
@@ -134,8 +135,8 @@ class TokenPolicy:
         return Declaration()
 
     @property
-    def handed(self) -> tuple[str, ...]:
-        """What it needs of a teacher that runs before the step's graph, by its names."""
+    def recorded_blocks(self) -> tuple[str, ...]:
+        """Names of the blocks whose tokens it needs of a teacher before the step's graph."""
         return ()
 
     def choose_patches(
@@ -168,7 +169,7 @@ class TokenPolicy:
     def teacher_recorder(self) -> "TokenPolicy":
         """The policy of a teacher that runs before the step's graph: it keeps all tokens.
 
-        It puts the names of `handed` into `Branches.recorded`.
+        It puts the names of `recorded_blocks` into `Branches.recorded`.
         """
         return TokenPolicy(self.setting)
 

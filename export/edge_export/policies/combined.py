@@ -58,8 +58,8 @@ class CombinedPolicy(TokenPolicy):
 
     @property
     @override
-    def handed(self) -> tuple[str, ...]:
-        return self._pairing.handed
+    def recorded_blocks(self) -> tuple[str, ...]:
+        return self._pairing.recorded_blocks
 
     @override
     def teacher_recorder(self) -> TokenPolicy:

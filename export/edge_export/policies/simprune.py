@@ -84,12 +84,12 @@ class SimPrunePolicy(TokenPolicy):
 
     @property
     @override
-    def handed(self) -> tuple[str, ...]:
+    def recorded_blocks(self) -> tuple[str, ...]:
         return tuple(str(block) for block in self._stages)
 
     @override
     def teacher_recorder(self) -> TokenPolicy:
-        return _Recorder(self.setting)
+        return _BlockRecorder(self.setting)
 
     @override
     def before_block(self, block: int, branches: Branches) -> None:
@@ -115,8 +115,8 @@ class SimPrunePolicy(TokenPolicy):
         if self.setting.options.direction == DIRECTIONS[1]:
             progress = 1 - progress
         place = f"{branches.group.name}.{block}"
-        if str(block) in branches.handed:
-            of_teacher = _swap_views(branches.handed[str(block)])[:, 1:]
+        if str(block) in branches.teacher_tokens:
+            of_teacher = _swap_views(branches.teacher_tokens[str(block)])[:, 1:]
             online_keep = select_alone(student.x[:, 1:], of_teacher, kept, progress)
             student.keep(online_keep)
             branches.selected[f"kept.online.{place}"] = online_keep
@@ -135,7 +135,7 @@ class SimPrunePolicy(TokenPolicy):
         }
 
 
-class _Recorder(SimPrunePolicy):
+class _BlockRecorder(SimPrunePolicy):
     """Records all tokens at the places where the other one prunes."""
 
     @override

@@ -221,7 +221,10 @@ def _teacher_first(recipe: Recipe, method: Objective) -> Iterator[str]:
         return
     declared, size_px = method.declaration, recipe.facts().image_size_px
     if not declared.teacher:
-        names = [n for n, o in OBJECTIVES.items() if o.defaults.ema_momentum is not None]
+        made = {
+            name: each(recipe.facts(), each.options()) for name, each in OBJECTIVES.items()
+        }
+        names = [name for name, each in made.items() if each.declaration.teacher]
         yield (
             f"method.teacher_delay: method {method.name} has no EMA teacher that could run "
             f"before the step; leave it out, or use {' or '.join(names)}"

@@ -65,7 +65,7 @@ class GroupEncoder:
         patches = self._grid.cut(images.flatten(0, 1))  # (S, N, P)
         group, views = self._group, len(self._group.views)
         before = inputs.get(TEACHER_PREFIX + group.name)
-        encoding, handed = (None, {}) if before is None else self._handed(before)
+        encoding, tokens = (None, {}) if before is None else self._of_teacher(before)
         branches = Branches(
             group=group,
             student=self._embed(STUDENT, student, patches, inputs) if group.student else None,
@@ -75,7 +75,7 @@ class GroupEncoder:
             inputs=inputs,
             weights=student,
             teacher_weights=teacher,
-            handed=handed,
+            teacher_tokens=tokens,
         )
         counts = []
         for block in range(self._model.depth):
@@ -131,20 +131,22 @@ class GroupEncoder:
             self._policy.before_block(block, branches)
             self._run_block(block, branches)
         features = self._normalised(weights, tokens)[1]
-        handed = [branches.recorded[name].flatten(1) for name in self._policy.handed]
-        return torch.cat([features, *handed], dim=1) if handed else features
+        recorded = [
+            branches.recorded[name].flatten(1) for name in self._policy.recorded_blocks
+        ]
+        return torch.cat([features, *recorded], dim=1) if recorded else features
 
-    def _handed(self, output: Tensor) -> tuple[Encoding, dict[str, Tensor]]:
+    def _of_teacher(self, output: Tensor) -> tuple[Encoding, dict[str, Tensor]]:
         """Features and tokens in the output (V, B, E) of a teacher that ran before."""
         width, tokens = self._model.width, self._model.tokens
         views, count, _ = output.shape
         kept = torch.arange(tokens - 1).expand(views, count, -1)
         length = tokens * width
-        handed = {
+        by_block = {
             name: output.narrow(2, width + i * length, length).reshape(-1, tokens, width)
-            for i, name in enumerate(self._policy.handed)
+            for i, name in enumerate(self._policy.recorded_blocks)
         }
-        return Encoding(features=output[:, :, :width], kept=kept, tokens=None), handed
+        return Encoding(features=output[:, :, :width], kept=kept, tokens=None), by_block
 
     def _encoding(
         self, weights: Weights, tokens: Tokens | None, views: int

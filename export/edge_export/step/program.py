@@ -82,7 +82,9 @@ class Program:
         )
         self._teacher_encoder = _without_pruning(self.model, policy.teacher_recorder())
         # Numbers that a teacher before the step gives for an image
-        self.teacher_width = self.model.width * (1 + len(policy.handed) * self.model.tokens)
+        self.teacher_width = self.model.width * (
+            1 + len(policy.recorded_blocks) * self.model.tokens
+        )
         self._declared = merged(
             Declaration(parameters=self._encoder_parameters()),
             self.objective.declaration,
