@@ -177,7 +177,7 @@ from edge_runtime.cli.main import main
 from edge_runtime.engines.ort import OrtEngine
 
 class Killed(OrtEngine):
-    def step(self, rung_id, batch, hyper):
+    def step(self, rung_id, batch, hyper, following=None):
         if hyper["step"] == 3:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().step(rung_id, batch, hyper)
