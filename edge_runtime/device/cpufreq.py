@@ -8,7 +8,7 @@ the kernel's files.
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -120,8 +120,7 @@ class Cpufreq:
     def __init__(self, root: Path = Path("/")) -> None:
         """Find the cores."""
         self._root = root
-        cores = sysfs(root).glob("devices/system/cpu/cpu[0-9]*/cpufreq")
-        folders = {path.resolve(): int(path.parent.name[3:]) for path in cores}
+        folders = {path.resolve(): int(path.parent.name[3:]) for path in _folders(root)}
         policies = [
             _Policy.read(folder) for folder in sorted(folders, key=folders.__getitem__)
         ]
@@ -323,7 +322,7 @@ class Cpufreq:
 
 def cpufreq_problem(root: Path = Path("/")) -> str | None:
     """Why the modes of cpufreq cannot be listed; `None`: the kernel has no cpufreq."""
-    folders = sorted(sysfs(root).glob("devices/system/cpu/cpu[0-9]*/cpufreq"))
+    folders = sorted(_folders(root))
     if not folders:
         return None
     for folder in folders:
@@ -333,6 +332,11 @@ def cpufreq_problem(root: Path = Path("/")) -> str | None:
         if not text(folder / _GOVERNOR):
             return f"{folder / _GOVERNOR} cannot be read"
     return "cores of one kind have different governors or limits: set the same for all"
+
+
+def _folders(root: Path) -> Iterator[Path]:
+    """Those of the cores; cores that share a clock have links to one."""
+    return sysfs(root).glob("devices/system/cpu/cpu[0-9]*/cpufreq")
 
 
 def _following(policy: _Policy, governor: str) -> str:
