@@ -24,7 +24,7 @@ from edge_runtime.data import (
 )
 from edge_runtime.device import Meter, cpu_threads
 from edge_runtime.engines import FORWARD_ENGINES, ORT, ForwardOptions, create_engine
-from edge_runtime.engines.targets import choose_targets_engine
+from edge_runtime.engines.encoders import choose_encoder_engine
 from edge_runtime.facts import Budget, CostProfile
 from edge_runtime.facts.devices import AUTO
 from edge_runtime.facts.plan import EPOCHS
@@ -177,7 +177,7 @@ def train_within(
         report=report,
         stop=stop,
     )
-    forward = choose_targets_engine(
+    forward = choose_encoder_engine(
         package,
         _forward_engine_of(begun, forward_engine, report),
         ForwardOptions(device=choice.device, threads=threads, report=report, stop=stop),

@@ -6,7 +6,7 @@ import pytest
 import test_cli_plan
 
 from edge_runtime.cli.main import main
-from edge_runtime.engines import targets
+from edge_runtime.engines import encoders
 from edge_runtime.errors import EngineError
 from edge_runtime.profiling import (
     Environment,
@@ -36,8 +36,8 @@ def board(monkeypatch, package):
 
     monkeypatch.setattr(environment, "engine_runtime", runtime)
     monkeypatch.setattr(environment, "gpu_text", {"cuda:0": ORIN}.get)
-    monkeypatch.setattr(targets, "likely_targets_engine", likely)
-    monkeypatch.setattr(targets, "Targets", no_build)
+    monkeypatch.setattr(encoders, "likely_encoder_engine", likely)
+    monkeypatch.setattr(encoders, "Encoders", no_build)
 
 
 def kept(package, profile, **changes):

@@ -18,7 +18,7 @@ from edge_runtime.engines import (
     likely_forward_engine,
     open_forward_engine,
 )
-from edge_runtime.engines.targets import choose_targets_engine
+from edge_runtime.engines.encoders import choose_encoder_engine
 from edge_runtime.errors import ConfigError, EngineError, NoMemoryError, StoppedError
 
 
@@ -114,10 +114,10 @@ def test_auto_does_not_hide_an_error_of_ort(package, tensorrt):
 
 
 def test_a_package_without_a_frozen_encoder_builds_nothing(package, tensorrt):
-    assert choose_targets_engine(package, "auto", ForwardOptions()) == "ort"
+    assert choose_encoder_engine(package, "auto", ForwardOptions()) == "ort"
     assert tensorrt.builds == 0
     with pytest.raises(ConfigError, match="unknown forward engine"):
-        choose_targets_engine(package, "x", ForwardOptions())
+        choose_encoder_engine(package, "x", ForwardOptions())
 
 
 @pytest.mark.usefixtures("tensorrt")

@@ -17,7 +17,8 @@ from training_fakes import INFO
 from edge_export.package.build import export_package
 from edge_export.recipe import make_recipe
 from edge_runtime.engines import ForwardOptions, create_engine
-from edge_runtime.engines.targets import Targets, choose_targets_engine
+from edge_runtime.engines.encoders import choose_encoder_engine
+from edge_runtime.engines.targets import Targets
 from edge_runtime.errors import EngineError, StoppedError
 from edge_runtime.profiling.worker import Noise
 from edge_runtime.records import open_run
@@ -72,7 +73,7 @@ def late(tmp_path_factory):
 
 def test_a_late_teacher_runs_on_the_gpu_beside_the_step(late, tensorrt, tmp_path):
     """Other weights for each batch, without another engine; the same bytes in turn."""
-    assert choose_targets_engine(late, "auto", ForwardOptions(threads=1)) == "tensorrt"
+    assert choose_encoder_engine(late, "auto", ForwardOptions(threads=1)) == "tensorrt"
     builds = tensorrt.builds
     losses = {}
     for name, ahead in (("ort", False), ("tensorrt", False), ("tensorrt", True)):
@@ -152,7 +153,7 @@ def test_a_package_without_a_frozen_encoder_records_none(tmp_path):
 
 def test_what_is_built_is_not_built_again_for_the_step(package, tensorrt):
     options = ForwardOptions(threads=1)
-    assert choose_targets_engine(package, "auto", options) == "tensorrt"
+    assert choose_encoder_engine(package, "auto", options) == "tensorrt"
     for _ in range(2):
         Targets(package, "tensorrt", options).close()
     assert tensorrt.builds == 1

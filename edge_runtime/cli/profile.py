@@ -143,11 +143,11 @@ def environment_of(args: argparse.Namespace, package: "Package") -> "Environment
             an encoder that runs before the package's steps.
     """
     from edge_runtime.engines import ForwardOptions
-    from edge_runtime.engines.targets import choose_targets_engine
+    from edge_runtime.engines.encoders import choose_encoder_engine
 
     device = _device_of(args, package)
     options = ForwardOptions(device=device, threads=args.threads, report=say)
-    forward_engine = choose_targets_engine(package, args.forward_engine, options)
+    forward_engine = choose_encoder_engine(package, args.forward_engine, options)
     return _environment(args, device, forward_engine)
 
 
@@ -160,10 +160,10 @@ def likely_environments(args: argparse.Namespace, package: "Package") -> "list[E
         EngineError: no runtime is installed.
     """
     from edge_runtime.engines import ORT
-    from edge_runtime.engines.targets import likely_targets_engine
+    from edge_runtime.engines.encoders import likely_encoder_engine
 
     device = _device_of(args, package)
-    likely = likely_targets_engine(package, args.forward_engine, device)
+    likely = likely_encoder_engine(package, args.forward_engine, device)
     if args.forward_engine != AUTO or likely == ORT:
         return [_environment(args, device, likely)]
     found = []

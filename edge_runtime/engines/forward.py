@@ -58,15 +58,6 @@ def engine_text(engine: ForwardEngine) -> str:
     return f"{engine.name}, {engine.runtime} on {engine.device}"
 
 
-def engine_texts(*texts: str | None) -> str | None:
-    """All forward engines of a training engine, each once: joined by "; ".
-
-    Args:
-        texts: of `engine_text`; `None`: the package does not have that encoder.
-    """
-    return "; ".join(dict.fromkeys(text for text in texts if text is not None)) or None
-
-
 def nvidia_gpu(device: str) -> str:
     """A device if it is an NVIDIA GPU, otherwise the first of these.
 

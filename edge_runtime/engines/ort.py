@@ -17,7 +17,8 @@ from edge_runtime.engines.base import (
 )
 from edge_runtime.engines.device_state import DeviceState
 from edge_runtime.engines.devices import Device, Tensors, device_runtime, open_device
-from edge_runtime.engines.forward import ORT, ForwardOptions, engine_texts
+from edge_runtime.engines.encoders import Encoders
+from edge_runtime.engines.forward import ORT, ForwardOptions
 from edge_runtime.engines.half import CPU_REFUSAL, half_refusal
 from edge_runtime.engines.runtime import (
     native_errors,
@@ -26,8 +27,6 @@ from edge_runtime.engines.runtime import (
 )
 from edge_runtime.engines.session import GraphSession, arrays_like
 from edge_runtime.engines.spinning import SpinPolicy
-from edge_runtime.engines.targets import Targets
-from edge_runtime.engines.teacher import Teacher
 from edge_runtime.errors import EngineError
 from edge_runtime.facts.devices import CPU
 from edge_runtime.package import Package
@@ -68,8 +67,7 @@ class OrtEngine(BaseEngine, Engine):
         self._state: DeviceState | None = None
         self._loaded: dict[tuple[str, bool], RunRung] = {}  # one rung at most, by spinning
         self._periodic: dict[str, _StateGraph] = {}
-        self._targets: Targets | None = None
-        self._teacher: Teacher | None = None
+        self._encoders: Encoders | None = None
 
     @override
     def unsupported_reason(self, package: Package, rung: Rung | None = None) -> str | None:
@@ -88,10 +86,8 @@ class OrtEngine(BaseEngine, Engine):
         with native_errors(f"copy the state to device {self.device}"):
             self._state = DeviceState(state, self._on)
         options = ForwardOptions(device=self.device, threads=self.threads)
-        self._targets = Targets(package, self._forward, options)
-        self._teacher = Teacher(package, self._forward, options, self._read)
-        texts = self._targets.engine_text(), self._teacher.engine_text()
-        self.forward_engine = engine_texts(*texts)
+        self._encoders = Encoders(package, self._forward, options, self._read)
+        self.forward_engine = self._encoders.engine_text()
         # Not at the first period: a broken file or missing memory shows before the first step.
         for periodic in package.manifest.periodic:
             graph = self._graph(package, periodic.graph, spinning=False)
@@ -106,9 +102,8 @@ class OrtEngine(BaseEngine, Engine):
         loaded = wanted not in self._loaded
         run_rung = self._load(package, *wanted)
         _require_shapes(package, package.rung(rung_id), batch)
-        assert self._targets is not None
-        assert self._teacher is not None
-        batch = self._teacher.added_to(self._targets.added_to(batch), following)
+        assert self._encoders is not None
+        batch = self._encoders.added_to(batch, following)
         with native_errors(f"run a step of rung {rung_id}"):
             metrics = run_rung(batch, hyper)
         return StepResult(metrics, bool(metrics.get(APPLIED, 1.0)), loaded)
@@ -126,8 +121,8 @@ class OrtEngine(BaseEngine, Engine):
         """
         assert self._on is not None
         assert self._spinning is not None
-        assert self._teacher is not None
-        is_alone = self._on.is_host and not self._teacher.shares_processor
+        assert self._encoders is not None
+        is_alone = self._on.is_host and not self._encoders.shares_processor
         return is_alone and self._spinning.is_allowed()
 
     def _load(self, package: Package, rung_id: str, spinning: bool) -> RunRung:
@@ -190,9 +185,8 @@ class OrtEngine(BaseEngine, Engine):
         super().close()
         self._loaded.clear()
         self._periodic.clear()
-        for encoder in (self._targets, self._teacher):
-            if encoder is not None:
-                encoder.close()
+        if self._encoders is not None:
+            self._encoders.close()
         self._state = None
 
 

@@ -21,7 +21,8 @@ from edge_runtime.engines.base import (
 )
 from edge_runtime.engines.checkpoint_file import read_moments, write_checkpoint
 from edge_runtime.engines.devices import open_device
-from edge_runtime.engines.forward import ORT, ForwardOptions, engine_texts
+from edge_runtime.engines.encoders import Encoders
+from edge_runtime.engines.forward import ORT, ForwardOptions
 from edge_runtime.engines.runtime import (
     load_onnxruntime,
     native_errors,
@@ -31,8 +32,6 @@ from edge_runtime.engines.runtime import (
 )
 from edge_runtime.engines.session import open_session
 from edge_runtime.engines.spinning import SpinPolicy
-from edge_runtime.engines.targets import Targets
-from edge_runtime.engines.teacher import Teacher
 from edge_runtime.errors import EngineError, how_to_install
 from edge_runtime.facts.devices import CPU
 from edge_runtime.package import Package
@@ -84,10 +83,9 @@ class OrtTrainingEngine(BaseEngine, Engine):
         self._checkpoint: Any = None
         self._started: State = {}
         self._ema: dict[str, Array] = {}  # the teacher, and the late one
-        self._teacher: Teacher | None = None
         self._rungs: dict[str, _ApiRung] = {}
         self._update: _TeacherUpdate | None = None
-        self._targets: Targets | None = None
+        self._encoders: Encoders | None = None
         self._is_torn = False  # between the first and the last change of a step
 
     @override
@@ -112,10 +110,8 @@ class OrtTrainingEngine(BaseEngine, Engine):
         copied = (EMA, LATE)
         self._ema = {n: v for n, v in self._started.items() if n.startswith(copied)}
         options = ForwardOptions(device=self.device, threads=self.threads)
-        self._targets = Targets(package, self._forward, options)
-        self._teacher = Teacher(package, self._forward, options, self._of_teacher)
-        texts = self._targets.engine_text(), self._teacher.engine_text()
-        self.forward_engine = engine_texts(*texts)
+        self._encoders = Encoders(package, self._forward, options, self._of_teacher)
+        self.forward_engine = self._encoders.engine_text()
         if package.manifest.ort_training.update is not None:
             self._update = _TeacherUpdate(package, self.threads)
 
@@ -129,16 +125,15 @@ class OrtTrainingEngine(BaseEngine, Engine):
         if self._checkpoint is None:
             self._load(steps_done=int(hyper["step"]) - 1)
         assert self._spinning is not None
-        assert self._teacher is not None
-        spinning = not self._teacher.shares_processor and self._spinning.is_allowed()
+        assert self._encoders is not None
+        spinning = not self._encoders.shares_processor and self._spinning.is_allowed()
         if loaded := rung_id not in self._rungs:
             # A rung keeps its options: the API's modules cannot be made again.
             options = session_options(self.threads, spinning=spinning)
             self._rungs[rung_id] = _ApiRung(
                 self._api, package, rung_id, self._checkpoint, options
             )
-        assert self._targets is not None
-        batch = self._teacher.added_to(self._targets.added_to(batch), following)
+        batch = self._encoders.added_to(batch, following)
         metrics = self._rungs[rung_id].differentiate(batch, hyper, self._ema)
         self._is_torn = True
         self._rungs[rung_id].apply_update(hyper)
@@ -210,9 +205,8 @@ class OrtTrainingEngine(BaseEngine, Engine):
     def close(self) -> None:
         super().close()
         self._rungs.clear()
-        for encoder in (self._targets, self._teacher):
-            if encoder is not None:
-                encoder.close()
+        if self._encoders is not None:
+            self._encoders.close()
         self._checkpoint = self._update = None
         self._started, self._ema = {}, {}
 

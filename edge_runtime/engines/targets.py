@@ -1,22 +1,12 @@
-"""Targets of a step: features of its views by the package's frozen encoder.
+"""Targets of a step: features of its views by the package's frozen encoder."""
 
-Also the choice of the forward engine for it and for a teacher before the step.
-"""
-
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from typing_extensions import override
 
 from edge_runtime.engines.base import Batch, ForwardEngine
-from edge_runtime.engines.forward import (
-    ORT,
-    ForwardOptions,
-    engine_text,
-    likely_forward_engine,
-    open_forward_engine,
-)
-from edge_runtime.engines.teacher import Teacher
+from edge_runtime.engines.forward import ForwardOptions, engine_text, open_forward_engine
 from edge_runtime.engines.view_features import ViewFeatures
 from edge_runtime.package import Package
 from edge_runtime.package.names import TARGET_PREFIX
@@ -91,46 +81,3 @@ class Targets:
         """Free everything."""
         if self._engine is not None:
             self._engine.close()
-
-
-def likely_targets_engine(package: Package, name: str, device: str) -> str:
-    """The forward engine that `choose_targets_engine` tries first; builds nothing.
-
-    Raises:
-        ConfigError: an unknown name or device.
-    """
-    likely = likely_forward_engine(name, device)
-    return likely if package.manifest.forward_graphs else ORT
-
-
-def choose_targets_engine(package: Package, name: str, options: ForwardOptions) -> str:
-    """The forward engine of the encoders before a step, built and checked before it is used.
-
-    What is built is in the cache afterwards, so that neither a run nor the processes that
-    measure its rungs wait for it.
-
-    Args:
-        package: with or without a frozen encoder and a teacher before its steps.
-        name: of the forward engine, or "auto": the same for both.
-        options: of the forward engine.
-
-    Raises:
-        ConfigError: an unknown name or device.
-        EngineError: the engine that is named cannot run one of them.
-        NoMemoryError: there is too little memory for it.
-        StoppedError: `stop` of the options returned `True`.
-    """
-    likely = likely_targets_engine(package, name, options.device)
-    if likely == ORT:
-        return ORT
-    makers: list[Callable[[], Targets | Teacher]] = [
-        lambda: Targets(package, name, options),
-        lambda: Teacher(package, name, options, lambda _: package.initial_state()),
-    ]
-    texts = []
-    for make in makers:
-        encoder = make()
-        encoder.close()
-        texts.append(encoder.engine_text())
-    names = {text.partition(",")[0] for text in texts if text is not None}
-    return ORT if ORT in names else likely
