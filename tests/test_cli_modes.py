@@ -353,6 +353,7 @@ def test_the_modes_to_compare_follow_from_the_one_before_an_interruption(
     [
         ("scaling_max_freq", "garbage", "cpu1/cpufreq/scaling_max_freq has no clock rate"),
         ("scaling_governor", "", "cpu1/cpufreq/scaling_governor cannot be read"),
+        ("cpuinfo_max_freq", "", "cpu1/cpufreq/cpuinfo_max_freq has no clock rate"),
         ("scaling_governor", "powersave", "cores of one kind have different governors"),
     ],
 )

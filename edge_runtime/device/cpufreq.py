@@ -122,12 +122,15 @@ class Cpufreq:
         self._root = root
         folders = {path.resolve(): int(path.parent.name[3:]) for path in _folders(root)}
         policies = [
-            _Policy.read(folder) for folder in sorted(folders, key=folders.__getitem__)
+            policy
+            for folder in sorted(folders, key=folders.__getitem__)
+            if (policy := _Policy.read(folder)) is not None
         ]
         self._kinds: dict[tuple[int, int], list[_Policy]] = {}
+        if len(policies) < len(folders):  # a mode would leave the others out
+            return  # `cpufreq_problem` says why
         for policy in policies:
-            if policy is not None:
-                self._kinds.setdefault((policy.low_khz, policy.high_khz), []).append(policy)
+            self._kinds.setdefault((policy.low_khz, policy.high_khz), []).append(policy)
 
     @property
     def _policies(self) -> list[_Policy]:
