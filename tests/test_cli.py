@@ -23,6 +23,8 @@ from edge_runtime import errors
 from edge_runtime.cli import main as cli
 from edge_runtime.cli.inspect import tokens_text
 from edge_runtime.cli.main import COMMANDS, main
+from edge_runtime.engines import runtime
+from edge_runtime.planning.costs import ARENA
 from edge_runtime.units import bytes_text
 from edge_runtime.version import __version__
 
@@ -181,7 +183,8 @@ def test_a_closed_reader_is_not_an_error(tmp_path) -> None:
     assert done.stderr == b""
 
 
-def test_inspect_describes_a_package(tmp_path, capsys) -> None:
+def test_inspect_describes_a_package(tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(runtime, "baseline_bytes", lambda: 70 << 20)
     package = write_package(tmp_path / "package")
     assert main(["inspect", str(package.path)]) == 0
     assert capsys.readouterr().out.splitlines() == [
@@ -194,9 +197,9 @@ def test_inspect_describes_a_package(tmp_path, capsys) -> None:
         "state     64 parameters; 4 tensors, 1.0 KiB",
         "artifacts of the official on-device training API: no: a fake has none",
         "",
-        "rung  keep-ratio  FLOPs per step  of most  graphs  tokens by block",
-        "k100  1           80.0 k          100%     6 B     5 x 2",
-        "k050  0.5         48.0 k          60%      6 B     3 x 2",
+        "rung  keep-ratio  FLOPs per step  of most  memory, predicted  tokens by block",
+        "k100  1           80.0 k          100%     70.0 MiB           5 x 2",
+        "k050  0.5         48.0 k          60%      70.0 MiB           3 x 2",
     ]
 
 
@@ -211,6 +214,10 @@ def test_inspect_json_has_everything(tmp_path, capsys) -> None:
     assert facts["digest"] == package.digest
     assert facts["views"] == [{"name": "global", "views": 2, "size_px": 8}]
     assert facts["parameters"] == 64
+    peaks = [rung.pop("predicted_peak_bytes") for rung in facts["rungs"]]
+    activations = [rung["peak_activation_bytes"] for rung in facts["rungs"]]
+    more = ARENA * (activations[0] - activations[1])
+    assert peaks[0] - peaks[1] == pytest.approx(more, abs=1)
     assert facts["rungs"][1] == {
         "id": "k050",
         "keep_ratio": 0.5,

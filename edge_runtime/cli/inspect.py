@@ -16,6 +16,15 @@ from edge_runtime.units import bytes_text
 if TYPE_CHECKING:
     from edge_runtime.package import Package
 
+_COLUMNS = (
+    "rung",
+    "keep-ratio",
+    "FLOPs per step",
+    "of most",
+    "memory, predicted",
+    "tokens by block",
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
@@ -36,11 +45,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def collect(package: "Package") -> dict[str, Any]:
-    """Facts of a package. Sizes are bytes, FLOPs are those of one step."""
+    """Facts of a package. Sizes are bytes, FLOPs are those of one step.
+
+    Predicted peaks are of a process of this machine that trains the rung with engine `ort`.
+    """
+    from edge_runtime.engines.runtime import baseline_bytes
     from edge_runtime.package.names import PARAM
+    from edge_runtime.planning.costs import predicted_peak_bytes
     from edge_runtime.schema import unstructure
 
-    manifest = package.manifest
+    manifest, baseline = package.manifest, baseline_bytes()
     teacher = manifest.teacher_first
     sizes = {name: package.file(name).stat().st_size for name in manifest.sha256}
     parameters = [
@@ -78,6 +92,7 @@ def collect(package: "Package") -> dict[str, Any]:
                 "tokens_per_block": {k: list(v) for k, v in rung.tokens_per_block.items()},
                 "flops": rung.flops,
                 "peak_activation_bytes": rung.peak_activation_bytes,
+                "predicted_peak_bytes": predicted_peak_bytes(manifest, rung, baseline),
                 "graph_bytes": sum(sizes[path] for path in rung.graphs.values()),
             }
             for rung in manifest.rungs
@@ -123,14 +138,14 @@ def _teacher_lines(delay: int | None) -> list[str]:
 
 def _rung_lines(rungs: list[dict[str, Any]]) -> list[str]:
     most = max(rung["flops"] for rung in rungs)
-    rows = [("rung", "keep-ratio", "FLOPs per step", "of most", "graphs", "tokens by block")]
+    rows = [_COLUMNS]
     for rung in rungs:
         row = (
             rung["id"],
             f"{rung['keep_ratio']:g}",
             count_text(rung["flops"]),
             f"{rung['flops'] / most:.0%}",
-            bytes_text(rung["graph_bytes"]),
+            bytes_text(rung["predicted_peak_bytes"]),
             tokens_text(rung["tokens_per_block"]),
         )
         rows.append(row)
