@@ -172,7 +172,7 @@ def row_of(run: Run, pictures: Path, test: Path) -> Row:
     command = ["eval", str(run.path), "--train", str(pictures), "--test", str(test)]
     scores = json.loads(edge_train([*command, "--linear", "--json"]))
     manifest = open_package(run.info.package_path).manifest
-    finished = [each.event for each in run.events() if isinstance(each.event, Finished)][-1]
+    finished = end_of(run)
     step_s = [step.measured.step_s for step in run.steps()]
     return {
         "knn": scores["knn"],
@@ -189,6 +189,11 @@ def row_of(run: Run, pictures: Path, test: Path) -> Row:
         "test_pictures": scores["test"]["pictures"],
         "versions": {**versions(), **run.info.versions},
     }
+
+
+def end_of(run: Run) -> Finished:
+    """How a finished run ended."""
+    return [each.event for each in run.events() if isinstance(each.event, Finished)][-1]
 
 
 def text_of(rows: list[Row]) -> str:
