@@ -37,7 +37,7 @@ def board(monkeypatch, package):
     monkeypatch.setattr(environment, "engine_runtime", runtime)
     monkeypatch.setattr(environment, "gpu_text", {"cuda:0": ORIN}.get)
     monkeypatch.setattr(encoders, "likely_encoder_engine", likely)
-    monkeypatch.setattr(encoders, "Encoders", no_build)
+    monkeypatch.setattr(encoders, "Targets", no_build)
 
 
 def kept(package, profile, **changes):

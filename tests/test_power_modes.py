@@ -259,6 +259,22 @@ def test_a_state_of_other_cores_is_not_written(tmp_path: Path, state: dict[str, 
     assert fake_modes.limits(sys) == before
 
 
+def test_cores_that_are_offline_are_left_out(tmp_path: Path) -> None:
+    """The kernel keeps their folder, and refuses to read it."""
+    sys = fake_modes.cpufreq(tmp_path, kinds=(fake_modes.STEPS_KHZ, (400_000, 1_800_000)))
+    core = sys / "devices/system/cpu/cpu1"
+    both = Cpufreq(tmp_path).state()
+    for name in ("cpuinfo_max_freq", "scaling_max_freq", "scaling_governor"):
+        fake_board.put(core / "cpufreq" / name, "")
+    assert power_mode(tmp_path) is None
+    fake_board.put(core / "online", "0")
+    assert power_mode(tmp_path) == "schedutil"
+    modes = Cpufreq(tmp_path)
+    assert list(modes.state()) == ["cpu0"]
+    with pytest.raises(ModeError, match="cpu1 cannot be reached"):
+        modes.put_back(both)
+
+
 def test_without_permission_the_file_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,11 +49,12 @@ def collect(package: "Package") -> dict[str, Any]:
 
     Predicted peaks are of a process of this machine that trains the rung with engine `ort`.
     """
-    from edge_runtime.engines.runtime import baseline_bytes
+    from edge_runtime.engines.runtime import baseline_bytes, release_free_memory
     from edge_runtime.package.names import PARAM
     from edge_runtime.planning.costs import predicted_peak_bytes
     from edge_runtime.schema import unstructure
 
+    release_free_memory()  # of checking the package's files
     manifest, baseline = package.manifest, baseline_bytes()
     teacher = manifest.teacher_first
     sizes = {name: package.file(name).stat().st_size for name in manifest.sha256}

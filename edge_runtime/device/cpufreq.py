@@ -270,7 +270,8 @@ class Cpufreq:
         Raises:
             ModeError: one is not set.
         """
-        problems: list[str] = []
+        known = {policy.name for policy in self._policies}
+        problems = [f"{name} cannot be reached" for name in state if name not in known]
         commands: list[str] = []
         written: list[tuple[_Policy, _Setting]] = []
         for policy in self._policies:
@@ -338,8 +339,14 @@ def cpufreq_problem(root: Path = Path("/")) -> str | None:
 
 
 def _folders(root: Path) -> Iterator[Path]:
-    """Those of the cores; cores that share a clock have links to one."""
-    return sysfs(root).glob("devices/system/cpu/cpu[0-9]*/cpufreq")
+    """Those of the cores; cores that share a clock have links to one.
+
+    Without those of cores that are offline: while all that share a clock are, the kernel
+    refuses to read it.
+    """
+    for folder in sysfs(root).glob("devices/system/cpu/cpu[0-9]*/cpufreq"):
+        if read_number(folder.parent / "online") != 0:
+            yield folder
 
 
 def _following(policy: _Policy, governor: str) -> str:

@@ -1,5 +1,8 @@
 """The encoders of a package that run before its steps, and their forward engine."""
 
+from collections.abc import Callable
+from functools import partial
+
 from edge_runtime.engines.base import Batch
 from edge_runtime.engines.forward import ORT, ForwardOptions, likely_forward_engine
 from edge_runtime.engines.targets import Targets
@@ -8,7 +11,7 @@ from edge_runtime.package import Package
 
 
 class Encoders:
-    """Adds to batches what a package's frozen encoder and its teacher say of their images."""
+    """Adds the features of a package's frozen encoder and of its teacher to batches."""
 
     def __init__(
         self, package: Package, name: str, options: ForwardOptions, read: Read
@@ -22,9 +25,11 @@ class Encoders:
             read: returns tensors of the present state, see `Teacher`.
 
         Raises:
+            ConfigError: an unknown name or device.
             EngineError: one of them cannot be loaded.
             NoMemoryError: there is too little memory for it.
             PackageError: weights are not those of the manifest.
+            StoppedError: `stop` of the options returned `True`.
         """
         self._targets = Targets(package, name, options)
         try:
@@ -35,11 +40,8 @@ class Encoders:
 
     def engine_text(self) -> str | None:
         """Their forward engines as they are recorded, each once; `None`: no encoder."""
-        return "; ".join(self._engine_texts()) or None
-
-    def uses(self, name: str) -> bool:
-        """Whether a forward engine of this name runs one of them."""
-        return any(text.partition(",")[0] == name for text in self._engine_texts())
+        texts = self._targets.engine_text(), self._teacher.engine_text()
+        return "; ".join(dict.fromkeys(text for text in texts if text is not None)) or None
 
     @property
     def shares_processor(self) -> bool:
@@ -62,12 +64,10 @@ class Encoders:
 
     def close(self) -> None:
         """Wait for what is being computed, and free everything."""
-        self._targets.close()
-        self._teacher.close()
-
-    def _engine_texts(self) -> list[str]:
-        texts = self._targets.engine_text(), self._teacher.engine_text()
-        return list(dict.fromkeys(text for text in texts if text is not None))
+        try:
+            self._targets.close()
+        finally:
+            self._teacher.close()
 
 
 def likely_encoder_engine(package: Package, name: str, device: str) -> str:
@@ -95,11 +95,19 @@ def choose_encoder_engine(package: Package, name: str, options: ForwardOptions) 
         ConfigError: an unknown name or device.
         EngineError: the engine that is named cannot run one of them.
         NoMemoryError: there is too little memory for it.
+        PackageError: weights are not those of the manifest.
         StoppedError: `stop` of the options returned `True`.
     """
     likely = likely_encoder_engine(package, name, options.device)
     if likely == ORT:
         return ORT
-    encoders = Encoders(package, name, options, lambda _: package.initial_state())
-    encoders.close()
-    return ORT if encoders.uses(ORT) else likely
+    makers: list[Callable[[], Targets | Teacher]] = [
+        partial(Targets, package, name, options),
+        partial(Teacher, package, name, options, package.initial_state),
+    ]
+    for make in makers:  # a build takes memory: one is closed before the next is made
+        encoder = make()
+        encoder.close()
+        if encoder.engine_name == ORT:
+            return ORT
+    return likely

@@ -64,6 +64,11 @@ class Targets:
         groups = encoder.groups
         self._views = ViewFeatures(self._engine, package, encoder.graph, groups, TARGET_PREFIX)
 
+    @property
+    def engine_name(self) -> str | None:
+        """Of the forward engine; `None`: no frozen encoder."""
+        return None if self._engine is None else self._engine.name
+
     def engine_text(self) -> str | None:
         """The forward engine as it is recorded; `None`: no frozen encoder."""
         return None if self._engine is None else engine_text(self._engine)

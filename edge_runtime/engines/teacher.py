@@ -73,6 +73,11 @@ class Teacher:
         if delayed:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="edge-train-teacher")
 
+    @property
+    def engine_name(self) -> str | None:
+        """Of the forward engine; `None`: step graphs contain the teacher."""
+        return None if self._engine is None else self._engine.name
+
     def engine_text(self) -> str | None:
         """The forward engine as it is recorded; `None`: step graphs contain the teacher."""
         return None if self._engine is None else engine_text(self._engine)
