@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from edge_runtime.engines import (
     create_forward_engine,
     encoder_weights,
 )
-from edge_runtime.errors import ConfigError, EngineError
+from edge_runtime.errors import ConfigError, EngineError, NoMemoryError
 from edge_runtime.package import Package
 
 OPTIONS = ForwardOptions(threads=1)
@@ -195,3 +196,17 @@ def test_ort_is_the_default_and_others_are_unknown() -> None:
     message = "unknown forward engine 'openvino'; known are ort, tensorrt"
     with pytest.raises(ConfigError, match=message):
         create_forward_engine("openvino")
+
+
+def test_what_helps_against_missing_memory_is_not_another_rung(
+    package: Package, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> None:
+        raise RuntimeError("Failed to allocate memory for requested buffer of size 4294967296")
+
+    with create_forward_engine("ort", OPTIONS) as engine:
+        engine.open(package, package.manifest.embed, weights_of(package, 1))
+        monkeypatch.setattr(engine, "_session", SimpleNamespace(run_with_iobinding=refuse))
+        with pytest.raises(NoMemoryError, match="export with smaller pictures") as caught:
+            engine.run(images_of(1))
+    assert "rung" not in str(caught.value)

@@ -16,6 +16,11 @@ from edge_runtime.package.manifest import TensorSpec
 from edge_runtime.package.names import FEATURES, IMAGES, WEIGHT
 from edge_runtime.state import Array, State
 
+_ADVICE = (  # no rung needs less
+    "Stop other programs that use this memory, or export with smaller pictures, a smaller "
+    "encoder or a smaller batch."
+)
+
 
 class OrtForwardEngine(BaseEngine, ForwardEngine):
     """One forward graph with its weights bound."""
@@ -68,7 +73,7 @@ class OrtForwardEngine(BaseEngine, ForwardEngine):
     @override
     def set_weights(self, weights: State) -> None:
         self._require_open("take weights")
-        with native_errors("bind weights"):
+        with native_errors("bind weights", _ADVICE):
             for spec in self._specs:
                 # The runtime borrows an array's memory: the value must live as long as that
                 value = self._on.copy_of(np.array(weights[spec.name], order="C"))
@@ -79,7 +84,7 @@ class OrtForwardEngine(BaseEngine, ForwardEngine):
     def run(self, images: Array) -> Array:
         self._require_open("run")
         require_images(images)
-        with native_errors("embed images"):
+        with native_errors("embed images", _ADVICE):
             self._binding.clear_binding_outputs()
             self._binding.bind_cpu_input(self._images, np.ascontiguousarray(images))
             self._binding.bind_output(self._features)

@@ -128,8 +128,12 @@ def out_of_memory(text: str) -> bool:
 
 
 @contextmanager
-def native_errors(action: str) -> Iterator[None]:
+def native_errors(action: str, advice: str = _SMALLER) -> Iterator[None]:
     """Convert the runtime's exceptions: the only place that does.
+
+    Args:
+        action: that fails then, as in "cannot ACTION".
+        advice: what to do if there is too little memory.
 
     Raises:
         NoMemoryError: memory cannot be had.
@@ -146,7 +150,7 @@ def native_errors(action: str) -> Iterator[None]:
     except (RuntimeError, *native_kinds) as error:  # the first by the training API
         text = f"{runtime_name()} cannot {action}: {error}"
         if out_of_memory(str(error)):
-            raise NoMemoryError(f"{text}. {_SMALLER}") from error
+            raise NoMemoryError(f"{text}. {advice}") from error
         raise EngineError(text) from error
     except UnicodeDecodeError as error:  # a message with parts of a damaged graph
         raise EngineError(
