@@ -23,7 +23,6 @@ from edge_runtime import errors
 from edge_runtime.cli import main as cli
 from edge_runtime.cli.inspect import tokens_text
 from edge_runtime.cli.main import COMMANDS, main
-from edge_runtime.engines import runtime
 from edge_runtime.planning.costs import ARENA
 from edge_runtime.units import bytes_text
 from edge_runtime.version import __version__
@@ -183,8 +182,7 @@ def test_a_closed_reader_is_not_an_error(tmp_path) -> None:
     assert done.stderr == b""
 
 
-def test_inspect_describes_a_package(tmp_path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(runtime, "baseline_bytes", lambda: 70 << 20)
+def test_inspect_describes_a_package(tmp_path, capsys) -> None:
     package = write_package(tmp_path / "package")
     assert main(["inspect", str(package.path)]) == 0
     assert capsys.readouterr().out.splitlines() == [
@@ -198,8 +196,8 @@ def test_inspect_describes_a_package(tmp_path, capsys, monkeypatch) -> None:
         "artifacts of the official on-device training API: no: a fake has none",
         "",
         "rung  keep-ratio  FLOPs per step  of most  memory, predicted  tokens by block",
-        "k100  1           80.0 k          100%     70.0 MiB           5 x 2",
-        "k050  0.5         48.0 k          60%      70.0 MiB           3 x 2",
+        "k100  1           80.0 k          100%     100.0 MiB          5 x 2",
+        "k050  0.5         48.0 k          60%      100.0 MiB          3 x 2",
     ]
 
 

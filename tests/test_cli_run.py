@@ -336,7 +336,7 @@ def test_a_run_without_a_step_shows_the_known_values() -> None:
     )
     progress(finished)
     assert stream.getvalue().splitlines()[1:] == [
-        "ended by its time limit: 0 steps, 0 images",
+        "ended by its time limit: 0 steps, 0 images; a larger --time with --resume continues",
         "spent: 12 s, at most 3.0 MiB resident",
     ]
     progress(replace(finished, card_bytes=2 << 30))

@@ -106,7 +106,7 @@ def test_too_little_memory_to_measure_anything_is_named_and_nothing_is_killed(
     message = (
         r"no rung of .* can be measured in this memory: the smallest, k050, needs up to .*, "
         rf"and beside the .* MiB of this process {free_bytes / 1024:.1f} KiB may be used\. "
-        r"Measure it where there is more \(`edge-train profile PKG -o FILE`"
+        r"Give .* in all; or measure it where there is more, without --memory \(`edge-train"
     )
     with pytest.raises(BudgetError, match=message):
         measured(package)

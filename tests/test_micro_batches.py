@@ -253,7 +253,8 @@ def test_methods_need_the_whole_batch_or_not(method):
     if method not in EXACT:
         assert len(refusal.split()) > 3
         assert problems(**table_of(method), micro_batches=[4, 2]) == [
-            f"micro_batches: method {method} needs the whole batch: {refusal}"
+            f"micro_batches: method {method} needs the whole batch: {refusal}; "
+            "docs/recipe.md says which do not"
         ]
     whole = [4, 2] if method in EXACT else [4]
     make_recipe({**TINY, **table_of(method), "micro_batches": whole}, where="test")

@@ -47,15 +47,13 @@ def run(args: argparse.Namespace) -> int:
 def collect(package: "Package") -> dict[str, Any]:
     """Facts of a package. Sizes are bytes, FLOPs are those of one step.
 
-    Predicted peaks are of a process of this machine that trains the rung with engine `ort`.
+    Predicted peaks are of a process that trains the rung with engine `ort`.
     """
-    from edge_runtime.engines.runtime import baseline_bytes, release_free_memory
     from edge_runtime.package.names import PARAM
-    from edge_runtime.planning.costs import predicted_peak_bytes
+    from edge_runtime.planning.costs import RUN_BYTES, predicted_peak_bytes
     from edge_runtime.schema import unstructure
 
-    release_free_memory()  # of checking the package's files
-    manifest, baseline = package.manifest, baseline_bytes()
+    manifest = package.manifest
     teacher = manifest.teacher_first
     sizes = {name: package.file(name).stat().st_size for name in manifest.sha256}
     parameters = [
@@ -93,7 +91,7 @@ def collect(package: "Package") -> dict[str, Any]:
                 "tokens_per_block": {k: list(v) for k, v in rung.tokens_per_block.items()},
                 "flops": rung.flops,
                 "peak_activation_bytes": rung.peak_activation_bytes,
-                "predicted_peak_bytes": predicted_peak_bytes(manifest, rung, baseline),
+                "predicted_peak_bytes": predicted_peak_bytes(manifest, rung, RUN_BYTES),
                 "graph_bytes": sum(sizes[path] for path in rung.graphs.values()),
             }
             for rung in manifest.rungs

@@ -20,6 +20,8 @@ _BEST_PRECISION = 1e-3  # of a step's time: the clock's accuracy
 # Fitted to the rungs in docs/results.md.
 ARENA = 1.04  # size of the runtime's arena over what a package says of its tensors
 NODE_BYTES = 3_800  # of a loaded graph, per node of its file
+# Of a run's process without its rung, for those that are not such a process: x86-64.
+RUN_BYTES = 100 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -178,12 +178,15 @@ def _nothing_fits(package: Package, smallest: RungCost, room: _Room) -> EdgeRunt
             f"no rung of {package.path} fits into the memory of this board; the smallest, "
             f"{smallest.rung}, was killed. Export one with a smaller batch or model."
         )
+    need_bytes = smallest.need_bytes or 0
     return BudgetError(
         f"no rung of {package.path} can be measured in this memory: the smallest, "
-        f"{smallest.rung}, needs up to {bytes_text(smallest.need_bytes or 0)}, and beside the "
+        f"{smallest.rung}, needs up to {bytes_text(need_bytes)}, and beside the "
         f"{bytes_text(room.own_bytes)} of this process {bytes_text(room.beside_bytes)} may be "
-        "used. Measure it where there is more (`edge-train profile PKG -o FILE`, then run "
-        "with --profile FILE), or export with a smaller batch or model."
+        f"used. Give {bytes_text(room.own_bytes + need_bytes)} in all; or measure it where "
+        "there is more, without --memory (`edge-train profile PKG -o FILE`, then run with "
+        "--profile FILE: a run takes less than measuring beside it); or export with a "
+        "smaller batch or model."
     )
 
 

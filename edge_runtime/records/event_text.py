@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from edge_runtime.facts.budget import MEMORY, over_text
+from edge_runtime.facts.budget import ENERGY, MEMORY, TIME, over_text
 from edge_runtime.facts.devices import CPU
 from edge_runtime.facts.plan import steps_text
 from edge_runtime.printable import printable
@@ -112,6 +112,8 @@ def _ending_text(event: Event) -> str:
             rate = "" if speed is None else f" ({speed:.1f} images/s)"
             loss = "" if event.loss is None else f", last loss {event.loss:.4f}"
             text = f"{end}: {event.steps} steps, {event.images} images{rate}{loss}"
+            if limit in (TIME.name, ENERGY.name):
+                text += f"; a larger --{limit} with --resume continues"
             if event.skipped:
                 text += f"; {event.skipped} steps without an update, gradients not finite"
             return text + _over_memory_text(event)

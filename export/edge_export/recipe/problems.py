@@ -64,7 +64,10 @@ def _declared(recipe: Recipe) -> Iterator[str]:
         return
     refusal = method.declaration.micro_batch_refusal
     if refusal is not None and any(n < recipe.batch_size for n in recipe.micro_batches):
-        yield f"micro_batches: method {method.name} needs the whole batch: {refusal}"
+        yield (
+            f"micro_batches: method {method.name} needs the whole batch: {refusal}; "
+            "docs/recipe.md says which do not"
+        )
     yield from _patch_sizes(recipe, method)
     yield from _teacher(recipe, method)
     yield from _teacher_first(recipe, method)
@@ -200,7 +203,11 @@ def _ladder(recipe: Recipe) -> Iterator[str]:
         yield f"precision: unknown {recipe.precision!r}; known are {known}"
     for size in sizes:
         if recipe.batch_size % size:
-            yield f"micro_batches: {size} does not divide the batch size {recipe.batch_size}"
+            whole = next(n for n in range(size, 0, -1) if recipe.batch_size % n == 0)
+            yield (
+                f"micro_batches: {size} does not divide the batch size {recipe.batch_size}; "
+                f"{whole} does"
+            )
 
 
 def _teacher(recipe: Recipe, method: Objective) -> Iterator[str]:
