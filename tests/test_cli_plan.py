@@ -316,6 +316,16 @@ def test_wrong_flags_exit_2(plan, words, message, capsys) -> None:
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", [("--keep-ratio", "0.5"), ("--rung", "k050")])
+def test_only_what_is_named_is_planned(plan, words) -> None:
+    everything = json.loads(plan("--epochs", "auto", "--time", "60s", "--json")[1])
+    code, out, _ = plan(*words, "--epochs", "auto", "--time", "60s", "--json")
+    table = json.loads(out)
+    assert (code, [rung["rung"] for rung in table["alone"]]) == (0, ["k050"])
+    (alone,) = (rung for rung in everything["alone"] if rung["rung"] == "k050")
+    assert table["epochs"] == alone["epochs"] > everything["epochs"]
+
+
 def test_a_plan_needs_the_length_of_an_epoch(plan) -> None:
     code, _, error = plan(images=None)
     assert code == 2

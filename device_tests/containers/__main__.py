@@ -7,7 +7,6 @@ architecture can be added on another day.
 import argparse
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -23,7 +22,6 @@ from device_tests.facts import ROOT, Facts, circumstances, timed, versions
 DOCKER = ROOT / "docker"
 SUITE = "trixie"  # of Dockerfile.cpu, Python 3.13
 EXPORT_SUITE = "bookworm"  # of Dockerfile.export, Python 3.11
-_NATIVE = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
 _EPOCHS, _LONGEST_S = 40, 300.0  # three steps each
 _EMULATED_EPOCHS, _EMULATED_LONGEST_S = 3, 3000.0
 _FETCH = "git clone"
@@ -40,7 +38,7 @@ class Images:
         """Dockerfile.cpu: all checks."""
         base = self._store.base(SUITE, self._architecture)
         with self._built("cpu", {"BASE": base}) as (image, root):
-            is_native = self._architecture == _NATIVE
+            is_native = self._architecture == images.NATIVE
             checks = TrainingChecks(
                 image,
                 root,
@@ -146,6 +144,8 @@ def main() -> None:
     for name in args.images:
         print(f"{name} for {args.architecture}", flush=True)
         before = built_of()
+        if args.architecture != images.NATIVE:
+            before["emulation"] = running.EMULATION
         found = timed(getattr(builder, name))
         results[f"{name}-{args.architecture}"] = {**before, **found}
         args.output.write_text(json.dumps(results, indent=1) + "\n")

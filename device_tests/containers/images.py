@@ -1,6 +1,7 @@
 """Builds images with buildah, on bases that debootstrap makes of Debian's packages."""
 
 import json
+import platform
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ from device_tests.debian import make_root, pip_settings
 from device_tests.facts import ROOT
 
 ISOLATION = "buildah bud --isolation chroot --storage-driver vfs"
+NATIVE = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,7 @@ class Image:
     """A built image."""
 
     name: str
+    architecture: str
     config: dict[str, Any]  # as of `docker inspect`: User, Env, Cmd, ...
     size_bytes: int
 
@@ -95,7 +98,7 @@ class Store:
         )
         known = json.loads(self.buildah("inspect", "--type=image", tag))
         sizes = json.loads(self.buildah("images", "--json", tag))
-        return Image(tag, known["Docker"]["config"], _bytes_of(sizes[0]["size"]))
+        return Image(tag, architecture, known["Docker"]["config"], _bytes_of(sizes[0]["size"]))
 
     @contextmanager
     def mounted(self, image: Image) -> Iterator[Path]:

@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from device_tests.containers.images import Image
+from device_tests.containers.images import NATIVE, Image
 
 ISOLATION = (
     "crun: all namespaces, read-only root, no capabilities, no network, user of the image, "
     "memory limit by control groups"
 )
+EMULATION = "qemu-user as a Cortex-A76; of /sys only the control groups"
 MEMORY_BYTES = 1 << 30
 _USER = 1000
 # crun refuses groups of both versions at once; without the second, it uses the first.
@@ -139,8 +140,22 @@ class Runner:
         options = ["rbind", "rw"]
         volume = {"destination": "/data", "type": "bind", "source": str(data)}
         specification["mounts"] += [{**volume, "options": options}, *mounts]
+        if self._image.architecture != NATIVE:
+            _emulate(specification)
         limit = {"limit": MEMORY_BYTES}
         specification["linux"].setdefault("resources", {})["memory"] = limit
+
+
+def _emulate(specification: dict[str, Any]) -> None:
+    """Run the container by qemu-user.
+
+    With /sys of an x86-64 machine, onnxruntime's detection of an ARM processor crashes.
+    """
+    process = specification["process"]
+    process["env"] = [*process["env"], "QEMU_CPU=cortex-a76"]
+    for mount in specification["mounts"]:
+        if mount["destination"] == "/sys":
+            mount.update(type="tmpfs", source="tmpfs", options=["nosuid", "noexec", "nodev"])
 
 
 class Ended:

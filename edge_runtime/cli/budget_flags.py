@@ -1,14 +1,16 @@
-"""The flags that `plan` and `run` share: budget, what it decides if left out, objective."""
+"""The flags that `plan` and `run` share: rungs, budget, what it decides, objective."""
 
 import argparse
 from typing import TYPE_CHECKING
 
 from edge_runtime.cli.paths import any_path
 from edge_runtime.cli.quantities import (
+    AUTO,
     duration_s,
     energy_j,
     epochs_or_auto,
     power_w,
+    shortened,
     size_bytes,
     temperature_c,
 )
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edge_runtime.facts import Budget
+    from edge_runtime.package import Package
 
 
 def add_budget_arguments(parser: argparse.ArgumentParser) -> None:
@@ -97,6 +100,57 @@ def add_trained_argument(parser: argparse.ArgumentParser) -> None:
         "default: the first of the package, with a budget or too little free memory the first "
         "that they allow",
     )
+
+
+def add_rung_arguments(parser: argparse.ArgumentParser, default: str) -> None:
+    """Declare `--keep-ratio` and `--rung`, of which one may be given.
+
+    Args:
+        parser: of the command.
+        default: what is taken without both.
+    """
+    rung = parser.add_mutually_exclusive_group()
+    rung.add_argument(
+        "--keep-ratio",
+        metavar="R",
+        type=_keep_ratio,
+        help=f"or `auto`: by the budget; default: {default}",
+    )
+    rung.add_argument("--rung", metavar="ID", help="see `edge-train inspect PKG`")
+
+
+def _keep_ratio(text: str) -> float | str:
+    """Read `auto` or a number, as an argparse type."""
+    if text == AUTO:
+        return AUTO
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{shortened(text)!r} is neither `auto` nor a number"
+        ) from None
+
+
+def named_rungs(
+    package: "Package", args: argparse.Namespace, budget: "Budget"
+) -> list[str] | None:
+    """Ids of the rungs that `--rung` or `--keep-ratio` names; `None`: neither does.
+
+    Raises:
+        ConfigError: no rung has this keep-ratio, or the objective chooses among all of them.
+    """
+    ratio = args.keep_ratio
+    if args.rung is None and ratio in (None, AUTO):
+        return None
+    if args.calibration:
+        raise ConfigError(
+            "--objective gradient-error chooses among all rungs: leave out --rung and "
+            "--keep-ratio, or give --keep-ratio auto."
+        )
+    if args.rung is not None:
+        return [args.rung]
+    rungs = [rung.id for rung in package.rungs_with_keep_ratio(ratio, args.trained)]
+    return rungs if budget.is_limited else rungs[:1]
 
 
 def budget_of(args: argparse.Namespace) -> "Budget":

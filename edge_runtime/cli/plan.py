@@ -10,9 +10,11 @@ from edge_runtime.cli.budget_flags import (
     add_budget_arguments,
     add_epochs_argument,
     add_objective_arguments,
+    add_rung_arguments,
     add_trained_argument,
     budget_of,
     calibration_path,
+    named_rungs,
 )
 from edge_runtime.cli.output import say, show, show_json
 from edge_runtime.cli.paths import (
@@ -44,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help="pictures to train on; they are counted, and so is the memory to decode them",
     )
+    add_rung_arguments(parser, "auto")
     add_trained_argument(parser)
     add_epochs_argument(parser)
     parser.add_argument(
@@ -78,19 +81,22 @@ def run(args: argparse.Namespace) -> int:
         require_state_fits,
         with_decoding,
     )
-    from edge_runtime.profiling import fitting_on_card
+    from edge_runtime.profiling import chosen_rungs, fitting_on_card
 
     package = open_package(args.package)
     calibration, (per_epoch, decoding) = _calibration(package, args), epoch_of(package, args)
     measured = None if calibration is None else package.rung(calibration.dense).trained
-    sets = package.trained_sets(args.trained or measured)
-    require_state_fits(budget_of(args), package.manifest.state_bytes)
+    budget = budget_of(args)
+    named = named_rungs(package, args, budget)
+    chosen = None if named is None else chosen_rungs(package, named, args.trained)
+    sets = package.trained_sets(chosen[0].trained if chosen else args.trained or measured)
+    require_state_fits(budget, package.manifest.state_bytes)
     path, profile = find_profile(package, args)
     if not _is_elsewhere(args):
         profile = fitting_on_card(profile, say)
 
     def plan_of_set(trained: str) -> PlanFacts:
-        rungs: Sequence[Rung] = package.ladder(trained)
+        rungs: Sequence[Rung] = chosen or package.ladder(trained)
         if calibration is not None:
             rungs = calibrated_rungs(calibration, rungs, say)
         costs = costs_of(package, path, profile, rungs)

@@ -13,9 +13,11 @@ from edge_runtime.cli.budget_flags import (
     add_budget_arguments,
     add_epochs_argument,
     add_objective_arguments,
+    add_rung_arguments,
     add_trained_argument,
     budget_of,
     calibration_path,
+    named_rungs,
 )
 from edge_runtime.cli.output import discard_output, say_program, show_json
 from edge_runtime.cli.paths import (
@@ -25,7 +27,7 @@ from edge_runtime.cli.paths import (
     require_place,
 )
 from edge_runtime.cli.profile import add_device_arguments, add_nice_argument
-from edge_runtime.cli.quantities import AUTO, count, duration_s, port, seed, shortened
+from edge_runtime.cli.quantities import AUTO, count, duration_s, port, seed
 from edge_runtime.cli.signals import stop_on_signals
 from edge_runtime.errors import ConfigError, DeviceError, StoppedError, StorageError
 
@@ -46,14 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", metavar="RUN", type=any_path, required=True, help="folder to create"
     )
-    rung = parser.add_mutually_exclusive_group()
-    rung.add_argument(
-        "--keep-ratio",
-        metavar="R",
-        type=keep_ratio,
-        help="or `auto`: by the budget; default: auto with a budget, otherwise the largest",
-    )
-    rung.add_argument("--rung", metavar="ID", help="see `edge-train inspect PKG`")
+    add_rung_arguments(parser, "auto with a budget, otherwise the largest")
     add_trained_argument(parser)
     add_epochs_argument(parser)
     parser.add_argument(
@@ -199,18 +194,6 @@ def show_event(event: "Event") -> None:
     show_json(event_table(event))
 
 
-def keep_ratio(text: str) -> float | str:
-    """Read `auto` or a number, as an argparse type."""
-    if text == AUTO:
-        return AUTO
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{shortened(text)!r} is neither `auto` nor a number"
-        ) from None
-
-
 def rungs_of(
     package: "Package", args: argparse.Namespace, budget: "Budget"
 ) -> list[str] | None:
@@ -223,19 +206,11 @@ def rungs_of(
     is_planned = budget.is_limited or ratio == AUTO or args.calibration
     if args.profile and not is_planned:
         raise ConfigError("--profile needs a budget, --keep-ratio auto, or --calibration.")
-    if args.calibration and (args.rung is not None or ratio not in (None, AUTO)):
-        raise ConfigError(
-            "--objective gradient-error chooses among all rungs: leave out --rung and "
-            "--keep-ratio, or give --keep-ratio auto."
-        )
-    if args.rung is not None:
-        return [args.rung]
-    if ratio is None or (ratio == AUTO and (budget.is_limited or args.calibration)):
-        return None
-    if ratio == AUTO:
+    if (named := named_rungs(package, args, budget)) is not None:
+        return named
+    if ratio == AUTO and not (budget.is_limited or args.calibration):
         return [rung.id for rung in package.ladder(args.trained)]
-    rungs = [rung.id for rung in package.rungs_with_keep_ratio(ratio, args.trained)]
-    return rungs if budget.is_limited else rungs[:1]
+    return None
 
 
 class Shown:

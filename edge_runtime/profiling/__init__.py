@@ -15,7 +15,11 @@ from edge_runtime.profiling.cache import (
     load_profile,
     save_profile,
 )
-from edge_runtime.profiling.candidates import chosen_candidates, default_candidates
+from edge_runtime.profiling.candidates import (
+    chosen_candidates,
+    chosen_rungs,
+    default_candidates,
+)
 from edge_runtime.profiling.environment import Environment
 from edge_runtime.profiling.fastest import DeviceChoice, choose_device
 from edge_runtime.profiling.for_run import costs_for_run, measure_for_run, wait_for_sensor
@@ -44,6 +48,7 @@ __all__ = [
     "check_package",
     "choose_device",
     "chosen_candidates",
+    "chosen_rungs",
     "costs_for_run",
     "default_candidates",
     "fitting_on_card",

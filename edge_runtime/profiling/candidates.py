@@ -50,9 +50,23 @@ def chosen_candidates(
     """The rungs that the caller names, by what they train.
 
     Raises:
+        ConfigError: as of `chosen_rungs`.
+        EngineError: the engine cannot train one, or, with `skip_unsupported`, any of them.
+    """
+    chosen = chosen_rungs(package, rungs, trained)
+    if skip_unsupported:
+        chosen = supported_rungs(engine, package, chosen, report)
+    for rung in chosen:
+        require_supported(engine, package, rung)
+    return {chosen[0].trained: chosen}
+
+
+def chosen_rungs(package: Package, rungs: Sequence[str], trained: str | None) -> list[Rung]:
+    """Rungs by their ids, each once.
+
+    Raises:
         ConfigError: the package has no such rung, they train different parameters or others
             than `trained`, or no rung is given.
-        EngineError: the engine cannot train one, or, with `skip_unsupported`, any of them.
     """
     if not rungs:
         raise ConfigError("no rung to train: give at least one.")
@@ -66,8 +80,4 @@ def chosen_candidates(
         )
     if trained not in (None, *sets):
         raise ConfigError(f"{names} cannot be trained with --trained {trained}.")
-    if skip_unsupported:
-        chosen = supported_rungs(engine, package, chosen, report)
-    for rung in chosen:
-        require_supported(engine, package, rung)
-    return {chosen[0].trained: chosen}
+    return chosen
