@@ -291,6 +291,8 @@ def test_a_profile_of_another_machine_needs_its_board(plan, tmp_path) -> None:
             r"--memory 1kB is below the package's state of 1\.0 KiB",
         ),
         (["--energy", "0J"], 2, r"--energy is 0; a limit must be above zero"),
+        (["--keep-ratio", "0.3"], 2, r"keep-ratio 0\.3 is not on the ladder of"),
+        (["--rung", "k030"], 2, r"has no rung 'k030'"),
     ],
 )
 def test_an_infeasible_budget_is_refused(plan, words, code, message) -> None:

@@ -104,7 +104,8 @@ def render_text(facts: dict[str, Any]) -> str:
     """The facts as text."""
     model, px = facts["model"], facts["model"]["image_size_px"]
     views = ", ".join(
-        f"{group['views']} views of {group['size_px']} x {group['size_px']} px"
+        f"{group['views']} view{'s' if group['views'] > 1 else ''} of "
+        f"{group['size_px']} x {group['size_px']} px"
         for group in facts["views"]
     )
     ort_training = "yes" if facts["ort_training"] else f"no: {facts['ort_training_refused']}"
