@@ -21,7 +21,7 @@ from edge_export.recipe import make_recipe  # noqa: E402
 from edge_export.step.program import Program  # noqa: E402
 from edge_runtime.cli.main import main  # noqa: E402
 from edge_runtime.engines import ForwardOptions, create_engine  # noqa: E402
-from edge_runtime.engines.targets import Targets  # noqa: E402
+from edge_runtime.engines.encoders.targets import Targets  # noqa: E402
 from edge_runtime.errors import ConfigError, PackageError  # noqa: E402
 from edge_runtime.package import open_package  # noqa: E402
 from edge_runtime.planning.costs import NODE_BYTES, predicted_peak_bytes  # noqa: E402

@@ -266,14 +266,18 @@ def test_batch_norm_needs_the_whole_batch(method):
     (problem,) = problems(method=options, micro_batches=[2])
     reason = "batch norm in the heads (method.head_norm) takes statistics of the batch"
     if method in EXACT:
-        assert problem == f"micro_batches: method {method} needs the whole batch: {reason}"
+        assert problem == (
+            f"micro_batches: method {method} needs the whole batch: {reason}; "
+            "docs/recipe.md says which do not"
+        )
     make_recipe({**TINY, "method": options, "micro_batches": [4]}, where="test")
 
 
 def test_any_objective_may_refuse():
     with paired_method("it counts its pictures"):
         assert problems(method={"name": "paired"}, micro_batches=[2]) == [
-            "micro_batches: method paired needs the whole batch: it counts its pictures"
+            "micro_batches: method paired needs the whole batch: it counts its pictures; "
+            "docs/recipe.md says which do not"
         ]
     assert Paired.refusal is None
 
@@ -281,10 +285,10 @@ def test_any_objective_may_refuse():
 @pytest.mark.parametrize(
     ("sizes", "wanted"),
     [
-        ([3], "micro_batches: 3 does not divide the batch size 4"),
+        ([3], "micro_batches: 3 does not divide the batch size 4; 2 does"),
         ([0], "micro_batches[0]: expected an integer in [1, 1000000], got 0"),
         ([-2], "micro_batches[0]: expected an integer in [1, 1000000], got -2"),
-        ([8], "micro_batches: 8 does not divide the batch size 4"),
+        ([8], "micro_batches: 8 does not divide the batch size 4; 4 does"),
         ([2, 2], "micro_batches: each at most once"),
         (2, "micro_batches: expected a list, got 2"),
         ([2.0], "micro_batches[0]: expected an integer, got 2.0"),

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from training_fakes import write_package
 
-from edge_runtime.engines.view_features import ViewFeatures
+from edge_runtime.engines.encoders.view_features import ViewFeatures
 from edge_runtime.package.manifest import GraphSpec, PeriodicGraph, TensorSpec
 from edge_runtime.planning.costs import ARENA, predicted_peak_bytes
 

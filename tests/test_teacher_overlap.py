@@ -18,9 +18,9 @@ from edge_runtime.cli.main import main  # noqa: E402
 from edge_runtime.data import Lookahead  # noqa: E402
 from edge_runtime.engines import ForwardOptions, create_engine, forward  # noqa: E402
 from edge_runtime.engines.devices import device_runtime  # noqa: E402
+from edge_runtime.engines.encoders.targets import Targets  # noqa: E402
+from edge_runtime.engines.encoders.teacher import Teacher  # noqa: E402
 from edge_runtime.engines.ort_forward import OrtForwardEngine  # noqa: E402
-from edge_runtime.engines.targets import Targets  # noqa: E402
-from edge_runtime.engines.teacher import Teacher  # noqa: E402
 from edge_runtime.errors import (  # noqa: E402
     DataError,
     EncoderError,

@@ -18,7 +18,7 @@ from edge_export.package.build import export_package
 from edge_export.recipe import make_recipe
 from edge_runtime.engines import ForwardOptions, create_engine
 from edge_runtime.engines.encoders import choose_encoder_engine
-from edge_runtime.engines.targets import Targets
+from edge_runtime.engines.encoders.targets import Targets
 from edge_runtime.errors import EngineError, StoppedError
 from edge_runtime.profiling.worker import Noise
 from edge_runtime.records import open_run

@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from edge_runtime.engines.base import Batch, ForwardEngine
+from edge_runtime.engines.encoders.view_features import ViewFeatures, encoder_errors
 from edge_runtime.engines.forward import ForwardOptions, engine_text, open_forward_engine
-from edge_runtime.engines.view_features import ViewFeatures, encoder_errors
 from edge_runtime.facts.devices import CPU
 from edge_runtime.package import Package
 from edge_runtime.package.manifest import TeacherFirst

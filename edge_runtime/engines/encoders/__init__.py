@@ -4,9 +4,9 @@ from collections.abc import Callable
 from functools import partial
 
 from edge_runtime.engines.base import Batch
+from edge_runtime.engines.encoders.targets import Targets
+from edge_runtime.engines.encoders.teacher import Read, Teacher
 from edge_runtime.engines.forward import ORT, ForwardOptions, likely_forward_engine
-from edge_runtime.engines.targets import Targets
-from edge_runtime.engines.teacher import Read, Teacher
 from edge_runtime.package import Package
 
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing_extensions import override
 
 from edge_runtime.engines.base import Batch, ForwardEngine
+from edge_runtime.engines.encoders.view_features import ViewFeatures
 from edge_runtime.engines.forward import ForwardOptions, engine_text, open_forward_engine
-from edge_runtime.engines.view_features import ViewFeatures
 from edge_runtime.package import Package
 from edge_runtime.package.names import TARGET_PREFIX
 from edge_runtime.state import Array
