@@ -243,6 +243,8 @@ def test_two_processes_read_the_same(profile: Board, record_property: RecordProp
     readers = [subprocess.Popen(command, **pipes) for _ in range(2)]  # type: ignore[call-overload]
     for reader in readers:
         assert reader.stdout.readline() == "ready\n"
+    # The power of their start would be in the one window and not in the other
+    time.sleep(SETTLE_S)
     for reader in readers:
         reader.stdin.write("go\n")
         reader.stdin.flush()
