@@ -4,7 +4,8 @@ Trains a small ViT with the user's commands (export, run, eval) once per arm and
 one seed see the same pictures in the same order and begin with the same weights, so they are
 compared in pairs. Quality is the accuracy of kNN and of a linear probe on all test pictures;
 cost is the FLOPs of all training steps, and their time at the pace of the fastest tenth of
-their rung's steps, so that other programs on the machine make no arm slower than another.
+their rung's steps, so that other programs on the machine make no arm slower than another. Time
+is compared where both arms were trained on one machine with as many threads.
 
     python benchmarks/quality.py --data cifar10 -o docs/results/quality.jsonl
     python benchmarks/quality.py --summary docs/results/quality.jsonl
@@ -265,6 +266,7 @@ def row_of(trial: Trial, run: Run, package: Path, pictures: Path, test: Path) ->
         "train_s": round(sum(s.measured.step_s + s.measured.wait_s for s in steps), 1),
         "steps": dict(Counter(step.rung for step in steps)),  # by rung, in their order
         "fast_step_s": fast_step_s(steps),
+        "threads": run.info.threads,
         "test_pictures": scores["test"]["pictures"],
     }
 
@@ -311,7 +313,7 @@ def table_of(rows: list[Row]) -> str:
                 *(mean_percent(of_arm, score) for score in ("knn", "linear")),
                 *(difference_text(pairs, score) for score in ("knn", "linear")),
                 share_text(pairs, lambda row: row["training_flops"]),
-                share_text(pairs, undisturbed_s),
+                share_text([pair for pair in pairs if on_one_machine(*pair)], undisturbed_s),
             ]
         )
     columns = (
@@ -326,6 +328,13 @@ def pairs_of(arm: str, rows: list[Row]) -> list[tuple[Row, Row]]:
     return [
         (row, dense[row["seed"]]) for row in rows if row["arm"] == arm and row["seed"] in dense
     ]
+
+
+def on_one_machine(row: Row, other: Row) -> bool:
+    """Whether two runs had the same processor, memory, kernel and number of threads."""
+    facts = ("cpu_model", "memory_bytes", "kernel")
+    same = all(row["machine"][fact] == other["machine"][fact] for fact in facts)
+    return same and row.get("threads") == other.get("threads")  # older rows have none
 
 
 def mean_percent(rows: list[Row], score: str) -> str:
