@@ -115,6 +115,7 @@ def measure(trial: Trial, output: Path | None) -> Row:
         "steps": len(steps),
         "step_flops": rung.flops,
         "fast_step_s": fast_tenth([step.measured.step_s for step in steps]),
+        "threads": recorded.info.threads,
         "peak_bytes": peak_bytes,
         "machine": machine(),
         "versions": {**versions(), **recorded.info.versions},
