@@ -10,7 +10,7 @@ SMALL: dict[str, Any] = {
 }
 METHODS: dict[str, dict[str, Any]] = {
     "mocov3": {"projector_width": 16, "projector_out": 8},
-    "byol": {"projector_width": 16, "projector_out": 8},
+    "byol": {"projector_width": 16, "projector_out": 8, "head_norm": "layer"},
     "dino": {"projector_width": 16, "projector_out": 8, "prototypes": 16, "local_views": 1},
 }
 

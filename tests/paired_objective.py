@@ -8,12 +8,14 @@ import pytest
 
 from edge_export.objectives import OBJECTIVES
 from edge_export.objectives.byol import BYOL
+from edge_export.objectives.heads import HeadOptions
 
 
 class Paired(BYOL):
     """Two views, predictor, EMA teacher; no picture sees another."""
 
     name = "paired"
+    options = HeadOptions  # LayerNorm by default
     refusal: str | None = None
 
     def __init__(self, model, options):

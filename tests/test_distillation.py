@@ -72,7 +72,7 @@ def alone(tmp_path_factory, teacher):
 @pytest.fixture(scope="module")
 def beside(tmp_path_factory, teacher):
     """BYOL, in whole batches and in micro-batches of two."""
-    method = {"name": "byol", "projector_width": 16, "projector_out": 8}
+    method = {"name": "byol", "projector_width": 16, "projector_out": 8, "head_norm": "layer"}
     folder = tmp_path_factory.mktemp("beside")
     return export(folder, teacher[0], method=method, micro_batches=[2])
 

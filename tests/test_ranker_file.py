@@ -24,7 +24,12 @@ from edge_runtime.package import open_package  # noqa: E402
 WIDTH = 16
 SMALL = {
     "model": {"image_size": 16, "patch_size": 4, "depth": 2, "width": WIDTH, "heads": 2},
-    "method": {"name": "byol", "projector_width": 16, "projector_out": 8},
+    "method": {
+        "name": "byol",
+        "projector_width": 16,
+        "projector_out": 8,
+        "head_norm": "layer",
+    },
     "tokens": {"name": "ranked", "repair": 1},
     "batch_size": 4,
     "keep_ratios": [1.0, 0.5],

@@ -298,7 +298,12 @@ def test_taps_pool_the_tokens_that_are_present(monkeypatch, policy, features):
 def export(folder, **changes):
     table = {
         "model": {"image_size": 16, "patch_size": 4, "depth": 3, "width": 16, "heads": 2},
-        "method": {"name": "byol", "projector_width": 16, "projector_out": 8},
+        "method": {
+            "name": "byol",
+            "projector_width": 16,
+            "projector_out": 8,
+            "head_norm": "layer",
+        },
         "batch_size": 4,
         "keep_ratios": [0.5],
         "self_distillation": {"weight": WEIGHT},

@@ -271,21 +271,22 @@ def bound(kind, norm, **changes):
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_byol_compares_predictions_with_the_teachers_projections_of_the_other_view(norm):
-    """Equation 2 both ways, added; without a norm behind the last layers."""
+    """Equation 2 both ways, added; batch norm also follows the projector's last layer."""
     byol, weights, teacher = bound(BYOL, norm)
     assert byol.declaration.teacher == (ENCODER, "projector.")
     teacher = {k: v for k, v in teacher.items() if k.startswith("projector.")}
     student, taught = view_features(5), view_features(6)
     actual = objective_loss(byol, weights, teacher, student, taught)
 
-    def head(values, name, rows):
-        return head_slowly(values, name, 2, rows, norm=norm)
+    def projection(values, rows):
+        last = norm == "batch"
+        return head_slowly(values, "projector", 3, rows, norm=norm, output_norm=last)
 
     q1, q2 = (
-        head(weights, "predictor", head(weights, "projector", view))
+        head_slowly(weights, "predictor", 2, projection(weights, view), norm=norm)
         for view in student.tolist()
     )
-    z1, z2 = (head(teacher, "projector", view) for view in taught.tolist())
+    z1, z2 = (projection(teacher, view) for view in taught.tolist())
     wanted = byol_distance_slowly(q1, z2) + byol_distance_slowly(q2, z1)
     assert actual.item() == pytest.approx(wanted, rel=1e-10)
 

@@ -19,7 +19,12 @@ TABLE = {
         "width": WIDTH,
         "heads": HEADS,
     },
-    "method": {"name": "byol", "projector_width": 16, "projector_out": 8},
+    "method": {
+        "name": "byol",
+        "projector_width": 16,
+        "projector_out": 8,
+        "head_norm": "layer",
+    },
     "tokens": {"name": "none"},
     "trained": list(SETS),
     "batch_size": 4,

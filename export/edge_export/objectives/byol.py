@@ -3,15 +3,24 @@
 docs/methods.md lists what differs from the paper.
 """
 
+from dataclasses import dataclass
+
 from typing_extensions import override
 
 from edge_export.context import StepContext
 from edge_export.declaration import LossResult, ObjectiveDeclaration, ViewGroup
 from edge_export.objectives.base import Defaults, Objective
 from edge_export.objectives.cosine import both_ways
-from edge_export.objectives.heads import Head, HeadOptions, bottleneck, crop_views
+from edge_export.objectives.heads import BATCH, Head, HeadOptions, crop_views
 from edge_export.vit import ENCODER
 from edge_runtime.package.manifest import ModelFacts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BYOLOptions(HeadOptions):
+    """Options in `[method]`; without batch norm, projections of all pictures become alike."""
+
+    head_norm: str = BATCH
 
 
 class BYOL(Objective):
@@ -19,20 +28,21 @@ class BYOL(Objective):
 
     name = "byol"
     defaults = Defaults(lr_at_256=1e-3, weight_decay=0.1, warmup_epochs=2, ema_momentum=0.99)
-    options = HeadOptions
+    options = BYOLOptions
 
-    def __init__(self, model: ModelFacts, options: HeadOptions) -> None:
+    def __init__(self, model: ModelFacts, options: BYOLOptions) -> None:
         hidden, out = options.projector_width, options.projector_out
-        # Last layers without bias: from the authors' code
+        # Last layers without bias: from the authors' code. The projector is MoCo v3's
         self._projector = Head(
             name="projector",
-            widths=(model.width, hidden, out),
+            widths=(model.width, hidden, hidden, out),
             norm=options.head_norm,
+            output_norm=True,
             output_bias=False,
         )
         self._predictor = Head(
             name="predictor",
-            widths=(out, bottleneck(out), out),
+            widths=(out, hidden, out),
             norm=options.head_norm,
             output_bias=False,
         )

@@ -65,7 +65,7 @@ class Head:
 
     The norm is a LayerNorm, or batch norm as in the papers, with the statistics of the step;
     running statistics would serve evaluation, and heads are not evaluated. LayerNorm is the
-    default: a batch on a small board is too small for its statistics, and batch norm couples
+    default of most methods: a batch on a small board is too small for its statistics, and batch norm couples
     the pictures of a batch and rules out micro-batches. GELU instead of the papers' ReLU in
     both: at a ReLU's kink two correct runtimes compute different gradients, in about one of
     ten batches, which would make comparisons between them unreliable.
