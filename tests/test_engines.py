@@ -1,6 +1,5 @@
 """One contract for all training engines, PyTorch's reference included."""
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from edge_runtime.engines import (
     engine_name,
     engine_runtime,
 )
+from edge_runtime.engines.runtime import thread_count
 from edge_runtime.errors import ConfigError, EngineError, StorageError
 from edge_runtime.package import Package, open_package
 from edge_runtime.package.names import APPLIED, EMA, EXP_AVG, FP16, LOSS_SCALE
@@ -314,7 +314,7 @@ def test_the_table_has_the_engines_and_auto_is_its_first() -> None:
 def test_an_engine_reports_its_device(name: str) -> None:
     make_engine(name)
     assert create_engine(name, threads=3).threads == 3
-    assert create_engine(name).threads in (None, len(os.sched_getaffinity(0)))
+    assert create_engine(name).threads == thread_count(None)
     assert create_engine(name).device == "cpu"
     assert create_engine(name).runtime.startswith("onnxruntime")
     with pytest.raises(ConfigError, match="unknown device 'tpu'; known are cpu, webgpu"):

@@ -241,7 +241,7 @@ def refusal_of(method, **options):
     return objective.declaration.micro_batch_refusal
 
 
-# No picture sees another, as recipes are by default
+# With default options, no picture sees another
 EXACT = {"simsiam", "dino", "mae", "distillation"}
 WITH_NORM = [
     name for name, kind in OBJECTIVES.items() if issubclass(kind.options, HeadOptions)

@@ -65,10 +65,10 @@ class Head:
 
     The norm is a LayerNorm, or batch norm as in the papers, with the statistics of the step;
     running statistics would serve evaluation, and heads are not evaluated. LayerNorm is the
-    default of most methods: a batch on a small board is too small for its statistics, and batch norm couples
-    the pictures of a batch and rules out micro-batches. GELU instead of the papers' ReLU in
-    both: at a ReLU's kink two correct runtimes compute different gradients, in about one of
-    ten batches, which would make comparisons between them unreliable.
+    default of most methods: a batch on a small board is too small for its statistics, and
+    batch norm couples the pictures of a batch and rules out micro-batches. GELU instead of the
+    papers' ReLU in both: at a ReLU's kink two correct runtimes compute different gradients, in
+    about one of ten batches, which would make comparisons between them unreliable.
 
     A layer that batch norm follows has no bias, which the norm would cancel.
     """
@@ -124,14 +124,6 @@ class Head:
             return layer_norm(weights, name, x, HEAD_NORM_EPS)
         scale, shift = weights[f"{name}.weight"], weights[f"{name}.bias"]
         return batch_norm(x.to(scale.dtype)) * scale + shift
-
-
-def bottleneck(width: int) -> int:
-    """Hidden width of a predictor with this output: a quarter, as 512 of 2048 in SimSiam.
-
-    LayerNorm of very few numbers would keep little but their signs: at least 8.
-    """
-    return max(8, width // 4)
 
 
 def batch_norm(x: Tensor) -> Tensor:

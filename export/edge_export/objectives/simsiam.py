@@ -9,7 +9,7 @@ from edge_export.context import StepContext
 from edge_export.declaration import LossResult, ObjectiveDeclaration, ViewGroup
 from edge_export.objectives.base import Defaults, Objective
 from edge_export.objectives.cosine import both_ways
-from edge_export.objectives.heads import Head, HeadOptions, bottleneck, crop_views
+from edge_export.objectives.heads import Head, HeadOptions, crop_views
 from edge_runtime.package.manifest import ModelFacts
 
 
@@ -29,7 +29,7 @@ class SimSiam(Objective):
             output_norm=True,
         )
         self._predictor = Head(
-            name="predictor", widths=(out, bottleneck(out), out), norm=options.head_norm
+            name="predictor", widths=(out, _bottleneck(out), out), norm=options.head_norm
         )
         size_px = model.image_size_px
         views = crop_views(size_px, asymmetric=False, min_area=0.2)
@@ -46,3 +46,11 @@ class SimSiam(Objective):
         projected = self._projector(step.weights, step.student["global"].features)
         predicted = self._predictor(step.weights, projected)  # (2, B, P)
         return LossResult(loss=both_ways(predicted, projected.detach()) / 2)
+
+
+def _bottleneck(width: int) -> int:
+    """Hidden width of a predictor with this output: a quarter, as 512 of 2048 in the paper.
+
+    LayerNorm of very few numbers would keep little but their signs: at least 8.
+    """
+    return max(8, width // 4)
